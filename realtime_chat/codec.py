@@ -1,0 +1,377 @@
+"""Bytes to commands, and replies and events to bytes (``docs/protocol.rst``).
+
+Every message is encoded once, as an :class:`Entry`, and shared by all that send it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from realtime_chat import errors
+from realtime_chat.errors import RealtimeError
+from realtime_chat.model import Message, Page, Position, User
+
+__all__ = [
+    "COMMANDS",
+    "MAX_DEPTH",
+    "Command",
+    "CommandId",
+    "Entry",
+    "Hello",
+    "History",
+    "Join",
+    "Leave",
+    "Ping",
+    "Publish",
+    "UnreadableCommand",
+    "check_value",
+    "decode_body",
+    "decode_command",
+    "decode_commands",
+    "encode",
+    "encode_error",
+    "encode_goodbye",
+    "encode_history",
+    "encode_joined",
+    "encode_left",
+    "encode_page",
+    "encode_poll",
+    "encode_pong",
+    "encode_published",
+    "encode_reset",
+    "encode_rooms",
+    "encode_value",
+    "encode_welcome",
+]
+
+MAX_DEPTH = 32
+"""How deep arrays and objects may nest, a command's own object included."""
+
+MAX_COMMANDS = 100
+"""How many commands one HTTP request may carry."""
+
+CommandId = Annotated[str, Meta(max_length=64)] | int | float
+_Count = Annotated[int, Meta(ge=0)]
+_Text = Annotated[str, Meta(max_length=1024)]
+
+
+class Command(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
+    """What a client asks for; ``id`` comes back in the reply."""
+
+    id: CommandId | None = None
+
+
+class Hello(Command, frozen=True):
+    """Say who one is; ``client`` makes one the same client again."""
+
+    v: int = 1
+    name: _Text | None = None
+    token: str | None = None
+    client: _Text | None = None
+
+
+class Join(Command, frozen=True, kw_only=True):
+    """Read a room from ``since``, or from ``last`` messages before its top."""
+
+    room: str
+    since: _Text | None = None
+    last: _Count | None = None
+
+
+class Leave(Command, frozen=True, kw_only=True):
+    """Stop reading a room."""
+
+    room: str
+
+
+class Publish(Command, frozen=True, kw_only=True):
+    """Add a message to a room's log."""
+
+    room: str
+    data: Any
+    event: str = "message"
+    key: str | None = None
+
+
+class History(Command, frozen=True, kw_only=True):
+    """Read a page of a room's log."""
+
+    room: str
+    before: _Text | None = None
+    since: _Text | None = None
+    limit: _Count | None = None
+
+
+class Ping(Command, frozen=True):
+    """Ask for a pong."""
+
+
+COMMANDS: tuple[type[Command], ...] = (Hello, Join, Leave, Publish, History, Ping)
+
+_command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Hello | Join | Leave | Publish | History | Ping)
+_command_names = frozenset(str(kind.__struct_config__.tag) for kind in COMMANDS)
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+encode_value = _encoder.encode
+_INTEGER_LIMIT = int(1.7976931348623157e308)
+
+
+class UnreadableCommand(RealtimeError):
+    """A command that can't be read; ``id`` is its id where that could be.
+
+    :param id: what the error reply carries.
+    """
+
+    def __init__(self, code: str, message: str, id: CommandId | None = None) -> None:
+        super().__init__(code, message)
+        self.id = id
+
+
+def decode_command(raw: bytes) -> Command:
+    """Read one command.
+
+    :raises UnreadableCommand: ``bad_request`` or ``unknown_command``.
+    """
+    try:
+        command = _command_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _explain(_decode(raw), error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableCommand("bad_request", _why_not_json(error)) from error
+    if isinstance(command, Publish):
+        check_value(command.data, raw, command.id)
+    return command
+
+
+def decode_commands(raw: bytes) -> tuple[list[Command | UnreadableCommand], bool]:
+    """Read one command or an array of them, each of which can be wrong by itself.
+
+    :returns: the commands, and whether they came as an array.
+    :raises UnreadableCommand: it is neither.
+    """
+    body = decode_body(raw)
+    if not isinstance(body, list):
+        return [decode_command(raw)], False
+    if len(body) > MAX_COMMANDS:
+        raise UnreadableCommand("bad_request", f"an array of commands holds at most {MAX_COMMANDS}")
+    return [_convert(item) for item in body], True
+
+
+def _convert(item: Any) -> Command | UnreadableCommand:
+    try:
+        return msgspec.convert(item, Hello | Join | Leave | Publish | History | Ping)
+    except msgspec.ValidationError as error:
+        return _explain(item, error)
+
+
+def decode_body(raw: bytes) -> Any:
+    """Read any JSON value that keeps the limits of the protocol.
+
+    :raises UnreadableCommand: ``bad_request``.
+    """
+    value = _decode(raw)
+    check_value(value, raw)
+    return value
+
+
+def _decode(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadableCommand("bad_request", _why_not_json(error)) from error
+
+
+def _why_not_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"the JSON nests deeper than {MAX_DEPTH} levels"
+    if isinstance(error, UnicodeDecodeError):
+        return "JSON is UTF-8, and this is not"
+    return "this is not JSON: " + str(error).removeprefix("JSON is malformed: ")
+
+
+def _explain(value: Any, error: msgspec.ValidationError) -> UnreadableCommand:
+    """Say what is wrong with a command, without repeating what the client sent."""
+    if not isinstance(value, dict):
+        return UnreadableCommand("bad_request", 'a command is a JSON object with a "type"')
+    sent = value.get("id")
+    id = sent if isinstance(sent, (str, int, float)) and not isinstance(sent, bool) and len(str(sent)) <= 64 else None
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        return UnreadableCommand("bad_request", 'a command has a "type", a string', id)
+    if kind not in _command_names:
+        return UnreadableCommand("unknown_command", "the commands are " + ", ".join(sorted(_command_names)), id)
+    return UnreadableCommand("bad_request", f"{kind}: {error}", id)
+
+
+def check_value(value: Any, raw: bytes, id: CommandId | None = None) -> None:
+    """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
+
+    :param raw: the bytes that ``value`` was read from, for telling cheaply that nothing can be wrong.
+    :raises UnreadableCommand: ``bad_request``.
+    """
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
+    if len(raw) > 300 and _has_huge_integer(value):
+        raise UnreadableCommand("bad_request", "a number is out of range", id)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        level = [child for item in level for child in _children(item)]
+        depth += 1
+    return depth
+
+
+def _has_huge_integer(value: Any) -> bool:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int) and abs(item) > _INTEGER_LIMIT:
+            return True
+        stack.extend(_children(item))
+    return False
+
+
+def _children(item: Any) -> Sequence[Any]:
+    if isinstance(item, dict):
+        return list(item.values())
+    return item if isinstance(item, list) else ()
+
+
+class _Sender(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+
+
+class _MessageEvent(msgspec.Struct, frozen=True, tag="message", tag_field="type", rename={"sender": "from"}):
+    room: str
+    position: str
+    event: str
+    data: msgspec.Raw
+    sender: _Sender
+    at: int
+    key: str | UnsetType = UNSET
+
+
+class Entry:
+    """A message as it is sent: its place, and its bytes.
+
+    :ivar json: the ``message`` event.
+    :ivar at: milliseconds since 1970, for forgetting by age.
+    """
+
+    __slots__ = ("at", "json", "offset")
+
+    def __init__(self, message: Message) -> None:
+        position = message.position
+        self.offset = position.offset
+        self.at = message.at
+        self.json = _encoder.encode(
+            _MessageEvent(
+                message.room,
+                f"{position.epoch}:{position.offset}",
+                message.event,
+                msgspec.Raw(message.data),
+                _Sender(message.sender_id, message.sender_name),
+                message.at,
+                UNSET if message.key is None else message.key,
+            )
+        )
+
+
+def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
+    if id is not None:
+        reply["id"] = id
+    return _encoder.encode(reply)
+
+
+def encode_welcome(id: CommandId | None, client: str, user: User, ping: float) -> bytes:
+    """The reply to ``hello``; ``ping`` is the seconds between two pings."""
+    return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, "ping": ping})
+
+
+def encode_joined(id: CommandId | None, room: str, position: Position, top: Position, recovered: bool) -> bytes:
+    """The reply to ``join``."""
+    return _identified(
+        id, {"type": "joined", "room": room, "position": str(position), "top": str(top), "recovered": recovered}
+    )
+
+
+def encode_left(id: CommandId | None, room: str) -> bytes:
+    """The reply to ``leave``."""
+    return _identified(id, {"type": "left", "room": room})
+
+
+def encode_published(id: CommandId | None, room: str, position: Position) -> bytes:
+    """The reply to ``publish``."""
+    return _identified(id, {"type": "published", "room": room, "position": str(position)})
+
+
+def encode_pong(id: CommandId | None) -> bytes:
+    """The reply to ``ping``."""
+    return _identified(id, {"type": "pong"})
+
+
+def _page_fields(room: str, position: Position, page: Page) -> dict[str, Any]:
+    return {
+        "room": room,
+        "position": str(position),
+        "top": f"{page.epoch}:{page.top}",
+        "messages": [msgspec.Raw(Entry(message).json) for message in page.messages],
+    }
+
+
+def encode_history(id: CommandId | None, room: str, position: Position, page: Page) -> bytes:
+    """The reply to ``history``; ``position`` is that of the page's last message."""
+    return _identified(id, {"type": "history"} | _page_fields(room, position, page))
+
+
+def encode_page(room: str, position: Position, page: Page, recovered: bool) -> bytes:
+    """The answer to ``GET /rooms/{room}/messages``."""
+    return _encoder.encode(_page_fields(room, position, page) | {"recovered": recovered})
+
+
+def encode_rooms(rooms: Sequence[str]) -> bytes:
+    """The answer to ``GET /rooms``."""
+    return _encoder.encode({"rooms": [{"room": room} for room in rooms]})
+
+
+def encode_poll(client: str, events: Sequence[bytes], positions: dict[str, str]) -> bytes:
+    """The answer to a poll; ``events`` are encoded already, one or more in each of the byte strings."""
+    return b'{"type":"poll","client":%b,"events":[%b],"positions":%b}' % (
+        _encoder.encode(client),
+        b",".join(events),
+        _encoder.encode(positions),
+    )
+
+
+def encode_reset(room: str, position: Position) -> bytes:
+    """Tell a reader that the log no longer holds what it had not seen; delivery goes on after ``position``."""
+    return _encoder.encode({"type": "reset", "room": room, "position": str(position)})
+
+
+def encode_goodbye(goodbye: errors.Goodbye) -> bytes:
+    """Tell a client why its connection is being closed."""
+    return _encoder.encode(
+        {
+            "type": "goodbye",
+            "code": goodbye.code,
+            "reason": goodbye.reason,
+            "reconnect": goodbye.reconnect,
+            "after": goodbye.after,
+        }
+    )
+
+
+def encode_error(error: RealtimeError, id: CommandId | None = None) -> bytes:
+    """Tell a client what was wrong."""
+    if id is None and isinstance(error, UnreadableCommand):
+        id = error.id
+    return _identified(
+        id, {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
+    )

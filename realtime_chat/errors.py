@@ -1,0 +1,110 @@
+"""What can go wrong between a client and the daemon, as two closed catalogues.
+
+:data:`ERRORS` are the codes of ``{"type": "error"}`` replies with their HTTP status;
+:data:`GOODBYES` are the reasons why a connection is closed, with their WebSocket close codes.
+``docs/protocol.rst`` describes both; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+__all__ = ["ERRORS", "GOODBYES", "ErrorKind", "Goodbye", "RealtimeError", "StoreError", "StoreRefused"]
+
+
+class ErrorKind(NamedTuple):
+    """How an error code is answered.
+
+    :param status: the HTTP status that it is answered with.
+    :param temporary: whether the same request may succeed later, unchanged.
+    """
+
+    status: int
+    temporary: bool
+
+
+ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
+    {
+        "bad_request": ErrorKind(400, False),
+        "unknown_command": ErrorKind(400, False),
+        "bad_room": ErrorKind(400, False),
+        "bad_position": ErrorKind(400, False),
+        "not_joined": ErrorKind(400, False),
+        "already_joined": ErrorKind(400, False),
+        "unauthorized": ErrorKind(401, False),
+        "forbidden": ErrorKind(403, False),
+        "bad_origin": ErrorKind(403, False),
+        "not_found": ErrorKind(404, False),
+        "method_not_allowed": ErrorKind(405, False),
+        "key_reused": ErrorKind(409, False),
+        "too_large": ErrorKind(413, False),
+        "unsupported_media": ErrorKind(415, False),
+        "unknown_host": ErrorKind(421, False),
+        "upgrade_required": ErrorKind(426, False),
+        "too_many": ErrorKind(429, True),
+        "internal": ErrorKind(500, True),
+        "store_unavailable": ErrorKind(503, True),
+        "stopping": ErrorKind(503, True),
+    }
+)
+
+
+class RealtimeError(Exception):
+    """An error that a client is told about.
+
+    :param code: one of :data:`ERRORS`.
+    :param message: what was wrong and what would be right, for a person. It never repeats what the client sent
+        beyond values that were checked.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.kind = ERRORS[code]
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+
+class StoreError(RealtimeError):
+    """The store can't do this now: nothing was stored, and trying again later may work."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("store_unavailable", message)
+
+
+class StoreRefused(Exception):
+    """The store can't be opened at all, and a person has to act; the message says how."""
+
+
+class Goodbye(NamedTuple):
+    """Why a connection is being closed.
+
+    :param code: the WebSocket close code: 4000–4499 mean "come back", 4500–4999 "don't".
+    :param reason: one word for programs.
+    :param after: seconds that the client should wait at least before it comes back.
+    """
+
+    code: int
+    reason: str
+    after: float = 0.0
+
+    @property
+    def reconnect(self) -> bool:
+        """Whether the client should come back."""
+        return self.code < 4500
+
+
+GOODBYES: Mapping[str, Goodbye] = MappingProxyType(
+    {
+        goodbye.reason: goodbye
+        for goodbye in (
+            Goodbye(4000, "stopping", 1.0),
+            Goodbye(4001, "slow"),
+            Goodbye(4002, "silent"),
+            Goodbye(4003, "internal", 5.0),
+            Goodbye(4500, "too_many_errors"),
+            Goodbye(4501, "too_many_frames"),
+        )
+    }
+)

@@ -1,0 +1,131 @@
+"""What a store and a transport are to the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from realtime_chat.codec import Entry
+from realtime_chat.errors import Goodbye
+from realtime_chat.model import Draft, Page, Stored
+
+__all__ = ["Batch", "DelayedCall", "Fanout", "IMessageStore", "Reader", "SessionTransport", "TurnClock"]
+
+
+class IMessageStore(Interface):
+    """Durable ordered logs, one a room."""
+
+    secret: bytes = Attribute("At least 32 random bytes that live as long as the logs; set once it is started.")
+
+    def describe() -> str:
+        """One line for the operator: what the store is and what it promises."""
+
+    def start() -> Deferred[None]:
+        """Open or create the store.
+
+        :raises realtime_chat.errors.StoreRefused: it can't be used; the message says what to do.
+        """
+
+    def stop() -> Deferred[None]:
+        """Finish what was accepted, then close."""
+
+    def append(draft: Draft) -> Deferred[Stored]:
+        """Add a message to its room's log, once.
+
+        The answer comes when the message is durable at the level configured. Within one room, answers come in the
+        order of the offsets. With a key that is kept for this room and sender, the same content answers the first
+        entry again.
+
+        :raises realtime_chat.errors.RealtimeError: ``key_reused``: other content is kept under this key.
+        :raises realtime_chat.errors.StoreError: it was not stored.
+        """
+
+    def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
+        """The first ``limit`` kept messages with an offset above ``offset``.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+
+    def read_before(room: str, offset: int | None, limit: int) -> Deferred[Page]:
+        """The last ``limit`` kept messages with an offset below ``offset``; of the whole log where it is None.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+
+    def rooms() -> Deferred[Sequence[str]]:
+        """The names of all rooms that ever had a message, sorted.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+
+    def check() -> Deferred[None]:
+        """Answer when the store can be written to.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+
+
+class DelayedCall(Protocol):
+    """A call that was put off (twisted.internet.interfaces.IDelayedCall)."""
+
+    def cancel(self) -> None: ...
+
+    def active(self) -> Any: ...
+
+
+class TurnClock(Protocol):
+    """The reactor as the domain sees it: the seconds of a clock, and calls later (IReactorTime)."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall: ...
+
+
+class Batch(Protocol):
+    """Consecutive messages of one room, encoded for one kind of transport."""
+
+    @property
+    def count(self) -> int:
+        """How many messages it holds."""
+
+
+class SessionTransport(Protocol):
+    """How one session is reached."""
+
+    fanout: Fanout
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be sent until the session is told that it has drained."""
+
+    def send(self, data: bytes) -> None:
+        """Send one encoded reply or event, in order with everything else."""
+
+    def send_batch(self, batch: Any) -> int:
+        """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """Say why, and close."""
+
+
+class Reader(Protocol):
+    """A live subscription, as the fan-out sees it."""
+
+    @property
+    def transport(self) -> SessionTransport: ...
+
+
+R = TypeVar("R", bound=Reader)
+
+
+class Fanout(Protocol):
+    """How one kind of transport encodes messages, once, and brings them to many readers."""
+
+    def encode(self, room: str, entries: Sequence[Entry]) -> Batch:
+        """Encode consecutive messages of a room."""
+
+    def send(self, batch: Any, readers: Collection[R]) -> list[tuple[R, int]]:
+        """Send to all; answer those that didn't take everything, with how many messages each took."""

@@ -1,0 +1,180 @@
+"""The values that everything else speaks of: positions, messages, users and pages of a log."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from realtime_chat.errors import RealtimeError
+
+__all__ = [
+    "ANONYMOUS",
+    "Draft",
+    "Message",
+    "Page",
+    "Position",
+    "Stored",
+    "User",
+    "check_event",
+    "check_key",
+    "check_name",
+    "check_room",
+    "private_owner",
+]
+
+_ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A place in a room's log.
+
+    :param epoch: which log; a new log has a new epoch.
+    :param offset: 1, 2, 3, … without a hole; 0 is "before the first".
+    """
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read ``EPOCH:OFFSET``.
+
+        :raises RealtimeError: ``bad_position``.
+        """
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            raise RealtimeError(
+                "bad_position",
+                "a position is the string EPOCH:OFFSET that the server gave, such as k3x9:42",
+            )
+        return cls(match[1], int(match[2]))
+
+
+class User(msgspec.Struct, frozen=True):
+    """Who somebody is, as others see it.
+
+    :param id: the same on every node and after a restart.
+    :param guest: whether nobody vouches for the id and the name.
+    """
+
+    id: str
+    name: str
+    guest: bool = True
+
+
+ANONYMOUS = User("anonymous", "anonymous")
+"""Whoever sends plain HTTP without a client or a token; never a member."""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A message before the log has given it a place.
+
+    :param data: the sender's value as compact JSON.
+    :param key: the sender's own name for it, unique for a room and a user.
+    """
+
+    room: str
+    event: str
+    data: bytes
+    sender: User
+    key: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One stored entry of a room's log.
+
+    :param data: the sender's value as compact JSON.
+    :param at: milliseconds since 1970 by the server's clock; it orders nothing.
+    """
+
+    room: str
+    position: Position
+    event: str
+    data: bytes
+    sender_id: str
+    sender_name: str
+    at: int
+    key: str | None = None
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What the store answers to an append, once the message is durable.
+
+    :param message: the stored entry; where ``duplicate``, the first one under that key.
+    :param duplicate: whether the same content was there already under the same key.
+    """
+
+    message: Message
+    duplicate: bool = False
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some consecutive messages of a room, and the bounds of its log at the moment of the read.
+
+    :param oldest: the lowest offset that is kept; ``top + 1`` where nothing is.
+    :param top: the highest offset that was ever given; 0 for a room without messages. A room's top outlives its
+        messages.
+    :param messages: ascending by offset.
+    """
+
+    epoch: str
+    oldest: int
+    top: int
+    messages: tuple[Message, ...] = ()
+
+
+def check_room(name: Any) -> str:
+    """Give back a room's name.
+
+    :raises RealtimeError: ``bad_room``.
+    """
+    if not isinstance(name, str) or not _ROOM.fullmatch(name) or name in (".", ".."):
+        raise RealtimeError(
+            "bad_room",
+            "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor ..",
+        )
+    return name
+
+
+def private_owner(room: str) -> str | None:
+    """The id of the only user who may read ``room``; None where everybody may."""
+    return room[1:] if room.startswith("@") else None
+
+
+def check_event(name: str) -> str:
+    """Give back a client's event name.
+
+    :raises RealtimeError: ``bad_request``; a leading ``$`` is kept for the server's own events.
+    """
+    if name.startswith("$"):
+        raise RealtimeError("bad_request", "event names that begin with $ are the server's own")
+    return _plain_text("event", name, 128)
+
+
+def check_key(key: str) -> str:
+    """Give back a publisher's key.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    return _plain_text("key", key, 128)
+
+
+def check_name(name: str) -> str:
+    """Give back a user's display name without surrounding white space.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    return _plain_text("name", name.strip(), 64)
+
+
+def _plain_text(what: str, text: str, most: int) -> str:
+    if not 1 <= len(text) <= most or _CONTROL.search(text):
+        raise RealtimeError("bad_request", f"{what} is 1 to {most} characters without control characters")
+    return text
