@@ -1,0 +1,85 @@
+"""One timer for many deadlines: a hashed timing wheel (Varghese and Lauck, 1987).
+
+Pings, poll waits and header deadlines are many, coarse, and mostly cancelled. A reactor's own delayed calls cost a heap
+operation each way; here adding and cancelling are a dictionary operation, and the reactor wakes once a tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from realtime_chat.interfaces import DelayedCall, TurnClock
+
+__all__ = ["Alarm", "Wheel"]
+
+
+class Alarm:
+    """A call that is due some time; see :meth:`Wheel.call_later`."""
+
+    __slots__ = ("_call", "_slot")
+
+    def __init__(self, slot: dict[Alarm, None], call: Callable[[], object]) -> None:
+        self._slot: dict[Alarm, None] | None = slot
+        self._call: Callable[[], object] | None = call
+
+    def cancel(self) -> None:
+        """See that it is never called; more than once, or after the call, does nothing."""
+        if self._slot is not None:
+            self._slot.pop(self, None)
+        self._slot = self._call = None
+
+    def ring(self) -> None:
+        """Call it now, unless it was cancelled."""
+        call, self._slot, self._call = self._call, None, None
+        if call is not None:
+            call()
+
+
+class Wheel:
+    """Deadlines to the next full tick.
+
+    :param clock: whose time counts.
+    :param tick: seconds; a call comes up to this much late, and never early.
+    """
+
+    def __init__(self, clock: TurnClock, tick: float = 0.25) -> None:
+        self._clock = clock
+        self._tick = tick
+        self._slots: dict[int, dict[Alarm, None]] = {}
+        self._next: DelayedCall | None = None
+        self._done = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Alarm:
+        """Call ``call()`` when ``seconds`` have passed."""
+        if self._next is None:
+            self._done = self._now()
+            self._next = self._clock.callLater(self._tick, self._turn)
+        due = max(self._done, int((self._clock.seconds() + seconds) / self._tick)) + 1
+        slot = self._slots.get(due)
+        if slot is None:
+            slot = self._slots[due] = {}
+        alarm = Alarm(slot, call)
+        slot[alarm] = None
+        return alarm
+
+    def stop(self) -> None:
+        """Forget all deadlines."""
+        self._slots.clear()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() / self._tick)
+
+    def _turn(self) -> None:
+        now = self._now()
+        due = sorted(slot for slot in self._slots if slot <= now)
+        self._done = now
+        alarms = [alarm for slot in due for alarm in self._slots.pop(slot)]
+        self._next = self._clock.callLater(self._tick, self._turn) if self._slots else None
+        for alarm in alarms:
+            alarm.ring()
