@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye
-from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.model import Draft, Page, Position, Stored
 
 __all__ = ["Batch", "DelayedCall", "Fanout", "IMessageStore", "Reader", "SessionTransport", "TurnClock"]
 
@@ -107,6 +107,15 @@ class SessionTransport(Protocol):
     def send_batch(self, batch: Any) -> int:
         """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
 
+    def reset(self, room: str, position: Position) -> None:
+        """Say that messages are missing, and that delivery goes on after ``position``."""
+
+    def pumped(self) -> None:
+        """Everything that could be brought now was brought."""
+
+    def ready(self) -> None:
+        """The session takes commands again; see ``Session.busy``."""
+
     def goodbye(self, goodbye: Goodbye) -> None:
         """Say why, and close."""
 
@@ -124,7 +133,7 @@ R = TypeVar("R", bound=Reader)
 class Fanout(Protocol):
     """How one kind of transport encodes messages, once, and brings them to many readers."""
 
-    def encode(self, room: str, entries: Sequence[Entry]) -> Batch:
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         """Encode consecutive messages of a room."""
 
     def send(self, batch: Any, readers: Collection[R]) -> list[tuple[R, int]]:

@@ -1,0 +1,209 @@
+"""This process's rooms and sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.identity import Identities
+from realtime_chat.interfaces import IMessageStore, TurnClock
+from realtime_chat.limits import Limits
+from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.room import Room
+from realtime_chat.session import Session
+from realtime_chat.wheel import Wheel
+
+__all__ = ["Hub"]
+
+
+class _Loading:
+    """A room that is being looked up: who waits for it, and what was announced meanwhile."""
+
+    __slots__ = ("announced", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Room]] = []
+        self.announced: list[Message] = []
+
+
+class Hub:
+    """The rooms that somebody here reads, and the sessions that read them.
+
+    A room is looked up by its first reader, told of every message that is stored, and forgotten when it has been idle
+    for a while; a room without readers costs nothing.
+
+    :param wall: seconds since 1970; orders nothing.
+    :param token: gives so many random bytes.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IMessageStore,
+        clock: TurnClock,
+        limits: Limits,
+        wall: Callable[[], float],
+        token: Callable[[int], bytes],
+    ) -> None:
+        self.clock = clock
+        self.limits = limits
+        self.wheel = Wheel(clock)
+        self.identities = Identities(lambda: store.secret, token)
+        self.rooms: dict[str, Room] = {}
+        self.sessions: dict[Session, None] = {}
+        self.stopping = False
+        self._store = store
+        self._wall = wall
+        self._loading: dict[str, _Loading] = {}
+        self._dirty: list[Room] = []
+        self._sweeping = False
+
+    # Sessions
+
+    def opened(self, session: Session) -> None:
+        """A session has come."""
+        self.sessions[session] = None
+
+    def closed(self, session: Session) -> None:
+        """A session has gone."""
+        self.sessions.pop(session, None)
+
+    def stop(self) -> None:
+        """Take no more messages, and tell everybody goodbye."""
+        self.stopping = True
+        self._flush()
+        for session in list(self.sessions):
+            session.dismiss("stopping")
+        self.wheel.stop()
+
+    # Publishing
+
+    def publish(self, draft: Draft) -> Deferred[Stored]:
+        """Store a message and tell the room's readers; the answer comes when it is durable.
+
+        :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
+        """
+        if self.stopping:
+            raise RealtimeError("stopping", "this server is stopping; connect again")
+        return self._store.append(draft).addCallback(self._stored)
+
+    def _stored(self, stored: Stored) -> Stored:
+        if not stored.duplicate:
+            self.announce(stored.message)
+        return stored
+
+    def announce(self, message: Message) -> None:
+        """A room's log has grown."""
+        room = self.rooms.get(message.room)
+        if room is not None:
+            room.announce(message)
+        elif message.room in self._loading:
+            self._loading[message.room].announced.append(message)
+
+    # Rooms
+
+    def room(self, name: str) -> Deferred[Room]:
+        """The room, looked up in the store where need be.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+        room = self.rooms.get(name)
+        if room is not None:
+            room.used = self.clock.seconds()
+            return succeed(room)
+        answer: Deferred[Room] = Deferred()
+        loading = self._loading.get(name)
+        if loading is None:
+            loading = self._loading[name] = _Loading()
+            loading.waiting.append(answer)
+            self._store.read_before(name, None, self.limits.page_messages).addCallbacks(
+                self._loaded, self._not_loaded, callbackArgs=(name,), errbackArgs=(name,)
+            )
+        else:
+            loading.waiting.append(answer)
+        return answer
+
+    def _loaded(self, page: Page, name: str) -> None:
+        loading = self._loading.pop(name)
+        room = self.rooms[name] = Room(name, page, self._store, self.limits, self._schedule, self._wall)
+        room.used = self.clock.seconds()
+        for message in loading.announced:
+            room.announce(message)
+        if not self._sweeping:
+            self._sweeping = True
+            self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
+        for answer in loading.waiting:
+            answer.callback(room)
+
+    def _not_loaded(self, failure: Failure, name: str) -> None:
+        for answer in self._loading.pop(name).waiting:
+            answer.errback(failure)
+
+    def _schedule(self, room: Room) -> None:
+        if not self._dirty:
+            self.clock.callLater(0, self._flush)
+        self._dirty.append(room)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for room in dirty:
+            room.flush()
+
+    def _sweep(self) -> None:
+        """Forget rooms that were idle for a while, and the oldest tails where they are too much together."""
+        before = self.clock.seconds() - self.limits.room_idle
+        for name, room in list(self.rooms.items()):
+            room.forget_batches()
+            if room.idle and room.used <= before:
+                del self.rooms[name]
+        self._shorten_tails()
+        self._sweeping = bool(self.rooms)
+        if self._sweeping:
+            self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
+
+    def _shorten_tails(self) -> None:
+        size = sum(room.tail.size for room in self.rooms.values())
+        for room in sorted(self.rooms.values(), key=lambda room: room.used):
+            if size <= self.limits.tails_bytes:
+                return
+            size -= room.tail.size
+            room.tail.clear()
+
+    # Reading without a cursor
+
+    async def history(
+        self, room: str, since: Position | None, before: Position | None, limit: int
+    ) -> tuple[Page, Position, bool]:
+        """A page of a room's log: after ``since``, before ``before``, or else the last messages.
+
+        :returns: the page; the position of its last message, or where reading on would start; and whether nothing is
+            missing between ``since`` and the page.
+        :raises realtime_chat.errors.RealtimeError: ``store_unavailable``, or ``bad_position``: ``before`` is of
+            another epoch.
+        """
+        if since is not None:
+            page = await self._store.read_after(room, since.offset, limit)
+            if since.epoch == page.epoch and since.offset + 1 >= page.oldest and since.offset <= page.top:
+                return page, _end(page, since.offset), True
+            page = await self._store.read_before(room, None, limit)
+            return page, _end(page, page.top), False
+        page = await self._store.read_before(room, None if before is None else before.offset, limit)
+        if before is not None and before.epoch != page.epoch:
+            raise RealtimeError("bad_position", "that position is of a log that is no longer there")
+        return page, _end(page, page.top if before is None else max(0, before.offset - 1)), True
+
+    def list_rooms(self) -> Deferred[Sequence[str]]:
+        """The names of all rooms that ever had a message, sorted.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+        return self._store.rooms()
+
+
+def _end(page: Page, otherwise: int) -> Position:
+    return page.messages[-1].position if page.messages else Position(page.epoch, otherwise)

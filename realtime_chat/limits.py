@@ -1,0 +1,53 @@
+"""The bounds that keep one client, one room or one burst from costing the others."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["Limits"]
+
+
+@attrs.frozen
+class Limits:
+    """How much of everything there may be.
+
+    :ivar history: messages that are kept a room.
+    :ivar history_age: seconds that a message is kept; None for ever.
+    :ivar max_message: bytes of the largest command, body or frame.
+    :ivar max_rooms: rooms that one connection may read.
+    :ivar max_publishes: publishes of one connection that may wait for the store; more are not read from it.
+    :ivar max_errors: errors after which a connection is told goodbye.
+    :ivar default_last: messages that a reader without a position starts with.
+    :ivar max_limit: the largest page of history, in messages.
+    :ivar page_messages: the largest page of a reader who is behind, in messages.
+    :ivar page_bytes: the same in bytes; also what one turn sends to a reader at once.
+    :ivar tail_bytes: what a room keeps in memory for readers who are a little behind.
+    :ivar tails_bytes: what all rooms together keep.
+    :ivar room_idle: seconds after which a room without readers leaves memory.
+    :ivar ping: seconds between two pings.
+    :ivar pong: seconds in which a ping is to be answered.
+    :ivar slow: seconds without one drained byte after which a full connection is closed.
+    :ivar wait: seconds that a poll waits where it doesn't say.
+    :ivar max_wait: seconds that a poll may ask to wait.
+    :ivar retry: seconds between two tries to read from a failing store.
+    """
+
+    history: int = 1000
+    history_age: float | None = None
+    max_message: int = 65536
+    max_rooms: int = 100
+    max_publishes: int = 256
+    max_errors: int = 1000
+    default_last: int = 50
+    max_limit: int = 1000
+    page_messages: int = 100
+    page_bytes: int = 256 * 1024
+    tail_bytes: int = 512 * 1024
+    tails_bytes: int = 64 * 1024 * 1024
+    room_idle: float = 60.0
+    ping: float = 25.0
+    pong: float = 15.0
+    slow: float = 60.0
+    wait: float = 25.0
+    max_wait: float = 55.0
+    retry: float = 1.0

@@ -1,0 +1,354 @@
+"""A room as this node knows it: the top of its log, and everyone here who reads it.
+
+The hand-over between reading the log and being told live has one rule. Fan-out brings only the offset that follows;
+a subscription becomes live in the turn in which its cursor equals the last offset fanned out here, after the pending
+messages were flushed. So nothing falls between looking and waiting, and nothing is seen twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.codec import Entry
+from realtime_chat.errors import StoreError
+from realtime_chat.interfaces import Batch, Fanout, IMessageStore, SessionTransport
+from realtime_chat.limits import Limits
+from realtime_chat.model import Message, Page, Position
+from realtime_chat.tail import Tail
+
+if TYPE_CHECKING:
+    from realtime_chat.session import Session
+
+__all__ = ["Room", "Slice", "Start", "Subscription"]
+
+
+class Slice(NamedTuple):
+    """Consecutive entries of a log, ready to be sent.
+
+    :param start: the offset that they follow without a hole.
+    """
+
+    epoch: str
+    start: int
+    entries: Sequence[Entry]
+
+
+class Start(NamedTuple):
+    """Where a reader starts.
+
+    :param recovered: whether that is where it asked to start.
+    """
+
+    position: Position
+    recovered: bool
+
+
+class Subscription:
+    """A session's cursor in a room.
+
+    While it is *live* its cursor is the room's own, and ``offset`` says nothing.
+    """
+
+    __slots__ = ("epoch", "live", "offset", "room", "session", "transport")
+
+    def __init__(self, session: Session, transport: SessionTransport, room: Room, position: Position) -> None:
+        self.session = session
+        self.transport = transport
+        self.room = room
+        self.epoch = position.epoch
+        self.offset = position.offset
+        self.live = False
+
+
+class Room:
+    """One room's log as far as this node has told its readers, and these readers.
+
+    :param page: the newest messages and the log's bounds, as the store has them.
+    :param schedule: called with the room when it has something to flush at the end of the turn.
+    :param wall: seconds since 1970, for forgetting by age.
+    :ivar oldest: no offset below this one is kept.
+    :ivar top: the last offset that was announced here.
+    """
+
+    __slots__ = (
+        "_batches",
+        "_limits",
+        "_live",
+        "_pending",
+        "_reads",
+        "_schedule",
+        "_store",
+        "_wall",
+        "epoch",
+        "name",
+        "oldest",
+        "subscribers",
+        "tail",
+        "top",
+        "used",
+    )
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        page: Page,
+        store: IMessageStore,
+        limits: Limits,
+        schedule: Callable[[Room], None],
+        wall: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.epoch = page.epoch
+        self.oldest = page.oldest
+        self.top = page.top
+        self.tail = Tail(limits.history, limits.tail_bytes)
+        self.subscribers = 0
+        self.used = 0.0
+        self._store = store
+        self._limits = limits
+        self._schedule = schedule
+        self._wall = wall
+        self._live: dict[Fanout, dict[Subscription, None]] = {}
+        self._pending: list[Entry] = []
+        self._reads: dict[int, list[Deferred[Slice]]] = {}
+        self._batches: dict[Fanout, tuple[Slice, Batch]] = {}
+        for message in page.messages:
+            self.tail.append(Entry(message))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody here reads it or is about to."""
+        return not self.subscribers and not self._reads
+
+    @property
+    def position(self) -> Position:
+        """The last position that was announced here."""
+        return Position(self.epoch, self.top)
+
+    def live_count(self) -> int:
+        """How many subscriptions are live."""
+        return sum(map(len, self._live.values()))
+
+    # What is new in the log
+
+    def announce(self, message: Message) -> None:
+        """Take in a message that was stored: the next one is fanned out at the end of the turn.
+
+        One that was announced before is ignored; one that comes too early makes the room look into the log.
+        """
+        if message.position.epoch != self.epoch:
+            self._start_anew(message.position.epoch, message.position.offset - 1)
+        if message.position.offset == self.top + 1:
+            self._append(Entry(message))
+        elif message.position.offset > self.top:
+            self._fill_gap()
+
+    def _append(self, entry: Entry) -> None:
+        self.top = entry.offset
+        self.tail.append(entry)
+        if self._live:
+            if not self._pending:
+                self._schedule(self)
+            self._pending.append(entry)
+
+    def _start_anew(self, epoch: str, top: int) -> None:
+        """Go on in another log, or behind a part of this one that is gone: every live reader has to look itself."""
+        self.flush()
+        live = [subscription for readers in self._live.values() for subscription in readers]
+        for subscription in live:
+            self.fall_behind(subscription, self.top)
+        self._batches.clear()
+        self.tail.clear()
+        self.epoch, self.top, self.oldest = epoch, top, 1
+        for subscription in live:
+            subscription.session.pump()
+
+    def _fill_gap(self) -> None:
+        self.read_after(self.top).addErrback(self._gap_unread)
+
+    def _gap_unread(self, failure: Failure) -> None:
+        """The next announcement tries again; till then the live readers are late, not wrong."""
+        if failure.check(StoreError) is None:
+            self._log.failure("a gap in a room could not be filled", failure)
+
+    def _learn(self, page: Page) -> None:
+        """Take in what a read shows of the log beyond what was announced."""
+        if page.epoch != self.epoch:
+            self._start_anew(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
+        for message in page.messages:
+            if message.position.offset == self.top + 1:
+                self._append(Entry(message))
+            elif message.position.offset > self.top:
+                self._start_anew(page.epoch, message.position.offset - 1)
+                self._append(Entry(message))
+        if not page.messages and page.top > self.top:
+            self._start_anew(page.epoch, page.top)
+        self.oldest = max(self.oldest, page.oldest)
+
+    def flush(self) -> None:
+        """Bring the pending messages to everyone who is live."""
+        if not self._pending:
+            return
+        entries, self._pending = self._pending, []
+        for chunk in _chunks(entries, self._limits.page_bytes):
+            self._fan_out(chunk)
+
+    def _fan_out(self, entries: Sequence[Entry]) -> None:
+        before = entries[0].offset - 1
+        for fanout, readers in list(self._live.items()):
+            batch = fanout.encode(self.name, self.epoch, entries)
+            for subscription, taken in fanout.send(batch, readers):
+                if subscription.live:
+                    self.fall_behind(subscription, before + taken)
+
+    # Readers
+
+    def add(self) -> None:
+        """Take on a reader, who is behind at first."""
+        self.subscribers += 1
+
+    def remove(self, subscription: Subscription) -> None:
+        """Let a reader go."""
+        self.subscribers -= 1
+        if subscription.live:
+            self._not_live(subscription)
+
+    def _not_live(self, subscription: Subscription) -> None:
+        subscription.live = False
+        fanout = subscription.transport.fanout
+        readers = self._live[fanout]
+        del readers[subscription]
+        if not readers:
+            del self._live[fanout]
+
+    def go_live(self, subscription: Subscription) -> bool:
+        """Tell a reader from now on, if its cursor has come to the top.
+
+        :returns: whether it is live now.
+        """
+        if subscription.epoch != self.epoch or subscription.offset != self.top:
+            return False
+        self.flush()
+        subscription.live = True
+        self._live.setdefault(subscription.transport.fanout, {})[subscription] = None
+        return True
+
+    def fall_behind(self, subscription: Subscription, offset: int) -> None:
+        """Leave a reader at ``offset``; its session pumps it from there."""
+        self._not_live(subscription)
+        subscription.epoch = self.epoch
+        subscription.offset = offset
+        subscription.session.left_behind(subscription)
+
+    # Reading the log
+
+    def recent_after(self, epoch: str, offset: int) -> Slice | None:
+        """What follows ``offset``, if memory has it; see :meth:`read_after`."""
+        if epoch != self.epoch or offset > self.top:
+            return None
+        if offset == self.top:
+            return Slice(epoch, offset, ())
+        if self._limits.history_age is not None:
+            self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
+        entries = self.tail.after(offset, self._limits.page_messages)
+        if not entries:
+            return None
+        return Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+
+    def read_after(self, offset: int) -> Deferred[Slice]:
+        """One page of what follows ``offset`` in the store; its start is another where the log lacks a part.
+
+        Readers who ask for the same at the same time share one read.
+
+        :raises StoreError:
+        """
+        answer: Deferred[Slice] = Deferred()
+        waiting = self._reads.get(offset)
+        if waiting is not None:
+            waiting.append(answer)
+            return answer
+        self._reads[offset] = [answer]
+        read = self._store.read_after(self.name, offset, self._limits.page_messages)
+        read.addCallback(self._read_done).addBoth(self._answer_read, offset)
+        return answer
+
+    def _read_done(self, page: Page) -> Slice:
+        self._learn(page)
+        if not page.messages:
+            return Slice(page.epoch, page.top, ())
+        entries = [Entry(message) for message in page.messages]
+        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._limits.page_bytes)))
+
+    def _answer_read(self, result: Slice | Failure, offset: int) -> None:
+        for answer in self._reads.pop(offset):
+            if isinstance(result, Failure):
+                answer.errback(result)
+            else:
+                answer.callback(result)
+
+    def batch(self, fanout: Fanout, part: Slice) -> Batch:
+        """Encode a slice, once where many readers stand at the same place."""
+        cached = self._batches.get(fanout)
+        if cached is not None and _same(cached[0], part):
+            return cached[1]
+        batch = fanout.encode(self.name, part.epoch, part.entries)
+        self._batches[fanout] = (part, batch)
+        return batch
+
+    def forget_batches(self) -> None:
+        """Let go of what was encoded for readers who are behind."""
+        self._batches.clear()
+
+    async def start(self, since: Position | None, last: int) -> Start:
+        """Where a reader with these wishes starts.
+
+        :param since: its position; None where it has none.
+        :param last: how many messages before the top it starts with, where ``since`` can't be had.
+        :raises StoreError:
+        """
+        if since is not None and await self._covers(since):
+            return Start(since, True)
+        return Start(Position(self.epoch, await self._before_last(last)), since is None)
+
+    async def _covers(self, since: Position) -> bool:
+        """Whether nothing after ``since`` is lost."""
+        if since.epoch == self.epoch and self.recent_after(since.epoch, since.offset) is not None:
+            return True
+        found = await self.read_after(since.offset)
+        return found.epoch == since.epoch and found.start == since.offset
+
+    async def _before_last(self, last: int) -> int:
+        """The offset before the last messages that are kept, at most ``last`` of them."""
+        first = self.tail.first
+        if first is None:
+            if last == 0 or self.oldest > self.top:
+                return self.top
+        elif self.top - last >= first - 1:
+            return self.top - last
+        elif first <= self.oldest or len(self.tail) >= self._limits.history:
+            return first - 1
+        page = await self._store.read_before(self.name, None, last)
+        self._learn(page)
+        return page.messages[0].position.offset - 1 if page.messages else page.top
+
+
+def _same(one: Slice, other: Slice) -> bool:
+    return one.epoch == other.epoch and one.start == other.start and len(one.entries) == len(other.entries)
+
+
+def _chunks(entries: Sequence[Entry], most_bytes: int) -> Iterator[Sequence[Entry]]:
+    """Cut into runs of at most ``most_bytes``, of at least one entry each."""
+    start = size = 0
+    for index, entry in enumerate(entries):
+        if size and size + len(entry.json) > most_bytes:
+            yield entries[start:index]
+            start, size = index, 0
+        size += len(entry.json)
+    yield entries[start:]

@@ -1,0 +1,355 @@
+"""One connected client: who it is, what it reads, and what it asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat import codec
+from realtime_chat.errors import GOODBYES, RealtimeError, StoreError
+from realtime_chat.interfaces import SessionTransport
+from realtime_chat.model import (
+    Draft,
+    Position,
+    Stored,
+    User,
+    check_event,
+    check_key,
+    check_room,
+    private_owner,
+)
+from realtime_chat.room import Room, Slice, Subscription
+
+if TYPE_CHECKING:
+    from realtime_chat.hub import Hub
+
+__all__ = ["Session"]
+
+Answer = bytes | Deferred[bytes]
+Command = codec.Command | codec.UnreadableCommand
+
+
+class Session:
+    """A client on one transport, with a cursor in each room that it reads.
+
+    Commands take effect in the order in which they came. A publish doesn't hold up what follows it; everything else
+    that waits for the store does, and meanwhile nothing more is read from the client.
+
+    :param transport: how it is reached.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_behind",
+        "_errors",
+        "_publishing",
+        "_reading",
+        "_waiting",
+        "client",
+        "closed",
+        "hub",
+        "subscriptions",
+        "transport",
+        "user",
+    )
+
+    _log = Logger()
+
+    def __init__(self, hub: Hub, transport: SessionTransport, client: str | None = None, user: User | None = None):
+        self.hub = hub
+        self.transport = transport
+        self.client = client
+        self.user = user
+        self.closed = False
+        self.subscriptions: dict[str, Subscription] = {}
+        self._behind: list[Subscription] = []
+        self._reading = False
+        self._waiting: list[Command] | None = None
+        self._publishing = 0
+        self._errors = 0
+        hub.opened(self)
+
+    def close(self) -> None:
+        """Let go of everything; nothing is sent from now on."""
+        if self.closed:
+            return
+        self.closed = True
+        for subscription in self.subscriptions.values():
+            subscription.room.remove(subscription)
+        self.subscriptions.clear()
+        self._behind.clear()
+        self._waiting = None
+        self.hub.closed(self)
+
+    # Commands
+
+    @property
+    def busy(self) -> bool:
+        """Whether no more commands should be read for now."""
+        return self._waiting is not None or self._publishing >= self.hub.limits.max_publishes
+
+    def receive(self, raw: bytes) -> None:
+        """Do what one encoded command says, and send the reply."""
+        if self.closed:
+            return
+        try:
+            command: Command = codec.decode_command(raw)
+        except codec.UnreadableCommand as error:
+            command = error
+        self.execute(command)
+
+    def execute(self, command: Command) -> None:
+        """Do what one command says, after those before it, and send the reply."""
+        if self._waiting is not None:
+            self._waiting.append(command)
+            return
+        answer = self.perform(command)
+        if isinstance(answer, bytes):
+            self._reply(answer)
+        elif isinstance(command, codec.Publish):
+            self._publishing += 1
+            answer.addCallback(self._published)
+        else:
+            self._waiting = []
+            answer.addCallback(self._answered)
+
+    def _reply(self, answer: bytes) -> None:
+        if not self.closed:
+            self.transport.send(answer)
+            self.pump()
+
+    def _published(self, answer: bytes) -> None:
+        self._publishing -= 1
+        if self.closed:
+            return
+        self.transport.send(answer)
+        if self._publishing == self.hub.limits.max_publishes - 1:
+            self.transport.ready()
+
+    def _answered(self, answer: bytes) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        self._reply(answer)
+        for command in waiting:
+            self.execute(command)
+        if not self.closed and not self.busy:
+            self.transport.ready()
+
+    def perform(self, command: Command) -> Answer:
+        """Do what one command says; the answer is the encoded reply, an error included."""
+        if isinstance(command, codec.UnreadableCommand):
+            return self._refusal(command, command.id)
+        try:
+            answer = _ACTIONS[type(command)](self, command)
+        except RealtimeError as error:
+            return self._refusal(error, command.id)
+        if isinstance(answer, Deferred):
+            answer.addErrback(self._failed, command.id)
+        return answer
+
+    def _failed(self, failure: Failure, id: codec.CommandId | None) -> bytes:
+        if isinstance(failure.value, RealtimeError):
+            return self._refusal(failure.value, id)
+        self._log.failure("a command failed", failure)
+        return codec.encode_error(RealtimeError("internal", "something went wrong here; it was written down"), id)
+
+    def _refusal(self, error: RealtimeError, id: codec.CommandId | None) -> bytes:
+        self._errors += 1
+        if self._errors == self.hub.limits.max_errors:
+            self.hub.clock.callLater(0, self.dismiss, "too_many_errors")
+        return codec.encode_error(error, id)
+
+    def dismiss(self, reason: str) -> None:
+        """Say goodbye for one of the reasons in :data:`realtime_chat.errors.GOODBYES`, and close."""
+        if not self.closed:
+            self.transport.goodbye(GOODBYES[reason])
+            self.close()
+
+    # Who it is
+
+    def identify(self) -> User:
+        """The user; a guest from now on, if nothing was said before."""
+        if self.user is None:
+            self.client = self.hub.identities.issue()
+            self.user = self.hub.identities.guest(self.client)
+        return self.user
+
+    def _hello(self, command: codec.Hello) -> bytes:
+        if command.v != 1:
+            raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
+        if command.token is not None:
+            raise RealtimeError("unauthorized", "this server is not configured for tokens; leave it out to be a guest")
+        if self.user is None:
+            identities = self.hub.identities
+            client = command.client if command.client and identities.known(command.client) else identities.issue()
+            self.user = identities.guest(client, command.name)
+            self.client = client
+        elif command.client not in (None, self.client) or command.name not in (None, self.user.name):
+            raise RealtimeError("forbidden", "who one is, is said once on a connection, before anything else")
+        assert self.client is not None
+        return codec.encode_welcome(command.id, self.client, self.user, self.hub.limits.ping)
+
+    def check_readable(self, room: str) -> str:
+        """Give back the name of a room that this client may read.
+
+        :raises RealtimeError: ``bad_room`` or ``forbidden``.
+        """
+        owner = private_owner(check_room(room))
+        if owner is not None and owner != self.identify().id:
+            raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
+        return room
+
+    # What it reads
+
+    def _join(self, command: codec.Join) -> Deferred[bytes]:
+        self._check_joinable(command.room)
+        since = None if command.since is None else Position.parse(command.since)
+        return Deferred.fromCoroutine(self._joined(command, since))
+
+    def _check_joinable(self, room: str) -> None:
+        if self.check_readable(room) in self.subscriptions:
+            raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
+        if len(self.subscriptions) >= self.hub.limits.max_rooms:
+            raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
+
+    async def _joined(self, command: codec.Join, since: Position | None) -> bytes:
+        room = await self.hub.room(command.room)
+        start = await room.start(since, self._last(command.last))
+        self.subscribe(room, start.position)
+        return codec.encode_joined(command.id, room.name, start.position, room.position, start.recovered)
+
+    def _last(self, last: int | None) -> int:
+        limits = self.hub.limits
+        return limits.default_last if last is None else min(last, limits.max_limit)
+
+    def subscribe(self, room: Room, position: Position) -> Subscription | None:
+        """Read a room from ``position``; :meth:`pump` brings what follows.
+
+        :returns: None where the client is gone by now.
+        """
+        if self.closed:
+            return None
+        subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, position)
+        room.add()
+        self._behind.append(subscription)
+        return subscription
+
+    def _leave(self, command: codec.Leave) -> bytes:
+        subscription = self.subscriptions.pop(check_room(command.room), None)
+        if subscription is None:
+            raise RealtimeError("not_joined", "this connection doesn't read that room")
+        if not subscription.live:
+            self._behind.remove(subscription)
+        subscription.room.remove(subscription)
+        return codec.encode_left(command.id, command.room)
+
+    def _history(self, command: codec.History) -> Deferred[bytes]:
+        self.check_readable(command.room)
+        if (command.before is not None) and (command.since is not None):
+            raise RealtimeError("bad_request", "history takes before or since, not both")
+        return Deferred.fromCoroutine(self._read_history(command))
+
+    async def _read_history(self, command: codec.History) -> bytes:
+        limits = self.hub.limits
+        limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
+        since = None if command.since is None else Position.parse(command.since)
+        before = None if command.before is None else Position.parse(command.before)
+        page, position, _ = await self.hub.history(command.room, since, before, limit)
+        return codec.encode_history(command.id, command.room, position, page)
+
+    def _ping(self, command: codec.Ping) -> bytes:
+        return codec.encode_pong(command.id)
+
+    # What it writes
+
+    def _publish(self, command: codec.Publish) -> Deferred[bytes]:
+        draft = Draft(
+            check_room(command.room),
+            check_event(command.event),
+            codec.encode_value(command.data),
+            self.identify(),
+            None if command.key is None else check_key(command.key),
+        )
+        return self.hub.publish(draft).addCallback(_encode_published, command)
+
+    # Behind, pumped, live
+
+    def left_behind(self, subscription: Subscription) -> None:
+        """Take note that a subscription is no longer live; it is pumped once the transport has drained."""
+        self._behind.append(subscription)
+
+    def pump(self) -> None:
+        """Bring those who are behind a page nearer, as far as the transport takes it.
+
+        Called when something was subscribed, and when the transport has drained.
+        """
+        while self._behind and not self._reading and not self.transport.full:
+            subscription = self._behind[0]
+            part = subscription.room.recent_after(subscription.epoch, subscription.offset)
+            if part is None:
+                self._read(subscription)
+            else:
+                self._bring(subscription, part)
+        if not self._reading and not self.closed:
+            self.transport.pumped()
+
+    def _read(self, subscription: Subscription) -> None:
+        self._reading = True
+        room = subscription.room
+        offset = subscription.offset if subscription.epoch == room.epoch else 0
+        room.read_after(offset).addCallbacks(
+            self._page_read, self._page_unread, callbackArgs=(subscription, offset), errbackArgs=()
+        )
+
+    def _page_read(self, part: Slice, subscription: Subscription, offset: int) -> None:
+        self._reading = False
+        if self.closed:
+            return
+        moved = subscription not in self._behind
+        if not moved and (part.epoch == subscription.epoch or offset == 0):
+            self._bring(subscription, part)
+        self.pump()
+
+    def _page_unread(self, failure: Failure) -> None:
+        if failure.check(StoreError) is None:
+            self._log.failure("a page could not be read", failure)
+        self.hub.wheel.call_later(self.hub.limits.retry, self._try_again)
+
+    def _try_again(self) -> None:
+        self._reading = False
+        if not self.closed:
+            self.pump()
+
+    def _bring(self, subscription: Subscription, part: Slice) -> None:
+        """Send a page to a subscription that is behind, and make it live if that was all."""
+        if part.epoch != subscription.epoch or part.start != subscription.offset:
+            subscription.epoch, subscription.offset = part.epoch, part.start
+            self.transport.reset(subscription.room.name, Position(part.epoch, part.start))
+        if part.entries:
+            batch = subscription.room.batch(self.transport.fanout, part)
+            subscription.offset += self.transport.send_batch(batch)
+        if subscription not in self._behind:
+            return  # the transport is done with this session
+        self._behind.remove(subscription)
+        if not subscription.room.go_live(subscription):
+            self._behind.append(subscription)
+
+
+def _encode_published(stored: Stored, command: codec.Publish) -> bytes:
+    return codec.encode_published(command.id, command.room, stored.message.position)
+
+
+_ACTIONS: Mapping[type[codec.Command], Callable[[Session, Any], Answer]] = MappingProxyType(
+    {
+        codec.Hello: Session._hello,
+        codec.Join: Session._join,
+        codec.Leave: Session._leave,
+        codec.Publish: Session._publish,
+        codec.History: Session._history,
+        codec.Ping: Session._ping,
+    }
+)
