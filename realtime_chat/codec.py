@@ -121,14 +121,7 @@ _INTEGER_LIMIT = int(1.7976931348623157e308)
 
 
 class UnreadableCommand(RealtimeError):
-    """A command that can't be read; ``id`` is its id where that could be.
-
-    :param id: what the error reply carries.
-    """
-
-    def __init__(self, code: str, message: str, id: CommandId | None = None) -> None:
-        super().__init__(code, message)
-        self.id = id
+    """A command that can't be read; ``id`` is its id where that could be."""
 
 
 def decode_command(raw: bytes) -> Command:
@@ -368,10 +361,8 @@ def encode_goodbye(goodbye: errors.Goodbye) -> bytes:
     )
 
 
-def encode_error(error: RealtimeError, id: CommandId | None = None) -> bytes:
+def encode_error(error: RealtimeError) -> bytes:
     """Tell a client what was wrong."""
-    if id is None and isinstance(error, UnreadableCommand):
-        id = error.id
     return _identified(
-        id, {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
+        error.id, {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
     )

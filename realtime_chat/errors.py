@@ -57,12 +57,14 @@ class RealtimeError(Exception):
     :param code: one of :data:`ERRORS`.
     :param message: what was wrong and what would be right, for a person. It never repeats what the client sent
         beyond values that were checked.
+    :ivar id: the id of the command that it answers, where one is known.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, id: str | int | float | None = None) -> None:
         self.kind = ERRORS[code]
         self.code = code
         self.message = message
+        self.id = id
         super().__init__(f"{code}: {message}")
 
 

@@ -204,6 +204,13 @@ class Hub:
         """
         return self._store.rooms()
 
+    def check_store(self) -> Deferred[None]:
+        """Answer when messages can be stored.
+
+        :raises realtime_chat.errors.StoreError:
+        """
+        return self._store.check()
+
 
 def _end(page: Page, otherwise: int) -> Position:
     return page.messages[-1].position if page.messages else Position(page.epoch, otherwise)

@@ -95,7 +95,9 @@ class Batch(Protocol):
 class SessionTransport(Protocol):
     """How one session is reached."""
 
-    fanout: Fanout
+    @property
+    def fanout(self) -> Fanout:
+        """What brings messages to all transports of this kind."""
 
     @property
     def full(self) -> bool:

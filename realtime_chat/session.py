@@ -95,8 +95,6 @@ class Session:
 
     def receive(self, raw: bytes) -> None:
         """Do what one encoded command says, and send the reply."""
-        if self.closed:
-            return
         try:
             command: Command = codec.decode_command(raw)
         except codec.UnreadableCommand as error:
@@ -105,6 +103,8 @@ class Session:
 
     def execute(self, command: Command) -> None:
         """Do what one command says, after those before it, and send the reply."""
+        if self.closed:
+            return
         if self._waiting is not None:
             self._waiting.append(command)
             return
@@ -141,27 +141,37 @@ class Session:
 
     def perform(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, an error included."""
+        try:
+            answer = self.act(command)
+        except RealtimeError as error:
+            return self._refusal(error)
+        return answer.addErrback(self._failed, command.id) if isinstance(answer, Deferred) else answer
+
+    def act(self, command: Command) -> Answer:
+        """Do what one command says; the answer is the encoded reply.
+
+        :raises RealtimeError: also by way of the Deferred; it carries the command's id.
+        """
         if isinstance(command, codec.UnreadableCommand):
-            return self._refusal(command, command.id)
+            raise command
         try:
             answer = _ACTIONS[type(command)](self, command)
         except RealtimeError as error:
-            return self._refusal(error, command.id)
-        if isinstance(answer, Deferred):
-            answer.addErrback(self._failed, command.id)
-        return answer
+            error.id = command.id
+            raise
+        return answer.addErrback(_name_command, command.id) if isinstance(answer, Deferred) else answer
 
     def _failed(self, failure: Failure, id: codec.CommandId | None) -> bytes:
         if isinstance(failure.value, RealtimeError):
-            return self._refusal(failure.value, id)
+            return self._refusal(failure.value)
         self._log.failure("a command failed", failure)
-        return codec.encode_error(RealtimeError("internal", "something went wrong here; it was written down"), id)
+        return codec.encode_error(RealtimeError("internal", "something went wrong here; it was written down", id))
 
-    def _refusal(self, error: RealtimeError, id: codec.CommandId | None) -> bytes:
+    def _refusal(self, error: RealtimeError) -> bytes:
         self._errors += 1
         if self._errors == self.hub.limits.max_errors:
             self.hub.clock.callLater(0, self.dismiss, "too_many_errors")
-        return codec.encode_error(error, id)
+        return codec.encode_error(error)
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.errors.GOODBYES`, and close."""
@@ -337,6 +347,12 @@ class Session:
         self._behind.remove(subscription)
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
+
+
+def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:
+    if isinstance(failure.value, RealtimeError):
+        failure.value.id = id
+    return failure
 
 
 def _encode_published(stored: Stored, command: codec.Publish) -> bytes:

@@ -1,0 +1,133 @@
+"""``/commands``: what goes over a WebSocket, over plain HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import Request
+
+from realtime_chat import codec
+from realtime_chat.codec import UnreadableCommand
+from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
+from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.hub import Hub
+from realtime_chat.model import Position
+from realtime_chat.session import Session
+from realtime_chat.transports.wishes import one
+
+__all__ = ["CommandsResource", "body_of", "json_body"]
+
+_JSON_TYPES = (b"application/json", b"text/plain", b"")
+
+
+class _Replies:
+    """The transport of a session that lasts as long as one request: it brings replies and nothing else."""
+
+    fanout: Any = None
+    full = True
+
+    def send(self, data: bytes) -> None:
+        """Replies are what the commands answer."""
+
+    def send_batch(self, batch: Any) -> int:
+        return 0
+
+    def reset(self, room: str, position: Position) -> None:
+        """Nothing is delivered here."""
+
+    def pumped(self) -> None:
+        """Nothing is delivered here."""
+
+    def ready(self) -> None:
+        """All commands are here already."""
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """The request is answered in any case."""
+
+
+class CommandsResource(JSONResource):
+    """One command or an array of them, as the client of the header."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub, jsonp: bool) -> None:
+        super().__init__()
+        self._hub = hub
+        self._jsonp = jsonp
+
+    def render_POST(self, request: Request) -> int:
+        return answer_later(request, self._run(request, json_body(request)))
+
+    def render_GET(self, request: Request) -> int:
+        if not self._jsonp:
+            raise RealtimeError("forbidden", "commands are sent by POST; JSONP is off on this server")
+        wrap = wrap_for(request, self._jsonp)
+        return answer_later(request, self._run_script(request, wrap))
+
+    async def _run_script(self, request: Request, wrap: Wrap) -> Answer:
+        try:
+            return wrap(Answer(await self._run(request, _script_commands(request))))
+        except RealtimeError as error:
+            return wrap(error_headers(request.responseHeaders, error))
+
+    async def _run(self, request: Request, body: bytes) -> bytes:
+        commands, many = codec.decode_commands(body)
+        session = self._session(request)
+        try:
+            return await (_perform_all(session, commands) if many else _perform_one(session, commands[0]))
+        finally:
+            session.close()
+
+    def _session(self, request: Request) -> Session:
+        client = client_of(request)
+        name = one(request.args, b"name")
+        if client is None:
+            return Session(self._hub, _Replies())
+        identities = self._hub.identities
+        return Session(self._hub, _Replies(), client, identities.guest(identities.check(client), name))
+
+
+async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
+    answer = session.act(command)
+    return await answer if isinstance(answer, Deferred) else answer
+
+
+async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand]) -> bytes:
+    """All of them in order; publishes don't wait for each other."""
+    answers: list[bytes | Deferred[bytes]] = []
+    for command in commands:
+        answer = session.perform(command)
+        if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
+            answer = await answer
+        answers.append(answer)
+    replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
+    return b"[" + b",".join(replies) + b"]"
+
+
+def _script_commands(request: Request) -> bytes:
+    if client_of(request) is None:
+        raise RealtimeError("unauthorized", "commands by GET need the client, which proves who sends them")
+    body = one(request.args, b"commands")
+    if body is None:
+        raise RealtimeError("bad_request", "commands by GET are given as commands=JSON")
+    return body.encode()
+
+
+def json_body(request: Request) -> bytes:
+    """The body of a request that says it is JSON, or says nothing.
+
+    ``text/plain`` is taken too: it is what a page can send without asking first (and a beacon, on unload).
+
+    :raises RealtimeError: ``unsupported_media``.
+    """
+    kind = (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
+    if kind not in _JSON_TYPES:
+        raise RealtimeError("unsupported_media", "send JSON, with Content-Type: application/json")
+    return body_of(request)
+
+
+def body_of(request: Request) -> bytes:
+    """All bytes of a request's body."""
+    return b"" if request.content is None else bytes(request.content.read())

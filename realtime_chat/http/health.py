@@ -1,0 +1,41 @@
+"""``/healthz`` and ``/readyz``: is it alive, and should it get traffic."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.http.answers import JSONResource, answer_later
+from realtime_chat.hub import Hub
+
+__all__ = ["HealthResource", "ReadinessResource"]
+
+_OK = b'{"status":"ok"}'
+
+
+class HealthResource(JSONResource):
+    """Answers as long as the process does."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return _OK
+
+
+class ReadinessResource(JSONResource):
+    """Answers ok while messages can be stored and the daemon is not stopping."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def render_GET(self, request: Request) -> int:
+        if self._hub.stopping:
+            raise RealtimeError("stopping", "this server is stopping")
+        return answer_later(request, self._check())
+
+    async def _check(self) -> bytes:
+        await self._hub.check_store()
+        return _OK

@@ -1,0 +1,133 @@
+"""``/rooms``: rooms as plain resources, for back ends and curl."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from realtime_chat import codec
+from realtime_chat.errors import RealtimeError
+from realtime_chat.http.answers import Answer, JSONResource, answer_later
+from realtime_chat.http.clients import user_of
+from realtime_chat.http.commands import body_of, json_body
+from realtime_chat.hub import Hub
+from realtime_chat.model import Draft, Position, User, check_event, check_key, check_room, private_owner
+from realtime_chat.transports.wishes import natural, one
+
+__all__ = ["RoomsResource"]
+
+_FORM = b"application/x-www-form-urlencoded"
+
+
+class RoomsResource(JSONResource):
+    """``/rooms``, and below it a room each."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return _RoomResource(self._hub, path.decode("ascii", "replace"))
+
+    def render_GET(self, request: Request) -> int:
+        user = user_of(request, self._hub.identities)
+        after = one(request.args, b"after") or ""
+        most = self._hub.limits.max_limit
+        limit = natural(request.args, b"limit", most)
+        return answer_later(request, self._list(user, after, most if limit is None else limit))
+
+    async def _list(self, user: User, after: str, limit: int) -> bytes:
+        rooms = [room for room in await self._hub.list_rooms() if room > after and _may_read(user, room)]
+        return codec.encode_rooms(rooms[:limit])
+
+
+def _may_read(user: User, room: str) -> bool:
+    return private_owner(room) in (None, user.id)
+
+
+class _RoomResource(JSONResource):
+    """``/rooms/{room}``."""
+
+    def __init__(self, hub: Hub, room: str) -> None:
+        super().__init__()
+        self.putChild(b"messages", _MessagesResource(hub, room))
+
+
+class _MessagesResource(JSONResource):
+    """``/rooms/{room}/messages``."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub, room: str) -> None:
+        super().__init__()
+        self._hub = hub
+        self._room = room
+
+    def render_GET(self, request: Request) -> int:
+        if not _may_read(user_of(request, self._hub.identities), check_room(self._room)):
+            raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
+        since, before = _position(request, b"since"), _position(request, b"before")
+        if since is not None and before is not None:
+            raise RealtimeError("bad_request", "give since or before, not both")
+        return answer_later(request, self._read(since, before, self._limit(request)))
+
+    def _limit(self, request: Request) -> int:
+        limits = self._hub.limits
+        for name in (b"limit", b"last"):
+            limit = natural(request.args, name, limits.max_limit)
+            if limit is not None:
+                return limit
+        return limits.default_last
+
+    async def _read(self, since: Position | None, before: Position | None, limit: int) -> bytes:
+        page, position, recovered = await self._hub.history(self._room, since, before, limit)
+        return codec.encode_page(self._room, position, page, recovered)
+
+    def render_POST(self, request: Request) -> int:
+        user = user_of(request, self._hub.identities)
+        draft = _draft(check_room(self._room), user, _fields(request))
+        return answer_later(request, self._publish(draft))
+
+    async def _publish(self, draft: Draft) -> Answer:
+        stored = await self._hub.publish(draft)
+        body = codec.encode_published(None, draft.room, stored.message.position)
+        return Answer(body, 200 if stored.duplicate else 201)
+
+
+def _position(request: Request, name: bytes) -> Position | None:
+    text = one(request.args, name)
+    return Position.parse(text) if text else None
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    """What a publishing request's body says: ``data``, and perhaps ``event`` and ``key``."""
+    kind = (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
+    if kind == _FORM:
+        return _form_fields(body_of(request))
+    body = codec.decode_body(json_body(request))
+    if not isinstance(body, dict) or "data" not in body:
+        raise RealtimeError("bad_request", 'the body is a JSON object with "data", or a form with text=…')
+    return body
+
+
+def _form_fields(body: bytes) -> dict[str, Any]:
+    try:
+        form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+    except ValueError as error:
+        raise RealtimeError("bad_request", "this is not a form in UTF-8") from error
+    if "text" not in form:
+        raise RealtimeError("bad_request", "a form has a field text; for JSON, say Content-Type: application/json")
+    fields: dict[str, Any] = {name: form[name][-1] for name in ("event", "key") if name in form}
+    return fields | {"data": {"text": form["text"][-1]}}
+
+
+def _draft(room: str, user: User, fields: dict[str, Any]) -> Draft:
+    event, key = fields.get("event", "message"), fields.get("key")
+    if not isinstance(event, str) or not isinstance(key, str | None):
+        raise RealtimeError("bad_request", "event and key are strings")
+    return Draft(
+        room, check_event(event), codec.encode_value(fields["data"]), user, None if key is None else check_key(key)
+    )

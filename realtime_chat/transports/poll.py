@@ -1,0 +1,214 @@
+"""Long poll: a read after a position that waits.
+
+A poll is a session with one answer. It starts behind, like every reader; what it finds is its answer, and if it finds
+nothing it is live until something comes or its time is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET, Request
+
+from realtime_chat import codec
+from realtime_chat.codec import Entry
+from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
+from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.hub import Hub
+from realtime_chat.interfaces import R
+from realtime_chat.model import Position
+from realtime_chat.room import Room
+from realtime_chat.session import Session
+from realtime_chat.transports.fanout import send_to_all
+from realtime_chat.transports.wishes import Wishes, natural, read_wishes
+from realtime_chat.wheel import Alarm
+
+__all__ = ["PollResource"]
+
+
+class _Events:
+    """Consecutive messages, of which a poll takes as many as go on its page."""
+
+    __slots__ = ("_data", "count", "entries", "epoch", "room")
+
+    def __init__(self, room: str, epoch: str, entries: Sequence[Entry]) -> None:
+        self.room = room
+        self.epoch = epoch
+        self.entries = entries
+        self.count = len(entries)
+        self._data = _join(entries)
+
+    def first(self, count: int) -> bytes:
+        """The first ``count`` messages, as the members of an array."""
+        return self._data if count == self.count else _join(self.entries[:count])
+
+    def position(self, count: int) -> str:
+        """The position after the first ``count`` messages."""
+        return f"{self.epoch}:{self.entries[count - 1].offset}"
+
+
+def _join(entries: Sequence[Entry]) -> bytes:
+    return b",".join([entry.json for entry in entries])
+
+
+class _PollFanout:
+    """The same events for every poll."""
+
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> _Events:
+        return _Events(room, epoch, entries)
+
+    def send(self, batch: _Events, readers: Collection[R]) -> list[tuple[R, int]]:
+        return send_to_all(batch, readers)
+
+
+class _Poll:
+    """One waiting request, as the transport of a session. Its first page is its last, and then it is full."""
+
+    __slots__ = (
+        "_alarm",
+        "_at_once",
+        "_client",
+        "_events",
+        "_looking",
+        "_positions",
+        "_request",
+        "_room_left",
+        "_wrap",
+        "full",
+        "session",
+    )
+
+    fanout: ClassVar[_PollFanout] = _PollFanout()
+    _log = Logger()
+
+    def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, wishes: Wishes) -> None:
+        self.full = False
+        self._request: Request | None = request
+        self._wrap = wrap
+        self._looking = True  # at what is there already; once that was done, whatever comes is the answer
+        self._room_left = hub.limits.page_messages
+        self._client = client
+        self._events: list[bytes] = []
+        self._positions: dict[str, str] = {}
+        self._at_once = False
+        self._alarm: Alarm | None = None
+        self.session = Session(hub, self, client, hub.identities.guest(client, wishes.name))
+        request.notifyFinish().addErrback(self._gone)
+
+    async def begin(self, wishes: Wishes, wait: float) -> None:
+        """Find where each room's reading starts, and what is there already."""
+        hub = self.session.hub
+        last = hub.limits.default_last if wishes.last is None else wishes.last
+        for name, since in wishes.rooms:
+            self.session.check_readable(name)
+            room = await hub.room(name)
+            start = await room.start(since, last)
+            self._start_at(room, start.position, start.recovered, since is None)
+        if self._request is None:
+            return
+        self.session.pump()
+        if self._request is not None:
+            self._alarm = hub.wheel.call_later(wait, self.answer)
+
+    def _start_at(self, room: Room, position: Position, recovered: bool, fresh: bool) -> None:
+        self._at_once = self._at_once or fresh
+        if recovered:
+            self._positions[room.name] = str(position)
+        else:
+            self.reset(room.name, position)
+        self.session.subscribe(room, position)
+
+    # What the session wants
+
+    def send(self, data: bytes) -> None:
+        self._events.append(data)
+
+    def send_batch(self, batch: _Events) -> int:
+        taken = min(batch.count, self._room_left)
+        if taken:
+            self._events.append(batch.first(taken))
+            self._positions[batch.room] = batch.position(taken)
+            self._room_left -= taken
+        self.full = taken < batch.count or sum(map(len, self._events)) >= self.session.hub.limits.page_bytes
+        if not self._looking:
+            self.answer()
+        return taken
+
+    def reset(self, room: str, position: Position) -> None:
+        self._positions[room] = str(position)
+        self._events.append(codec.encode_reset(room, position))
+
+    def pumped(self) -> None:
+        self._looking = False
+        if self._events or self._at_once:
+            self.answer()
+
+    def ready(self) -> None:
+        """A poll gives no commands."""
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        self._events.append(codec.encode_goodbye(goodbye))
+        self.answer()
+
+    # The one answer
+
+    def answer(self) -> None:
+        """Answer with what was collected, and let go of everything."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self._let_go()
+        answer(request, self._wrap(Answer(codec.encode_poll(self._client, self._events, self._positions))))
+
+    def fail(self, failure: Failure) -> None:
+        """Answer that it went wrong, and let go of everything."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self._let_go()
+        error = failure.value
+        if not isinstance(error, RealtimeError):
+            self._log.failure("a poll failed", failure)
+            error = RealtimeError("internal", "something went wrong here; it was written down")
+        answer(request, self._wrap(error_headers(request.responseHeaders, error)))
+
+    def _gone(self, failure: Failure) -> None:
+        self._request = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.session.close()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+
+class PollResource(JSONResource):
+    """``/poll``."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub, jsonp: bool) -> None:
+        super().__init__()
+        self._hub = hub
+        self._jsonp = jsonp
+
+    def render_GET(self, request: Request) -> int:
+        wrap = wrap_for(request, self._jsonp)
+        limits = self._hub.limits
+        wishes = read_wishes(request.args, limits.max_limit)
+        if not wishes.rooms:
+            raise RealtimeError("bad_request", "a poll names at least one room: poll?room=lobby")
+        if len(wishes.rooms) > limits.max_rooms:
+            raise RealtimeError("too_many", f"one poll reads at most {limits.max_rooms} rooms")
+        wait = natural(request.args, b"wait", int(limits.max_wait))
+        client = client_of(request)
+        if client is None or not self._hub.identities.known(client):
+            client = self._hub.identities.issue()
+        poll = _Poll(request, wrap, self._hub, client, wishes)
+        Deferred.fromCoroutine(poll.begin(wishes, limits.wait if wait is None else wait)).addErrback(poll.fail)
+        return NOT_DONE_YET

@@ -1,0 +1,70 @@
+"""What a URL says that its sender wants to read: ``?room=…&since=…&last=…&name=…``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.model import Position
+
+__all__ = ["Wishes", "one", "read_wishes"]
+
+
+@attrs.frozen
+class Wishes:
+    """Rooms to read, each with the position to read on from, if there is one.
+
+    :ivar last: how many messages to start with where there is no position; None for the usual number.
+    """
+
+    rooms: tuple[tuple[str, Position | None], ...] = ()
+    last: int | None = None
+    name: str | None = None
+
+
+def one(args: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
+    """A parameter that is given once or not at all.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    values = args.get(name, ())
+    if len(values) > 1:
+        raise RealtimeError("bad_request", f"{name.decode()} is given at most once")
+    return _text(name, values[0]) if values else None
+
+
+def natural(args: Mapping[bytes, Sequence[bytes]], name: bytes, most: int) -> int | None:
+    """A parameter that is a whole number; more than ``most`` is taken as ``most``.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    text = one(args, name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise RealtimeError("bad_request", f"{name.decode()} is a whole number, 0 or more")
+    return most if len(text) > len(str(most)) else min(int(text), most)
+
+
+def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes:
+    """Read the parameters of a WebSocket's, an event stream's or a poll's URL.
+
+    :raises RealtimeError: ``bad_request`` or ``bad_position``.
+    """
+    rooms = [_text(b"room", room) for room in args.get(b"room", ())]
+    since = [_text(b"since", since) for since in args.get(b"since", ())]
+    if since and len(since) != len(rooms):
+        raise RealtimeError("bad_request", "give no since at all, or one for each room in order, empty for none")
+    if len(set(rooms)) < len(rooms):
+        raise RealtimeError("bad_request", "a room is given at most once")
+    positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
+    return Wishes(tuple(zip(rooms, positions, strict=True)), natural(args, b"last", most_last), one(args, b"name"))
+
+
+def _text(name: bytes, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise RealtimeError("bad_request", f"{name.decode()} is UTF-8, and this is not") from error
