@@ -1,0 +1,195 @@
+"""Logs that live as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, new_epoch
+
+__all__ = ["MemoryStore"]
+
+
+class _Known(NamedTuple):
+    """What is remembered of a message that was given a key."""
+
+    digest: bytes
+    offset: int
+    at: int
+
+
+class _Log:
+    """One room's messages, without a hole; the last is that of ``top``."""
+
+    __slots__ = ("known", "messages", "top")
+
+    def __init__(self) -> None:
+        self.top = 0
+        self.messages: list[Message] = []
+        # From (sender's id, key), in the order of the offsets.
+        self.known: dict[tuple[str, str], _Known] = {}
+
+    @property
+    def held(self) -> int:
+        """The offset of the first message that is held; ``top + 1`` where none is."""
+        return self.top - len(self.messages) + 1
+
+    def oldest(self, retention: Retention, cutoff: int) -> int:
+        """The offset of the first message that can be read; ``top + 1`` where none can."""
+        oldest = max(self.held, self.top - retention.count + 1)
+        if retention.age is not None:
+            for message in reversed(self.messages[oldest - self.held :]):
+                if message.at < cutoff:
+                    return message.position.offset + 1
+        return oldest
+
+    def between(self, first: int, last: int) -> tuple[Message, ...]:
+        """The messages from one offset to another, both included."""
+        held = self.held
+        return tuple(self.messages[first - held : max(0, last + 1 - held)])
+
+    def forget(self, oldest: int, young: int) -> None:
+        """Let go of what can't be read, and of keys that are not kept longer than that."""
+        del self.messages[: oldest - self.held]
+        expired = []
+        for name, known in self.known.items():
+            if known.offset >= oldest or known.at >= young:
+                break
+            expired.append(name)
+        for name in expired:
+            del self.known[name]
+
+
+@implementer(IMessageStore)
+class MemoryStore:
+    """Logs in memory: gone when the process is, and every start is a new epoch.
+
+    :param retention: what is kept.
+    :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages.
+    :param token: random bytes, as many as it is asked for.
+    :param secret: one to use instead of a random one.
+    """
+
+    def __init__(
+        self,
+        retention: Retention,
+        now: Callable[[], float],
+        token: Callable[[int], bytes],
+        secret: bytes | None = None,
+    ) -> None:
+        self._retention = retention
+        self._most = retention.count + retention.slack
+        self._now = now
+        self._logs: dict[str, _Log] = {}
+        self._epoch = new_epoch(token)
+        self._stopped = False
+        self.secret = token(32) if secret is None else secret
+
+    def describe(self) -> str:
+        """See :meth:`IMessageStore.describe`."""
+        return f"memory (lost at a restart; the last {self._retention.count} messages a room)"
+
+    def start(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.start`."""
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.stop`."""
+        self._stopped = True
+        return succeed(None)
+
+    def append(self, draft: Draft) -> Deferred[Stored]:
+        """See :meth:`IMessageStore.append`."""
+        if self._stopped:
+            return fail(_stopped())
+        log = self._logs.get(draft.room)
+        if log is None:
+            log = self._logs[draft.room] = _Log()
+        at = int(self._now() * 1000)
+        if draft.key is None:
+            return succeed(Stored(self._add(log, draft, at)))
+        return self._append_once(log, draft, draft.key, at)
+
+    def _add(self, log: _Log, draft: Draft, at: int) -> Message:
+        log.top += 1
+        message = _placed(draft, self._epoch, log.top, at)
+        log.messages.append(message)
+        if len(log.messages) > self._most:
+            self._trim(log)
+        return message
+
+    def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[Stored]:
+        name = (draft.sender.id, key)
+        digest = content_digest(draft)
+        known = self._still_known(log, name, at)
+        if known is None:
+            message = self._add(log, draft, at)
+            log.known.pop(name, None)  # or it would keep its place among the older ones
+            log.known[name] = _Known(digest, log.top, at)
+            return succeed(Stored(message))
+        if known.digest != digest:
+            return fail(RealtimeError("key_reused", "this key was used for another message in this room"))
+        kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
+        return succeed(Stored(kept[0] if kept else _placed(draft, self._epoch, known.offset, known.at), True))
+
+    def _still_known(self, log: _Log, name: tuple[str, str], at: int) -> _Known | None:
+        known = log.known.get(name)
+        if known is None or known.at >= at - KEY_SECONDS * 1000 or known.offset >= self._oldest(log):
+            return known
+        return None
+
+    def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_after`."""
+        return self._read(room, lambda oldest, top: (max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit)))
+
+    def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_before`."""
+
+        def bounds(oldest: int, top: int) -> tuple[int, int]:
+            last = top if offset is None else min(top, offset - 1)
+            return max(oldest, last - limit + 1), last
+
+        return self._read(room, bounds)
+
+    def _read(self, room: str, bounds: Callable[[int, int], tuple[int, int]]) -> Deferred[Page]:
+        if self._stopped:
+            return fail(_stopped())
+        log = self._logs.get(room)
+        if log is None:
+            return succeed(Page(self._epoch, 1, 0))
+        oldest = self._oldest(log)
+        first, last = bounds(oldest, log.top)
+        return succeed(Page(self._epoch, oldest, log.top, log.between(first, last) if first <= last else ()))
+
+    def _oldest(self, log: _Log) -> int:
+        return log.oldest(self._retention, self._retention.cutoff(self._now()))
+
+    def _trim(self, log: _Log) -> None:
+        log.forget(self._oldest(log), int((self._now() - KEY_SECONDS) * 1000))
+
+    def rooms(self) -> Deferred[Sequence[str]]:
+        """See :meth:`IMessageStore.rooms`."""
+        if self._stopped:
+            return fail(_stopped())
+        return succeed(sorted(room for room, log in self._logs.items() if log.top))
+
+    def check(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.check`."""
+        return fail(_stopped()) if self._stopped else succeed(None)
+
+
+def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
+    sender = draft.sender
+    return Message(
+        draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key
+    )
+
+
+def _stopped() -> StoreError:
+    return StoreError("the store is stopped")

@@ -1,0 +1,59 @@
+"""What a log keeps."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+
+from realtime_chat.model import Draft
+
+__all__ = ["KEY_SECONDS", "Retention", "content_digest", "new_epoch"]
+
+KEY_SECONDS = 300
+"""How long a publisher's key is kept at least; and always as long as its message."""
+
+_decode = msgspec.json.Decoder().decode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How much of a room's log can be read.
+
+    :param count: the last so many messages of a room.
+    :param age: seconds; nothing older, by the wall clock. None keeps any age.
+    """
+
+    count: int = 1000
+    age: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError("at least one message of a room is kept")
+        if self.age is not None and self.age <= 0:
+            raise ValueError("the age of what is kept is more than 0 seconds")
+
+    @property
+    def slack(self) -> int:
+        """How many messages a store may hold beyond what can be read, so that it deletes many at a time."""
+        return max(64, self.count // 10)
+
+    def cutoff(self, now: float) -> int:
+        """The lowest :attr:`~realtime_chat.model.Message.at` that is young enough at ``now`` (seconds since 1970)."""
+        return 0 if self.age is None else int((now - self.age) * 1000)
+
+
+def new_epoch(token: Callable[[int], bytes]) -> str:
+    """A name for a new log: 8 characters.
+
+    :param token: random bytes, as many as it is asked for.
+    """
+    return base64.b32encode(token(5)).decode("ascii").lower()
+
+
+def content_digest(draft: Draft) -> bytes:
+    """16 bytes that are the same for drafts with the same event and with data that are equal as JSON."""
+    data = _encode_sorted(_decode(draft.data))
+    return hashlib.blake2b(b"%b\0%b" % (draft.event.encode(), data), digest_size=16).digest()
