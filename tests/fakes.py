@@ -1,0 +1,165 @@
+"""Collaborators for tests without sockets: transports that collect, and a store that answers when it is told to."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from realtime_chat.codec import Entry
+from realtime_chat.errors import Goodbye, StoreError
+from realtime_chat.hub import Hub
+from realtime_chat.limits import Limits
+from realtime_chat.model import Position
+
+
+def tokens(seed: int = 0) -> Callable[[int], bytes]:
+    """Repeatable randomness."""
+    return random.Random(seed).randbytes
+
+
+class Batch:
+    """Messages of one room, for :class:`FakeTransport`."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self.count = len(entries)
+
+
+class FakeFanout:
+    """Counts how often messages are encoded."""
+
+    def __init__(self) -> None:
+        self.encoded = 0
+
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
+        self.encoded += len(entries)
+        return Batch(entries)
+
+    def send(self, batch: Batch, readers: Any) -> list[tuple[Any, int]]:
+        sent = [(reader, reader.transport.send_batch(batch)) for reader in list(readers)]
+        return [(reader, taken) for reader, taken in sent if taken < batch.count]
+
+
+FANOUT = FakeFanout()
+
+
+class FakeTransport:
+    """Takes messages until its window is used up; everything that it took stands in ``received``, decoded."""
+
+    def __init__(self, window: int | None = None, fanout: FakeFanout = FANOUT) -> None:
+        self.fanout = fanout
+        self.window = window
+        self.full = False
+        self.received: list[dict[str, Any]] = []
+        self.said_goodbye: Goodbye | None = None
+        self.readied = 0
+
+    def send(self, data: bytes) -> None:
+        self.received.append(json.loads(data))
+
+    def send_batch(self, batch: Batch) -> int:
+        if self.full or self.said_goodbye:
+            return 0
+        taken = batch.count if self.window is None else min(batch.count, self.window)
+        self.received += [json.loads(entry.json) for entry in batch.entries[:taken]]
+        if self.window is not None:
+            self.window -= taken
+            self.full = taken < batch.count
+        return taken
+
+    def reset(self, room: str, position: Position) -> None:
+        self.received.append({"type": "reset", "room": room, "position": str(position)})
+
+    def pumped(self) -> None:
+        pass
+
+    def ready(self) -> None:
+        self.readied += 1
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        self.said_goodbye = goodbye
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        """What was received of one type."""
+        return [event for event in self.received if event["type"] == kind]
+
+
+class HeldStore:
+    """A store in front of another that answers when it is told to.
+
+    Appends take effect and answer in order, each at a moment of its own; a read sees what had taken effect at the
+    moment that :meth:`look` says, and answers later.
+    """
+
+    def __init__(self, store: Any, on_commit: Callable[[Any], Any] = lambda stored: stored) -> None:
+        self._store = store
+        self._on_commit = on_commit
+        self.secret = store.secret
+        self.appends: list[tuple[Any, Deferred[Any]]] = []
+        self.committed: list[tuple[Any, Deferred[Any]]] = []
+        self.looks: list[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = []
+        self.found: list[tuple[Deferred[Any], Deferred[Any]]] = []
+
+    def append(self, draft: Any) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self.appends.append((draft, answer))
+        return answer
+
+    def read_after(self, *args: Any) -> Deferred[Any]:
+        return self._read(lambda: self._store.read_after(*args))
+
+    def read_before(self, *args: Any) -> Deferred[Any]:
+        return self._read(lambda: self._store.read_before(*args))
+
+    def _read(self, look: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        self.looks.append((look, answer))
+        return answer
+
+    def commit(self) -> None:
+        """Let the next append take effect."""
+        if self.appends:
+            draft, answer = self.appends.pop(0)
+            self.committed.append((self._store.append(draft).addCallback(self._on_commit), answer))
+
+    def acknowledge(self) -> None:
+        """Answer the next append that took effect."""
+        if self.committed:
+            result, answer = self.committed.pop(0)
+            result.addCallbacks(answer.callback, answer.errback)
+
+    def look(self, index: int) -> None:
+        """Let one of the reads see the store as it is now."""
+        if self.looks:
+            look, answer = self.looks.pop(index % len(self.looks))
+            self.found.append((look(), answer))
+
+    def answer(self, index: int) -> None:
+        """Answer one of the reads that have looked."""
+        if self.found:
+            result, answer = self.found.pop(index % len(self.found))
+            result.addCallbacks(answer.callback, answer.errback)
+
+    def fail_read(self) -> None:
+        """Let the next read fail."""
+        if self.looks:
+            _, answer = self.looks.pop(0)
+            answer.errback(StoreError("the disk is away"))
+
+    def settle(self) -> None:
+        """Let everything happen that is under way."""
+        while self.appends or self.committed or self.looks or self.found:
+            self.commit()
+            self.acknowledge()
+            self.look(0)
+            self.answer(0)
+
+
+def make_hub(store: Any, clock: Clock, **limits: Any) -> Hub:
+    """A hub with small limits, so that tests meet them."""
+    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1))
