@@ -146,7 +146,9 @@ class MemoryStore:
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
-        return self._read(room, lambda oldest, top: (max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit)))
+        return self._read(
+            room, lambda oldest, top: (max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit))
+        )
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
@@ -186,9 +188,7 @@ class MemoryStore:
 
 def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
     sender = draft.sender
-    return Message(
-        draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key
-    )
+    return Message(draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key)
 
 
 def _stopped() -> StoreError:

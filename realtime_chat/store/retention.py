@@ -55,5 +55,8 @@ def new_epoch(token: Callable[[int], bytes]) -> str:
 
 def content_digest(draft: Draft) -> bytes:
     """16 bytes that are the same for drafts with the same event and with data that are equal as JSON."""
-    data = _encode_sorted(_decode(draft.data))
+    try:
+        data = _encode_sorted(_decode(draft.data))
+    except msgspec.DecodeError:  # such as a number out of range, which no client may send
+        data = draft.data
     return hashlib.blake2b(b"%b\0%b" % (draft.event.encode(), data), digest_size=16).digest()

@@ -1,0 +1,469 @@
+"""The promises that every implementation of an interface keeps, as tests to mix in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.model import Draft, Message, Page, Position, Stored, User
+from realtime_chat.store.retention import KEY_SECONDS, Retention
+
+__all__ = ["MessageStoreContract", "draft", "offsets", "texts"]
+
+BOB = User("u7", "Bob")
+START = 1_795_228_664.5
+"""Seconds since 1970 at which every test begins."""
+
+
+def draft(
+    text: Any = "hi", room: str = "lobby", key: str | None = None, sender: User = BOB, event: str = "message"
+) -> Draft:
+    """A draft whose data is ``text`` as JSON."""
+    return Draft(room, event, json.dumps(text, ensure_ascii=False, separators=(",", ":")).encode(), sender, key)
+
+
+def offsets(page: Page) -> list[int]:
+    """The offsets of a page's messages."""
+    return [message.position.offset for message in page.messages]
+
+
+def texts(page: Page) -> list[Any]:
+    """The data of a page's messages."""
+    return [json.loads(message.data) for message in page.messages]
+
+
+class MessageStoreContract:
+    """What :class:`~realtime_chat.interfaces.IMessageStore` promises.
+
+    Mix it into a ``TestCase`` whose ``build_store`` gives a store that is not started; its wall clock is
+    ``self.clock``.
+    """
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(START)
+
+    def build_store(self, retention: Retention) -> Any:
+        """A store that is not started and starts empty."""
+        raise NotImplementedError
+
+    async def open_store(self, count: int = 1000, age: float | None = None) -> Any:
+        """A started store that is stopped when the test ends."""
+        store = self.build_store(Retention(count, age))
+        await store.start()
+        self.addCleanup(store.stop)
+        return store
+
+    async def filled_store(self, messages: int, count: int = 1000, age: float | None = None) -> Any:
+        """A started store whose lobby was sent the numbers 1, 2, 3, …"""
+        store = await self.open_store(count, age)
+        await append_all(store, [draft(number) for number in range(1, messages + 1)])
+        return store
+
+    async def assert_raises(self, code: str, answer: Deferred[Any]) -> RealtimeError:
+        """Await the error with this code."""
+        try:
+            result = await answer
+        except RealtimeError as error:
+            self.assertEqual(error.code, code)
+            return error
+        raise AssertionError(f"{result!r} instead of {code}")
+
+    async def test_interface(self) -> None:
+        """It has what the interface names, in the same shape."""
+        store = await self.open_store()
+        self.assertTrue(verifyObject(IMessageStore, store))
+
+    async def test_describe(self) -> None:
+        """It describes itself in one line that says how much it keeps."""
+        store = await self.open_store(count=77)
+        self.assertIn("77 messages", store.describe())
+        self.assertNotIn("\n", store.describe())
+
+    async def test_secret(self) -> None:
+        """Once started it has a secret of at least 32 bytes."""
+        store = await self.open_store()
+        self.assertGreaterEqual(len(store.secret), 32)
+
+    async def test_epoch(self) -> None:
+        """The epoch can be part of a position, and is the same in every room."""
+        store = await self.open_store()
+        epoch = (await store.read_after("lobby", 0, 1)).epoch
+        self.assertEqual(Position.parse(f"{epoch}:0"), Position(epoch, 0))
+        self.assertEqual((await store.append(draft(room="news"))).message.position, Position(epoch, 1))
+
+    async def test_stored_message(self) -> None:
+        """The answer is the message with its place and the server's time in milliseconds."""
+        store = await self.open_store()
+        stored = await store.append(draft({"a": [1, 2.5, None]}, key="k1", event="note"))
+        place = Position((await store.read_after("lobby", 0, 1)).epoch, 1)
+        expected = Message("lobby", place, "note", b'{"a":[1,2.5,null]}', "u7", "Bob", int(START * 1000), "k1")
+        self.assertEqual(stored, Stored(expected, duplicate=False))
+
+    async def test_read_what_was_stored(self) -> None:
+        """A read gives exactly the messages that the appends answered."""
+        store = await self.open_store()
+        answers = await append_all(store, [draft("a"), draft("b", key="k"), draft(None, event="x")])
+        page = await store.read_after("lobby", 0, 10)
+        self.assertEqual(list(page.messages), [stored.message for stored in answers])
+
+    async def test_offsets(self) -> None:
+        """Offsets start at 1 and have no holes."""
+        store = await self.filled_store(25)
+        page = await store.read_after("lobby", 0, 100)
+        self.assertEqual(offsets(page), list(range(1, 26)))
+        self.assertEqual(texts(page), list(range(1, 26)))
+        self.assertEqual((page.oldest, page.top), (1, 25))
+
+    async def test_independent_rooms(self) -> None:
+        """Every room counts for itself, and no message is in the wrong one."""
+        store = await self.open_store()
+        rooms = ["lobby", "lobby2", "Lobby", "lobb", "@u7", "a:b", "a.b", "~", "-", "_"]
+        await append_all(store, [draft([room, number], room) for number in range(1, 4) for room in rooms])
+        for room in rooms:
+            page = await store.read_after(room, 0, 10)
+            self.assertEqual((texts(page), page.top), ([[room, 1], [room, 2], [room, 3]], 3))
+
+    async def test_awkward_names(self) -> None:
+        """Rooms and keys are never patterns, paths or parts of a statement."""
+        store = await self.open_store()
+        names = [
+            "*",
+            "?",
+            "{x}",
+            "%s",
+            "a:b",
+            "a",
+            "b",
+            "[a-z]",
+            "';--",
+            '"',
+            "\\",
+            "..",
+            "a/b",
+            "0",
+            "null",
+            "é",
+            "e\u0301",
+        ]
+        await append_all(store, [draft(name, name, key=name) for name in names])
+        for name in names:
+            self.assertEqual(texts(await store.read_after(name, 0, 10)), [name])
+            self.assertTrue((await store.append(draft(name, name, key=name))).duplicate)
+        self.assertEqual(list(await store.rooms()), sorted(names))
+
+    async def test_unicode(self) -> None:
+        """Any text comes back as it was."""
+        store = await self.open_store()
+        text = 'é e\u0301 \U0001f600 \u202e \u2028 \ufffe \uffff \x00 \x7f " \\ </script> \U0010ffff'
+        sender = User("u\u00fc", "n\U0001f600\u0000\u2028'\"")
+        stored = await store.append(draft({text: text}, event=text[:30], key=text, sender=sender))
+        page = await store.read_after("lobby", 0, 1)
+        self.assertEqual(page.messages, (stored.message,))
+        self.assertEqual(texts(page), [{text: text}])
+        self.assertEqual((page.messages[0].sender_name, page.messages[0].key), (sender.name, text))
+
+    async def test_extreme_data(self) -> None:
+        """Data comes back byte for byte: nothing is rounded, ordered or shortened."""
+        store = await self.open_store()
+        values = [
+            b"0",
+            b"-0.0",
+            b"1.0",
+            b"1e400",
+            b"18446744073709551615",
+            b"123456789012345678901234567890",
+            b'""',
+            b"{}",
+            b"[]",
+            b'{"b":1,"a":2}',
+            b'"\\ud83d\\ude00"',
+            b'"\\u0000"',
+            b"true",
+            b"null",
+            b'"' + b"x" * 200_000 + b'"',
+            b"[" * 30 + b"]" * 30,
+        ]
+        await append_all(store, [Draft("lobby", "message", value, BOB) for value in values])
+        self.assertEqual([message.data for message in (await store.read_after("lobby", 0, 99)).messages], values)
+
+    async def test_empty_room(self) -> None:
+        """A room that never had a message has an epoch, nothing kept and the top 0."""
+        store = await self.open_store()
+        epoch = (await store.append(draft(room="other"))).message.position.epoch
+        for page in (
+            await store.read_after("lobby", 0, 10),
+            await store.read_before("lobby", None, 10),
+            await store.read_after("lobby", 99, 10),
+            await store.read_before("lobby", 99, 10),
+        ):
+            self.assertEqual(page, Page(epoch, 1, 0, ()))
+
+    async def test_read_after(self) -> None:
+        """A read after an offset gives the next ones, at most as many as asked for."""
+        store = await self.filled_store(10)
+        for after, limit, expected in [
+            (0, 3, [1, 2, 3]),
+            (3, 3, [4, 5, 6]),
+            (8, 3, [9, 10]),
+            (9, 1, [10]),
+            (10, 3, []),
+            (11, 3, []),
+            (10**15, 3, []),
+            (0, 0, []),
+            (4, 0, []),
+            (0, 1000, list(range(1, 11))),
+        ]:
+            page = await store.read_after("lobby", after, limit)
+            self.assertEqual((offsets(page), page.oldest, page.top), (expected, 1, 10), (after, limit))
+
+    async def test_read_before(self) -> None:
+        """A read before an offset gives the last ones below it, ascending."""
+        store = await self.filled_store(10)
+        for before, limit, expected in [
+            (None, 3, [8, 9, 10]),
+            (11, 3, [8, 9, 10]),
+            (10**15, 2, [9, 10]),
+            (10, 3, [7, 8, 9]),
+            (3, 5, [1, 2]),
+            (2, 1, [1]),
+            (1, 3, []),
+            (0, 3, []),
+            (None, 0, []),
+            (5, 0, []),
+            (None, 1000, list(range(1, 11))),
+        ]:
+            page = await store.read_before("lobby", before, limit)
+            self.assertEqual((offsets(page), page.oldest, page.top), (expected, 1, 10), (before, limit))
+
+    async def test_paging_back(self) -> None:
+        """Paging back from the top shows every message once."""
+        store = await self.filled_store(23)
+        seen: list[int] = []
+        before = None
+        while page := offsets(await store.read_before("lobby", before, 5)):
+            seen = page + seen
+            before = page[0]
+        self.assertEqual(seen, list(range(1, 24)))
+
+    async def test_trim_by_count(self) -> None:
+        """Never more than the last ``count`` messages can be read, however little was trimmed yet."""
+        store = await self.open_store(count=3)
+        for top in range(1, 150):
+            await store.append(draft(top))
+            page = await store.read_after("lobby", 0, 100)
+            kept = list(range(max(1, top - 2), top + 1))
+            self.assertEqual((offsets(page), page.oldest, page.top), (kept, kept[0], top))
+        self.assertEqual(offsets(await store.read_before("lobby", None, 100)), kept)
+        self.assertEqual(offsets(await store.read_before("lobby", kept[1], 100)), kept[:1])
+        self.assertEqual(offsets(await store.read_after("lobby", kept[0], 100)), kept[1:])
+        self.assertEqual(offsets(await store.read_before("lobby", 5, 100)), [])
+
+    async def test_limit_counts_what_is_kept(self) -> None:
+        """A limit counts from the oldest kept message, not from those that were trimmed."""
+        store = await self.filled_store(20, count=5)
+        self.assertEqual(offsets(await store.read_after("lobby", 0, 2)), [16, 17])
+        self.assertEqual(offsets(await store.read_after("lobby", 7, 3)), [16, 17, 18])
+
+    async def test_trim_by_age(self) -> None:
+        """Nothing older than ``age`` can be read, also in a room that gets no more messages."""
+        store = await self.filled_store(3, age=60)
+        self.clock.advance(40)
+        await append_all(store, [draft(4), draft(5)])
+        self.clock.advance(20)
+        self.assertEqual(offsets(await store.read_after("lobby", 0, 9)), [1, 2, 3, 4, 5])
+        self.clock.advance(0.002)
+        for page in (await store.read_after("lobby", 0, 9), await store.read_before("lobby", None, 9)):
+            self.assertEqual((offsets(page), page.oldest, page.top), ([4, 5], 4, 5))
+
+    async def test_top_outlives_messages(self) -> None:
+        """A room whose messages are all too old still has its top, and goes on from there."""
+        store = await self.filled_store(5, age=60)
+        self.clock.advance(61)
+        for page in (await store.read_after("lobby", 0, 9), await store.read_before("lobby", None, 9)):
+            self.assertEqual((offsets(page), page.oldest, page.top), ([], 6, 5))
+        self.assertEqual((await store.append(draft())).message.position.offset, 6)
+        page = await store.read_after("lobby", 0, 9)
+        self.assertEqual((offsets(page), page.oldest, page.top), ([6], 6, 6))
+
+    async def test_clock_stepping_back(self) -> None:
+        """A wall clock that steps back changes neither order nor offsets, and nothing too old is shown."""
+        store = await self.filled_store(2, age=60)
+        self.clock.rightNow -= 3600
+        await append_all(store, [draft(3), draft(4)])
+        self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [1, 2, 3, 4])
+        self.clock.advance(61)
+        await store.append(draft(5))
+        page = await store.read_after("lobby", 0, 9)
+        self.assertEqual((texts(page), page.oldest), ([5], 5))
+
+    async def test_frozen_clock(self) -> None:
+        """While the clock stands still the order is that of the appends."""
+        store = await self.filled_store(300)
+        self.assertEqual(texts(await store.read_after("lobby", 0, 300)), list(range(1, 301)))
+
+    async def test_duplicate(self) -> None:
+        """The same content under the same key answers the first message again and stores nothing."""
+        store = await self.open_store()
+        first = await store.append(draft("a", key="k1"))
+        self.clock.advance(10)
+        again = await store.append(draft("a", key="k1"))
+        self.assertEqual(again, Stored(first.message, duplicate=True))
+        self.assertEqual((await store.read_after("lobby", 0, 9)).top, 1)
+
+    async def test_duplicate_after_renaming(self) -> None:
+        """Whoever took another name in between still gets the first message."""
+        store = await self.open_store()
+        first = await store.append(draft("a", key="k1"))
+        again = await store.append(draft("a", key="k1", sender=User("u7", "Robert")))
+        self.assertEqual(again, Stored(first.message, duplicate=True))
+
+    async def test_equal_as_json(self) -> None:
+        """Data that is equal as JSON is the same content, and the first wording stays."""
+        store = await self.open_store()
+        first = await store.append(Draft("lobby", "message", b'{"a":1,"b":[{"c":2,"d":3}]}', BOB, "k"))
+        again = await store.append(Draft("lobby", "message", b'{ "b":[{"d":3,"c":2}], "a":1 }', BOB, "k"))
+        self.assertEqual(again, Stored(first.message, duplicate=True))
+
+    async def test_key_reused(self) -> None:
+        """Other data, or another event, under a key that is kept is refused and stores nothing."""
+        store = await self.open_store()
+        await store.append(draft("a", key="k1"))
+        await self.assert_raises("key_reused", store.append(draft("b", key="k1")))
+        await self.assert_raises("key_reused", store.append(draft("a", key="k1", event="other")))
+        page = await store.read_after("lobby", 0, 9)
+        self.assertEqual((texts(page), page.top), (["a"], 1))
+
+    async def test_keys_at_once(self) -> None:
+        """Appends that wait together know each other's keys."""
+        store = await self.open_store()
+        drafts = [
+            draft("a", key="k"),
+            draft("b"),
+            draft("a", key="k"),
+            draft("c", key="k"),
+            draft("d", key="k2"),
+            draft("a", key="k"),
+        ]
+        answers = [store.append(each) for each in drafts]
+        error = await self.assert_raises("key_reused", answers.pop(3))
+        self.assertFalse(error.kind.temporary)
+        stored = await gatherResults(answers)
+        self.assertEqual([each.duplicate for each in stored], [False, False, True, False, True])
+        self.assertEqual([each.message.position.offset for each in stored], [1, 2, 1, 3, 1])
+        self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b", "d"])
+
+    async def test_key_per_room_and_user(self) -> None:
+        """A key belongs to one room and one user."""
+        store = await self.open_store()
+        eve = User("u8", "Bob")
+        drafts = [draft("a", key="k"), draft("b", key="k", room="news"), draft("c", key="k", sender=eve)]
+        drafts.append(draft("d", key="b:k", sender=User("a", "A")))
+        drafts.append(draft("e", key="k", sender=User("a:b", "A")))
+        self.assertEqual([stored.duplicate for stored in await append_all(store, drafts)], [False] * 5)
+        self.assertEqual([stored.duplicate for stored in await append_all(store, drafts)], [True] * 5)
+
+    async def test_key_of_trimmed_message(self) -> None:
+        """A key is kept at least 300 seconds, even when its message is long gone."""
+        store = await self.open_store(count=3)
+        first = await store.append(draft("a", key="k1"))
+        await append_all(store, [draft(number, key=f"n{number}") for number in range(300)])
+        self.clock.advance(KEY_SECONDS)
+        self.assertEqual(await store.append(draft("a", key="k1")), Stored(first.message, duplicate=True))
+        await self.assert_raises("key_reused", store.append(draft("b", key="k1")))
+        self.assertEqual((await store.read_after("lobby", 0, 9)).top, 301)
+
+    async def test_key_expires(self) -> None:
+        """After 300 seconds the key of a message that is no longer kept is free, and then kept anew."""
+        store = await self.open_store(count=3)
+        await store.append(draft("a", key="k1"))
+        await append_all(store, [draft(number) for number in range(3)])
+        self.clock.advance(KEY_SECONDS + 0.002)
+        self.assertEqual((await store.append(draft("b", key="k1"))).message.position.offset, 5)
+        await append_all(store, [draft(number) for number in range(300)])
+        self.assertTrue((await store.append(draft("b", key="k1"))).duplicate)
+
+    async def test_key_stays_with_message(self) -> None:
+        """However old it is, a message that is kept keeps its key."""
+        store = await self.open_store(count=3)
+        await store.append(draft("a", key="k1"))
+        self.clock.advance(1_000_000)
+        self.assertTrue((await store.append(draft("a", key="k1"))).duplicate)
+        await self.assert_raises("key_reused", store.append(draft("b", key="k1")))
+
+    async def test_key_expires_with_age(self) -> None:
+        """A message that is too old to be read and older than 300 seconds gives its key free."""
+        store = await self.open_store(age=60)
+        await store.append(draft("a", key="k1"))
+        self.clock.advance(61)
+        self.assertTrue((await store.append(draft("a", key="k1"))).duplicate)
+        self.clock.advance(KEY_SECONDS)
+        self.assertEqual((await store.append(draft("b", key="k1"))).message.position.offset, 2)
+
+    async def test_appends_without_waiting(self) -> None:
+        """Appends that nobody waited for get consecutive offsets and are answered in that order."""
+        store = await self.open_store()
+        answered: list[int] = []
+        answers = [store.append(draft(number)) for number in range(200)]
+        for answer in answers:
+            answer.addCallback(lambda stored: answered.append(stored.message.position.offset))
+        await gatherResults(answers)
+        self.assertEqual(answered, list(range(1, 201)))
+        self.assertEqual(texts(await store.read_after("lobby", 0, 200)), list(range(200)))
+
+    async def test_read_sees_acknowledged(self) -> None:
+        """A read that is asked for in the callback of an append sees its message."""
+        store = await self.open_store()
+        for number in range(1, 20):
+            page = await store.append(draft(number)).addCallback(lambda _: store.read_before("lobby", None, 1))
+            self.assertEqual(texts(page), [number])
+
+    async def test_rooms(self) -> None:
+        """The rooms are those that ever had a message, sorted; reading one makes none."""
+        store = await self.open_store(age=60)
+        self.assertEqual(list(await store.rooms()), [])
+        await append_all(store, [draft(room=room) for room in ["b", "a", "B", "@u7", "b"]])
+        await store.read_after("never", 0, 10)
+        self.clock.advance(61)
+        self.assertEqual(list(await store.rooms()), ["@u7", "B", "a", "b"])
+
+    async def test_check(self) -> None:
+        """A store that works says so, and shows no trace of having been asked."""
+        store = await self.open_store()
+        self.assertIsNone(await store.check())
+        self.assertEqual(list(await store.rooms()), [])
+
+    async def test_stop_finishes(self) -> None:
+        """Stopping answers what was accepted before."""
+        store = await self.open_store()
+        answers = [store.append(draft(number)) for number in range(50)]
+        await store.stop()
+        self.assertEqual([(await answer).message.position.offset for answer in answers], list(range(1, 51)))
+
+    async def test_stopped(self) -> None:
+        """A stopped store answers everything with a temporary error, and can be stopped again."""
+        store = await self.open_store()
+        await store.stop()
+        await store.stop()
+        for answer in (
+            store.append(draft()),
+            store.append(draft(key="k")),
+            store.read_after("lobby", 0, 1),
+            store.read_before("lobby", None, 1),
+            store.rooms(),
+            store.check(),
+        ):
+            error = await self.assert_raises("store_unavailable", answer)
+            self.assertIsInstance(error, StoreError)
+            self.assertTrue(error.kind.temporary)
+
+
+async def append_all(store: Any, drafts: list[Draft]) -> list[Stored]:
+    """Append without waiting in between; await all answers."""
+    return await gatherResults([store.append(each) for each in drafts], consumeErrors=True)
