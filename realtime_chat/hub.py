@@ -62,6 +62,8 @@ class Hub:
         self._loading: dict[str, _Loading] = {}
         self._dirty: list[Room] = []
         self._sweeping = False
+        self._publishing = 0
+        self._published: Deferred[None] | None = None
 
     # Sessions
 
@@ -79,7 +81,6 @@ class Hub:
         self._flush()
         for session in list(self.sessions):
             session.dismiss("stopping")
-        self.wheel.stop()
 
     # Publishing
 
@@ -90,12 +91,31 @@ class Hub:
         """
         if self.stopping:
             raise RealtimeError("stopping", "this server is stopping; connect again")
-        return self._store.append(draft).addCallback(self._stored)
+        self._publishing += 1
+        return self._store.append(draft).addCallbacks(self._stored, self._not_stored)
 
     def _stored(self, stored: Stored) -> Stored:
+        self._publish_ended()
         if not stored.duplicate:
             self.announce(stored.message)
         return stored
+
+    def _not_stored(self, failure: Failure) -> Failure:
+        self._publish_ended()
+        return failure
+
+    def _publish_ended(self) -> None:
+        self._publishing -= 1
+        if not self._publishing and self._published is not None:
+            self.clock.callLater(0, self._published.callback, None)
+            self._published = None
+
+    def published(self) -> Deferred[None]:
+        """Answer when no publish waits for the store any more."""
+        if not self._publishing:
+            return succeed(None)
+        self._published = Deferred()
+        return self._published
 
     def announce(self, message: Message) -> None:
         """A room's log has grown."""

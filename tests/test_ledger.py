@@ -31,7 +31,7 @@ from tests.fakes import FakeTransport, HeldStore, make_hub, tokens
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))
 ROOMS = ("a", "b")
-HISTORY = 6
+HISTORY = 4
 
 
 class FakeRequest:
@@ -246,6 +246,14 @@ class World:
         self.attempted += 1
         self._publish(room, self.attempted)
 
+    def burst(self, room: str) -> None:
+        """So many at once that the log is trimmed under whoever is behind."""
+        for _ in range(HISTORY + 1):
+            self.publish(room)
+            self.held.commit()
+            self.held.acknowledge()
+            self.clock.advance(0)
+
     def publish_again(self) -> None:
         """Somebody retries what was not acknowledged, with the same key."""
         if self.unsure:
@@ -293,8 +301,10 @@ class World:
     def step(self, byte: int) -> None:
         self.steps += 1
         what, which = byte % 20, byte // 20
-        if what < 4:
+        if what < 3:
             self.publish(ROOMS[which % 2])
+        elif what == 3:
+            self.burst(ROOMS[which % 2])
         elif what in (14, 15, 16, 17, 18):
             self._reader_step(what, which)
         elif what == 19:

@@ -1,0 +1,203 @@
+"""Chromium, driven by selenium, with the chat page in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.daemon import free_port
+
+__all__ = ["Page", "open_page", "wait_until"]
+
+PATIENCE = 20.0
+"""Seconds that a page may take for anything, on a busy machine."""
+
+_ARGUMENTS = (
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+_WATCH = """
+window.trouble = [];
+document.addEventListener('securitypolicyviolation', function (event) {
+  window.trouble.push('CSP: ' + event.violatedDirective + ' ' + event.blockedURI);
+});
+window.alert = window.confirm = window.prompt = function (text) { window.trouble.push('alert: ' + text); };
+"""
+
+_WITHOUT_WEBSOCKET = "delete window.WebSocket;"
+
+_READ_MESSAGES = """
+return Array.prototype.map.call(document.querySelectorAll('#messages > .message'), function (item) {
+  return {
+    name: item.querySelector('.name').textContent,
+    text: item.querySelector('.text').textContent,
+    own: item.classList.contains('own')
+  };
+});
+"""
+
+
+def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = PATIENCE) -> Any:
+    """Wait until ``condition`` answers something true, and give that back.
+
+    :param what: what was waited for, or a function that says it at the end.
+    """
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds} s: {what() if callable(what) else what}")
+        time.sleep(0.02)
+    return answer
+
+
+def _programs() -> tuple[str, str]:
+    browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    driver = shutil.which("chromedriver")
+    if not browser or not driver or not shutil.which(browser):
+        raise AssertionError(
+            "these tests need Chromium and its driver: install the Debian packages chromium and chromium-driver"
+            " (CHROMIUM=PATH names another browser)"
+        )
+    return browser, driver
+
+
+def _options(browser: str, profile: str) -> ChromeOptions:
+    options = ChromeOptions()
+    options.binary_location = browser
+    options.ignore_local_proxy_environment_variables()
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for argument in (*_ARGUMENTS, f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    return options
+
+
+class Page:
+    """The chat page in a browser of its own.
+
+    :ivar driver: selenium's, for what has no method here.
+    """
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+        self._console: list[str] = []
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run a script in the page, and give its answer."""
+        return self.driver.execute_script(script, *arguments)
+
+    @property
+    def state(self) -> str:
+        """The connection's state, in the page's words."""
+        return self.driver.find_element(By.ID, "state").text
+
+    def wait_connected(self, transport: str = "") -> None:
+        """Wait until the page says that it is connected, by this transport."""
+        wait_until(lambda: f"Connected by {transport}" in self.state, lambda: f"the page says {self.state}")
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """All messages that are shown, each with its name, its text, and whether it is marked as own."""
+        return self.run(_READ_MESSAGES)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all messages that are shown."""
+        return [message["text"] for message in self.messages]
+
+    @property
+    def pending(self) -> list[str]:
+        """The messages that are shown as being on their way, each with its state."""
+        return self._texts_of("#outbox > .message")
+
+    @property
+    def notices(self) -> list[str]:
+        """What the page itself says among the messages."""
+        return self._texts_of("#messages > .notice")
+
+    @property
+    def problem(self) -> str:
+        """What the page says that is wrong."""
+        return self.driver.find_element(By.ID, "problem").text
+
+    def _texts_of(self, selector: str) -> list[str]:
+        script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
+        return self.run(script, selector)
+
+    def wait_for(self, text: str, seconds: float = PATIENCE) -> None:
+        """Wait until a message is shown."""
+        wait_until(lambda: text in self.texts, f"{text!r} is not shown", seconds)
+
+    def type(self, text: str) -> None:
+        """Type a message, and press Enter."""
+        box = self.driver.find_element(By.ID, "text")
+        self.run("arguments[0].value = arguments[1]", box, text)  # chromedriver can't type what is outside the BMP
+        box.send_keys(Keys.ENTER)
+
+    def rename(self, name: str) -> None:
+        """Type another nickname, press Enter, and wait until it is used."""
+        box = self.driver.find_element(By.ID, "name")
+        self.run("arguments[0].value = arguments[1]", box, name)
+        box.send_keys(Keys.ENTER)
+        self.wait_connected()
+
+    @property
+    def console(self) -> list[str]:
+        """All warnings and errors of the browser's console so far."""
+        entries = self.driver.get_log("browser")
+        self._console += [entry["message"] for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
+        return self._console
+
+    @property
+    def trouble(self) -> list[str]:
+        """All reports of the content security policy, and all alerts."""
+        return self.run("return window.trouble")
+
+    def screenshot(self, name: str) -> None:
+        """Save what is shown, where SCREENSHOTS names a directory."""
+        directory = os.environ.get("SCREENSHOTS")
+        if directory:
+            os.makedirs(directory, exist_ok=True)
+            self.driver.save_screenshot(os.path.join(directory, f"{name}.png"))
+
+    def emulate(self, width: int, height: int, scheme: str) -> None:
+        """Give the page another size and colour scheme."""
+        phone = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def open_page(case: SynchronousTestCase, url: str, websocket: bool = True) -> Page:
+    """Open a page in a new browser, which goes when the test is over.
+
+    :param websocket: whether the browser knows WebSocket.
+    """
+    browser, program = _programs()
+    profile = tempfile.mkdtemp(prefix="realtime-chromium-")
+    case.addCleanup(shutil.rmtree, profile, ignore_errors=True)
+    driver = Chrome(_options(browser, profile), Service(program, free_port()))
+    case.addCleanup(driver.quit)
+    source = _WATCH + ("" if websocket else _WITHOUT_WEBSOCKET)
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    driver.get(url)
+    return Page(driver)

@@ -1,0 +1,362 @@
+"""The chat page in real Chromium, against a real daemon."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.browser import Page, open_page, wait_until
+from tests.functional.daemon import Daemon
+
+PAYLOADS = (
+    # elements that run something by themselves
+    "<img src=x onerror=alert(1)>",
+    "<img src=x onerror=alert(1)//",
+    '<img src="x" onerror="alert(String.fromCharCode(88))">',
+    "<IMG SRC=x ONERROR=alert(1)>",
+    "<img/src=x/onerror=alert(1)>",
+    '<img """><script>alert(1)</script>">',
+    "<svg onload=alert(1)>",
+    "<svg/onload=alert(1)//",
+    "<svg><script>alert(1)</script></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
+    "<svg><a xlink:href=javascript:alert(1)><text y=9>x</text></a>",
+    "<script>alert(1)</script>",
+    "<ScRiPt>alert(1)</sCrIpT>",
+    "<scr<script>ipt>alert(1)</scr</script>ipt>",
+    "<script src=data:text/javascript,alert(1)></script>",
+    "<script src=chat.js></script>",
+    "</script><script>alert(1)</script>",
+    "<body onload=alert(1)>",
+    "<video><source onerror=alert(1)></video>",
+    "<audio src=x onerror=alert(1)>",
+    "<details open ontoggle=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<marquee onstart=alert(1)>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<meta http-equiv=refresh content='0;url=about:blank'>",
+    "<base href=about:blank>",
+    "<link rel=stylesheet href=data:text/css,*{display:none}>",
+    "<style>*{display:none}</style>",
+    "<form action=about:blank><button>x",
+    "<template><img src=x onerror=alert(1)></template>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    # what breaks out of something
+    "</li></ol><h1>out</h1>",
+    "</textarea><img src=x onerror=alert(1)>",
+    "</title><img src=x onerror=alert(1)>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "--><img src=x onerror=alert(1)>",
+    "]]><img src=x onerror=alert(1)>",
+    "<![CDATA[<img src=x onerror=alert(1)>]]>",
+    "<!-- <img src=x onerror=alert(1)>",
+    "';alert(1)//",
+    "\\u003cimg src=x onerror=alert(1)\\u003e",
+    "\\x3cscript\\x3ealert(1)\\x3c/script\\x3e",
+    # links
+    "javascript:alert(1)",
+    "<a href=javascript:alert(1)>x</a>",
+    "[x](javascript:alert(1))",
+    "data:text/html,<script>alert(1)</script>",
+    # entities, and templates of other programs
+    "&lt;img src=x onerror=alert(1)&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    "&amp;lt;b&amp;gt; &nbsp; &copy;",
+    "{{constructor.constructor('alert(1)')()}}",
+    "${alert(1)} <%= alert(1) %> #{alert(1)}",
+    "%3Cimg%20src=x%20onerror=alert(1)%3E",
+    # names of properties
+    "__proto__",
+    "constructor",
+    "undefined",
+    "null",
+    '{"type":"message","text":"x"}',
+    # tricks with characters
+    "＜script＞alert(1)＜/script＞",
+    "\u202e<img src=x onerror=alert(1)>\u202c",
+    "\u2066<svg onload=alert(1)>\u2069",
+    "<\u200bscript>alert(1)</\u200bscript>",
+    "\ufeff<img src=x onerror=alert(1)>\ufeff.",
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+    "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 e\u0301 \U0001d54f",
+    "z" + "\u0335\u0322\u034a" * 20,
+    "مرحبا <b>שלום</b>",
+    "\x00<img src=x onerror=alert(1)>\x00",
+    "a\x08\x1b[31mb\x7f\x85",
+    "two lines\u2028<img src=x onerror=alert(1)>",
+    "one\n<img src=x onerror=alert(1)>\n\ttwo",
+    # long
+    "<b>" * 1000,
+    "x" * 9000,
+    "\U0001f600" * 2000,
+)
+
+_NAMES = tuple(
+    payload[:32] if max(payload) > "\uffff" else payload[:64].strip()
+    for payload in PAYLOADS
+    if not re.search("[\x00-\x1f\x7f-\x9f\u2028\ufeff]", payload)
+)
+
+_KEEP_TALKING = """
+var prefix = arguments[0], count = arguments[1], sent = 0;
+var timer = window.setInterval(function () {
+  sent += 1;
+  document.getElementById('text').value = prefix + sent;
+  document.getElementById('send').click();
+  if (sent === count) {
+    window.clearInterval(timer);
+  }
+}, 30);
+"""
+
+_FOREIGN_ELEMENTS = """
+var expected = {LI: 1, DIV: 1, BDI: 1, TIME: 1};
+var inside = document.querySelectorAll('#messages *, #outbox *');
+var strange = Array.prototype.filter.call(inside, function (node) { return !expected[node.tagName]; });
+return strange.concat(Array.prototype.slice.call(document.querySelectorAll('#messages .text *, #messages .name *')))
+  .map(function (node) { return node.outerHTML; });
+"""
+
+# For every text that is shown: its contrast with the nearest background that isn't transparent (WCAG 2.1, 1.4.3).
+_POOR_CONTRASTS = """
+function parts(colour) { return colour.match(/[0-9.]+/g).map(Number); }
+function luminance(colour) {
+  var rgb = parts(colour).slice(0, 3).map(function (part) {
+    part /= 255;
+    return part <= 0.03928 ? part / 12.92 : Math.pow((part + 0.055) / 1.055, 2.4);
+  });
+  return 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];
+}
+function background(node) {
+  var colour = getComputedStyle(node).backgroundColor;
+  return parts(colour)[3] === 0 ? background(node.parentElement) : colour;
+}
+function hasText(node) {
+  return /INPUT|TEXTAREA/.test(node.tagName) ||
+    Array.prototype.some.call(node.childNodes, function (child) { return child.nodeType === 3 && child.data.trim(); });
+}
+return Array.prototype.filter.call(document.body.querySelectorAll('*'), function (node) {
+  return node.getClientRects().length && hasText(node);
+}).map(function (node) {
+  var both = [luminance(getComputedStyle(node).color), luminance(background(node))].sort(function (a, b) {
+    return a - b;
+  });
+  return [(both[1] + 0.05) / (both[0] + 0.05), node.tagName + '.' + node.className];
+}).filter(function (found) { return found[0] < 4.5; });
+"""
+
+_OUTSIDE = """
+var viewport = document.documentElement;
+return Array.prototype.filter.call(document.querySelectorAll('header, main, form, input, button, textarea, .message'),
+  function (node) {
+    var box = node.getBoundingClientRect();
+    return box.left < 0 || box.right > viewport.clientWidth + 0.5;
+  }).map(function (node) { return node.outerHTML; })
+  .concat(viewport.scrollWidth > viewport.clientWidth ? ['the page scrolls sideways'] : [])
+  .concat(document.getElementById('send').getBoundingClientRect().bottom > viewport.clientHeight + 0.5 ?
+    ['the message box is below the fold'] : []);
+"""
+
+_REFUSED = re.compile(r"net::ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)")
+
+
+class PageTests(SynchronousTestCase):
+    """What people see of the daemon."""
+
+    def setUp(self) -> None:
+        self.daemon = Daemon(self)
+        self.daemon.start()
+
+    def open(self, websocket: bool = True, query: str = "") -> Page:
+        """Open the page in a browser of its own, and wait until it is connected."""
+        page = open_page(self, self.daemon.url + query, websocket)
+        page.wait_connected("WebSocket" if websocket else "long poll")
+        return page
+
+    def assert_quiet(self, *pages: Page, was_down: bool = False) -> None:
+        """No page reports anything; connections were refused only if the daemon was down."""
+        for page in pages:
+            self.assertEqual([], page.trouble)
+            console = [line for line in page.console if not (was_down and _REFUSED.search(line))]
+            self.assertEqual([], console)
+
+    def assert_only_text(self, *pages: Page) -> None:
+        """Nothing that somebody sent has become an element."""
+        for page in pages:
+            self.assertEqual([], page.run(_FOREIGN_ELEMENTS))
+
+    def test_both_transports_talk(self) -> None:
+        """A page with WebSocket and one without chat in both directions, at once and in order."""
+        modern, legacy = self.open(), self.open(websocket=False)
+        expected = []
+        for number in range(10):
+            for sender, reader, prefix in ((modern, legacy, "m"), (legacy, modern, "l")):
+                text = f"{prefix}{number}"
+                sender.type(text)
+                reader.wait_for(text, 1.0)
+                expected.append(text)
+        self.assertEqual(expected, modern.texts)
+        self.assertEqual(expected, legacy.texts)
+        for page, prefix in ((modern, "m"), (legacy, "l")):
+            self.assertEqual([text[0] == prefix for text in expected], [shown["own"] for shown in page.messages])
+        self.assert_quiet(modern, legacy)
+
+    def test_history_on_arrival(self) -> None:
+        """Who comes later sees what was said; who comes back is known again, by name and as the sender."""
+        page = self.open()
+        page.rename("Zoë")
+        for text in ("first", "second"):
+            page.type(text)
+            page.wait_for(text)
+        page.driver.refresh()
+        page.wait_for("second")
+        late = self.open(websocket=False)
+        late.wait_for("second")
+        self.assertEqual([("Zoë", "first", True), ("Zoë", "second", True)], [tuple(m.values()) for m in page.messages])
+        self.assertEqual([("Zoë", "first", False), ("Zoë", "second", False)], [tuple(m.values()) for m in late.messages])
+        self.assert_quiet(page, late)
+
+    def test_rooms_by_url(self) -> None:
+        """The room stands in the URL, and what is said in one is not seen in another."""
+        here, there = self.open(query="?room=here"), self.open(query="?room=there")
+        here.type("only here")
+        here.wait_for("only here")
+        there.type("only there")
+        there.wait_for("only there")
+        self.assertEqual(["only here"], here.texts)
+        self.assertEqual(["only there"], there.texts)
+        self.assert_quiet(here, there)
+
+    def test_impossible_room(self) -> None:
+        """A room that can't be is refused in words, and its name is text."""
+        page = open_page(self, self.daemon.url + "?room=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+        wait_until(lambda: page.state == "Not connected.", lambda: f"the page says {page.state}")
+        self.assertIn("a room's name is", page.problem)
+        self.assertEqual("<img src=x onerror=alert(1)>", page.run("return document.getElementById('title').textContent"))
+        self.assertEqual(0, page.run("return document.querySelectorAll('img').length"))
+        self.assert_quiet(page)
+
+    def test_killed_in_mid_conversation(self) -> None:
+        """After kill -9 and a restart every message is there once and in order, those typed meanwhile included."""
+        modern, legacy = self.open(), self.open(websocket=False)
+        pages = {"m": modern, "l": legacy}
+        for prefix, page in pages.items():
+            page.run(_KEEP_TALKING, prefix, 100)
+        wait_until(lambda: min(len(page.texts) for page in pages.values()) >= 40, "the conversation stands still")
+        self.daemon.kill()
+        for prefix, page in pages.items():
+            wait_until(lambda page=page: "Connected" not in page.state, "the page believes that it is connected")
+            wait_until(lambda page=page, last=f"{prefix}100": any(last in item for item in page.pending), "not typed")
+            page.type(f"{prefix}101")
+        self.daemon.start()
+        for page in pages.values():
+            wait_until(lambda page=page: len(page.texts) >= 202, lambda page=page: f"{len(page.texts)} messages")
+            page.wait_connected()
+        self.assertEqual(modern.texts, legacy.texts)
+        for prefix in pages:
+            expected = [f"{prefix}{number}" for number in range(1, 102)]
+            self.assertEqual(expected, [text for text in modern.texts if text.startswith(prefix)])
+        for page in pages.values():
+            self.assertEqual([], page.pending)
+            self.assertEqual([], page.notices)
+        self.assert_quiet(modern, legacy, was_down=True)
+
+    def test_stopped_and_started(self) -> None:
+        """A daemon that is stopped says goodbye; both pages come back to the one that follows."""
+        modern, legacy = self.open(), self.open(websocket=False)
+        modern.type("before")
+        legacy.wait_for("before")
+        self.daemon.terminate()
+        for page in (modern, legacy):
+            wait_until(lambda page=page: "Connected" not in page.state, "the page believes that it is connected")
+        self.daemon.start()
+        legacy.type("after")
+        for page in (modern, legacy):
+            page.wait_for("after")
+            self.assertEqual(["before", "after"], page.texts)
+        self.assert_quiet(modern, legacy, was_down=True)
+
+    def test_text_is_text(self) -> None:
+        """Whatever is sent is shown, as it was sent, and is nothing but text."""
+        modern, legacy = self.open(), self.open(websocket=False)
+        for payload in PAYLOADS:
+            modern.type(payload)
+        for page in (modern, legacy):
+            page.wait_for(PAYLOADS[-1])
+            self.assertEqual(list(PAYLOADS), page.texts)
+        self.assert_only_text(modern, legacy)
+        self.assert_quiet(modern, legacy)
+
+    def test_name_is_text(self) -> None:
+        """Whatever somebody is called is shown, and is nothing but text."""
+        modern, legacy = self.open(), self.open(websocket=False)
+        for number, name in enumerate(_NAMES):
+            modern.rename(name)
+            modern.type(f"I am {number}")
+        for page in (modern, legacy):
+            page.wait_for(f"I am {len(_NAMES) - 1}")
+            self.assertEqual(list(_NAMES), [shown["name"] for shown in page.messages])
+        self.assert_only_text(modern, legacy)
+        self.assert_quiet(modern, legacy)
+
+    def test_looks(self) -> None:
+        """On a phone and on a desktop, light and dark, everything is in sight and can be read."""
+        page, other = self.open(), self.open(websocket=False)
+        _talk(page, other)
+        for device, width, height in (("phone", 360, 740), ("desktop", 1280, 800)):
+            for scheme in ("light", "dark"):
+                page.emulate(width, height, scheme)
+                page.screenshot(f"{device}-{scheme}")
+                self.assertEqual([], page.run(_OUTSIDE), device)
+                self.assertEqual([], page.run(_POOR_CONTRASTS), scheme)
+        self.daemon.kill()
+        wait_until(lambda: "Trying again" in page.state, "the page doesn't wait")
+        page.type("Is anybody there?")
+        page.screenshot("desktop-dark-down")
+        self.assertEqual([], page.run(_POOR_CONTRASTS))
+
+
+def _talk(ann: Page, bob: Page) -> None:
+    ann.rename("Ann")
+    bob.rename("Bob with a rather long name that goes on")
+    for sender, text in (
+        (ann, "Morning! Does anybody know when the boat leaves?"),
+        (bob, "At ten, I think.\nThere is another one at noon."),
+        (bob, "https://example.invalid/" + "a-very-long-address-without-any-break" * 4),
+        (ann, "Thanks 👍"),
+        (ann, "Then I'll have breakfast first. " * 6),
+        (bob, "مرحبا، أراك هناك"),
+    ):
+        sender.type(text)
+        ann.wait_for(text)
+        bob.wait_for(text)
+
+
+class FilesTests(SynchronousTestCase):
+    """The page's files, read."""
+
+    patterns: ClassVar[dict[str, str]] = {
+        "index.html": r"""(?:href|src|action)\s*=\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"'>]*""",
+        "chat.css": r"""(?:url\(|@import)\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"')]*""",
+        "chat.js": r"""["'](?:/|[a-z][a-z0-9+.-]*:/)[^"']*""",
+        "connection.js": r"""["'](?:/|[a-z][a-z0-9+.-]*:/)[^"']*""",
+    }
+
+    def test_any_mount_path(self) -> None:
+        """No URL names a host or starts at the root, so that the page works wherever it is mounted."""
+        for name, pattern in self.patterns.items():
+            text = (files("realtime_chat") / "static" / name).read_text("utf-8")
+            self.assertEqual([], re.findall(pattern, text, re.IGNORECASE), name)
+
+    def test_nothing_inline(self) -> None:
+        """No script and no style stands in the page itself, as its content security policy forbids both."""
+        html = (files("realtime_chat") / "static" / "index.html").read_text("utf-8")
+        self.assertNotRegex(html, r"(?i)<style|\sstyle=|\son[a-z]+=|<script(?! src=)")
