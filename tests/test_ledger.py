@@ -22,7 +22,7 @@ from twisted.web.http_headers import Headers
 
 from realtime_chat import codec
 from realtime_chat.hub import Hub
-from realtime_chat.model import Position, Stored
+from realtime_chat.model import ANONYMOUS, Draft, Position, Stored
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -254,6 +254,12 @@ class World:
             self.held.acknowledge()
             self.clock.advance(0)
 
+    def publish_elsewhere(self) -> None:
+        """Another node stores a message, and its announcement doesn't reach us."""
+        self.attempted += 1
+        draft = Draft(ROOMS[self.attempted % 2], "message", b"%d" % self.attempted, ANONYMOUS)
+        self.stored.append(draft).addCallback(self._committed)
+
     def publish_again(self) -> None:
         """Somebody retries what was not acknowledged, with the same key."""
         if self.unsure:
@@ -308,7 +314,7 @@ class World:
         elif what in (14, 15, 16, 17, 18):
             self._reader_step(what, which)
         elif what == 19:
-            (self.restart, self.new_log, self.publish_again, self.held.fail_read)[which % 4]()
+            (self.restart, self.new_log, self.publish_again, self.held.fail_read, self.publish_elsewhere)[which % 5]()
         else:
             (
                 self.held.commit,
@@ -351,6 +357,9 @@ class World:
 
     def balance(self) -> None:
         """Everybody has seen the whole log, and everything acknowledged is in it, once."""
+        self.settle()
+        for room in ROOMS:  # what was announced nowhere is found by the next announcement
+            self.publish(room)
         self.settle()
         for reader in self.readers:
             room = reader.account.room

@@ -1,0 +1,235 @@
+"""The daemon as a Twisted service: opens what was wired, listens, and stops in order."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet import endpoints
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.errors import RealtimeError, StoreRefused
+from realtime_chat.http.answers import JSONResource
+from realtime_chat.http.commands import CommandsResource
+from realtime_chat.http.health import HealthResource, ReadinessResource
+from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.http.pages import put_pages
+from realtime_chat.http.rooms import RoomsResource
+from realtime_chat.http.site import RealtimeSite
+from realtime_chat.hub import Hub
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.limits import Limits
+from realtime_chat.transports.poll import PollResource
+from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
+
+__all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
+
+_PATIENCE = 1.5
+"""Seconds that each step of stopping may take; there are three, and five seconds in all."""
+
+_SPARE_FILES = 64
+_BACKLOG = 1024
+
+
+@attrs.frozen
+class Configuration:
+    """What the operator decided.
+
+    :ivar directory: what must exist before the store is opened; None for none.
+    :ivar hosts: names that are served; none for loopback and what is listened on.
+    :ivar origins: web origins that may use the daemon besides its own.
+    :ivar max_connections: None for what the limit of open files allows.
+    """
+
+    listen: tuple[str, ...]
+    directory: Path | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_connections: int | None = None
+    jsonp: bool = False
+    access_log: str | None = None
+    limits: Limits = attrs.Factory(Limits)
+
+
+class RealtimeService(Service):
+    """One daemon.
+
+    :ivar hub: its rooms and sessions.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        store: IMessageStore,
+        configuration: Configuration,
+        wall: Callable[[], float],
+        token: Callable[[int], bytes],
+    ) -> None:
+        self._reactor = reactor
+        self._store = store
+        self._configuration = configuration
+        self._ports: list[IListeningPort] = []
+        self._site: RealtimeSite | None = None
+        self._websockets: WebSocketFactory | None = None
+        self.hub = Hub(store, reactor, configuration.limits, wall, token)
+
+    def startService(self) -> None:
+        """Open the store and listen; what can't be is said in one line, and the process ends."""
+        super().startService()
+        refusals: list[str] = []
+        Deferred.fromCoroutine(self._start()).addErrback(self._not_started, refusals)
+        if refusals:
+            raise SystemExit(f"realtime: {refusals[0]}")
+        self._in_start = False
+
+    _in_start = True
+
+    def _not_started(self, failure: Failure, refusals: list[str]) -> None:
+        if not failure.check(StoreRefused, RealtimeError, CannotListenError, OSError):
+            self._log.failure("the daemon could not start", failure)
+        if self._in_start:
+            refusals.append(str(failure.value))
+            return
+        self._log.critical("realtime: {why}", why=str(failure.value))
+        self._reactor.stop()
+
+    async def _start(self) -> None:
+        files = raise_file_limit()
+        directory = self._configuration.directory
+        if directory is not None:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._store.start()
+        self._log.info("store: {store}", store=self._store.describe())
+        site = self._site = self._make_site(files)
+        for description in self._configuration.listen:
+            endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
+            self._ports.append(await endpoint.listen(site))
+        self._say_where()
+
+    # What is served
+
+    def _make_site(self, files: int) -> RealtimeSite:
+        configuration = self._configuration
+        return RealtimeSite(
+            self._make_resources(),
+            self._reactor,
+            self.hub.wheel,
+            self._make_hosts(),
+            OriginPolicy(configuration.origins),
+            max_body=configuration.limits.max_message,
+            max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
+            log_path=configuration.access_log,
+        )
+
+    def _make_hosts(self) -> HostList:
+        if self._configuration.hosts:
+            return HostList(self._configuration.hosts)
+        return HostList.listening_on(_interface(description) for description in self._configuration.listen)
+
+    def _make_resources(self) -> JSONResource:
+        hub, jsonp = self.hub, self._configuration.jsonp
+        self._websockets = WebSocketFactory(self._reactor, hub)
+        root = JSONResource()
+        put_pages(root)
+        for path, child in (
+            (b"ws", WebSocketResource(self._websockets)),
+            (b"poll", PollResource(hub, jsonp)),
+            (b"commands", CommandsResource(hub, jsonp)),
+            (b"rooms", RoomsResource(hub)),
+            (b"healthz", HealthResource()),
+            (b"readyz", ReadinessResource(hub)),
+        ):
+            root.putChild(path, child)
+        return root
+
+    def _say_where(self) -> None:
+        for port, description in zip(self._ports, self._configuration.listen, strict=True):
+            self._log.info("chat page: {url}", url=_url(port, description))
+        configuration = self._configuration
+        who = "this machine only" if all(map(_is_local, configuration.listen)) else "everyone who can reach it"
+        origins = ", ".join(configuration.origins) or "none"
+        hosts = ", ".join(configuration.hosts) or "those of this machine"
+        self._log.info(
+            "open to: {who}; host names served: {hosts}; pages of other origins: {origins}; guests may read and write "
+            "every room but private ones",
+            who=who,
+            hosts=hosts,
+            origins=origins,
+        )
+
+    # Stopping
+
+    def stopService(self) -> Deferred[None]:
+        """Accept nothing more, finish commits, answer polls, say goodbye, and close the store."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for port in self._ports:
+            await _at_most(self._reactor, port.stopListening())
+        self.hub.stopping = True
+        await _at_most(self._reactor, self.hub.published())
+        self.hub.stop()
+        if self._site is not None:
+            await _at_most(self._reactor, self._site.drained())
+        await _at_most(self._reactor, self._store.stop())
+        self.hub.wheel.stop()
+        self._log.info("stopped")
+
+
+async def _at_most(reactor: Any, step: Awaitable[Any] | None) -> None:
+    """Wait for one step of stopping, but not for ever."""
+    if not isinstance(step, Deferred):
+        return
+    try:
+        await step.addTimeout(_PATIENCE, reactor)
+    except TimeoutError:
+        RealtimeService._log.warn("stopping goes on without a step that took too long")
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; every connection is one.
+
+    :returns: the limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def _with_backlog(description: str) -> str:
+    """Twisted listens with a backlog of 50, where a burst of connects stalls for seconds."""
+    if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:
+        return f"{description}:backlog={_BACKLOG}"
+    return description
+
+
+def _interface(description: str) -> str:
+    for part in description.split(":")[1:]:
+        if part.startswith("interface="):
+            return part.removeprefix("interface=").replace("\\", "")
+    return "" if description.startswith(("tcp", "ssl", "haproxy")) else "127.0.0.1"
+
+
+def _is_local(description: str) -> bool:
+    return _interface(description) in ("localhost", "::1") or _interface(description).startswith("127.")
+
+
+def _url(port: IListeningPort, description: str) -> str:
+    address: Any = port.getHost()
+    if not hasattr(address, "port"):
+        return description
+    scheme = "https" if description.startswith("ssl:") else "http"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(address.host, address.host)
+    return f"{scheme}://{host}:{address.port}/"

@@ -1,0 +1,224 @@
+"""``twistd realtime``: its options, and the one place that chooses and wires.
+
+The Twisted plugin names this module; nothing imports it but that, ``chatserver.tac`` and tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+from twisted.application.service import IService
+from twisted.internet import endpoints
+from twisted.python import usage
+
+from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.limits import Limits
+from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from realtime_chat.store.sqlite import SQLiteStore
+
+__all__ = ["Options", "makeService"]
+
+DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+DATABASE = "realtime.sqlite"
+
+T = TypeVar("T")
+
+_SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number above 0; right would be 1000")
+    return int(text)
+
+
+def _measured(text: str, units: dict[str, int], example: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([a-zA-Z]?)", text)
+    if match is None or match[2].lower() not in units or int(match[1]) == 0:
+        known = " ".join(filter(None, units))
+        raise ValueError(f"{text!r} is not a number above 0 and perhaps a unit ({known}); right would be {example}")
+    return int(match[1]) * units[match[2].lower()]
+
+
+def _size(text: str) -> int:
+    size = _measured(text, _SIZES, "64k")
+    if not 1024 <= size <= 16 * 1024**2:
+        raise ValueError(f"{text!r} is not from 1k to 16m; right would be 64k")
+    return size
+
+
+def _age(text: str) -> float:
+    return float(_measured(text, _AGES, "30d"))
+
+
+def _store(text: str) -> str:
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
+        raise ValueError(
+            f"{text!r} names no store; right would be sqlite:PATH, or memory: (which forgets everything when it stops)"
+        )
+    return text
+
+
+def _endpoint(text: str) -> str:
+    try:
+        endpoints.serverFromString(None, text)  # type: ignore[arg-type]
+    except Exception as error:
+        raise ValueError(
+            f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
+        ) from error
+    return text
+
+
+def _host(text: str) -> str:
+    HostList([text])
+    return text
+
+
+def _origin(text: str) -> str:
+    OriginPolicy([text])
+    return text
+
+
+class Options(usage.Options):
+    """What can be said on the command line."""
+
+    synopsis = "[--listen ENDPOINT] [--store STORE] [options]"
+    longdesc = (
+        "Serves chat rooms over WebSocket, long poll and plain HTTP from one durable store. Without options: a chat "
+        "page at http://127.0.0.1:8080/ for this machine, with the messages in an SQLite database."
+    )
+
+    optFlags = [
+        ["allow-jsonp", None, "Answer GETs with a callback parameter as scripts, for pages in very old browsers."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        defaults = Limits()
+        self.update(
+            {
+                "listen": [],
+                "store": None,
+                "data-dir": None,
+                "history": defaults.history,
+                "history-age": None,
+                "host": [],
+                "allow-origin": [],
+                "max-message": defaults.max_message,
+                "max-connections": None,
+                "max-rooms": defaults.max_rooms,
+                "access-log": None,
+            }
+        )
+
+    def opt_listen(self, endpoint: str) -> None:
+        """Where to listen: a Twisted endpoint; may be given more than once. [default: tcp:8080:interface=127.0.0.1]"""
+        self["listen"].append(self._read("listen", endpoint, _endpoint))
+
+    def opt_store(self, store: str) -> None:
+        """Where messages are kept: sqlite:PATH or memory: [default: realtime.sqlite in the data directory]"""
+        self["store"] = self._read("store", store, _store)
+
+    def opt_data_dir(self, directory: str) -> None:
+        """The data directory, created if need be. [default: /var/lib/realtime_chat for root, else
+        realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
+        self["data-dir"] = directory
+
+    def opt_history(self, count: str) -> None:
+        """How many messages are kept a room. [default: 1000]"""
+        self["history"] = self._read("history", count, _whole)
+
+    def opt_history_age(self, age: str) -> None:
+        """How long messages are kept: seconds, or with a unit s m h d. [default: for ever]"""
+        self["history-age"] = self._read("history-age", age, _age)
+
+    def opt_host(self, name: str) -> None:
+        """A host name that is served, with :PORT if it is to be that port only; may be given more than once. Requests
+        for other hosts get 421. [default: the names of this machine's loopback, and what is listened on]"""
+        self["host"].append(self._read("host", name, _host))
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
+        than once. * allows all."""
+        self["allow-origin"].append(self._read("allow-origin", origin, _origin))
+
+    def opt_max_message(self, size: str) -> None:
+        """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
+        self["max-message"] = self._read("max-message", size, _size)
+
+    def opt_max_connections(self, count: str) -> None:
+        """How many connections are served at once. [default: what the limit of open files allows]"""
+        self["max-connections"] = self._read("max-connections", count, _whole)
+
+    def opt_max_rooms(self, count: str) -> None:
+        """How many rooms one connection may read. [default: 100]"""
+        self["max-rooms"] = self._read("max-rooms", count, _whole)
+
+    def opt_access_log(self, path: str) -> None:
+        """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
+        self["access-log"] = path
+
+    def _read(self, option: str, text: str, read: Callable[[str], T]) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from error
+
+    def postOptions(self) -> None:
+        """Refuse what can't work before anything starts."""
+        if self["store"] is not None and self["store"].startswith("memory:") and self["data-dir"] is not None:
+            raise usage.UsageError("--data-dir: leave it out with --store memory:, which keeps nothing on disk")
+        self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+
+
+def default_data_dir(environ: Any = os.environ) -> Path:
+    """Where data belongs if nobody says otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/realtime_chat")
+    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
+
+
+def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, Path | None]:
+    retention = Retention(options["history"], options["history-age"])
+    store: str | None = options["store"]
+    if store is not None and store.startswith("memory:"):
+        return MemoryStore(retention, time.time, os.urandom), None
+    directory = Path(options["data-dir"] or default_data_dir())
+    path = directory / DATABASE if store is None else Path(store.partition(":")[2])
+    return SQLiteStore(reactor, path, retention, time.time, os.urandom), path.parent
+
+
+def makeService(options: Options) -> IService:
+    """Wire the daemon that ``options`` describe; nothing is opened yet."""
+    from twisted.internet import reactor
+
+    store, directory = _make_store(options, reactor)
+    limits = attrs.evolve(
+        Limits(),
+        history=options["history"],
+        history_age=options["history-age"],
+        max_message=options["max-message"],
+        max_rooms=options["max-rooms"],
+    )
+    configuration = Configuration(
+        listen=tuple(options["listen"]),
+        directory=directory,
+        hosts=tuple(options["host"]),
+        origins=tuple(options["allow-origin"]),
+        max_connections=options["max-connections"],
+        jsonp=bool(options["allow-jsonp"]),
+        access_log=options["access-log"],
+        limits=limits,
+    )
+    return RealtimeService(reactor, store, configuration, time.time, os.urandom)
