@@ -28,7 +28,6 @@ __all__ = [
     "Ping",
     "Publish",
     "UnreadableCommand",
-    "check_value",
     "decode_body",
     "decode_command",
     "decode_commands",
@@ -136,7 +135,7 @@ def decode_command(raw: bytes) -> Command:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", _why_not_json(error)) from error
     if isinstance(command, Publish):
-        check_value(command.data, raw, command.id)
+        _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     return command
 
 
@@ -167,7 +166,7 @@ def decode_body(raw: bytes) -> Any:
     :raises UnreadableCommand: ``bad_request``.
     """
     value = _decode(raw)
-    check_value(value, raw)
+    _check_value(value, raw, MAX_DEPTH)
     return value
 
 
@@ -200,21 +199,23 @@ def _explain(value: Any, error: msgspec.ValidationError) -> UnreadableCommand:
     return UnreadableCommand("bad_request", f"{kind}: {error}", id)
 
 
-def check_value(value: Any, raw: bytes, id: CommandId | None = None) -> None:
+def _check_value(value: Any, raw: bytes, most: int, id: CommandId | None = None) -> None:
     """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
 
     :param raw: the bytes that ``value`` was read from, for telling cheaply that nothing can be wrong.
+    :param most: how deep it may nest.
     :raises UnreadableCommand: ``bad_request``.
     """
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if raw.count(b"{") + raw.count(b"[") > most and _depth(value) > most:
         raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
     if len(raw) > 300 and _has_huge_integer(value):
         raise UnreadableCommand("bad_request", "a number is out of range", id)
 
 
 def _depth(value: Any) -> int:
+    """How many arrays and objects stand in each other."""
     depth, level = 0, [value]
-    while level:
+    while level := [item for item in level if isinstance(item, (dict, list))]:
         level = [child for item in level for child in _children(item)]
         depth += 1
     return depth

@@ -19,6 +19,7 @@ __all__ = ["Identities"]
 
 _RANDOM = 18
 _SEAL = 6
+_LENGTH = (_RANDOM + _SEAL) * 4 // 3
 
 
 class Identities:
@@ -39,11 +40,13 @@ class Identities:
 
     def known(self, client: str) -> bool:
         """Whether ``client`` was issued with our key."""
+        if len(client) != _LENGTH:  # any other would be another spelling of the same bits
+            return False
         try:
             raw = base64.b64decode(client.encode("ascii"), b"-_", validate=True)
         except ValueError:
             return False
-        return len(raw) == _RANDOM + _SEAL and hmac.compare_digest(raw[_RANDOM:], self._seal(raw[:_RANDOM]))
+        return hmac.compare_digest(raw[_RANDOM:], self._seal(raw[:_RANDOM]))
 
     def check(self, client: str) -> str:
         """Give back a client.

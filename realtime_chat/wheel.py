@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from realtime_chat.interfaces import DelayedCall, TurnClock
 
 __all__ = ["Alarm", "Wheel"]
@@ -41,6 +43,8 @@ class Wheel:
     :param clock: whose time counts.
     :param tick: seconds; a call comes up to this much late, and never early.
     """
+
+    _log = Logger()
 
     def __init__(self, clock: TurnClock, tick: float = 0.25) -> None:
         self._clock = clock
@@ -82,4 +86,7 @@ class Wheel:
         alarms = [alarm for slot in due for alarm in self._slots.pop(slot)]
         self._next = self._clock.callLater(self._tick, self._turn) if self._slots else None
         for alarm in alarms:
-            alarm.ring()
+            try:
+                alarm.ring()
+            except Exception:
+                self._log.failure("a call that was due failed")

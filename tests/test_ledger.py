@@ -295,11 +295,11 @@ class World:
         return stored
 
     def kept(self, room: str) -> list[Position]:
-        page = self.successResultOf(self.stored.read_before(room, None, HISTORY))
+        page = self.success_of(self.stored.read_before(room, None, HISTORY))
         return [message.position for message in page.messages]
 
     @staticmethod
-    def successResultOf(deferred: Deferred[Any]) -> Any:
+    def success_of(deferred: Deferred[Any]) -> Any:
         results: list[Any] = []
         deferred.addCallback(results.append)
         return results[0]
@@ -363,7 +363,7 @@ class World:
         self.settle()
         for reader in self.readers:
             room = reader.account.room
-            page = self.successResultOf(self.stored.read_before(room, None, 1))
+            page = self.success_of(self.stored.read_before(room, None, 1))
             assert reader.account.position == Position(page.epoch, page.top), (room, reader.account.position, page)
         logged = [number for (_, position), number in self.log.items() if position.epoch == page_epoch(self)]
         assert len(logged) == len(set(logged)), "doubled"
@@ -371,7 +371,7 @@ class World:
 
 
 def page_epoch(world: World) -> str:
-    return str(world.successResultOf(world.stored.read_before("a", None, 1)).epoch)
+    return str(world.success_of(world.stored.read_before("a", None, 1)).epoch)
 
 
 class LedgerTests(SynchronousTestCase):

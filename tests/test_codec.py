@@ -1,0 +1,160 @@
+"""Tests for :mod:`realtime_chat.codec`."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat import codec
+from realtime_chat.codec import MAX_DEPTH, Entry, UnreadableCommand, decode_command, decode_commands
+from realtime_chat.errors import GOODBYES, RealtimeError
+from realtime_chat.model import Message, Position
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    max_leaves=10,
+)
+
+UNREADABLE: tuple[tuple[bytes, str], ...] = (
+    (b"", "bad_request"),
+    (b"{", "bad_request"),
+    (b"[]", "bad_request"),
+    (b"null", "bad_request"),
+    (b"{}", "bad_request"),
+    (b'"hello"', "bad_request"),
+    (b'{"type":1}', "bad_request"),
+    (b'{"type":"dance"}', "unknown_command"),
+    (b'{"type":"HELLO"}', "unknown_command"),
+    (b'{"type":"join"}', "bad_request"),
+    (b'{"type":"join","room":7}', "bad_request"),
+    (b'{"type":"join","room":"a","last":-1}', "bad_request"),
+    (b'{"type":"join","room":"a","last":"5"}', "bad_request"),
+    (b'{"type":"publish","room":"a"}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":NaN}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":Infinity}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":1e999}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":' + b"9" * 400 + b"}", "bad_request"),
+    (b'{"type":"publish","room":"a","data":"\\ud800"}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":"\xed\xa0\x80"}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":"\xff"}', "bad_request"),
+    (b'{"type":"publish","room":"a","data":1} trailing', "bad_request"),
+    (b'{"type":"ping","id":true}', "bad_request"),
+    (b'{"type":"ping","id":"' + b"x" * 65 + b'"}', "bad_request"),
+    (b'{"type":"ping","id":{}}', "bad_request"),
+    (b"[" * 10_000, "bad_request"),
+    (b'{"type":"publish","room":"a","data":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "bad_request"),
+)
+
+
+def nested(depth: int) -> bytes:
+    """A publish whose object nests so deep, itself included."""
+    return b'{"type":"publish","room":"a","data":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+class DecodeTests(SynchronousTestCase):
+    """Bytes to commands."""
+
+    def test_unreadable(self) -> None:
+        """What can't be read is an error with a documented code, never another exception."""
+        for raw, code in UNREADABLE:
+            error = self.assertRaises(UnreadableCommand, decode_command, raw)
+            self.assertEqual(code, error.code, raw[:60])
+
+    def test_nothing_is_echoed(self) -> None:
+        """An error doesn't repeat what the client sent."""
+        for raw in (b'{"type":"<script>"}', b'{"type":"join","room":{"<script>":1}}', b'{"<script>":1}', b"<script>"):
+            self.assertNotIn("<script>", self.assertRaises(UnreadableCommand, decode_command, raw).message)
+
+    def test_id_of_a_wrong_command(self) -> None:
+        """An error carries the command's id where that could be read."""
+        error = self.assertRaises(UnreadableCommand, decode_command, b'{"type":"dance","id":"x7"}')
+        self.assertEqual("x7", error.id)
+        self.assertEqual("x7", json.loads(codec.encode_error(error))["id"])
+
+    def test_depth(self) -> None:
+        """Nesting is taken up to 32 levels and refused from the 33rd."""
+        self.assertIsInstance(decode_command(nested(MAX_DEPTH)), codec.Publish)
+        self.assertIn("32", self.assertRaises(UnreadableCommand, decode_command, nested(MAX_DEPTH + 1)).message)
+
+    def test_wide_is_not_deep(self) -> None:
+        """A wide value is no deep one."""
+        raw = b'{"type":"publish","room":"a","data":[' + b",".join([b"[]"] * 500) + b"]}"
+        self.assertIsInstance(decode_command(raw), codec.Publish)
+
+    def test_unknown_fields(self) -> None:
+        """Fields that aren't known are ignored."""
+        self.assertEqual(codec.Ping(id=1), decode_command(b'{"type":"ping","id":1,"later":true}'))
+
+    def test_array(self) -> None:
+        """Of an array, each command can be wrong by itself."""
+        commands, many = decode_commands(b'[{"type":"ping"},{"type":"dance","id":2}]')
+        self.assertTrue(many)
+        self.assertEqual(codec.Ping(), commands[0])
+        self.assertIsInstance(commands[1], UnreadableCommand)
+
+    def test_long_array(self) -> None:
+        """More than a hundred commands are refused."""
+        raw = b"[" + b",".join([b'{"type":"ping"}'] * 101) + b"]"
+        self.assertIn("100", self.assertRaises(UnreadableCommand, decode_commands, raw).message)
+
+    @given(JSON)
+    def test_values_round_trip(self, value: Any) -> None:
+        """Any JSON value comes out as it went in."""
+        raw = json.dumps({"type": "publish", "room": "a", "data": value}).encode()
+        command = decode_command(raw)
+        assert isinstance(command, codec.Publish)
+        self.assertEqual(value, json.loads(codec.encode_value(command.data)))
+
+
+class EncodeTests(SynchronousTestCase):
+    """Replies and events to bytes."""
+
+    def test_message(self) -> None:
+        """A message event has the documented fields, and a key only where one was given."""
+        message = Message(
+            "lobby", Position("k3x9", 42), "message", b'{"text":"hi"}', "u7", "Bob", 1795228664123, "c1-17"
+        )
+        expected = {
+            "type": "message",
+            "room": "lobby",
+            "position": "k3x9:42",
+            "event": "message",
+            "data": {"text": "hi"},
+            "from": {"id": "u7", "name": "Bob"},
+            "at": 1795228664123,
+            "key": "c1-17",
+        }
+        self.assertEqual(expected, json.loads(Entry(message).json))
+        keyless = Message("lobby", Position("k3x9", 42), "message", b"1", "u7", "Bob", 1)
+        self.assertNotIn("key", json.loads(Entry(keyless).json))
+
+    def test_error(self) -> None:
+        """An error says whether trying again may help."""
+        error = RealtimeError("store_unavailable", "the disk is full", 3)
+        expected = {
+            "type": "error",
+            "id": 3,
+            "code": "store_unavailable",
+            "message": "the disk is full",
+            "temporary": True,
+        }
+        self.assertEqual(expected, json.loads(codec.encode_error(error)))
+
+    def test_goodbye(self) -> None:
+        """A goodbye says whether and when to come back."""
+        said = json.loads(codec.encode_goodbye(GOODBYES["stopping"]))
+        self.assertEqual((4000, "stopping", True), (said["code"], said["reason"], said["reconnect"]))
+        self.assertFalse(json.loads(codec.encode_goodbye(GOODBYES["too_many_errors"]))["reconnect"])
+
+    def test_replies_without_id(self) -> None:
+        """A reply has an id only where the command had one; 0 and the empty string are ids."""
+        self.assertEqual({"type": "pong"}, json.loads(codec.encode_pong(None)))
+        self.assertEqual({"type": "pong", "id": 0}, json.loads(codec.encode_pong(0)))
+        self.assertEqual({"type": "pong", "id": ""}, json.loads(codec.encode_pong("")))

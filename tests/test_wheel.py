@@ -1,0 +1,77 @@
+"""Tests for :mod:`realtime_chat.wheel`."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.wheel import Wheel
+
+
+class WheelTests(SynchronousTestCase):
+    """Many deadlines on one timer."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wheel = Wheel(self.clock, 0.25)
+        self.rung: list[str] = []
+
+    def test_rings_once(self) -> None:
+        """A call comes within a tick after its time, and once."""
+        self.wheel.call_later(1.0, lambda: self.rung.append("a"))
+        self.clock.pump([0.25] * 4)
+        self.assertEqual([], self.rung)
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(["a"], self.rung)
+
+    def test_cancel(self) -> None:
+        """A cancelled call never comes; cancelling again does nothing."""
+        alarm = self.wheel.call_later(1.0, lambda: self.rung.append("a"))
+        alarm.cancel()
+        alarm.cancel()
+        self.clock.pump([0.25] * 12)
+        self.assertEqual(([], 0), (self.rung, len(self.wheel)))
+
+    def test_cancel_within_the_same_tick(self) -> None:
+        """One that rings can cancel another that is due at the same time."""
+        second = None
+        self.wheel.call_later(1.0, lambda: second.cancel())
+        second = self.wheel.call_later(1.0, lambda: self.rung.append("second"))
+        self.clock.pump([0.25] * 12)
+        self.assertEqual([], self.rung)
+
+    def test_failure_stays_alone(self) -> None:
+        """A call that fails is logged and keeps no other from coming."""
+        self.wheel.call_later(1.0, lambda: 1 / 0)
+        self.wheel.call_later(1.0, lambda: self.rung.append("a"))
+        self.clock.pump([0.25] * 12)
+        self.assertEqual(["a"], self.rung)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+    def test_idle_wheel_is_still(self) -> None:
+        """Without deadlines nothing is scheduled on the clock."""
+        self.wheel.call_later(1.0, lambda: None)
+        self.clock.pump([0.25] * 12)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_stop(self) -> None:
+        """A stopped wheel rings nothing and leaves nothing on the clock."""
+        self.wheel.call_later(1.0, lambda: self.rung.append("a"))
+        self.wheel.stop()
+        self.clock.advance(5)
+        self.assertEqual(([], []), (self.rung, self.clock.getDelayedCalls()))
+
+    @given(st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 5)), max_size=12))
+    def test_never_early_and_hardly_late(self, plan: list[tuple[float, float]]) -> None:
+        """Whatever is asked for, and whenever: never early, and late by two ticks at most."""
+        clock = Clock()
+        wheel = Wheel(clock, 0.25)
+        late: list[float] = []
+        for delay, pause in plan:
+            due = clock.seconds() + delay
+            wheel.call_later(delay, lambda due=due: late.append(clock.seconds() - due))
+            clock.pump([0.05] * int(pause / 0.05))
+        clock.pump([0.05] * 500)
+        self.assertEqual(len(plan), len(late))
+        for seconds in late:
+            self.assertTrue(-1e-9 <= seconds <= 0.55, late)
