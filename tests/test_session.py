@@ -1,0 +1,540 @@
+"""Tests for :mod:`realtime_chat.session`, :mod:`realtime_chat.room` and :mod:`realtime_chat.hub` together."""
+
+import json
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.errors import GOODBYES, RealtimeError
+from realtime_chat.model import ANONYMOUS, Draft
+from realtime_chat.session import Session
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from tests.fakes import FakeFanout, FakeTransport, HeldStore, make_hub, tokens
+
+
+class World(SynchronousTestCase):
+    """A hub over a store in memory, and clients without sockets."""
+
+    history = 20
+    limits: dict[str, Any] = {}
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore(Retention(self.history), self.clock.seconds, tokens())
+        self.held = HeldStore(self.store)
+        self.hub = make_hub(self.store, self.clock, **{"history": self.history, **self.limits})
+
+    def slow_hub(self) -> None:
+        """From now on the store answers when it is told to."""
+        self.hub = make_hub(self.held, self.clock, **{"history": self.history, **self.limits})
+
+    def client(self, window: int | None = None, **transport: Any) -> tuple[Session, FakeTransport]:
+        fake = FakeTransport(window, **transport)
+        return Session(self.hub, fake), fake
+
+    def tell(self, session: Session, type: str, **fields: Any) -> None:
+        session.receive(json.dumps({"type": type, **fields}).encode())
+
+    def joined(self, room: str = "lobby", **fields: Any) -> tuple[Session, FakeTransport]:
+        session, transport = self.client()
+        self.tell(session, "join", room=room, **fields)
+        return session, transport
+
+    def publish(self, *texts: Any, room: str = "lobby") -> None:
+        for text in texts:
+            self.hub.publish(Draft(room, "message", json.dumps(text).encode(), ANONYMOUS))
+
+    def turn(self) -> None:
+        self.clock.advance(0)
+
+    def data(self, transport: FakeTransport) -> list[Any]:
+        return [message["data"] for message in transport.of_type("message")]
+
+
+class HelloTests(World):
+    """Saying who one is."""
+
+    def test_welcome(self) -> None:
+        """A hello makes a guest with the name that it gives."""
+        session, transport = self.client()
+        self.tell(session, "hello", id=1, name="Bob")
+        (welcome,) = transport.received
+        self.assertEqual(("welcome", 1, 1, 25), tuple(welcome[field] for field in ("type", "id", "v", "ping")))
+        self.assertEqual(("Bob", True), (welcome["user"]["name"], welcome["user"]["guest"]))
+
+    def test_same_client_again(self) -> None:
+        """With the client of before, one is the same user on another connection."""
+        first, one = self.client()
+        self.tell(first, "hello")
+        second, two = self.client()
+        self.tell(second, "hello", client=one.received[0]["client"])
+        self.assertEqual(one.received[0]["user"], two.received[0]["user"])
+
+    def test_made_up_client(self) -> None:
+        """A client that was never issued is replaced by a new one."""
+        session, transport = self.client()
+        self.tell(session, "hello", client="A" * 32)
+        self.assertNotEqual("A" * 32, transport.received[0]["client"])
+
+    def test_once(self) -> None:
+        """Who one is can't be changed later, only said again."""
+        session, transport = self.client()
+        self.tell(session, "hello", name="Bob")
+        self.tell(session, "hello", name="Bob")
+        self.tell(session, "hello", name="Eve")
+        self.assertEqual(["welcome", "welcome", "error"], [event["type"] for event in transport.received])
+        self.assertEqual("forbidden", transport.received[2]["code"])
+
+    def test_other_version(self) -> None:
+        """Another version of the protocol is refused."""
+        session, transport = self.client()
+        self.tell(session, "hello", v=2)
+        self.assertEqual("bad_request", transport.received[0]["code"])
+
+    def test_guest_without_hello(self) -> None:
+        """Who publishes without a hello is a guest from then on."""
+        _reader, seen = self.joined()
+        session, _ = self.client()
+        self.tell(session, "publish", room="lobby", data=1)
+        self.tell(session, "publish", room="lobby", data=2)
+        self.turn()
+        ids = {message["from"]["id"] for message in seen.of_type("message")}
+        self.assertEqual(1, len(ids))
+        self.assertNotIn("anonymous", ids)
+
+
+class JoinTests(World):
+    """Where a reader starts."""
+
+    def test_empty_room(self) -> None:
+        """A room that nobody has written to can be joined; nothing is stored for that."""
+        _, transport = self.joined(id=7)
+        (joined,) = transport.received
+        self.assertEqual(("joined", 7, True), (joined["type"], joined["id"], joined["recovered"]))
+        self.assertEqual((joined["position"], joined["top"]), (joined["top"], joined["position"]))
+        self.assertEqual([], list(self.successResultOf(self.store.rooms())))
+
+    def test_last(self) -> None:
+        """Without a position one starts so many messages before the top."""
+        self.publish(*range(10))
+        for last, expected in ((0, []), (3, [7, 8, 9]), (10, list(range(10))), (500, list(range(10)))):
+            _, transport = self.joined(last=last)
+            self.assertEqual(expected, self.data(transport), last)
+
+    def test_resume(self) -> None:
+        """With a position one goes on from there, and is told so."""
+        _, first = self.joined()
+        self.publish(*range(10))
+        self.turn()
+        since = first.of_type("message")[3]["position"]
+        _, transport = self.joined(since=since)
+        self.assertEqual((True, since), (transport.received[0]["recovered"], transport.received[0]["position"]))
+        self.assertEqual(list(range(4, 10)), self.data(transport))
+
+    def test_position_that_is_gone(self) -> None:
+        """With a position that the log no longer covers one starts at the last messages, and is told so."""
+        _, first = self.joined()
+        self.publish(0)
+        self.turn()
+        since = first.of_type("message")[0]["position"]
+        self.publish(*range(1, 40))
+        _, transport = self.joined(since=since, last=2)
+        self.assertFalse(transport.received[0]["recovered"])
+        self.assertEqual([38, 39], self.data(transport))
+
+    def test_foreign_positions(self) -> None:
+        """A position of another epoch, or from the future, isn't recovered."""
+        self.publish(*range(5))
+        epoch = self.successResultOf(self.store.read_before("lobby", None, 1)).epoch
+        for since in ("other:3", f"{epoch}:6", f"{epoch}:9999999999999999", "other:0"):
+            _, transport = self.joined(since=since, last=1)
+            self.assertFalse(transport.received[0]["recovered"], since)
+            self.assertEqual([4], self.data(transport), since)
+
+    def test_top_is_covered(self) -> None:
+        """At the top nothing is missing, also when all messages are gone."""
+        _, first = self.joined()
+        self.publish(0)
+        self.turn()
+        _, transport = self.joined(since=first.of_type("message")[0]["position"])
+        self.assertTrue(transport.received[0]["recovered"])
+
+    def test_twice(self) -> None:
+        """A room is joined once on a connection."""
+        session, transport = self.joined()
+        self.tell(session, "join", room="lobby")
+        self.assertEqual("already_joined", transport.received[-1]["code"])
+
+    def test_wrong_positions_and_rooms(self) -> None:
+        """What is no position and no room's name is refused with its code."""
+        session, transport = self.client()
+        self.tell(session, "join", room="lobby", since="nonsense", id=1)
+        self.tell(session, "join", room="no spaces", id=2)
+        self.assertEqual([(1, "bad_position"), (2, "bad_room")], [(e["id"], e["code"]) for e in transport.received])
+
+    def test_too_many_rooms(self) -> None:
+        """One connection reads so many rooms and no more."""
+        session, transport = self.client()
+        for number in range(self.hub.limits.max_rooms + 1):
+            self.tell(session, "join", room=f"r{number}")
+        self.assertEqual("too_many", transport.received[-1]["code"])
+        self.assertEqual(self.hub.limits.max_rooms, len(transport.of_type("joined")))
+
+    def test_private_room(self) -> None:
+        """A room @ID is read by the user with that id, and by nobody else."""
+        session, transport = self.client()
+        self.tell(session, "hello")
+        own = "@" + transport.received[0]["user"]["id"]
+        for reader, expected in ((session, "joined"), (self.client()[0], "error")):
+            self.tell(reader, "join", room=own)
+            self.assertEqual(expected, reader.transport.received[-1]["type"])
+            self.tell(reader, "history", room=own)
+            self.assertEqual("history" if expected == "joined" else "error", reader.transport.received[-1]["type"])
+
+    def test_publish_to_private_room(self) -> None:
+        """Everybody may write to a user's private room."""
+        session, transport = self.client()
+        self.tell(session, "hello")
+        own = "@" + transport.received[0]["user"]["id"]
+        self.tell(session, "join", room=own)
+        self.tell(self.client()[0], "publish", room=own, data="psst")
+        self.turn()
+        self.assertEqual(["psst"], self.data(transport))
+
+
+class OrderTests(World):
+    """Commands take effect in the order in which they came."""
+
+    def test_commands_wait_for_a_join(self) -> None:
+        """While a join waits for the store, what follows it waits, too, and the session says that it is busy."""
+        self.slow_hub()
+        session, transport = self.client()
+        self.tell(session, "join", room="lobby", id=1)
+        self.tell(session, "leave", room="lobby", id=2)
+        self.tell(session, "ping", id=3)
+        self.assertEqual(([], True), (transport.received, session.busy))
+        self.held.settle()
+        self.assertEqual([1, 2, 3], [event["id"] for event in transport.received])
+        self.assertEqual(["joined", "left", "pong"], [event["type"] for event in transport.received])
+        self.assertEqual((False, 1), (session.busy, transport.readied))
+
+    def test_publishes_dont_wait_for_each_other(self) -> None:
+        """Publishes are handed to the store without waiting for the one before."""
+        self.slow_hub()
+        session, _ = self.client()
+        for number in range(10):
+            self.tell(session, "publish", room="lobby", data=number)
+        self.assertEqual(10, len(self.held.appends))
+
+    def test_too_many_publishes(self) -> None:
+        """With many publishes under way the session is busy until some are done."""
+        self.slow_hub()
+        session, transport = self.client()
+        for number in range(self.hub.limits.max_publishes):
+            self.assertFalse(session.busy)
+            self.tell(session, "publish", room="lobby", data=number)
+        self.assertTrue(session.busy)
+        self.held.commit()
+        self.held.acknowledge()
+        self.assertEqual((False, 1), (session.busy, transport.readied))
+
+    def test_joined_comes_first(self) -> None:
+        """Nothing of a room comes before its joined."""
+        self.publish(*range(5))
+        _, transport = self.joined(last=5)
+        self.assertEqual(["joined"] + ["message"] * 5, [event["type"] for event in transport.received])
+
+    def test_nothing_after_left(self) -> None:
+        """Nothing of a room comes after its left, not even what was stored in the same turn."""
+        session, transport = self.joined()
+        self.publish("late")
+        self.tell(session, "leave", room="lobby")
+        self.turn()
+        self.assertEqual(["joined", "left"], [event["type"] for event in transport.received])
+
+    def test_leave_while_behind(self) -> None:
+        """Leaving while behind stops the pump."""
+        session, transport = self.client(window=1)
+        self.publish(*range(5))
+        self.tell(session, "join", room="lobby")
+        self.tell(session, "leave", room="lobby")
+        transport.window, transport.full = None, False
+        session.pump()
+        self.assertEqual([0], self.data(transport))
+
+    def test_leave_not_joined(self) -> None:
+        """A room that isn't read can't be left."""
+        session, transport = self.client()
+        self.tell(session, "leave", room="lobby")
+        self.assertEqual("not_joined", transport.received[0]["code"])
+
+
+class PublishTests(World):
+    """Messages, once stored, reach everyone."""
+
+    def test_everyone_once_in_order(self) -> None:
+        """Every reader of the room gets each message once, in the same order, and nobody else does."""
+        readers = [self.joined()[1] for _ in range(5)]
+        _, elsewhere = self.joined("other")
+        self.publish(*range(7))
+        self.turn()
+        self.publish(*range(7, 9))
+        self.turn()
+        self.assertEqual([list(range(9))] * 5, [self.data(reader) for reader in readers])
+        self.assertEqual([], self.data(elsewhere))
+
+    def test_frozen_clock(self) -> None:
+        """Ten thousand messages without the clock moving are in order: order never comes from time."""
+        _, reader = self.joined()
+        self.publish(*range(10_000))
+        self.turn()
+        self.assertEqual(list(range(10_000)), self.data(reader))
+        self.assertEqual({0.0}, {self.clock.seconds()})
+
+    def test_encoded_once(self) -> None:
+        """However many read it, a message is encoded once for each kind of transport."""
+        fanout = FakeFanout()
+        for _ in range(20):
+            session, _ = self.client(fanout=fanout)
+            self.tell(session, "join", room="lobby")
+        self.publish(*range(7))
+        self.turn()
+        self.assertEqual(7, fanout.encoded)
+
+    def test_published_after_stored(self) -> None:
+        """The acknowledgement comes when the message is stored, and says where."""
+        self.slow_hub()
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=1, id="p")
+        self.held.commit()
+        self.assertEqual([], transport.received)
+        self.held.acknowledge()
+        (reply,) = transport.received
+        self.assertEqual(("published", "p", "lobby"), (reply["type"], reply["id"], reply["room"]))
+        self.assertTrue(reply["position"].endswith(":1"))
+
+    def test_key(self) -> None:
+        """The same key and content answer the first position and reach nobody again; other content is refused."""
+        _, reader = self.joined()
+        session, transport = self.client()
+        for data in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2}):
+            self.tell(session, "publish", room="lobby", data=data, key="k")
+        self.turn()
+        first, again, other = transport.received
+        self.assertEqual(first, again)
+        self.assertEqual("key_reused", other["code"])
+        self.assertEqual([{"a": 1, "b": 2}], self.data(reader))
+
+    def test_reserved_event(self) -> None:
+        """A client can't send the server's events."""
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=1, event="$deleted")
+        self.assertEqual("bad_request", transport.received[0]["code"])
+
+    def test_store_failure(self) -> None:
+        """What can't be stored is answered with a temporary error, and reaches nobody."""
+        _, reader = self.joined()
+        self.successResultOf(self.store.stop())
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=1, id=4)
+        self.turn()
+        error = transport.received[0]
+        self.assertEqual(("store_unavailable", True, 4), (error["code"], error["temporary"], error["id"]))
+        self.assertEqual([], self.data(reader))
+
+    def test_message_while_room_is_looked_up(self) -> None:
+        """What is stored between the look-up of a room and its answer is not missed."""
+        self.slow_hub()
+        session, transport = self.client()
+        self.tell(session, "join", room="lobby", last=0)
+        self.held.look(0)
+        self.publish("between")
+        self.held.commit()
+        self.held.acknowledge()
+        self.held.settle()
+        self.publish("after")
+        self.held.settle()
+        self.turn()
+        self.assertEqual("after", self.data(transport)[-1])
+        offsets = [int(m["position"].split(":")[1]) for m in transport.of_type("message")]
+        start = int(transport.received[0]["position"].split(":")[1])
+        self.assertEqual(list(range(start + 1, 3)), offsets)
+
+
+class BehindTests(World):
+    """Who can't keep up is left behind and pumped."""
+
+    def test_full_transport_gets_nothing_more(self) -> None:
+        """A full transport is sent nothing, and all of it in order when it has drained."""
+        session, transport = self.client(window=3)
+        self.tell(session, "join", room="lobby")
+        for number in range(10):
+            self.publish(number)
+            self.turn()
+        self.assertEqual([0, 1, 2], self.data(transport))
+        transport.window, transport.full = None, False
+        session.pump()
+        self.publish(10)
+        self.turn()
+        self.assertEqual(list(range(11)), self.data(transport))
+
+    def test_others_are_not_held_up(self) -> None:
+        """One that is full holds up nobody."""
+        stalled, _ = self.client(window=0)
+        self.tell(stalled, "join", room="lobby")
+        _, other = self.joined()
+        self.publish(*range(5))
+        self.turn()
+        self.assertEqual(list(range(5)), self.data(other))
+
+    def test_reset(self) -> None:
+        """What was trimmed meanwhile is announced by one reset, at the position where delivery goes on."""
+        session, transport = self.client(window=1)
+        self.tell(session, "join", room="lobby")
+        for number in range(60):
+            self.publish(number)
+            self.turn()
+        transport.window, transport.full = None, False
+        session.pump()
+        (reset,) = transport.of_type("reset")
+        messages = transport.of_type("message")
+        self.assertEqual(list(range(60 - self.history, 60)), self.data(transport)[1:])
+        self.assertEqual(int(reset["position"].split(":")[1]) + 1, int(messages[1]["position"].split(":")[1]))
+
+    def test_read_failure_is_tried_again(self) -> None:
+        """A page that can't be read is tried again after a while; nothing is lost by it."""
+        self.slow_hub()
+        self.publish(*range(3))
+        self.held.settle()
+        session, transport = self.client(window=0)
+        self.tell(session, "join", room="lobby")
+        self.held.settle()
+        self.hub.rooms["lobby"].tail.clear()
+        transport.window, transport.full = None, False
+        session.pump()
+        self.held.fail_read()
+        self.clock.pump([0.25] * 6)
+        self.held.settle()
+        self.assertEqual([0, 1, 2], self.data(transport))
+
+    def test_catching_up_shares_reads(self) -> None:
+        """However many stand at the same place behind the tail, the store is read once."""
+        self.slow_hub()
+        self.publish(*range(3))
+        self.held.settle()
+        self.successResultOf(self.hub.room("lobby")) if "lobby" in self.hub.rooms else None
+        sessions = [self.client(window=0) for _ in range(50)]
+        for session, _ in sessions:
+            self.tell(session, "join", room="lobby")
+        self.held.settle()
+        self.hub.rooms["lobby"].tail.clear()
+        for session, transport in sessions:
+            transport.window, transport.full = None, False
+            session.pump()
+        self.assertEqual(1, len(self.held.looks))
+        self.held.settle()
+        self.assertEqual([[0, 1, 2]] * 50, [self.data(transport) for _, transport in sessions])
+
+
+class LifeTests(World):
+    """Rooms and sessions come and go."""
+
+    def test_closed_session_leaves_nothing(self) -> None:
+        """A closed session is no longer told anything, and nobody holds it."""
+        session, transport = self.joined()
+        session.close()
+        self.publish(1)
+        self.turn()
+        self.assertEqual(
+            (["joined"], 0, {}),
+            ([e["type"] for e in transport.received], self.hub.rooms["lobby"].subscribers, self.hub.sessions),
+        )
+
+    def test_closing_while_joining(self) -> None:
+        """A session that closes while it joins leaves no reader behind."""
+        self.slow_hub()
+        session, transport = self.client()
+        self.tell(session, "join", room="lobby")
+        session.close()
+        self.held.settle()
+        self.assertEqual(([], 0), (transport.received, self.hub.rooms["lobby"].subscribers))
+
+    def test_idle_room_leaves_memory(self) -> None:
+        """A room without readers is forgotten after a while, one with a reader isn't."""
+        session, _ = self.joined("a")
+        self.joined("b")
+        session.close()
+        self.clock.pump([10.0] * 20)
+        self.assertEqual(["b"], list(self.hub.rooms))
+
+    def test_many_idle_rooms(self) -> None:
+        """Ten thousand rooms that were joined and left are gone, with their timers."""
+        for number in range(10_000):
+            self.joined(f"r{number}")[0].close()
+        self.clock.pump([10.0] * 20)
+        self.assertEqual(({}, [], 0), (self.hub.rooms, self.clock.getDelayedCalls(), len(self.hub.wheel)))
+
+    def test_stop(self) -> None:
+        """Stopping says goodbye to everyone, takes no more messages, and is told to publishers."""
+        _session, transport = self.joined()
+        self.hub.stop()
+        self.assertEqual(GOODBYES["stopping"], transport.said_goodbye)
+        self.assertEqual("stopping", self.assertRaises(RealtimeError, self.publish, 1).code)
+
+    def test_too_many_errors(self) -> None:
+        """Who sends nothing but errors is told goodbye, for good."""
+        session, transport = self.client()
+        for _ in range(self.hub.limits.max_errors):
+            session.receive(b"nonsense")
+        self.turn()
+        assert transport.said_goodbye is not None
+        self.assertEqual(("too_many_errors", False), (transport.said_goodbye.reason, transport.said_goodbye.reconnect))
+
+    def test_tails_are_bounded_together(self) -> None:
+        """All tails together stay under their bound; the rooms go on working."""
+        self.hub = make_hub(self.store, self.clock, tails_bytes=2000)
+        readers = [self.joined(f"r{number}")[1] for number in range(20)]
+        for number in range(20):
+            self.publish("x" * 200, room=f"r{number}")
+        self.turn()
+        self.clock.pump([10.0] * 5)
+        self.assertLessEqual(sum(room.tail.size for room in self.hub.rooms.values()), 2000)
+        self.publish("more", room="r0")
+        self.turn()
+        self.assertEqual(["x" * 200, "more"], self.data(readers[0]))
+        self.assertEqual(["x" * 200, "more"], self.data(self.joined("r0")[1]))
+
+
+class HistoryTests(World):
+    """Reading pages of a log."""
+
+    def history_of(self, **fields: Any) -> dict[str, Any]:
+        session, transport = self.client()
+        self.tell(session, "history", room="lobby", **fields)
+        return transport.received[0]
+
+    def test_pages(self) -> None:
+        """Pages before and after a position, and the last one, hold what they should, and say where they end."""
+        self.publish(*range(10))
+        epoch = self.successResultOf(self.store.read_before("lobby", None, 1)).epoch
+        for fields, expected, end in (
+            ({}, list(range(10)), 10),
+            ({"limit": 2}, [8, 9], 10),
+            ({"before": f"{epoch}:3"}, [0, 1], 2),
+            ({"before": f"{epoch}:9", "limit": 3}, [5, 6, 7], 8),
+            ({"since": f"{epoch}:8"}, [8, 9], 10),
+            ({"since": f"{epoch}:2", "limit": 2}, [2, 3], 4),
+            ({"since": f"{epoch}:10"}, [], 10),
+            ({"before": f"{epoch}:1"}, [], 0),
+        ):
+            page = self.history_of(**fields)
+            self.assertEqual(expected, [message["data"] for message in page["messages"]], fields)
+            self.assertEqual((f"{epoch}:{end}", f"{epoch}:10"), (page["position"], page["top"]), fields)
+
+    def test_both_ways(self) -> None:
+        """A page goes before or after, not both; and a position of another log has no before."""
+        self.publish(1)
+        self.assertEqual("bad_request", self.history_of(before="a:1", since="a:1")["code"])
+        self.assertEqual("bad_position", self.history_of(before="other:1")["code"])
