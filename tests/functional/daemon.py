@@ -1,0 +1,135 @@
+"""A real daemon in a process of its own, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CHECKOUT", "Daemon", "free_port", "wait_until"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+_TWISTD = "from twisted.scripts.twistd import run; run()"
+_PATIENCE = 20.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on, below the ephemeral range: a client that redials a port in that range
+    while the server is down can connect to itself."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+def wait_until(
+    condition: Callable[[], Any], describe: Callable[[], str] = lambda: "", patience: float = _PATIENCE
+) -> Any:
+    """Wait till ``condition()`` is true, and give what it gave.
+
+    :raises AssertionError: it didn't become true in time.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience} s: {describe()}")
+        time.sleep(0.02)
+
+
+class Daemon:
+    """``twistd -n realtime`` on a free loopback port.
+
+    :param directory: for its data and its log; kept over restarts.
+    :param options: further options of ``realtime``.
+    """
+
+    def __init__(self, directory: str | Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
+        self.directory = Path(directory).resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.options = options
+        self.prefix = prefix
+        self.port = free_port()
+        self.log_path = self.directory / "daemon.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is, with a slash at the end."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def pid(self) -> int:
+        """The process of the daemon that runs now."""
+        assert self._process is not None, "the daemon is not running"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def start(self) -> Daemon:
+        """Start it, and wait till it answers."""
+        arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
+        if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
+            arguments += ["--data-dir", str(self.directory / "data")]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, sys.executable, "-c", _TWISTD, *arguments, *self.options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"},
+            )
+        wait_until(self._answers, lambda: "the daemon did not answer; its log:\n" + self.log)
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"the daemon ended with {self._process.returncode}; its log:\n{self.log}")
+        try:
+            with urllib.request.urlopen(self.url + "healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def kill(self) -> None:
+        """End it as a power cut would: SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self, patience: float = 10.0) -> float:
+        """Ask it to stop: SIGTERM; answer how many seconds that took."""
+        begun = time.monotonic()
+        self._end(signal.SIGTERM, patience)
+        return time.monotonic() - begun
+
+    def _end(self, how: signal.Signals, patience: float = 10.0) -> None:
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"not stopped within {patience} s; its log:\n{self.log}") from None
