@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import free_port
 
-__all__ = ["Page", "open_page", "wait_until"]
+__all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "open_page", "wait_until"]
 
 PATIENCE = 20.0
 """Seconds that a page may take for anything, on a busy machine."""
@@ -42,7 +42,19 @@ document.addEventListener('securitypolicyviolation', function (event) {
 window.alert = window.confirm = window.prompt = function (text) { window.trouble.push('alert: ' + text); };
 """
 
-_WITHOUT_WEBSOCKET = "delete window.WebSocket;"
+WITHOUT_WEBSOCKET = "delete window.WebSocket;"
+"""Makes a legacy browser."""
+
+DEAF_AT_FIRST = """
+(function (Real) {
+  var deaf = {send: function () {}, close: function () {}};
+  window.WebSocket = function (url) {
+    window.WebSocket = Real;
+    return deaf;
+  };
+}(window.WebSocket));
+"""
+"""Makes a network in which the first WebSocket neither opens nor fails."""
 
 _READ_MESSAGES = """
 return Array.prototype.map.call(document.querySelectorAll('#messages > .message'), function (item) {
@@ -112,7 +124,8 @@ class Page:
 
     def wait_connected(self, transport: str = "") -> None:
         """Wait until the page says that it is connected, by this transport."""
-        wait_until(lambda: f"Connected by {transport}" in self.state, lambda: f"the page says {self.state}")
+        wanted = f"Connected by {transport}"
+        wait_until(lambda: wanted in self.state, lambda: f"not {wanted}, but {self.state}\n" + "\n".join(self.console))
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -187,17 +200,16 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
-def open_page(case: SynchronousTestCase, url: str, websocket: bool = True) -> Page:
+def open_page(case: SynchronousTestCase, url: str, before: str = "") -> Page:
     """Open a page in a new browser, which goes when the test is over.
 
-    :param websocket: whether the browser knows WebSocket.
+    :param before: a script that is run before those of the page.
     """
     browser, program = _programs()
     profile = tempfile.mkdtemp(prefix="realtime-chromium-")
     case.addCleanup(shutil.rmtree, profile, ignore_errors=True)
     driver = Chrome(_options(browser, profile), Service(program, free_port()))
     case.addCleanup(driver.quit)
-    source = _WATCH + ("" if websocket else _WITHOUT_WEBSOCKET)
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH + before})
     driver.get(url)
     return Page(driver)
