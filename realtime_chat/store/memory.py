@@ -11,7 +11,7 @@ from zope.interface import implementer
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, new_epoch
+from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, new_epoch, young_part
 
 __all__ = ["MemoryStore"]
 
@@ -40,13 +40,11 @@ class _Log:
         """The offset of the first message that is held; ``top + 1`` where none is."""
         return self.top - len(self.messages) + 1
 
-    def oldest(self, retention: Retention, cutoff: int) -> int:
+    def oldest(self, count: int, cutoff: int) -> int:
         """The offset of the first message that can be read; ``top + 1`` where none can."""
-        oldest = max(self.held, self.top - retention.count + 1)
-        if retention.age is not None:
-            for message in reversed(self.messages[oldest - self.held :]):
-                if message.at < cutoff:
-                    return message.position.offset + 1
+        oldest = max(self.held, self.top - count + 1)
+        while oldest <= self.top and self.messages[oldest - self.held].at < cutoff:
+            oldest += 1
         return oldest
 
     def between(self, first: int, last: int) -> tuple[Message, ...]:
@@ -165,12 +163,17 @@ class MemoryStore:
         log = self._logs.get(room)
         if log is None:
             return succeed(Page(self._epoch, 1, 0))
-        oldest = self._oldest(log)
+        cutoff = self._retention.cutoff(self._now())
+        oldest = log.oldest(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
-        return succeed(Page(self._epoch, oldest, log.top, log.between(first, last) if first <= last else ()))
+        found = log.between(first, last) if first <= last else ()
+        messages = young_part(found, cutoff)
+        if len(messages) < len(found):
+            oldest = last - len(messages) + 1
+        return succeed(Page(self._epoch, oldest, log.top, tuple(messages)))
 
     def _oldest(self, log: _Log) -> int:
-        return log.oldest(self._retention, self._retention.cutoff(self._now()))
+        return log.oldest(self._retention.count, self._retention.cutoff(self._now()))
 
     def _trim(self, log: _Log) -> None:
         log.forget(self._oldest(log), int((self._now() - KEY_SECONDS) * 1000))

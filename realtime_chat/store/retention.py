@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from realtime_chat.model import Draft
+from realtime_chat.model import Draft, Message
 
-__all__ = ["KEY_SECONDS", "Retention", "content_digest", "new_epoch"]
+__all__ = ["KEY_SECONDS", "Retention", "content_digest", "new_epoch", "young_part"]
 
 KEY_SECONDS = 300
 """How long a publisher's key is kept at least; and always as long as its message."""
@@ -60,3 +60,14 @@ def content_digest(draft: Draft) -> bytes:
     except msgspec.DecodeError:  # such as a number out of range, which no client may send
         data = draft.data
     return hashlib.blake2b(b"%b\0%b" % (draft.event.encode(), data), digest_size=16).digest()
+
+
+def young_part(messages: Sequence[Message], cutoff: int) -> Sequence[Message]:
+    """What follows the last message that is too old: a wall clock may have stepped back.
+
+    :param cutoff: see :meth:`Retention.cutoff`.
+    """
+    for index in range(len(messages), 0, -1):
+        if messages[index - 1].at < cutoff:
+            return messages[index:]
+    return messages

@@ -1,0 +1,335 @@
+"""Durable logs in one SQLite file.
+
+One thread writes, and commits together whatever waits; another reads. An append is answered after the commit that
+holds it was synced to the disk. While the disk hangs, nothing is answered: what became of a commit is not known before
+it returns, and an error would say that nothing was stored.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.store.retention import Retention
+from realtime_chat.store.sqlite_file import SCHEMA, DatabaseFile
+from realtime_chat.store.sqlite_reader import LogReader
+from realtime_chat.store.sqlite_writer import MOST_DRAFTS, FateUnknown, LogWriter, Outcome
+
+__all__ = ["Commits", "SQLiteStore"]
+
+_T = TypeVar("_T")
+_COMMIT_BYTES = 1024 * 1024
+_MOST_WAITING = 20_000
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
+_MOST_READS = 20_000
+
+
+class _Arrival(NamedTuple):
+    """A draft on its way to the writing thread; without one, a check."""
+
+    draft: Draft | None
+    at: int
+    answer: Deferred[Any]
+
+
+class _Read(NamedTuple):
+    """A read on its way to the reading thread."""
+
+    read: Callable[[], Any]
+    answer: Deferred[Any]
+
+
+class Commits:
+    """What the writing thread did, for metrics; every number only grows."""
+
+    def __init__(self) -> None:
+        self.commits = 0
+        self.messages = 0
+        self.failed = 0
+        self.largest = 0
+
+    def add(self, messages: int) -> None:
+        """Count a commit."""
+        self.commits += 1
+        self.messages += messages
+        self.largest = max(self.largest, messages)
+
+
+@implementer(IMessageStore)
+class SQLiteStore:
+    """Logs in a SQLite file that outlive the process, a kill and a power cut.
+
+    :param reactor: on whose thread everything is called and answered.
+    :param path: the database; created where missing, in a directory that exists. Beside it stand ``-wal``, ``-shm`` and
+        ``-lock`` files with its name.
+    :param retention: what is kept.
+    :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages; called on other threads too.
+    :param token: random bytes, as many as it is asked for.
+    :param schema: see :func:`~realtime_chat.store.sqlite_file.load_schema`.
+    :param tick: seconds between two looks after what is too old.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        path: str,
+        retention: Retention,
+        now: Callable[[], float],
+        token: Callable[[int], bytes],
+        *,
+        schema: Sequence[str] = SCHEMA,
+        tick: float = 1.0,
+    ) -> None:
+        self._reactor = reactor
+        self._retention = retention
+        self._now = now
+        self._tick = tick
+        self._file = DatabaseFile(path, token, schema)
+        self._reader = LogReader(self._file, retention, now)
+        self._writer = LogWriter(self._file, retention, now, self._reader.close)
+        self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
+        self._reads: SimpleQueue[_Read | None] = SimpleQueue()
+        self._doubtful: list[_Arrival] = []
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._reads_waiting = 0
+        self._closed: str | None = "the store is not started"
+        self._stopping: list[Deferred[None]] | None = None
+        self.commits = Commits()
+        self.secret = b""
+
+    def describe(self) -> str:
+        """See :meth:`IMessageStore.describe`."""
+        kept = f"the last {self._retention.count} messages a room"
+        if self._retention.age is not None:
+            kept += f", for {self._retention.age:g} s"
+        return f"SQLite {self._file.path} (WAL, synchronous=FULL; {kept})"
+
+    # On the reactor's thread.
+
+    def start(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.start`."""
+        started: Deferred[None] = Deferred()
+        self._write_thread = threading.Thread(target=self._write, args=(started,), name="store-writer", daemon=True)
+        self._read_thread = threading.Thread(target=self._read, name="store-reader", daemon=True)
+        self._write_thread.start()
+        return started
+
+    def _started(self, started: Deferred[None], secret: bytes) -> None:
+        self.secret = secret
+        self._closed = None
+        self._read_thread.start()
+        started.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.stop`."""
+        if self._stopping is None:
+            if self._closed is not None:
+                return succeed(None)
+            self._closed = "the store is stopped"
+            self._stopping = []
+            self._arrivals.put(None)
+        elif not self._write_thread.is_alive():
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        self._stopping.append(stopped)
+        return stopped
+
+    def _stopped(self) -> None:
+        self._write_thread.join()
+        for stopped in self._stopping or ():
+            stopped.callback(None)
+
+    def append(self, draft: Draft) -> Deferred[Stored]:
+        """See :meth:`IMessageStore.append`."""
+        size = len(draft.data)
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        if self._waiting >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            return fail(StoreError("too many messages wait to be stored"))
+        self._waiting += 1
+        self._waiting_bytes += size
+        answer: Deferred[Stored] = Deferred()
+        self._arrivals.put(_Arrival(draft, int(self._now() * 1000), answer))
+        return answer
+
+    def check(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.check`."""
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        self._waiting += 1
+        answer: Deferred[None] = Deferred()
+        self._arrivals.put(_Arrival(None, 0, answer))
+        return answer
+
+    def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_after`."""
+        return self._ask(lambda: self._reader.read_after(room, offset, limit))
+
+    def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_before`."""
+        return self._ask(lambda: self._reader.read_before(room, offset, limit))
+
+    def rooms(self) -> Deferred[Sequence[str]]:
+        """See :meth:`IMessageStore.rooms`."""
+        return self._ask(self._reader.rooms)
+
+    def _ask(self, read: Callable[[], _T]) -> Deferred[_T]:
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        if self._reads_waiting >= _MOST_READS:
+            return fail(StoreError("too many reads wait"))
+        self._reads_waiting += 1
+        answer: Deferred[_T] = Deferred()
+        self._reads.put(_Read(read, answer))
+        return answer
+
+    def _answer(self, arrivals: Sequence[_Arrival], outcomes: Sequence[Outcome | None]) -> None:
+        for arrival, outcome in zip(arrivals, outcomes, strict=True):
+            self._waiting -= 1
+            if arrival.draft is not None:
+                self._waiting_bytes -= len(arrival.draft.data)
+            if isinstance(outcome, RealtimeError):
+                arrival.answer.errback(outcome)
+            else:
+                arrival.answer.callback(outcome)
+
+    def _answer_read(self, answer: Deferred[Any], result: Any) -> None:
+        self._reads_waiting -= 1
+        answer.callback(result)
+
+    # On the reading thread.
+
+    def _read(self) -> None:
+        while (asked := self._reads.get()) is not None:
+            try:
+                result = asked.read()
+            except StoreError as error:
+                result = Failure(error)
+            except Exception:
+                result = Failure()
+            self._reactor.callFromThread(self._answer_read, asked.answer, result)
+
+    # On the writing thread.
+
+    def _write(self, started: Deferred[None]) -> None:
+        try:
+            identity = self._writer.open()
+        except StoreRefused as refusal:
+            self._file.release()
+            self._reactor.callFromThread(started.errback, Failure(refusal))
+            return
+        self._reactor.callFromThread(self._started, started, identity.secret)
+        self._write_until_stopped()
+        self._close()
+
+    def _write_until_stopped(self) -> None:
+        due = time.monotonic()
+        going_on = True
+        while going_on:
+            arrivals, going_on = self._take(max(0.0, due - time.monotonic()))
+            if arrivals:
+                self._store(arrivals)
+                self._writer.tidy()
+            if time.monotonic() >= due:
+                self._look_after()
+                due = time.monotonic() + self._tick
+
+    def _take(self, patience: float) -> tuple[list[_Arrival], bool]:
+        """What waits, at most as much as one commit takes; and whether more may come."""
+        arrivals: list[_Arrival] = []
+        size = 0
+        try:
+            arrival = self._arrivals.get(timeout=patience) if patience else self._arrivals.get_nowait()
+            while arrival is not None:
+                arrivals.append(arrival)
+                size += 0 if arrival.draft is None else len(arrival.draft.data)
+                if len(arrivals) == MOST_DRAFTS or size > _COMMIT_BYTES:
+                    return arrivals, True
+                arrival = self._arrivals.get_nowait()
+        except Empty:
+            return arrivals, True
+        return arrivals, False
+
+    def _store(self, arrivals: list[_Arrival]) -> None:
+        """Store and answer, whatever happens."""
+        self._settle()
+        drafts = [(arrival.draft, arrival.at) for arrival in arrivals if arrival.draft is not None]
+        try:
+            outcomes = self._writer.commit(drafts, check=len(drafts) < len(arrivals))
+        except FateUnknown:
+            self._doubtful = arrivals
+            self._settle()
+        except StoreError as error:
+            self._refuse(arrivals, error)
+        except Exception:
+            self._log.failure("A commit of {count} drafts", count=len(arrivals))
+            self._store_one_by_one(arrivals)
+        else:
+            self.commits.add(len(drafts))
+            self._answer_soon(arrivals, outcomes)
+
+    def _store_one_by_one(self, arrivals: list[_Arrival]) -> None:
+        """Find the draft that can't be stored at all, so that it fails alone."""
+        if len(arrivals) == 1:
+            self._refuse(arrivals, StoreError("this message can't be stored"))
+            return
+        for arrival in arrivals:
+            self._store([arrival])
+
+    def _settle(self) -> None:
+        """Answer those whose fate was unknown, if it can be seen now."""
+        if not self._doubtful:
+            return
+        try:
+            outcomes = self._writer.settle()
+        except StoreError as error:
+            self._refuse(self._doubtful, error)
+        else:
+            if outcomes is None:
+                return
+            self._answer_soon(self._doubtful, outcomes)
+        self._doubtful = []
+
+    def _look_after(self) -> None:
+        try:
+            self._settle()
+            self._writer.look_after()
+        except Exception:
+            self._log.failure("Looking after {path}", path=self._file.path)
+
+    def _answer_soon(self, arrivals: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
+        if len(outcomes) < len(arrivals):
+            rest = iter(outcomes)
+            all_outcomes: list[Outcome | None] = [None if each.draft is None else next(rest) for each in arrivals]
+        else:
+            all_outcomes = list(outcomes)
+        self._reactor.callFromThread(self._answer, arrivals, all_outcomes)
+
+    def _refuse(self, arrivals: Sequence[_Arrival], error: StoreError) -> None:
+        self.commits.failed += 1
+        self._reactor.callFromThread(self._answer, arrivals, [StoreError(error.message) for _ in arrivals])
+
+    def _close(self) -> None:
+        self._settle()
+        self._refuse(self._doubtful, StoreError("the disk failed, and the store is stopped"))
+        self._reads.put(None)
+        self._read_thread.join()
+        self._reader.close()
+        self._writer.close()
+        self._file.release()
+        self._reactor.callFromThread(self._stopped)

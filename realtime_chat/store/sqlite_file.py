@@ -1,0 +1,253 @@
+"""The file of a SQLite store: whose it is, what is in it, and connections to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+from urllib.parse import quote
+
+from realtime_chat.errors import StoreRefused
+from realtime_chat.store.retention import new_epoch
+
+__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "Identity", "load_schema"]
+
+APPLICATION_ID = 0x52744368
+"""What marks a SQLite file as ours (``PRAGMA application_id``): "RtCh"."""
+
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = OFF;
+PRAGMA temp_store = MEMORY;
+PRAGMA cache_size = -16000;
+-- A mapped file that somebody truncates kills the process.
+PRAGMA mmap_size = 0;
+-- The writer checkpoints between commits, when nobody waits for it; this is the limit where it can't.
+PRAGMA wal_autocheckpoint = 16000;
+PRAGMA journal_size_limit = 16777216;
+"""
+
+
+def load_schema(directory: Traversable) -> tuple[str, ...]:
+    """The statements that lead from each version to the next: ``0001.sql``, ``0002.sql``, …"""
+    found = {entry.name: entry for entry in directory.iterdir() if entry.name.endswith(".sql")}
+    return tuple(found[f"{version:04}.sql"].read_text("utf-8") for version in range(1, len(found) + 1))
+
+
+SCHEMA = load_schema(files("realtime_chat.store") / "schema")
+
+
+class Identity(NamedTuple):
+    """What makes a database a log of its own."""
+
+    epoch: str
+    secret: bytes
+
+
+class _Places(NamedTuple):
+    """Which files stand under the names of the database and of its write-ahead log."""
+
+    device: int
+    database: int
+    wal: int
+
+
+class _Lock:
+    """Keeps a second process away, for as long as this one lives (flock).
+
+    The locked file stays when it is unlocked: whoever removed it could remove one that somebody just locked.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Lock, unless it is locked already.
+
+        :raises StoreRefused: another process has it.
+        """
+        if self._file is not None and self._in_place(self._file):
+            return
+        self.release()
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(file)
+            raise StoreRefused(f"it is in use by another process, pid {holder}") from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, b"%d\n" % os.getpid(), 0)
+        self._file = file
+
+    def _in_place(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(file))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Unlock, if it is locked."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class DatabaseFile:
+    """One SQLite file that only this process writes to.
+
+    It is never opened other than by SQLite: closing any descriptor of a file gives up all POSIX locks that the process
+    holds on it (https://sqlite.org/howtocorrupt.html, 2.2).
+
+    :param path: where it is; its directory exists.
+    :param token: random bytes, as many as it is asked for.
+    :param schema: see :func:`load_schema`.
+    """
+
+    def __init__(self, path: str, token: Callable[[int], bytes], schema: Sequence[str] = SCHEMA) -> None:
+        self.path = os.path.abspath(path)
+        self._wal = self.path + "-wal"
+        self._token = token
+        self._schema = schema
+        self._lock = _Lock(self.path + "-lock")
+        self._places: _Places | None = None
+
+    def in_place(self) -> bool:
+        """Whether what was opened is still what stands under its name.
+
+        SQLite goes on writing into files that were removed or renamed.
+        """
+        return self._places is not None and self._look() == self._places
+
+    def _look(self) -> _Places | None:
+        try:
+            database, wal = os.stat(self.path), os.stat(self._wal)
+        except OSError:
+            return None
+        return _Places(database.st_dev, database.st_ino, wal.st_ino)
+
+    def open_to_write(
+        self, secret: bytes | None, before_replacing: Callable[[], object]
+    ) -> tuple[sqlite3.Connection, Identity]:
+        """Open or create the file, and bring its schema up to date.
+
+        :param secret: what a new database uses; None for a random one.
+        :param before_replacing: closes every connection to the file that was open so far; called when another one
+            stands in its place. Two files must not share one ``-shm``.
+        :raises StoreRefused: the message says which file and why.
+        """
+        try:
+            self._lock.acquire()
+            self._create()
+            if self._replaced():
+                before_replacing()
+                self._clear_away()
+            return self._open(secret)
+        except StoreRefused as refusal:
+            raise StoreRefused(f"{self.path}: {refusal}") from None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreRefused(f"{self.path} can't be opened: {error}") from error
+
+    def _create(self) -> None:
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(directory)
+            os.close(directory)
+
+    def _replaced(self) -> bool:
+        stat = os.stat(self.path)
+        return self._places is not None and (stat.st_dev, stat.st_ino) != self._places[:2]
+
+    def _clear_away(self) -> None:
+        """Remove the write-ahead log that the former file left: SQLite would replay it into the new one."""
+        assert self._places is not None
+        with suppress(FileNotFoundError):
+            if os.stat(self._wal).st_ino == self._places.wal:
+                os.unlink(self._wal)
+        self._places = None
+
+    def _open(self, secret: bytes | None) -> tuple[sqlite3.Connection, Identity]:
+        connection = self._connect()
+        try:
+            self._recognise(connection)
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+                raise StoreRefused("it can't be switched to write-ahead logging")
+            connection.executescript(_PRAGMAS)
+            self._upgrade(connection, secret)
+            # What a process that was killed had written but not synced is synced before anybody is told of it.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            identity = Identity(*connection.execute("SELECT epoch, secret FROM identity").fetchone())
+            self._places = self._look()
+        except BaseException:
+            connection.close()
+            raise
+        return connection, identity
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(self.path)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=1.0
+        )
+
+    def _recognise(self, connection: sqlite3.Connection) -> None:
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise StoreRefused(
+                    "it is damaged, or not a SQLite database; restore it, or move it away for a new one"
+                ) from error
+            raise
+        if application != APPLICATION_ID and (application or tables):
+            raise StoreRefused("it is the database of another program; name another file")
+        if version > len(self._schema):
+            raise StoreRefused(
+                f"its schema has version {version}, and this release knows versions up to {len(self._schema)}; "
+                "use the release that wrote it, or name another file"
+            )
+
+    def _upgrade(self, connection: sqlite3.Connection, secret: bytes | None) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for number in range(version + 1, len(self._schema) + 1):
+            try:
+                connection.executescript(f"BEGIN IMMEDIATE;\n{self._schema[number - 1]}")
+                if number == 1:
+                    self._found(connection, secret)
+                connection.execute(f"PRAGMA user_version = {number}")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _found(self, connection: sqlite3.Connection, secret: bytes | None) -> None:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(
+            "INSERT INTO identity (one, epoch, secret) VALUES (1, ?, ?)",
+            (new_epoch(self._token), self._token(32) if secret is None else secret),
+        )
+
+    def open_to_read(self) -> sqlite3.Connection:
+        """A second connection to the file that was opened to write.
+
+        :raises StoreRefused: another file stands in its place.
+        :raises sqlite3.Error:
+        """
+        if not self.in_place():
+            raise StoreRefused(f"{self.path} was moved or replaced")
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def release(self) -> None:
+        """Let other processes have it; all connections are closed."""
+        self._lock.release()

@@ -1,0 +1,124 @@
+"""Reading pages of a log from SQLite, each as one snapshot that waits for no writer."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from realtime_chat.errors import StoreError, StoreRefused
+from realtime_chat.model import Message, Page, Position
+from realtime_chat.store.retention import Retention, young_part
+from realtime_chat.store.sqlite_file import DatabaseFile
+
+__all__ = ["LogReader"]
+
+# One statement is one snapshot, and one row is one hand-over of the interpreter's lock: with a row a message a page
+# would take as long as a busy reactor thread lets it.
+_PAGE = """
+WITH log AS MATERIALIZED (
+    SELECT id, top, ifnull(
+        (SELECT offset FROM messages WHERE room = rooms.id AND offset > top - :count AND at >= :cutoff
+         ORDER BY offset LIMIT 1),
+        top + 1) AS oldest
+    FROM rooms WHERE name = :room
+)
+SELECT epoch, log.top, log.oldest, (
+    SELECT json_group_array(json_array(offset, at, event, CAST(data AS TEXT), sender_id, sender_name, key))
+    FROM (SELECT * FROM messages WHERE room = log.id AND offset >= log.oldest AND %s LIMIT :limit)
+)
+FROM identity LEFT JOIN log
+"""
+_AFTER = _PAGE % "offset > :offset ORDER BY offset"
+_BEFORE = _PAGE % "offset < :offset ORDER BY offset DESC"
+_ROOMS = "SELECT json_group_array(name) FROM rooms"
+_BEYOND = 2**62
+
+
+class _Row(msgspec.Struct, array_like=True, frozen=True):
+    offset: int
+    at: int
+    event: str
+    data: str
+    sender_id: str
+    sender_name: str
+    key: str | None
+
+
+_decode_rows = msgspec.json.Decoder(list[_Row]).decode
+_decode_names = msgspec.json.Decoder(list[str]).decode
+
+
+class LogReader:
+    """Pages of a log, read through a connection of its own.
+
+    :param now: seconds since 1970, for ages.
+    """
+
+    def __init__(self, file: DatabaseFile, retention: Retention, now: Callable[[], float]) -> None:
+        self._file = file
+        self._retention = retention
+        self._now = now
+        self._connection: sqlite3.Connection | None = None
+        self._use = threading.Lock()
+
+    def read_after(self, room: str, offset: int, limit: int) -> Page:
+        """See :meth:`IMessageStore.read_after`.
+
+        :raises StoreError:
+        """
+        return self._page(_AFTER, room, offset, limit)
+
+    def read_before(self, room: str, offset: int | None, limit: int) -> Page:
+        """See :meth:`IMessageStore.read_before`.
+
+        :raises StoreError:
+        """
+        return self._page(_BEFORE, room, _BEYOND if offset is None else offset, limit)
+
+    def rooms(self) -> list[str]:
+        """See :meth:`IMessageStore.rooms`.
+
+        :raises StoreError:
+        """
+        return sorted(_decode_names(self._row(_ROOMS, {})[0]))
+
+    def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
+        cutoff = self._retention.cutoff(self._now())
+        asked = {"room": room, "offset": offset, "limit": limit, "count": self._retention.count, "cutoff": cutoff}
+        epoch, top, oldest, rows = self._row(statement, asked)
+        if top is None:
+            return Page(epoch, 1, 0)
+        found = sorted(_decode_rows(rows), key=lambda row: row.offset)
+        messages = young_part([_message(room, epoch, row) for row in found], cutoff)
+        if len(messages) < len(found):
+            oldest = found[len(found) - len(messages) - 1].offset + 1
+        return Page(epoch, oldest, top, tuple(messages))
+
+    def _row(self, statement: str, values: dict[str, Any]) -> Any:
+        with self._use:
+            try:
+                if self._connection is None:
+                    self._connection = self._file.open_to_read()
+                return self._connection.execute(statement, values).fetchone()
+            except (sqlite3.Error, StoreRefused) as error:
+                self._drop()
+                raise StoreError(f"the store can't be read: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection; the next read opens another."""
+        with self._use:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _message(room: str, epoch: str, row: _Row) -> Message:
+    place = Position(epoch, row.offset)
+    return Message(room, place, row.event, row.data.encode(), row.sender_id, row.sender_name, row.at, row.key)

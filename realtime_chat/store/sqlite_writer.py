@@ -1,0 +1,449 @@
+"""Appending to the logs in SQLite, many drafts a commit."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from twisted.logger import Logger
+
+from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.model import Draft, Message, Position, Stored
+from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
+from realtime_chat.store.sqlite_file import DatabaseFile, Identity
+
+__all__ = ["MOST_DRAFTS", "FateUnknown", "LogWriter", "Outcome"]
+
+MOST_DRAFTS = 256
+"""How many drafts one commit takes."""
+
+_ROOMS_KNOWN = 10_000
+_COMMITS_A_CHECKPOINT = 128
+_BYTES_A_CHECKPOINT = 4 * 1024 * 1024
+_SECONDS_TO_SWEEP = 0.01
+_ROOMS_A_SWEEP = 100
+
+# Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
+# thread to give it back. So a commit is one statement: all its rows go into a view, and triggers put them into the
+# tables. Padding with empty rows to a power of two lets the prepared statements be reused.
+_TRIGGERS = """
+CREATE TEMP VIEW arrivals AS
+SELECT NULL AS room, NULL AS name, NULL AS offset, NULL AS at, NULL AS event, NULL AS sender_id, NULL AS sender_name,
+       NULL AS key, NULL AS digest, NULL AS data, NULL AS below, NULL AS young;
+
+CREATE TEMP VIEW trims AS
+SELECT NULL AS room, NULL AS below, NULL AS young, NULL AS most;
+
+CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
+    DELETE FROM messages WHERE room = NEW.room AND offset < min(
+        NEW.below,
+        NEW.most + ifnull((SELECT min(offset) FROM messages WHERE room = NEW.room), 0));
+    DELETE FROM keys WHERE room = NEW.room AND offset < min(
+        NEW.below,
+        NEW.most + ifnull((SELECT min(offset) FROM keys WHERE room = NEW.room), 0),
+        ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
+END;
+
+CREATE TEMP TRIGGER add_message INSTEAD OF INSERT ON arrivals WHEN NEW.room IS NOT NULL BEGIN
+    INSERT INTO rooms (id, name, top) VALUES (NEW.room, NEW.name, NEW.offset)
+    ON CONFLICT (id) DO UPDATE SET top = excluded.top;
+    INSERT INTO messages (room, offset, at, event, sender_id, sender_name, key, data)
+    VALUES (NEW.room, NEW.offset, NEW.at, NEW.event, NEW.sender_id, NEW.sender_name, NEW.key, NEW.data);
+END;
+
+CREATE TEMP TRIGGER add_key INSTEAD OF INSERT ON arrivals WHEN NEW.digest IS NOT NULL BEGIN
+    INSERT OR REPLACE INTO keys (room, sender_id, key, offset, at, digest)
+    VALUES (NEW.room, NEW.sender_id, NEW.key, NEW.offset, NEW.at, NEW.digest);
+END;
+
+CREATE TEMP TRIGGER trim_room INSTEAD OF INSERT ON arrivals WHEN NEW.below IS NOT NULL BEGIN
+    INSERT INTO trims (room, below, young, most) VALUES (NEW.room, NEW.below, NEW.young, :most);
+END;
+"""
+_COLUMNS = 12
+_PADDING = (None,) * _COLUMNS
+_ROW = f"({','.join('?' * _COLUMNS)})"
+_FIND_ROOMS = """
+SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
+FROM json_each(?) AS asked CROSS JOIN rooms ON rooms.name = asked.value
+"""
+_FIND_KEYS = """
+SELECT json_group_array(json_array(asked.key, hex(keys.digest), keys.offset, keys.at,
+                                   messages.at, event, CAST(data AS TEXT), sender_name))
+FROM json_each(?) AS asked
+CROSS JOIN keys ON keys.room = asked.value ->> 0 AND keys.sender_id = asked.value ->> 1 AND keys.key = asked.value ->> 2
+LEFT JOIN messages ON messages.room = keys.room AND messages.offset = keys.offset
+"""
+_SWEEP = """
+INSERT INTO trims (room, below, young, most)
+SELECT id, max(top - :count + 1, ifnull(
+    (SELECT offset FROM messages WHERE room = rooms.id AND at >= :cutoff ORDER BY offset LIMIT 1), top + 1)),
+    :young, :most
+FROM rooms WHERE id > :after AND id <= :last
+"""
+
+Outcome = Stored | RealtimeError
+
+_encode = msgspec.json.Encoder().encode
+
+
+class FateUnknown(Exception):
+    """The disk failed in the middle of a commit: whether it is stored will be seen when the disk can be read."""
+
+
+class _Room(NamedTuple):
+    id: int
+    top: int
+
+
+class _Known(NamedTuple):
+    """What was published under a key; ``message`` is None where only the key is left."""
+
+    digest: bytes
+    offset: int
+    at: int
+    message: Message | None
+
+
+class _KeyRow(msgspec.Struct, array_like=True, frozen=True):
+    index: int
+    digest: str
+    offset: int
+    at: int
+    message_at: int | None
+    event: str | None
+    data: str | None
+    sender_name: str | None
+
+
+_decode_rooms = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
+_decode_keys = msgspec.json.Decoder(list[_KeyRow]).decode
+
+
+class _Batch:
+    """What one commit adds, and what each draft will be answered.
+
+    :param rooms: the rooms of the drafts, as far as they exist; moved on here.
+    :param known: by room, sender's id and key.
+    """
+
+    def __init__(
+        self, epoch: str, rooms: dict[str, _Room], next_room: int, known: dict[tuple[str, str, str], _Known]
+    ) -> None:
+        self.epoch = epoch
+        self.rooms = rooms
+        self.next_room = next_room
+        self.outcomes: list[Outcome] = []
+        self.rows: list[Any] = []
+        self.bytes = 0
+        self.count = 0
+        self.last: Message | None = None
+        self._known = known
+
+    def add(self, draft: Draft, at: int, retention: Retention, young: int) -> None:
+        """Give the next draft its place, or the answer that its key has already."""
+        digest = None
+        if draft.key is not None:
+            digest = content_digest(draft)
+            known = self._known.get((draft.room, draft.sender.id, draft.key))
+            if known is not None:
+                self.outcomes.append(self._again(draft, digest, known))
+                return
+        message = self._place(draft, at)
+        if draft.key is not None and digest is not None:
+            known = _Known(digest, message.position.offset, at, message)
+            self._known[draft.room, draft.sender.id, draft.key] = known
+        self.outcomes.append(Stored(message))
+        self._add_row(message, digest, retention, young)
+
+    def _again(self, draft: Draft, digest: bytes, known: _Known) -> Outcome:
+        if known.digest != digest:
+            return RealtimeError("key_reused", "this key was used for another message in this room")
+        return Stored(known.message or _placed(draft, self.epoch, known.offset, known.at), duplicate=True)
+
+    def _place(self, draft: Draft, at: int) -> Message:
+        room = self.rooms.get(draft.room)
+        if room is None:
+            room = _Room(self.next_room, 0)
+            self.next_room += 1
+        room = self.rooms[draft.room] = _Room(room.id, room.top + 1)
+        message = self.last = _placed(draft, self.epoch, room.top, at)
+        return message
+
+    def _add_row(self, message: Message, digest: bytes | None, retention: Retention, young: int) -> None:
+        room = self.rooms[message.room]
+        below = room.top - retention.count + 1 if room.top % retention.slack == 0 else None
+        self.count += 1
+        self.bytes += len(message.data)
+        self.rows += (
+            room.id, message.room, room.top, message.at, message.event, message.sender_id, message.sender_name,
+            message.key, digest, message.data, below, young,
+        )  # fmt: skip
+
+
+class LogWriter:
+    """The one that changes the database. Everything here happens on one thread.
+
+    :param reader_closes: closes every other connection of this process to the file.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        file: DatabaseFile,
+        retention: Retention,
+        now: Callable[[], float],
+        reader_closes: Callable[[], object],
+    ) -> None:
+        self._file = file
+        self._retention = retention
+        self._now = now
+        self._reader_closes = reader_closes
+        self._connection: sqlite3.Connection | None = None
+        self._epoch = ""
+        self._secret: bytes | None = None
+        self._rooms: OrderedDict[str, _Room] = OrderedDict()
+        self._next_room = 1
+        self._since_checkpoint = [0, 0]
+        self._swept = 0
+        self._doubtful: _Batch | None = None
+
+    def open(self) -> Identity:
+        """Open or create the database.
+
+        :raises StoreRefused:
+        """
+        self.close()
+        connection, identity = self._file.open_to_write(self._secret, self._reader_closes)
+        connection.executescript(_TRIGGERS.replace(":most", str(self._trim_most)))
+        if identity.epoch != self._epoch and self._epoch:
+            self._log.warn("{path} is another log now", path=self._file.path)
+        self._epoch = identity.epoch
+        self._secret = self._secret or identity.secret
+        self._connection = connection
+        return identity
+
+    @property
+    def _trim_most(self) -> int:
+        """How many offsets one trim of a room goes through; more than are added until the next."""
+        return 4 * self._retention.slack
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._rooms.clear()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ready(self) -> sqlite3.Connection:
+        """The connection, opened again if the file was replaced or the last use failed.
+
+        :raises StoreError:
+        """
+        if self._doubtful is not None:
+            raise StoreError("the disk failed, and can't be read yet")
+        if self._connection is None or not self._file.in_place():
+            try:
+                self.open()
+            except StoreRefused as refusal:
+                raise StoreError(str(refusal)) from refusal
+        assert self._connection is not None
+        return self._connection
+
+    def commit(self, drafts: Sequence[tuple[Draft, int]], check: bool = False) -> list[Outcome]:
+        """Store drafts in one transaction; answer for each, in order, once they are durable.
+
+        :param drafts: at most :data:`MOST_DRAFTS`, each with its time in milliseconds.
+        :param check: write something in any case.
+        :raises StoreError: nothing was stored.
+        :raises FateUnknown: see :meth:`settle`.
+        """
+        connection = self._ready()
+        batch = None
+        try:
+            batch = self._prepare(connection, drafts)
+            if batch.rows:
+                self._insert(connection, batch)
+            elif check:
+                connection.execute("UPDATE identity SET checks = checks + 1")
+        except sqlite3.Error as error:
+            raise self._failure(connection, error, batch) from error
+        if not self._file.in_place():
+            self._log.error("{path} was moved or replaced", path=self._file.path)
+            raise StoreError("the store's file was moved or replaced")
+        self._remember(batch)
+        return batch.outcomes
+
+    def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
+        rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
+        known = self._find_keys(connection, [draft for draft, _ in drafts], rooms)
+        batch = _Batch(self._epoch, rooms, self._next_room, known)
+        young = int((self._now() - KEY_SECONDS) * 1000)
+        for draft, at in drafts:
+            batch.add(draft, at, self._retention, young)
+        return batch
+
+    def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
+        rooms = {name: self._rooms[name] for name in names if name in self._rooms}
+        if len(rooms) < len(names):
+            asked = _encode([name for name in names if name not in rooms]).decode()
+            found, last_room = connection.execute(_FIND_ROOMS, (asked,)).fetchone()
+            rooms |= {name: _Room(id, top) for name, id, top in _decode_rooms(found)}
+            self._next_room = last_room + 1
+        return rooms
+
+    def _find_keys(
+        self, connection: sqlite3.Connection, drafts: Sequence[Draft], rooms: dict[str, _Room]
+    ) -> dict[tuple[str, str, str], _Known]:
+        keyed = [draft for draft in drafts if draft.key is not None and draft.room in rooms]
+        if not keyed:
+            return {}
+        asked = _encode([(rooms[draft.room].id, draft.sender.id, draft.key) for draft in keyed]).decode()
+        (found,) = connection.execute(_FIND_KEYS, (asked,)).fetchone()
+        known = {}
+        for row in _decode_keys(found):
+            draft = keyed[row.index]
+            if draft.key is not None and self._is_kept(row, rooms[draft.room].top):
+                known[draft.room, draft.sender.id, draft.key] = self._known(draft, row)
+        return known
+
+    def _is_kept(self, row: _KeyRow, top: int) -> bool:
+        now = self._now()
+        if row.at >= int(now * 1000) - KEY_SECONDS * 1000:
+            return True
+        return row.offset > top - self._retention.count and row.at >= self._retention.cutoff(now)
+
+    def _known(self, draft: Draft, row: _KeyRow) -> _Known:
+        message = None
+        if (
+            row.message_at is not None
+            and row.event is not None
+            and row.data is not None
+            and row.sender_name is not None
+        ):
+            message = Message(
+                draft.room,
+                Position(self._epoch, row.offset),
+                row.event,
+                row.data.encode(),
+                draft.sender.id,
+                row.sender_name,
+                row.message_at,
+                draft.key,
+            )
+        return _Known(bytes.fromhex(row.digest), row.offset, row.at, message)
+
+    def _insert(self, connection: sqlite3.Connection, batch: _Batch) -> None:
+        size = 1 << (batch.count - 1).bit_length()
+        statement = f"INSERT INTO arrivals VALUES {','.join([_ROW] * size)}"
+        connection.execute(statement, batch.rows + list(_PADDING * (size - batch.count)))
+
+    def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
+        """What a failed statement means; it was rolled back, unless the disk failed."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        self._log.error("{path}: {error}", path=self._file.path, error=error)
+        if code == sqlite3.SQLITE_FULL:
+            return StoreError("the disk is full")
+        self._rooms.clear()
+        if code == sqlite3.SQLITE_IOERR and batch is not None and batch.rows:
+            # Written but not synced, it may be found after a crash: SQLite's memory and the file tell different things.
+            self._doubtful = batch
+            return FateUnknown(str(error))
+        self.close()
+        return StoreError(f"the store can't be written to: {error}")
+
+    def _remember(self, batch: _Batch) -> None:
+        self._next_room = batch.next_room
+        self._rooms.update(batch.rooms)
+        for name in batch.rooms:
+            self._rooms.move_to_end(name)
+        while len(self._rooms) > _ROOMS_KNOWN:
+            self._rooms.popitem(last=False)
+        self._since_checkpoint[0] += 1
+        self._since_checkpoint[1] += batch.bytes
+
+    def settle(self) -> list[Outcome] | None:
+        """Find out what became of the commit whose fate was unknown; None while that can't be seen.
+
+        After a checkpoint what is visible is durable, and what isn't visible is gone.
+
+        :raises StoreError: it was not stored.
+        """
+        batch = self._doubtful
+        if batch is None or batch.last is None:
+            return None
+        try:
+            identity = self.open()
+            assert self._connection is not None
+            if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                return None
+            place = batch.last.position
+            sql = "SELECT top FROM rooms WHERE name = ?"
+            row = self._connection.execute(sql, (batch.last.room,)).fetchone()
+        except (sqlite3.Error, StoreRefused):
+            return None
+        self._doubtful = None
+        if identity.epoch == batch.epoch and row is not None and row[0] >= place.offset:
+            return batch.outcomes
+        raise StoreError("the disk failed")
+
+    def tidy(self) -> None:
+        """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
+        commits, size = self._since_checkpoint
+        if commits >= _COMMITS_A_CHECKPOINT or size >= _BYTES_A_CHECKPOINT:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Bring what is in the write-ahead log into the database."""
+        if self._connection is None or self._doubtful is not None or not self._since_checkpoint[0]:
+            return
+        self._since_checkpoint = [0, 0]
+        try:
+            _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages > done:  # a reader was in the way; this waits for it, and keeps later ones from being
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error as error:
+            self._log.error("{path}: no checkpoint: {error}", path=self._file.path, error=error)
+
+    def look_after(self) -> None:
+        """Notice that the file was replaced, checkpoint, and trim rooms that nobody writes to."""
+        try:
+            connection = self._ready()
+        except StoreError:
+            return
+        self.checkpoint()
+        end = time.monotonic() + _SECONDS_TO_SWEEP
+        try:
+            while self._sweep_rooms(connection) and time.monotonic() < end:
+                pass
+        except sqlite3.Error as error:
+            self._log.error("{path}: nothing trimmed: {error}", path=self._file.path, error=error)
+
+    def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
+        """Sweep the next rooms; False after the last of them."""
+        now = self._now()
+        last = self._swept + _ROOMS_A_SWEEP
+        connection.execute(
+            _SWEEP,
+            {
+                "count": self._retention.count,
+                "cutoff": self._retention.cutoff(now),
+                "young": int((now - KEY_SECONDS) * 1000),
+                "most": self._trim_most,
+                "after": self._swept,
+                "last": last,
+            },
+        )
+        (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
+        self._swept = last if more else 0
+        return bool(more)
+
+
+def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
+    sender = draft.sender
+    return Message(draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key)
