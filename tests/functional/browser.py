@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
@@ -15,12 +13,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.daemon import free_port
+from tests.functional.daemon import free_port, wait_until
 
-__all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "open_page", "wait_until"]
-
-PATIENCE = 20.0
-"""Seconds that a page may take for anything, on a busy machine."""
+__all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "open_page"]
 
 _ARGUMENTS = (
     "--headless=new",
@@ -65,19 +60,6 @@ return Array.prototype.map.call(document.querySelectorAll('#messages > .message'
   };
 });
 """
-
-
-def wait_until(condition: Callable[[], Any], what: str | Callable[[], str], seconds: float = PATIENCE) -> Any:
-    """Wait until ``condition`` answers something true, and give that back.
-
-    :param what: what was waited for, or a function that says it at the end.
-    """
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
-    return answer
 
 
 def _programs() -> tuple[str, str]:
@@ -127,6 +109,10 @@ class Page:
         wanted = f"Connected by {transport}"
         wait_until(lambda: wanted in self.state, lambda: f"not {wanted}, but {self.state}\n" + "\n".join(self.console))
 
+    def wait_disconnected(self) -> None:
+        """Wait until the page says that it isn't connected."""
+        wait_until(lambda: "Connected" not in self.state, lambda: "the page believes that it is connected")
+
     @property
     def messages(self) -> list[dict[str, Any]]:
         """All messages that are shown, each with its name, its text, and whether it is marked as own."""
@@ -156,9 +142,9 @@ class Page:
         script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
         return self.run(script, selector)
 
-    def wait_for(self, text: str, seconds: float = PATIENCE) -> None:
+    def wait_for(self, text: str, patience: float = 20.0) -> None:
         """Wait until a message is shown."""
-        wait_until(lambda: text in self.texts, f"{text!r} is not shown", seconds)
+        wait_until(lambda: text in self.texts, lambda: f"{text!r} is not among {self.texts}", patience)
 
     def type(self, text: str) -> None:
         """Type a message, and press Enter."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from importlib.resources import files
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.browser import Page, open_page, wait_until
-from tests.functional.daemon import Daemon
+from tests.functional.browser import DEAF_AT_FIRST, WITHOUT_WEBSOCKET, Page, open_page
+from tests.functional.daemon import Daemon, wait_until
 
 PAYLOADS = (
     # elements that run something by themselves
@@ -172,12 +173,12 @@ class PageTests(SynchronousTestCase):
     """What people see of the daemon."""
 
     def setUp(self) -> None:
-        self.daemon = Daemon(self)
-        self.daemon.start()
+        self.daemon = Daemon(self.mktemp()).start()
+        self.addCleanup(self.daemon.kill)
 
     def open(self, websocket: bool = True, query: str = "") -> Page:
         """Open the page in a browser of its own, and wait until it is connected."""
-        page = open_page(self, self.daemon.url + query, websocket)
+        page = open_page(self, self.daemon.url + query, "" if websocket else WITHOUT_WEBSOCKET)
         page.wait_connected("WebSocket" if websocket else "long poll")
         return page
 
@@ -220,8 +221,10 @@ class PageTests(SynchronousTestCase):
         page.wait_for("second")
         late = self.open(websocket=False)
         late.wait_for("second")
-        self.assertEqual([("Zoë", "first", True), ("Zoë", "second", True)], [tuple(m.values()) for m in page.messages])
-        self.assertEqual([("Zoë", "first", False), ("Zoë", "second", False)], [tuple(m.values()) for m in late.messages])
+        said = [("Zoë", "first"), ("Zoë", "second")]
+        for reader, own in ((page, True), (late, False)):
+            shown = [(message["name"], message["text"], message["own"]) for message in reader.messages]
+            self.assertEqual([(*message, own) for message in said], shown)
         self.assert_quiet(page, late)
 
     def test_rooms_by_url(self) -> None:
@@ -240,7 +243,9 @@ class PageTests(SynchronousTestCase):
         page = open_page(self, self.daemon.url + "?room=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
         wait_until(lambda: page.state == "Not connected.", lambda: f"the page says {page.state}")
         self.assertIn("a room's name is", page.problem)
-        self.assertEqual("<img src=x onerror=alert(1)>", page.run("return document.getElementById('title').textContent"))
+        self.assertEqual(
+            "<img src=x onerror=alert(1)>", page.run("return document.getElementById('title').textContent")
+        )
         self.assertEqual(0, page.run("return document.querySelectorAll('img').length"))
         self.assert_quiet(page)
 
@@ -250,11 +255,11 @@ class PageTests(SynchronousTestCase):
         pages = {"m": modern, "l": legacy}
         for prefix, page in pages.items():
             page.run(_KEEP_TALKING, prefix, 100)
-        wait_until(lambda: min(len(page.texts) for page in pages.values()) >= 40, "the conversation stands still")
+        wait_until(lambda: min(len(page.texts) for page in pages.values()) >= 40)
         self.daemon.kill()
         for prefix, page in pages.items():
-            wait_until(lambda page=page: "Connected" not in page.state, "the page believes that it is connected")
-            wait_until(lambda page=page, last=f"{prefix}100": any(last in item for item in page.pending), "not typed")
+            page.wait_disconnected()
+            wait_until(lambda page=page, last=f"{prefix}100": any(last in item for item in page.pending))
             page.type(f"{prefix}101")
         self.daemon.start()
         for page in pages.values():
@@ -276,13 +281,46 @@ class PageTests(SynchronousTestCase):
         legacy.wait_for("before")
         self.daemon.terminate()
         for page in (modern, legacy):
-            wait_until(lambda page=page: "Connected" not in page.state, "the page believes that it is connected")
+            page.wait_disconnected()
         self.daemon.start()
         legacy.type("after")
         for page in (modern, legacy):
             page.wait_for("after")
             self.assertEqual(["before", "after"], page.texts)
         self.assert_quiet(modern, legacy, was_down=True)
+
+    def test_begun_anew(self) -> None:
+        """Where the daemon has lost everything, pages say that messages were missed, and talk on."""
+        pages = self.open(), self.open(websocket=False)
+        pages[0].type("before")
+        pages[1].wait_for("before")
+        self.daemon.kill()
+        shutil.rmtree(self.daemon.directory / "data")
+        self.daemon.start()
+        for page in pages:
+            wait_until(lambda page=page: page.notices)
+            self.assertEqual(["Some messages were missed"], page.notices)
+        for sender, reader, text in ((*pages, "after"), (*reversed(pages), "later")):
+            sender.type(text)
+            reader.wait_for(text)
+        for page in pages:
+            self.assertEqual(["before", "after", "later"], page.texts)
+        self.assert_quiet(*pages, was_down=True)
+
+    def test_websocket_that_never_opens(self) -> None:
+        """Where WebSocket doesn't open the page polls; later it tries again, and nothing is lost or doubled."""
+        page, other = open_page(self, self.daemon.url, DEAF_AT_FIRST), self.open()
+        page.wait_connected("long poll")
+        page.run(_KEEP_TALKING, "p", 400)
+        other.run(_KEEP_TALKING, "o", 400)
+        page.wait_connected("WebSocket")
+        for reader in (page, other):
+            wait_until(lambda reader=reader: len(reader.texts) >= 800, lambda reader=reader: f"{len(reader.texts)}")
+            for prefix in "po":
+                expected = [f"{prefix}{number}" for number in range(1, 401)]
+                self.assertEqual(expected, [text for text in reader.texts if text.startswith(prefix)])
+        self.assertEqual(page.texts, other.texts)
+        self.assert_quiet(page, other)
 
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""
@@ -318,7 +356,7 @@ class PageTests(SynchronousTestCase):
                 self.assertEqual([], page.run(_OUTSIDE), device)
                 self.assertEqual([], page.run(_POOR_CONTRASTS), scheme)
         self.daemon.kill()
-        wait_until(lambda: "Trying again" in page.state, "the page doesn't wait")
+        page.wait_disconnected()
         page.type("Is anybody there?")
         page.screenshot("desktop-dark-down")
         self.assertEqual([], page.run(_POOR_CONTRASTS))
