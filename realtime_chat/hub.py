@@ -82,6 +82,14 @@ class Hub:
         for session in list(self.sessions):
             session.dismiss("stopping")
 
+    def check_open(self) -> None:
+        """Whether clients may begin something.
+
+        :raises RealtimeError: ``stopping``.
+        """
+        if self.stopping:
+            raise RealtimeError("stopping", "this server is stopping; connect again")
+
     # Publishing
 
     def publish(self, draft: Draft) -> Deferred[Stored]:
@@ -89,8 +97,7 @@ class Hub:
 
         :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
         """
-        if self.stopping:
-            raise RealtimeError("stopping", "this server is stopping; connect again")
+        self.check_open()
         self._publishing += 1
         return self._store.append(draft).addCallbacks(self._stored, self._not_stored)
 

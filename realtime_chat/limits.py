@@ -45,7 +45,7 @@ class Limits:
     tail_bytes: int = 512 * 1024
     tails_bytes: int = 64 * 1024 * 1024
     room_idle: float = 60.0
-    ping: float = 25.0
+    ping: float = 25
     pong: float = 15.0
     slow: float = 60.0
     wait: float = 25.0

@@ -81,6 +81,7 @@ class RealtimeService(Service):
         self._ports: list[IListeningPort] = []
         self._site: RealtimeSite | None = None
         self._websockets: WebSocketFactory | None = None
+        self._in_start = True
         self.hub = Hub(store, reactor, configuration.limits, wall, token)
 
     def startService(self) -> None:
@@ -91,8 +92,6 @@ class RealtimeService(Service):
         if refusals:
             raise SystemExit(f"realtime: {refusals[0]}")
         self._in_start = False
-
-    _in_start = True
 
     def _not_started(self, failure: Failure, refusals: list[str]) -> None:
         if not failure.check(StoreRefused, RealtimeError, CannotListenError, OSError):
@@ -115,6 +114,10 @@ class RealtimeService(Service):
             endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
             self._ports.append(await endpoint.listen(site))
         self._say_where()
+
+    def ports(self) -> list[int]:
+        """The TCP ports that are listened on, in the order of the configuration."""
+        return [address.port for port in self._ports if hasattr(address := port.getHost(), "port")]
 
     # What is served
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
-from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import JSONResource, answer_later
 from realtime_chat.hub import Hub
 
@@ -32,8 +31,7 @@ class ReadinessResource(JSONResource):
         self._hub = hub
 
     def render_GET(self, request: Request) -> int:
-        if self._hub.stopping:
-            raise RealtimeError("stopping", "this server is stopping")
+        self._hub.check_open()
         return answer_later(request, self._check())
 
     async def _check(self) -> bytes:

@@ -199,6 +199,7 @@ class PollResource(JSONResource):
 
     def render_GET(self, request: Request) -> int:
         wrap = wrap_for(request, self._jsonp)
+        self._hub.check_open()
         limits = self._hub.limits
         wishes = read_wishes(request.args, limits.max_limit)
         if not wishes.rooms:

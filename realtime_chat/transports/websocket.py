@@ -296,6 +296,7 @@ class WebSocketResource(JSONResource):
 
     def render_GET(self, request: Request) -> int:
         _check_upgrade(request)
+        self._factory.hub.check_open()
         wishes = read_wishes(request.args, self._factory.hub.limits.max_limit)
         protocol = self._factory.build(wishes)
         head = _handshake(request)

@@ -1,0 +1,189 @@
+"""Clients for tests, one a transport, that look the same: they join a room, keep what comes, and publish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import treq
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
+
+PATIENCE = 20.0
+
+
+class Client:
+    """What a reader of one room has seen, and waiting for more of it."""
+
+    def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
+        self.reactor = reactor
+        self.port = port
+        self.room = room
+        self.events: list[dict[str, Any]] = []
+        self.position: str | None = None
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages that have come."""
+        return self.of_type("message")
+
+    @property
+    def data(self) -> list[Any]:
+        """What these say."""
+        return [message["data"] for message in self.messages]
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one type that have come."""
+        return [event for event in self.events if event["type"] == kind]
+
+    def take(self, event: dict[str, Any]) -> None:
+        """An event has come."""
+        self.events.append(event)
+        if event["type"] in ("message", "joined", "reset"):
+            self.position = event["position"]
+        self.notice()
+
+    def notice(self) -> None:
+        """Something has changed: look who waited for it."""
+        for condition, deferred in list(self._waiting):
+            if condition():
+                self._waiting.remove((condition, deferred))
+                # In a turn of its own: who waited may want to stop us, who may be in the middle of something.
+                self.reactor.callLater(0, lambda deferred=deferred: deferred.called or deferred.callback(None))
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
+        """Wait till a condition on what has come is true.
+
+        :raises twisted.internet.defer.TimeoutError: it doesn't become true in time.
+        """
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((condition, deferred))
+        self.notice()
+        return deferred.addTimeout(PATIENCE, self.reactor)
+
+    def count(self, number: int) -> Deferred[None]:
+        """Wait for so many messages in all."""
+        return self.until(lambda: len(self.messages) >= number)
+
+
+class _Protocol(WebSocketClientProtocol):
+    client: SocketClient
+
+    def onOpen(self) -> None:
+        self.client.opened.callback(None)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.client.take(json.loads(payload))
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.client.close_code = code
+        self.client.open = False
+        self.client.notice()
+
+
+class SocketClient(Client):
+    """A reader on a WebSocket."""
+
+    close_code: int | None = None
+    open = False
+
+    async def start(self, **query: Any) -> None:
+        """Connect, and join the room by the URL."""
+        await self.connect({"room": self.room, **query})
+        await self.until(lambda: bool(self.of_type("joined")))
+
+    async def connect(self, query: dict[str, Any] | None = None, **options: Any) -> None:
+        """Connect."""
+        self.opened: Deferred[None] = Deferred()
+        url = f"ws://127.0.0.1:{self.port}/ws?" + urlencode(query or {})
+        factory = WebSocketClientFactory(url, reactor=self.reactor, **options)
+        factory.setProtocolOptions(openHandshakeTimeout=PATIENCE, closeHandshakeTimeout=1)
+        factory.protocol = _Protocol
+        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={PATIENCE:.0f}")
+        self.protocol = await endpoint.connect(factory)
+        self.protocol.client = self
+        await self.opened.addTimeout(PATIENCE, self.reactor)
+        self.open = True
+
+    def send(self, **command: Any) -> None:
+        """Send one command."""
+        self.protocol.sendMessage(json.dumps(command).encode())
+
+    async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
+        """Publish, and give the reply."""
+        number = f"p{len(self.events)}-{id(data)}-{data!s:.20}"
+        self.send(type="publish", room=self.room, data=data, id=number, **fields)
+        replies: list[dict[str, Any]] = []
+
+        def answered() -> bool:
+            replies[:] = [event for event in self.events if event.get("id") == number]
+            return bool(replies)
+
+        await self.until(answered)
+        return replies[0]
+
+    async def stop(self) -> None:
+        """Close, and wait till it is closed."""
+        if self.open:
+            self.protocol.sendClose()
+            await self.until(lambda: not self.open)
+
+
+class PollClient(Client):
+    """A reader by long poll, over one kept connection for its polls and one for its commands."""
+
+    def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
+        super().__init__(reactor, port, room)
+        self.client: str | None = None
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.retryAutomatically = False
+        self._agent = Agent(reactor, pool=self._pool)
+        self._polling: Deferred[Any] | None = None
+        self.failures: list[Any] = []
+
+    async def start(self, **query: Any) -> None:
+        """Poll once, and go on polling."""
+        await self._poll(query)
+        self._polling = Deferred.fromCoroutine(self._go_on())
+        self._polling.addErrback(lambda failure: failure.trap(CancelledError, ResponseNeverReceived))
+        self._polling.addErrback(lambda failure: failure.printTraceback())
+
+    async def _go_on(self) -> None:
+        while True:
+            await self._poll({})
+
+    async def _poll(self, query: dict[str, Any]) -> None:
+        query = {"room": self.room, **({} if self.position is None else {"since": self.position}), **query}
+        answer = await self.get("poll", **query)
+        self.client = answer["client"]
+        for event in answer["events"]:
+            self.take(event)
+        self.position = answer["positions"][self.room]
+
+    async def get(self, path: str, **query: Any) -> Any:
+        """The JSON that a GET answers."""
+        url = f"http://127.0.0.1:{self.port}/{path}" + ("?" + urlencode(query) if query else "")
+        response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=70)
+        return await response.json()
+
+    def _headers(self) -> dict[str, str]:
+        return {} if self.client is None else {"Realtime-Client": self.client}
+
+    async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
+        """Publish, and give the reply."""
+        command = {"type": "publish", "room": self.room, "data": data, **fields}
+        url = f"http://127.0.0.1:{self.port}/commands"
+        response = await treq.post(url, json=command, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
+        reply: dict[str, Any] = await response.json()
+        return reply
+
+    async def stop(self) -> None:
+        """Stop polling, and close the connections."""
+        if self._polling is not None:
+            self._polling.cancel()
+        await self._pool.closeCachedConnections()

@@ -1,0 +1,273 @@
+"""What every transport keeps, and what all of them keep together: over real sockets, in one process."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from realtime_chat.limits import Limits
+from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from tests.clients import Client, PollClient, SocketClient
+
+HISTORY = 1000
+
+
+class ServedTestCase(TestCase):
+    """Tests against a daemon in this process, on a free port, with its messages in memory."""
+
+    timeout = 60
+    history = HISTORY
+    limits: dict[str, Any] = {}
+
+    def setUp(self) -> None:
+        self.clients: list[Any] = []
+        self.serve()
+        self.addCleanup(self._stop)
+
+    def serve(self) -> None:
+        """Start a daemon with an empty store."""
+        self.store = MemoryStore(Retention(self.history), time.time, os.urandom)
+        limits = Limits(history=self.history, **self.limits)
+        configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits)
+        self.service = RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
+        self.service.startService()
+        (self.port,) = self.service.ports()
+
+    async def _stop(self) -> None:
+        for client in self.clients:
+            await client.stop()
+        await self.service.stopService()
+
+    def client(self, kind: type[Client], room: str = "lobby") -> Any:
+        client = kind(reactor, self.port, room)
+        self.clients.append(client)
+        return client
+
+    async def until(self, condition: Any) -> None:
+        """Wait for a condition, with a deadline."""
+        deadline = time.monotonic() + 30
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, "not in time")
+            await deferLater(reactor, 0.01, lambda: None)
+
+    async def started(self, kind: type[Client], room: str = "lobby", **query: Any) -> Any:
+        client = self.client(kind, room)
+        await client.start(**query)
+        return client
+
+
+class TransportContract:
+    """The tests that every transport passes; ``kind`` is its client."""
+
+    kind: type[Client]
+
+    async def test_joins_with_the_last_messages(self: Any) -> None:
+        """A reader without a position starts with as many messages as it asks for."""
+        writer = await self.started(SocketClient)
+        for number in range(5):
+            await writer.publish(number)
+        reader = await self.started(self.kind, last=2)
+        await reader.count(2)
+        self.assertEqual([3, 4], reader.data)
+
+    async def test_reads_in_order(self: Any) -> None:
+        """What others publish comes once, in order, each with its position."""
+        reader = await self.started(self.kind)
+        writer = await self.started(SocketClient)
+        await gatherResults([Deferred.fromCoroutine(writer.publish(number)) for number in range(300)])
+        await reader.count(300)
+        self.assertEqual(list(range(300)), reader.data)
+        offsets = [int(message["position"].split(":")[1]) for message in reader.messages]
+        self.assertEqual(list(range(1, 301)), offsets)
+
+    async def test_own_messages(self: Any) -> None:
+        """A writer sees its own messages like everybody's, and knows them by their key."""
+        reader = await self.started(self.kind)
+        reply = await reader.publish("mine", key="k1")
+        await reader.count(1)
+        (message,) = reader.messages
+        self.assertEqual(("k1", reply["position"]), (message["key"], message["position"]))
+
+    async def test_key_is_stored_once(self: Any) -> None:
+        """Publishing again under the same key answers the same position and reaches nobody twice."""
+        reader = await self.started(self.kind)
+        first = await reader.publish({"a": 1}, key="k")
+        again = await reader.publish({"a": 1}, key="k")
+        other = await reader.publish({"a": 2}, key="k")
+        await reader.publish("end")
+        await reader.count(2)
+        self.assertEqual((first["position"], "key_reused"), (again["position"], other["code"]))
+        self.assertEqual([{"a": 1}, "end"], reader.data)
+
+    async def test_resumes(self: Any) -> None:
+        """With its position a reader goes on where it was, on a new connection."""
+        reader = await self.started(self.kind)
+        writer = await self.started(SocketClient)
+        await writer.publish(0)
+        await reader.count(1)
+        await reader.stop()
+        for number in range(1, 250):
+            await writer.publish(number)
+        again = await self.started(self.kind, since=reader.position)
+        await again.count(249)
+        self.assertEqual(list(range(1, 250)), again.data)
+        self.assertEqual([], again.of_type("reset"))
+
+    async def test_gap_is_told(self: Any) -> None:
+        """A position that the log no longer covers is told as such, and what is kept follows."""
+        reader = await self.started(self.kind, last=0)
+        writer = await self.started(SocketClient)
+        await writer.publish(0)
+        await reader.count(1)
+        await reader.stop()
+        for number in range(HISTORY + 50):
+            await writer.publish(number)
+        again = await self.started(self.kind, since=reader.position, last=3)
+        await again.count(3)
+        lost = [event for event in again.events if event["type"] == "reset" or event.get("recovered") is False]
+        self.assertEqual((1, list(range(HISTORY + 47, HISTORY + 50))), (len(lost), again.data))
+
+    async def test_reader_of_another_log(self: Any) -> None:
+        """A position of another epoch is told as lost."""
+        writer = await self.started(SocketClient)
+        await writer.publish(0)
+        again = await self.started(self.kind, since="elsewhere:1")
+        await again.count(1)
+        lost = [event for event in again.events if event["type"] == "reset" or event.get("recovered") is False]
+        self.assertEqual((1, [0]), (len(lost), again.data))
+
+    async def test_stopping_is_told(self: Any) -> None:
+        """When the daemon stops, a reader is told goodbye, and that it should come back."""
+        reader = await self.started(self.kind)
+        await self.until(lambda: self.service.hub.rooms["lobby"].live_count() == 1)
+        await self.service.stopService()
+        await reader.until(lambda: bool(reader.of_type("goodbye")))
+        (goodbye,) = reader.of_type("goodbye")
+        self.assertEqual(("stopping", True), (goodbye["reason"], goodbye["reconnect"]))
+
+    async def test_large_messages(self: Any) -> None:
+        """Messages of sixty kilobytes come whole, also many at once."""
+        reader = await self.started(self.kind)
+        writer = await self.started(SocketClient)
+        texts = [f"{number}" + "x" * 60_000 for number in range(40)]
+        await gatherResults([Deferred.fromCoroutine(writer.publish(text)) for text in texts])
+        await reader.count(40)
+        self.assertEqual(texts, reader.data)
+
+
+class WebSocketContractTests(TransportContract, ServedTestCase):
+    """The contract on WebSocket."""
+
+    kind = SocketClient
+
+
+class PollContractTests(TransportContract, ServedTestCase):
+    """The contract on long poll."""
+
+    kind = PollClient
+
+
+class TogetherTests(ServedTestCase):
+    """All transports share the same rooms."""
+
+    async def test_two_rooms_two_transports(self) -> None:
+        """200 messages in each of two rooms from both transports at once: none in the wrong room, one order for all."""
+        readers = [await self.started(kind, room) for room in "ab" for kind in (SocketClient, PollClient)]
+        writers = [await self.started(kind, room, last=0) for room in "ab" for kind in (SocketClient, PollClient)]
+
+        async def write(writer: Any, name: str) -> None:
+            for number in range(100):
+                await writer.publish(f"{writer.room}-{name}-{number}")
+
+        await gatherResults([Deferred.fromCoroutine(write(writer, str(index))) for index, writer in enumerate(writers)])
+        for reader in readers:
+            await reader.count(200)
+        logs = [reader.data for reader in readers]
+        self.assertEqual((logs[0], logs[2]), (logs[1], logs[3]))
+        for room, log in (("a", logs[0]), ("b", logs[2])):
+            self.assertEqual({room}, {text[0] for text in log})
+            self.assertEqual(200, len(set(log)))
+
+    async def test_ten_thousand_at_once(self) -> None:
+        """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on both transports."""
+        self.history = 10_000
+        await self.service.stopService()
+        self.serve()
+        readers = [await self.started(SocketClient), await self.started(PollClient)]
+        writer = self.client(SocketClient)
+        await writer.connect()
+        frozen = time.time()
+        self.patch(self.store, "_now", lambda: frozen)
+        for number in range(10_000):
+            writer.send(type="publish", room="lobby", data=number)
+        for reader in readers:
+            await reader.count(10_000)
+        self.assertEqual(readers[0].messages, readers[1].messages)
+        self.assertEqual(list(range(10_000)), readers[0].data)
+        self.assertEqual(1, len({message["at"] for message in readers[0].messages}))
+
+    async def test_a_thousand_polls(self) -> None:
+        """One publish answers a thousand waiting polls."""
+        first = await self.started(SocketClient)
+        reply = await first.publish(0)
+        pollers = [self.client(PollClient) for _ in range(1000)]
+        polls = [
+            Deferred.fromCoroutine(poller.get("poll", room="lobby", since=reply["position"])) for poller in pollers
+        ]
+        room = self.service.hub.rooms["lobby"]
+        await self.until(lambda: room.live_count() == 1001)
+        await first.publish("to all")
+        answers = await gatherResults(polls)
+        self.assertEqual(1000, len(answers))
+        self.assertEqual({"to all"}, {answer["events"][0]["data"] for answer in answers})
+        self.assertEqual(1000, len({answer["client"] for answer in answers}))
+        self.assertEqual((1, 1), (room.live_count(), len(self.service.hub.sessions)))
+
+    async def test_a_thousand_polls_cut_off(self) -> None:
+        """A thousand polls whose clients go away leave no waiter, no session, no alarm and no logged error."""
+        first = await self.started(SocketClient)
+        reply = await first.publish(0)
+        room = self.service.hub.rooms["lobby"]
+        alarms = len(self.service.hub.wheel)
+        pollers = [self.client(PollClient) for _ in range(1000)]
+        polls = [
+            Deferred.fromCoroutine(poller.get("poll", room="lobby", since=reply["position"])) for poller in pollers
+        ]
+        await self.until(lambda: room.live_count() == 1001)
+        for poll in polls:
+            poll.addErrback(lambda failure: None)
+            poll.cancel()
+        await self.until(lambda: room.live_count() == 1)
+        self.assertEqual(1, len(self.service.hub.sessions))
+        await self.until(lambda: len(self.service.hub.wheel) <= alarms)
+        await first.publish("nobody waits")
+        self.assertEqual([], self.flushLoggedErrors())
+
+    async def test_poll_in_several_rooms(self) -> None:
+        """One poll reads several rooms, and answers what is there in all of them."""
+        writers = {room: await self.started(SocketClient, room) for room in "abc"}
+        positions = {room: (await writer.publish(f"{room}0"))["position"] for room, writer in writers.items()}
+        for room in "ab":
+            await writers[room].publish(f"{room}1")
+        poller = self.client(PollClient)
+        query = [("room", room) for room in "abc"] + [("since", positions[room]) for room in "abc"]
+        answer = await poller.get("poll?" + "&".join(f"{name}={value}" for name, value in query))
+        self.assertEqual(["a1", "b1"], [event["data"] for event in answer["events"]])
+        self.assertEqual(["2", "2", "1"], [answer["positions"][room].split(":")[1] for room in "abc"])
+
+    async def test_wait(self) -> None:
+        """A poll for which nothing comes is answered without events when its time is up."""
+        poller = self.client(PollClient)
+        begun = time.monotonic()
+        first = await poller.get("poll", room="lobby")
+        answer = await poller.get("poll", room="lobby", since=first["positions"]["lobby"], wait=1)
+        self.assertEqual(([], first["positions"]), (answer["events"], answer["positions"]))
+        self.assertTrue(0.9 < time.monotonic() - begun < 5)
