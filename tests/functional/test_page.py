@@ -166,7 +166,10 @@ return Array.prototype.filter.call(document.querySelectorAll('header, main, form
     ['the message box is below the fold'] : []);
 """
 
-_REFUSED = re.compile(r"net::ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)")
+# Also how Chromium calls it when the daemon is killed while it answers.
+_REFUSED = re.compile(
+    "net::ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|SOCKET_NOT_CONNECTED|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
+)
 
 
 class PageTests(SynchronousTestCase):
