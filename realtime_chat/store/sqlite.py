@@ -100,7 +100,7 @@ class SQLiteStore:
         self._tick = tick
         self._file = DatabaseFile(path, token, schema)
         self._reader = LogReader(self._file, retention, now)
-        self._writer = LogWriter(self._file, retention, now, self._reader.close)
+        self._writer = LogWriter(self._file, retention, now, self._reader)
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._reads: SimpleQueue[_Read | None] = SimpleQueue()
         self._doubtful: list[_Arrival] = []

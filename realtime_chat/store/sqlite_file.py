@@ -138,16 +138,17 @@ class DatabaseFile:
         """Open or create the file, and bring its schema up to date.
 
         :param secret: what a new database uses; None for a random one.
-        :param before_replacing: closes every connection to the file that was open so far; called when another one
-            stands in its place. Two files must not share one ``-shm``.
+        :param before_replacing: closes every connection to the files that were open so far; called when others stand in
+            their place. An old and a new one must not share one ``-shm``.
         :raises StoreRefused: the message says which file and why.
         """
         try:
             self._lock.acquire()
             self._create()
-            if self._replaced():
+            if self._places is not None and not self.in_place():
                 before_replacing()
-                self._clear_away()
+                self._clear_away(self._places)
+                self._places = None
             return self._open(secret)
         except StoreRefused as refusal:
             raise StoreRefused(f"{self.path}: {refusal}") from None
@@ -161,17 +162,14 @@ class DatabaseFile:
             os.fsync(directory)
             os.close(directory)
 
-    def _replaced(self) -> bool:
-        stat = os.stat(self.path)
-        return self._places is not None and (stat.st_dev, stat.st_ino) != self._places[:2]
-
-    def _clear_away(self) -> None:
-        """Remove the write-ahead log that the former file left: SQLite would replay it into the new one."""
-        assert self._places is not None
+    def _clear_away(self, was: _Places) -> None:
+        """Remove the write-ahead log that a former database left: SQLite would replay it into the new one."""
+        database = os.stat(self.path)
+        if (database.st_dev, database.st_ino) == (was.device, was.database):
+            return
         with suppress(FileNotFoundError):
-            if os.stat(self._wal).st_ino == self._places.wal:
+            if os.stat(self._wal).st_ino == was.wal:
                 os.unlink(self._wal)
-        self._places = None
 
     def _open(self, secret: bytes | None) -> tuple[sqlite3.Connection, Identity]:
         connection = self._connect()
@@ -246,6 +244,7 @@ class DatabaseFile:
             raise StoreRefused(f"{self.path} was moved or replaced")
         connection = self._connect()
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT epoch FROM identity").fetchone()  # or the log would be opened with the first read
         return connection
 
     def release(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -101,12 +102,20 @@ class LogReader:
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
         with self._use:
             try:
-                if self._connection is None:
-                    self._connection = self._file.open_to_read()
-                return self._connection.execute(statement, values).fetchone()
+                return self._opened().execute(statement, values).fetchone()
             except (sqlite3.Error, StoreRefused) as error:
                 self._drop()
                 raise StoreError(f"the store can't be read: {error}") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._file.open_to_read()
+        return self._connection
+
+    def open(self) -> None:
+        """Open the connection while it can be: it goes on reading where nothing could be opened any more."""
+        with self._use, suppress(sqlite3.Error, StoreRefused):
+            self._opened()
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""

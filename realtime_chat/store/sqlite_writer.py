@@ -15,6 +15,7 @@ from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Position, Stored
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
+from realtime_chat.store.sqlite_reader import LogReader
 
 __all__ = ["MOST_DRAFTS", "FateUnknown", "LogWriter", "Outcome"]
 
@@ -188,7 +189,7 @@ class _Batch:
 class LogWriter:
     """The one that changes the database. Everything here happens on one thread.
 
-    :param reader_closes: closes every other connection of this process to the file.
+    :param reader: has the only other connection to the file.
     """
 
     _log = Logger()
@@ -198,12 +199,12 @@ class LogWriter:
         file: DatabaseFile,
         retention: Retention,
         now: Callable[[], float],
-        reader_closes: Callable[[], object],
+        reader: LogReader,
     ) -> None:
         self._file = file
         self._retention = retention
         self._now = now
-        self._reader_closes = reader_closes
+        self._reader = reader
         self._connection: sqlite3.Connection | None = None
         self._epoch = ""
         self._secret: bytes | None = None
@@ -219,13 +220,14 @@ class LogWriter:
         :raises StoreRefused:
         """
         self.close()
-        connection, identity = self._file.open_to_write(self._secret, self._reader_closes)
+        connection, identity = self._file.open_to_write(self._secret, self._reader.close)
         connection.executescript(_TRIGGERS.replace(":most", str(self._trim_most)))
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
         self._epoch = identity.epoch
         self._secret = self._secret or identity.secret
         self._connection = connection
+        self._reader.open()
         return identity
 
     @property
