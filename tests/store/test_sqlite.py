@@ -429,16 +429,22 @@ class FailureTests(SQLiteTestCase):
         await self.assert_ledger([child])
 
     async def test_failing_sync(self) -> None:
-        """A failing fdatasync never leads to a wrong answer, not even when the process is killed afterwards."""
-        tracer = shutil.which("strace")
-        self.assertTrue(tracer, "install strace")
-        inject = [tracer, "-f", "-qq", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO:when=12+7"]
-        child = Child(self.path, 10, 10, before=inject)
+        """A failing fdatasync now and then never leads to a wrong answer."""
+        child = Child(self.path, 10, 10, before=failing_sync("12+7"))
         try:
             child.read_until(lambda line: line == "done")
         finally:
             child.kill()
         self.assertTrue(any(line.startswith("-") for line in child.lines))
+        await self.assert_ledger([child])
+
+    async def test_killed_after_failing_sync(self) -> None:
+        """What was refused because its sync failed doesn't turn up, even when the process is killed right then."""
+        child = Child(self.path, 100, 1, before=failing_sync("15"))
+        try:
+            child.read_until(lambda line: line.startswith("-"))
+        finally:
+            child.kill()
         await self.assert_ledger([child])
 
     async def test_write_protected(self) -> None:
@@ -681,6 +687,13 @@ class Child:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait()
+
+
+def failing_sync(when: str) -> list[str]:
+    """A command before another, by which its fdatasync calls fail ``when`` (as strace reads it)."""
+    tracer = shutil.which("strace")
+    assert tracer is not None, "install strace"
+    return [tracer, "-f", "-qq", "-o", "/dev/null", "-e", f"inject=fdatasync:error=EIO:when={when}"]
 
 
 def overwrite(path: Path, start: int = 0, size: int | None = None) -> None:
