@@ -46,10 +46,11 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_behind",
+        "_blocked",
         "_errors",
         "_publishing",
+        "_queue",
         "_reading",
-        "_waiting",
         "client",
         "closed",
         "hub",
@@ -69,7 +70,8 @@ class Session:
         self.subscriptions: dict[str, Subscription] = {}
         self._behind: list[Subscription] = []
         self._reading = False
-        self._waiting: list[Command] | None = None
+        self._blocked = False
+        self._queue: list[Command] = []
         self._publishing = 0
         self._errors = 0
         hub.opened(self)
@@ -83,7 +85,7 @@ class Session:
             subscription.room.remove(subscription)
         self.subscriptions.clear()
         self._behind.clear()
-        self._waiting = None
+        self._queue.clear()
         self.hub.closed(self)
 
     # Commands
@@ -91,7 +93,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether no more commands should be read for now."""
-        return self._waiting is not None or self._publishing >= self.hub.limits.max_publishes
+        return self._blocked or bool(self._queue) or self._publishing >= self.hub.limits.max_publishes
 
     def receive(self, raw: bytes) -> None:
         """Do what one encoded command says, and send the reply."""
@@ -102,12 +104,14 @@ class Session:
         self.execute(command)
 
     def execute(self, command: Command) -> None:
-        """Do what one command says, after those before it, and send the reply."""
-        if self.closed:
-            return
-        if self._waiting is not None:
-            self._waiting.append(command)
-            return
+        """Do what one command says, after those before it and when the transport takes the reply, and send that."""
+        if self._blocked or self._queue or self.transport.full:
+            if not self.closed:
+                self._queue.append(command)
+        elif not self.closed:
+            self._execute(command)
+
+    def _execute(self, command: Command) -> None:
         answer = self.perform(command)
         if isinstance(answer, bytes):
             self._reply(answer)
@@ -115,7 +119,7 @@ class Session:
             self._publishing += 1
             answer.addCallback(self._published)
         else:
-            self._waiting = []
+            self._blocked = True
             answer.addCallback(self._answered)
 
     def _reply(self, answer: bytes) -> None:
@@ -132,12 +136,21 @@ class Session:
             self.transport.ready()
 
     def _answered(self, answer: bytes) -> None:
-        waiting, self._waiting = self._waiting or [], None
+        self._blocked = False
         self._reply(answer)
-        for command in waiting:
-            self.execute(command)
+        self._work_off()
         if not self.closed and not self.busy:
             self.transport.ready()
+
+    def _work_off(self) -> None:
+        """Go on with the commands that had to wait."""
+        while self._queue and not self._blocked and not self.transport.full:
+            self._execute(self._queue.pop(0))
+
+    def drained(self) -> None:
+        """The transport takes more again: commands that waited for it first, so that one can leave a busy room."""
+        self._work_off()
+        self.pump()
 
     def perform(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, an error included."""
@@ -295,7 +308,7 @@ class Session:
     def pump(self) -> None:
         """Bring those who are behind a page nearer, as far as the transport takes it.
 
-        Called when something was subscribed, and when the transport has drained.
+        Called when something was subscribed, and by :meth:`drained`.
         """
         while self._behind and not self._reading and not self.transport.full:
             subscription = self._behind[0]

@@ -139,7 +139,7 @@ class SocketReader:
             self.transport.window = None
             if self.transport.full:
                 self.transport.full = False
-                self.session.pump()
+                self.session.drained()
 
     def check(self) -> None:
         if self.session is not None:

@@ -255,14 +255,33 @@ class OrderTests(World):
         self.assertEqual(["joined", "left"], [event["type"] for event in transport.received])
 
     def test_leave_while_behind(self) -> None:
-        """Leaving while behind stops the pump."""
-        session, transport = self.client(window=1)
+        """Leaving while a page is being read stops the pump; the page is not sent."""
+        self.slow_hub()
         self.publish(*range(5))
+        self.held.settle()
+        session, transport = self.client(window=1)
         self.tell(session, "join", room="lobby")
-        self.tell(session, "leave", room="lobby")
+        self.held.settle()
+        self.hub.rooms["lobby"].tail.clear()
         transport.window, transport.full = None, False
-        session.pump()
-        self.assertEqual([0], self.data(transport))
+        session.drained()
+        self.tell(session, "leave", room="lobby")
+        self.held.settle()
+        self.assertEqual(
+            ([0], ["joined", "message", "left"]), (self.data(transport), [e["type"] for e in transport.received])
+        )
+
+    def test_commands_wait_for_a_full_transport(self) -> None:
+        """While the transport is full nothing is answered; when it has drained, commands come before messages."""
+        session, transport = self.client(window=0)
+        self.tell(session, "join", room="lobby")
+        self.publish(1)
+        self.turn()
+        self.tell(session, "leave", room="lobby")
+        self.assertEqual(([], True), (transport.of_type("left"), session.busy))
+        transport.window, transport.full = None, False
+        session.drained()
+        self.assertEqual((["joined", "left"], False), ([e["type"] for e in transport.received], session.busy))
 
     def test_leave_not_joined(self) -> None:
         """A room that isn't read can't be left."""
@@ -375,7 +394,7 @@ class BehindTests(World):
             self.turn()
         self.assertEqual([0, 1, 2], self.data(transport))
         transport.window, transport.full = None, False
-        session.pump()
+        session.drained()
         self.publish(10)
         self.turn()
         self.assertEqual(list(range(11)), self.data(transport))
@@ -397,7 +416,7 @@ class BehindTests(World):
             self.publish(number)
             self.turn()
         transport.window, transport.full = None, False
-        session.pump()
+        session.drained()
         (reset,) = transport.of_type("reset")
         messages = transport.of_type("message")
         self.assertEqual(list(range(60 - self.history, 60)), self.data(transport)[1:])
@@ -413,7 +432,7 @@ class BehindTests(World):
         self.held.settle()
         self.hub.rooms["lobby"].tail.clear()
         transport.window, transport.full = None, False
-        session.pump()
+        session.drained()
         self.held.fail_read()
         self.clock.pump([0.25] * 6)
         self.held.settle()
@@ -432,7 +451,7 @@ class BehindTests(World):
         self.hub.rooms["lobby"].tail.clear()
         for session, transport in sessions:
             transport.window, transport.full = None, False
-            session.pump()
+            session.drained()
         self.assertEqual(1, len(self.held.looks))
         self.held.settle()
         self.assertEqual([[0, 1, 2]] * 50, [self.data(transport) for _, transport in sessions])

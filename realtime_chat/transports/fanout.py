@@ -47,26 +47,24 @@ def is_direct(transport: ITransport) -> bool:
     return type(transport) in (tcp.Server, unix.Server) and not getattr(transport, "TLS", False)
 
 
-def send_frames(transport: Any, direct: bool, frames: Frames) -> int:
+def send_frames(transport: Any, frames: Frames) -> tuple[int, bool]:
     """Send as many frames as the socket takes now.
 
-    :param transport: what the connection's protocol was given.
-    :param direct: what :func:`is_direct` said of it.
-    :returns: how many frames are on their way. Where that is fewer than all, the transport's producer is told to
-        resume when the rest of the last of them is gone.
+    :param transport: a direct one (:func:`is_direct`), whose pull producer is told when all is gone.
+    :returns: how many frames are on their way, and whether the socket took all of them at once.
     """
-    if not direct or transport.dataBuffer or transport._tempDataBuffer:
+    if transport.dataBuffer or transport._tempDataBuffer:
         transport.write(frames.data)
-        return frames.count
+        return frames.count, False
     try:
         sent = transport.socket.send(frames.data)
     except BlockingIOError:
         sent = 0
     except OSError:  # a broken connection; the reactor finds out by itself
-        return frames.count
+        return frames.count, True
     if sent == len(frames.data):
-        return frames.count
-    return _finish_frame(transport, frames, sent)
+        return frames.count, True
+    return _finish_frame(transport, frames, sent), False
 
 
 def _finish_frame(transport: Any, frames: Frames, sent: int) -> int:

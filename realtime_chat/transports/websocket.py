@@ -153,8 +153,11 @@ class RealtimeProtocol(WebSocketServerProtocol):
     def send_batch(self, batch: Frames) -> int:
         if self.full or self.state != self.STATE_OPEN:
             return 0
-        taken = send_frames(self.transport, self._direct, batch)
-        if taken < batch.count:
+        if not self._direct:
+            self.transport.write(batch.data)
+            return batch.count
+        taken, drained = send_frames(self.transport, batch)
+        if not drained:
             self._become_full()
         return taken
 
@@ -195,9 +198,16 @@ class RealtimeProtocol(WebSocketServerProtocol):
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
-        if self.session is not None:
-            self.session.pump()
         self._read_on()
+        # In the next turn but one: what the client has sent meanwhile is read before the socket is filled again, or a
+        # slow reader of a busy room could never leave it.
+        clock = self.factory.hub.clock
+        clock.callLater(0, clock.callLater, 0, self._drained)
+
+    def _drained(self) -> None:
+        if self.session is not None and not self.full:
+            self.session.drained()
+            self._read_on()
 
     def stopProducing(self) -> None:
         """The connection is lost; ``onClose`` says so, too."""

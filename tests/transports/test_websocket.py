@@ -1,0 +1,392 @@
+"""Tests for :mod:`realtime_chat.transports.websocket`, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.transports.fanout import Frames, queued
+from realtime_chat.transports.websocket import frame
+from tests.clients import SocketClient
+from tests.transports.test_contract import ServedTestCase
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+def masked(opcode: int, payload: bytes, fin: bool = True) -> bytes:
+    """A client's frame (RFC 6455, section 5.2)."""
+    size = len(payload)
+    head = bytes((opcode | (0x80 if fin else 0),))
+    if size < 126:
+        head += bytes((0x80 | size,))
+    elif size < 65536:
+        head += bytes((0x80 | 126,)) + struct.pack("!H", size)
+    else:
+        head += bytes((0x80 | 127,)) + struct.pack("!Q", size)
+    mask = os.urandom(4)
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+class RawClient(Protocol):
+    """A WebSocket client that sends any bytes, keeps the frames that come, and can stop reading."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, bytes]] = []
+        self.head = b""
+        self.lost = False
+        self._data = b""
+        self._waiting: list[tuple[Any, Deferred[None]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if not self.head and b"\r\n\r\n" in self._data:
+            self.head, _, self._data = self._data.partition(b"\r\n\r\n")
+        while self.head and self._take_frame():
+            pass
+        self._notice()
+
+    def _take_frame(self) -> bool:
+        data = self._data
+        if len(data) < 2:
+            return False
+        size, start = data[1] & 127, 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            if len(data) < start:
+                return False
+            size = int.from_bytes(data[2:start], "big")
+        if len(data) < start + size:
+            return False
+        self.frames.append((data[0] & 15, data[start : start + size]))
+        self._data = data[start + size :]
+        return True
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost = True
+        self._notice()
+
+    def _notice(self) -> None:
+        for condition, deferred in list(self._waiting):
+            if condition():
+                self._waiting.remove((condition, deferred))
+                deferred.callback(None)
+
+    def until(self, condition: Any) -> Deferred[None]:
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((condition, deferred))
+        self._notice()
+        return deferred.addTimeout(20, reactor)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON of the text frames that came."""
+        return [json.loads(payload) for opcode, payload in self.frames if opcode == TEXT]
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close frame that came."""
+        codes = [int.from_bytes(payload[:2], "big") for opcode, payload in self.frames if opcode == CLOSE]
+        return codes[0] if codes else None
+
+    def write(self, *chunks: bytes) -> None:
+        self.transport.write(b"".join(chunks))
+
+    async def stop(self) -> None:
+        """Cut the connection."""
+        if not self.lost:
+            self.transport.abortConnection()
+            await self.until(lambda: self.lost)
+
+
+class RawTestCase(ServedTestCase):
+    """Tests that speak in bytes."""
+
+    def upgrade(self, path: str = "/ws", *headers: str) -> bytes:
+        lines = [
+            f"GET {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Version: 13",
+            *headers,
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    async def raw(self, first: bytes | None = None) -> RawClient:
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.port}")
+        client: RawClient = await endpoint.connect(Factory.forProtocol(RawClient))
+        self.clients.append(client)
+        client.write(self.upgrade() if first is None else first)
+        await client.until(lambda: client.head)
+        return client
+
+
+class FrameTests(SynchronousTestCase):
+    """Frames to be sent."""
+
+    def test_lengths(self) -> None:
+        """The three forms of the length."""
+        for size, head in ((0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)):
+            whole = frame(b"x" * size)
+            self.assertEqual((0x81, head + size), (whole[0], len(whole)))
+
+    def test_ends(self) -> None:
+        """Joined frames know where each of them ends."""
+        frames = Frames([b"ab", b"", b"cde"])
+        self.assertEqual((3, b"abcde", [2, 2, 5]), (frames.count, frames.data, frames.ends))
+
+
+class HandshakeTests(RawTestCase):
+    """Becoming a WebSocket."""
+
+    async def test_subprotocol(self) -> None:
+        """realtime.v1 is accepted where it is offered; none, and others, are fine."""
+        offered = await self.raw(self.upgrade("/ws", "Sec-WebSocket-Protocol: other, realtime.v1"))
+        self.assertIn(b"Sec-WebSocket-Protocol: realtime.v1", offered.head)
+        for headers in ((), ("Sec-WebSocket-Protocol: other",)):
+            client = await self.raw(self.upgrade("/ws", *headers))
+            self.assertTrue(client.head.startswith(b"HTTP/1.1 101"))
+            self.assertNotIn(b"Protocol:", client.head)
+
+    async def test_command_in_the_first_segment(self) -> None:
+        """A frame that comes together with the upgrade is not lost."""
+        client = await self.raw(self.upgrade() + masked(TEXT, b'{"type":"ping","id":7}'))
+        await client.until(lambda: client.events)
+        self.assertEqual([{"type": "pong", "id": 7}], client.events)
+
+    async def test_join_by_url(self) -> None:
+        """The URL alone joins a room: who connects sees its messages."""
+        writer = await self.started(SocketClient)
+        await writer.publish("hi")
+        client = await self.raw(self.upgrade("/ws?room=lobby&last=1"))
+        await client.until(lambda: len(client.events) == 2)
+        self.assertEqual(["joined", "message"], [event["type"] for event in client.events])
+
+    async def test_refused(self) -> None:
+        """What can't become a WebSocket is told so in JSON, with the fitting status."""
+        nonce = "Sec-WebSocket-Key: x"
+        for request, status in (
+            (f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode(), b"426"),
+            (self.upgrade("/ws?room=a&room=b&since=x:1"), b"400"),
+            (self.upgrade("/ws?room=a&since=nonsense"), b"400"),
+            (self.upgrade("/ws", nonce), b"400"),
+            (self.upgrade("/ws", "Origin: http://evil.example"), b"403"),
+            (self.upgrade("/ws", "Origin: null"), b"403"),
+            (self.upgrade("/ws", "Content-Length: 5") + b"abcde", b"400"),
+        ):
+            client = await self.raw(request)
+            self.assertIn(status, client.head.splitlines()[0], request)
+
+    async def test_own_origin(self) -> None:
+        """A page that the daemon itself serves may connect."""
+        client = await self.raw(self.upgrade("/ws", f"Origin: http://127.0.0.1:{self.port}"))
+        self.assertIn(b"101", client.head.splitlines()[0])
+
+
+class LimitTests(RawTestCase):
+    """What one client can't do to the others."""
+
+    limits = {"max_message": 1000}
+
+    async def assert_healthy(self) -> None:
+        """Everybody else notices nothing."""
+        healthy = await self.started(SocketClient)
+        await healthy.publish("still here")
+        await healthy.count(1)
+
+    async def test_oversized(self) -> None:
+        """A frame or message over the limit is closed with 1009, and the code really comes."""
+        for chunks in (
+            (masked(TEXT, b"x" * 1001),),
+            (masked(TEXT, b"x" * 600, fin=False), masked(0, b"x" * 600)),
+            (b"\x81\xff" + struct.pack("!Q", 2**40) + b"mask",),
+        ):
+            client = await self.raw()
+            client.write(*chunks)
+            await client.until(lambda client=client: client.close_code)
+            self.assertEqual(1009, client.close_code)
+        await self.assert_healthy()
+
+    async def test_protocol_errors(self) -> None:
+        """What is no WebSocket is closed with 1002."""
+        for chunk in (b"\x81\x05hello", b"\xf1\x80mask", b"\x83\x80mask", b"\x09\xfe\x00\xff" + b"m" * 259):
+            client = await self.raw()
+            client.write(chunk)
+            await client.until(lambda client=client: client.close_code)
+            self.assertEqual(1002, client.close_code, chunk)
+        await self.assert_healthy()
+
+    async def test_many_fragments(self) -> None:
+        """A message in very many fragments is closed with our code."""
+        client = await self.raw()
+        client.write(masked(TEXT, b"", fin=False), *[masked(0, b"", fin=False)] * 200)
+        await client.until(lambda: client.close_code)
+        self.assertEqual(4501, client.close_code)
+        await self.assert_healthy()
+
+    async def test_many_pings(self) -> None:
+        """Twenty thousand pings are answered by a close, not by as many pongs."""
+        client = await self.raw()
+        client.write(*[masked(PING, b"x" * 100)] * 20_000)
+        await client.until(lambda: client.close_code)
+        self.assertEqual(4501, client.close_code)
+        self.assertLess(len(client.frames), 200)
+        await self.assert_healthy()
+
+    async def test_a_few_fragments(self) -> None:
+        """A command in a few fragments is a command."""
+        client = await self.raw()
+        client.write(
+            masked(TEXT, b'{"type":', fin=False), masked(PING, b"p"), masked(0, b'"pi', fin=False), masked(0, b'ng"}')
+        )
+        await client.until(lambda: client.events)
+        self.assertEqual([{"type": "pong"}], client.events)
+        self.assertIn((PONG, b"p"), client.frames)
+
+    async def test_errors_are_answered(self) -> None:
+        """What can't be read is answered with an error, and the connection lives on."""
+        client = await self.raw()
+        client.write(
+            masked(TEXT, b"\xff\xfe"),
+            masked(TEXT, b"nonsense"),
+            masked(BINARY, b"{}"),
+            masked(TEXT, b'{"type":"ping"}'),
+        )
+        await client.until(lambda: len(client.events) == 4)
+        self.assertEqual(["bad_request"] * 3, [event["code"] for event in client.events[:3]])
+        self.assertEqual("pong", client.events[3]["type"])
+
+    async def test_dropped_connection(self) -> None:
+        """A connection that is cut leaves nothing behind."""
+        client = await self.raw(self.upgrade("/ws?room=lobby"))
+        await client.until(lambda: client.events)
+        await client.stop()
+        await self.until(lambda: not self.service.hub.sessions)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+
+
+class PingTests(RawTestCase):
+    """Finding out who is gone."""
+
+    limits = {"ping": 0.3, "pong": 0.5}
+
+    async def test_silent_client(self) -> None:
+        """Who answers no ping is told goodbye."""
+        client = await self.raw()
+        await client.until(lambda: client.close_code)
+        self.assertEqual(4002, client.close_code)
+        self.assertEqual(
+            ("goodbye", "silent", True), tuple(client.events[0][name] for name in ("type", "reason", "reconnect"))
+        )
+
+    async def test_living_client(self) -> None:
+        """Who answers pings stays."""
+        client = await self.started(SocketClient)
+        await self.until(lambda: client.protocol.trafficStats.incomingWebSocketFrames >= 0 and self._pinged(client) > 3)
+        self.assertTrue(client.open)
+
+    def _pinged(self, client: Any) -> int:
+        if not hasattr(client, "pings"):
+            client.pings = 0
+            answer = client.protocol.onPing
+
+            def count(payload: bytes) -> None:
+                client.pings += 1
+                answer(payload)
+
+            client.protocol.onPing = count
+        return int(client.pings)
+
+
+class SlowReaderTests(RawTestCase):
+    """A subscriber that doesn't read."""
+
+    async def test_fifty_megabytes(self) -> None:
+        """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
+        when it reads again it gets what it is owed in order, with one reset for what is gone."""
+        stalled = await self.raw(self.upgrade("/ws?room=lobby"))
+        await stalled.until(lambda: stalled.events)
+        stalled.transport.pauseProducing()
+        (session,) = self.service.hub.sessions
+        reader = await self.started(SocketClient)
+        writer = self.client(SocketClient)
+        await writer.connect()
+        most = 0
+        for number in range(1250):
+            await writer.publish(f"{number:06}" + "x" * 40_000)
+            most = max(most, queued(session.transport.transport))
+        await reader.count(1250)
+        self.assertLess(most, 1024 * 1024)
+        self.assertEqual([], reader.of_type("reset"))
+        stalled.transport.resumeProducing()
+        await stalled.until(lambda: stalled.events[-1].get("data", "").startswith("001249"))
+        self.check_ledger(stalled)
+
+    def check_ledger(self, client: RawClient) -> None:
+        expected = 1
+        resets = 0
+        for event in client.events[1:]:
+            offset = int(event["position"].split(":")[1])
+            if event["type"] == "reset":
+                resets += 1
+                self.assertGreaterEqual(offset, expected)
+            else:
+                self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
+            expected = offset + 1
+        self.assertEqual((1251, 1), (expected, resets))
+
+
+class SlowGoodbyeTests(RawTestCase):
+    """A subscriber that never reads again."""
+
+    limits = {"slow": 1.5, "ping": 60}
+
+    async def test_closed_after_a_while(self) -> None:
+        """After so many seconds without one drained byte it is closed, and nothing of it is left."""
+        stalled = await self.raw(self.upgrade("/ws?room=lobby"))
+        await stalled.until(lambda: stalled.events)
+        stalled.transport.pauseProducing()
+        writer = self.client(SocketClient)
+        await writer.connect()
+        for _ in range(300):
+            await writer.publish("x" * 40_000)
+        await self.until(lambda: len(self.service.hub.sessions) == 1)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+
+
+class HistoryFloodTests(RawTestCase):
+    """A client that asks for more than it reads."""
+
+    async def test_replies_are_bounded(self) -> None:
+        """Who asks for page after page without reading is not read from while the answers wait."""
+        writer = await self.started(SocketClient)
+        for _ in range(20):
+            await writer.publish("x" * 50_000)
+        greedy = await self.raw()
+        greedy.transport.pauseProducing()
+        await self.until(lambda: len(self.service.hub.sessions) == 2)
+        session = next(one for one in self.service.hub.sessions if not one.subscriptions)
+        for _ in range(60):
+            greedy.write(masked(TEXT, b'{"type":"history","room":"lobby"}'))
+        most = 0
+
+        def full() -> bool:
+            nonlocal most
+            most = max(most, queued(session.transport.transport))
+            return bool(session.transport.full)
+
+        await self.until(full)
+        await writer.publish("another")
+        full()
+        self.assertLess(most, 8 * 1024 * 1024)
+        greedy.transport.resumeProducing()
+        await greedy.until(lambda: len(greedy.frames) == 60)
