@@ -1,0 +1,90 @@
+# make run    starts the daemon, from this checkout and in an environment of its own (.venv)
+# make test   runs all tests, and gets what they need
+# README.rst says the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?= tests
+TRIAL_ARGS ?=
+
+# What a shell has set for other programs says nothing about this one. How pip reaches an index is the machine's affair
+# and stays; where it installs is ours.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONUSERBASE PYTHONWARNINGS PYTHONSAFEPATH
+unexport VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_HASHES
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test programs lint types docs clean FORCE
+
+help:
+	@echo 'make run     start the daemon; ARGS="--listen tcp:8080" adds options, ARGS=--help lists them'
+	@echo 'make test    run all tests; TESTS=tests.test_codec picks some, CHROMIUM=PATH names another browser'
+	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
+	@echo 'make clean   remove all that was made; PYTHON=python3.12 with any of these picks an interpreter'
+
+run: $(VENV)/run.installed
+	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
+
+test: $(VENV)/test.installed programs
+	@exec $(BIN)/trial $(TRIAL_ARGS) $(TESTS)
+
+lint: $(VENV)/lint.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/towncrier build --draft --version next
+
+types: $(VENV)/lint.installed
+	$(BIN)/mypy
+
+docs: $(VENV)/docs.installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+	@echo 'docs/_build/index.html'
+
+clean:
+	rm -rf $(VENV) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -f twisted/plugins/dropin.cache
+
+# The environment is made anew when the interpreter is another, or the checkout was moved.
+$(VENV)/interpreter: FORCE
+	@$(PYTHON) -c '' 2>/dev/null || { echo 'There is no $(PYTHON) that runs; PYTHON=PATH names another.' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "This needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). PYTHON=PATH names another." >&2; \
+	  exit 1; }
+	@wanted="$$($(PYTHON) -c 'import sys; print(sys.base_prefix, sys.version)' | tr '\n' ' ') $$(pwd)"; \
+	[ -x $(BIN)/python ] && [ "$$(cat $@ 2>/dev/null)" = "$$wanted" ] && exit 0; \
+	echo 'Making an environment in $(VENV) …'; \
+	rm -rf $(VENV); \
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'On Debian the package python3-venv is needed.' >&2; exit 1; }; \
+	echo "$$wanted" > $@
+
+$(VENV)/%.installed: $(VENV)/interpreter setup.cfg pyproject.toml
+	@echo 'Installing what make $* needs …'
+	@$(BIN)/python -m pip install --quiet --editable '.$(if $(filter run,$*),,[$*])'
+	@touch $@
+
+# What the tests start besides Python. Nothing is skipped where it is missing.
+programs:
+	@missing=; \
+	if [ -n "$$CHROMIUM" ]; then \
+	  command -v "$$CHROMIUM" >/dev/null || { echo "CHROMIUM: there is no $$CHROMIUM." >&2; exit 1; }; \
+	else \
+	  command -v chromium >/dev/null || missing="$$missing chromium"; \
+	fi; \
+	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	[ -n "$$missing" ] || exit 0; \
+	as_root=; \
+	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \
+	if command -v apt-get >/dev/null && { [ -z "$$as_root" ] || sudo -n true 2>/dev/null; }; then \
+	  echo "Installing the Debian packages$$missing …"; \
+	  $$as_root apt-get -qq update && \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq --yes --no-install-recommends install $$missing >/dev/null && exit 0; \
+	fi; \
+	echo "The tests need these Debian packages; please install them: apt-get install$$missing" >&2; \
+	exit 1
