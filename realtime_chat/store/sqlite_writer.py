@@ -23,7 +23,8 @@ MOST_DRAFTS = 256
 """How many drafts one commit takes."""
 
 _ROOMS_KNOWN = 10_000
-_COMMITS_A_CHECKPOINT = 128
+_PAGES_A_CHECKPOINT = 2000
+_MOST_COMMITS_A_CHECKPOINT = 128
 _BYTES_A_CHECKPOINT = 4 * 1024 * 1024
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
@@ -211,7 +212,9 @@ class LogWriter:
         self._rooms: OrderedDict[str, _Room] = OrderedDict()
         self._next_room = 1
         self._since_checkpoint = [0, 0]
+        self._commits_a_checkpoint = 8
         self._swept = 0
+        self._trouble: str | None = None
         self._doubtful: _Batch | None = None
 
     def open(self) -> Identity:
@@ -253,6 +256,7 @@ class LogWriter:
             try:
                 self.open()
             except StoreRefused as refusal:
+                self._complain(str(refusal))
                 raise StoreError(str(refusal)) from refusal
         assert self._connection is not None
         return self._connection
@@ -276,10 +280,23 @@ class LogWriter:
         except sqlite3.Error as error:
             raise self._failure(connection, error, batch) from error
         if not self._file.in_place():
-            self._log.error("{path} was moved or replaced", path=self._file.path)
+            self._complain("it was moved or replaced")
             raise StoreError("the store's file was moved or replaced")
+        if batch.rows or check:
+            self._rejoice()
         self._remember(batch)
         return batch.outcomes
+
+    def _complain(self, trouble: str) -> None:
+        """Log what is wrong, once: a full disk is met with every commit."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.error("{path}: {trouble}", path=self._file.path, trouble=trouble)
+
+    def _rejoice(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._log.info("{path} can be written to again", path=self._file.path)
 
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
@@ -348,7 +365,7 @@ class LogWriter:
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        self._log.error("{path}: {error}", path=self._file.path, error=error)
+        self._complain(str(error))
         if code == sqlite3.SQLITE_FULL:
             return StoreError("the disk is full")
         self._rooms.clear()
@@ -397,12 +414,13 @@ class LogWriter:
     def tidy(self) -> None:
         """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
         commits, size = self._since_checkpoint
-        if commits >= _COMMITS_A_CHECKPOINT or size >= _BYTES_A_CHECKPOINT:
+        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Bring what is in the write-ahead log into the database."""
-        if self._connection is None or self._doubtful is not None or not self._since_checkpoint[0]:
+        commits = self._since_checkpoint[0]
+        if self._connection is None or self._doubtful is not None or not commits:
             return
         self._since_checkpoint = [0, 0]
         try:
@@ -410,7 +428,10 @@ class LogWriter:
             if pages > done:  # a reader was in the way; this waits for it, and keeps later ones from being
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error as error:
-            self._log.error("{path}: no checkpoint: {error}", path=self._file.path, error=error)
+            self._complain(f"no checkpoint: {error}")
+        else:
+            fitting = _PAGES_A_CHECKPOINT * commits // max(1, pages)
+            self._commits_a_checkpoint = min(max(1, fitting), _MOST_COMMITS_A_CHECKPOINT)
 
     def look_after(self) -> None:
         """Notice that the file was replaced, checkpoint, and trim rooms that nobody writes to."""
@@ -424,7 +445,7 @@ class LogWriter:
             while self._sweep_rooms(connection) and time.monotonic() < end:
                 pass
         except sqlite3.Error as error:
-            self._log.error("{path}: nothing trimmed: {error}", path=self._file.path, error=error)
+            self._complain(f"nothing trimmed: {error}")
 
     def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
         """Sweep the next rooms; False after the last of them."""

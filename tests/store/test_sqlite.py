@@ -22,6 +22,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
@@ -291,6 +292,14 @@ class TrimTests(SQLiteTestCase):
         self.assertLess(self.path.stat().st_size, 2_000_000)
         self.assertEqual((await store.read_before("lobby", None, 1)).top, 200_000)
 
+    async def test_size_of_log(self) -> None:
+        """The write-ahead log stays small also where every message dirties pages of its own."""
+        store = await self.open_store(count=10)
+        for turn in range(150):
+            senders = [User(f"{number * 7919 % 5000:04}" * 8, "n") for number in range(turn * 100, turn * 100 + 100)]
+            await append_all(store, [draft(turn, key=f"key-{turn}", sender=sender) for sender in senders])
+        self.assertLess(Path(f"{self.path}-wal").stat().st_size, 24_000_000)
+
     async def test_size_while_reading(self) -> None:
         """Readers that never pause don't keep the write-ahead log from starting over."""
         store = await self.open_store(count=100)
@@ -455,6 +464,21 @@ class FailureTests(SQLiteTestCase):
         await self.assert_unavailable(store.append(draft(2)))
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [1])
         self.assertEqual((await store.append(draft(3))).message.position.offset, 2)
+
+    async def test_logged_once(self) -> None:
+        """Trouble is logged when it begins and when it ends, not with every commit that meets it."""
+        store = await self.open_store(tick=600)
+        await store.append(draft(1))
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        store._writer._connection.execute("PRAGMA max_page_count = 1")
+        for _ in range(10):
+            await self.assert_unavailable(store.append(draft("x" * 20_000)))
+        store._writer._connection.execute("PRAGMA max_page_count = 100000")
+        await store.append(draft("x" * 20_000))
+        said = [event["log_level"].name for event in events if event["log_namespace"].startswith("realtime_chat.store")]
+        self.assertEqual(said, ["error", "info"])
 
     async def test_check_writes(self) -> None:
         """A check fails where appending would."""
