@@ -295,10 +295,12 @@ class TrimTests(SQLiteTestCase):
     async def test_size_of_log(self) -> None:
         """The write-ahead log stays small also where every message dirties pages of its own."""
         store = await self.open_store(count=10)
+        largest = 0
         for turn in range(150):
             senders = [User(f"{number * 7919 % 5000:04}" * 8, "n") for number in range(turn * 100, turn * 100 + 100)]
             await append_all(store, [draft(turn, key=f"key-{turn}", sender=sender) for sender in senders])
-        self.assertLess(Path(f"{self.path}-wal").stat().st_size, 24_000_000)
+            largest = max(largest, Path(f"{self.path}-wal").stat().st_size)
+        self.assertLess(largest, 20_000_000)
 
     async def test_size_while_reading(self) -> None:
         """Readers that never pause don't keep the write-ahead log from starting over."""
