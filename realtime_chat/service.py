@@ -13,6 +13,7 @@ from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -183,11 +184,16 @@ class RealtimeService(Service):
         self.hub.stopping = True
         await _at_most(self._reactor, self.hub.published())
         self.hub.stop()
-        if self._site is not None:
-            await _at_most(self._reactor, self._site.drained())
+        await self._connections_gone()
         await _at_most(self._reactor, self._store.stop())
         self.hub.wheel.stop()
         self._log.info("stopped")
+
+    async def _connections_gone(self) -> None:
+        """Give what was said last time to reach the other side."""
+        until = self._reactor.seconds() + _PATIENCE
+        while self._site is not None and self._site.connections and self._reactor.seconds() < until:
+            await deferLater(self._reactor, 0.02)
 
 
 async def _at_most(reactor: Any, step: Awaitable[Any] | None) -> None:

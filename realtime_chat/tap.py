@@ -72,7 +72,7 @@ def _store(text: str) -> str:
 
 def _endpoint(text: str) -> str:
     try:
-        endpoints.serverFromString(None, text)  # type: ignore[arg-type]
+        endpoints.serverFromString(None, text)
     except Exception as error:
         raise ValueError(
             f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
@@ -196,7 +196,7 @@ def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, Path | N
         return MemoryStore(retention, time.time, os.urandom), None
     directory = Path(options["data-dir"] or default_data_dir())
     path = directory / DATABASE if store is None else Path(store.partition(":")[2])
-    return SQLiteStore(reactor, path, retention, time.time, os.urandom), path.parent
+    return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), path.parent
 
 
 def makeService(options: Options) -> IService:

@@ -102,7 +102,7 @@
   }
 
   function isSameLog(position, own) {
-    return split(position).epoch === split(own).epoch;
+    return split(position).epoch === split(own || ':').epoch;
   }
 
   // ---- Messages on their way out ----
@@ -128,7 +128,6 @@
 
   Outbox.prototype.resume = function () {
     this.open = true;
-    this.passGap();
     this.wake();
   };
 
@@ -199,10 +198,11 @@
     return entry;
   };
 
-  Outbox.prototype.passGap = function () {
-    var own = this.connection.position, self = this;
+  // What is stored before `position`, or in a log that is no more, will not arrive.
+  Outbox.prototype.pass = function (position) {
+    var self = this;
     this.entries.filter(function (entry) {
-      return entry.position && own && (isKnown(entry.position, own) || !isSameLog(entry.position, own));
+      return entry.position && (isKnown(entry.position, position) || !isSameLog(entry.position, position));
     }).forEach(function (entry) {
       self.remove(entry);
       self.connection.listener.entryPassed(entry);
@@ -642,6 +642,7 @@
     this.position = position;
     if (missed) {
       this.listener.missed();
+      this.outbox.pass(position);
     }
   };
 

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet.interfaces import IPushProducer
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import JSONResource
+from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
@@ -268,7 +269,7 @@ class RealtimeProtocol(WebSocketServerProtocol):
 class WebSocketFactory(WebSocketServerFactory):
     """Makes the protocols; used by :class:`WebSocketResource`, never given to a port."""
 
-    protocol = RealtimeProtocol
+    protocol = RealtimeProtocol  # type: ignore[assignment]
 
     def __init__(self, reactor: Any, hub: Hub) -> None:
         super().__init__(reactor=reactor, server="")
@@ -304,18 +305,18 @@ class WebSocketResource(JSONResource):
         super().__init__()
         self._factory = factory
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: RealtimeRequest) -> int:
         _check_upgrade(request)
         self._factory.hub.check_open()
         wishes = read_wishes(request.args, self._factory.hub.limits.max_limit)
         protocol = self._factory.build(wishes)
         head = _handshake(request)
-        request.channel.take_over(protocol)
+        protocol.makeConnection(request.channel.take_over(protocol))
         protocol.dataReceived(head)
         return NOT_DONE_YET
 
 
-def _check_upgrade(request: Request) -> None:
+def _check_upgrade(request: RealtimeRequest) -> None:
     upgrade = request.getHeader(b"upgrade") or b""
     if b"websocket" not in [token.strip().lower() for token in upgrade.split(b",")]:
         raise RealtimeError("upgrade_required", "this is a WebSocket's address; plain HTTP has poll and rooms")
@@ -326,7 +327,7 @@ def _check_upgrade(request: Request) -> None:
             raise RealtimeError("bad_request", f"the header {header.decode()} is given at most once")
 
 
-def _handshake(request: Request) -> bytes:
+def _handshake(request: RealtimeRequest) -> bytes:
     """The request again, for Autobahn to read: only what a handshake is made of."""
     lines = [b"GET /ws HTTP/1.1"]
     for header in _HANDSHAKE_HEADERS:

@@ -1,0 +1,207 @@
+"""How resources answer: JSON, errors as JSON objects, and answers that come later.
+
+They work under any :class:`twisted.web.server.Site`, so that resources can be tested without a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeAlias
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import NO_CONTENT
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from realtime_chat.codec import encode_error
+from realtime_chat.errors import RealtimeError
+
+__all__ = [
+    "Answer",
+    "Answerable",
+    "JSONResource",
+    "NotFound",
+    "answer",
+    "answer_later",
+    "error_answer",
+    "error_headers",
+    "failure_answer",
+    "is_gone",
+    "json_answer",
+]
+
+RETRY_AFTER = b"2"
+"""Seconds after which a client may try again what failed for a while."""
+
+
+class Answer(NamedTuple):
+    """What a request is answered with.
+
+    :param body: empty with a status that has none.
+    :param content_type: that of the body.
+    """
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = b"application/json"
+
+
+Answerable: TypeAlias = bytes | Answer
+"""An answer, or the JSON body of one with status 200."""
+
+Later: TypeAlias = Coroutine[Deferred[Any], Any, Answerable] | Deferred[Any]
+"""An :data:`Answerable` that is still to come."""
+
+_FOR_A_WHILE = ((b"Retry-After", RETRY_AFTER),)
+_HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
+    401: ((b"WWW-Authenticate", b"Bearer"),),
+    426: ((b"Upgrade", b"websocket"),),
+    429: _FOR_A_WHILE,
+    503: _FOR_A_WHILE,
+}
+
+
+def is_gone(request: Request) -> bool:
+    """Whether nothing can be answered any more: the client has gone, or it has got its answer."""
+    return bool(request._disconnected or request.finished)
+
+
+def answer(request: Request, given: Answerable) -> int:
+    """Answer a request, unless its client has gone.
+
+    :returns: NOT_DONE_YET, for a ``render_`` method to return.
+    """
+    if not is_gone(request):
+        given = given if isinstance(given, Answer) else Answer(given)
+        request.setResponseCode(given.status)
+        _describe(request.responseHeaders, given)
+        request.write(given.body)
+        request.finish()
+    return NOT_DONE_YET
+
+
+def _describe(headers: Headers, given: Answer) -> None:
+    headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
+    if given.status != NO_CONTENT:
+        headers.setRawHeaders(b"Content-Length", [b"%d" % len(given.body)])
+        headers.setRawHeaders(b"Content-Type", [given.content_type])
+    if not headers.hasHeader(b"Cache-Control"):
+        headers.setRawHeaders(b"Cache-Control", [b"no-store"])
+
+
+def json_answer(request: Request, status: int, body: bytes) -> int:
+    """Answer with JSON, unless the client has gone.
+
+    :returns: NOT_DONE_YET.
+    """
+    return answer(request, Answer(body, status))
+
+
+def error_answer(request: Request, error: RealtimeError, status: int | None = None) -> int:
+    """Answer with an error object, unless the client has gone.
+
+    :param status: another one than the error's own.
+    :returns: NOT_DONE_YET.
+    """
+    return answer(request, error_headers(request.responseHeaders, error, status))
+
+
+def error_headers(headers: Headers, error: RealtimeError, status: int | None = None) -> Answer:
+    """Set the headers that go with an error, and give its answer."""
+    given = Answer(encode_error(error), error.kind.status if status is None else status)
+    for name, value in _HEADERS_BY_STATUS.get(given.status, ()):
+        headers.setRawHeaders(name, [value])
+    _describe(headers, given)
+    return given
+
+
+class _Log:
+    _log = Logger()
+
+
+def failure_answer(request: Request, failure: Failure) -> int:
+    """Answer a failure: an error that the client is told about as itself, any other, logged, as ``internal``.
+
+    An answer that was begun can't be mended: its connection is closed.
+
+    :returns: NOT_DONE_YET.
+    """
+    if isinstance(failure.value, RealtimeError) and not request.startedWriting:
+        return error_answer(request, failure.value)
+    if is_gone(request) and failure.check(CancelledError, RealtimeError):
+        return NOT_DONE_YET
+    _Log._log.failure("answering a request failed", failure)
+    if request.startedWriting and not is_gone(request):
+        request.loseConnection()
+        return NOT_DONE_YET
+    return error_answer(request, RealtimeError("internal", "something went wrong here; it has been logged"))
+
+
+def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
+    """Answer a request when the answer is there.
+
+    :param later: a coroutine or a Deferred.
+    :param cancel: whether ``later`` is cancelled the moment that the client goes away: right for what only waits, wrong
+        for what changes something. Without it the work is finished, and its answer dropped.
+    :returns: NOT_DONE_YET.
+    """
+    waiting: Deferred[Answerable] = ensureDeferred(later)
+    if not waiting.called:
+        # Asked for only while it can matter: an unanswered request, whose connection may go.
+        request.notifyFinish().addErrback(lambda _: waiting.cancel() if cancel else None)
+    waiting.addCallback(lambda given: answer(request, given))
+    waiting.addErrback(lambda failure: failure_answer(request, failure))
+    return NOT_DONE_YET
+
+
+class JSONResource(Resource):
+    """A resource that answers in JSON, errors too.
+
+    A ``render_`` method gives bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
+    or NOT_DONE_YET; it may raise :class:`~realtime_chat.errors.RealtimeError`. HEAD is answered by ``render_GET``.
+    What isn't among the children is not found, and what has no ``render_`` method is not allowed.
+    """
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """There are no children but those that were put."""
+        return NotFound()
+
+    def render(self, request: Request) -> int:
+        """Answer by the method that is called ``render_`` and the request's own."""
+        method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
+        render = getattr(self, f"render_{method}", None)
+        if render is None:
+            return self._refuse_method(request)
+        try:
+            return _answer_any(request, render(request))
+        except Exception:
+            return failure_answer(request, Failure())
+
+    def allowed(self) -> list[str]:
+        """The methods that can be used here."""
+        names = {name.removeprefix("render_") for name in dir(self) if name.startswith("render_")}
+        return sorted(names if "GET" in names else names - {"HEAD"})
+
+    def _refuse_method(self, request: Request) -> int:
+        allowed = ", ".join(self.allowed())
+        request.setHeader(b"Allow", allowed.encode("ascii"))
+        return error_answer(request, RealtimeError("method_not_allowed", f"the methods here are {allowed}"))
+
+
+def _answer_any(request: Request, given: Any) -> int:
+    if isinstance(given, (bytes, Answer)):
+        return answer(request, given)
+    return NOT_DONE_YET if given is NOT_DONE_YET else answer_later(request, given)
+
+
+class NotFound(JSONResource):
+    """What is at every other address."""
+
+    isLeaf = True
+
+    def render(self, request: Request) -> int:
+        """Say that there is nothing."""
+        return error_answer(request, RealtimeError("not_found", "there is nothing at this address"))

@@ -1,0 +1,264 @@
+"""Which names the site answers to, and pages of which origins may use it; no I/O.
+
+A wrong ``Host`` is how DNS rebinding reaches a server that listens on loopback; a wrong ``Origin`` is another site's
+page in a visitor's browser. Clients that aren't browsers send no ``Origin``, and nothing is gained by refusing them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from realtime_chat.errors import RealtimeError
+
+__all__ = ["LOOPBACK", "Authority", "HostList", "OriginPolicy", "normalise_origin"]
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+"""The names that are served without any configuration."""
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_REMEMBERED = 256
+
+
+class Authority(NamedTuple):
+    """A host and perhaps a port, as they stand in a ``Host`` header.
+
+    :param name: lower case; an IPv6 address in brackets and in its shortest form.
+    :param port: None where none was given.
+    """
+
+    name: str
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Authority:
+        """Read ``NAME``, ``NAME:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
+
+        :raises ValueError: it is none of them. A name that ends in a dot or that isn't ASCII is none either.
+        """
+        match = _AUTHORITY.fullmatch(text)
+        if match is None:
+            raise ValueError("this is not NAME, NAME:PORT, [IPV6] or [IPV6]:PORT")
+        return cls(_host_name(match[1]), None if match[2] is None else _port(match[2]))
+
+    def __str__(self) -> str:
+        return self.name if self.port is None else f"{self.name}:{self.port}"
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the name is an IP address."""
+        return self.name.startswith("[") or _is_ipv4(self.name)
+
+
+def _host_name(text: str) -> str:
+    if text.startswith("["):
+        return _bracketed(text[1:-1])
+    if not all(text.split(".")):
+        raise ValueError("a host's name has no empty parts: no leading, doubled or trailing dots")
+    return text.lower()
+
+
+def _bracketed(text: str) -> str:
+    try:
+        return f"[{IPv6Address(text).compressed}]"
+    except ValueError:
+        raise ValueError("what stands in the brackets is not an IPv6 address") from None
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+    return port
+
+
+class HostList:
+    """The names that the site answers to.
+
+    :param names: as in a ``Host`` header, without regard to case. One without a port is served on every port; one with
+        a port on that port alone. An IPv6 address may come without its brackets.
+    :param any_address: whether every IP address is served too. That is safe wherever one listens on all interfaces:
+        DNS rebinding needs a name.
+    :raises ValueError: a name can't be one; the message says why.
+    """
+
+    def __init__(self, names: Iterable[str] = LOOPBACK, any_address: bool = False) -> None:
+        self._served = frozenset(_configured_host(name) for name in names)
+        self._any_address = any_address
+        self._seen: dict[bytes, Authority] = {}
+
+    @classmethod
+    def listening_on(cls, interfaces: Iterable[str], names: Iterable[str] = ()) -> HostList:
+        """The default: loopback, and the addresses that are listened on.
+
+        :param interfaces: addresses; ``""``, ``0.0.0.0`` and ``::`` stand for all of the machine's.
+        :param names: further names.
+        """
+        interfaces = set(interfaces)
+        everywhere = {"", "0.0.0.0", "::", "[::]"}
+        return cls([*LOOPBACK, *names, *(interfaces - everywhere)], bool(interfaces & everywhere))
+
+    def __str__(self) -> str:
+        return ", ".join([*sorted(map(str, self._served)), *["any IP address"] * self._any_address])
+
+    def serves(self, host: Authority) -> bool:
+        """Whether the site answers to this name."""
+        return (
+            Authority(host.name) in self._served
+            or host in self._served
+            or (host.port is None and self._serves_default_port(host))
+            or (self._any_address and host.is_address)
+        )
+
+    def _serves_default_port(self, host: Authority) -> bool:
+        return any(Authority(host.name, port) in self._served for port in _DEFAULT_PORTS.values())
+
+    def check(self, values: Sequence[bytes]) -> Authority:
+        """Read the ``Host`` headers of one request.
+
+        :raises RealtimeError: ``bad_request`` where there isn't exactly one of valid syntax, else ``unknown_host``.
+        """
+        if len(values) != 1:
+            raise RealtimeError("bad_request", "a request carries exactly one Host header")
+        host = self._seen.get(values[0])
+        return self._check(values[0]) if host is None else host
+
+    def _check(self, value: bytes) -> Authority:
+        try:
+            host = Authority.parse(value.decode("ascii"))
+        except ValueError:
+            raise RealtimeError("bad_request", "the Host header is NAME or NAME:PORT") from None
+        if not self.serves(host):
+            raise RealtimeError(
+                "unknown_host",
+                "this server doesn't answer to the name in the Host header; whoever runs it can add names with --host",
+            )
+        if len(self._seen) < _REMEMBERED:
+            self._seen[value] = host
+        return host
+
+
+def _configured_host(text: str) -> Authority:
+    try:
+        return Authority(_bracketed(text)) if text.count(":") > 1 and text[0] != "[" else Authority.parse(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} can't be served as a host: {error}; right would be chat.example.com or 192.0.2.7:8080"
+        ) from None
+
+
+def normalise_origin(value: str) -> str:
+    """Bring a configured origin into the form in which browsers send it.
+
+    ``https://Example.com:443/`` becomes ``https://example.com``. ``*`` stays and means every origin but ``null``;
+    ``null`` stays and means pages without an origin of their own: files, and frames in a sandbox, which any site can
+    make.
+
+    :raises ValueError: it is no origin; the message says what was wrong and what would be right.
+    """
+    if value in ("*", "null"):
+        return value
+    try:
+        return _normalise(value.removesuffix("/"))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not an origin: {error}; right would be https://example.com") from None
+
+
+_NEVER_IN_ORIGINS = (
+    ("*", "* stands alone and is no pattern, so list every origin by itself"),
+    ("@", "an origin has no user name or password"),
+    ("/", "an origin has no path"),
+    ("?", "an origin has no query"),
+    ("#", "an origin has no fragment"),
+)
+
+
+def _normalise(text: str) -> str:
+    """The one form of an origin, as browsers serialise it (RFC 6454, section 6.2).
+
+    :raises ValueError:
+    """
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError("an origin starts with its scheme and ://")
+    scheme, rest = match[1].lower(), match[2]
+    for sign, reason in _NEVER_IN_ORIGINS:
+        if sign in rest:
+            raise ValueError(reason)
+    if not rest.isascii():
+        raise ValueError("browsers send the name in its ASCII form, xn--…")
+    host = Authority.parse(rest)
+    return f"{scheme}://{Authority(host.name) if host.port == _DEFAULT_PORTS.get(scheme) else host}"
+
+
+class OriginPolicy:
+    """Pages of which origins may use the site: its own, and those that are listed.
+
+    :param allowed: see :func:`normalise_origin`.
+    :raises ValueError: one of them is no origin.
+    """
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._listed = frozenset(map(normalise_origin, allowed))
+
+    def __str__(self) -> str:
+        return ", ".join(["same origin", *sorted(self._listed)])
+
+    @property
+    def lists_any(self) -> bool:
+        """Whether other origins than the site's own may use it."""
+        return bool(self._listed)
+
+    def shares(self, origin: bytes) -> bool:
+        """Whether an ``Origin`` header's value is listed, so that its pages may read answers."""
+        normal = _sent(origin)
+        return normal is not None and self._lists(normal)
+
+    def permits(self, origin: bytes | None, host: bytes, secure: bool) -> bool:
+        """Whether a request may be served.
+
+        Where a proxy ends TLS, a page of ``https://example.com`` reaches us over plain HTTP. So a plain connection
+        takes both schemes for the same host and port, and only a connection that is itself secure insists on https.
+
+        :param origin: the ``Origin`` header, or None where there is none: no browser's cross-site request.
+        :param host: the ``Host`` header that the request came with.
+        :param secure: whether the connection to us is TLS.
+        """
+        if origin is None:
+            return True
+        normal = _sent(origin)
+        return normal is not None and (self._lists(normal) or _is_same(normal, host, secure))
+
+    def _lists(self, normal: str) -> bool:
+        return normal in self._listed or ("*" in self._listed and normal != "null")
+
+
+def _sent(origin: bytes) -> str | None:
+    """What a browser's ``Origin`` header says; None where no browser would say it."""
+    if origin == b"null":
+        return "null"
+    try:
+        return _normalise(origin.decode("ascii"))
+    except ValueError:
+        return None
+
+
+def _is_same(origin: str, host: bytes, secure: bool) -> bool:
+    schemes = ("https",) if secure else ("https", "http")
+    return any(origin == _own_origin(scheme, host) for scheme in schemes)
+
+
+def _own_origin(scheme: str, host: bytes) -> str | None:
+    return _sent(scheme.encode("ascii") + b"://" + host)

@@ -1,0 +1,691 @@
+"""A hardened :class:`twisted.web.server.Site`: deadlines, limits, names, origins, and errors as JSON.
+
+``twisted.web`` has no deadline for headers, spools bodies of any size to disk, and closes on errors so fast that
+clients often can't read why. All that is mended in the channel, before a resource is asked.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from typing import Any, TextIO
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ISSLTransport, ITransport
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource, getChildForRequest
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.http import answers
+from realtime_chat.http.origins import Authority, HostList, OriginPolicy
+from realtime_chat.wheel import Alarm, Wheel
+
+__all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line"]
+
+_REASONS = {**http.RESPONSES, 421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests"}
+_REASONS[431] = b"Request Header Fields Too Large"
+_CORS_METHODS = b"GET, POST"
+_CORS_HEADERS = b"Content-Type, Realtime-Client, Last-Event-ID, Authorization"
+_CORS_EXPOSED = b"Retry-After"
+_CORS_SECONDS = b"600"
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
+_LENGTH_DIGITS = 15
+
+
+class _Phase(enum.Enum):
+    """What a connection is waiting for."""
+
+    CONNECTED = "the first byte"
+    HEADERS = "the rest of a request's headers"
+    BODY = "the rest of a request's body"
+    ANSWER = "our answer"
+    IDLE = "a next request"
+    OVER = "its end"
+
+
+_SAY = {
+    _Phase.HEADERS: "the headers of a request have to be there within 10 s",
+    _Phase.BODY: "the body of a request has to be there within 30 s after its headers",
+}
+_UNREADABLE = {
+    _Phase.HEADERS: "this is no HTTP/1.1 request: METHOD /path HTTP/1.1, then lines of Name: value, then an empty line",
+    _Phase.BODY: "this is no chunked body: every chunk is its length in hexadecimal, its bytes, and the line ends",
+}
+
+
+class RealtimeRequest(server.Request):
+    """A request: its body in memory, its errors as JSON, no cookies and no session.
+
+    :ivar has_body: whether its headers announced a body; an upgrade must not have one.
+    :ivar is_cross_origin: whether a page of another origin, one that is listed, sent it.
+    """
+
+    channel: RealtimeChannel
+    site: RealtimeSite
+    has_body = False
+    is_cross_origin = False
+    defaultContentType = b"application/json"
+
+    def parseCookies(self) -> None:
+        """Cookies identify nobody here."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Make room for the body; None stands for a chunked one."""
+        self.has_body = length != 0
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body, while it keeps the limit."""
+        content = self.content
+        if content is None or self.channel is None or self.channel.is_over:
+            return
+        if content.tell() + len(data) > self.channel.site.max_body:
+            self.channel.refuse_body()
+        else:
+            content.write(data)
+
+    def process(self) -> None:
+        """Find the resource, and let it answer."""
+        self.site = self.channel.site
+        self.prepath = []
+        self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+        try:
+            if not self._is_answered_for_all():
+                self.render(self.site.getResourceFor(self))
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _is_answered_for_all(self) -> bool:
+        if self.method != b"OPTIONS":
+            return False
+        if self.path == b"*":
+            self.setHeader(b"Allow", b"GET, HEAD, POST, OPTIONS")
+        elif self.is_cross_origin and self.requestHeaders.hasHeader(b"Access-Control-Request-Method"):
+            self.setHeader(b"Access-Control-Allow-Methods", _CORS_METHODS)
+            self.setHeader(b"Access-Control-Allow-Headers", _CORS_HEADERS)
+            self.setHeader(b"Access-Control-Max-Age", _CORS_SECONDS)
+        else:
+            return False
+        answers.answer(self, answers.Answer(b"", http.NO_CONTENT))
+        return True
+
+    def render(self, resource: IResource) -> None:
+        """Let a resource answer; what it leaves open stays open."""
+        try:
+            body = resource.render(self)
+        except server.UnsupportedMethod as error:
+            self._refuse_method(error.allowedMethods)
+            return
+        if body is not server.NOT_DONE_YET:
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+
+    def _refuse_method(self, allowed: Iterable[bytes]) -> None:
+        methods = b", ".join(sorted(allowed))
+        self.setHeader(b"Allow", methods)
+        message = f"the methods here are {methods.decode('ascii')}"
+        answers.error_answer(self, RealtimeError("method_not_allowed", message))
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer an exception that a resource raised."""
+        answers.failure_answer(self, reason)
+        return reason
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        """Set the status; Twisted has no words for all of ours."""
+        super().setResponseCode(code, message or _REASONS.get(code))
+
+    def let_go(self) -> None:
+        """End without an answer: the connection has become something else's."""
+        notifications, self.notifications = self.notifications, []
+        self.finished = 1
+        self.content = self.transport = self.channel = None  # type: ignore[assignment]
+        for waiting in notifications:
+            waiting.callback(None)
+
+
+class RealtimeChannel(http.HTTPChannel):
+    """One HTTP/1.1 connection.
+
+    Whatever a client does wrong here is answered with an error object, and the connection is closed in such a way that
+    the client can read it.
+    """
+
+    _log = Logger()
+    site: RealtimeSite
+    maxHeaders = 100
+    requestFactory = RealtimeRequest
+    _alarm: Alarm | None = None
+    _watched: tuple[_Phase, int] | None = None
+    _answered = 0
+    _discarded = 0
+    _successor: _Successor | None = None
+    _target = b""
+    is_over = False
+
+    # Deadlines. Every connection has one at most, for what it is waiting for now.
+
+    def connectionMade(self) -> None:
+        """Start to wait for a first request, or refuse to."""
+        super().connectionMade()
+        self.site.count(1)
+        excess = self.site.connections - self.site.max_connections
+        if excess > self.site.max_refusals:
+            self.transport.abortConnection()
+        elif excess > 0:
+            self.refuse(RealtimeError("too_many", "too many connections are open; come back in a while"), 503)
+        else:
+            self._watch()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read what has come."""
+        if self.is_over:
+            self._discard(data)
+            return
+        # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
+        LineReceiver.dataReceived(self, data)
+        self._watch()
+
+    def _phase(self) -> _Phase:
+        if self.is_over:
+            return _Phase.OVER
+        if self._handlingRequest:
+            return _Phase.ANSWER
+        if not self.line_mode:
+            return _Phase.BODY
+        if self._buffer or self.requests:
+            return _Phase.HEADERS
+        return _Phase.IDLE if self._answered else _Phase.CONNECTED
+
+    def _watch(self) -> None:
+        """Set the deadline for what is waited for now; one that runs for the same already is left alone."""
+        phase = self._phase()
+        watched = (phase, self._answered)
+        if watched == self._watched or phase is _Phase.OVER:
+            return
+        self._watched = watched
+        seconds = self.site.deadlines.get(phase.name)
+        self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self._too_late))
+
+    def _wait(self, alarm: Alarm | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = alarm
+
+    def _too_late(self) -> None:
+        phase = self._phase()
+        self._log.debug("closing a connection: too long without {what}", what=phase.value)
+        if phase in _SAY:
+            self.refuse(RealtimeError("bad_request", _SAY[phase]), 408)
+        else:
+            # Nothing was asked: browsers open connections ahead, and would take a 408 for an answer to what comes next.
+            self.loseConnection()
+
+    # What is read.
+
+    def lineReceived(self, line: bytes) -> None:
+        """Read a line of the headers."""
+        if self.is_over:
+            return
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self._refuse_headers()
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line of the headers is longer than all of them may be."""
+        self._refuse_headers()
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Read a header; answer whether the request may go on."""
+        if self.is_over:
+            return False
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self._refuse_headers()
+            return False
+        return super().headerReceived(line) and not self.is_over
+
+    def _refuse_headers(self) -> None:
+        limits = f"{self.maxHeaders} headers and {self.totalHeadersSize} bytes in all"
+        self.refuse(RealtimeError("bad_request", f"a request has at most {limits}"), 431)
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        # int() raises for more digits than Python's own limit.
+        if header == b"Content-Length" and not (data.isdigit() and len(data) <= _LENGTH_DIGITS):
+            return self._refuse_framing(f"Content-Length is a number of at most {_LENGTH_DIGITS} digits")
+        if header == b"Transfer-Encoding" and data.lower() != b"chunked":
+            return self._refuse_framing("the only Transfer-Encoding that is understood is chunked")
+        return super()._maybeChooseTransferDecoder(header, data)
+
+    def _failChooseTransferDecoder(self) -> bool:
+        return self._refuse_framing("a request has one Content-Length or one Transfer-Encoding, and not both")
+
+    def _refuse_framing(self, message: str) -> bool:
+        self.refuse(RealtimeError("bad_request", message))
+        self.length = None
+        return False
+
+    def allHeadersReceived(self) -> None:
+        """Check a request by its headers, before its body is read."""
+        if self.is_over:
+            return
+        try:
+            self._check(self.requests[-1])
+        except RealtimeError as error:
+            self.refuse(error)
+        if self.is_over:
+            # lineReceived would take a request without a body for complete.
+            self.length = None
+        else:
+            super().allHeadersReceived()
+
+    def _check(self, request: RealtimeRequest) -> None:
+        headers = request.requestHeaders
+        hosts = headers.getRawHeaders(b"Host", ())
+        host = self.site.hosts.check(hosts)
+        self._path = self._origin_form(self._path, host)
+        self._check_origin(request, headers.getRawHeaders(b"Origin", ()), hosts[0])
+        if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):
+            raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
+        if self.length is not None and self.length > self.site.max_body:
+            raise self.site.body_too_large
+
+    def _origin_form(self, target: bytes, host: Authority) -> bytes:
+        """The path and query of a request's target, which proxies' clients send with the scheme and host in front."""
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is not None:
+            if self.site.hosts.check([absolute[1]]) != host:
+                raise RealtimeError("bad_request", "the Host header and the host of the address are the same")
+            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+        elif not (target.startswith(b"/") or (target == b"*" and self._command == b"OPTIONS")):
+            raise RealtimeError("bad_request", "the target of a request is a path that starts with /")
+        if not target.isascii():
+            raise RealtimeError("bad_request", "an address is ASCII, with everything else percent-encoded")
+        return target
+
+    def _check_origin(self, request: RealtimeRequest, origins: Sequence[bytes], host: bytes) -> None:
+        policy = self.site.origins
+        if policy.lists_any:
+            request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
+        if not origins:
+            return
+        if len(origins) > 1 or not policy.permits(origins[0], host, self.isSecure()):
+            raise RealtimeError(
+                "bad_origin",
+                "pages of other sites can't use this server; whoever runs it can list their origins with --allow-origin",
+            )
+        if policy.shares(origins[0]):
+            request.is_cross_origin = True
+            request.responseHeaders.setRawHeaders(b"Access-Control-Allow-Origin", [origins[0]])
+            request.responseHeaders.setRawHeaders(b"Access-Control-Expose-Headers", [_CORS_EXPOSED])
+
+    def checkPersistence(self, request: RealtimeRequest, version: bytes) -> bool:
+        """Whether the connection may stay open; Twisted's own overlooks ``close`` in a list."""
+        values = b",".join(request.requestHeaders.getRawHeaders(b"Connection", ()))
+        if version == b"HTTP/1.1" and b"close" not in {token.strip().lower() for token in values.split(b",")}:
+            return True
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Read of a body, or what comes behind a request."""
+        if self._successor is not None:
+            self._successor.forward(data)
+        elif not self.is_over:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """Hand a complete request on."""
+        if not self.is_over:
+            super().allContentReceived()
+
+    def requestDone(self, request: RealtimeRequest) -> None:
+        """Go on to the next request."""
+        self._answered += 1
+        super().requestDone(request)
+        if not self._busyReceiving:
+            self._watch()
+
+    # What is refused, and how a connection ends.
+
+    def refuse_body(self) -> None:
+        """Answer that the body is larger than allowed, and close."""
+        self.refuse(self.site.body_too_large)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.refuse(RealtimeError("bad_request", _UNREADABLE.get(self._phase(), _UNREADABLE[_Phase.HEADERS])))
+
+    def refuse(self, error: RealtimeError, status: int | None = None) -> None:
+        """Answer the request that is being read with an error, and close.
+
+        :param status: another one than the error's own.
+        """
+        if self.is_over:
+            return
+        request = self.requests[-1] if self.requests else None
+        headers = Headers() if request is None else request.responseHeaders
+        given = answers.error_headers(headers, error, status)
+        headers.setRawHeaders(b"Connection", [b"close"])
+        self.writeHeaders(b"HTTP/1.1", b"%d" % given.status, _REASONS[given.status], headers)
+        if getattr(self, "_command", b"") != b"HEAD":
+            self.write(given.body)
+        if request is not None:
+            self._log_refused(request, given)
+        self._linger()
+
+    def _log_refused(self, request: RealtimeRequest, given: answers.Answer) -> None:
+        request.method = getattr(self, "_command", b"-")
+        request.uri = getattr(self, "_path", b"-")
+        request.clientproto = getattr(self, "_version", b"-")
+        request.setResponseCode(given.status)
+        request.sentLength = len(given.body)
+        self.site.log(request)
+
+    def _linger(self) -> None:
+        """Close for writing, and read on for a while without looking.
+
+        Closing at once while something is unread makes the kernel send a reset, which lets the client throw away an
+        answer that it has not read yet (RFC 9112, section 9.6).
+        """
+        self._end()
+        transport = self.transport
+        transport.unregisterProducer()
+        self._networkProducer.resumeProducing()
+        self._wait(self.site.wheel.call_later(self.site.linger_seconds, transport.abortConnection))
+        # TLS closes by messages of its own: only the bare socket may be closed by half.
+        half_close = getattr(transport, "loseWriteConnection", None)
+        if half_close is None or ISSLTransport.providedBy(transport):
+            transport.loseConnection()
+        else:
+            half_close()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > self.site.linger_bytes:
+            self.transport.abortConnection()
+
+    def loseConnection(self) -> None:
+        """Close when everything is written, and in any case after a while."""
+        if not self.is_over:
+            self._end()
+            self._wait(self.site.wheel.call_later(self.site.closing_seconds, self.transport.abortConnection))
+        super().loseConnection()
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.clearLineBuffer()
+        self._dataBuffer = []
+        if not self._handlingRequest:
+            self.requests = []
+            self._transferDecoder = None
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Tell the request that waits, and leave nothing behind."""
+        self.is_over = True
+        self._wait(None)
+        super().connectionLost(reason)
+        self._forget()
+        self.site.count(-1)
+
+    def _forget(self) -> None:
+        """Cut the cycles, which would else wait for the oldest generation of the garbage collector."""
+        self.requests = []
+        self._dataBuffer = []
+        self._transferDecoder = self._networkProducer = None
+
+    # Becoming something else.
+
+    def take_over(self, protocol: IProtocol) -> ITransport:
+        """Give the connection to another protocol, while a request of it waits for its answer.
+
+        From here on ``protocol`` gets what comes in, and in the end its ``connectionLost``; the connection is counted
+        until then. The caller connects it (``protocol.makeConnection(transport)``) and feeds it what it likes in this
+        same turn; what the client sent behind its request comes after that. The request is over: neither it nor this
+        channel can be used any more.
+
+        :returns: the transport, which is paused no more and has no producer.
+        :raises RuntimeError: there is no waiting request, or the connection is lost.
+        """
+        if self.is_over or not self._handlingRequest:
+            raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
+        transport, request = self.transport, self.requests[0]
+        self._log_upgrade(request)
+        rest, self._dataBuffer = b"".join(self._dataBuffer), []
+        successor = self._successor = _Successor(protocol, self.site)
+        _replace_protocol(transport, self, successor)
+        transport.unregisterProducer()
+        self.is_over = True
+        self._wait(None)
+        self._forget()
+        self.transport = None
+        request.let_go()
+        _release(transport, successor, rest, self.site.reactor)
+        return transport
+
+    def _log_upgrade(self, request: RealtimeRequest) -> None:
+        request.setResponseCode(http.SWITCHING)
+        self.site.log(request)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        """Write the head of an answer, with the headers that all have."""
+        lines = [version, b" ", code, b" ", reason, b"\r\n"]
+        for name, values in headers.getAllRawHeaders():
+            if name not in _OF_ALL:
+                lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
+        lines.append(self.site.headers_of_all())
+        self.transport.writeSequence(lines)
+
+
+_OF_ALL = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))
+
+
+class _Successor(Protocol):
+    """Stands where the channel stood, so that the connection stays counted; passes everything on."""
+
+    __slots__ = ("_protocol", "_site", "dataReceived")
+
+    def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
+        self._protocol: IProtocol | None = protocol
+        self._site = site
+        self.dataReceived = protocol.dataReceived
+
+    def forward(self, data: bytes) -> None:
+        """Pass on what was read before, unless the connection is lost."""
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        protocol, self._protocol = self._protocol, None
+        del self.dataReceived
+        self._site.count(-1)
+        if protocol is not None:
+            protocol.connectionLost(reason)
+
+
+def _replace_protocol(transport: Any, old: IProtocol, new: IProtocol) -> None:
+    """Find who calls ``old``: the transport, as a socket or as a wrapper (TLS, haproxy), or a wrapper in between."""
+    for owner, name in (
+        (transport, "wrappedProtocol"),
+        (transport, "protocol"),
+        (getattr(transport, "protocol", None), "wrappedProtocol"),
+    ):
+        if getattr(owner, name, None) is old:
+            setattr(owner, name, new)
+            return
+    raise RuntimeError("this transport's protocol can't be replaced")
+
+
+def _release(transport: Any, successor: _Successor, rest: bytes, reactor: IReactorTime) -> None:
+    """Let data flow again; what had come before goes first."""
+    if not rest:
+        transport.resumeProducing()
+        return
+    transport.pauseProducing()
+
+    def deliver() -> None:
+        transport.resumeProducing()
+        successor.forward(rest)
+
+    reactor.callLater(0, deliver)
+
+
+_SECRETS = frozenset((b"client", b"token", b"access_token", b"commands"))
+
+
+def _redacted(address: bytes) -> bytes:
+    """An address without the query values that are somebody's secrets, or may hold them."""
+    path, mark, query = address.partition(b"?")
+    return path + mark + b"&".join(map(_redacted_pair, re.split(rb"[&;]", query)))
+
+
+def _redacted_pair(pair: bytes) -> bytes:
+    name, mark, _ = pair.partition(b"=")
+    is_secret = unquote_to_bytes(name.replace(b"+", b" ")).strip().lower() in _SECRETS
+    return name + mark + b"REDACTED" if mark and is_secret else pair
+
+
+def _quoted(text: bytes) -> str:
+    """Any bytes as one quoted word of printable ASCII."""
+    return (
+        '"' + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in text) + '"'
+    )
+
+
+def access_line(when: str, request: http.Request) -> str:
+    """A line of the access log in the combined format: secrets redacted, everything from the client escaped.
+
+    :param when: the time, ready in its brackets.
+    """
+    address = getattr(request.getClientAddress(), "host", None) or "-"
+    target = _redacted(request.uri) if request.uri.startswith(b"/") else b"-"
+    words = (
+        address,
+        "- -",
+        when,
+        _quoted(b" ".join((request.method, target, request.clientproto))),
+        str(request.code),
+        str(request.sentLength or "-"),
+        _quoted(_redacted(request.getHeader(b"Referer") or b"-")),
+        _quoted(request.getHeader(b"User-Agent") or b"-"),
+    )
+    return " ".join(words)
+
+
+class RealtimeSite(server.Site):
+    """The HTTP side of the daemon.
+
+    :param resource: the root of the tree.
+    :param reactor: whose clock dates answers.
+    :param wheel: runs all deadlines.
+    :param hosts: the names that are answered to.
+    :param origins: whose pages may use it.
+    :param max_body: bytes in a request's body.
+    :param max_connections: open connections, those included that became WebSockets.
+    :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
+    :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
+    :ivar connections: how many are open.
+    """
+
+    _log = Logger()
+    protocol = RealtimeChannel  # type: ignore[assignment]
+    requestFactory = RealtimeRequest
+    deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
+    linger_seconds = 5.0
+    linger_bytes = 4 * 1024 * 1024
+    closing_seconds = 60.0
+    max_refusals = 64
+
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        wheel: Wheel,
+        hosts: HostList,
+        origins: OriginPolicy,
+        max_body: int,
+        max_connections: int,
+        log_path: str | None = None,
+    ) -> None:
+        super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
+        self.wheel = wheel
+        self.hosts = hosts
+        self.origins = origins
+        self.max_body = max_body
+        self.max_connections = max_connections
+        self.connections = 0
+        self.body_too_large = RealtimeError("too_large", f"a request's body has at most {max_body} bytes")
+        self._second = -1
+        self._headers = b""
+        self._log_is_broken = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/1.1 alone: our channel doesn't negotiate others."""
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> RealtimeChannel:  # type: ignore[override]
+        """A channel for a new connection."""
+        channel = RealtimeChannel()
+        channel.factory = channel.site = self
+        return channel
+
+    def getResourceFor(self, request: server.Request) -> IResource:
+        """The resource at a request's address."""
+        return getChildForRequest(self.resource, request)
+
+    def count(self, change: int) -> None:
+        """Count a connection that came or went."""
+        self.connections += change
+
+    def headers_of_all(self) -> bytes:
+        """The last lines of every answer's head, the date among them."""
+        second = int(self.reactor.seconds())
+        if second != self._second:
+            self._second = second
+            date = http.datetimeToString(second)
+            self._headers = b"Server: realtime_chat\r\nDate: %b\r\nX-Content-Type-Options: nosniff\r\n\r\n" % date
+        return self._headers
+
+    # The access log. Twisted's own would keep a timer running, and logs elsewhere where no file is given.
+
+    def startFactory(self) -> None:
+        """Nothing is opened here: privileges may not have been dropped yet."""
+
+    def stopFactory(self) -> None:
+        """Close the access log."""
+        if self._logFile is not None:
+            self._logFile.close()
+            self._logFile = None
+
+    def open_log(self) -> None:
+        """Open the access log, if there is one.
+
+        :raises OSError:
+        """
+        if self.logPath is not None and self._logFile is None:
+            self._logFile = self._openLogFile(self.logPath)
+
+    def _openLogFile(self, path: str | bytes) -> TextIO:
+        return open(path, "a", 1, encoding="ascii", newline="\n")
+
+    def log(self, request: http.Request) -> None:
+        """Write a request's line. A log that can't be written is reported once, and disturbs no request."""
+        if self.logPath is None:
+            return
+        try:
+            self.open_log()
+            when = http.datetimeToLogString(self.reactor.seconds())
+            if self._logFile is not None:
+                self._logFile.write(access_line(when, request) + "\n")
+            self._log_is_broken = False
+        except OSError as error:
+            if not self._log_is_broken:
+                self._log.error("the access log can't be written: {error}", error=error)
+            self._log_is_broken = True
