@@ -29,7 +29,7 @@ PRAGMA cache_size = -16000;
 PRAGMA mmap_size = 0;
 -- The writer checkpoints between commits, when nobody waits for it; this is the limit where it can't.
 PRAGMA wal_autocheckpoint = 16000;
-PRAGMA journal_size_limit = 16777216;
+PRAGMA journal_size_limit = 8388608;
 """
 
 
@@ -105,6 +105,8 @@ class DatabaseFile:
     It is never opened other than by SQLite: closing any descriptor of a file gives up all POSIX locks that the process
     holds on it (https://sqlite.org/howtocorrupt.html, 2.2).
 
+    :ivar wal_size: the bytes of the write-ahead log when it was last looked at; it grows, and starts over without
+        shrinking.
     :param path: where it is; its directory exists.
     :param token: random bytes, as many as it is asked for.
     :param schema: see :func:`load_schema`.
@@ -117,6 +119,7 @@ class DatabaseFile:
         self._schema = schema
         self._lock = _Lock(self.path + "-lock")
         self._places: _Places | None = None
+        self.wal_size = 0
 
     def in_place(self) -> bool:
         """Whether what was opened is still what stands under its name.
@@ -130,6 +133,7 @@ class DatabaseFile:
             database, wal = os.stat(self.path), os.stat(self._wal)
         except OSError:
             return None
+        self.wal_size = wal.st_size
         return _Places(database.st_dev, database.st_ino, wal.st_ino)
 
     def open_to_write(

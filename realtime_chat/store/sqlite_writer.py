@@ -26,6 +26,7 @@ _ROOMS_KNOWN = 10_000
 _PAGES_A_CHECKPOINT = 2000
 _MOST_COMMITS_A_CHECKPOINT = 128
 _BYTES_A_CHECKPOINT = 4 * 1024 * 1024
+_WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
 
@@ -213,6 +214,7 @@ class LogWriter:
         self._next_room = 1
         self._since_checkpoint = [0, 0]
         self._commits_a_checkpoint = 8
+        self._wal_size = 0
         self._swept = 0
         self._trouble: str | None = None
         self._doubtful: _Batch | None = None
@@ -414,7 +416,8 @@ class LogWriter:
     def tidy(self) -> None:
         """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
         commits, size = self._since_checkpoint
-        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT:
+        growth = self._file.wal_size - self._wal_size
+        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT or growth >= _WAL_GROWTH_A_CHECKPOINT:
             self.checkpoint()
 
     def checkpoint(self) -> None:
@@ -423,15 +426,24 @@ class LogWriter:
         if self._connection is None or self._doubtful is not None or not commits:
             return
         self._since_checkpoint = [0, 0]
+        self._wal_size = self._file.wal_size
         try:
             _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if pages > done:  # a reader was in the way; this waits for it, and keeps later ones from being
-                self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if pages > done:
+                self._wait_for_readers(self._connection)
         except sqlite3.Error as error:
             self._complain(f"no checkpoint: {error}")
         else:
             fitting = _PAGES_A_CHECKPOINT * commits // max(1, pages)
             self._commits_a_checkpoint = min(max(1, fitting), _MOST_COMMITS_A_CHECKPOINT)
+
+    def _wait_for_readers(self, connection: sqlite3.Connection) -> None:
+        """Checkpoint what a reader was in the way of; ours are short, but one of another program may take its time."""
+        connection.execute("PRAGMA busy_timeout = 50")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        finally:
+            connection.execute("PRAGMA busy_timeout = 1000")
 
     def look_after(self) -> None:
         """Notice that the file was replaced, checkpoint, and trim rooms that nobody writes to."""

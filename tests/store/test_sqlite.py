@@ -294,9 +294,9 @@ class TrimTests(SQLiteTestCase):
 
     async def test_size_of_log(self) -> None:
         """The write-ahead log stays small also where every message dirties pages of its own."""
-        store = await self.open_store(count=10)
+        store = await self.open_store(count=10, tick=600)
         largest = 0
-        for turn in range(150):
+        for turn in range(200):
             senders = [User(f"{number * 7919 % 5000:04}" * 8, "n") for number in range(turn * 100, turn * 100 + 100)]
             await append_all(store, [draft(turn, key=f"key-{turn}", sender=sender) for sender in senders])
             largest = max(largest, Path(f"{self.path}-wal").stat().st_size)
