@@ -4,6 +4,9 @@
 clients often can't read why. All that is mended in the channel, before a resource is asked.
 """
 
+# Twisted calls most of what stands here by names of its own.
+# ruff: noqa: N802
+
 from __future__ import annotations
 
 import enum
@@ -14,13 +17,14 @@ from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ISSLTransport, ITransport
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.error import UnsupportedMethod
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
+from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers
@@ -120,7 +124,7 @@ class RealtimeRequest(server.Request):
         """Let a resource answer; what it leaves open stays open."""
         try:
             body = resource.render(self)
-        except server.UnsupportedMethod as error:
+        except UnsupportedMethod as error:
             self._refuse_method(error.allowedMethods)
             return
         if body is not server.NOT_DONE_YET:
@@ -161,6 +165,7 @@ class RealtimeChannel(http.HTTPChannel):
 
     _log = Logger()
     site: RealtimeSite
+    transport: Any = None
     maxHeaders = 100
     requestFactory = RealtimeRequest
     _alarm: Alarm | None = None
@@ -251,7 +256,7 @@ class RealtimeChannel(http.HTTPChannel):
         if self._receivedHeaderCount >= self.maxHeaders:
             self._refuse_headers()
             return False
-        return super().headerReceived(line) and not self.is_over
+        return bool(super().headerReceived(line)) and not self.is_over
 
     def _refuse_headers(self) -> None:
         limits = f"{self.maxHeaders} headers and {self.totalHeadersSize} bytes in all"
@@ -263,7 +268,7 @@ class RealtimeChannel(http.HTTPChannel):
             return self._refuse_framing(f"Content-Length is a number of at most {_LENGTH_DIGITS} digits")
         if header == b"Transfer-Encoding" and data.lower() != b"chunked":
             return self._refuse_framing("the only Transfer-Encoding that is understood is chunked")
-        return super()._maybeChooseTransferDecoder(header, data)
+        return bool(super()._maybeChooseTransferDecoder(header, data))
 
     def _failChooseTransferDecoder(self) -> bool:
         return self._refuse_framing("a request has one Content-Length or one Transfer-Encoding, and not both")
@@ -281,7 +286,6 @@ class RealtimeChannel(http.HTTPChannel):
             self._check(self.requests[-1])
         except RealtimeError as error:
             self.refuse(error)
-        if self.is_over:
             # lineReceived would take a request without a body for complete.
             self.length = None
         else:
@@ -296,7 +300,7 @@ class RealtimeChannel(http.HTTPChannel):
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):
             raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
         if self.length is not None and self.length > self.site.max_body:
-            raise self.site.body_too_large
+            raise self.site.body_too_large()
 
     def _origin_form(self, target: bytes, host: Authority) -> bytes:
         """The path and query of a request's target, which proxies' clients send with the scheme and host in front."""
@@ -320,7 +324,7 @@ class RealtimeChannel(http.HTTPChannel):
         if len(origins) > 1 or not policy.permits(origins[0], host, self.isSecure()):
             raise RealtimeError(
                 "bad_origin",
-                "pages of other sites can't use this server; whoever runs it can list their origins with --allow-origin",
+                "pages of other sites can't use this server; whoever runs it can list an origin with --allow-origin",
             )
         if policy.shares(origins[0]):
             request.is_cross_origin = True
@@ -338,7 +342,7 @@ class RealtimeChannel(http.HTTPChannel):
     def rawDataReceived(self, data: bytes) -> None:
         """Read of a body, or what comes behind a request."""
         if self._successor is not None:
-            self._successor.forward(data)
+            self._successor.dataReceived(data)
         elif not self.is_over:
             super().rawDataReceived(data)
 
@@ -358,7 +362,7 @@ class RealtimeChannel(http.HTTPChannel):
 
     def refuse_body(self) -> None:
         """Answer that the body is larger than allowed, and close."""
-        self.refuse(self.site.body_too_large)
+        self.refuse(self.site.body_too_large())
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(RealtimeError("bad_request", _UNREADABLE.get(self._phase(), _UNREADABLE[_Phase.HEADERS])))
@@ -439,7 +443,8 @@ class RealtimeChannel(http.HTTPChannel):
         """Cut the cycles, which would else wait for the oldest generation of the garbage collector."""
         self.requests = []
         self._dataBuffer = []
-        self._transferDecoder = self._networkProducer = None
+        self._transferDecoder = None
+        self._networkProducer = None  # type: ignore[assignment]
 
     # Becoming something else.
 
@@ -456,12 +461,13 @@ class RealtimeChannel(http.HTTPChannel):
         """
         if self.is_over or not self._handlingRequest:
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
-        transport, request = self.transport, self.requests[0]
+        transport: ITransport = self.transport
+        request = self.requests[0]
         self._log_upgrade(request)
         rest, self._dataBuffer = b"".join(self._dataBuffer), []
         successor = self._successor = _Successor(protocol, self.site)
         _replace_protocol(transport, self, successor)
-        transport.unregisterProducer()
+        self.transport.unregisterProducer()
         self.is_over = True
         self._wait(None)
         self._forget()
@@ -487,27 +493,33 @@ class RealtimeChannel(http.HTTPChannel):
 _OF_ALL = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))
 
 
-class _Successor(Protocol):
+@implementer(IProtocol)
+class _Successor:
     """Stands where the channel stood, so that the connection stays counted; passes everything on."""
 
-    __slots__ = ("_protocol", "_site", "dataReceived")
+    __slots__ = ("_protocol", "_site")
 
     def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
         self._protocol: IProtocol | None = protocol
         self._site = site
-        self.dataReceived = protocol.dataReceived
 
-    def forward(self, data: bytes) -> None:
-        """Pass on what was read before, unless the connection is lost."""
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on what came, unless the connection is lost."""
         if self._protocol is not None:
             self._protocol.dataReceived(data)
 
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure) -> None:
+        """Count the connection as gone, and say so."""
         protocol, self._protocol = self._protocol, None
-        del self.dataReceived
         self._site.count(-1)
         if protocol is not None:
             protocol.connectionLost(reason)
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """It is connected already."""
+
+    def connectionMade(self) -> None:
+        """It is connected already."""
 
 
 def _replace_protocol(transport: Any, old: IProtocol, new: IProtocol) -> None:
@@ -532,7 +544,7 @@ def _release(transport: Any, successor: _Successor, rest: bytes, reactor: IReact
 
     def deliver() -> None:
         transport.resumeProducing()
-        successor.forward(rest)
+        successor.dataReceived(rest)
 
     reactor.callLater(0, deliver)
 
@@ -621,7 +633,6 @@ class RealtimeSite(server.Site):
         self.max_body = max_body
         self.max_connections = max_connections
         self.connections = 0
-        self.body_too_large = RealtimeError("too_large", f"a request's body has at most {max_body} bytes")
         self._second = -1
         self._headers = b""
         self._log_is_broken = False
@@ -638,7 +649,12 @@ class RealtimeSite(server.Site):
 
     def getResourceFor(self, request: server.Request) -> IResource:
         """The resource at a request's address."""
-        return getChildForRequest(self.resource, request)
+        resource: IResource = getChildForRequest(self.resource, request)
+        return resource
+
+    def body_too_large(self) -> RealtimeError:
+        """What is wrong with a longer body."""
+        return RealtimeError("too_large", f"a request's body has at most {self.max_body} bytes")
 
     def count(self, change: int) -> None:
         """Count a connection that came or went."""
