@@ -107,7 +107,7 @@ class RealtimeService(Service):
         files = raise_file_limit()
         directory = self._configuration.directory
         if directory is not None:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(directory)
         await self._store.start()
         self._log.info("store: {store}", store=self._store.describe())
         site = self._site = self._make_site(files)
@@ -215,6 +215,15 @@ def raise_file_limit() -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreRefused(
+            f"the data directory {directory} can't be made ({error.strerror}); name another with --data-dir"
+        ) from error
 
 
 def _with_backlog(description: str) -> str:

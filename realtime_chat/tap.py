@@ -131,8 +131,8 @@ class Options(usage.Options):
         self["store"] = self._read("store", store, _store)
 
     def opt_data_dir(self, directory: str) -> None:
-        """The data directory, created if need be. [default: /var/lib/realtime_chat for root, else
-        realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
+        """The data directory, created if need be. [default: /var/lib/realtime_chat
+        for root, else realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
         self["data-dir"] = directory
 
     def opt_history(self, count: str) -> None:
@@ -144,13 +144,14 @@ class Options(usage.Options):
         self["history-age"] = self._read("history-age", age, _age)
 
     def opt_host(self, name: str) -> None:
-        """A host name that is served, with :PORT if it is to be that port only; may be given more than once. Requests
-        for other hosts get 421. [default: the names of this machine's loopback, and what is listened on]"""
+        """A host name that is served, with :PORT if it is to be that port only;
+        may be given more than once. Requests for other hosts get 421. [default:
+        the names of this machine's loopback, and what is listened on]"""
         self["host"].append(self._read("host", name, _host))
 
     def opt_allow_origin(self, origin: str) -> None:
-        """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
-        than once. * allows all."""
+        """A web origin whose pages may use this daemon, besides its own, such as
+        https://example.com; may be given more than once. * allows all."""
         self["allow-origin"].append(self._read("allow-origin", origin, _origin))
 
     def opt_max_message(self, size: str) -> None:

@@ -12,7 +12,7 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
-from realtime_chat.transports.wishes import one
+from realtime_chat.http.wishes import one
 
 __all__ = ["CLIENT_HEADER", "Wrap", "client_of", "user_of", "wrap_for"]
 

@@ -15,7 +15,7 @@ from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body
 from realtime_chat.hub import Hub
 from realtime_chat.model import Draft, Position, User, check_event, check_key, check_room, private_owner
-from realtime_chat.transports.wishes import natural, one
+from realtime_chat.http.wishes import natural, one
 
 __all__ = ["RoomsResource"]
 

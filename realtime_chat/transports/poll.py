@@ -25,7 +25,7 @@ from realtime_chat.model import Position
 from realtime_chat.room import Room
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import send_to_all
-from realtime_chat.transports.wishes import Wishes, natural, read_wishes
+from realtime_chat.http.wishes import Wishes, natural, read_wishes
 from realtime_chat.wheel import Alarm
 
 __all__ = ["PollResource"]

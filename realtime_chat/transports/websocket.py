@@ -20,7 +20,7 @@ from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, is_direct, queued, send_frames, send_to_all, unsent
-from realtime_chat.transports.wishes import Wishes, read_wishes
+from realtime_chat.http.wishes import Wishes, read_wishes
 from realtime_chat.wheel import Alarm
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
