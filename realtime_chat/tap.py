@@ -90,6 +90,12 @@ def _origin(text: str) -> str:
     return text
 
 
+def _help(option: Callable[..., None]) -> Callable[..., None]:
+    """Make an option's docstring one line, as Twisted prints its line breaks as they stand."""
+    option.__doc__ = " ".join((option.__doc__ or "").split())
+    return option
+
+
 class Options(usage.Options):
     """What can be said on the command line."""
 
@@ -122,50 +128,61 @@ class Options(usage.Options):
             }
         )
 
+    @_help
     def opt_listen(self, endpoint: str) -> None:
         """Where to listen: a Twisted endpoint; may be given more than once. [default: tcp:8080:interface=127.0.0.1]"""
         self["listen"].append(self._read("listen", endpoint, _endpoint))
 
+    @_help
     def opt_store(self, store: str) -> None:
         """Where messages are kept: sqlite:PATH or memory: [default: realtime.sqlite in the data directory]"""
         self["store"] = self._read("store", store, _store)
 
+    @_help
     def opt_data_dir(self, directory: str) -> None:
         """The data directory, created if need be. [default: /var/lib/realtime_chat
         for root, else realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
         self["data-dir"] = directory
 
+    @_help
     def opt_history(self, count: str) -> None:
         """How many messages are kept a room. [default: 1000]"""
         self["history"] = self._read("history", count, _whole)
 
+    @_help
     def opt_history_age(self, age: str) -> None:
         """How long messages are kept: seconds, or with a unit s m h d. [default: for ever]"""
         self["history-age"] = self._read("history-age", age, _age)
 
+    @_help
     def opt_host(self, name: str) -> None:
         """A host name that is served, with :PORT if it is to be that port only;
         may be given more than once. Requests for other hosts get 421. [default:
         the names of this machine's loopback, and what is listened on]"""
         self["host"].append(self._read("host", name, _host))
 
+    @_help
     def opt_allow_origin(self, origin: str) -> None:
         """A web origin whose pages may use this daemon, besides its own, such as
         https://example.com; may be given more than once. * allows all."""
         self["allow-origin"].append(self._read("allow-origin", origin, _origin))
 
+    @_help
     def opt_max_message(self, size: str) -> None:
         """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
         self["max-message"] = self._read("max-message", size, _size)
 
+    @_help
     def opt_max_connections(self, count: str) -> None:
         """How many connections are served at once. [default: what the limit of open files allows]"""
         self["max-connections"] = self._read("max-connections", count, _whole)
 
+    @_help
     def opt_max_rooms(self, count: str) -> None:
         """How many rooms one connection may read. [default: 100]"""
         self["max-rooms"] = self._read("max-rooms", count, _whole)
 
+    @_help
     def opt_access_log(self, path: str) -> None:
         """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
         self["access-log"] = path

@@ -10,9 +10,9 @@ from twisted.web.server import Request
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer
+from realtime_chat.http.wishes import one
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
-from realtime_chat.http.wishes import one
 
 __all__ = ["CLIENT_HEADER", "Wrap", "client_of", "user_of", "wrap_for"]
 

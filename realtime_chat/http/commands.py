@@ -12,10 +12,10 @@ from realtime_chat.codec import UnreadableCommand
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
 from realtime_chat.model import Position
 from realtime_chat.session import Session
-from realtime_chat.http.wishes import one
 
 __all__ = ["CommandsResource", "body_of", "json_body"]
 

@@ -13,9 +13,9 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body
+from realtime_chat.http.wishes import natural, one
 from realtime_chat.hub import Hub
 from realtime_chat.model import Draft, Position, User, check_event, check_key, check_room, private_owner
-from realtime_chat.http.wishes import natural, one
 
 __all__ = ["RoomsResource"]
 

@@ -19,13 +19,13 @@ from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.wishes import Wishes, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.room import Room
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import send_to_all
-from realtime_chat.http.wishes import Wishes, natural, read_wishes
 from realtime_chat.wheel import Alarm
 
 __all__ = ["PollResource"]

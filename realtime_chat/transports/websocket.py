@@ -15,12 +15,12 @@ from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.wishes import Wishes, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, is_direct, queued, send_frames, send_to_all, unsent
-from realtime_chat.http.wishes import Wishes, read_wishes
 from realtime_chat.wheel import Alarm
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
