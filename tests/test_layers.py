@@ -20,7 +20,8 @@ LAYERS = (
     ("room",),
     ("session",),
     ("hub",),
-    ("http", "transports"),
+    ("http",),
+    ("transports",),
     ("service",),
     ("tap",),
 )

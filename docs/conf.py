@@ -1,0 +1,9 @@
+"""Sphinx's configuration."""
+
+project = "realtime_chat"
+html_theme = "alabaster"
+html_title = "realtime_chat"
+html_theme_options = {"description": "Chat rooms on one durable log", "page_width": "64rem"}
+html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
+exclude_patterns = ["_build"]
+highlight_language = "none"
