@@ -277,6 +277,10 @@
       textField.focus();
     };
     nameField.onchange = rename;
+    element('rooms').onsubmit = function (event) {
+      event.preventDefault();
+      window.location.search = '?room=' + encodeURIComponent(wholeCharacters(element('room').value.trim()));
+    };
     element('composer').onsubmit = function (event) {
       event.preventDefault();
       send();

@@ -148,16 +148,21 @@ class Page:
 
     def type(self, text: str) -> None:
         """Type a message, and press Enter."""
-        box = self.driver.find_element(By.ID, "text")
+        self._enter("text", text)
+
+    def _enter(self, field: str, text: str) -> None:
+        box = self.driver.find_element(By.ID, field)
         self.run("arguments[0].value = arguments[1]", box, text)  # chromedriver can't type what is outside the BMP
         box.send_keys(Keys.ENTER)
 
     def rename(self, name: str) -> None:
         """Type another nickname, press Enter, and wait until it is used."""
-        box = self.driver.find_element(By.ID, "name")
-        self.run("arguments[0].value = arguments[1]", box, name)
-        box.send_keys(Keys.ENTER)
+        self._enter("name", name)
         self.wait_connected()
+
+    def go_to(self, room: str) -> None:
+        """Type another room, and press Enter."""
+        self._enter("room", room)
 
     @property
     def console(self) -> list[str]:

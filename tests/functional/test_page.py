@@ -231,7 +231,7 @@ class PageTests(SynchronousTestCase):
         self.assert_quiet(page, late)
 
     def test_rooms_by_url(self) -> None:
-        """The room stands in the URL, and what is said in one is not seen in another."""
+        """The room stands in the URL, what is said in one is not seen in another, and one can go there."""
         here, there = self.open(query="?room=here"), self.open(query="?room=there")
         here.type("only here")
         here.wait_for("only here")
@@ -239,6 +239,9 @@ class PageTests(SynchronousTestCase):
         there.wait_for("only there")
         self.assertEqual(["only here"], here.texts)
         self.assertEqual(["only there"], there.texts)
+        there.go_to("here")
+        there.wait_for("only here")
+        self.assertEqual(["only here"], there.texts)
         self.assert_quiet(here, there)
 
     def test_impossible_room(self) -> None:
