@@ -44,13 +44,14 @@ class IMessageStore(Interface):
         """
 
     def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
-        """The first ``limit`` kept messages with an offset above ``offset``.
+        """The first ``limit`` kept messages with an offset above ``offset``; fewer where they are large, but not none.
 
         :raises realtime_chat.errors.StoreError:
         """
 
     def read_before(room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        """The last ``limit`` kept messages with an offset below ``offset``; of the whole log where it is None.
+        """The last ``limit`` kept messages with an offset below ``offset``; of the whole log where it is None. Fewer
+        where they are large, but not none.
 
         :raises realtime_chat.errors.StoreError:
         """

@@ -276,13 +276,13 @@ class Room:
             return answer
         self._reads[offset] = [answer]
         read = self._store.read_after(self.name, offset, self._limits.page_messages)
-        read.addCallback(self._read_done).addBoth(self._answer_read, offset)
+        read.addCallback(self._read_done, offset).addBoth(self._answer_read, offset)
         return answer
 
-    def _read_done(self, page: Page) -> Slice:
+    def _read_done(self, page: Page, offset: int) -> Slice:
         self._learn(page)
         if not page.messages:
-            return Slice(page.epoch, page.top, ())
+            return Slice(page.epoch, min(page.top, max(offset, page.oldest - 1)), ())
         entries = [Entry(message) for message in page.messages]
         return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._limits.page_bytes)))
 

@@ -14,7 +14,7 @@ from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 
-__all__ = ["MessageStoreContract", "draft", "offsets", "texts"]
+__all__ = ["MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
 
 BOB = User("u7", "Bob")
 START = 1_795_228_664.5
@@ -31,6 +31,16 @@ def draft(
 def offsets(page: Page) -> list[int]:
     """The offsets of a page's messages."""
     return [message.position.offset for message in page.messages]
+
+
+async def whole_log(store: Any, room: str) -> Page:
+    """All that is kept of a room, as one page."""
+    page: Page = await store.read_after(room, 0, 1000)
+    messages = list(page.messages)
+    while messages and messages[-1].position.offset < page.top:
+        page = await store.read_after(room, messages[-1].position.offset, 1000)
+        messages += page.messages
+    return Page(page.epoch, page.oldest, page.top, tuple(messages))
 
 
 def texts(page: Page) -> list[Any]:
@@ -241,6 +251,17 @@ class MessageStoreContract:
         ]:
             page = await store.read_before("lobby", before, limit)
             self.assertEqual((offsets(page), page.oldest, page.top), (expected, 1, 10), (before, limit))
+
+    async def test_large_messages(self) -> None:
+        """A page of large messages is shorter than asked for, from the right end, and never without any."""
+        store = await self.open_store()
+        await append_all(store, [draft("x" * 400_000) for _ in range(6)] + [draft("y" * 3_000_000)])
+        after = await store.read_after("lobby", 1, 100)
+        before = await store.read_before("lobby", 7, 100)
+        last = await store.read_before("lobby", None, 100)
+        offsets = [[message.position.offset for message in page.messages] for page in (after, before, last)]
+        self.assertEqual([[2, 3, 4], [4, 5, 6], [7]], offsets)
+        self.assertEqual([(1, 7)] * 3, [(page.oldest, page.top) for page in (after, before, last)])
 
     async def test_paging_back(self) -> None:
         """Paging back from the top shows every message once."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import NO_CONTENT
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -85,7 +85,7 @@ def answer(request: Request, given: Answerable) -> int:
 
 def _describe(headers: Headers, given: Answer) -> None:
     headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
-    if given.status != NO_CONTENT:
+    if given.status not in NO_BODY_CODES:
         headers.setRawHeaders(b"Content-Length", [b"%d" % len(given.body)])
         headers.setRawHeaders(b"Content-Type", [given.content_type])
     if not headers.hasHeader(b"Cache-Control"):
@@ -162,7 +162,7 @@ class JSONResource(Resource):
 
     A ``render_`` method gives bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
     or NOT_DONE_YET; it may raise :class:`~realtime_chat.errors.RealtimeError`. HEAD is answered by ``render_GET``.
-    What isn't among the children is not found, and what has no ``render_`` method is not allowed.
+    What isn't among the children is not found, also below a leaf, and what has no ``render_`` method is not allowed.
     """
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -171,6 +171,8 @@ class JSONResource(Resource):
 
     def render(self, request: Request) -> int:
         """Answer by the method that is called ``render_`` and the request's own."""
+        if request.postpath:
+            return NotFound().render(request)
         method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
         render = getattr(self, f"render_{method}", None)
         if render is None:

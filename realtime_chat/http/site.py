@@ -16,6 +16,7 @@ from io import BytesIO
 from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ISSLTransport, ITransport
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -55,8 +56,8 @@ class _Phase(enum.Enum):
 
 
 _SAY = {
-    _Phase.HEADERS: "the headers of a request have to be there within 10 s",
-    _Phase.BODY: "the body of a request has to be there within 30 s after its headers",
+    _Phase.HEADERS: "all headers of a request have to be there within {:g} s",
+    _Phase.BODY: "the whole body of a request has to be there within {:g} s after its headers",
 }
 _UNREADABLE = {
     _Phase.HEADERS: "this is no HTTP/1.1 request: METHOD /path HTTP/1.1, then lines of Name: value, then an empty line",
@@ -181,7 +182,7 @@ class RealtimeChannel(http.HTTPChannel):
     def connectionMade(self) -> None:
         """Start to wait for a first request, or refuse to."""
         super().connectionMade()
-        self.site.count(1)
+        self.site.opened(self)
         excess = self.site.connections - self.site.max_connections
         if excess > self.site.max_refusals:
             self.transport.abortConnection()
@@ -229,7 +230,8 @@ class RealtimeChannel(http.HTTPChannel):
         phase = self._phase()
         self._log.debug("closing a connection: too long without {what}", what=phase.value)
         if phase in _SAY:
-            self.refuse(RealtimeError("bad_request", _SAY[phase]), 408)
+            message = _SAY[phase].format(self.site.deadlines[phase.name])
+            self.refuse(RealtimeError("bad_request", message), 408)
         else:
             # Nothing was asked: browsers open connections ahead, and would take a 408 for an answer to what comes next.
             self.loseConnection()
@@ -354,6 +356,8 @@ class RealtimeChannel(http.HTTPChannel):
     def requestDone(self, request: RealtimeRequest) -> None:
         """Go on to the next request."""
         self._answered += 1
+        if self.site.stopping:
+            self.persistent = False
         super().requestDone(request)
         if not self._busyReceiving:
             self._watch()
@@ -416,6 +420,11 @@ class RealtimeChannel(http.HTTPChannel):
         if self._discarded > self.site.linger_bytes:
             self.transport.abortConnection()
 
+    def close_if_idle(self) -> None:
+        """Close, if nothing was asked that isn't answered."""
+        if self._phase() in (_Phase.CONNECTED, _Phase.IDLE):
+            self.loseConnection()
+
     def loseConnection(self) -> None:
         """Close when everything is written, and in any case after a while."""
         if not self.is_over:
@@ -437,7 +446,7 @@ class RealtimeChannel(http.HTTPChannel):
         self._wait(None)
         super().connectionLost(reason)
         self._forget()
-        self.site.count(-1)
+        self.site.lost(self)
 
     def _forget(self) -> None:
         """Cut the cycles, which would else wait for the oldest generation of the garbage collector."""
@@ -467,6 +476,8 @@ class RealtimeChannel(http.HTTPChannel):
         rest, self._dataBuffer = b"".join(self._dataBuffer), []
         successor = self._successor = _Successor(protocol, self.site)
         _replace_protocol(transport, self, successor)
+        self.site.opened(successor)
+        self.site.lost(self)
         self.transport.unregisterProducer()
         self.is_over = True
         self._wait(None)
@@ -511,7 +522,7 @@ class _Successor:
     def connectionLost(self, reason: Failure) -> None:
         """Count the connection as gone, and say so."""
         protocol, self._protocol = self._protocol, None
-        self._site.count(-1)
+        self._site.lost(self)
         if protocol is not None:
             protocol.connectionLost(reason)
 
@@ -603,7 +614,7 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
-    :ivar connections: how many are open.
+    :ivar stopping: whether no connection is kept open for a next request any more.
     """
 
     _log = Logger()
@@ -632,7 +643,10 @@ class RealtimeSite(server.Site):
         self.origins = origins
         self.max_body = max_body
         self.max_connections = max_connections
-        self.connections = 0
+        self.stopping = False
+        self._channels: set[RealtimeChannel] = set()
+        self._successors = 0
+        self._drained: Deferred[None] | None = None
         self._second = -1
         self._headers = b""
         self._log_is_broken = False
@@ -656,9 +670,43 @@ class RealtimeSite(server.Site):
         """What is wrong with a longer body."""
         return RealtimeError("too_large", f"a request's body has at most {self.max_body} bytes")
 
-    def count(self, change: int) -> None:
-        """Count a connection that came or went."""
-        self.connections += change
+    @property
+    def connections(self) -> int:
+        """How many connections are open, those included that became something else."""
+        return len(self._channels) + self._successors
+
+    def opened(self, connection: RealtimeChannel | _Successor) -> None:
+        """Count a connection that is there."""
+        if isinstance(connection, RealtimeChannel):
+            self._channels.add(connection)
+        else:
+            self._successors += 1
+
+    def lost(self, connection: RealtimeChannel | _Successor) -> None:
+        """Count a connection no more."""
+        if isinstance(connection, RealtimeChannel):
+            self._channels.discard(connection)
+        else:
+            self._successors -= 1
+        self._check_drained()
+
+    def stop(self) -> Deferred[None]:
+        """Close every connection as soon as it waits for nothing; what became something else isn't touched.
+
+        :returns: fires when no connection is left.
+        """
+        self.stopping = True
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        for channel in tuple(self._channels):
+            channel.close_if_idle()
+        self._check_drained()
+        return drained
+
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self.connections:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
 
     def headers_of_all(self) -> bytes:
         """The last lines of every answer's head, the date among them."""

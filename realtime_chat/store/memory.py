@@ -11,9 +11,11 @@ from zope.interface import implementer
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, new_epoch, young_part
+from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, leading_part, new_epoch, young_part
 
 __all__ = ["MemoryStore"]
+
+_Messages = tuple[Message, ...]
 
 
 class _Known(NamedTuple):
@@ -144,9 +146,11 @@ class MemoryStore:
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
-        return self._read(
-            room, lambda oldest, top: (max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit))
-        )
+
+        def bounds(oldest: int, top: int) -> tuple[int, int]:
+            return max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit)
+
+        return self._read(room, bounds, lambda found: found[: leading_part(found)])
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
@@ -155,9 +159,11 @@ class MemoryStore:
             last = top if offset is None else min(top, offset - 1)
             return max(oldest, last - limit + 1), last
 
-        return self._read(room, bounds)
+        return self._read(room, bounds, lambda found: found[len(found) - leading_part(found[::-1]) :])
 
-    def _read(self, room: str, bounds: Callable[[int, int], tuple[int, int]]) -> Deferred[Page]:
+    def _read(
+        self, room: str, bounds: Callable[[int, int], tuple[int, int]], cut: Callable[[_Messages], _Messages]
+    ) -> Deferred[Page]:
         if self._stopped:
             return fail(_stopped())
         log = self._logs.get(room)
@@ -166,10 +172,10 @@ class MemoryStore:
         cutoff = self._retention.cutoff(self._now())
         oldest = log.oldest(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
-        found = log.between(first, last) if first <= last else ()
+        found = cut(log.between(first, last) if first <= last else ())
         messages = young_part(found, cutoff)
         if len(messages) < len(found):
-            oldest = last - len(messages) + 1
+            oldest = found[len(found) - len(messages) - 1].position.offset + 1
         return succeed(Page(self._epoch, oldest, log.top, tuple(messages)))
 
     def _oldest(self, log: _Log) -> int:

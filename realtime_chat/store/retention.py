@@ -10,10 +10,13 @@ import msgspec
 
 from realtime_chat.model import Draft, Message
 
-__all__ = ["KEY_SECONDS", "Retention", "content_digest", "new_epoch", "young_part"]
+__all__ = ["KEY_SECONDS", "PAGE_BYTES", "Retention", "content_digest", "leading_part", "new_epoch", "young_part"]
 
 KEY_SECONDS = 300
 """How long a publisher's key is kept at least; and always as long as its message."""
+
+PAGE_BYTES = 1024 * 1024
+"""A page of a log ends with the message that brings its data to so many bytes."""
 
 _decode = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -71,3 +74,13 @@ def young_part(messages: Sequence[Message], cutoff: int) -> Sequence[Message]:
         if messages[index - 1].at < cutoff:
             return messages[index:]
     return messages
+
+
+def leading_part(messages: Sequence[Message]) -> int:
+    """How many of the first messages go on one page (:data:`PAGE_BYTES`)."""
+    size = 0
+    for index, message in enumerate(messages):
+        if size >= PAGE_BYTES:
+            return index
+        size += len(message.data)
+    return len(messages)

@@ -12,7 +12,7 @@ import msgspec
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.model import Message, Page, Position
-from realtime_chat.store.retention import Retention, young_part
+from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
 from realtime_chat.store.sqlite_file import DatabaseFile
 
 __all__ = ["LogReader"]
@@ -29,12 +29,20 @@ WITH log AS MATERIALIZED (
 )
 SELECT epoch, log.top, log.oldest, (
     SELECT json_group_array(json_array(offset, at, event, CAST(data AS TEXT), sender_id, sender_name, key))
-    FROM (SELECT * FROM messages WHERE room = log.id AND offset >= log.oldest AND %s LIMIT :limit)
+    FROM (
+        SELECT *, sum(length(data)) OVER (ORDER BY offset %(direction)s) - length(data) AS ahead
+        FROM (
+            SELECT * FROM messages
+            WHERE room = log.id AND offset >= log.oldest AND offset %(beyond)s :offset
+            ORDER BY offset %(direction)s LIMIT :limit
+        )
+    )
+    WHERE ahead < :bytes
 )
 FROM identity LEFT JOIN log
 """
-_AFTER = _PAGE % "offset > :offset ORDER BY offset"
-_BEFORE = _PAGE % "offset < :offset ORDER BY offset DESC"
+_AFTER = _PAGE % {"beyond": ">", "direction": "ASC"}
+_BEFORE = _PAGE % {"beyond": "<", "direction": "DESC"}
 _ROOMS = "SELECT json_group_array(name) FROM rooms"
 _BEYOND = 2**62
 
@@ -89,7 +97,14 @@ class LogReader:
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
         cutoff = self._retention.cutoff(self._now())
-        asked = {"room": room, "offset": offset, "limit": limit, "count": self._retention.count, "cutoff": cutoff}
+        asked = {
+            "room": room,
+            "offset": offset,
+            "limit": limit,
+            "bytes": PAGE_BYTES,
+            "count": self._retention.count,
+            "cutoff": cutoff,
+        }
         epoch, top, oldest, rows = self._row(statement, asked)
         if top is None:
             return Page(epoch, 1, 0)

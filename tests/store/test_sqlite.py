@@ -30,7 +30,7 @@ from realtime_chat.model import Draft, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
-from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts
+from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts, whole_log
 
 ROOT = Path(__file__).parents[2]
 
@@ -414,7 +414,7 @@ class FailureTests(SQLiteTestCase):
                 store._writer._connection.execute("PRAGMA max_page_count = 100")
             acknowledged = await self.attempt_until_unavailable(store)
             await self.assert_unavailable(store.append(draft("x" * 100_000)))
-            page = await store.read_after("lobby", 0, 100_000)
+            page = await whole_log(store, "lobby")
             self.assertEqual(offsets(page), acknowledged)
             if mounted:
                 subprocess.check_call(["mount", "-o", "remount,size=50m", str(self.directory)])
@@ -598,7 +598,7 @@ class FailureTests(SQLiteTestCase):
     async def assert_ledger(self, children: list[Child]) -> SQLiteStore:
         """What was acknowledged is stored once, under its offset; what was refused is not stored."""
         store = await self.open_store(count=1_000_000)
-        page = await store.read_after("lobby", 0, 1_000_000)
+        page = await whole_log(store, "lobby")
         self.assertEqual(offsets(page), list(range(1, page.top + 1)))
         stored = [(message.position.offset, message.key) for message in page.messages]
         self.assertEqual(len({key for _, key in stored}), len(stored))
