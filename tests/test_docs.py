@@ -1,0 +1,143 @@
+"""What is written is true: options, errors and goodbyes as they are, and the README's examples as they run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.codec import COMMANDS
+from realtime_chat.errors import ERRORS, GOODBYES
+from realtime_chat.limits import Limits
+from realtime_chat.tap import Options
+from tests.functional.daemon import CHECKOUT, Daemon
+
+README = (CHECKOUT / "README.rst").read_text("utf-8")
+PROTOCOL = (CHECKOUT / "docs" / "protocol.rst").read_text("utf-8")
+OPERATIONS = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
+PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
+
+OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid"}
+OF_OTHERS = {"json", "draft"}
+
+
+def _section(text: str, title: str) -> str:
+    """What stands below a title, up to the next one that is underlined in the same way."""
+    match = re.search(rf"^{title}\n((.)\2+)\n(.*?)(?=^[^\n]+\n\2{{3,}}$|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match is not None, f"there is no section {title}"
+    return match[3]
+
+
+def _options() -> set[str]:
+    """The daemon's own options, as they are given on the command line."""
+    return {name.removesuffix("=") for name in Options().longOpt} - OF_TWISTED
+
+
+class OptionTests(SynchronousTestCase):
+    """The options that are described, and those that there are."""
+
+    def test_all_are_described(self) -> None:
+        """The README's table and the operator's list have every option, and no other."""
+        options = _options()
+        self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)``", README, re.MULTILINE)))
+        self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)[^`]*``$", OPERATIONS, re.MULTILINE)))
+
+    def test_none_is_invented(self) -> None:
+        """Wherever an option is mentioned, it exists."""
+        known = _options() | OF_TWISTED | OF_OTHERS
+        for path in PAGES:
+            mentioned = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", path.read_text("utf-8")))
+            self.assertEqual(set(), mentioned - known, path.name)
+
+    def test_limits(self) -> None:
+        """The numbers in the protocol are those of the limits."""
+        limits = Limits()
+        for number, sentence in (
+            (limits.default_last, "{} if left out"),
+            (limits.wait, "{:g} if left out, at most"),
+            (limits.max_wait, "at most {:g} (more is taken"),
+            (limits.max_limit, "at most {:,} (more is taken"),
+            (limits.page_messages, "at most one page: {} messages"),
+            (limits.page_bytes // 1024, "within {} KiB"),
+            (limits.max_errors, "after {:,} the connection is closed"),
+            (limits.max_publishes, "{} publishes may wait"),
+            (limits.ping, "the server pings every {:g} seconds"),
+            (limits.pong, "from which nothing comes within {:g} seconds"),
+            (limits.slow, "not one byte was taken in {:g} seconds"),
+        ):
+            self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))
+
+
+class CatalogueTests(SynchronousTestCase):
+    """The catalogues of what can go wrong, and the protocol's tables."""
+
+    def test_errors(self) -> None:
+        """The table has every error code with its status, and whether it is temporary; and no other."""
+        rows = re.findall(r"^``(\w+)`` +(\d+) +(yes|no) ", _section(PROTOCOL, "Errors"), re.MULTILINE)
+        described = {code: (int(status), temporary == "yes") for code, status, temporary in rows}
+        self.assertEqual({code: tuple(kind) for code, kind in ERRORS.items()}, described)
+
+    def test_goodbyes(self) -> None:
+        """The table has every goodbye with its close code, and no other."""
+        rows = re.findall(r"^(\d{4}) ``(\w+)`` ", _section(PROTOCOL, "Close codes"), re.MULTILINE)
+        self.assertEqual({reason: goodbye.code for reason, goodbye in GOODBYES.items()}, {r: int(c) for c, r in rows})
+
+    def test_commands(self) -> None:
+        """Every command has a section with its fields, and no section is of another."""
+        section = _section(PROTOCOL, "Commands and replies")
+        titles = re.findall(r"^``(\w+)``\n-+$", section, re.MULTILINE)
+        self.assertEqual(sorted(kind.__struct_config__.tag for kind in COMMANDS), sorted(titles))
+        for kind in COMMANDS:
+            text = _section(section, f"``{kind.__struct_config__.tag}``")
+            for field in set(kind.__struct_fields__) - {"id"}:
+                self.assertIn(f"``{field}``", text, kind.__name__)
+
+
+class _Curl:
+    """Does what a command line of curl says, as far as the README goes."""
+
+    def __init__(self, line: str, daemon: Daemon) -> None:
+        self._words = shlex.split(line.replace("http://localhost:8080/", daemon.url))
+        self.data: str | None = None
+        self.headers: dict[str, str] = {}
+        self.url = ""
+
+    def run(self) -> dict[str, Any]:
+        """Send it, and give the JSON that is answered."""
+        words = iter(self._words[1:])
+        for word in words:
+            if word == "-d":
+                self.data = next(words)
+            elif word == "-H":
+                name, _, value = next(words).partition(": ")
+                self.headers[name] = value
+            else:
+                assert not word.startswith("-"), f"this test doesn't know {word}"
+                self.url = word
+        data = None if self.data is None else self.data.encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url, data, self.headers), timeout=10) as answer:
+            result: dict[str, Any] = json.load(answer)
+        return result
+
+
+class ExampleTests(SynchronousTestCase):
+    """The command lines of the README."""
+
+    def test_curl(self) -> None:
+        """Both messages are stored, read again, and waited for."""
+        daemon = Daemon(Path(self.mktemp()), "--store=memory:").start()
+        self.addCleanup(daemon.terminate)
+        form, body, history, first_poll, next_poll = re.findall(r"^   \$ (curl .*)$", README, re.MULTILINE)
+        self.assertEqual("published", _Curl(form, daemon).run()["type"])
+        self.assertEqual("published", _Curl(body, daemon).run()["type"])
+        texts = [message["data"]["text"] for message in _Curl(history, daemon).run()["messages"]]
+        self.assertEqual(["Hello, world", "Hello again"], texts)
+        position = _Curl(first_poll, daemon).run()["positions"]["lobby"]
+        _Curl(form, daemon).run()
+        (event,) = _Curl(next_poll.replace("POSITION", position), daemon).run()["events"]
+        self.assertEqual({"text": "Hello, world"}, event["data"])
