@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IMessageStore, TurnClock
@@ -53,6 +54,7 @@ class Hub:
         self.clock = clock
         self.limits = limits
         self.wheel = Wheel(clock)
+        self.counts = Counts()
         self.identities = Identities(lambda: store.secret, token)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
@@ -99,16 +101,23 @@ class Hub:
         """
         self.check_open()
         self._publishing += 1
-        return self._store.append(draft).addCallbacks(self._stored, self._not_stored)
+        begun = self.clock.seconds()
+        return self._store.append(draft).addCallbacks(self._stored, self._not_stored, callbackArgs=(begun,))
 
-    def _stored(self, stored: Stored) -> Stored:
+    def _stored(self, stored: Stored, begun: float) -> Stored:
         self._publish_ended()
-        if not stored.duplicate:
+        self.counts.publish_seconds.observe(self.clock.seconds() - begun)
+        if stored.duplicate:
+            self.counts.duplicates += 1
+        else:
+            self.counts.published += 1
             self.announce(stored.message)
         return stored
 
     def _not_stored(self, failure: Failure) -> Failure:
         self._publish_ended()
+        error = failure.value
+        self.counts.publish_errors[error.code if isinstance(error, RealtimeError) else "internal"] += 1
         return failure
 
     def _publish_ended(self) -> None:
@@ -148,6 +157,7 @@ class Hub:
         if loading is None:
             loading = self._loading[name] = _Loading()
             loading.waiting.append(answer)
+            self.counts.reads += 1
             self._store.read_before(name, None, self.limits.page_messages).addCallbacks(
                 self._loaded, self._not_loaded, callbackArgs=(name,), errbackArgs=(name,)
             )
@@ -157,7 +167,7 @@ class Hub:
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
-        room = self.rooms[name] = Room(name, page, self._store, self.limits, self._schedule, self._wall)
+        room = self.rooms[name] = self._make_room(name, page)
         room.used = self.clock.seconds()
         for message in loading.announced:
             room.announce(message)
@@ -166,6 +176,9 @@ class Hub:
             self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
         for answer in loading.waiting:
             answer.callback(room)
+
+    def _make_room(self, name: str, page: Page) -> Room:
+        return Room(name, page, self._store, self.limits, self._schedule, self._wall, self.clock, self.counts)
 
     def _not_loaded(self, failure: Failure, name: str) -> None:
         for answer in self._loading.pop(name).waiting:

@@ -104,6 +104,10 @@ class SessionTransport(Protocol):
     def full(self) -> bool:
         """Whether nothing more should be sent until the session is told that it has drained."""
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait in this process for the client to read."""
+
     def send(self, data: bytes) -> None:
         """Send one encoded reply or event, in order with everything else."""
 
@@ -135,6 +139,10 @@ R = TypeVar("R", bound=Reader)
 
 class Fanout(Protocol):
     """How one kind of transport encodes messages, once, and brings them to many readers."""
+
+    @property
+    def name(self) -> str:
+        """The kind of transport, for counting."""
 
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         """Encode consecutive messages of a room."""

@@ -15,8 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.codec import Entry
+from realtime_chat.counts import Counts
 from realtime_chat.errors import StoreError
-from realtime_chat.interfaces import Batch, Fanout, IMessageStore, SessionTransport
+from realtime_chat.interfaces import Batch, Fanout, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Message, Page, Position
 from realtime_chat.tail import Tail
@@ -71,12 +72,17 @@ class Room:
     :param page: the newest messages and the log's bounds, as the store has them.
     :param schedule: called with the room when it has something to flush at the end of the turn.
     :param wall: seconds since 1970, for forgetting by age.
+    :param clock: seconds that only grow, for measuring.
+    :param counts: where to count.
     :ivar oldest: no offset below this one is kept.
     :ivar top: the last offset that was announced here.
     """
 
     __slots__ = (
+        "_announced_at",
         "_batches",
+        "_clock",
+        "_counts",
         "_limits",
         "_live",
         "_pending",
@@ -103,6 +109,8 @@ class Room:
         limits: Limits,
         schedule: Callable[[Room], None],
         wall: Callable[[], float],
+        clock: TurnClock,
+        counts: Counts,
     ) -> None:
         self.name = name
         self.epoch = page.epoch
@@ -115,6 +123,9 @@ class Room:
         self._limits = limits
         self._schedule = schedule
         self._wall = wall
+        self._clock = clock
+        self._counts = counts
+        self._announced_at = 0.0
         self._live: dict[Fanout, dict[Subscription, None]] = {}
         self._pending: list[Entry] = []
         self._reads: dict[int, list[Deferred[Slice]]] = {}
@@ -155,6 +166,7 @@ class Room:
         self.tail.append(entry)
         if self._live:
             if not self._pending:
+                self._announced_at = self._clock.seconds()
                 self._schedule(self)
             self._pending.append(entry)
 
@@ -204,9 +216,13 @@ class Room:
         before = entries[0].offset - 1
         for fanout, readers in list(self._live.items()):
             batch = fanout.encode(self.name, self.epoch, entries)
+            delivered = len(readers) * batch.count
             for subscription, taken in fanout.send(batch, readers):
+                delivered -= batch.count - taken
                 if subscription.live:
                     self.fall_behind(subscription, before + taken)
+            self._counts.delivered[fanout.name] += delivered
+            self._counts.lag_seconds.observe(self._clock.seconds() - self._announced_at, delivered)
 
     # Readers
 
@@ -275,6 +291,7 @@ class Room:
             waiting.append(answer)
             return answer
         self._reads[offset] = [answer]
+        self._counts.reads += 1
         read = self._store.read_after(self.name, offset, self._limits.page_messages)
         read.addCallback(self._read_done, offset).addBoth(self._answer_read, offset)
         return answer
@@ -313,8 +330,11 @@ class Room:
         :param last: how many messages before the top it starts with, where ``since`` can't be had.
         :raises StoreError:
         """
-        if since is not None and await self._covers(since):
-            return Start(since, True)
+        if since is not None:
+            recovered = await self._covers(since)
+            self._counts.resumes[recovered] += 1
+            if recovered:
+                return Start(since, True)
         return Start(Position(self.epoch, await self._before_last(last)), since is None)
 
     async def _covers(self, since: Position) -> bool:
@@ -334,6 +354,7 @@ class Room:
             return self.top - last
         elif first <= self.oldest or len(self.tail) >= self._limits.history:
             return first - 1
+        self._counts.reads += 1
         page = await self._store.read_before(self.name, None, last)
         self._learn(page)
         return page.messages[0].position.offset - 1 if page.messages else page.top

@@ -21,6 +21,7 @@ from realtime_chat.errors import RealtimeError, StoreRefused
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
+from realtime_chat.http.metrics import MetricsResource, make_registry
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import put_pages
 from realtime_chat.http.rooms import RoomsResource
@@ -48,6 +49,7 @@ class Configuration:
     :ivar hosts: names that are served; none for loopback and what is listened on.
     :ivar origins: web origins that may use the daemon besides its own.
     :ivar max_connections: None for what the limit of open files allows.
+    :ivar metrics_listen: endpoints for Prometheus.
     """
 
     listen: tuple[str, ...]
@@ -57,6 +59,7 @@ class Configuration:
     max_connections: int | None = None
     jsonp: bool = False
     access_log: str | None = None
+    metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)
 
 
@@ -80,6 +83,7 @@ class RealtimeService(Service):
         self._store = store
         self._configuration = configuration
         self._ports: list[IListeningPort] = []
+        self._metrics_ports: list[IListeningPort] = []
         self._site: RealtimeSite | None = None
         self._websockets: WebSocketFactory | None = None
         self._in_start = True
@@ -110,35 +114,47 @@ class RealtimeService(Service):
             _make_directory(directory)
         await self._store.start()
         self._log.info("store: {store}", store=self._store.describe())
-        site = self._site = self._make_site(files)
-        for description in self._configuration.listen:
-            endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
-            self._ports.append(await endpoint.listen(site))
+        configuration = self._configuration
+        self._site = self._make_site(self._make_resources(), files, configuration.listen, configuration.hosts)
+        for description in configuration.listen:
+            self._ports.append(await self._listen(description, self._site))
+        if configuration.metrics_listen:
+            metrics = self._make_site(self._make_metrics(), files, configuration.metrics_listen, ())
+            for description in configuration.metrics_listen:
+                self._metrics_ports.append(await self._listen(description, metrics))
         self._say_where()
 
+    async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
+        endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
+        port: IListeningPort = await endpoint.listen(site)
+        return port
+
     def ports(self) -> list[int]:
-        """The TCP ports that are listened on, in the order of the configuration."""
-        return [address.port for port in self._ports if hasattr(address := port.getHost(), "port")]
+        """The TCP ports that are listened on, in the order of the configuration; those for metrics come last."""
+        ports = self._ports + self._metrics_ports
+        return [address.port for port in ports if hasattr(address := port.getHost(), "port")]
 
     # What is served
 
-    def _make_site(self, files: int) -> RealtimeSite:
+    def _make_site(
+        self, resources: JSONResource, files: int, listen: tuple[str, ...], hosts: tuple[str, ...]
+    ) -> RealtimeSite:
         configuration = self._configuration
         return RealtimeSite(
-            self._make_resources(),
+            resources,
             self._reactor,
             self.hub.wheel,
-            self._make_hosts(),
+            HostList(hosts) if hosts else HostList.listening_on(map(_interface, listen)),
             OriginPolicy(configuration.origins),
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
         )
 
-    def _make_hosts(self) -> HostList:
-        if self._configuration.hosts:
-            return HostList(self._configuration.hosts)
-        return HostList.listening_on(_interface(description) for description in self._configuration.listen)
+    def _make_metrics(self) -> JSONResource:
+        root = JSONResource()
+        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self._store)))
+        return root
 
     def _make_resources(self) -> JSONResource:
         hub, jsonp = self.hub, self._configuration.jsonp
@@ -159,6 +175,8 @@ class RealtimeService(Service):
     def _say_where(self) -> None:
         for port, description in zip(self._ports, self._configuration.listen, strict=True):
             self._log.info("chat page: {url}", url=_url(port, description))
+        for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
+            self._log.info("metrics: {url}metrics", url=_url(port, description))
         configuration = self._configuration
         who = "this machine only" if all(map(_is_local, configuration.listen)) else "everyone who can reach it"
         origins = ", ".join(configuration.origins) or "none"
@@ -179,7 +197,7 @@ class RealtimeService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for port in self._ports:
+        for port in self._ports + self._metrics_ports:
             await _at_most(self._reactor, port.stopListening())
         self.hub.stopping = True
         await _at_most(self._reactor, self.hub.published())

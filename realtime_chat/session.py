@@ -189,6 +189,7 @@ class Session:
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.errors.GOODBYES`, and close."""
         if not self.closed:
+            self.hub.counts.goodbyes[reason] += 1
             self.transport.goodbye(GOODBYES[reason])
             self.close()
 
@@ -354,7 +355,9 @@ class Session:
             self.transport.reset(subscription.room.name, Position(part.epoch, part.start))
         if part.entries:
             batch = subscription.room.batch(self.transport.fanout, part)
-            subscription.offset += self.transport.send_batch(batch)
+            taken = self.transport.send_batch(batch)
+            subscription.offset += taken
+            self.hub.counts.delivered[self.transport.fanout.name] += taken
         if subscription not in self._behind:
             return  # the transport is done with this session
         self._behind.remove(subscription)

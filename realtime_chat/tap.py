@@ -125,6 +125,7 @@ class Options(usage.Options):
                 "max-connections": None,
                 "max-rooms": defaults.max_rooms,
                 "access-log": None,
+                "metrics-listen": [],
             }
         )
 
@@ -187,6 +188,12 @@ class Options(usage.Options):
         """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
         self["access-log"] = path
 
+    @_help
+    def opt_metrics_listen(self, endpoint: str) -> None:
+        """Where Prometheus finds /metrics: an endpoint of its own, such as tcp:9100:interface=127.0.0.1; may be given
+        more than once. [default: nowhere]"""
+        self["metrics-listen"].append(self._read("metrics-listen", endpoint, _endpoint))
+
     def _read(self, option: str, text: str, read: Callable[[str], T]) -> T:
         try:
             return read(text)
@@ -237,6 +244,7 @@ def makeService(options: Options) -> IService:
         max_connections=options["max-connections"],
         jsonp=bool(options["allow-jsonp"]),
         access_log=options["access-log"],
+        metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
     )
     return RealtimeService(reactor, store, configuration, time.time, os.urandom)

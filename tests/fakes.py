@@ -33,6 +33,8 @@ class Batch:
 class FakeFanout:
     """Counts how often messages are encoded."""
 
+    name = "fake"
+
     def __init__(self) -> None:
         self.encoded = 0
 
@@ -58,6 +60,7 @@ class FakeTransport:
         self.received: list[dict[str, Any]] = []
         self.said_goodbye: Goodbye | None = None
         self.readied = 0
+        self.queued = 0
 
     def send(self, data: bytes) -> None:
         self.received.append(json.loads(data))

@@ -171,7 +171,7 @@ class JSONResource(Resource):
 
     def render(self, request: Request) -> int:
         """Answer by the method that is called ``render_`` and the request's own."""
-        if request.postpath:
+        if any(request.postpath or ()):
             return NotFound().render(request)
         method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
         render = getattr(self, f"render_{method}", None)

@@ -27,6 +27,7 @@ class _Replies:
 
     fanout: Any = None
     full = True
+    queued = 0
 
     def send(self, data: bytes) -> None:
         """Replies are what the commands answer."""

@@ -171,7 +171,7 @@ def normalise_origin(value: str) -> str:
     if value in ("*", "null"):
         return value
     try:
-        return _normalise(value.removesuffix("/"))
+        return _normalise(value if value.endswith("//") else value.removesuffix("/"))
     except ValueError as error:
         raise ValueError(f"{value!r} is not an origin: {error}; right would be https://example.com") from None
 

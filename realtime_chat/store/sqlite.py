@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from realtime_chat.counts import SIZES, Histogram
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Page, Stored
@@ -58,13 +59,13 @@ class Commits:
         self.commits = 0
         self.messages = 0
         self.failed = 0
-        self.largest = 0
+        self.sizes = Histogram(SIZES)
 
     def add(self, messages: int) -> None:
         """Count a commit."""
         self.commits += 1
         self.messages += messages
-        self.largest = max(self.largest, messages)
+        self.sizes.observe(messages)
 
 
 @implementer(IMessageStore)

@@ -59,6 +59,8 @@ def _join(entries: Sequence[Entry]) -> bytes:
 class _PollFanout:
     """The same events for every poll."""
 
+    name = "poll"
+
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> _Events:
         return _Events(room, epoch, entries)
 
@@ -84,6 +86,7 @@ class _Poll:
     )
 
     fanout: ClassVar[_PollFanout] = _PollFanout()
+    queued: ClassVar[int] = 0
     _log = Logger()
 
     def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, wishes: Wishes) -> None:

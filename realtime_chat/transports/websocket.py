@@ -57,6 +57,8 @@ def frame(payload: bytes) -> bytes:
 class _WebSocketFanout:
     """The same frames for every WebSocket."""
 
+    name = "websocket"
+
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         return Frames([frame(entry.json) for entry in entries])
 
@@ -144,6 +146,10 @@ class RealtimeProtocol(WebSocketServerProtocol):
         self._dataReceived(data)
 
     # What the session wants
+
+    @property
+    def queued(self) -> int:
+        return queued(self.transport)
 
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:

@@ -35,11 +35,14 @@ class ServedTestCase(TestCase):
     def serve(self) -> None:
         """Start a daemon with an empty store."""
         self.store = MemoryStore(Retention(self.history), time.time, os.urandom)
+        self.service = self.make_service()
+        self.service.startService()
+        self.port = self.service.ports()[0]
+
+    def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits)
-        self.service = RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
-        self.service.startService()
-        (self.port,) = self.service.ports()
+        return RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
 
     async def _stop(self) -> None:
         for client in self.clients:

@@ -1,0 +1,106 @@
+"""``/metrics``: this process's numbers in Prometheus's text format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from twisted.web.server import Request
+
+from realtime_chat.counts import Histogram
+from realtime_chat.http.answers import Answer, JSONResource
+from realtime_chat.hub import Hub
+
+__all__ = ["MetricsResource", "make_registry"]
+
+
+class _HubCollector(Collector):
+    """Reads the hub's numbers when it is asked, so that nothing is kept twice."""
+
+    def __init__(self, hub: Hub, store: Any) -> None:
+        self._hub = hub
+        self._commits = getattr(store, "commits", None)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics of the hub and its store."""
+        yield from self._of_sessions()
+        yield from self._of_messages()
+        if self._commits is not None:
+            yield from self._of_commits(self._commits)
+
+    def _of_sessions(self) -> Iterator[Metric]:
+        sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
+        kinds = Counter(session.transport.fanout.name for session in sessions)
+        yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", kinds)
+        rooms = self._hub.rooms.values()
+        live = sum(room.live_count() for room in rooms)
+        states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
+        yield _gauges("realtime_subscriptions", "Cursors of clients in rooms.", "state", states)
+        yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
+        tails = sum(room.tail.size for room in rooms)
+        yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
+        queued = sum(session.transport.queued for session in sessions)
+        yield GaugeMetricFamily("realtime_queued_bytes", "Bytes that wait for clients to read.", queued)
+        goodbyes = self._hub.counts.goodbyes
+        yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", goodbyes)
+
+    def _of_messages(self) -> Iterator[Metric]:
+        counts = self._hub.counts
+        yield CounterMetricFamily("realtime_published", "Messages stored.", counts.published)
+        yield CounterMetricFamily("realtime_duplicates", "Publishes repeated under their key.", counts.duplicates)
+        yield _counters("realtime_publish_errors", "Publishes refused.", "code", counts.publish_errors)
+        yield _counters("realtime_delivered", "Messages handed to transports.", "transport", counts.delivered)
+        yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
+        yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
+        yield CounterMetricFamily("realtime_store_reads", "Pages read from the store for readers.", counts.reads)
+        resumes = {str(recovered).lower(): number for recovered, number in counts.resumes.items()}
+        yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
+
+    def _of_commits(self, commits: Any) -> Iterator[Metric]:
+        yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
+        yield CounterMetricFamily("realtime_store_errors", "Commits that failed.", commits.failed)
+
+
+def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, help, labels=[label])
+    for key in sorted(values):
+        family.add_metric([key], values[key])
+    return family
+
+
+def _counters(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, help, labels=[label])
+    for key in sorted(values):
+        family.add_metric([key], values[key])
+    return family
+
+
+def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, help, buckets=histogram.cumulative(), sum_value=histogram.total)
+
+
+def make_registry(hub: Hub, store: Any) -> CollectorRegistry:
+    """A registry of its own: the hub's numbers, and those of the process, its memory and its garbage."""
+    registry = CollectorRegistry()
+    registry.register(_HubCollector(hub, store))
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
+
+
+class MetricsResource(JSONResource):
+    """Answers a scrape."""
+
+    isLeaf = True
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def render_GET(self, request: Request) -> Answer:
+        return Answer(generate_latest(self._registry), 200, CONTENT_TYPE_LATEST.encode())
