@@ -10,10 +10,9 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet import endpoints
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -84,7 +83,7 @@ class RealtimeService(Service):
         self._configuration = configuration
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
-        self._site: RealtimeSite | None = None
+        self._sites: list[RealtimeSite] = []
         self._websockets: WebSocketFactory | None = None
         self._in_start = True
         self.hub = Hub(store, reactor, configuration.limits, wall, token)
@@ -115,9 +114,9 @@ class RealtimeService(Service):
         await self._store.start()
         self._log.info("store: {store}", store=self._store.describe())
         configuration = self._configuration
-        self._site = self._make_site(self._make_resources(), files, configuration.listen, configuration.hosts)
+        site = self._make_site(self._make_resources(), files, configuration.listen, configuration.hosts)
         for description in configuration.listen:
-            self._ports.append(await self._listen(description, self._site))
+            self._ports.append(await self._listen(description, site))
         if configuration.metrics_listen:
             metrics = self._make_site(self._make_metrics(), files, configuration.metrics_listen, ())
             for description in configuration.metrics_listen:
@@ -140,7 +139,7 @@ class RealtimeService(Service):
         self, resources: JSONResource, files: int, listen: tuple[str, ...], hosts: tuple[str, ...]
     ) -> RealtimeSite:
         configuration = self._configuration
-        return RealtimeSite(
+        site = RealtimeSite(
             resources,
             self._reactor,
             self.hub.wheel,
@@ -150,6 +149,8 @@ class RealtimeService(Service):
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
         )
+        self._sites.append(site)
+        return site
 
     def _make_metrics(self) -> JSONResource:
         root = JSONResource()
@@ -202,16 +203,10 @@ class RealtimeService(Service):
         self.hub.stopping = True
         await _at_most(self._reactor, self.hub.published())
         self.hub.stop()
-        await self._connections_gone()
+        await _at_most(self._reactor, gatherResults([site.stop() for site in self._sites]))
         await _at_most(self._reactor, self._store.stop())
         self.hub.wheel.stop()
         self._log.info("stopped")
-
-    async def _connections_gone(self) -> None:
-        """Give what was said last time to reach the other side."""
-        until = self._reactor.seconds() + _PATIENCE
-        while self._site is not None and self._site.connections and self._reactor.seconds() < until:
-            await deferLater(self._reactor, 0.02)
 
 
 async def _at_most(reactor: Any, step: Awaitable[Any] | None) -> None:

@@ -11,6 +11,7 @@ import treq
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionLost
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 
 PATIENCE = 20.0
@@ -83,6 +84,8 @@ class _Protocol(WebSocketClientProtocol):
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.client.close_code = code
         self.client.open = False
+        if not self.client.opened.called:
+            self.client.opened.errback(ConnectionLost(reason))
         self.client.notice()
 
 

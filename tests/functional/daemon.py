@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -16,7 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHECKOUT", "Daemon", "free_port", "wait_until"]
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+__all__ = ["CHECKOUT", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -58,7 +62,11 @@ class Daemon:
 
     :param directory: for its data and its log; kept over restarts.
     :param options: further options of ``realtime``.
+    :param prefix: a command that runs it, in the same process.
+    :ivar status: what the last one that ended by itself or was asked to has exited with.
     """
+
+    status: int | None = None
 
     def __init__(self, directory: str | Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
         self.directory = Path(directory).resolve()
@@ -87,6 +95,22 @@ class Daemon:
 
     def start(self) -> Daemon:
         """Start it, and wait till it answers."""
+        self._run()
+        wait_until(self._answers, lambda: "the daemon did not answer; its log:\n" + self.log)
+        return self
+
+    def refused(self) -> str:
+        """Start it, wait till it ends by itself, and give what it has written meanwhile."""
+        before = len(self.log)
+        self._run()
+        assert self._process is not None
+        try:
+            self.status = self._process.wait(_PATIENCE)
+        finally:
+            self.kill()
+        return self.log[before:]
+
+    def _run(self) -> None:
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
@@ -99,8 +123,6 @@ class Daemon:
                 cwd=self.directory,
                 env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"},
             )
-        wait_until(self._answers, lambda: "the daemon did not answer; its log:\n" + self.log)
-        return self
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -111,6 +133,11 @@ class Daemon:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.url + path, timeout=_PATIENCE) as answer:
+            return json.load(answer)
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL."""
@@ -124,12 +151,30 @@ class Daemon:
 
     def _end(self, how: signal.Signals, patience: float = 10.0) -> None:
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
+        if process is None:
             return
         process.send_signal(how)
         try:
-            process.wait(patience)
+            self.status = process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             raise AssertionError(f"not stopped within {patience} s; its log:\n{self.log}") from None
+
+
+class DaemonTestCase(TestCase):
+    """Tests of daemons in processes of their own, which end with the test, by clients on this reactor."""
+
+    timeout = 120
+
+    def daemon(self, *options: str, prefix: tuple[str, ...] = (), directory: str | Path | None = None) -> Daemon:
+        """A daemon that isn't started yet."""
+        daemon = Daemon(directory or self.mktemp(), *options, prefix=prefix)
+        self.addCleanup(daemon.kill)
+        return daemon
+
+    async def started(self, *options: str, prefix: tuple[str, ...] = ()) -> Daemon:
+        """A daemon that runs."""
+        daemon = self.daemon(*options, prefix=prefix)
+        await deferToThread(daemon.start)
+        return daemon
