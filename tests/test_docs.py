@@ -6,14 +6,22 @@ import json
 import re
 import shlex
 import urllib.request
+from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.codec import COMMANDS
 from realtime_chat.errors import ERRORS, GOODBYES
+from realtime_chat.http.metrics import make_registry
+from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from realtime_chat.store.sqlite import Commits
 from realtime_chat.tap import Options
 from tests.functional.daemon import CHECKOUT, Daemon
 
@@ -96,6 +104,42 @@ class CatalogueTests(SynchronousTestCase):
             text = _section(section, f"``{kind.__struct_config__.tag}``")
             for field in set(kind.__struct_fields__) - {"id"}:
                 self.assertIn(f"``{field}``", text, kind.__name__)
+
+
+class DependencyTests(SynchronousTestCase):
+    """What is installed, and the README's reasons for it."""
+
+    def test_each_has_a_reason(self) -> None:
+        """The table has every package that the daemon needs, and no other; those for work on it are named below."""
+        metadata = ConfigParser()
+        metadata.read(CHECKOUT / "setup.cfg")
+        extras = metadata["options.extras_require"]
+        section = _section(README, "What it needs, and why")
+        self.assertEqual(
+            _requirements(metadata["options"]["install_requires"]),
+            {name.lower() for name in re.findall(r"^([\w.-]+)  +\w", section, re.MULTILINE)},
+        )
+        for name in _requirements(extras["test"] + extras["lint"] + extras["docs"]):
+            self.assertRegex(section, rf"(?i)\b{name}\b")
+
+
+def _requirements(text: str) -> set[str]:
+    return {line.split()[0].lower() for line in text.splitlines() if line}
+
+
+class MetricTests(SynchronousTestCase):
+    """The metrics that are described, and those that there are."""
+
+    def test_all_are_described(self) -> None:
+        """The operator's table has every metric of the daemon's own, and no other."""
+        hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes)
+        names = set()
+        for family in make_registry(hub, SimpleNamespace(commits=Commits())).collect():
+            names.add(family.name + "_total" * (family.type == "counter"))
+        own = {name for name in names if name.startswith("realtime_")}
+        self.assertEqual(
+            own, set(re.findall(r"``(realtime_\w+)``", _section(OPERATIONS, "Metrics").partition("Worth")[0]))
+        )
 
 
 class _Curl:

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("errors", "limits"),
+    ("counts", "errors", "limits"),
     ("model",),
     ("codec",),
     ("interfaces",),
@@ -27,7 +27,7 @@ LAYERS = (
 )
 """From the bottom up; a module imports from its own entry and from the layers below it. A package is one entry."""
 
-PLAIN = frozenset(("errors", "limits", "model", "codec", "identity", "tail"))
+PLAIN = frozenset(("counts", "errors", "limits", "model", "codec", "identity", "tail"))
 """Plain values: nothing of Twisted at all."""
 
 DOMAIN = PLAIN | {"interfaces", "wheel", "room", "session", "hub"}
@@ -37,7 +37,7 @@ TWISTED_IN_DOMAIN = (
     "twisted.logger",
     "twisted.python.failure",
 )
-STORE_MAY = frozenset(("errors", "limits", "model", "interfaces", "store"))
+STORE_MAY = frozenset(("counts", "errors", "limits", "model", "interfaces", "store"))
 """A store knows values and what a store is, and nothing of rooms, sessions or HTTP."""
 
 EMPTY_WORDS = ("Manager", "Handler", "Processor", "Engine", "Helper", "Util", "Utils")
