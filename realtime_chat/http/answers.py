@@ -22,10 +22,12 @@ from realtime_chat.errors import RealtimeError
 __all__ = [
     "Answer",
     "Answerable",
+    "AnswersWhole",
     "JSONResource",
     "NotFound",
     "answer",
     "answer_later",
+    "describe",
     "error_answer",
     "error_headers",
     "failure_answer",
@@ -47,6 +49,14 @@ class Answer(NamedTuple):
     body: bytes
     status: int = 200
     content_type: bytes = b"application/json"
+
+
+class AnswersWhole:
+    """A request that can be answered at once, without Twisted's way through headers and chunks."""
+
+    def answer_whole(self, given: Answer) -> None:
+        """Send status, headers and body together, and finish."""
+        raise NotImplementedError
 
 
 Answerable: TypeAlias = bytes | Answer
@@ -74,16 +84,21 @@ def answer(request: Request, given: Answerable) -> int:
 
     :returns: NOT_DONE_YET, for a ``render_`` method to return.
     """
-    if not is_gone(request):
-        given = given if isinstance(given, Answer) else Answer(given)
+    if is_gone(request):
+        return NOT_DONE_YET
+    given = given if isinstance(given, Answer) else Answer(given)
+    if isinstance(request, AnswersWhole):
+        request.answer_whole(given)
+    else:
         request.setResponseCode(given.status)
-        _describe(request.responseHeaders, given)
+        describe(request.responseHeaders, given)
         request.write(given.body)
         request.finish()
     return NOT_DONE_YET
 
 
-def _describe(headers: Headers, given: Answer) -> None:
+def describe(headers: Headers, given: Answer) -> None:
+    """Set the headers that say what an answer is."""
     headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
     if given.status not in NO_BODY_CODES:
         headers.setRawHeaders(b"Content-Length", [b"%d" % len(given.body)])
@@ -110,11 +125,10 @@ def error_answer(request: Request, error: RealtimeError, status: int | None = No
 
 
 def error_headers(headers: Headers, error: RealtimeError, status: int | None = None) -> Answer:
-    """Set the headers that go with an error, and give its answer."""
+    """Set the headers that go with an error's status, and give its answer."""
     given = Answer(encode_error(error), error.kind.status if status is None else status)
     for name, value in _HEADERS_BY_STATUS.get(given.status, ()):
         headers.setRawHeaders(name, [value])
-    _describe(headers, given)
     return given
 
 

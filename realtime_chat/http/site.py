@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ISSLTransport, ITransport
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
@@ -65,7 +66,7 @@ _UNREADABLE = {
 }
 
 
-class RealtimeRequest(server.Request):
+class RealtimeRequest(server.Request, answers.AnswersWhole):
     """A request: its body in memory, its errors as JSON, no cookies and no session.
 
     :ivar has_body: whether its headers announced a body; an upgrade must not have one.
@@ -77,6 +78,29 @@ class RealtimeRequest(server.Request):
     has_body = False
     is_cross_origin = False
     defaultContentType = b"application/json"
+    received_cookies: dict[bytes, bytes] = {}
+    cookies: list[bytes] = []
+
+    def __init__(self, channel: RealtimeChannel, queued: object = False) -> None:
+        # Not Twisted's, which asks the kernel for both ends' addresses, and makes room for cookies, each time.
+        self.notifications = []
+        self.channel = channel
+        self.requestHeaders = Headers()
+        self.responseHeaders = Headers()
+        self.transport = channel.transport
+        self.queued = False
+        self._parsePOSTFormSubmission = False
+        Componentized.__init__(self)
+
+    @property
+    def client(self) -> IAddress:  # type: ignore[override]
+        """The other end of the connection."""
+        return self.channel.getPeer()
+
+    @property
+    def host(self) -> IAddress:  # type: ignore[override]
+        """Our end of the connection."""
+        return self.channel.getHost()
 
     def parseCookies(self) -> None:
         """Cookies identify nobody here."""
@@ -143,6 +167,24 @@ class RealtimeRequest(server.Request):
         """Answer an exception that a resource raised."""
         answers.failure_answer(self, reason)
         return reason
+
+    def answer_whole(self, given: answers.Answer) -> None:
+        """Send status, headers and body in one piece, and finish."""
+        self.code, self.startedWriting, self.sentLength = given.status, 1, len(given.body)
+        lines = [self.clientproto, b" %d " % given.status, _REASONS.get(given.status, b"Unknown"), b"\r\n"]
+        has_policy = False
+        for name, values in self.responseHeaders.getAllRawHeaders():
+            has_policy = has_policy or name == b"Cache-Control"
+            lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
+        if given.status not in http.NO_BODY_CODES:
+            lines.append(b"Content-Length: %d\r\nContent-Type: %b\r\n" % (len(given.body), given.content_type))
+        if not has_policy:
+            lines.append(b"Cache-Control: no-store\r\n")
+        lines.append(self.site.headers_of_all())
+        if self.method != b"HEAD" and given.status not in http.NO_BODY_CODES:
+            lines.append(given.body)
+        self.site.write(self.channel.transport, b"".join(lines))
+        self.finish()
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         """Set the status; Twisted has no words for all of ours."""
@@ -381,6 +423,7 @@ class RealtimeChannel(http.HTTPChannel):
         request = self.requests[-1] if self.requests else None
         headers = Headers() if request is None else request.responseHeaders
         given = answers.error_headers(headers, error, status)
+        answers.describe(headers, given)
         headers.setRawHeaders(b"Connection", [b"close"])
         self.writeHeaders(b"HTTP/1.1", b"%d" % given.status, _REASONS[given.status], headers)
         if getattr(self, "_command", b"") != b"HEAD":
@@ -602,6 +645,10 @@ def access_line(when: str, request: http.Request) -> str:
     return " ".join(words)
 
 
+def _write(transport: Any, data: bytes) -> None:
+    transport.write(data)
+
+
 class RealtimeSite(server.Site):
     """The HTTP side of the daemon.
 
@@ -613,6 +660,7 @@ class RealtimeSite(server.Site):
     :param max_body: bytes in a request's body.
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
+    :param write: how whole answers are given to a transport.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar stopping: whether no connection is kept open for a next request any more.
     """
@@ -636,6 +684,7 @@ class RealtimeSite(server.Site):
         max_body: int,
         max_connections: int,
         log_path: str | None = None,
+        write: Callable[[Any, bytes], None] = _write,
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
         self.wheel = wheel
@@ -643,6 +692,7 @@ class RealtimeSite(server.Site):
         self.origins = origins
         self.max_body = max_body
         self.max_connections = max_connections
+        self.write = write
         self.stopping = False
         self._channels: set[RealtimeChannel] = set()
         self._successors = 0
