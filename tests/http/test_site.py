@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import twisted.test
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.task import Clock
@@ -926,9 +927,9 @@ class RawClient(Protocol):
 
 
 class SocketTests(TestCase):
-    """The same over real sockets."""
+    """The same over real sockets: plain, with TLS, and behind a proxy that says whom it speaks for."""
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:
         self.wheel = Wheel(reactor)
         self.addCleanup(self.wheel.stop)
         self.root = Root()
@@ -938,12 +939,13 @@ class SocketTests(TestCase):
         self.ports = {
             "tcp": reactor.listenTCP(0, self.site, interface="127.0.0.1"),
             "tls": reactor.listenSSL(0, self.site, context, interface="127.0.0.1"),
+            "haproxy": await serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1").listen(self.site),
         }
         for port in self.ports.values():
             self.addCleanup(port.stopListening)
 
     def connect(self, kind: str, data: bytes) -> RawClient:
-        client = RawClient(data)
+        client = RawClient((b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" if kind == "haproxy" else b"") + data)
         factory = ClientFactory.forProtocol(lambda: client)
         number = self.ports[kind].getHost().port
         if kind == "tls":
