@@ -1,0 +1,313 @@
+"""The load generator: a process of its own, on a core of its own, for one measurement of one server.
+
+It reads a job (JSON) from its standard input and writes what it has measured (JSON) to its standard output. A job names
+the measurement, the server's wire, port and processes, and the measurement's own sizes; scenarios.py makes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.dial import Joined, dial, dial_one
+from benchmarks.hotloop import POLL, SINK, WEBSOCKET, HotLoop
+from benchmarks.wires import ROOM, WIRES, Publication, Wire, posted, publication, text_of
+
+__all__ = ["MEASUREMENTS", "main"]
+
+Job = dict[str, Any]
+Figures = dict[str, Any]
+
+_PATIENCE = 3.0
+"""Seconds without a delivery after which the rest counts as lost."""
+
+_SETTLE = 0.4
+_STORE_READS = re.compile(r"^realtime_store_reads_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+
+
+class Bench:
+    """One server under one load.
+
+    :ivar loop: the hot loop.
+    :ivar wire: how one talks to this server.
+    """
+
+    def __init__(self, job: Job, readers: int, rooms: int = 1) -> None:
+        self.port: int = job["port"]
+        self.pids: list[int] = job["pids"]
+        self.wire: Wire = WIRES[job["wire"]]
+        self.loop = HotLoop(readers + rooms, rooms)
+        self.sockets: list[socket.socket] = []
+        for before, end in self.wire.poll.captures if self.wire.poll else ():
+            self.loop.add_capture(before, end)
+
+    # Clients
+
+    def join(self, count: int, room_of: Callable[[int], int] = lambda number: 0, rooms: int = 1) -> None:
+        """So many WebSocket clients join; those of one room one after the other."""
+        assert self.wire.join is not None
+        for joined in dial(self.port, count, lambda number: self.wire.join(_name(room_of(number), rooms))):
+            self._read(joined, room_of(joined.number))
+            if self.wire.publish is not None:
+                self._let_publish(joined, room_of(joined.number), rooms)
+        if self.wire.publish is None:
+            for room in range(rooms):
+                self.post_to(room, rooms)
+        self.settle()
+
+    def _read(self, joined: Joined, room: int) -> None:
+        self.sockets.append(joined.socket)
+        self.loop.add_reader(joined.socket.fileno(), room, WEBSOCKET, joined.came)
+
+    def _let_publish(self, joined: Joined, room: int, rooms: int) -> None:
+        """The last one that joined a room publishes to it."""
+        assert self.wire.publish is not None
+        payload = self.wire.publish(_name(room, rooms), text_of())
+        self.loop.add_publisher(room, joined.socket.fileno(), publication(payload))
+
+    def post_to(self, room: int = 0, rooms: int = 1) -> None:
+        """Who publishes to this room does it by HTTP, on a connection of its own."""
+        assert self.wire.post is not None
+        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())))
+
+    def _publish_apart(self, room: int, message: Publication) -> None:
+        connection = dial_one(self.port)
+        self.sockets.append(connection)
+        self.loop.add_reader(connection.fileno(), room, SINK)
+        self.loop.add_publisher(room, connection.fileno(), message)
+
+    def poll(self, count: int) -> None:
+        """So many clients poll, and wait."""
+        poll = self.wire.poll
+        assert poll is not None
+        for joined in dial(self.port, count, lambda number: poll.first(ROOM), lambda: self.loop.pump(0)):
+            self.sockets.append(joined.socket)
+            self.loop.add_poll(joined.socket.fileno(), 0, poll.request(ROOM), joined.captured)
+        self.settle()
+
+    def ask(self, count: int) -> None:
+        """So many clients, each of which sends what is answered to it alone."""
+        wire = self.wire
+        assert wire.connect is not None
+        assert wire.ask is not None
+        for joined in dial(self.port, count, lambda number: wire.connect(ROOM)):
+            self._read(joined, joined.number)
+            self.loop.add_publisher(joined.number, joined.socket.fileno(), publication(wire.ask(ROOM)))
+        self.settle()
+
+    def settle(self, seconds: float = _SETTLE) -> None:
+        """Let everything that is on its way arrive."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.loop.pump(20)
+
+    # Measuring
+
+    def cpu(self) -> float:
+        """CPU seconds of the server so far."""
+        return machine.cpu_seconds(self.pids)
+
+    def memory(self) -> float:
+        """Resident kilobytes of the server."""
+        return machine.resident_kilobytes(self.pids)
+
+    @contextlib.contextmanager
+    def measured(self, figures: Figures, kind: int) -> Iterator[None]:
+        """Count what happens meanwhile, and what it costs."""
+        loop = self.loop
+        loop.begin()
+        cpu, own, begun = self.cpu(), time.process_time(), time.monotonic()
+        yield
+        busy, elapsed = time.process_time() - own, time.monotonic() - begun
+        cpu = self.cpu() - cpu
+        counts = loop.counts
+        span = max(counts.last - counts.begun, 1) / 1e9
+        names = ("published", "delivered", "answers", "disordered", "refused", "gone")
+        figures.update({name: getattr(counts, name) for name in names})
+        figures["rate"] = counts.delivered / span
+        figures["cpu_us"] = cpu * 1e6 / max(counts.delivered, 1)
+        figures["answer_us"] = cpu * 1e6 / max(counts.answers, 1)
+        figures["server_share"] = cpu / elapsed
+        figures["generator_share"] = busy / elapsed
+        figures.update(zip(("p50_ms", "p95_ms", "p99_ms"), loop.latency(kind, 0.5, 0.95, 0.99), strict=True))
+
+    def phase(self, phase: Job, members: int, kind: int = WEBSOCKET, warm: bool = True) -> Figures:
+        """One way of publishing for some seconds; ``members`` readers get each message."""
+        figures: Figures = {}
+        if warm:
+            self.loop.begin()
+            self._publish(phase | {"seconds": min(0.5, phase["seconds"] / 4)}, members)
+        with self.measured(figures, kind):
+            self._publish(phase, members)
+        figures["lost"] = figures["published"] * members - figures["delivered"]
+        return figures
+
+    def _publish(self, phase: Job, members: int) -> None:
+        if "window" in phase:
+            self.loop.keep(phase["window"], phase["seconds"], _PATIENCE)
+        else:
+            self.loop.pace(phase["rate"], phase["seconds"])
+        self.loop.wait(self.loop.counts.published * members, _PATIENCE)
+
+
+def _name(room: int, rooms: int) -> str:
+    return ROOM if rooms == 1 else f"{ROOM}{room}"
+
+
+# The measurements
+
+
+def _fanout(job: Job) -> Figures:
+    rooms, members = job.get("rooms", 1), job["members"]
+    bench = Bench(job, rooms * members, rooms)
+    cpu, begun = bench.cpu(), time.monotonic()
+    bench.join(rooms * members, lambda number: number // members, rooms)
+    figures: Figures = {
+        "join_us": (bench.cpu() - cpu) * 1e6 / (rooms * members),
+        "join_s": time.monotonic() - begun - _SETTLE,
+    }
+    return figures | {phase["name"]: bench.phase(phase, members) for phase in job["phases"]}
+
+
+def _poll(job: Job) -> Figures:
+    bench = Bench(job, job["members"])
+    bench.poll(job["members"])
+    bench.post_to()
+    return {phase["name"]: bench.phase(phase, job["members"], POLL) for phase in job["phases"]}
+
+
+def _publish(job: Job) -> Figures:
+    bench = Bench(job, job["publishers"], job["publishers"])
+    bench.ask(job["publishers"])
+    return bench.phase({"window": 1, "seconds": job["seconds"]}, 1)
+
+
+def _connect(job: Job) -> Figures:
+    """Connects and joins a second; what one costs."""
+    bench = Bench(job, job["clients"])
+    wire = bench.wire
+    converse = wire.join if job["join"] else wire.connect
+    warm, count, kept = job["clients"] // 10, job["clients"], []
+    kept += dial(bench.port, warm, lambda number: converse(ROOM))
+    cpu, own, begun = bench.cpu(), time.process_time(), time.monotonic()
+    kept += dial(bench.port, count, lambda number: converse(ROOM))
+    elapsed, busy = time.monotonic() - begun, time.process_time() - own
+    time.sleep(_SETTLE)
+    return {
+        "rate": count / elapsed,
+        "cpu_us": (bench.cpu() - cpu) * 1e6 / count,
+        "generator_share": busy / elapsed,
+        "lost": warm + count - len(kept),
+    }
+
+
+def _memory(job: Job) -> Figures:
+    """Kilobytes that each client adds, beyond the first ones."""
+    count, warm = job["clients"], job["clients"] // 10
+    bench = Bench(job, count + warm)
+    arrive = bench.poll if job["poll"] else bench.join
+    arrive(warm)
+    before = bench.memory()
+    arrive(count)
+    kind = POLL if job["poll"] else WEBSOCKET
+    return {"kilobytes": (bench.memory() - before) / count, "lost": warm + count - bench.loop.alive(kind)}
+
+
+def _crossing(job: Job) -> Figures:
+    """Half of the clients on WebSocket, half on long poll; the latency from the one to the other."""
+    half = job["clients"] // 2
+    bench = Bench(job, job["clients"])
+    bench.poll(half)
+    bench.join(half)
+    phase = {"rate": job["rate"], "seconds": job["seconds"]}
+    figures = {"websocket to poll": bench.phase(phase, 2 * half, POLL)}
+    bench.post_to()
+    return figures | {"poll to websocket": bench.phase(phase, 2 * half, WEBSOCKET)}
+
+
+def _resume(job: Job) -> Figures:
+    """All clients come back at once, each so many messages behind."""
+    clients, behind = job["clients"], job["behind"]
+    position = _fall_behind(job)
+    bench = Bench(job, clients)
+    reads, figures = _store_reads(job), {}
+    with bench.measured(figures, WEBSOCKET):
+        bench.loop.counts.begun = 0  # what is to come was sent before
+        begun = time.monotonic()
+        for joined in dial(bench.port, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench)):
+            bench._read(joined, 0)
+        connected = time.monotonic()
+        bench.loop.wait(clients * behind, _PATIENCE)
+        caught_up = bench.loop.counts.last / 1e9
+    figures |= {"seconds": caught_up - begun, "connected_s": connected - begun}
+    figures |= {"rate": clients * behind / figures["seconds"], "lost": clients * behind - figures["delivered"]}
+    return figures | {"store_reads": None if reads is None else (_store_reads(job) or 0) - reads}
+
+
+def _pump(bench: Bench) -> Callable[[], None]:
+    return lambda: bench.loop.pump(0)
+
+
+def _fall_behind(job: Job) -> str:
+    """Publish what the clients will have missed; answer the position before it."""
+    bench = Bench(job, 1)
+    with contextlib.closing(_first_position(job)) as positions:
+        position = next(positions)
+    bench.join(1)
+    bench.loop.begin()
+    bench.loop.burst(job["behind"])
+    bench.loop.wait(job["behind"], _PATIENCE)
+    if bench.loop.counts.delivered != job["behind"]:
+        raise RuntimeError("the messages to catch up with did not arrive")
+    for connection in bench.sockets:
+        connection.close()
+    return position
+
+
+def _first_position(job: Job) -> Iterator[str]:
+    poll = WIRES[job["wire"]].poll
+    for joined in dial(job["port"], 1, lambda number: poll.first(ROOM)):
+        joined.socket.close()
+        yield joined.captured[0]
+
+
+def _store_reads(job: Job) -> float | None:
+    """How often the daemon has read its store, where it counts that at /metrics."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{job.get('metrics') or job['port']}/metrics", timeout=5) as page:
+            found = _STORE_READS.findall(page.read().decode())
+    except OSError:
+        return None
+    return sum(map(float, found)) if found else None
+
+
+MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
+    "fanout": _fanout,
+    "poll": _poll,
+    "publish": _publish,
+    "connect": _connect,
+    "memory": _memory,
+    "crossing": _crossing,
+    "resume": _resume,
+}
+
+
+def main() -> None:
+    """Do one job."""
+    os.sched_setaffinity(0, machine.generator_cores())
+    machine.raise_file_limit()
+    job = json.load(sys.stdin)
+    json.dump(MEASUREMENTS[job["measure"]](job), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Django Channels: its tutorial's chat consumer with the in-memory layer. daphne -p PORT channels_rooms:application"""
+
+import django
+from django.conf import settings
+
+settings.configure(
+    SECRET_KEY="only for the benchmark",
+    ALLOWED_HOSTS=["127.0.0.1"],
+    INSTALLED_APPS=["daphne", "channels"],
+    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+)
+django.setup()
+
+from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.urls import path  # noqa: E402
+
+
+class ChatConsumer(AsyncWebsocketConsumer):
+    async def connect(self):
+        self.room = "chat_" + self.scope["url_route"]["kwargs"]["room"]
+        await self.channel_layer.group_add(self.room, self.channel_name)
+        await self.accept()
+
+    async def disconnect(self, code):
+        await self.channel_layer.group_discard(self.room, self.channel_name)
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.channel_layer.group_send(self.room, {"type": "chat.message", "message": text_data})
+
+    async def chat_message(self, event):
+        await self.send(text_data=event["message"])
+
+
+application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/<str:room>", ChatConsumer.as_asgi())])})

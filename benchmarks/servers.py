@@ -1,0 +1,203 @@
+"""Everything that is measured: this daemon, its peers and the floors; how each is started, and what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import machine
+from benchmarks.hotloop import BUILD, HERE, compile_c
+
+__all__ = ["OURS", "SERVERS", "Running", "Server", "running"]
+
+PROGRAMS = HERE / "peers"
+CHECKOUT = HERE.parent
+_PATIENCE = 30.0
+
+Command = Callable[[int, Path], list[str]]
+
+
+class Server(NamedTuple):
+    """One contender.
+
+    :ivar name: as it stands in the tables.
+    :ivar wire: how one talks to it, a key of :data:`benchmarks.wires.WIRES`.
+    :ivar command: starts it, for a port and a directory of its own.
+    :ivar distributions: the Python packages that it needs.
+    :ivar npm: the npm packages that it needs.
+    :ivar programs: the programs that it needs, with the Debian packages that bring them.
+    """
+
+    name: str
+    wire: str
+    command: Command
+    distributions: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+
+    def version(self) -> str:
+        """The versions of what it needs."""
+        found = [f"{name} {importlib.metadata.version(name)}" for name in self.distributions]
+        found += [f"{name} {_npm_version(name)}" for name in self.npm]
+        return ", ".join(found + [_debian_version(package) for _, package in self.programs])
+
+
+class Running(NamedTuple):
+    """A server that runs.
+
+    :ivar pids: its processes.
+    """
+
+    port: int
+    pids: list[int]
+
+
+def _npm_version(package: str) -> str:
+    path = BUILD / "node_modules" / package / "package.json"
+    return str(json.loads(path.read_text())["version"]) if path.exists() else "?"
+
+
+def _debian_version(package: str) -> str:
+    if shutil.which("dpkg-query") is None:
+        return package
+    query = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    version = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return f"{package} {version.rpartition(':')[2]}".strip()
+
+
+# How each is started
+
+
+def _daemon(*options: str, store: Callable[[Path], str] = lambda directory: "memory:") -> Command:
+    return lambda port, directory: [
+        *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "realtime"),
+        *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store(directory), *options),
+    ]
+
+
+def _python(program: str) -> Command:
+    return lambda port, directory: [sys.executable, str(PROGRAMS / program), str(port)]
+
+
+def _node(program: str) -> Command:
+    return lambda port, directory: ["node", str(PROGRAMS / program), str(port)]
+
+
+def _daphne(port: int, directory: Path) -> list[str]:
+    return [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", "channels_rooms:application"]
+
+
+def _nginx(port: int, directory: Path) -> list[str]:
+    text = (PROGRAMS / "nchan.conf").read_text().replace("@PORT@", str(port)).replace("@DIRECTORY@", str(directory))
+    (directory / "nchan.conf").write_text(text)
+    return ["nginx", "-c", str(directory / "nchan.conf"), "-e", str(directory / "error.log")]
+
+
+def _floor(port: int, directory: Path) -> list[str]:
+    return [str(compile_c(PROGRAMS / "floor.c", BUILD / "floor")), str(port)]
+
+
+OURS = "realtime_chat"
+_NODE = (("node", "nodejs"),)
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server(OURS, "realtime", _daemon(), ("Twisted", "autobahn")),
+        Server(
+            "realtime_chat, SQLite",
+            "realtime",
+            _daemon(store=lambda directory: f"sqlite:{directory}/bench.sqlite"),
+            ("Twisted", "autobahn"),
+        ),
+        Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
+        Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
+        Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),
+        Server("websockets", "plain", _python("websockets_rooms.py"), ("websockets", "uvloop")),
+        Server("Autobahn", "plain", _python("autobahn_rooms.py"), ("autobahn", "Twisted")),
+        Server("Tornado", "plain", _python("tornado_rooms.py"), ("tornado",)),
+        Server(
+            "python-socketio",
+            "socket.io",
+            _python("python_socketio_rooms.py"),
+            ("python-socketio", "uvicorn", "uvloop"),
+        ),
+        Server("Channels", "plain", _daphne, ("channels", "daphne")),
+        Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
+        Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
+    )
+}
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """Start a server on the cores that are not the generator's, and end it and all its processes afterwards.
+
+    :raises RuntimeError: it doesn't start.
+    """
+    port = machine.free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, open(Path(name, "log"), "wb") as log:
+        directory = Path(name)
+        process = subprocess.Popen(
+            server.command(port, directory),
+            cwd=directory,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_prepare,
+        )
+        try:
+            _wait_for(server, process, port, directory)
+            yield Running(port, machine.process_tree(process.pid))
+        finally:
+            _end(process)
+
+
+def _prepare() -> None:
+    """In the new process: its cores, its files, and its end with ours."""
+    os.sched_setaffinity(0, machine.server_cores())
+    machine.raise_file_limit()
+    _die_with_parent()
+
+
+def _die_with_parent() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _environment() -> dict[str, str]:
+    paths = (str(CHECKOUT), str(PROGRAMS))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "NODE_PATH": str(BUILD / "node_modules")}
+
+
+def _wait_for(server: Server, process: subprocess.Popen[bytes], port: int, directory: Path) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            time.sleep(0.1)
+            return
+        time.sleep(0.02)
+    log = (directory / "log").read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"{server.name} did not start: {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
