@@ -330,19 +330,23 @@ class Room:
         :param last: how many messages before the top it starts with, where ``since`` can't be had.
         :raises StoreError:
         """
+        known = self.start_known(since)
+        if known is not None:
+            return known
         if since is not None:
-            recovered = await self._covers(since)
+            found = await self.read_after(since.offset)
+            recovered = found.epoch == since.epoch and found.start == since.offset
             self._counts.resumes[recovered] += 1
             if recovered:
                 return Start(since, True)
         return Start(Position(self.epoch, await self._before_last(last)), since is None)
 
-    async def _covers(self, since: Position) -> bool:
-        """Whether nothing after ``since`` is lost."""
-        if since.epoch == self.epoch and self.recent_after(since.epoch, since.offset) is not None:
-            return True
-        found = await self.read_after(since.offset)
-        return found.epoch == since.epoch and found.start == since.offset
+    def start_known(self, since: Position | None) -> Start | None:
+        """The same, where it takes no look into the store to tell that nothing after ``since`` is lost."""
+        if since is None or self.recent_after(since.epoch, since.offset) is None:
+            return None
+        self._counts.resumes[True] += 1
+        return Start(since, True)
 
     async def _before_last(self, last: int) -> int:
         """The offset before the last messages that are kept, at most ``last`` of them."""

@@ -28,6 +28,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.limits import Limits
+from realtime_chat.transports.fanout import write_now
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
 
@@ -148,6 +149,7 @@ class RealtimeService(Service):
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
+            write=write_now,
         )
         self._sites.append(site)
         return site

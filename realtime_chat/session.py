@@ -41,6 +41,8 @@ class Session:
     that waits for the store does, and meanwhile nothing more is read from the client.
 
     :param transport: how it is reached.
+    :param client: the client that it is, where that is known already; it was issued by us.
+    :param name: the name that it goes by.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Session:
         "_behind",
         "_blocked",
         "_errors",
+        "_name",
         "_publishing",
         "_queue",
         "_reading",
@@ -61,11 +64,14 @@ class Session:
 
     _log = Logger()
 
-    def __init__(self, hub: Hub, transport: SessionTransport, client: str | None = None, user: User | None = None):
+    def __init__(
+        self, hub: Hub, transport: SessionTransport, client: str | None = None, name: str | None = None
+    ) -> None:
         self.hub = hub
         self.transport = transport
         self.client = client
-        self.user = user
+        self.user: User | None = None
+        self._name = name
         self.closed = False
         self.subscriptions: dict[str, Subscription] = {}
         self._behind: list[Subscription] = []
@@ -198,8 +204,8 @@ class Session:
     def identify(self) -> User:
         """The user; a guest from now on, if nothing was said before."""
         if self.user is None:
-            self.client = self.hub.identities.issue()
-            self.user = self.hub.identities.guest(self.client)
+            self.client = self.client or self.hub.identities.issue()
+            self.user = self.hub.identities.guest(self.client, self._name)
         return self.user
 
     def _hello(self, command: codec.Hello) -> bytes:
@@ -207,15 +213,19 @@ class Session:
             raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
         if command.token is not None:
             raise RealtimeError("unauthorized", "this server is not configured for tokens; leave it out to be a guest")
-        if self.user is None:
-            identities = self.hub.identities
-            client = command.client if command.client and identities.known(command.client) else identities.issue()
-            self.user = identities.guest(client, command.name)
-            self.client = client
-        elif command.client not in (None, self.client) or command.name not in (None, self.user.name):
+        if self.user is None and self.client is None:
+            self._introduce(command.client, command.name)
+        elif command.client not in (None, self.client) or command.name not in (None, self.identify().name):
             raise RealtimeError("forbidden", "who one is, is said once on a connection, before anything else")
+        user = self.identify()
         assert self.client is not None
-        return codec.encode_welcome(command.id, self.client, self.user, self.hub.limits.ping)
+        return codec.encode_welcome(command.id, self.client, user, self.hub.limits.ping)
+
+    def _introduce(self, client: str | None, name: str | None) -> None:
+        identities = self.hub.identities
+        client = client if client and identities.known(client) else identities.issue()
+        self.user = identities.guest(client, name)
+        self.client = client
 
     def check_readable(self, room: str) -> str:
         """Give back the name of a room that this client may read.

@@ -270,15 +270,11 @@ class World:
             self.unsure.append((room, number))
         command = codec.Publish(room=room, data=number, key=f"k{number}")
         transport = FakeTransport()
-        client = self.hub.identities.issue()
-        session = Session(self.hub, transport, client, self._user())
+        session = Session(self.hub, transport, "somebody")
         self.hub.closed(session)
         answer = session.act(command)
         assert isinstance(answer, Deferred)
         answer.addCallback(self._acknowledged, room, number)
-
-    def _user(self) -> Any:
-        return self.hub.identities.guest("somebody", "Somebody")
 
     def _acknowledged(self, raw: bytes, room: str, number: int) -> None:
         position = Position.parse(json.loads(raw)["position"])

@@ -14,7 +14,7 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
-from realtime_chat.model import Position
+from realtime_chat.model import Position, check_name
 from realtime_chat.session import Session
 
 __all__ = ["CommandsResource", "body_of", "json_body"]
@@ -87,7 +87,7 @@ class CommandsResource(JSONResource):
         if client is None:
             return Session(self._hub, _Replies())
         identities = self._hub.identities
-        return Session(self._hub, _Replies(), client, identities.guest(identities.check(client), name))
+        return Session(self._hub, _Replies(), identities.check(client), None if name is None else check_name(name))
 
 
 async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:

@@ -93,12 +93,12 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         Componentized.__init__(self)
 
     @property
-    def client(self) -> IAddress:  # type: ignore[override]
+    def client(self) -> Any:
         """The other end of the connection."""
         return self.channel.getPeer()
 
     @property
-    def host(self) -> IAddress:  # type: ignore[override]
+    def host(self) -> Any:
         """Our end of the connection."""
         return self.channel.getHost()
 
@@ -210,7 +210,7 @@ class RealtimeChannel(http.HTTPChannel):
     site: RealtimeSite
     transport: Any = None
     maxHeaders = 100
-    requestFactory = RealtimeRequest
+    requestFactory: Any = RealtimeRequest
     _alarm: Alarm | None = None
     _watched: tuple[_Phase, int] | None = None
     _answered = 0
@@ -667,7 +667,7 @@ class RealtimeSite(server.Site):
 
     _log = Logger()
     protocol = RealtimeChannel  # type: ignore[assignment]
-    requestFactory = RealtimeRequest
+    requestFactory: Any = RealtimeRequest
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
     linger_seconds = 5.0
     linger_bytes = 4 * 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Position
+from realtime_chat.model import Position, check_name
 
 __all__ = ["Wishes", "one", "read_wishes"]
 
@@ -16,6 +16,7 @@ __all__ = ["Wishes", "one", "read_wishes"]
 class Wishes:
     """Rooms to read, each with the position to read on from, if there is one.
 
+    :ivar name: the name that the sender goes by.
     :ivar last: how many messages to start with where there is no position; None for the usual number.
     """
 
@@ -60,7 +61,12 @@ def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes
     if len(set(rooms)) < len(rooms):
         raise RealtimeError("bad_request", "a room is given at most once")
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
-    return Wishes(tuple(zip(rooms, positions, strict=True)), natural(args, b"last", most_last), one(args, b"name"))
+    name = one(args, b"name")
+    return Wishes(
+        tuple(zip(rooms, positions, strict=True)),
+        natural(args, b"last", most_last),
+        None if name is None else check_name(name),
+    )
 
 
 def _text(name: bytes, value: bytes) -> str:

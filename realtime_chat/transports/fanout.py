@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from realtime_chat.interfaces import R
 
-__all__ = ["Frames", "is_direct", "queued", "send_frames", "send_to_all", "unsent"]
+__all__ = ["Frames", "is_direct", "queued", "send_frames", "send_to_all", "unsent", "write_now"]
 
 _log = Logger()
 
@@ -45,6 +45,19 @@ class Frames:
 def is_direct(transport: ITransport) -> bool:
     """Whether bytes may go past ``transport`` to its socket while nothing is queued on it."""
     return type(transport) in (tcp.Server, unix.Server) and not getattr(transport, "TLS", False)
+
+
+def write_now(transport: Any, data: bytes) -> None:
+    """Write to a transport, past it to its socket where nothing is queued."""
+    if is_direct(transport) and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
+        try:
+            sent = transport.socket.send(data)
+        except OSError:  # it is full, or broken: the transport finds out which
+            sent = 0
+        if sent == len(data):
+            return
+        data = data[sent:]
+    transport.write(data)
 
 
 def send_frames(transport: Any, frames: Frames) -> tuple[int, bool]:

@@ -23,7 +23,7 @@ from realtime_chat.http.wishes import Wishes, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
-from realtime_chat.room import Room
+from realtime_chat.room import Room, Start
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import send_to_all
 from realtime_chat.wheel import Alarm
@@ -100,31 +100,65 @@ class _Poll:
         self._positions: dict[str, str] = {}
         self._at_once = False
         self._alarm: Alarm | None = None
-        self.session = Session(hub, self, client, hub.identities.guest(client, wishes.name))
+        self.session = Session(hub, self, client, wishes.name)
         request.notifyFinish().addErrback(self._gone)
 
-    async def begin(self, wishes: Wishes, wait: float) -> None:
-        """Find where each room's reading starts, and what is there already."""
+    def begin(self, wishes: Wishes, wait: float) -> None:
+        """Find where each room's reading starts, and what is there already.
+
+        :raises RealtimeError: a room may not be read.
+        """
+        try:
+            for name, _ in wishes.rooms:
+                self.session.check_readable(name)
+        except RealtimeError:
+            self._let_go()
+            raise
+        known = self._known_starts(wishes)
+        if known is None:
+            Deferred.fromCoroutine(self._look(wishes, wait)).addErrback(self.fail)
+            return
+        for room, start in known:
+            self._start_at(room, start, False)
+        self._look_done(wait)
+
+    def _known_starts(self, wishes: Wishes) -> list[tuple[Room, Start]] | None:
+        """Where the reading of all rooms starts, if that can be told without the store."""
+        rooms = self.session.hub.rooms
+        known = []
+        for name, since in wishes.rooms:
+            room = rooms.get(name)
+            start = None if room is None else room.start_known(since)
+            if room is None or start is None:
+                return None
+            known.append((room, start))
+        return known
+
+    async def _look(self, wishes: Wishes, wait: float) -> None:
+        """The same, where the store has to be asked."""
         hub = self.session.hub
         last = hub.limits.default_last if wishes.last is None else wishes.last
         for name, since in wishes.rooms:
-            self.session.check_readable(name)
             room = await hub.room(name)
             start = await room.start(since, last)
-            self._start_at(room, start.position, start.recovered, since is None)
+            self._start_at(room, start, since is None)
+        self._look_done(wait)
+
+    def _look_done(self, wait: float) -> None:
         if self._request is None:
             return
         self.session.pump()
         if self._request is not None:
-            self._alarm = hub.wheel.call_later(wait, self.answer)
+            self._alarm = self.session.hub.wheel.call_later(wait, self.answer)
 
-    def _start_at(self, room: Room, position: Position, recovered: bool, fresh: bool) -> None:
+    def _start_at(self, room: Room, start: Start, fresh: bool) -> None:
+        room.used = self.session.hub.clock.seconds()
         self._at_once = self._at_once or fresh
-        if recovered:
-            self._positions[room.name] = str(position)
+        if start.recovered:
+            self._positions[room.name] = str(start.position)
         else:
-            self.reset(room.name, position)
-        self.session.subscribe(room, position)
+            self.reset(room.name, start.position)
+        self.session.subscribe(room, start.position)
 
     # What the session wants
 
@@ -214,5 +248,5 @@ class PollResource(JSONResource):
         if client is None or not self._hub.identities.known(client):
             client = self._hub.identities.issue()
         poll = _Poll(request, wrap, self._hub, client, wishes)
-        Deferred.fromCoroutine(poll.begin(wishes, limits.wait if wait is None else wait)).addErrback(poll.fail)
+        poll.begin(wishes, limits.wait if wait is None else wait)
         return NOT_DONE_YET
