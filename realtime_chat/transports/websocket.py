@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
@@ -32,16 +33,9 @@ _CLOSE_WAIT = 2.0
 _MUCH = 65536
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
-_HANDSHAKE_HEADERS = (
-    b"Host",
-    b"Upgrade",
-    b"Connection",
-    b"Origin",
-    b"Sec-WebSocket-Key",
-    b"Sec-WebSocket-Version",
-    b"Sec-WebSocket-Protocol",
-    b"Sec-WebSocket-Extensions",
-)
+_VERSION = b"13"
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_ONCE = (b"Upgrade", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Sec-WebSocket-Protocol")
 
 
 def frame(payload: bytes) -> bytes:
@@ -141,6 +135,26 @@ class RealtimeProtocol(WebSocketServerProtocol):
             self.session.close()
             self.session = None
 
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        done = super().onCloseFrame(code, reasonRaw)
+        self._part()
+        return done
+
+    def _fail_connection(self, code: int = 1002, reason: str = "") -> None:
+        super()._fail_connection(code, reason)
+        self._part()
+
+    def _part(self) -> None:
+        """One of the two sides has said that it closes: deliver nothing more, and don't wait for ever."""
+        if self.session is not None:
+            self.session.close()
+            self._quiet()
+            self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
+
+    def dropConnection(self, abort: bool = False) -> None:  # noqa: N802
+        # Autobahn resets the connection once it has heard a close, even where its own is not on its way yet.
+        super().dropConnection(abort and not queued(self.transport))
+
     def dataReceived(self, data: bytes) -> None:
         self._heard = True
         self._dataReceived(data)
@@ -191,7 +205,8 @@ class RealtimeProtocol(WebSocketServerProtocol):
 
     def _drop(self) -> None:
         self.wasClean = True  # for Autobahn, which would warn of every client that doesn't answer a close
-        self.dropConnection(abort=True)
+        self.dropConnection()
+        self.transport.abortConnection()
 
     # What the Twisted transport tells, of which this is the producer
 
@@ -323,19 +338,39 @@ class WebSocketResource(JSONResource):
 
 
 def _check_upgrade(request: RealtimeRequest) -> None:
-    upgrade = request.getHeader(b"upgrade") or b""
-    if b"websocket" not in [token.strip().lower() for token in upgrade.split(b",")]:
+    if b"websocket" not in _tokens(request, b"Upgrade"):
         raise RealtimeError("upgrade_required", "this is a WebSocket's address; plain HTTP has poll and rooms")
     if request.has_body:
         raise RealtimeError("bad_request", "an upgrade has no body")
-    for header in _HANDSHAKE_HEADERS:
+    if request.clientproto != b"HTTP/1.1" or b"upgrade" not in _tokens(request, b"Connection"):
+        raise RealtimeError("bad_request", "a WebSocket begins with HTTP/1.1 and Connection: Upgrade")
+    for header in _ONCE:
         if len(request.requestHeaders.getRawHeaders(header, ())) > 1:
             raise RealtimeError("bad_request", f"the header {header.decode()} is given at most once")
+    if request.getHeader(b"Sec-WebSocket-Version") != _VERSION:
+        request.setHeader(b"Sec-WebSocket-Version", _VERSION)
+        raise RealtimeError("upgrade_required", "a WebSocket says Sec-WebSocket-Version: 13")
+    if not _KEY.fullmatch(request.getHeader(b"Sec-WebSocket-Key") or b""):
+        raise RealtimeError("bad_request", "a Sec-WebSocket-Key is 16 bytes in base64")
+
+
+def _tokens(request: RealtimeRequest, header: bytes) -> set[bytes]:
+    """The words of a header that is a list, in lower case."""
+    values = b",".join(request.requestHeaders.getRawHeaders(header, ()))
+    return {token.strip().lower() for token in values.split(b",")}
 
 
 def _handshake(request: RealtimeRequest) -> bytes:
-    """The request again, for Autobahn to read: only what a handshake is made of."""
-    lines = [b"GET /ws HTTP/1.1"]
-    for header in _HANDSHAKE_HEADERS:
-        lines += [header + b": " + value for value in request.requestHeaders.getRawHeaders(header, ())]
+    """The request again, for Autobahn to read: only what was checked, as it would refuse it in words of its own."""
+    offered = (request.getHeader(b"Sec-WebSocket-Protocol") or b"").split(b",")
+    chosen = SUBPROTOCOL.encode() in [name.strip() for name in offered]
+    lines = [
+        b"GET /ws HTTP/1.1",
+        b"Host: localhost",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Version: " + _VERSION,
+        b"Sec-WebSocket-Key: " + (request.getHeader(b"Sec-WebSocket-Key") or b""),
+        *[b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode()] * chosen,
+    ]
     return b"\r\n".join([*lines, b"", b""])
