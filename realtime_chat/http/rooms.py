@@ -115,7 +115,7 @@ def _fields(request: Request) -> dict[str, Any]:
 
 def _form_fields(body: bytes) -> dict[str, Any]:
     try:
-        form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, max_num_fields=100)
+        form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=100)
     except ValueError as error:
         raise RealtimeError("bad_request", "this is not a form in UTF-8") from error
     if "text" not in form:
