@@ -66,6 +66,7 @@ class Configuration:
 class RealtimeService(Service):
     """One daemon.
 
+    :param give_up: ends the process when it can't start; stops the reactor where it isn't given.
     :ivar hub: its rooms and sessions.
     """
 
@@ -78,8 +79,10 @@ class RealtimeService(Service):
         configuration: Configuration,
         wall: Callable[[], float],
         token: Callable[[int], bytes],
+        give_up: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._give_up = reactor.stop if give_up is None else give_up
         self._store = store
         self._configuration = configuration
         self._ports: list[IListeningPort] = []
@@ -105,7 +108,7 @@ class RealtimeService(Service):
             refusals.append(str(failure.value))
             return
         self._log.critical("realtime: {why}", why=str(failure.value))
-        self._reactor.stop()
+        self._give_up()
 
     async def _start(self) -> None:
         files = raise_file_limit()

@@ -5,10 +5,12 @@ The Twisted plugin names this module; nothing imports it but that, ``chatserver.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,4 +249,10 @@ def makeService(options: Options) -> IService:
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
     )
-    return RealtimeService(reactor, store, configuration, time.time, os.urandom)
+    return RealtimeService(reactor, store, configuration, time.time, os.urandom, partial(_give_up, reactor))
+
+
+def _give_up(reactor: Any) -> None:
+    """Stop, and let the process end with status 1, which Twisted's runners can't be told once the reactor runs."""
+    atexit.register(os._exit, 1)
+    reactor.stop()
