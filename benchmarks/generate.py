@@ -7,14 +7,17 @@ the measurement, the server's wire, port and processes, and the measurement's ow
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import re
 import socket
+import sqlite3
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
@@ -186,17 +189,38 @@ def _poll(job: Job) -> Figures:
 
 
 def _publish(job: Job) -> Figures:
+    if job["wire"] == "none":
+        return _commit(job)
     bench = Bench(job, job["publishers"], job["publishers"])
     bench.ask(job["publishers"])
     return bench.phase({"window": 1, "seconds": job["seconds"]}, 1)
 
 
+def _commit(job: Job) -> Figures:
+    """One row, one transaction, one sync: what no durable publish can do without."""
+    database = sqlite3.connect(Path(job["directory"], "commit.sqlite"), isolation_level=None)
+    for statement in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0"):
+        database.execute(f"PRAGMA {statement}")
+    database.execute("CREATE TABLE message (offset INTEGER PRIMARY KEY, data TEXT)")
+    times, text, cpu, end = [], text_of(), time.process_time(), time.monotonic() + job["seconds"]
+    while (begun := time.monotonic()) < end:
+        database.execute("INSERT INTO message (data) VALUES (?)", (text,))
+        times.append((time.monotonic() - begun) * 1e3)
+    times.sort()
+    return {
+        "rate": len(times) * 1e3 / sum(times),
+        "cpu_us": (time.process_time() - cpu) * 1e6 / len(times),
+        "p50_ms": times[len(times) // 2],
+        "p99_ms": times[len(times) * 99 // 100],
+    }
+
+
 def _connect(job: Job) -> Figures:
     """Connects and joins a second; what one costs."""
-    bench = Bench(job, job["clients"])
+    bench = Bench(job, 1)
     wire = bench.wire
-    converse = wire.join if job["join"] else wire.connect
-    warm, count, kept = job["clients"] // 10, job["clients"], []
+    assert wire.join is not None
+    converse, warm, count, kept = wire.join, job["clients"] // 10, job["clients"], []
     kept += dial(bench.port, warm, lambda number: converse(ROOM))
     cpu, own, begun = bench.cpu(), time.process_time(), time.monotonic()
     kept += dial(bench.port, count, lambda number: converse(ROOM))
@@ -229,9 +253,9 @@ def _crossing(job: Job) -> Figures:
     bench.poll(half)
     bench.join(half)
     phase = {"rate": job["rate"], "seconds": job["seconds"]}
-    figures = {"websocket to poll": bench.phase(phase, 2 * half, POLL)}
+    figures = {"WebSocket to poll": bench.phase(phase, 2 * half, POLL)}
     bench.post_to()
-    return figures | {"poll to websocket": bench.phase(phase, 2 * half, WEBSOCKET)}
+    return figures | {"poll to WebSocket": bench.phase(phase, 2 * half, WEBSOCKET)}
 
 
 def _resume(job: Job) -> Figures:
@@ -305,6 +329,7 @@ def main() -> None:
     """Do one job."""
     os.sched_setaffinity(0, machine.generator_cores())
     machine.raise_file_limit()
+    gc.freeze()
     job = json.load(sys.stdin)
     json.dump(MEASUREMENTS[job["measure"]](job), sys.stdout)
 

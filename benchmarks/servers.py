@@ -20,7 +20,7 @@ from typing import NamedTuple
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
-__all__ = ["OURS", "SERVERS", "Running", "Server", "running"]
+__all__ = ["CHECKOUT", "COMMIT", "OURS", "OURS_DURABLE", "SERVERS", "Running", "Server", "running"]
 
 PROGRAMS = HERE / "peers"
 CHECKOUT = HERE.parent
@@ -58,10 +58,12 @@ class Running(NamedTuple):
     """A server that runs.
 
     :ivar pids: its processes.
+    :ivar directory: where it may write.
     """
 
     port: int
     pids: list[int]
+    directory: Path
 
 
 def _npm_version(package: str) -> str:
@@ -109,7 +111,14 @@ def _floor(port: int, directory: Path) -> list[str]:
     return [str(compile_c(PROGRAMS / "floor.c", BUILD / "floor")), str(port)]
 
 
-OURS = "realtime_chat"
+def _nothing(port: int, directory: Path) -> list[str]:
+    """The generator does it all by itself."""
+    return []
+
+
+OURS = "realtime_chat, memory"
+OURS_DURABLE = "realtime_chat, SQLite"
+COMMIT = "floor: one SQLite commit"
 _NODE = (("node", "nodejs"),)
 
 SERVERS = {
@@ -117,7 +126,7 @@ SERVERS = {
     for server in (
         Server(OURS, "realtime", _daemon(), ("Twisted", "autobahn")),
         Server(
-            "realtime_chat, SQLite",
+            OURS_DURABLE,
             "realtime",
             _daemon(store=lambda directory: f"sqlite:{directory}/bench.sqlite"),
             ("Twisted", "autobahn"),
@@ -137,6 +146,7 @@ SERVERS = {
         Server("Channels", "plain", _daphne, ("channels", "daphne")),
         Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
         Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
+        Server(COMMIT, "none", _nothing),
     )
 }
 
@@ -148,10 +158,31 @@ def running(server: Server) -> Iterator[Running]:
     :raises RuntimeError: it doesn't start.
     """
     port = machine.free_port()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, open(Path(name, "log"), "wb") as log:
-        directory = Path(name)
-        process = subprocess.Popen(
-            server.command(port, directory),
+    with _directory() as directory:
+        command = server.command(port, directory)
+        if not command:
+            yield Running(0, [], directory)
+            return
+        process = _start(command, directory)
+        try:
+            _wait_for(server, process, port, directory)
+            yield Running(port, machine.process_tree(process.pid), directory)
+        finally:
+            _end(process)
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory on a real disk, which /tmp needn't be."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="run-", dir=BUILD) as name:
+        yield Path(name)
+
+
+def _start(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "log").open("wb") as log:
+        return subprocess.Popen(
+            command,
             cwd=directory,
             env=_environment(),
             stdin=subprocess.DEVNULL,
@@ -160,11 +191,6 @@ def running(server: Server) -> Iterator[Running]:
             start_new_session=True,
             preexec_fn=_prepare,
         )
-        try:
-            _wait_for(server, process, port, directory)
-            yield Running(port, machine.process_tree(process.pid))
-        finally:
-            _end(process)
 
 
 def _prepare() -> None:

@@ -120,7 +120,7 @@ def _post(path: str, body: str, kind: str = "application/json") -> bytes:
 
 def _converse(*steps: bytes) -> Conversation:
     """Say and await in turn; nothing is captured."""
-    for say, awaited in zip(steps[::2], steps[1::2], strict=True):
+    for say, awaited in zip(steps[::2], steps[1::2], strict=True):  # noqa: UP028 - a zip takes no send()
         yield say, awaited
     return ()
 

@@ -1,4 +1,4 @@
-"""Autobahn on Twisted: its broadcast example with ``sendPreparedMessage``, and an echo at /echo. autobahn_rooms.py PORT"""
+"""Autobahn on Twisted: its broadcast example with ``sendPreparedMessage``, and an echo. autobahn_rooms.py PORT"""
 
 import sys
 from collections import defaultdict

@@ -1,0 +1,169 @@
+"""What is to be reached, as ratios: the goal, what was measured, and whether it is met."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.run import Results
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+
+__all__ = ["GOALS", "Goal", "Verdict", "judge"]
+
+Number = Callable[[Results], float]
+
+
+class Goal(NamedTuple):
+    """One goal.
+
+    :ivar measure: gives the number that the limit is for.
+    :ivar most: whether the limit is the most, else the least.
+    """
+
+    what: str
+    limit: float
+    measure: Number
+    most: bool = True
+    unit: str = "×"
+
+
+class Verdict(NamedTuple):
+    """How a goal was reached."""
+
+    goal: Goal
+    measured: float
+    met: bool
+
+
+class NotMeasured(LookupError):
+    """A figure that a goal is about is not there."""
+
+
+def _figure(
+    measurement: str, server: str, *path: str, pick: Callable[[list[float]], float] = statistics.median
+) -> Number:
+    """The median (or what ``pick`` says) of a figure over all runs."""
+
+    def measure(results: Results) -> float:
+        outcome = results.get(measurement, {}).get(server)
+        values = outcome.values(path) if outcome else []
+        if not values:
+            raise NotMeasured(measurement)
+        return pick(values)
+
+    return measure
+
+
+def _ratio(one: Number, other: Number) -> Number:
+    return lambda results: one(results) / max(other(results), 1e-9)
+
+
+def _sum(one: Number, other: Number) -> Number:
+    return lambda results: one(results) + other(results)
+
+
+_ONE, _MANY, _STEADY = "1 in flight", "64 in flight", "40 a second"
+_ROOM, _BIG_ROOM = "fan-out, a room of 1,000", "fan-out, a room of 10,000"
+_POLL, _SINGLE = "long poll, 1,000 waiting", "publish, one over WebSocket"
+_CONNECT = "connect, and join where that is told apart"
+_RESUME = "resume, 5,000 clients, each 100 messages behind"
+_CROSSING = "between transports, 100 clients, 40 messages a second"
+
+
+def _delivery(server: str, room: str = _ROOM) -> Number:
+    return _figure(room, server, _ONE, "cpu_us")
+
+
+def _busy(server: str) -> Number:
+    """Deliveries a second; the best run of a peer, as some have a good and a bad mode."""
+    return _figure(_ROOM, server, _MANY, "rate", pick=statistics.median if server == OURS else max)
+
+
+def _answer(server: str) -> Number:
+    return _figure(_POLL, server, _ONE, "answer_us")
+
+
+def _round_trip(server: str) -> Number:
+    return _figure(_SINGLE, server, "p50_ms")
+
+
+def _memory(kind: str) -> Number:
+    return _figure(f"memory, {kind}", OURS, "kilobytes")
+
+
+GOALS = (
+    *(
+        Goal(
+            f"fan-out to 1,000, 1 in flight, CPU a delivery: to {peer}", limit, _ratio(_delivery(OURS), _delivery(peer))
+        )
+        for peer, limit in (("nchan", 1.0), ("socket.io", 0.45), ("Autobahn", 0.3), ("floor: send()", 1.5))
+    ),
+    *(
+        Goal(f"fan-out to 1,000, 64 in flight, deliveries/s: to {peer}", limit, _ratio(_busy(OURS), _busy(peer)), False)
+        for peer, limit in (("nchan", 5), ("socket.io", 20), ("ws", 20))
+    ),
+    Goal(
+        "fan-out to 10,000, CPU a delivery: to that at 1,000", 1.5, _ratio(_delivery(OURS, _BIG_ROOM), _delivery(OURS))
+    ),
+    Goal(
+        "40 messages a second to 1,000, p99: to nchan",
+        1.2,
+        _ratio(_figure(_ROOM, OURS, _STEADY, "p99_ms"), _figure(_ROOM, "nchan", _STEADY, "p99_ms")),
+    ),
+    Goal(
+        "1,000 rooms of 10, CPU a delivery: to one room of 1,000",
+        2.2,
+        _ratio(_delivery(OURS, "1,000 rooms of 10, 1 in flight each"), _delivery(OURS)),
+    ),
+    Goal(
+        "long poll, 1,000 waiting, CPU an answer: to NOT_DONE_YET",
+        1.1,
+        _ratio(_answer(OURS), _answer("floor: NOT_DONE_YET")),
+    ),
+    Goal("the same, to socket.io's polling", 1.0, _ratio(_answer(OURS), _answer("socket.io"))),
+    Goal(
+        "long poll, 64 in flight, deliveries/s: to socket.io's polling",
+        1.0,
+        _ratio(_figure(_POLL, OURS, _MANY, "rate"), _figure(_POLL, "socket.io", _MANY, "rate")),
+        False,
+    ),
+    Goal(
+        "durable publishes, 100 publishers",
+        30_000,
+        _figure("publish, 100 over WebSocket", OURS_DURABLE, "rate"),
+        False,
+        "/s",
+    ),
+    Goal(
+        "durable publish, round trip: to a bare commit and a bare echo",
+        1.3,
+        _ratio(_round_trip(OURS_DURABLE), _sum(_round_trip(COMMIT), _round_trip("Autobahn"))),
+    ),
+    Goal(
+        "connect and join, CPU: to Autobahn's bare connect",
+        0.8,
+        _ratio(_figure(_CONNECT, OURS, "cpu_us"), _figure(_CONNECT, "Autobahn", "cpu_us")),
+    ),
+    Goal("memory, a joined WebSocket client", 5, _memory("a connected and joined WebSocket client"), unit="KB"),
+    Goal("memory, a waiting poll", 6, _memory("a waiting poll"), unit="KB"),
+    Goal("resume, 5,000 clients × 100 messages", 10, _figure(_RESUME, OURS_DURABLE, "seconds"), unit="s"),
+    Goal("resume, store reads (a tenth of the clients)", 500, _figure(_RESUME, OURS_DURABLE, "store_reads"), unit=""),
+    *(
+        Goal(f"{way}, p99, 100 clients", 50, _figure(_CROSSING, OURS_DURABLE, way, "p99_ms"), unit="ms")
+        for way in ("WebSocket to poll", "poll to WebSocket")
+    ),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    """The goals that were measured."""
+    verdicts = []
+    for goal in GOALS:
+        try:
+            measured = goal.measure(results)
+        except NotMeasured:
+            continue
+        met = measured <= goal.limit if goal.most else measured >= goal.limit
+        verdicts.append(Verdict(goal, measured, met))
+    return verdicts

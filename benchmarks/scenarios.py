@@ -1,0 +1,193 @@
+"""What is measured: each scenario's measurements, on which servers, and which figures are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+
+__all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
+
+AUTOBAHN, NCHAN, SOCKET_IO, WS = "Autobahn", "nchan", "socket.io", "ws"
+SEND, NOT_DONE_YET = "floor: send()", "floor: NOT_DONE_YET"
+
+ALL = (
+    OURS,
+    SEND,
+    NCHAN,
+    WS,
+    "websockets",
+    SOCKET_IO,
+    AUTOBAHN,
+    "Tornado",
+    "python-socketio",
+    "Channels",
+)
+QUICKEST = (OURS, SEND, NCHAN, WS, SOCKET_IO, AUTOBAHN)
+ROOMY = (OURS, NCHAN, WS, "websockets", SOCKET_IO, AUTOBAHN)
+POLLS = (OURS, NOT_DONE_YET, NCHAN, SOCKET_IO)
+
+
+class Scale(NamedTuple):
+    """How much of everything, at most.
+
+    :ivar seconds: of each phase.
+    :ivar most: clients.
+    """
+
+    seconds: float
+    most: int
+    runs: int
+
+
+FULL = Scale(3.0, 10_000, 5)
+QUICK = Scale(0.5, 1_000, 1)
+
+
+class Column(NamedTuple):
+    """A figure that is shown.
+
+    :ivar path: where it stands in what the generator has measured.
+    :ivar less: whether less of it is better.
+    """
+
+    title: str
+    path: tuple[str, ...]
+    digits: int = 1
+    less: bool = True
+
+
+class Measurement(NamedTuple):
+    """One job for each of some servers; the first column is the one that is compared."""
+
+    title: str
+    job: dict[str, Any]
+    servers: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+_ONE, _MANY, _STEADY = "1 in flight", "64 in flight", "40 a second"
+
+
+def _latency(phase: str, *shares: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{phase}: {share} ms", (phase, f"{share}_ms"), 2) for share in shares)
+
+
+_FANOUT_COLUMNS = (
+    Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
+    Column(f"{_MANY}: deliveries/s", (_MANY, "rate"), 0, less=False),
+    Column(f"{_MANY}: µs CPU a delivery", (_MANY, "cpu_us"), 2),
+    *_latency(_STEADY, "p50", "p95", "p99"),
+)
+
+
+def _phases(scale: Scale, *names: str) -> list[dict[str, Any]]:
+    how = {_ONE: {"window": 1}, _MANY: {"window": 64}, _STEADY: {"rate": 40}}
+    return [{"name": name, "seconds": scale.seconds, **how[name]} for name in names]
+
+
+def _fanout(scale: Scale) -> list[Measurement]:
+    return [
+        Measurement(
+            f"fan-out, a room of {members:,}",
+            {"measure": "fanout", "members": min(members, scale.most), "phases": _phases(scale, _ONE, _MANY, _STEADY)},
+            servers,
+            _FANOUT_COLUMNS,
+        )
+        for members, servers in ((10, QUICKEST), (1_000, ALL), (10_000, QUICKEST))
+    ]
+
+
+def _many_rooms(scale: Scale) -> list[Measurement]:
+    job = {"measure": "fanout", "rooms": scale.most // 10, "members": 10, "phases": _phases(scale, _ONE)}
+    columns = (
+        Column("µs CPU a delivery", (_ONE, "cpu_us"), 2),
+        Column("deliveries/s", (_ONE, "rate"), 0, less=False),
+        *_latency(_ONE, "p50", "p99"),
+    )
+    return [Measurement("1,000 rooms of 10, 1 in flight each", job, ROOMY, columns)]
+
+
+def _poll(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column(f"{_ONE}: µs CPU an answer", (_ONE, "answer_us")),
+        Column(f"{_MANY}: deliveries/s", (_MANY, "rate"), 0, less=False),
+        Column(f"{_MANY}: µs CPU a delivery", (_MANY, "cpu_us"), 2),
+        *_latency(_ONE, "p50", "p99"),
+    )
+    return [
+        Measurement(
+            f"long poll, {members:,} waiting",
+            {"measure": "poll", "members": min(members, scale.most), "phases": _phases(scale, _ONE, _MANY)},
+            POLLS,
+            columns,
+        )
+        for members in (1_000, 5_000)
+    ]
+
+
+def _publish(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column("acknowledged/s", ("rate",), 0, less=False),
+        Column("p50 ms", ("p50_ms",), 3),
+        Column("p99 ms", ("p99_ms",), 3),
+        Column("µs CPU", ("cpu_us",)),
+    )
+    return [
+        Measurement(
+            f"publish, {publishers} over WebSocket" if publishers > 1 else "publish, one over WebSocket",
+            {"measure": "publish", "publishers": publishers, "seconds": scale.seconds},
+            (OURS_DURABLE, OURS, AUTOBAHN, COMMIT) if publishers == 1 else (OURS_DURABLE, OURS, AUTOBAHN),
+            columns,
+        )
+        for publishers in (1, 100)
+    ]
+
+
+def _connect(scale: Scale) -> list[Measurement]:
+    job = {"measure": "connect", "clients": scale.most // 5}
+    columns = (Column("µs CPU a connect", ("cpu_us",)), Column("connects/s", ("rate",), 0, less=False))
+    return [Measurement("connect, and join where that is told apart", job, ALL, columns)]
+
+
+def _memory(scale: Scale) -> list[Measurement]:
+    columns = (Column("KB a client", ("kilobytes",)),)
+    return [
+        Measurement(title, {"measure": "memory", "clients": scale.most // 4, "poll": poll}, servers, columns)
+        for title, poll, servers in (
+            ("memory, a connected and joined WebSocket client", False, ALL),
+            ("memory, a waiting poll", True, POLLS),
+        )
+    ]
+
+
+def _resume(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column("seconds till all have caught up", ("seconds",), 2),
+        Column("seconds till all have connected", ("connected_s",), 2),
+        Column("deliveries/s", ("rate",), 0, less=False),
+        Column("store reads", ("store_reads",), 0),
+    )
+    job = {"measure": "resume", "clients": scale.most // 2, "behind": 100}
+    return [Measurement("resume, 5,000 clients, each 100 messages behind", job, (OURS_DURABLE, OURS), columns)]
+
+
+def _crossing(scale: Scale) -> list[Measurement]:
+    columns = tuple(
+        column for way in ("WebSocket to poll", "poll to WebSocket") for column in _latency(way, "p50", "p95", "p99")
+    )
+    job = {"measure": "crossing", "clients": 100, "rate": 40, "seconds": scale.seconds}
+    return [Measurement("between transports, 100 clients, 40 messages a second", job, (OURS_DURABLE, OURS), columns)]
+
+
+SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
+    "fanout": _fanout,
+    "many-rooms": _many_rooms,
+    "poll": _poll,
+    "publish": _publish,
+    "connect": _connect,
+    "memory": _memory,
+    "resume": _resume,
+    "crossing": _crossing,
+}
