@@ -46,7 +46,8 @@ def natural(args: Mapping[bytes, Sequence[bytes]], name: bytes, most: int) -> in
         return None
     if not (text.isascii() and text.isdigit()):
         raise RealtimeError("bad_request", f"{name.decode()} is a whole number, 0 or more")
-    return most if len(text) > len(str(most)) else min(int(text), most)
+    digits = text.lstrip("0")
+    return most if len(digits) > len(str(most)) else min(int(digits or "0"), most)
 
 
 def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes:
