@@ -1,0 +1,136 @@
+"""Tests for :mod:`realtime_chat.http.clients`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import parse_qs
+from twisted.web.http_headers import Headers
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.http.answers import Answer
+from realtime_chat.http.clients import client_of, user_of, wrap_for
+from realtime_chat.identity import Identities
+from realtime_chat.model import ANONYMOUS
+from tests.fakes import tokens
+from tests.http.test_commands import StubTestCase
+
+
+class FakeRequest:
+    """What these functions see of a request."""
+
+    def __init__(self, query: str = "", **headers: str) -> None:
+        self.args = parse_qs(query.encode(), keep_blank_values=True)
+        self.requestHeaders = Headers()
+        for name, value in headers.items():
+            self.requestHeaders.addRawHeader(name.replace("_", "-"), value)
+
+
+def request(query: str = "", **headers: str) -> Any:
+    return FakeRequest(query, **headers)
+
+
+class ClientTests(SynchronousTestCase):
+    """Which client, and which user."""
+
+    def setUp(self) -> None:
+        self.identities = Identities(lambda: b"secret" * 6, tokens())
+        self.issued = self.identities.issue()
+
+    def assert_code(self, code: str, call: Any, *given: Any) -> None:
+        self.assertEqual(code, self.assertRaises(RealtimeError, call, *given).code)
+
+    def test_places(self) -> None:
+        """A client stands in the header or in the URL; the header comes first."""
+        self.assertIsNone(client_of(request()))
+        self.assertEqual("a", client_of(request(Realtime_Client="a")))
+        self.assertEqual("b", client_of(request("client=b")))
+        self.assertEqual("a", client_of(request("client=b", Realtime_Client="a")))
+
+    def test_twice(self) -> None:
+        """Two clients in one URL are none."""
+        self.assert_code("bad_request", client_of, request("client=a&client=b"))
+
+    def test_user(self) -> None:
+        """Who has no client is anonymous; who has one is its guest."""
+        self.assertEqual(ANONYMOUS, user_of(request(), self.identities))
+        user = user_of(request(f"client={self.issued}&name=Ann"), self.identities)
+        self.assertEqual((self.identities.guest(self.issued).id, "Ann", True), (user.id, user.name, user.guest))
+
+    def test_unknown(self) -> None:
+        """A client that wasn't issued here is nobody."""
+        for client in ("", "A" * 32, self.issued[:-1], self.issued + "A", self.issued.lower(), "ä" * 32):
+            given = request(f"client={client}")
+            self.assert_code("unauthorized", user_of, given, self.identities)
+
+
+class WrapTests(SynchronousTestCase):
+    """JSON or a script."""
+
+    def wrapped(self, callback: str, body: bytes = b"{}", status: int = 200) -> Answer:
+        return wrap_for(request(f"callback={callback}"), True)(Answer(body, status))
+
+    def test_json(self) -> None:
+        """Without a callback an answer stays as it is, where scripts are allowed too."""
+        answer = Answer(b"{}", 404)
+        for jsonp in (False, True):
+            self.assertIs(answer, wrap_for(request(), jsonp)(answer))
+
+    def test_script(self) -> None:
+        """A script calls the callback, behind a comment, with status 200."""
+        answer = self.wrapped("app.received", b'{"a":1}', 404)
+        self.assertEqual(Answer(b'/**/app.received({"a":1});', 200, b"application/javascript; charset=utf-8"), answer)
+
+    def test_line_separators(self) -> None:
+        """U+2028 and U+2029, which end a line in older scripts, are escaped, and mean the same."""
+        text = "a\u2028b\u2029c😀"
+        body = self.wrapped("f", json.dumps(text, ensure_ascii=False).encode()).body
+        self.assertNotIn("\u2028".encode(), body)
+        self.assertNotIn("\u2029".encode(), body)
+        self.assertEqual(text, json.loads(body[6:-2]))
+
+    def test_names(self) -> None:
+        """A plain name is taken, up to 64 characters."""
+        for name in ("f", "_", "$", "jQuery123_456", "a.b.c", "f" * 64):
+            self.assertTrue(self.wrapped(name).body.startswith(b"/**/" + name.encode() + b"("))
+
+    def test_other_names(self) -> None:
+        """Nothing else is."""
+        for name in (
+            "",
+            "alert(1)//",
+            "f%3Bg",
+            "a.",
+            ".a",
+            "a..b",
+            "1a",
+            "a b",
+            "a%0a",
+            "f" * 65,
+            "a[0]",
+            "%C3%BC",
+            "<b>",
+        ):
+            error = self.assertRaises(RealtimeError, self.wrapped, name)
+            self.assertEqual("bad_request", error.code, name)
+        self.assertRaises(RealtimeError, wrap_for, request("callback=f&callback=g"), True)
+
+    def test_off(self) -> None:
+        """Scripts have to be allowed."""
+        self.assertEqual("forbidden", self.assertRaises(RealtimeError, wrap_for, request("callback=f"), False).code)
+
+
+class ScriptedPollTests(StubTestCase):
+    """JSONP as a page sees it."""
+
+    jsonp = True
+
+    def test_poll(self) -> None:
+        """A poll with a callback is answered as a script that old browsers can read."""
+        self.publish("line\u2028separator")
+        response, body = self.ask("GET", "poll", {"room": "lobby", "callback": "cb"})
+        self.assertEqual(["nosniff"], response.headers.getRawHeaders("X-Content-Type-Options"))
+        self.assertNotIn("\u2028".encode(), body)
+        self.assertEqual("line\u2028separator", json.loads(body[7:-2])["events"][0]["data"])
