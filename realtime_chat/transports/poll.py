@@ -47,6 +47,18 @@ class _Events:
         """The first ``count`` messages, as the members of an array."""
         return self._data if count == self.count else _join(self.entries[:count])
 
+    def begin_within(self, size: int) -> int:
+        """How many messages begin within so many bytes."""
+        if len(self._data) <= size:
+            return self.count
+        count = 0
+        for entry in self.entries:
+            if size <= 0:
+                break
+            size -= len(entry.json)
+            count += 1
+        return count
+
     def position(self, count: int) -> str:
         """The position after the first ``count`` messages."""
         return f"{self.epoch}:{self.entries[count - 1].offset}"
@@ -74,6 +86,7 @@ class _Poll:
     __slots__ = (
         "_alarm",
         "_at_once",
+        "_bytes_left",
         "_client",
         "_events",
         "_looking",
@@ -95,6 +108,7 @@ class _Poll:
         self._wrap = wrap
         self._looking = True  # at what is there already; once that was done, whatever comes is the answer
         self._room_left = hub.limits.page_messages
+        self._bytes_left = hub.limits.page_bytes
         self._client = client
         self._events: list[bytes] = []
         self._positions: dict[str, str] = {}
@@ -166,12 +180,14 @@ class _Poll:
         self._events.append(data)
 
     def send_batch(self, batch: _Events) -> int:
-        taken = min(batch.count, self._room_left)
+        taken = min(self._room_left, batch.begin_within(self._bytes_left))
         if taken:
-            self._events.append(batch.first(taken))
+            events = batch.first(taken)
+            self._events.append(events)
             self._positions[batch.room] = batch.position(taken)
             self._room_left -= taken
-        self.full = taken < batch.count or sum(map(len, self._events)) >= self.session.hub.limits.page_bytes
+            self._bytes_left -= len(events)
+        self.full = taken < batch.count or self._bytes_left <= 0
         if not self._looking:
             self.answer()
         return taken
