@@ -79,7 +79,19 @@ def _endpoint(text: str) -> str:
         raise ValueError(
             f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
         ) from error
+    port = _port(text)
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; right would be {DEFAULT_LISTEN}")
     return text
+
+
+def _port(endpoint: str) -> int | None:
+    """The TCP port of an endpoint that can be parsed; None for endpoints that have none."""
+    kind, *words = endpoint.removeprefix("haproxy:").split(":")
+    if kind not in ("tcp", "tcp4", "tcp6", "ssl") or not words:
+        return None
+    named = [word.removeprefix("port=") for word in words if word.startswith("port=")]
+    return int([*named, words[0]][0])
 
 
 def _host(text: str) -> str:
@@ -207,6 +219,13 @@ class Options(usage.Options):
         if self["store"] is not None and self["store"].startswith("memory:") and self["data-dir"] is not None:
             raise usage.UsageError("--data-dir: leave it out with --store memory:, which keeps nothing on disk")
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        taken: set[str] = set()
+        for option in ("listen", "metrics-listen"):
+            for endpoint in self[option]:
+                if endpoint in taken:
+                    raise usage.UsageError(f"--{option}: {endpoint!r} is there already; right would be another port")
+                if _port(endpoint) != 0:  # any port that is free
+                    taken.add(endpoint)
 
 
 def default_data_dir(environ: Any = os.environ) -> Path:

@@ -1,0 +1,256 @@
+"""Tests for :mod:`realtime_chat.tap`: every option, and what is made of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from realtime_chat import tap
+from realtime_chat.limits import Limits
+from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.sqlite import SQLiteStore
+from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
+
+VALUED = (
+    "listen",
+    "store",
+    "data-dir",
+    "history",
+    "history-age",
+    "host",
+    "allow-origin",
+    "max-message",
+    "max-connections",
+    "max-rooms",
+    "access-log",
+    "metrics-listen",
+)
+
+
+def parsed(*arguments: str) -> Options:
+    """The options of a command line."""
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+class OptionsTests(SynchronousTestCase):
+    """The command line."""
+
+    def test_defaults(self) -> None:
+        """Without options everything has its documented default."""
+        options = parsed()
+        self.assertEqual([DEFAULT_LISTEN], options["listen"])
+        self.assertEqual("tcp:8080:interface=127.0.0.1", DEFAULT_LISTEN)
+        for name in ("store", "data-dir", "history-age", "max-connections", "access-log"):
+            self.assertIsNone(options[name], name)
+        for name in ("host", "allow-origin", "metrics-listen"):
+            self.assertEqual([], options[name], name)
+        self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
+        self.assertFalse(options["allow-jsonp"])
+
+    def test_good_values(self) -> None:
+        """Good values are read, units too."""
+        for option, text, value in (
+            ("store", "memory:", "memory:"),
+            ("store", "sqlite:/a/b.sqlite", "sqlite:/a/b.sqlite"),
+            ("store", "sqlite:c:d", "sqlite:c:d"),
+            ("data-dir", "/srv/chat", "/srv/chat"),
+            ("history", "1", 1),
+            ("history", "999999999", 999_999_999),
+            ("history-age", "90", 90.0),
+            ("history-age", "90s", 90.0),
+            ("history-age", "30d", 30 * 86400.0),
+            ("history-age", "2H", 7200.0),
+            ("max-message", "1024", 1024),
+            ("max-message", "64k", 65536),
+            ("max-message", "16M", 16 * 1024**2),
+            ("max-connections", "5", 5),
+            ("max-rooms", "3", 3),
+            ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
+        ):
+            self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
+        self.assertTrue(parsed("--allow-jsonp")["allow-jsonp"])
+
+    def test_repeated(self) -> None:
+        """Endpoints, hosts and origins may be given more than once; of other options the last one counts."""
+        for option, values in (
+            ("listen", ["tcp:8081", "tcp6:8081", "unix:/run/chat.sock"]),
+            ("listen", ["haproxy:tcp:8080", "tcp:port=0", "tcp:port=0"]),
+            ("metrics-listen", ["tcp:9100:interface=127.0.0.1", "tcp:9101"]),
+            ("host", ["chat.example.com", "example.com:8080", "::1", "192.0.2.7"]),
+            ("allow-origin", ["https://example.com", "*", "null", "http://localhost:3000"]),
+        ):
+            arguments = [argument for value in values for argument in (f"--{option}", value)]
+            self.assertEqual(values, parsed(*arguments)[option])
+        self.assertEqual(7, parsed("--history", "5", "--history", "7")["history"])
+
+    def test_bad_values(self) -> None:
+        """A bad value is refused: the message names the option, says what was wrong, and what would be right."""
+        for option, texts, right in (
+            ("listen", ("", "8080", "tcp", "tcp:http", "carrier:pigeon", "tcp:8080:nonsense=1"), DEFAULT_LISTEN),
+            ("listen", ("tcp:99999", "tcp:65536", "tcp:-1", "haproxy:tcp:70000", "tcp6:99999"), DEFAULT_LISTEN),
+            ("listen", ("tcp:interface=127.0.0.1:port=99999",), DEFAULT_LISTEN),
+            ("metrics-listen", ("9100", "tcp:99999"), DEFAULT_LISTEN),
+            ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "redis://a", "SQLITE:a"), "sqlite:PATH"),
+            ("history", ("", "0", "-1", "1.5", "many", "1e3", "1000000000", "٣"), "1000"),
+            ("history-age", ("", "0", "-1d", "1w", "1.5d", "d", "one"), "30d"),
+            ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
+            ("max-connections", ("", "0", "-5", "all"), "1000"),
+            ("max-rooms", ("", "0", "-5", "all"), "1000"),
+            (
+                "host",
+                ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
+                "chat.example.com",
+            ),
+            (
+                "allow-origin",
+                ("example.com", "https://", "https://example.com/path", "https://*.example.com", "https://a@b.com"),
+                "https://example.com",
+            ),
+        ):
+            for text in texts:
+                message = str(self.assertRaises(UsageError, parsed, f"--{option}", text))
+                self.assertTrue(message.startswith(f"--{option}: "), (option, text, message))
+                self.assertIn("right would be", message)
+                self.assertIn(right, message)
+                if text:
+                    self.assertIn(repr(text), message)
+
+    def test_same_endpoint_twice(self) -> None:
+        """Nothing listens twice on one endpoint."""
+        for arguments, option in (
+            (("--listen", "tcp:8080", "--listen", "tcp:8080"), "listen"),
+            (("--listen", "tcp:8080", "--metrics-listen", "tcp:8080"), "metrics-listen"),
+            (("--metrics-listen", DEFAULT_LISTEN), "metrics-listen"),
+        ):
+            message = str(self.assertRaises(UsageError, parsed, *arguments))
+            self.assertTrue(message.startswith(f"--{option}: "), message)
+            self.assertIn("right would be", message)
+
+    def test_not_together(self) -> None:
+        """A directory for a store that keeps nothing on disk is a mistake."""
+        message = str(self.assertRaises(UsageError, parsed, "--store", "memory:", "--data-dir", "/srv"))
+        self.assertIn("--data-dir", message)
+
+    def test_unknown(self) -> None:
+        """Unknown options, and arguments that belong to none, are refused."""
+        self.assertRaises(UsageError, parsed, "--nonsense")
+        self.assertRaises(UsageError, parsed, "stray")
+
+    def test_help(self) -> None:
+        """--help has every option with a sentence, and the default of every one that has one."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertRaises(SystemExit, parsed, "--help")
+        text = out.getvalue()
+        for name in (*VALUED, "allow-jsonp"):
+            self.assertIn(f"--{name}", text)
+        words = " ".join(text.split())
+        self.assertGreaterEqual(words.count("[default:"), 9)
+        for default in ("tcp:8080:interface=127.0.0.1", "1000", "64k", "/var/lib/realtime_chat"):
+            self.assertIn(default, words)
+        self.assertEqual([], [line for line in text.splitlines() if len(line) > 120])
+
+    def test_known(self) -> None:
+        """These tests know all options."""
+        known = {name.removeprefix("opt_").replace("_", "-") for name in vars(Options) if name.startswith("opt_")}
+        self.assertEqual(set(VALUED), known)
+
+
+class DataDirTests(SynchronousTestCase):
+    """Where data belongs."""
+
+    def user(self, number: int) -> None:
+        self.patch(os, "geteuid", lambda: number)
+
+    def test_root(self) -> None:
+        """Root's is /var/lib/realtime_chat, whatever the environment says."""
+        self.user(0)
+        self.assertEqual(Path("/var/lib/realtime_chat"), default_data_dir({"XDG_DATA_HOME": "/x"}))
+
+    def test_user(self) -> None:
+        """A user's is below XDG_DATA_HOME, or else below the home directory."""
+        self.user(1000)
+        self.patch(Path, "home", classmethod(lambda cls: Path("/home/ann")))
+        self.assertEqual(Path("/x/realtime_chat"), default_data_dir({"XDG_DATA_HOME": "/x"}))
+        for environ in ({}, {"XDG_DATA_HOME": ""}):
+            self.assertEqual(Path("/home/ann/.local/share/realtime_chat"), default_data_dir(environ))
+
+
+class MakeServiceTests(SynchronousTestCase):
+    """What is wired."""
+
+    def made(self, *arguments: str) -> tuple[Any, Configuration, Any]:
+        service = makeService(parsed(*arguments))
+        assert isinstance(service, RealtimeService)
+        return service, service._configuration, service._store
+
+    def test_service(self) -> None:
+        """It is a service."""
+        self.assertTrue(verifyObject(IService, makeService(parsed("--store", "memory:"))))
+
+    def test_memory(self) -> None:
+        """memory: needs no directory."""
+        _, configuration, store = self.made("--store", "memory:")
+        self.assertIsInstance(store, MemoryStore)
+        self.assertIsNone(configuration.directory)
+
+    def test_directory(self) -> None:
+        """The database stands in the data directory, which is made; or where the store says."""
+        _, configuration, store = self.made("--data-dir", "/srv/chat")
+        self.assertIsInstance(store, SQLiteStore)
+        self.assertEqual(Path("/srv/chat"), configuration.directory)
+        self.assertIn("/srv/chat/realtime.sqlite", store.describe())
+        _, configuration, store = self.made("--store", "sqlite:/elsewhere/own.sqlite")
+        self.assertEqual(Path("/elsewhere"), configuration.directory)
+        self.assertIn("/elsewhere/own.sqlite", store.describe())
+
+    def test_default_directory(self) -> None:
+        """Without options it is the default one."""
+        self.patch(tap, "default_data_dir", lambda: Path("/somewhere/realtime_chat"))
+        self.assertEqual(Path("/somewhere/realtime_chat"), self.made()[1].directory)
+
+    def test_everything(self) -> None:
+        """All options arrive where they count."""
+        service, configuration, _ = self.made(
+            *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
+            *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
+            *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
+        )
+        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3)
+        expected = Configuration(
+            listen=("tcp:0",),
+            hosts=("a.example",),
+            origins=("https://b.example",),
+            max_connections=9,
+            jsonp=True,
+            access_log="/log",
+            metrics_listen=("tcp:9100",),
+            limits=limits,
+        )
+        self.assertEqual(expected, configuration)
+        self.assertEqual(limits, service.hub.limits)
+
+    def test_nothing_is_opened(self) -> None:
+        """Privileges are dropped later: no file, directory, socket or thread is opened yet."""
+        directory = Path(self.mktemp())
+        readers, threads = set(reactor.getReaders()), threading.active_count()  # type: ignore[attr-defined]
+        calls = len(reactor.getDelayedCalls())  # type: ignore[attr-defined]
+        log = directory / "access.log"
+        service, _, _ = self.made("--data-dir", str(directory), "--listen", "tcp:0", "--access-log", str(log))
+        self.assertFalse(directory.exists())
+        self.assertEqual(readers, set(reactor.getReaders()))  # type: ignore[attr-defined]
+        self.assertEqual((threads, calls), (threading.active_count(), len(reactor.getDelayedCalls())))  # type: ignore[attr-defined]
+        self.assertEqual((False, []), (bool(service.running), service.ports()))
