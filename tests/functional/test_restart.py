@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import treq
+from autobahn.exception import Disconnected
 from twisted.internet import error, reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -24,8 +26,14 @@ from tests.functional.daemon import DaemonTestCase
 
 ROOM = "lobby"
 WINDOW = 8
-# What a client of a server that is killed, or not there yet, meets.
-GONE = (error.ConnectError, error.ConnectionClosed, ResponseFailed)
+
+
+class Unavailable(Exception):
+    """The server says that trying again may help."""
+
+
+# What a client of a server that is killed, that stops or that is not there yet meets.
+GONE = (error.ConnectError, error.ConnectionClosed, ResponseFailed, Unavailable)
 
 
 @implementer(IAgentEndpointFactory)
@@ -88,6 +96,8 @@ class Writer:
     :ivar heard: how many acknowledgements have come to it.
     """
 
+    stopped = False
+
     def __init__(self, name: str, books: Books, port: int) -> None:
         self.name = name
         self.books = books
@@ -122,7 +132,7 @@ class Writer:
 
     async def run(self) -> None:
         """Write until the books are closed and everything is acknowledged."""
-        while self.books.going_on or self.pending:
+        while not self.stopped and (self.books.going_on or self.pending):
             try:
                 await self.write([*self.last, *self.pending])
             except GONE:
@@ -152,6 +162,13 @@ class SocketWriter(Writer):
         self.connection = _Publisher(reactor, self.port)
         self.connection.writer = self
         await self.connection.connect()
+        try:
+            await self.converse(again)
+        finally:
+            await self.connection.stop()
+
+    async def converse(self, again: list[str]) -> None:
+        """Write until the connection is lost, or there is nothing more to write."""
         self.connection.send(type="hello", v=1, id="hello", **({} if self.client is None else {"client": self.client}))
         # A key is a user's own: nothing may be published before it is known who that is.
         await self.connection.until(lambda: not self.connection.open or self.client is not None)
@@ -159,7 +176,6 @@ class SocketWriter(Writer):
             self.publish(key)
         self.fill()
         await self.connection.until(lambda: not self.connection.open or not self.pending)
-        await self.connection.stop()
 
     def fill(self) -> None:
         """Publish as many as may wait for their acknowledgement."""
@@ -167,8 +183,9 @@ class SocketWriter(Writer):
             self.publish(self.next())
 
     def publish(self, key: str) -> None:
-        """Send one publish."""
-        self.connection.send(type="publish", room=ROOM, data=self.data(key), key=key, id=key)
+        """Send one publish, unless the connection is being closed: it is sent again on the next one."""
+        with suppress(Disconnected):
+            self.connection.send(type="publish", room=ROOM, data=self.data(key), key=key, id=key)
 
     def replied(self, event: dict[str, Any]) -> None:
         """A reply has come."""
@@ -177,7 +194,7 @@ class SocketWriter(Writer):
         elif event["type"] == "published":
             self.acknowledged(event["id"], event["position"])
             self.fill()
-        else:
+        elif event["type"] != "goodbye" and event.get("code") != "stopping":
             raise AssertionError(f"unexpected: {event}")
 
 
@@ -199,7 +216,10 @@ class HTTPWriter(Writer):
         """Status and JSON of the answer to a POST."""
         url = f"http://127.0.0.1:{self.port}/{path}"
         response = await treq.post(url, json=body, headers=headers, agent=self.agent, timeout=20)
-        return response.code, json.loads(await response.content())
+        answer = json.loads(await response.content())
+        if response.code == 503:
+            raise Unavailable(answer["message"])
+        return response.code, answer
 
     async def publish(self, key: str) -> str:
         """Publish, and give the position."""
@@ -326,7 +346,10 @@ class SocketReader(Reader, SocketClient):
 
     async def read(self) -> None:
         await self.connect({"room": ROOM, "since": self.position, "last": 1000})
-        await self.until(lambda: not self.open)
+        try:
+            await self.until(lambda: not self.open)
+        finally:
+            await SocketClient.stop(self)
 
     async def stop(self) -> None:
         self.stopped = True
@@ -344,7 +367,7 @@ class PollReader(Reader, PollClient):
         while not self.stopped:
             answer = await self.get("poll", room=ROOM, since=self.position, last=1000, wait=2)
             if answer["type"] != "poll":
-                raise AssertionError(f"unexpected: {answer}")
+                raise Unavailable(answer)
             self.client = answer["client"]
             for event in answer["events"]:
                 self.take(event)
@@ -364,8 +387,8 @@ READERS: tuple[type[Reader], ...] = (SocketReader, PollReader, SocketReader, Pol
 WRONG = ("lost", "doubled", "out_of_order", "silent", "too_early", "other")
 
 
-class RestartTests(DaemonTestCase):
-    """``kill -9`` in the middle of everything."""
+class BookedTestCase(DaemonTestCase):
+    """Tests of a daemon whose writers and readers keep books."""
 
     _log = Logger()
     timeout = 180
@@ -377,6 +400,8 @@ class RestartTests(DaemonTestCase):
         self.under_way: list[int] = []
         self.tasks: list[Deferred[None]] = []
         self.failures: list[Failure] = []
+        self.writers: list[Writer] = []
+        self.readers: list[Any] = []
         self.addCleanup(self.end)
         self.server = await self.started("--history", str(history))
         self.writers = [
@@ -406,10 +431,13 @@ class RestartTests(DaemonTestCase):
             self.failures.append(failure)
             self.books.on_acknowledged()
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """Stop whatever still runs."""
+        for client in [*self.writers, *self.readers]:
+            client.stopped = True
         for task in self.tasks:
             task.cancel()
+        await gatherResults(self.tasks)
 
     async def acknowledged(self, more: int, then: Callable[[], None] = lambda: None) -> None:
         """Wait for so many more acknowledgements, some to each writer; do something in the turn of the last one."""
@@ -426,12 +454,6 @@ class RestartTests(DaemonTestCase):
         self.books.on_acknowledged = look
         await reached.addTimeout(30, reactor)
         self.assertEqual([], self.failures)
-
-    async def kill(self, after: int) -> None:
-        """Kill the daemon at an acknowledgement, and start it again."""
-        await self.acknowledged(after, self.server.kill)
-        self.under_way.append(self.books.pending)
-        await deferToThread(self.server.start)
 
     async def close(self) -> dict[int, str]:
         """Let the writers finish and the readers read to the end; give the log: keys by offset."""
@@ -487,6 +509,16 @@ class RestartTests(DaemonTestCase):
             f"attempted {len(books.attempted)}, acknowledged {len(books.acknowledged)}, again {books.repeated}; "
             f"in the log {len(log)} of {max(log)}; {accounts}"
         )
+
+
+class RestartTests(BookedTestCase):
+    """``kill -9`` in the middle of everything."""
+
+    async def kill(self, after: int) -> None:
+        """Kill the daemon at an acknowledgement, and start it again."""
+        await self.acknowledged(after, self.server.kill)
+        self.under_way.append(self.books.pending)
+        await deferToThread(self.server.start)
 
     async def test_twenty_kills(self) -> None:
         """Killed twenty times under load: each acknowledged message is stored once, and read once and in order."""
