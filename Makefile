@@ -1,5 +1,6 @@
 # make run    starts the daemon, from this checkout and in an environment of its own (.venv)
 # make test   runs all tests, and gets what they need
+# make bench  measures what the daemon costs, side by side with others (docs/performance.rst)
 # README.rst says the rest.
 
 PYTHON ?= python3
@@ -8,6 +9,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?= tests
 TRIAL_ARGS ?=
+BENCH := benchmarks/.build/venv
+SCENARIO ?=
 
 # What a shell has set for other programs says nothing about this one. How pip reaches an index is the machine's affair
 # and stays; where it installs is ours.
@@ -18,12 +21,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test programs lint types docs clean FORCE
+.PHONY: help run test programs lint types docs bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8080" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
+	@echo 'make bench   measure it side by side with others; SCENARIO=fanout picks one, ARGS=--quick is short'
 	@echo 'make clean   remove all that was made; PYTHON=python3.12 with any of these picks an interpreter'
 
 run: $(VENV)/run.installed
@@ -44,7 +48,13 @@ docs: $(VENV)/docs.installed
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
 	@echo 'docs/_build/index.html'
 
+# In an environment of its own, as the peers bring many packages.
+bench:
+	@$(MAKE) --no-print-directory VENV=$(BENCH) $(BENCH)/bench.installed
+	@exec $(BENCH)/bin/python -m benchmarks $(SCENARIO) $(ARGS)
+
 clean:
+	rm -rf benchmarks/.build benchmarks/results
 	rm -rf $(VENV) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
 	rm -f twisted/plugins/dropin.cache
 

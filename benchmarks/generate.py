@@ -15,7 +15,6 @@ import socket
 import sqlite3
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.dial import Joined, dial, dial_one
 from benchmarks.hotloop import POLL, SINK, WEBSOCKET, HotLoop
+from benchmarks.servers import METRICS
 from benchmarks.wires import ROOM, WIRES, Publication, Wire, posted, publication, text_of
 
 __all__ = ["MEASUREMENTS", "main"]
@@ -267,7 +267,9 @@ def _resume(job: Job) -> Figures:
     with bench.measured(figures, WEBSOCKET):
         bench.loop.counts.begun = 0  # what is to come was sent before
         begun = time.monotonic()
-        for joined in dial(bench.port, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench)):
+        for joined in dial(
+            bench.port, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench), clients
+        ):
             bench._read(joined, 0)
         connected = time.monotonic()
         bench.loop.wait(clients * behind, _PATIENCE)
@@ -305,12 +307,15 @@ def _first_position(job: Job) -> Iterator[str]:
 
 
 def _store_reads(job: Job) -> float | None:
-    """How often the daemon has read its store, where it counts that at /metrics."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{job.get('metrics') or job['port']}/metrics", timeout=5) as page:
-            found = _STORE_READS.findall(page.read().decode())
-    except OSError:
+    """How often the daemon has read its store, where it counts that among its metrics."""
+    path = Path(job["directory"], METRICS)
+    if not path.exists():
         return None
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        page = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    found = _STORE_READS.findall(page)
     return sum(map(float, found)) if found else None
 
 

@@ -10,7 +10,7 @@ import matplotlib
 from benchmarks.run import Outcome, Results
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402 - after the choice of a backend without a display
+from matplotlib import pyplot
 
 __all__ = ["draw"]
 

@@ -26,7 +26,8 @@ def as_markdown(measurements: Iterable[Measurement], results: Results, runs: int
     parts = [
         "# Benchmark results",
         f"{where['processor']}, {where['cores']} cores, {where['kernel']}, Python {where['python']}; server and "
-        f"generator on cores of their own; medians of {runs} alternating runs. `docs/performance.rst` says how to read them.",
+        f"generator on cores of their own; medians of {runs} alternating runs. `docs/performance.rst` says how to read "
+        "them.",
         *_goals(judge(results)),
     ]
     for measurement in measurements:

@@ -88,25 +88,28 @@ def _phases(scale: Scale, *names: str) -> list[dict[str, Any]]:
 
 
 def _fanout(scale: Scale) -> list[Measurement]:
+    phases = _phases(scale, _ONE, _MANY, _STEADY)
     return [
         Measurement(
             f"fan-out, a room of {members:,}",
-            {"measure": "fanout", "members": min(members, scale.most), "phases": _phases(scale, _ONE, _MANY, _STEADY)},
+            {"measure": "fanout", "members": members, "phases": phases},
             servers,
             _FANOUT_COLUMNS,
         )
         for members, servers in ((10, QUICKEST), (1_000, ALL), (10_000, QUICKEST))
+        if members <= scale.most
     ]
 
 
 def _many_rooms(scale: Scale) -> list[Measurement]:
-    job = {"measure": "fanout", "rooms": scale.most // 10, "members": 10, "phases": _phases(scale, _ONE)}
+    rooms = scale.most // 10
+    job = {"measure": "fanout", "rooms": rooms, "members": 10, "phases": _phases(scale, _ONE)}
     columns = (
         Column("µs CPU a delivery", (_ONE, "cpu_us"), 2),
         Column("deliveries/s", (_ONE, "rate"), 0, less=False),
         *_latency(_ONE, "p50", "p99"),
     )
-    return [Measurement("1,000 rooms of 10, 1 in flight each", job, ROOMY, columns)]
+    return [Measurement(f"{rooms:,} rooms of 10, 1 in flight each", job, ROOMY, columns)]
 
 
 def _poll(scale: Scale) -> list[Measurement]:
@@ -119,11 +122,12 @@ def _poll(scale: Scale) -> list[Measurement]:
     return [
         Measurement(
             f"long poll, {members:,} waiting",
-            {"measure": "poll", "members": min(members, scale.most), "phases": _phases(scale, _ONE, _MANY)},
+            {"measure": "poll", "members": members, "phases": _phases(scale, _ONE, _MANY)},
             POLLS,
             columns,
         )
         for members in (1_000, 5_000)
+        if members <= scale.most
     ]
 
 
@@ -154,7 +158,7 @@ def _connect(scale: Scale) -> list[Measurement]:
 def _memory(scale: Scale) -> list[Measurement]:
     columns = (Column("KB a client", ("kilobytes",)),)
     return [
-        Measurement(title, {"measure": "memory", "clients": scale.most // 4, "poll": poll}, servers, columns)
+        Measurement(title, {"measure": "memory", "clients": scale.most // 2, "poll": poll}, servers, columns)
         for title, poll, servers in (
             ("memory, a connected and joined WebSocket client", False, ALL),
             ("memory, a waiting poll", True, POLLS),
@@ -169,8 +173,10 @@ def _resume(scale: Scale) -> list[Measurement]:
         Column("deliveries/s", ("rate",), 0, less=False),
         Column("store reads", ("store_reads",), 0),
     )
-    job = {"measure": "resume", "clients": scale.most // 2, "behind": 100}
-    return [Measurement("resume, 5,000 clients, each 100 messages behind", job, (OURS_DURABLE, OURS), columns)]
+    clients = scale.most // 2
+    job = {"measure": "resume", "clients": clients, "behind": 100}
+    title = f"resume, {clients:,} clients, each 100 messages behind"
+    return [Measurement(title, job, (OURS_DURABLE, OURS), columns)]
 
 
 def _crossing(scale: Scale) -> list[Measurement]:

@@ -20,9 +20,10 @@ from typing import NamedTuple
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
-__all__ = ["CHECKOUT", "COMMIT", "OURS", "OURS_DURABLE", "SERVERS", "Running", "Server", "running"]
+__all__ = ["CHECKOUT", "COMMIT", "METRICS", "OURS", "OURS_DURABLE", "SERVERS", "Running", "Server", "running"]
 
 PROGRAMS = HERE / "peers"
+METRICS = "metrics.sock"
 CHECKOUT = HERE.parent
 _PATIENCE = 30.0
 
@@ -82,10 +83,11 @@ def _debian_version(package: str) -> str:
 # How each is started
 
 
-def _daemon(*options: str, store: Callable[[Path], str] = lambda directory: "memory:") -> Command:
+def _daemon(store: Callable[[Path], str] = lambda directory: "memory:") -> Command:
     return lambda port, directory: [
         *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "realtime"),
-        *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store(directory), *options),
+        *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store(directory)),
+        *("--metrics-listen", f"unix:{directory}/{METRICS}"),
     ]
 
 
