@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from twisted.application.service import Service
 from twisted.internet import endpoints
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
@@ -208,20 +208,23 @@ class RealtimeService(Service):
         self.hub.stopping = True
         await _at_most(self._reactor, self.hub.published())
         self.hub.stop()
-        await _at_most(self._reactor, gatherResults([site.stop() for site in self._sites]))
+        # A list, as unlike gatherResults it ends well when it is cancelled: who doesn't read holds nothing up.
+        await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
         await _at_most(self._reactor, self._store.stop())
         self.hub.wheel.stop()
         self._log.info("stopped")
 
 
 async def _at_most(reactor: Any, step: Awaitable[Any] | None) -> None:
-    """Wait for one step of stopping, but not for ever."""
+    """Wait for one step of stopping, but not for ever; whatever comes of it, the next ones are taken."""
     if not isinstance(step, Deferred):
         return
     try:
         await step.addTimeout(_PATIENCE, reactor)
     except TimeoutError:
         RealtimeService._log.warn("stopping goes on without a step that took too long")
+    except Exception:
+        RealtimeService._log.failure("a step of stopping failed")
 
 
 def raise_file_limit() -> int:
@@ -246,7 +249,8 @@ def _make_directory(directory: Path) -> None:
 
 def _with_backlog(description: str) -> str:
     """Twisted listens with a backlog of 50, where a burst of connects stalls for seconds."""
-    if description.startswith(("tcp:", "tcp6:", "ssl:")) and "backlog=" not in description:
+    kinds = ("tcp:", "tcp6:", "ssl:")
+    if description.removeprefix("haproxy:").startswith(kinds) and "backlog=" not in description:
         return f"{description}:backlog={_BACKLOG}"
     return description
 
