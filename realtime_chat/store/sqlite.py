@@ -273,7 +273,8 @@ class SQLiteStore:
         try:
             outcomes = self._writer.commit(drafts, check=len(drafts) < len(arrivals))
         except FateUnknown:
-            self._doubtful = arrivals
+            self._refuse([arrival for arrival in arrivals if arrival.draft is None], StoreError("the disk failed"))
+            self._doubtful = [arrival for arrival in arrivals if arrival.draft is not None]
             self._settle()
         except StoreError as error:
             self._refuse(arrivals, error)
