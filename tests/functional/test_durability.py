@@ -266,9 +266,13 @@ class DiskTests(ServedTestCase):
         self.sent += 1
 
     async def is_full(self) -> bool:
-        """Publish, and look whether that is refused now."""
-        self.send()
-        return bool(self.refused) and (await self.ask("GET", "readyz")).status == 503
+        """Publish, look whether that is refused now, and ask meanwhile whether it would be."""
+        asked = []
+        for _ in range(5):
+            self.send()
+            asked.append(Deferred.fromCoroutine(self.ask("GET", "readyz")))
+        statuses = {reply.status for reply in await gatherResults(asked)}
+        return bool(self.refused) and statuses == {503}
 
     async def is_ready(self) -> bool:
         """Whether messages can be stored again."""
