@@ -311,23 +311,24 @@ def encode_pong(id: CommandId | None) -> bytes:
     return _identified(id, {"type": "pong"})
 
 
-def _page_fields(room: str, position: Position, page: Page) -> dict[str, Any]:
+def _page_fields(room: str, position: Position, page: Page, recovered: bool) -> dict[str, Any]:
     return {
         "room": room,
         "position": str(position),
         "top": f"{page.epoch}:{page.top}",
+        "recovered": recovered,
         "messages": [msgspec.Raw(Entry(message).json) for message in page.messages],
     }
 
 
-def encode_history(id: CommandId | None, room: str, position: Position, page: Page) -> bytes:
+def encode_history(id: CommandId | None, room: str, position: Position, page: Page, recovered: bool) -> bytes:
     """The reply to ``history``; ``position`` is that of the page's last message."""
-    return _identified(id, {"type": "history"} | _page_fields(room, position, page))
+    return _identified(id, {"type": "history"} | _page_fields(room, position, page, recovered))
 
 
 def encode_page(room: str, position: Position, page: Page, recovered: bool) -> bytes:
     """The answer to ``GET /rooms/{room}/messages``."""
-    return _encoder.encode(_page_fields(room, position, page) | {"recovered": recovered})
+    return _encoder.encode(_page_fields(room, position, page, recovered))
 
 
 def encode_rooms(rooms: Sequence[str]) -> bytes:

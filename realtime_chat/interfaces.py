@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -105,6 +105,10 @@ class SessionTransport(Protocol):
         """Whether nothing more should be sent until the session is told that it has drained."""
 
     @property
+    def outlet(self) -> Any:
+        """What the fan-out may use to reach the client by a short way; only it knows what that is."""
+
+    @property
     def queued(self) -> int:
         """Bytes that wait in this process for the client to read."""
 
@@ -112,7 +116,10 @@ class SessionTransport(Protocol):
         """Send one encoded reply or event, in order with everything else."""
 
     def send_batch(self, batch: Any) -> int:
-        """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
+        """Send messages; answer how many were taken. Fewer than all of them means that it is full now.
+
+        A transport that becomes full, here or elsewhere, says so to its session (``Session.filled``).
+        """
 
     def reset(self, room: str, position: Position) -> None:
         """Say that messages are missing, and that delivery goes on after ``position``."""
@@ -147,5 +154,8 @@ class Fanout(Protocol):
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         """Encode consecutive messages of a room."""
 
-    def send(self, batch: Any, readers: Collection[R]) -> list[tuple[R, int]]:
-        """Send to all; answer those that didn't take everything, with how many messages each took."""
+    def send(self, batch: Any, readers: Mapping[R, Any]) -> list[tuple[R, int]]:
+        """Send to all, each with its outlet.
+
+        :returns: those whose transport is full now, with how many messages each took, which can be all.
+        """

@@ -8,7 +8,7 @@ messages were flushed. So nothing falls between looking and waiting, and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -83,6 +83,7 @@ class Room:
         "_batches",
         "_clock",
         "_counts",
+        "_flushed",
         "_limits",
         "_live",
         "_pending",
@@ -126,7 +127,8 @@ class Room:
         self._clock = clock
         self._counts = counts
         self._announced_at = 0.0
-        self._live: dict[Fanout, dict[Subscription, None]] = {}
+        self._live: dict[Fanout, dict[Subscription, Any]] = {}
+        self._flushed = page.top
         self._pending: list[Entry] = []
         self._reads: dict[int, list[Deferred[Slice]]] = {}
         self._batches: dict[Fanout, tuple[Slice, Batch]] = {}
@@ -159,31 +161,40 @@ class Room:
         if message.position.offset == self.top + 1:
             self._append(Entry(message))
         elif message.position.offset > self.top:
-            self._fill_gap()
+            self._fill_gap(message.position.offset)
 
     def _append(self, entry: Entry) -> None:
         self.top = entry.offset
         self.tail.append(entry)
-        if self._live:
-            if not self._pending:
-                self._announced_at = self._clock.seconds()
-                self._schedule(self)
-            self._pending.append(entry)
+        if not self._live and not self._pending:
+            self._flushed = self.top
+            return
+        if not self._pending:
+            self._announced_at = self._clock.seconds()
+            self._schedule(self)
+        self._pending.append(entry)
 
     def _start_anew(self, epoch: str, top: int) -> None:
         """Go on in another log, or behind a part of this one that is gone: every live reader has to look itself."""
         self.flush()
         live = [subscription for readers in self._live.values() for subscription in readers]
         for subscription in live:
-            self.fall_behind(subscription, self.top)
+            self.fall_behind(subscription)
         self._batches.clear()
         self.tail.clear()
-        self.epoch, self.top, self.oldest = epoch, top, 1
+        self.epoch, self.top, self.oldest, self._flushed = epoch, top, 1, top
         for subscription in live:
             subscription.session.pump()
 
-    def _fill_gap(self) -> None:
-        self.read_after(self.top).addErrback(self._gap_unread)
+    def _fill_gap(self, until: int) -> None:
+        self.read_after(self.top).addCallbacks(
+            self._gap_read, self._gap_unread, callbackArgs=(until, self.top), errbackArgs=()
+        )
+
+    def _gap_read(self, part: Slice, until: int, before: int) -> None:
+        """One page was taken in; there may be more to come."""
+        if part.epoch == self.epoch and before < self.top < until:
+            self._fill_gap(until)
 
     def _gap_unread(self, failure: Failure) -> None:
         """The next announcement tries again; till then the live readers are late, not wrong."""
@@ -213,16 +224,16 @@ class Room:
             self._fan_out(chunk)
 
     def _fan_out(self, entries: Sequence[Entry]) -> None:
-        before = entries[0].offset - 1
         for fanout, readers in list(self._live.items()):
             batch = fanout.encode(self.name, self.epoch, entries)
             delivered = len(readers) * batch.count
             for subscription, taken in fanout.send(batch, readers):
                 delivered -= batch.count - taken
-                if subscription.live:
-                    self.fall_behind(subscription, before + taken)
+                self.fall_behind(subscription)
+                subscription.offset = self._flushed + taken
             self._counts.delivered[fanout.name] += delivered
             self._counts.lag_seconds.observe(self._clock.seconds() - self._announced_at, delivered)
+        self._flushed = entries[-1].offset
 
     # Readers
 
@@ -253,14 +264,17 @@ class Room:
             return False
         self.flush()
         subscription.live = True
-        self._live.setdefault(subscription.transport.fanout, {})[subscription] = None
+        transport = subscription.transport
+        self._live.setdefault(transport.fanout, {})[subscription] = transport.outlet
         return True
 
-    def fall_behind(self, subscription: Subscription, offset: int) -> None:
-        """Leave a reader at ``offset``; its session pumps it from there."""
+    def fall_behind(self, subscription: Subscription) -> None:
+        """Leave a reader, if it is live, after what was flushed; its session pumps it from there."""
+        if not subscription.live:
+            return
         self._not_live(subscription)
         subscription.epoch = self.epoch
-        subscription.offset = offset
+        subscription.offset = self._flushed
         subscription.session.left_behind(subscription)
 
     # Reading the log

@@ -46,7 +46,7 @@ class Configuration:
     """What the operator decided.
 
     :ivar directory: what must exist before the store is opened; None for none.
-    :ivar hosts: names that are served; none for loopback and what is listened on.
+    :ivar hosts: names that are served besides those of loopback; none for what is listened on.
     :ivar origins: web origins that may use the daemon besides its own.
     :ivar max_connections: None for what the limit of open files allows.
     :ivar metrics_listen: endpoints for Prometheus.
@@ -147,7 +147,7 @@ class RealtimeService(Service):
             resources,
             self._reactor,
             self.hub.wheel,
-            HostList(hosts) if hosts else HostList.listening_on(map(_interface, listen)),
+            HostList.listening_on((), hosts) if hosts else HostList.listening_on(map(_interface, listen)),
             OriginPolicy(configuration.origins),
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),

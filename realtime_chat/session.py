@@ -202,7 +202,10 @@ class Session:
     # Who it is
 
     def identify(self) -> User:
-        """The user; a guest from now on, if nothing was said before."""
+        """The user; a guest from now on, if nothing was said before.
+
+        Over plain HTTP, who says nothing is anonymous instead.
+        """
         if self.user is None:
             self.client = self.client or self.hub.identities.issue()
             self.user = self.hub.identities.guest(self.client, self._name)
@@ -213,8 +216,8 @@ class Session:
             raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
         if command.token is not None:
             raise RealtimeError("unauthorized", "this server is not configured for tokens; leave it out to be a guest")
-        if self.user is None and self.client is None:
-            self._introduce(command.client, command.name)
+        if self.client is None:
+            self._introduce(command.client, command.name or self._name)
         elif command.client not in (None, self.client) or command.name not in (None, self.identify().name):
             raise RealtimeError("forbidden", "who one is, is said once on a connection, before anything else")
         user = self.identify()
@@ -292,8 +295,8 @@ class Session:
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
-        page, position, _ = await self.hub.history(command.room, since, before, limit)
-        return codec.encode_history(command.id, command.room, position, page)
+        page, position, recovered = await self.hub.history(command.room, since, before, limit)
+        return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: codec.Ping) -> bytes:
         return codec.encode_pong(command.id)
@@ -311,6 +314,11 @@ class Session:
         return self.hub.publish(draft).addCallback(_encode_published, command)
 
     # Behind, pumped, live
+
+    def filled(self) -> None:
+        """The transport takes no more for now: nothing is live until :meth:`drained`."""
+        for subscription in self.subscriptions.values():
+            subscription.room.fall_behind(subscription)
 
     def left_behind(self, subscription: Subscription) -> None:
         """Take note that a subscription is no longer live; it is pumped once the transport has drained."""

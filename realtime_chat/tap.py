@@ -172,8 +172,8 @@ class Options(usage.Options):
     @_help
     def opt_host(self, name: str) -> None:
         """A host name that is served, with :PORT if it is to be that port only;
-        may be given more than once. Requests for other hosts get 421. [default:
-        the names of this machine's loopback, and what is listened on]"""
+        may be given more than once. Requests for other hosts get 421; localhost
+        is always served. [default: what is listened on]"""
         self["host"].append(self._read("host", name, _host))
 
     @_help

@@ -44,7 +44,7 @@ class FakeFanout:
 
     def send(self, batch: Batch, readers: Any) -> list[tuple[Any, int]]:
         sent = [(reader, reader.transport.send_batch(batch)) for reader in list(readers)]
-        return [(reader, taken) for reader, taken in sent if taken < batch.count]
+        return [(reader, taken) for reader, taken in sent if reader.transport.full]
 
 
 FANOUT = FakeFanout()
@@ -61,6 +61,7 @@ class FakeTransport:
         self.said_goodbye: Goodbye | None = None
         self.readied = 0
         self.queued = 0
+        self.outlet = None
 
     def send(self, data: bytes) -> None:
         self.received.append(json.loads(data))

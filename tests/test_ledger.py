@@ -254,10 +254,10 @@ class World:
             self.held.acknowledge()
             self.clock.advance(0)
 
-    def publish_elsewhere(self) -> None:
+    def publish_elsewhere(self, room: str | None = None) -> None:
         """Another node stores a message, and its announcement doesn't reach us."""
         self.attempted += 1
-        draft = Draft(ROOMS[self.attempted % 2], "message", b"%d" % self.attempted, ANONYMOUS)
+        draft = Draft(room or ROOMS[self.attempted % 2], "message", b"%d" % self.attempted, ANONYMOUS)
         self.stored.append(draft).addCallback(self._committed)
 
     def publish_again(self) -> None:
@@ -383,3 +383,17 @@ class LedgerTests(SynchronousTestCase):
         for byte in steps:
             world.step(byte)
         world.balance()
+
+    def test_long_gap(self) -> None:
+        """A gap of several pages is filled whole by one announcement."""
+        world = World()
+        reader = SocketReader(world, ROOMS[0])
+        world.readers.append(reader)
+        reader.connect(0)
+        world.held.settle()
+        for _ in range(HISTORY):
+            world.publish_elsewhere(ROOMS[0])
+        world.publish(ROOMS[0])
+        world.settle()
+        page = world.success_of(world.stored.read_before(ROOMS[0], None, 1))
+        self.assertEqual(Position(page.epoch, page.top), reader.account.position)

@@ -190,7 +190,7 @@ class JSONResource(Resource):
         method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
         render = getattr(self, f"render_{method}", None)
         if render is None:
-            return self._refuse_method(request)
+            return self._refuse_method(request) if self.allowed() else NotFound().render(request)
         try:
             return _answer_any(request, render(request))
         except Exception:

@@ -14,7 +14,7 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
-from realtime_chat.model import Position, check_name
+from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session
 
 __all__ = ["CommandsResource", "body_of", "json_body"]
@@ -26,6 +26,7 @@ class _Replies:
     """The transport of a session that lasts as long as one request: it brings replies and nothing else."""
 
     fanout: Any = None
+    outlet = None
     full = True
     queued = 0
 
@@ -85,7 +86,9 @@ class CommandsResource(JSONResource):
         client = client_of(request)
         name = one(request.args, b"name")
         if client is None:
-            return Session(self._hub, _Replies())
+            session = Session(self._hub, _Replies())
+            session.user = ANONYMOUS
+            return session
         identities = self._hub.identities
         return Session(self._hub, _Replies(), identities.check(client), None if name is None else check_name(name))
 

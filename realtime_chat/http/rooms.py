@@ -30,7 +30,7 @@ class RoomsResource(JSONResource):
         self._hub = hub
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        return _RoomResource(self._hub, path.decode("ascii", "replace"))
+        return _RoomResource(self._hub, path.decode("ascii", "replace")) if path else self
 
     def render_GET(self, request: Request) -> int:
         user = user_of(request, self._hub.identities)

@@ -12,19 +12,22 @@ import fcntl
 import struct
 import termios
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
 from twisted.internet import tcp, unix
-from twisted.internet.interfaces import ITransport
 from twisted.logger import Logger
 
-from realtime_chat.interfaces import R
+from realtime_chat.interfaces import R, Reader
 
-__all__ = ["Frames", "is_direct", "queued", "send_frames", "send_to_all", "unsent", "write_now"]
+__all__ = ["Frames", "Send", "direct_send", "finish_frame", "queued", "send_to_all", "unsent", "write_now"]
 
 _log = Logger()
+
+Send = Callable[[bytes], int]
+"""Gives bytes to a socket, and says how many it took."""
 
 
 class Frames:
@@ -42,65 +45,13 @@ class Frames:
         self.ends = list(accumulate(map(len, frames)))
 
 
-def is_direct(transport: ITransport) -> bool:
-    """Whether bytes may go past ``transport`` to its socket while nothing is queued on it."""
-    return type(transport) in (tcp.Server, unix.Server) and not getattr(transport, "TLS", False)
-
-
-def write_now(transport: Any, data: bytes) -> None:
-    """Write to a transport, past it to its socket where nothing is queued."""
-    if is_direct(transport) and not (transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting):
-        try:
-            sent = transport.socket.send(data)
-        except OSError:  # it is full, or broken: the transport finds out which
-            sent = 0
-        if sent == len(data):
-            return
-        data = data[sent:]
-    transport.write(data)
-
-
-def send_frames(transport: Any, frames: Frames) -> tuple[int, bool]:
-    """Send as many frames as the socket takes now.
-
-    :param transport: a direct one (:func:`is_direct`), whose pull producer is told when all is gone.
-    :returns: how many frames are on their way, and whether the socket took all of them at once.
-    """
-    if transport.dataBuffer or transport._tempDataBuffer:
-        transport.write(frames.data)
-        return frames.count, False
-    try:
-        sent = transport.socket.send(frames.data)
-    except BlockingIOError:
-        sent = 0
-    except OSError:  # a broken connection; the reactor finds out by itself
-        return frames.count, True
-    if sent == len(frames.data):
-        return frames.count, True
-    return _finish_frame(transport, frames, sent), False
-
-
-def _finish_frame(transport: Any, frames: Frames, sent: int) -> int:
-    whole = bisect_right(frames.ends, sent)
-    if sent == (frames.ends[whole - 1] if whole else 0):
-        transport.startWriting()  # with nothing to write: the producer resumes when the socket takes bytes again
-        return whole
-    transport.write(frames.data[sent : frames.ends[whole]])
-    return whole + 1
-
-
-def send_to_all(frames: Any, readers: Collection[R]) -> list[tuple[R, int]]:
-    """Send to each reader; answer those that didn't take everything, with how many messages each took."""
-    stragglers = []
-    for reader in list(readers):
-        try:
-            taken = reader.transport.send_batch(frames)
-        except Exception:  # one bad client never disturbs another
-            _log.failure("a message could not be sent to one reader")
-            continue
-        if taken < frames.count:
-            stragglers.append((reader, taken))
-    return stragglers
+def direct_send(transport: Any) -> Send | None:
+    """What sends to a transport's socket past the transport, which is right only while nothing is queued on it; None
+    where that can't be done."""
+    if type(transport) in (tcp.Server, unix.Server) and not getattr(transport, "TLS", False):
+        send: Send = transport.socket.send
+        return send
+    return None
 
 
 def queued(transport: Any) -> int:
@@ -116,3 +67,57 @@ def unsent(transport: Any) -> int:
     except (AttributeError, OSError):
         return queued(transport)
     return queued(transport) + int(struct.unpack("i", answer)[0])
+
+
+def write_now(transport: Any, data: bytes) -> None:
+    """Write to a transport, past it to its socket where nothing is queued."""
+    send = direct_send(transport)
+    if send is not None and not (queued(transport) or transport.disconnecting or transport.disconnected):
+        with suppress(OSError):  # it is full, or broken: the transport finds out which
+            data = data[send(data) :]
+    if data:
+        transport.write(data)
+
+
+def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
+    """After a send that took not everything: finish the frame that was begun, and no more.
+
+    :param transport: one of :func:`direct_send`; its pull producer is told when all of that is gone.
+    :param sent: how many bytes were taken.
+    :returns: how many frames are on their way.
+    """
+    whole = bisect_right(frames.ends, sent)
+    if sent == (frames.ends[whole - 1] if whole else 0):
+        transport.startWriting()  # with nothing to write: the producer resumes when the socket takes bytes again
+        return whole
+    transport.write(frames.data[sent : frames.ends[whole]])
+    return whole + 1
+
+
+def send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+    """Send to each reader, by its :func:`direct_send` where it has one.
+
+    :returns: those whose transport is full now, with how many messages each took.
+    """
+    data, size = frames.data, len(frames.data)
+    full = []
+    for reader, send in list(readers.items()):
+        try:
+            sent = _send_ordinarily(frames, reader) if send is None else send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # a broken connection; the reactor finds out by itself
+            continue
+        if sent != size:
+            transport: Any = reader.transport
+            full.append((reader, transport.send_rest(frames, sent)))
+    return full
+
+
+def _send_ordinarily(frames: Frames, reader: Reader) -> int:
+    """Give all to the transport; answer in bytes, as a socket would."""
+    try:
+        return len(frames.data) if reader.transport.send_batch(frames) else 0
+    except Exception:  # one bad client never disturbs another
+        _log.failure("a message could not be sent to one reader")
+        return len(frames.data)

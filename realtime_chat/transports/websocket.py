@@ -1,13 +1,25 @@
-"""WebSocket, by Autobahn: all that knows of Autobahn is in this file."""
+"""WebSocket, by Autobahn: all that knows of Autobahn is in this file.
+
+Autobahn reads what is fragmented, large, compressed or wrong, and closes by the book. What is done a thousand times a
+second is done here: the handshake, whose request the Site has read and checked already; commands that come as one
+whole masked text frame; and frames that are sent. Its defaults are class attributes, so that an idle connection costs
+little memory.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.protocol import TrafficStats
 from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
@@ -21,7 +33,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
-from realtime_chat.transports.fanout import Frames, is_direct, queued, send_frames, send_to_all, unsent
+from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, send_to_all, unsent
 from realtime_chat.wheel import Alarm
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
@@ -29,13 +41,15 @@ __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
 SUBPROTOCOL = "realtime.v1"
 
 _TEXT = 0x81
+_MASKED = 0x80
 _CLOSE_WAIT = 2.0
-_MUCH = 65536
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
+_SHORT = 1024
 _VERSION = b"13"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _ONCE = (b"Upgrade", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Sec-WebSocket-Protocol")
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def frame(payload: bytes) -> bytes:
@@ -48,6 +62,66 @@ def frame(payload: bytes) -> bytes:
     return bytes((_TEXT, 127)) + size.to_bytes(8, "big") + payload
 
 
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """What a client's frame says (RFC 6455, section 5.3); meant for short ones."""
+    size = len(payload)
+    key = int.from_bytes((mask * ((size + 3) >> 2))[:size], "little")
+    return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
+
+
+def short_frame(data: bytes, start: int, most: int) -> tuple[int, int] | None:
+    """Where the payload begins and ends, if a whole, masked text frame of at most so many bytes is at ``start``."""
+    if len(data) < start + 6 or data[start] != _TEXT:
+        return None
+    size, begin = data[start + 1] - _MASKED, start + 6
+    if size == 126:
+        size, begin = int.from_bytes(data[start + 2 : start + 4], "big"), start + 8
+    if not 0 <= size <= most or begin + size > len(data):
+        return None
+    return begin, begin + size
+
+
+_FALSE_AT_REST = (
+    "inside_message",
+    "wasMaxFramePayloadSizeExceeded",
+    "wasMaxMessagePayloadSizeExceeded",
+    "closedByMe",
+    "failedByMe",
+    "droppedByMe",
+    "wasClean",
+    "wasServingFlashSocketPolicyFile",
+)
+_NONE_AT_REST = (
+    "current_frame",
+    "trackedTimings",
+    "utf8validator",
+    "wasNotCleanReason",
+    "localCloseCode",
+    "localCloseReason",
+    "remoteCloseCode",
+    "remoteCloseReason",
+    "closeHandshakeTimeoutCall",
+    "openHandshakeTimeoutCall",
+    "autoPingTimeoutCall",
+    "autoPingPending",
+    "autoPingPendingCall",
+    "_perMessageCompress",
+)
+_AT_REST: Mapping[str, Any] = MappingProxyType(
+    {
+        "CONFIG_ATTRS": (),
+        "state": WebSocketServerProtocol.STATE_OPEN,
+        "send_state": WebSocketServerProtocol.SEND_STATE_GROUND,
+        "trafficStats": TrafficStats(),
+        "websocket_version": 13,
+        "data": b"",
+        **dict.fromkeys(_FALSE_AT_REST, False),
+        **dict.fromkeys(_NONE_AT_REST),
+    }
+)
+"""What Autobahn sets for each connection when it is made, here once for all of them."""
+
+
 class _WebSocketFanout:
     """The same frames for every WebSocket."""
 
@@ -56,7 +130,7 @@ class _WebSocketFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         return Frames([frame(entry.json) for entry in entries])
 
-    def send(self, batch: Frames, readers: Collection[R]) -> list[tuple[R, int]]:
+    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
         return send_to_all(batch, readers)
 
 
@@ -65,41 +139,64 @@ class RealtimeProtocol(WebSocketServerProtocol):
     """One WebSocket, as the transport of a session.
 
     It is its own Twisted transport's producer: what the socket doesn't take makes it full, and it says so to the
-    session again when the socket has drained. While it is full, nothing is read from it.
+    session again when the socket has drained. While it is full, nothing is read from it; while it isn't, nothing is
+    queued on its transport, and the fan-out may send to its socket.
     """
 
     fanout: ClassVar[_WebSocketFanout] = _WebSocketFanout()
     factory: WebSocketFactory
     transport: Any
+    current_frame: Any
     session: Session | None = None
+    outlet: Send | None = None
     full = False
-    _direct = False
+    short = _SHORT
     _heard = True
     _pings = 0
     _fragments = 0
     _alarm: Alarm | None = None
     _slow: Alarm | None = None
 
-    def __init__(self, wishes: Wishes) -> None:
-        super().__init__()
-        self._wishes = wishes
+    def __init__(self, factory: WebSocketFactory) -> None:
+        self.factory = factory
 
-    # What Autobahn tells
-
-    def onConnect(self, request: Any) -> str | None:
-        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
-
-    def onOpen(self) -> None:
-        hub = self.factory.hub
-        self._direct = is_direct(self.transport)
+    def connectionMade(self) -> None:
+        """The handshake is done."""
+        self.transport.setTcpNoDelay(True)
+        self.outlet = direct_send(self.transport)
         # A pull producer is told each time that the transport has drained, a push producer only after a pause. Over
         # TLS a pull producer would be asked on every turn.
-        self.transport.registerProducer(self, not self._direct)
-        self.session = Session(hub, self)
+        self.transport.registerProducer(self, self.outlet is None)
         self._schedule_ping()
-        for room, since in self._wishes.rooms:
+
+    def begin(self, wishes: Wishes) -> None:
+        """Start the session, with the rooms that the URL names."""
+        session = self.session = Session(self.factory.hub, self, None, wishes.name)
+        for room, since in wishes.rooms:
             text = None if since is None else str(since)
-            self.session.execute(codec.Join(room=room, since=text, last=self._wishes.last))
+            session.execute(codec.Join(room=room, since=text, last=wishes.last))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, in whatever way."""
+        self.state = self.STATE_CLOSED
+        self._quiet()
+        self.outlet = None
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    # What the client sends
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard = True
+        start = 0
+        if not self.data and self.current_frame is None and not self.inside_message:
+            while self.state == self.STATE_OPEN and (found := short_frame(data, start, self.short)) is not None:
+                begin, end = found
+                self.onMessage(unmask(data[begin:end], data[begin - 4 : begin]), False)
+                start = end
+        if start < len(data):
+            self._dataReceived(data[start:])
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         session = self.session
@@ -129,11 +226,7 @@ class RealtimeProtocol(WebSocketServerProtocol):
         elif not self.full:
             super().onPing(payload)
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self._quiet()
-        if self.session is not None:
-            self.session.close()
-            self.session = None
+    # Closing
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         done = super().onCloseFrame(code, reasonRaw)
@@ -151,13 +244,18 @@ class RealtimeProtocol(WebSocketServerProtocol):
             self._quiet()
             self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
 
-    def dropConnection(self, abort: bool = False) -> None:  # noqa: N802
+    def dropConnection(self, abort: bool = False) -> None:
+        self.state = self.STATE_CLOSED
+        self.transport.unregisterProducer()
         # Autobahn resets the connection once it has heard a close, even where its own is not on its way yet.
-        super().dropConnection(abort and not queued(self.transport))
+        if abort and not queued(self.transport):
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
 
-    def dataReceived(self, data: bytes) -> None:
-        self._heard = True
-        self._dataReceived(data)
+    def _drop(self) -> None:
+        self.dropConnection()
+        self.transport.abortConnection()
 
     # What the session wants
 
@@ -165,21 +263,46 @@ class RealtimeProtocol(WebSocketServerProtocol):
     def queued(self) -> int:
         return queued(self.transport)
 
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Every byte that isn't a message goes this way, Autobahn's own included."""
+        if self.outlet is None or self.full:
+            self.transport.write(data)
+            return
+        try:
+            sent = self.outlet(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # a broken connection; the reactor finds out by itself
+            return
+        if sent < len(data):
+            self.transport.write(data[sent:])
+            self._become_full()
+
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            self.transport.write(frame(data))
-            if self._direct and queued(self.transport) > _MUCH:  # a pull producer is not told
-                self._become_full()
+            self.sendData(frame(data))
 
     def send_batch(self, batch: Frames) -> int:
         if self.full or self.state != self.STATE_OPEN:
             return 0
-        if not self._direct:
+        if self.outlet is None:
             self.transport.write(batch.data)
             return batch.count
-        taken, drained = send_frames(self.transport, batch)
-        if not drained:
-            self._become_full()
+        try:
+            sent = self.outlet(batch.data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return batch.count
+        return batch.count if sent == len(batch.data) else self.send_rest(batch, sent)
+
+    def send_rest(self, batch: Frames, sent: int) -> int:
+        """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.
+
+        :returns: how many messages are on their way.
+        """
+        taken = 0 if self.outlet is None else finish_frame(self.transport, batch, sent)
+        self._become_full()
         return taken
 
     def reset(self, room: str, position: Position) -> None:
@@ -202,11 +325,6 @@ class RealtimeProtocol(WebSocketServerProtocol):
     def _dismiss(self, reason: str) -> None:
         if self.session is not None:
             self.session.dismiss(reason)
-
-    def _drop(self) -> None:
-        self.wasClean = True  # for Autobahn, which would warn of every client that doesn't answer a close
-        self.dropConnection()
-        self.transport.abortConnection()
 
     # What the Twisted transport tells, of which this is the producer
 
@@ -232,12 +350,14 @@ class RealtimeProtocol(WebSocketServerProtocol):
             self._read_on()
 
     def stopProducing(self) -> None:
-        """The connection is lost; ``onClose`` says so, too."""
+        """The connection is lost; ``connectionLost`` says so, too."""
 
     def _become_full(self) -> None:
         if self.full:
             return
         self.full = True
+        if self.session is not None:
+            self.session.filled()
         self._stop_reading()
         self._watch(unsent(self.transport), self.factory.hub.limits.slow)
 
@@ -290,30 +410,24 @@ class RealtimeProtocol(WebSocketServerProtocol):
 class WebSocketFactory(WebSocketServerFactory):
     """Makes the protocols; used by :class:`WebSocketResource`, never given to a port."""
 
-    protocol = RealtimeProtocol  # type: ignore[assignment]
-
     def __init__(self, reactor: Any, hub: Hub) -> None:
         super().__init__(reactor=reactor, server="")
         self.hub = hub
         self.setProtocolOptions(
-            versions=[13],
-            webStatus=False,
             utf8validateIncoming=False,  # the JSON decoder does it
             maxFramePayloadSize=hub.limits.max_message,
             maxMessagePayloadSize=hub.limits.max_message,
             failByDrop=False,
-            openHandshakeTimeout=0,  # the Site has a deadline for headers
             closeHandshakeTimeout=0,  # goodbye() has
-            tcpNoDelay=True,
             autoPingInterval=0,  # the wheel pings
-            allowedOrigins=["*"],  # the Site has checked it
-            allowNullOrigin=True,
         )
+        names = WebSocketServerProtocol.CONFIG_ATTRS_COMMON + WebSocketServerProtocol.CONFIG_ATTRS_SERVER
+        options = {name: getattr(self, name) for name in names} | {"short": min(_SHORT, hub.limits.max_message)}
+        self._protocol = type("RealtimeProtocol", (RealtimeProtocol,), {**_AT_REST, **options})
 
-    def build(self, wishes: Wishes) -> RealtimeProtocol:
-        """A protocol whose session reads ``wishes`` from the start."""
-        protocol = RealtimeProtocol(wishes)
-        protocol.factory = self
+    def build(self) -> RealtimeProtocol:
+        """A protocol for a connection whose handshake is done."""
+        protocol: RealtimeProtocol = self._protocol(self)
         return protocol
 
 
@@ -327,17 +441,22 @@ class WebSocketResource(JSONResource):
         self._factory = factory
 
     def render_GET(self, request: RealtimeRequest) -> int:
-        _check_upgrade(request)
+        key = _check_upgrade(request)
         self._factory.hub.check_open()
         wishes = read_wishes(request.args, self._factory.hub.limits.max_limit)
-        protocol = self._factory.build(wishes)
-        head = _handshake(request)
+        answer = _accept(key, _offers_subprotocol(request))
+        protocol = self._factory.build()
         protocol.makeConnection(request.channel.take_over(protocol))
-        protocol.dataReceived(head)
+        protocol.sendData(answer)
+        protocol.begin(wishes)
         return NOT_DONE_YET
 
 
-def _check_upgrade(request: RealtimeRequest) -> None:
+def _check_upgrade(request: RealtimeRequest) -> bytes:
+    """Give the key of a request that is a handshake (RFC 6455, section 4.2.1).
+
+    :raises RealtimeError:
+    """
     if b"websocket" not in _tokens(request, b"Upgrade"):
         raise RealtimeError("upgrade_required", "this is a WebSocket's address; plain HTTP has poll and rooms")
     if request.has_body:
@@ -350,8 +469,10 @@ def _check_upgrade(request: RealtimeRequest) -> None:
     if request.getHeader(b"Sec-WebSocket-Version") != _VERSION:
         request.setHeader(b"Sec-WebSocket-Version", _VERSION)
         raise RealtimeError("upgrade_required", "a WebSocket says Sec-WebSocket-Version: 13")
-    if not _KEY.fullmatch(request.getHeader(b"Sec-WebSocket-Key") or b""):
+    key = request.getHeader(b"Sec-WebSocket-Key") or b""
+    if not _KEY.fullmatch(key):
         raise RealtimeError("bad_request", "a Sec-WebSocket-Key is 16 bytes in base64")
+    return key
 
 
 def _tokens(request: RealtimeRequest, header: bytes) -> set[bytes]:
@@ -360,17 +481,18 @@ def _tokens(request: RealtimeRequest, header: bytes) -> set[bytes]:
     return {token.strip().lower() for token in values.split(b",")}
 
 
-def _handshake(request: RealtimeRequest) -> bytes:
-    """The request again, for Autobahn to read: only what was checked, as it would refuse it in words of its own."""
+def _offers_subprotocol(request: RealtimeRequest) -> bool:
     offered = (request.getHeader(b"Sec-WebSocket-Protocol") or b"").split(b",")
-    chosen = SUBPROTOCOL.encode() in [name.strip() for name in offered]
+    return SUBPROTOCOL.encode() in [name.strip() for name in offered]
+
+
+def _accept(key: bytes, subprotocol: bool) -> bytes:
+    """The answer to a handshake (RFC 6455, section 4.2.2)."""
     lines = [
-        b"GET /ws HTTP/1.1",
-        b"Host: localhost",
+        b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
         b"Connection: Upgrade",
-        b"Sec-WebSocket-Version: " + _VERSION,
-        b"Sec-WebSocket-Key: " + (request.getHeader(b"Sec-WebSocket-Key") or b""),
-        *[b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode()] * chosen,
+        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + _GUID).digest()),
+        *[b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode()] * subprotocol,
     ]
     return b"\r\n".join([*lines, b"", b""])

@@ -40,6 +40,7 @@ class RawClient(Protocol):
 
     def __init__(self) -> None:
         self.frames: list[tuple[int, bytes]] = []
+        self.events: list[dict[str, Any]] = []
         self.head = b""
         self.lost = False
         self._data = b""
@@ -66,6 +67,8 @@ class RawClient(Protocol):
         if len(data) < start + size:
             return False
         self.frames.append((data[0] & 15, data[start : start + size]))
+        if self.frames[-1][0] == TEXT:
+            self.events.append(json.loads(self.frames[-1][1]))
         self._data = data[start + size :]
         return True
 
@@ -84,11 +87,6 @@ class RawClient(Protocol):
         self._waiting.append((condition, deferred))
         self._notice()
         return deferred.addTimeout(20, reactor)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        """The JSON of the text frames that came."""
-        return [json.loads(payload) for opcode, payload in self.frames if opcode == TEXT]
 
     @property
     def close_code(self) -> int | None:
