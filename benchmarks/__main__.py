@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.hotloop import HERE
+from benchmarks.hotloop import HERE, compile_hot_loop
 from benchmarks.installs import install
 from benchmarks.report import as_json, as_markdown
 from benchmarks.run import Results, measure, settle_down
@@ -51,16 +52,20 @@ class _Choice:
         )
 
 
-def _write(options: argparse.Namespace, measurements: list[Measurement], results: Results, runs: int) -> None:
+def _write(options: argparse.Namespace, measurements: list[Measurement], results: Results, runs: int) -> str:
+    """Write down what was measured so far."""
     options.output.mkdir(parents=True, exist_ok=True)
-    text = as_markdown(measurements, results, runs)
+    text = as_markdown([one for one in measurements if one.title in results], results, runs)
     (options.output / "results.md").write_text(text)
     (options.output / "results.json").write_text(json.dumps(as_json(results), indent=1))
-    print(text)
+    return text
+
+
+def _draw(options: argparse.Namespace, results: Results) -> None:
     try:
         from benchmarks.plots import draw
     except ImportError:
-        print("No plots: matplotlib is not installed.", file=sys.stderr)
+        _say("No plots: matplotlib is not installed; the extra bench brings it.")
         return
     draw(results, options.output)
 
@@ -75,9 +80,23 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"--only: no such server takes part; there are {', '.join(SERVERS)}")
     if not options.no_install:
         install(needed.values(), _say)
+    _check_compiler()
     machine.raise_file_limit()
     settle_down()
-    _write(options, measurements, measure(measurements, wanted, scale.runs, _say), scale.runs)
+    results: Results = {}
+    for measurement in measurements:
+        results |= measure([measurement], wanted, scale.runs, _say)
+        text = _write(options, measurements, results, scale.runs)
+    print(text)
+    _draw(options, results)
+
+
+def _check_compiler() -> None:
+    """The generator's hot loop is compiled before anything is measured."""
+    try:
+        compile_hot_loop()
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        sys.exit(f"The load generator can't be compiled ({error}); it needs the Debian packages gcc and libc6-dev.")
 
 
 def _say(line: str) -> None:

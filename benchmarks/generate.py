@@ -7,7 +7,6 @@ the measurement, the server's wire, port and processes, and the measurement's ow
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import re
@@ -178,14 +177,22 @@ def _fanout(job: Job) -> Figures:
         "join_us": (bench.cpu() - cpu) * 1e6 / (rooms * members),
         "join_s": time.monotonic() - begun - _SETTLE,
     }
-    return figures | {phase["name"]: bench.phase(phase, members) for phase in job["phases"]}
+    return figures | _phases(bench, job, WEBSOCKET)
 
 
 def _poll(job: Job) -> Figures:
     bench = Bench(job, job["members"])
     bench.poll(job["members"])
     bench.post_to()
-    return {phase["name"]: bench.phase(phase, job["members"], POLL) for phase in job["phases"]}
+    return _phases(bench, job, POLL)
+
+
+def _phases(bench: Bench, job: Job, kind: int) -> Figures:
+    """One after the other, the first one after a warm-up."""
+    return {
+        phase["name"]: bench.phase(phase, job["members"], kind, warm=not index)
+        for index, phase in enumerate(job["phases"])
+    }
 
 
 def _publish(job: Job) -> Figures:
@@ -334,7 +341,6 @@ def main() -> None:
     """Do one job."""
     os.sched_setaffinity(0, machine.generator_cores())
     machine.raise_file_limit()
-    gc.freeze()
     job = json.load(sys.stdin)
     json.dump(MEASUREMENTS[job["measure"]](job), sys.stdout)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.wires import Publication
 
-__all__ = ["BUILD", "POLL", "SINK", "WEBSOCKET", "HotLoop", "compile_c"]
+__all__ = ["BUILD", "HERE", "POLL", "SINK", "WEBSOCKET", "HotLoop", "compile_c", "compile_hot_loop"]
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / ".build"
@@ -72,8 +72,13 @@ def compile_c(source: Path, target: Path, *options: str) -> Path:
     return target
 
 
+def compile_hot_loop() -> Path:
+    """Compile ``load.c``; raises as :func:`compile_c`."""
+    return compile_c(HERE / "load.c", BUILD / "load.so", "-shared", "-fPIC")
+
+
 def _load_library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(compile_c(HERE / "load.c", BUILD / "load.so", "-shared", "-fPIC")))
+    library = ctypes.CDLL(str(compile_hot_loop()))
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes = arguments if name == "load_new" else (ctypes.c_void_p, *arguments)

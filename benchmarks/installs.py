@@ -16,7 +16,7 @@ __all__ = ["install", "missing"]
 
 _NPM = {"socket.io": "^4.8", "ws": "^8.18"}
 _MODULES = {"libnginx-mod-nchan": Path("/usr/lib/nginx/modules/ngx_nchan_module.so")}
-_WITH = {"nodejs": ("nodejs", "npm")}
+_WITH = {"nodejs": ("nodejs", "npm"), "gcc": ("gcc", "libc6-dev")}
 
 
 def missing(server: Server) -> list[str]:
@@ -29,11 +29,16 @@ def missing(server: Server) -> list[str]:
 
 
 def install(servers: Iterable[Server], say: Callable[[str], None]) -> None:
-    """Install what is missing of Debian's and npm's packages, as far as that may be done here."""
+    """Install what is missing of Debian's and npm's packages, as far as that may be done here.
+
+    The load generator itself needs gcc.
+    """
     wanted = list(servers)
-    packages = sorted({package for server in wanted for package in _missing_packages(server)})
+    packages = {package for server in wanted for package in _missing_packages(server)}
+    if shutil.which("gcc") is None:
+        packages.add("gcc")
     if packages:
-        _install_packages(packages, say)
+        _install_packages(sorted(packages), say)
     names = sorted({name for server in wanted for name in _missing_npm(server)})
     if names:
         _install_npm(names, say)

@@ -60,8 +60,10 @@ def _number(value: float) -> str:
 
 def _measurement(measurement: Measurement, outcomes: dict[str, Outcome]) -> Iterator[str]:
     yield f"## {measurement.title[0].upper()}{measurement.title[1:]}"
+    if measurement.remark:
+        yield measurement.remark
     base = _base(measurement.columns[0], outcomes)
-    rows = [["server", *(column.title for column in measurement.columns), "ratio"]]
+    rows = [["server", *(column.title for column in measurement.columns), "first figure to ours"]]
     notes = []
     for name, outcome in outcomes.items():
         rows.append(
@@ -74,8 +76,9 @@ def _measurement(measurement: Measurement, outcomes: dict[str, Outcome]) -> Iter
 
 
 def _base(column: Column, outcomes: dict[str, Outcome]) -> float | None:
-    for name in (OURS, OURS_DURABLE):
-        values = outcomes[name].values(column.path) if name in outcomes else []
+    """This daemon's figure; with the store that is named first, where there are two."""
+    for name, outcome in outcomes.items():
+        values = outcome.values(column.path) if name in (OURS, OURS_DURABLE) else []
         if values:
             return statistics.median(values)
     return None
