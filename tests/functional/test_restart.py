@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import treq
@@ -184,7 +184,7 @@ class SocketWriter(Writer):
 
     def publish(self, key: str) -> None:
         """Send one publish, unless the connection is being closed: it is sent again on the next one."""
-        with suppress(Disconnected):
+        with contextlib.suppress(Disconnected):
             self.connection.send(type="publish", room=ROOM, data=self.data(key), key=key, id=key)
 
     def replied(self, event: dict[str, Any]) -> None:
