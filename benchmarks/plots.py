@@ -34,7 +34,7 @@ def _draw_cpu(room: dict[str, Outcome], path: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(room) + 1.2))
     costs = [_median(outcome, "1 in flight", "cpu_us") for outcome in room.values()]
     axes.bar_label(axes.barh(list(room), costs), fmt="%.1f", padding=3)
-    axes.set(xscale="log", xlabel="µs CPU a delivery; 1,000 subscribers, 1 in flight")
+    axes.set(xscale="log", xlim=(1, max(costs) * 2 + 1), xlabel="µs CPU a delivery; 1,000 subscribers, 1 in flight")
     return _save(figure, axes, path)
 
 
