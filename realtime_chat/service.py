@@ -58,6 +58,7 @@ class Configuration:
     origins: tuple[str, ...] = ()
     max_connections: int | None = None
     jsonp: bool = False
+    compress: bool = False
     access_log: str | None = None
     metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)
@@ -164,7 +165,7 @@ class RealtimeService(Service):
 
     def _make_resources(self) -> JSONResource:
         hub, jsonp = self.hub, self._configuration.jsonp
-        self._websockets = WebSocketFactory(self._reactor, hub)
+        self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress)
         root = JSONResource()
         put_pages(root)
         for path, child in (

@@ -120,6 +120,7 @@ class Options(usage.Options):
     )
 
     optFlags = [
+        ["compress", None, "Compress WebSocket messages for clients that offer it: less traffic for more CPU."],
         ["allow-jsonp", None, "Answer GETs with a callback parameter as scripts, for pages in very old browsers."],
     ]
 
@@ -264,6 +265,7 @@ def makeService(options: Options) -> IService:
         origins=tuple(options["allow-origin"]),
         max_connections=options["max-connections"],
         jsonp=bool(options["allow-jsonp"]),
+        compress=bool(options["compress"]),
         access_log=options["access-log"],
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 import treq
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateResponseAccept
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionLost
@@ -100,18 +101,29 @@ class SocketClient(Client):
         await self.connect({"room": self.room, **query})
         await self.until(lambda: bool(self.of_type("joined")))
 
-    async def connect(self, query: dict[str, Any] | None = None, **options: Any) -> None:
-        """Connect."""
+    async def connect(
+        self, query: dict[str, Any] | None = None, offers: Sequence[PerMessageDeflateOffer] = (), **options: Any
+    ) -> None:
+        """Connect, perhaps with offers of compression."""
         self.opened: Deferred[None] = Deferred()
         url = f"ws://127.0.0.1:{self.port}/ws?" + urlencode(query or {})
         factory = WebSocketClientFactory(url, reactor=self.reactor, **options)
         factory.setProtocolOptions(openHandshakeTimeout=PATIENCE, closeHandshakeTimeout=1)
+        if offers:
+            factory.setProtocolOptions(
+                perMessageCompressionOffers=offers, perMessageCompressionAccept=PerMessageDeflateResponseAccept
+            )
         factory.protocol = _Protocol
         endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={PATIENCE:.0f}")
         self.protocol = await endpoint.connect(factory)
         self.protocol.client = self
         await self.opened.addTimeout(PATIENCE, self.reactor)
         self.open = True
+
+    @property
+    def extensions(self) -> str:
+        """What was agreed about compression; nothing if nothing was."""
+        return " ".join(str(extension.EXTENSION_NAME) for extension in self.protocol.websocket_extensions_in_use)
 
     def send(self, **command: Any) -> None:
         """Send one command."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.protocol import TrafficStats
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -34,14 +36,13 @@ from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, send_to_all, unsent
+from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 from realtime_chat.wheel import Alarm
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
 
 SUBPROTOCOL = "realtime.v1"
 
-_TEXT = 0x81
-_MASKED = 0x80
 _CLOSE_WAIT = 2.0
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
@@ -50,35 +51,6 @@ _VERSION = b"13"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _ONCE = (b"Upgrade", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Sec-WebSocket-Protocol")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-
-def frame(payload: bytes) -> bytes:
-    """One unmasked text frame (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return bytes((_TEXT, size)) + payload
-    if size < 65536:
-        return bytes((_TEXT, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_TEXT, 127)) + size.to_bytes(8, "big") + payload
-
-
-def unmask(payload: bytes, mask: bytes) -> bytes:
-    """What a client's frame says (RFC 6455, section 5.3); meant for short ones."""
-    size = len(payload)
-    key = int.from_bytes((mask * ((size + 3) >> 2))[:size], "little")
-    return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
-
-
-def short_frame(data: bytes, start: int, most: int) -> tuple[int, int] | None:
-    """Where the payload begins and ends, if a whole, masked text frame of at most so many bytes is at ``start``."""
-    if len(data) < start + 6 or data[start] != _TEXT:
-        return None
-    size, begin = data[start + 1] - _MASKED, start + 6
-    if size == 126:
-        size, begin = int.from_bytes(data[start + 2 : start + 4], "big"), start + 8
-    if not 0 <= size <= most or begin + size > len(data):
-        return None
-    return begin, begin + size
 
 
 _FALSE_AT_REST = (
@@ -123,15 +95,25 @@ _AT_REST: Mapping[str, Any] = MappingProxyType(
 
 
 class _WebSocketFanout:
-    """The same frames for every WebSocket."""
+    """The same frames for every WebSocket.
+
+    :param encode: makes a message's frame.
+    """
 
     name = "websocket"
 
+    def __init__(self, encode: Callable[[bytes], bytes]) -> None:
+        self._encode = encode
+
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
-        return Frames([frame(entry.json) for entry in entries])
+        return Frames([self._encode(entry.json) for entry in entries])
 
     def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
         return send_to_all(batch, readers)
+
+
+_PLAIN = _WebSocketFanout(frame)
+_DEFLATED = _WebSocketFanout(deflated_frame)
 
 
 @implementer(IPushProducer)
@@ -143,7 +125,7 @@ class RealtimeProtocol(WebSocketServerProtocol):
     queued on its transport, and the fan-out may send to its socket.
     """
 
-    fanout: ClassVar[_WebSocketFanout] = _WebSocketFanout()
+    fanout = _PLAIN
     factory: WebSocketFactory
     transport: Any
     current_frame: Any
@@ -168,6 +150,11 @@ class RealtimeProtocol(WebSocketServerProtocol):
         # TLS a pull producer would be asked on every turn.
         self.transport.registerProducer(self, self.outlet is None)
         self._schedule_ping()
+
+    def compress(self, accept: PerMessageDeflateOfferAccept) -> None:
+        """Take compressed messages, and send them, as was agreed."""
+        self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
+        self.fanout = _DEFLATED
 
     def begin(self, wishes: Wishes) -> None:
         """Start the session, with the rooms that the URL names."""
@@ -408,10 +395,14 @@ class RealtimeProtocol(WebSocketServerProtocol):
 
 
 class WebSocketFactory(WebSocketServerFactory):
-    """Makes the protocols; used by :class:`WebSocketResource`, never given to a port."""
+    """Makes the protocols; used by :class:`WebSocketResource`, never given to a port.
 
-    def __init__(self, reactor: Any, hub: Hub) -> None:
+    :param compress: whether messages are compressed for clients that offer it.
+    """
+
+    def __init__(self, reactor: Any, hub: Hub, compress: bool = False) -> None:
         super().__init__(reactor=reactor, server="")
+        self.compress = compress
         self.hub = hub
         self.setProtocolOptions(
             utf8validateIncoming=False,  # the JSON decoder does it
@@ -444,10 +435,13 @@ class WebSocketResource(JSONResource):
         key = _check_upgrade(request)
         self._factory.hub.check_open()
         wishes = read_wishes(request.args, self._factory.hub.limits.max_limit)
-        answer = _accept(key, _offers_subprotocol(request))
         protocol = self._factory.build()
+        accept = _choose_compression(request, protocol) if self._factory.compress else None
+        answer = _accept(key, _offers_subprotocol(request), accept)
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.sendData(answer)
+        if accept is not None:
+            protocol.compress(accept)
         protocol.begin(wishes)
         return NOT_DONE_YET
 
@@ -486,7 +480,19 @@ def _offers_subprotocol(request: RealtimeRequest) -> bool:
     return SUBPROTOCOL.encode() in [name.strip() for name in offered]
 
 
-def _accept(key: bytes, subprotocol: bool) -> bytes:
+def _choose_compression(request: RealtimeRequest, protocol: RealtimeProtocol) -> PerMessageDeflateOfferAccept | None:
+    """The first of the client's offers that can be had: one that doesn't want a smaller window of us."""
+    header = (request.getHeader(b"Sec-WebSocket-Extensions") or b"").decode("ascii", "replace")
+    for name, parameters in protocol._parseExtensionsHeader(header):
+        if name == PerMessageDeflateOffer.EXTENSION_NAME:
+            with suppress(Exception):  # Autobahn raises nothing narrower for an offer that it can't read
+                offer = PerMessageDeflateOffer.parse(parameters)
+                if not offer.request_max_window_bits:
+                    return PerMessageDeflateOfferAccept(offer, offer.accept_no_context_takeover)
+    return None
+
+
+def _accept(key: bytes, subprotocol: bool, compression: PerMessageDeflateOfferAccept | None) -> bytes:
     """The answer to a handshake (RFC 6455, section 4.2.2)."""
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
@@ -495,4 +501,6 @@ def _accept(key: bytes, subprotocol: bool) -> bytes:
         b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + _GUID).digest()),
         *[b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode()] * subprotocol,
     ]
+    if compression is not None:
+        lines.append(b"Sec-WebSocket-Extensions: " + compression.get_extension_string().encode())
     return b"\r\n".join([*lines, b"", b""])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from typing import Any
 
+from autobahn.websocket.compress import PerMessageDeflateOffer
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.transports.fanout import Frames, queued
-from realtime_chat.transports.websocket import frame
+from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.transports.fanout import queued
 from tests.clients import SocketClient
 from tests.transports.test_contract import ServedTestCase
 
@@ -128,21 +129,6 @@ class RawTestCase(ServedTestCase):
         return client
 
 
-class FrameTests(SynchronousTestCase):
-    """Frames to be sent."""
-
-    def test_lengths(self) -> None:
-        """The three forms of the length."""
-        for size, head in ((0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)):
-            whole = frame(b"x" * size)
-            self.assertEqual((0x81, head + size), (whole[0], len(whole)))
-
-    def test_ends(self) -> None:
-        """Joined frames know where each of them ends."""
-        frames = Frames([b"ab", b"", b"cde"])
-        self.assertEqual((3, b"abcde", [2, 2, 5]), (frames.count, frames.data, frames.ends))
-
-
 class HandshakeTests(RawTestCase):
     """Becoming a WebSocket."""
 
@@ -188,6 +174,67 @@ class HandshakeTests(RawTestCase):
         """A page that the daemon itself serves may connect."""
         client = await self.raw(self.upgrade("/ws", f"Origin: http://127.0.0.1:{self.port}"))
         self.assertIn(b"101", client.head.splitlines()[0])
+
+
+class OfferingTestCase(ServedTestCase):
+    """Tests with clients that offer compression."""
+
+    compress = False
+
+    def make_service(self) -> RealtimeService:
+        configuration = Configuration(("tcp:0:interface=127.0.0.1",), compress=self.compress)
+        return RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
+
+    async def offering(self, **offer: Any) -> SocketClient:
+        client = self.client(SocketClient)
+        offers = [PerMessageDeflateOffer(accept_no_context_takeover=True, **offer)]
+        await client.connect({"room": "lobby"}, offers=offers)
+        return client
+
+
+class CompressionTests(OfferingTestCase):
+    """Compressed messages, for those who offer it where the operator allows it."""
+
+    compress = True
+
+    async def test_both_ways(self) -> None:
+        """Long messages come compressed and whole, in both directions, beside those of who didn't offer it."""
+        plain = await self.started(SocketClient)
+        packed = await self.offering()
+        self.assertIn("permessage-deflate", packed.extensions)
+        texts = [f"{number}" + "abc " * 2000 for number in range(20)]
+        for text in texts:
+            await packed.publish(text)
+        await packed.count(20)
+        await plain.count(20)
+        self.assertEqual((texts, texts), (packed.data, plain.data))
+        traffic = [client.protocol.trafficStats.incomingOctetsWireLevel for client in (packed, plain)]
+        self.assertLess(traffic[0] * 10, traffic[1])
+
+    async def test_small_window_is_declined(self) -> None:
+        """Who wants a smaller window of us gets plain messages."""
+        client = await self.offering(request_max_window_bits=9)
+        self.assertEqual("", client.extensions)
+        await client.publish("x" * 500)
+        await client.count(1)
+
+    async def test_bomb(self) -> None:
+        """A small frame that inflates past the limit is closed with 1009."""
+        client = await self.offering()
+        client.protocol.sendMessage(b" " * 10_000_000)
+        await client.until(lambda: client.close_code)
+        self.assertEqual(1009, client.close_code)
+
+
+class NoCompressionTests(OfferingTestCase):
+    """Where the operator doesn't allow it, which is the default."""
+
+    async def test_declined(self) -> None:
+        """An offer is declined, and messages come plain."""
+        client = await self.offering()
+        await client.publish("x" * 500)
+        await client.count(1)
+        self.assertEqual(("", ["x" * 500]), (client.extensions, client.data))
 
 
 class LimitTests(RawTestCase):

@@ -1,0 +1,62 @@
+"""WebSocket frames as bytes (RFC 6455, section 5), and compressed ones (RFC 7692)."""
+
+from __future__ import annotations
+
+import zlib
+
+__all__ = ["deflated_frame", "frame", "short_frame", "unmask"]
+
+_TEXT = 0x81
+_COMPRESSED_TEXT = 0xC1
+_MASKED = 0x80
+_WORTH_IT = 96
+"""Bytes below which deflate saves nothing worth its time."""
+
+
+def frame(payload: bytes) -> bytes:
+    """One unmasked text frame (RFC 6455, section 5.2)."""
+    return _frame(_TEXT, payload)
+
+
+def deflated_frame(payload: bytes) -> bytes:
+    """One compressed text frame, or a plain one where that is shorter.
+
+    It refers to no message before it, and so is right for every client, with and without context takeover
+    (RFC 7692, section 7.2.1).
+    """
+    if len(payload) < _WORTH_IT:
+        return frame(payload)
+    compressor = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+    deflated = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    deflated = deflated.removesuffix(b"\x00\x00\xff\xff")
+    return _frame(_COMPRESSED_TEXT, deflated) if len(deflated) < len(payload) else frame(payload)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """What a client's frame says (RFC 6455, section 5.3); meant for short ones."""
+    size = len(payload)
+    key = int.from_bytes((mask * ((size + 3) >> 2))[:size], "little")
+    return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")
+
+
+def short_frame(data: bytes, start: int, most: int) -> tuple[int, int] | None:
+    """Where the payload begins and ends, if a whole, masked text frame of at most so many bytes is at ``start``."""
+    if len(data) < start + 6 or data[start] != _TEXT:
+        return None
+    size, begin = data[start + 1] - _MASKED, start + 6
+    if size == 127:  # its length stands in eight more bytes
+        return None
+    if size == 126:
+        size, begin = int.from_bytes(data[start + 2 : start + 4], "big"), start + 8
+    if not 0 <= size <= most or begin + size > len(data):
+        return None
+    return begin, begin + size
