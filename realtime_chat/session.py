@@ -334,8 +334,8 @@ class Session:
             part = subscription.room.recent_after(subscription.epoch, subscription.offset)
             if part is None:
                 self._read(subscription)
-            else:
-                self._bring(subscription, part)
+            elif not self._bring(subscription, part):
+                break
         if not self._reading and not self.closed:
             self.transport.pumped()
 
@@ -366,8 +366,12 @@ class Session:
         if not self.closed:
             self.pump()
 
-    def _bring(self, subscription: Subscription, part: Slice) -> None:
-        """Send a page to a subscription that is behind, and make it live if that was all."""
+    def _bring(self, subscription: Subscription, part: Slice) -> bool:
+        """Send a page to a subscription that is behind, and make it live if that was all.
+
+        :returns: whether the transport took any of it; one that is closing takes nothing, and isn't full either.
+        """
+        taken = 0
         if part.epoch != subscription.epoch or part.start != subscription.offset:
             subscription.epoch, subscription.offset = part.epoch, part.start
             self.transport.reset(subscription.room.name, Position(part.epoch, part.start))
@@ -377,10 +381,11 @@ class Session:
             subscription.offset += taken
             self.hub.counts.delivered[self.transport.fanout.name] += taken
         if subscription not in self._behind:
-            return  # the transport is done with this session
+            return True  # the transport is done with this session
         self._behind.remove(subscription)
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
+        return taken > 0 or not part.entries
 
 
 def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:

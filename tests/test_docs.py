@@ -31,7 +31,7 @@ OPERATIONS = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
 PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
 
 OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid"}
-OF_OTHERS = {"json", "draft"}
+OF_OTHERS = {"json", "draft", "quick", "only", "runs"}
 
 
 def _section(text: str, title: str) -> str:

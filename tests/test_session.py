@@ -399,6 +399,14 @@ class BehindTests(World):
         self.turn()
         self.assertEqual(list(range(11)), self.data(transport))
 
+    def test_closing_transport(self) -> None:
+        """A transport that takes nothing as it is closing, though it is not full, is not tried for ever."""
+        session, transport = self.client()
+        self.publish(1)
+        transport.said_goodbye = GOODBYES["silent"]
+        self.tell(session, "join", room="lobby")
+        self.assertEqual((["joined"], []), ([event["type"] for event in transport.received], self.data(transport)))
+
     def test_others_are_not_held_up(self) -> None:
         """One that is full holds up nobody."""
         stalled, _ = self.client(window=0)

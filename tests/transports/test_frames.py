@@ -81,6 +81,6 @@ class ReceivedTests(SynchronousTestCase):
             b"\x01\x80mask",
             b"\x81\x00mask",
             b"\xc1\x80mask",
-            b"\x81\xff" + bytes(14),
+            b"\x81\xff" + bytes(2000),
         ):
             self.assertIsNone(short_frame(data, 0, 1024), data)
