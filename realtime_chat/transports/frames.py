@@ -57,6 +57,8 @@ def short_frame(data: bytes, start: int, most: int) -> tuple[int, int] | None:
         return None
     if size == 126:
         size, begin = int.from_bytes(data[start + 2 : start + 4], "big"), start + 8
+        if size < 126:  # in more bytes than it needs, which Autobahn refuses
+            return None
     if not 0 <= size <= most or begin + size > len(data):
         return None
     return begin, begin + size
