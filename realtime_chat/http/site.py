@@ -13,6 +13,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any, TextIO
 from urllib.parse import unquote_to_bytes
 
@@ -78,8 +79,9 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     has_body = False
     is_cross_origin = False
     defaultContentType = b"application/json"
-    received_cookies: dict[bytes, bytes] = {}
-    cookies: list[bytes] = []
+    # All requests share these, so nothing may be put into them.
+    received_cookies: Any = MappingProxyType({})
+    cookies: Any = ()
 
     def __init__(self, channel: RealtimeChannel, queued: object = False) -> None:
         # Not Twisted's, which asks the kernel for both ends' addresses, and makes room for cookies, each time.
@@ -175,7 +177,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         has_policy = False
         for name, values in self.responseHeaders.getAllRawHeaders():
             has_policy = has_policy or name == b"Cache-Control"
-            lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
+            if name not in _OF_WHOLE:
+                lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
         if given.status not in http.NO_BODY_CODES:
             lines.append(b"Content-Length: %d\r\nContent-Type: %b\r\n" % (len(given.body), given.content_type))
         if not has_policy:
@@ -545,6 +548,7 @@ class RealtimeChannel(http.HTTPChannel):
 
 
 _OF_ALL = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))
+_OF_WHOLE = _OF_ALL | {b"Content-Length", b"Content-Type"}
 
 
 @implementer(IProtocol)

@@ -487,6 +487,27 @@ class RequestTests(SiteTestCase):
         said = self.ask(get(b"/", b"Cookie: TWISTED_SESSION=abc"))
         self.assertNotIn("set-cookie", said.headers)
 
+    def test_cookies_cannot_be_set(self) -> None:
+        """Setting a cookie is a bug, and reaches nobody."""
+        self.root.index.render_PUT = lambda request: request.addCookie(b"a", b"b")  # type: ignore[attr-defined]
+        transport = self.send(get(method=b"PUT"), get())
+        self.assertEqual([said.status for said in read_answers(transport.value())], [500, 200])
+        self.assertNotIn(b"Cookie", transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    def test_each_header_once(self) -> None:
+        """What a resource said of its body before is replaced by what its answer says."""
+
+        def render(request: Request) -> Answer:
+            for name in (b"Content-Type", b"Content-Length", b"Server", b"X-Content-Type-Options"):
+                request.setHeader(name, b"77")
+            return Answer(b"[]", 200, b"text/plain")
+
+        self.root.index.render_PUT = render  # type: ignore[attr-defined]
+        transport = self.send(get(method=b"PUT"))
+        self.assertEqual(read_answers(transport.value())[0].headers["content-type"], "text/plain")
+        self.assertNotIn(b"77", transport.value())
+
     def test_has_body(self) -> None:
         """A resource can tell whether a body was announced."""
         seen = []
