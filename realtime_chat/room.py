@@ -384,6 +384,9 @@ def _same(one: Slice, other: Slice) -> bool:
 
 def _chunks(entries: Sequence[Entry], most_bytes: int) -> Iterator[Sequence[Entry]]:
     """Cut into runs of at most ``most_bytes``, of at least one entry each."""
+    if len(entries) == 1:
+        yield entries
+        return
     start = size = 0
     for index, entry in enumerate(entries):
         if size and size + len(entry.json) > most_bytes:

@@ -90,7 +90,7 @@ class CommandsResource(JSONResource):
             session.user = ANONYMOUS
             return session
         identities = self._hub.identities
-        return Session(self._hub, _Replies(), identities.check(client), None if name is None else check_name(name))
+        return Session(self._hub, _Replies(), identities.check(client), check_name(name) if name else None)
 
 
 async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:

@@ -66,7 +66,7 @@ def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes
     return Wishes(
         tuple(zip(rooms, positions, strict=True)),
         natural(args, b"last", most_last),
-        None if name is None else check_name(name),
+        check_name(name) if name else None,
     )
 
 

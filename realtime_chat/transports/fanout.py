@@ -100,24 +100,38 @@ def send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[
     :returns: those whose transport is full now, with how many messages each took.
     """
     data, size = frames.data, len(frames.data)
-    full = []
-    for reader, send in list(readers.items()):
+    ordinary: list[R] = []
+    rest: list[tuple[R, int]] = []
+    # Nothing here allocates or changes the readers: with ten thousand of them a copy would keep the garbage collector
+    # busy.
+    for reader, send in readers.items():
+        if send is None:
+            ordinary.append(reader)
+            continue
         try:
-            sent = _send_ordinarily(frames, reader) if send is None else send(data)
+            sent = send(data)
         except BlockingIOError:
             sent = 0
         except OSError:  # a broken connection; the reactor finds out by itself
             continue
         if sent != size:
-            transport: Any = reader.transport
-            full.append((reader, transport.send_rest(frames, sent)))
+            rest.append((reader, sent))
+    full = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
+    for reader in ordinary:
+        taken = _send_ordinarily(reader, frames)
+        if reader.transport.full:
+            full.append((reader, taken))
     return full
 
 
-def _send_ordinarily(frames: Frames, reader: Reader) -> int:
-    """Give all to the transport; answer in bytes, as a socket would."""
+def _send_rest(reader: Reader, frames: Frames, sent: int) -> int:
+    transport: Any = reader.transport
+    return int(transport.send_rest(frames, sent))
+
+
+def _send_ordinarily(reader: Reader, frames: Frames) -> int:
     try:
-        return len(frames.data) if reader.transport.send_batch(frames) else 0
+        return reader.transport.send_batch(frames)
     except Exception:  # one bad client never disturbs another
         _log.failure("a message could not be sent to one reader")
-        return len(frames.data)
+        return 0

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 
 from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.transports import websocket
 from realtime_chat.transports.fanout import queued
 from tests.clients import SocketClient
 from tests.transports.test_contract import ServedTestCase
@@ -388,6 +389,14 @@ class SlowReaderTests(RawTestCase):
                 self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
             expected = offset + 1
         self.assertEqual((1251, 1), (expected, resets))
+
+
+class OrdinaryTransportTests(SlowReaderTests):
+    """The same where nothing is sent past the transport, as over TLS."""
+
+    def setUp(self) -> None:
+        self.patch(websocket, "direct_send", lambda transport: None)
+        super().setUp()
 
 
 class SlowGoodbyeTests(RawTestCase):
