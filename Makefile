@@ -87,6 +87,7 @@ programs:
 	fi; \
 	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \
 	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \

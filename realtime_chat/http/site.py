@@ -67,6 +67,9 @@ _UNREADABLE = {
 }
 
 
+_NO_HEADERS = Headers()
+
+
 class RealtimeRequest(server.Request, answers.AnswersWhole):
     """A request: its body in memory, its errors as JSON, no cookies and no session.
 
@@ -188,6 +191,14 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
             lines.append(given.body)
         self.site.write(self.channel.transport, b"".join(lines))
         self.finish()
+
+    def forget_question(self) -> None:
+        """Let go of what was asked, for a request that may wait long; the access log still wants some of it."""
+        if self.site.logPath is None:
+            self.requestHeaders = _NO_HEADERS
+            self.args = {}
+            self.content = None
+            self.prepath = self.postpath = []
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         """Set the status; Twisted has no words for all of ours."""

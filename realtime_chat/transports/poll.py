@@ -19,6 +19,7 @@ from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.wishes import Wishes, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
@@ -171,6 +172,8 @@ class _Poll:
         self.session.pump()
         if self._request is not None:
             self._alarm = self.session.hub.wheel.call_later(wait, self.answer)
+            if isinstance(self._request, RealtimeRequest):
+                self._request.forget_question()
 
     def _start_at(self, room: Room, start: Start, fresh: bool) -> None:
         room.used = self.session.hub.clock.seconds()
