@@ -59,12 +59,14 @@ class Commits:
         self.commits = 0
         self.messages = 0
         self.failed = 0
+        self.largest = 0
         self.sizes = Histogram(SIZES)
 
     def add(self, messages: int) -> None:
         """Count a commit."""
         self.commits += 1
         self.messages += messages
+        self.largest = max(self.largest, messages)
         self.sizes.observe(messages)
 
 
