@@ -19,6 +19,7 @@ __all__ = ["Identities"]
 
 _RANDOM = 18
 _SEAL = 6
+_AT_ONCE = 64
 _LENGTH = (_RANDOM + _SEAL) * 4 // 3
 
 
@@ -32,10 +33,13 @@ class Identities:
     def __init__(self, secret: Callable[[], bytes], token: Callable[[int], bytes]) -> None:
         self._secret = secret
         self._token = token
+        self._spare = b""
 
     def issue(self) -> str:
         """A new client: 144 random bits and their seal, 32 URL-safe characters."""
-        random = self._token(_RANDOM)
+        if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
+            self._spare = self._token(_RANDOM * _AT_ONCE)
+        random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
         return base64.urlsafe_b64encode(random + self._seal(random)).decode()
 
     def known(self, client: str) -> bool:

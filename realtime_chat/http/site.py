@@ -25,6 +25,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
+from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
@@ -182,12 +183,12 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
             has_policy = has_policy or name == b"Cache-Control"
             if name not in _OF_WHOLE:
                 lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
-        if given.status not in http.NO_BODY_CODES:
+        if given.status not in NO_BODY_CODES:
             lines.append(b"Content-Length: %d\r\nContent-Type: %b\r\n" % (len(given.body), given.content_type))
         if not has_policy:
             lines.append(b"Cache-Control: no-store\r\n")
         lines.append(self.site.headers_of_all())
-        if self.method != b"HEAD" and given.status not in http.NO_BODY_CODES:
+        if self.method != b"HEAD" and given.status not in NO_BODY_CODES:
             lines.append(given.body)
         self.site.write(self.channel.transport, b"".join(lines))
         self.finish()

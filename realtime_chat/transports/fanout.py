@@ -13,7 +13,6 @@ import struct
 import termios
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -25,6 +24,7 @@ from realtime_chat.interfaces import R, Reader
 __all__ = ["Frames", "Send", "direct_send", "finish_frame", "queued", "send_to_all", "unsent", "write_now"]
 
 _log = Logger()
+_DIRECT = (tcp.Server, unix.Server)
 
 Send = Callable[[bytes], int]
 """Gives bytes to a socket, and says how many it took."""
@@ -48,10 +48,10 @@ class Frames:
 def direct_send(transport: Any) -> Send | None:
     """What sends to a transport's socket past the transport, which is right only while nothing is queued on it; None
     where that can't be done."""
-    if type(transport) in (tcp.Server, unix.Server) and not getattr(transport, "TLS", False):
-        send: Send = transport.socket.send
-        return send
-    return None
+    if type(transport) not in _DIRECT or transport.TLS or transport.disconnected:
+        return None
+    send: Send = transport.socket.send
+    return send
 
 
 def queued(transport: Any) -> int:
@@ -72,11 +72,15 @@ def unsent(transport: Any) -> int:
 def write_now(transport: Any, data: bytes) -> None:
     """Write to a transport, past it to its socket where nothing is queued."""
     send = direct_send(transport)
-    if send is not None and not (queued(transport) or transport.disconnecting or transport.disconnected):
-        with suppress(OSError):  # it is full, or broken: the transport finds out which
-            data = data[send(data) :]
-    if data:
+    if send is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
         transport.write(data)
+        return
+    try:
+        sent = send(data)
+    except OSError:  # it is full, or broken: the transport finds out which
+        sent = 0
+    if sent < len(data):
+        transport.write(data[sent:])
 
 
 def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
