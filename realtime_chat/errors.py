@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["ERRORS", "GOODBYES", "ErrorKind", "Goodbye", "RealtimeError", "StoreError", "StoreRefused"]
+__all__ = [
+    "ERRORS",
+    "GOODBYES",
+    "ErrorKind",
+    "Goodbye",
+    "RealtimeError",
+    "StoreError",
+    "StoreRefused",
+    "internal_error",
+]
 
 
 class ErrorKind(NamedTuple):
@@ -66,6 +75,11 @@ class RealtimeError(Exception):
         self.message = message
         self.id = id
         super().__init__(f"{code}: {message}")
+
+
+def internal_error(id: str | int | float | None = None) -> RealtimeError:
+    """What a client is told of a failure that is ours, and that is logged."""
+    return RealtimeError("internal", "something went wrong here; it has been logged", id)
 
 
 class StoreError(RealtimeError):

@@ -20,7 +20,9 @@ __all__ = [
     "check_event",
     "check_key",
     "check_name",
+    "check_reader",
     "check_room",
+    "may_read",
     "private_owner",
 ]
 
@@ -146,6 +148,20 @@ def check_room(name: Any) -> str:
 def private_owner(room: str) -> str | None:
     """The id of the only user who may read ``room``; None where everybody may."""
     return room[1:] if room.startswith("@") else None
+
+
+def may_read(user: User, room: str) -> bool:
+    """Whether a user may read a room: a private one is its owner's alone."""
+    return private_owner(room) in (None, user.id)
+
+
+def check_reader(user: User, room: str) -> None:
+    """Refuse another's private room.
+
+    :raises RealtimeError: ``forbidden``.
+    """
+    if not may_read(user, room):
+        raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
 
 
 def check_event(name: str) -> str:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat import codec
-from realtime_chat.errors import GOODBYES, RealtimeError, StoreError
+from realtime_chat.errors import GOODBYES, RealtimeError, StoreError, internal_error
 from realtime_chat.interfaces import SessionTransport
 from realtime_chat.model import (
     Draft,
@@ -20,6 +20,7 @@ from realtime_chat.model import (
     User,
     check_event,
     check_key,
+    check_reader,
     check_room,
     private_owner,
 )
@@ -145,7 +146,7 @@ class Session:
             self.pump()
 
     def _published(self, stored: Stored, command: codec.Publish) -> None:
-        self._acknowledge(codec.encode_published(command.id, command.room, stored.message.position))
+        self._acknowledge(_encode_published(stored, command))
 
     def _not_published(self, failure: Failure, id: codec.CommandId | None) -> None:
         self._acknowledge(self._failed(_name_command(failure, id), id))
@@ -201,7 +202,7 @@ class Session:
         if isinstance(failure.value, RealtimeError):
             return self._refusal(failure.value)
         self._log.failure("a command failed", failure)
-        return codec.encode_error(RealtimeError("internal", "something went wrong here; it was written down", id))
+        return codec.encode_error(internal_error(id))
 
     def _refusal(self, error: RealtimeError) -> bytes:
         self._errors += 1
@@ -252,9 +253,8 @@ class Session:
 
         :raises RealtimeError: ``bad_room`` or ``forbidden``.
         """
-        owner = private_owner(check_room(room))
-        if owner is not None and owner != self.identify().id:
-            raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
+        if private_owner(check_room(room)) is not None:
+            check_reader(self.identify(), room)
         return room
 
     # What it reads

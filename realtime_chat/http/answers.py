@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.codec import encode_error
-from realtime_chat.errors import RealtimeError
+from realtime_chat.errors import RealtimeError, internal_error
 
 __all__ = [
     "Answer",
@@ -151,7 +151,7 @@ def failure_answer(request: Request, failure: Failure) -> int:
     if request.startedWriting and not is_gone(request):
         request.loseConnection()
         return NOT_DONE_YET
-    return error_answer(request, RealtimeError("internal", "something went wrong here; it has been logged"))
+    return error_answer(request, internal_error())
 
 
 def answer_later(request: Request, later: Later, cancel: bool = False) -> int:

@@ -17,7 +17,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session
 
-__all__ = ["CommandsResource", "body_of", "json_body"]
+__all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 
@@ -126,10 +126,14 @@ def json_body(request: Request) -> bytes:
 
     :raises RealtimeError: ``unsupported_media``.
     """
-    kind = (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
-    if kind not in _JSON_TYPES:
+    if media_type(request) not in _JSON_TYPES:
         raise RealtimeError("unsupported_media", "send JSON, with Content-Type: application/json")
     return body_of(request)
+
+
+def media_type(request: Request) -> bytes:
+    """What a request says that its body is, without parameters; empty if it says nothing."""
+    return (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
 
 
 def body_of(request: Request) -> bytes:

@@ -12,10 +12,10 @@ from realtime_chat import codec
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.clients import user_of
-from realtime_chat.http.commands import body_of, json_body
+from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.wishes import natural, one
 from realtime_chat.hub import Hub
-from realtime_chat.model import Draft, Position, User, check_event, check_key, check_room, private_owner
+from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room, may_read
 
 __all__ = ["RoomsResource"]
 
@@ -40,12 +40,8 @@ class RoomsResource(JSONResource):
         return answer_later(request, self._list(user, after, most if limit is None else limit))
 
     async def _list(self, user: User, after: str, limit: int) -> bytes:
-        rooms = [room for room in await self._hub.list_rooms() if room > after and _may_read(user, room)]
+        rooms = [room for room in await self._hub.list_rooms() if room > after and may_read(user, room)]
         return codec.encode_rooms(rooms[:limit])
-
-
-def _may_read(user: User, room: str) -> bool:
-    return private_owner(room) in (None, user.id)
 
 
 class _RoomResource(JSONResource):
@@ -67,8 +63,7 @@ class _MessagesResource(JSONResource):
         self._room = room
 
     def render_GET(self, request: Request) -> int:
-        if not _may_read(user_of(request, self._hub.identities), check_room(self._room)):
-            raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
+        check_reader(user_of(request, self._hub.identities), check_room(self._room))
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")
@@ -104,8 +99,7 @@ def _position(request: Request, name: bytes) -> Position | None:
 
 def _fields(request: Request) -> dict[str, Any]:
     """What a publishing request's body says: ``data``, and perhaps ``event`` and ``key``."""
-    kind = (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
-    if kind == _FORM:
+    if media_type(request) == _FORM:
         return _form_fields(body_of(request))
     body = codec.decode_body(json_body(request))
     if not isinstance(body, dict) or "data" not in body:

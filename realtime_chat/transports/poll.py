@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat import codec
 from realtime_chat.codec import Entry
-from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest
@@ -237,7 +237,7 @@ class _Poll:
         error = failure.value
         if not isinstance(error, RealtimeError):
             self._log.failure("a poll failed", failure)
-            error = RealtimeError("internal", "something went wrong here; it was written down")
+            error = internal_error()
         answer(request, self._wrap(error_headers(request.responseHeaders, error)))
 
     def _gone(self, failure: Failure) -> None:
