@@ -18,7 +18,34 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 PATIENCE = 20.0
 
 
-class Client:
+class Watched:
+    """What changes, and lets others wait for a condition on it."""
+
+    reactor: Any
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], Any], Deferred[None]]] = []
+
+    def notice(self) -> None:
+        """Something has changed: look who waited for it."""
+        for condition, deferred in list(self._waiting):
+            if condition():
+                self._waiting.remove((condition, deferred))
+                # In a turn of its own: who waited may want to stop us, who may be in the middle of something.
+                self.reactor.callLater(0, lambda deferred=deferred: deferred.called or deferred.callback(None))
+
+    def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> Deferred[None]:
+        """Wait till a condition on what has come is true.
+
+        :raises twisted.internet.defer.TimeoutError: it doesn't become true in time.
+        """
+        deferred: Deferred[None] = Deferred()
+        self._waiting.append((condition, deferred))
+        self.notice()
+        return deferred.addTimeout(patience, self.reactor)
+
+
+class Client(Watched):
     """What a reader of one room has seen, and waiting for more of it."""
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
@@ -27,7 +54,7 @@ class Client:
         self.room = room
         self.events: list[dict[str, Any]] = []
         self.position: str | None = None
-        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        super().__init__()
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -49,24 +76,6 @@ class Client:
         if event["type"] in ("message", "joined", "reset"):
             self.position = event["position"]
         self.notice()
-
-    def notice(self) -> None:
-        """Something has changed: look who waited for it."""
-        for condition, deferred in list(self._waiting):
-            if condition():
-                self._waiting.remove((condition, deferred))
-                # In a turn of its own: who waited may want to stop us, who may be in the middle of something.
-                self.reactor.callLater(0, lambda deferred=deferred: deferred.called or deferred.callback(None))
-
-    def until(self, condition: Callable[[], bool]) -> Deferred[None]:
-        """Wait till a condition on what has come is true.
-
-        :raises twisted.internet.defer.TimeoutError: it doesn't become true in time.
-        """
-        deferred: Deferred[None] = Deferred()
-        self._waiting.append((condition, deferred))
-        self.notice()
-        return deferred.addTimeout(PATIENCE, self.reactor)
 
     def count(self, number: int) -> Deferred[None]:
         """Wait for so many messages in all."""

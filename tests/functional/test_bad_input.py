@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.clients import Client, PollClient, SocketClient
+from tests.clients import Client, PollClient, SocketClient, Watched
 from tests.functional.daemon import Daemon
 
 EVIL = "EVIL-MARKER<script>"
@@ -33,37 +33,23 @@ AT_ONCE = 12
 Outcome = tuple[Any, ...]
 
 
-class Peer(Protocol):
+class Peer(Watched, Protocol):
     """The other side of one connection: sends any bytes and keeps what comes."""
 
+    reactor = reactor
+
     def __init__(self) -> None:
+        super().__init__()
         self.received = b""
         self.lost = False
-        self._waiting: list[tuple[Callable[[], Any], Deferred[None]]] = []
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        self._notice()
+        self.notice()
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost = True
-        self._notice()
-
-    def _notice(self) -> None:
-        for condition, deferred in list(self._waiting):
-            if condition():
-                self._waiting.remove((condition, deferred))
-                deferred.callback(None)
-
-    def until(self, condition: Callable[[], Any], patience: float = 20.0) -> Deferred[None]:
-        """Wait for a condition on what has come.
-
-        :raises twisted.internet.defer.TimeoutError: it didn't become true in time.
-        """
-        deferred: Deferred[None] = Deferred()
-        self._waiting.append((condition, deferred))
-        self._notice()
-        return deferred.addTimeout(patience, reactor)
+        self.notice()
 
     def hang_up(self) -> None:
         """Cut the connection."""

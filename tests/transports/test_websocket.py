@@ -10,14 +10,13 @@ from typing import Any
 
 from autobahn.websocket.compress import PerMessageDeflateOffer
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import websocket
 from realtime_chat.transports.fanout import queued
-from tests.clients import SocketClient
+from tests.clients import SocketClient, Watched
 from tests.transports.test_contract import ServedTestCase
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -37,16 +36,18 @@ def masked(opcode: int, payload: bytes, fin: bool = True) -> bytes:
     return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
 
 
-class RawClient(Protocol):
+class RawClient(Watched, Protocol):
     """A WebSocket client that sends any bytes, keeps the frames that come, and can stop reading."""
 
+    reactor = reactor
+
     def __init__(self) -> None:
+        super().__init__()
         self.frames: list[tuple[int, bytes]] = []
         self.events: list[dict[str, Any]] = []
         self.head = b""
         self.lost = False
         self._data = b""
-        self._waiting: list[tuple[Any, Deferred[None]]] = []
 
     def dataReceived(self, data: bytes) -> None:
         self._data += data
@@ -54,7 +55,7 @@ class RawClient(Protocol):
             self.head, _, self._data = self._data.partition(b"\r\n\r\n")
         while self.head and self._take_frame():
             pass
-        self._notice()
+        self.notice()
 
     def _take_frame(self) -> bool:
         data = self._data
@@ -76,19 +77,7 @@ class RawClient(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost = True
-        self._notice()
-
-    def _notice(self) -> None:
-        for condition, deferred in list(self._waiting):
-            if condition():
-                self._waiting.remove((condition, deferred))
-                deferred.callback(None)
-
-    def until(self, condition: Any) -> Deferred[None]:
-        deferred: Deferred[None] = Deferred()
-        self._waiting.append((condition, deferred))
-        self._notice()
-        return deferred.addTimeout(20, reactor)
+        self.notice()
 
     @property
     def close_code(self) -> int | None:
