@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -104,7 +105,10 @@ class SQLiteStore:
         self._file = DatabaseFile(path, token, schema)
         self._reader = LogReader(self._file, retention, now)
         self._writer = LogWriter(self._file, retention, now, self._reader)
-        self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
+        self._collected: list[_Arrival] = []
+        self._writing = False
+        self._arrivals: SimpleQueue[list[_Arrival] | None] = SimpleQueue()
+        self._answers: list[tuple[_Arrival, Outcome | None]] = []
         self._reads: SimpleQueue[_Read | None] = SimpleQueue()
         self._doubtful: list[_Arrival] = []
         self._waiting = 0
@@ -145,6 +149,7 @@ class SQLiteStore:
                 return succeed(None)
             self._closed = "the store is stopped"
             self._stopping = []
+            self._arrivals.put(self._collected)
             self._arrivals.put(None)
         elif not self._write_thread.is_alive():
             return succeed(None)
@@ -164,20 +169,35 @@ class SQLiteStore:
             return fail(StoreError(self._closed))
         if self._waiting >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
             return fail(StoreError("too many messages wait to be stored"))
-        self._waiting += 1
         self._waiting_bytes += size
         answer: Deferred[Stored] = Deferred()
-        self._arrivals.put(_Arrival(draft, int(self._now() * 1000), answer))
+        self._collect(_Arrival(draft, int(self._now() * 1000), answer))
         return answer
 
     def check(self) -> Deferred[None]:
         """See :meth:`IMessageStore.check`."""
         if self._closed is not None:
             return fail(StoreError(self._closed))
-        self._waiting += 1
         answer: Deferred[None] = Deferred()
-        self._arrivals.put(_Arrival(None, 0, answer))
+        self._collect(_Arrival(None, 0, answer))
         return answer
+
+    def _collect(self, arrival: _Arrival) -> None:
+        """Let an arrival wait for the end of the turn, or for the end of the commit that is under way.
+
+        So that what comes at once is committed together, and the two threads don't wake each other for each draft.
+        """
+        self._waiting += 1
+        self._collected.append(arrival)
+        if len(self._collected) == 1 and not self._writing:
+            self._reactor.callLater(0, self._submit)
+
+    def _submit(self) -> None:
+        """Give the writing thread all that was collected."""
+        if self._collected and not self._writing and self._closed is None:
+            self._writing = True
+            self._arrivals.put(self._collected)
+            self._collected = []
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
@@ -201,8 +221,13 @@ class SQLiteStore:
         self._reads.put(_Read(read, answer))
         return answer
 
-    def _answer(self, arrivals: Sequence[_Arrival], outcomes: Sequence[Outcome | None]) -> None:
-        for arrival, outcome in zip(arrivals, outcomes, strict=True):
+    def _answer(self, answers: Sequence[tuple[_Arrival, Outcome | None]], idle: bool) -> None:
+        """Answer arrivals; ``idle`` says that the writing thread has done all that it was given."""
+        if idle:
+            self._writing = False
+            if self._collected:
+                self._reactor.callLater(0, self._submit)
+        for arrival, outcome in answers:
             self._waiting -= 1
             if arrival.draft is not None:
                 self._waiting_bytes -= len(arrival.draft.data)
@@ -242,31 +267,23 @@ class SQLiteStore:
 
     def _write_until_stopped(self) -> None:
         due = time.monotonic()
-        going_on = True
-        while going_on:
-            arrivals, going_on = self._take(max(0.0, due - time.monotonic()))
-            if arrivals:
-                self._store(arrivals)
-                self._writer.tidy()
+        while True:
+            with suppress(Empty):
+                arrivals = self._arrivals.get(timeout=max(0.0, due - time.monotonic()))
+                if arrivals is None:
+                    return
+                self._store_all(arrivals)
             if time.monotonic() >= due:
                 self._look_after()
                 due = time.monotonic() + self._tick
 
-    def _take(self, patience: float) -> tuple[list[_Arrival], bool]:
-        """What waits, at most as much as one commit takes; and whether more may come."""
-        arrivals: list[_Arrival] = []
-        size = 0
-        try:
-            arrival = self._arrivals.get(timeout=patience) if patience else self._arrivals.get_nowait()
-            while arrival is not None:
-                arrivals.append(arrival)
-                size += 0 if arrival.draft is None else len(arrival.draft.data)
-                if len(arrivals) == MOST_DRAFTS or size > _COMMIT_BYTES:
-                    return arrivals, True
-                arrival = self._arrivals.get_nowait()
-        except Empty:
-            return arrivals, True
-        return arrivals, False
+    def _store_all(self, arrivals: list[_Arrival]) -> None:
+        done = 0
+        while done < len(arrivals):
+            begun, done = done, _end_of_commit(arrivals, done)
+            self._store(arrivals[begun:done])
+            self._post(done == len(arrivals))
+            self._writer.tidy()
 
     def _store(self, arrivals: list[_Arrival]) -> None:
         """Store and answer, whatever happens."""
@@ -312,28 +329,44 @@ class SQLiteStore:
     def _look_after(self) -> None:
         try:
             self._settle()
+            self._post()
             self._writer.look_after()
         except Exception:
             self._log.failure("Looking after {path}", path=self._file.path)
 
     def _answer_soon(self, arrivals: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
-        if len(outcomes) < len(arrivals):
-            rest = iter(outcomes)
-            all_outcomes: list[Outcome | None] = [None if each.draft is None else next(rest) for each in arrivals]
-        else:
-            all_outcomes = list(outcomes)
-        self._reactor.callFromThread(self._answer, arrivals, all_outcomes)
+        """Keep the answers for :meth:`_post`; a check has no outcome, and is answered with None."""
+        rest = iter(outcomes)
+        self._answers += [(arrival, None if arrival.draft is None else next(rest)) for arrival in arrivals]
 
     def _refuse(self, arrivals: Sequence[_Arrival], error: StoreError) -> None:
         self.commits.failed += 1
-        self._reactor.callFromThread(self._answer, arrivals, [StoreError(error.message) for _ in arrivals])
+        self._answers += [(arrival, StoreError(error.message)) for arrival in arrivals]
+
+    def _post(self, idle: bool = False) -> None:
+        """Send the reactor's thread what was answered."""
+        answers, self._answers = self._answers, []
+        if answers or idle:
+            self._reactor.callFromThread(self._answer, answers, idle)
 
     def _close(self) -> None:
         self._settle()
         self._refuse(self._doubtful, StoreError("the disk failed, and the store is stopped"))
+        self._post()
         self._reads.put(None)
         self._read_thread.join()
         self._reader.close()
         self._writer.close()
         self._file.release()
         self._reactor.callFromThread(self._stopped)
+
+
+def _end_of_commit(arrivals: Sequence[_Arrival], begin: int) -> int:
+    """Where the commit ends that begins with this arrival."""
+    size = 0
+    for index in range(begin, min(begin + MOST_DRAFTS, len(arrivals))):
+        draft = arrivals[index].draft
+        size += 0 if draft is None else len(draft.data)
+        if size > _COMMIT_BYTES:
+            return index + 1
+    return min(begin + MOST_DRAFTS, len(arrivals))

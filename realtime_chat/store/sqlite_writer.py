@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,13 +32,9 @@ _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
-# thread to give it back. So a commit is one statement: all its rows go into a view, and triggers put them into the
-# tables. Padding with empty rows to a power of two lets the prepared statements be reused.
+# thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
+# view would cost three times as much. Padding with empty rows to a power of two lets the prepared statements be reused.
 _TRIGGERS = """
-CREATE TEMP VIEW arrivals AS
-SELECT NULL AS room, NULL AS name, NULL AS offset, NULL AS at, NULL AS event, NULL AS sender_id, NULL AS sender_name,
-       NULL AS key, NULL AS digest, NULL AS data, NULL AS below, NULL AS young;
-
 CREATE TEMP VIEW trims AS
 SELECT NULL AS room, NULL AS below, NULL AS young, NULL AS most;
 
@@ -51,25 +48,29 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
         ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
 END;
 
-CREATE TEMP TRIGGER add_message INSTEAD OF INSERT ON arrivals WHEN NEW.room IS NOT NULL BEGIN
-    INSERT INTO rooms (id, name, top) VALUES (NEW.room, NEW.name, NEW.offset)
-    ON CONFLICT (id) DO UPDATE SET top = excluded.top;
-    INSERT INTO messages (room, offset, at, event, sender_id, sender_name, key, data)
-    VALUES (NEW.room, NEW.offset, NEW.at, NEW.event, NEW.sender_id, NEW.sender_name, NEW.key, NEW.data);
+CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
+    UPDATE rooms SET top = NEW.offset WHERE id = NEW.room;
 END;
 
-CREATE TEMP TRIGGER add_key INSTEAD OF INSERT ON arrivals WHEN NEW.digest IS NOT NULL BEGIN
+CREATE TEMP TRIGGER file_key AFTER INSERT ON main.messages WHEN NEW.digest IS NOT NULL BEGIN
     INSERT OR REPLACE INTO keys (room, sender_id, key, offset, at, digest)
     VALUES (NEW.room, NEW.sender_id, NEW.key, NEW.offset, NEW.at, NEW.digest);
 END;
 
-CREATE TEMP TRIGGER trim_room INSTEAD OF INSERT ON arrivals WHEN NEW.below IS NOT NULL BEGIN
-    INSERT INTO trims (room, below, young, most) VALUES (NEW.room, NEW.below, NEW.young, :most);
+CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
+    INSERT INTO trims (room, below, young, most)
+    VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
 END;
 """
-_COLUMNS = 12
-_PADDING = (None,) * _COLUMNS
-_ROW = f"({','.join('?' * _COLUMNS)})"
+_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "key", "data", "digest")
+_PADDING = (None,) * len(_COLUMNS)
+_ROW = f"({','.join('?' * len(_COLUMNS))})"
+_INSERTS = {
+    size: f"INSERT INTO messages ({', '.join(_COLUMNS)}) "
+    f"SELECT * FROM (VALUES {','.join([_ROW] * size)}) WHERE column1 IS NOT NULL"
+    for size in (1 << power for power in range(MOST_DRAFTS.bit_length()))
+}
+_ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
 FROM json_each(?) AS asked CROSS JOIN rooms ON rooms.name = asked.value
@@ -98,9 +99,18 @@ class FateUnknown(Exception):
     """The disk failed in the middle of a commit: whether it is stored will be seen when the disk can be read."""
 
 
-class _Room(NamedTuple):
-    id: int
-    top: int
+class _Room:
+    """Where a room stands.
+
+    :param new: whether the database doesn't have it yet.
+    """
+
+    __slots__ = ("id", "new", "top")
+
+    def __init__(self, id: int, top: int, new: bool = False) -> None:
+        self.id = id
+        self.top = top
+        self.new = new
 
 
 class _Known(NamedTuple):
@@ -130,7 +140,7 @@ _decode_keys = msgspec.json.Decoder(list[_KeyRow]).decode
 class _Batch:
     """What one commit adds, and what each draft will be answered.
 
-    :param rooms: the rooms of the drafts, as far as they exist; moved on here.
+    :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param known: by room, sender's id and key.
     """
 
@@ -147,21 +157,20 @@ class _Batch:
         self.last: Message | None = None
         self._known = known
 
-    def add(self, draft: Draft, at: int, retention: Retention, young: int) -> None:
+    def add(self, draft: Draft, at: int) -> None:
         """Give the next draft its place, or the answer that its key has already."""
-        digest = None
-        if draft.key is not None:
-            digest = content_digest(draft)
-            known = self._known.get((draft.room, draft.sender.id, draft.key))
-            if known is not None:
-                self.outcomes.append(self._again(draft, digest, known))
-                return
-        message = self._place(draft, at)
-        if draft.key is not None and digest is not None:
-            known = _Known(digest, message.position.offset, at, message)
-            self._known[draft.room, draft.sender.id, draft.key] = known
-        self.outcomes.append(Stored(message))
-        self._add_row(message, digest, retention, young)
+        if draft.key is None:
+            self._add_row(self._place(draft, at), None)
+            return
+        digest = content_digest(draft)
+        name = draft.room, draft.sender.id, draft.key
+        known = self._known.get(name)
+        if known is None:
+            message = self._place(draft, at)
+            self._known[name] = _Known(digest, message.position.offset, at, message)
+            self._add_row(message, digest)
+        else:
+            self.outcomes.append(self._again(draft, digest, known))
 
     def _again(self, draft: Draft, digest: bytes, known: _Known) -> Outcome:
         if known.digest != digest:
@@ -171,20 +180,19 @@ class _Batch:
     def _place(self, draft: Draft, at: int) -> Message:
         room = self.rooms.get(draft.room)
         if room is None:
-            room = _Room(self.next_room, 0)
+            room = self.rooms[draft.room] = _Room(self.next_room, 0, new=True)
             self.next_room += 1
-        room = self.rooms[draft.room] = _Room(room.id, room.top + 1)
-        message = self.last = _placed(draft, self.epoch, room.top, at)
-        return message
+        room.top += 1
+        return _placed(draft, self.epoch, room.top, at)
 
-    def _add_row(self, message: Message, digest: bytes | None, retention: Retention, young: int) -> None:
-        room = self.rooms[message.room]
-        below = room.top - retention.count + 1 if room.top % retention.slack == 0 else None
+    def _add_row(self, message: Message, digest: bytes | None) -> None:
+        self.last = message
+        self.outcomes.append(Stored(message))
         self.count += 1
         self.bytes += len(message.data)
         self.rows += (
-            room.id, message.room, room.top, message.at, message.event, message.sender_id, message.sender_name,
-            message.key, digest, message.data, below, young,
+            self.rooms[message.room].id, message.position.offset, message.at, message.event, message.sender_id,
+            message.sender_name, message.key, message.data, digest,
         )  # fmt: skip
 
 
@@ -226,7 +234,7 @@ class LogWriter:
         """
         self.close()
         connection, identity = self._file.open_to_write(self._secret, self._reader.close)
-        connection.executescript(_TRIGGERS.replace(":most", str(self._trim_most)))
+        connection.executescript(self._triggers())
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
         self._epoch = identity.epoch
@@ -234,6 +242,14 @@ class LogWriter:
         self._connection = connection
         self._reader.open()
         return identity
+
+    def _triggers(self) -> str:
+        return _TRIGGERS % {
+            "slack": self._retention.slack,
+            "count": self._retention.count,
+            "key_milliseconds": KEY_SECONDS * 1000,
+            "most": self._trim_most,
+        }
 
     @property
     def _trim_most(self) -> int:
@@ -304,13 +320,12 @@ class LogWriter:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
         known = self._find_keys(connection, [draft for draft, _ in drafts], rooms)
         batch = _Batch(self._epoch, rooms, self._next_room, known)
-        young = int((self._now() - KEY_SECONDS) * 1000)
         for draft, at in drafts:
-            batch.add(draft, at, self._retention, young)
+            batch.add(draft, at)
         return batch
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
-        rooms = {name: self._rooms[name] for name in names if name in self._rooms}
+        rooms = {name: _Room(room.id, room.top) for name in names if (room := self._rooms.get(name)) is not None}
         if len(rooms) < len(names):
             asked = _encode([name for name in names if name not in rooms]).decode()
             found, last_room = connection.execute(_FIND_ROOMS, (asked,)).fetchone()
@@ -360,9 +375,24 @@ class LogWriter:
         return _Known(bytes.fromhex(row.digest), row.offset, row.at, message)
 
     def _insert(self, connection: sqlite3.Connection, batch: _Batch) -> None:
+        new = [(room.id, name) for name, room in batch.rooms.items() if room.new]
+        if not new:
+            self._insert_messages(connection, batch)
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(_ADD_ROOM, new)
+            self._insert_messages(connection, batch)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+
+    def _insert_messages(self, connection: sqlite3.Connection, batch: _Batch) -> None:
         size = 1 << (batch.count - 1).bit_length()
-        statement = f"INSERT INTO arrivals VALUES {','.join([_ROW] * size)}"
-        connection.execute(statement, batch.rows + list(_PADDING * (size - batch.count)))
+        connection.execute(_INSERTS[size], batch.rows + list(_PADDING * (size - batch.count)))
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
