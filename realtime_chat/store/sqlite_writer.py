@@ -28,6 +28,7 @@ _PAGES_A_CHECKPOINT = 2000
 _MOST_COMMITS_A_CHECKPOINT = 128
 _BYTES_A_CHECKPOINT = 4 * 1024 * 1024
 _WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
+_COMMITS_A_LOOK = 8
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
 
@@ -446,9 +447,12 @@ class LogWriter:
     def tidy(self) -> None:
         """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
         commits, size = self._since_checkpoint
-        growth = self._file.wal_size - self._wal_size
-        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT or growth >= _WAL_GROWTH_A_CHECKPOINT:
+        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT or self._has_grown(commits):
             self.checkpoint()
+
+    def _has_grown(self, commits: int) -> bool:
+        """Whether the write-ahead log has become much longer; looked at now and then."""
+        return commits % _COMMITS_A_LOOK == 0 and self._file.wal_size() - self._wal_size >= _WAL_GROWTH_A_CHECKPOINT
 
     def checkpoint(self) -> None:
         """Bring what is in the write-ahead log into the database."""
@@ -456,7 +460,7 @@ class LogWriter:
         if self._connection is None or self._doubtful is not None or not commits:
             return
         self._since_checkpoint = [0, 0]
-        self._wal_size = self._file.wal_size
+        self._wal_size = self._file.wal_size()
         try:
             _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if pages > done:
