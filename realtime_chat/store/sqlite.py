@@ -12,17 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.counts import SIZES, Histogram
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
-from realtime_chat.interfaces import IMessageStore
+from realtime_chat.interfaces import IMessageStore, TurnClock
 from realtime_chat.model import Draft, Page, Stored
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite_file import SCHEMA, DatabaseFile
@@ -36,6 +35,12 @@ _COMMIT_BYTES = 1024 * 1024
 _MOST_WAITING = 20_000
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
 _MOST_READS = 20_000
+
+
+class _Reactor(TurnClock, Protocol):
+    """The reactor as this store sees it (IReactorTime, IReactorFromThreads)."""
+
+    def callFromThread(self, callable: Callable[..., Any], /, *args: Any) -> None: ...
 
 
 class _Arrival(NamedTuple):
@@ -89,7 +94,7 @@ class SQLiteStore:
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: _Reactor,
         path: str,
         retention: Retention,
         now: Callable[[], float],

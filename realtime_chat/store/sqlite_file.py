@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -159,13 +160,15 @@ class DatabaseFile:
         self._lock = _Lock(self.path + "-lock")
         self._places: _Places | None = None
         self._watch: Watch | None = None
+        self._watching = threading.Lock()  # the reading thread asks, too
 
     def in_place(self) -> bool:
         """Whether what was opened is still what stands under its name.
 
         SQLite goes on writing into files that were removed or renamed.
         """
-        return self._watch is not None and self._watch.in_place()
+        with self._watching:
+            return self._watch is not None and self._watch.in_place()
 
     def wal_size(self) -> int:
         """The bytes of the write-ahead log; it grows, and starts over without shrinking."""
@@ -230,20 +233,18 @@ class DatabaseFile:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             identity = Identity(*connection.execute("SELECT epoch, secret FROM identity").fetchone())
             self._places = self._look()
-            self._watch_files()
+            self._watch_files(self.path, self._wal)
         except BaseException:
             connection.close()
             raise
         return connection, identity
 
-    def _watch_files(self) -> None:
-        self._stop_watching()
-        self._watch = Watch((self.path, self._wal))
-
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+    def _watch_files(self, *paths: str) -> None:
+        """Watch these instead of what was watched so far."""
+        with self._watching:
+            if self._watch is not None:
+                self._watch.close()
+            self._watch = Watch(paths) if paths else None
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -305,5 +306,5 @@ class DatabaseFile:
 
     def release(self) -> None:
         """Let other processes have it; all connections are closed."""
-        self._stop_watching()
+        self._watch_files()
         self._lock.release()

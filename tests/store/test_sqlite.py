@@ -441,7 +441,7 @@ class FailureTests(SQLiteTestCase):
 
     async def test_failing_sync(self) -> None:
         """A failing fdatasync now and then never leads to a wrong answer."""
-        child = Child(self.path, 10, 10, before=failing_sync("12+7"))
+        child = Child(self.path, 40, 10, before=failing_sync("12+7"))
         try:
             child.read_until(lambda line: line == "done")
         finally:
@@ -622,7 +622,7 @@ class ProcessTests(SQLiteTestCase):
 
     async def test_second_process(self) -> None:
         """A second process on the same file is refused by the name of the first, until that is killed."""
-        child = Child(self.path, 1, 1)
+        child = Child(self.path, 100_000, 1)
         try:
             child.read_until(lambda line: line.startswith("+"))
             child.stop()
