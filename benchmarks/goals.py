@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.run import Results
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, UNCOUNTED
 
 __all__ = ["GOALS", "Goal", "Verdict", "judge"]
 
@@ -152,6 +152,18 @@ GOALS = (
     *(
         Goal(f"{way}, p99, 100 clients", 50, _figure(_CROSSING, OURS_DURABLE, way, "p99_ms"), unit="ms")
         for way in ("WebSocket to poll", "poll to WebSocket")
+    ),
+    *(
+        Goal(
+            f"{what}, CPU: to the same without counting",
+            1.02,
+            _ratio(_figure(f"variants: {what}", OURS, *path), _figure(f"variants: {what}", UNCOUNTED, *path)),
+        )
+        for what, path in (
+            ("fan-out to 100", (_ONE, "cpu_us")),
+            ("publish, 100 over WebSocket", ("cpu_us",)),
+            ("long poll, 100 waiting", (_ONE, "answer_us")),
+        )
     ),
 )
 

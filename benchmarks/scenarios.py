@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, VARIANTS
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
 
@@ -190,6 +190,35 @@ def _crossing(scale: Scale) -> list[Measurement]:
     return [Measurement("between transports, 100 clients, 40 messages a second", job, (OURS_DURABLE, OURS), columns)]
 
 
+def _variants(scale: Scale) -> list[Measurement]:
+    """What was tried on the daemon as a whole."""
+    servers = (OURS, *VARIANTS)
+    phases = _phases(scale, _ONE, _MANY)
+    return [
+        Measurement(
+            "variants: fan-out to 100",
+            {"measure": "fanout", "members": 100, "phases": phases},
+            servers,
+            (
+                Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
+                Column(f"{_MANY}: µs CPU a delivery", (_MANY, "cpu_us"), 2),
+            ),
+        ),
+        Measurement(
+            "variants: publish, 100 over WebSocket",
+            {"measure": "publish", "publishers": 100, "seconds": scale.seconds},
+            servers,
+            (Column("µs CPU", ("cpu_us",)), Column("acknowledged/s", ("rate",), 0)),
+        ),
+        Measurement(
+            "variants: long poll, 100 waiting",
+            {"measure": "poll", "members": 100, "phases": _phases(scale, _ONE)},
+            servers,
+            (Column("µs CPU an answer", (_ONE, "answer_us")),),
+        ),
+    ]
+
+
 SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "fanout": _fanout,
     "many-rooms": _many_rooms,
@@ -199,4 +228,5 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "memory": _memory,
     "resume": _resume,
     "crossing": _crossing,
+    "variants": _variants,
 }

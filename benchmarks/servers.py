@@ -20,7 +20,19 @@ from typing import NamedTuple
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
-__all__ = ["CHECKOUT", "COMMIT", "METRICS", "OURS", "OURS_DURABLE", "SERVERS", "Running", "Server", "running"]
+__all__ = [
+    "CHECKOUT",
+    "COMMIT",
+    "METRICS",
+    "OURS",
+    "OURS_DURABLE",
+    "SERVERS",
+    "UNCOUNTED",
+    "VARIANTS",
+    "Running",
+    "Server",
+    "running",
+]
 
 PROGRAMS = HERE / "peers"
 METRICS = "metrics.sock"
@@ -83,9 +95,12 @@ def _debian_version(package: str) -> str:
 # How each is started
 
 
-def _daemon(store: Callable[[Path], str] = lambda directory: "memory:") -> Command:
+def _daemon(
+    store: Callable[[Path], str] = lambda directory: "memory:",
+    twistd: tuple[str, ...] = ("-c", "from twisted.scripts.twistd import run; run()"),
+) -> Command:
     return lambda port, directory: [
-        *(sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "realtime"),
+        *(sys.executable, *twistd, "-n", "--pidfile=", "realtime"),
         *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store(directory)),
         *("--metrics-listen", f"unix:{directory}/{METRICS}"),
     ]
@@ -121,6 +136,15 @@ def _nothing(port: int, directory: Path) -> list[str]:
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
 COMMIT = "floor: one SQLite commit"
+UNCOUNTED = "realtime_chat, nothing counted"
+VARIANTS = {
+    "realtime_chat, asyncio and uvloop": "uvloop",
+    UNCOUNTED: "uncounted",
+    "realtime_chat, frozen garbage": "frozen",
+    "realtime_chat, corked": "corked",
+}
+"""Our daemon with one thing done otherwise, and how ``peers/variants.py`` calls that."""
+
 _NODE = (("node", "nodejs"),)
 
 SERVERS = {
@@ -132,6 +156,10 @@ SERVERS = {
             "realtime",
             _daemon(store=lambda directory: f"sqlite:{directory}/bench.sqlite"),
             ("Twisted", "autobahn"),
+        ),
+        *(
+            Server(title, "realtime", _daemon(twistd=(str(PROGRAMS / "variants.py"), name)), ("Twisted", "uvloop"))
+            for title, name in VARIANTS.items()
         ),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),

@@ -1,0 +1,65 @@
+"""Our daemon with one thing done otherwise: ``variants.py NAME``, then what follows ``twistd`` on its command line."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def asyncio_and_uvloop() -> None:
+    """Twisted's reactor on asyncio, and that on libuv."""
+    import uvloop
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install(uvloop.new_event_loop())
+
+
+def nothing_counted() -> None:
+    """No histogram is filled; what is left of counting are additions to plain numbers."""
+    from realtime_chat.counts import Histogram
+
+    Histogram.observe = lambda self, value, times=1: None  # type: ignore[method-assign]
+
+
+def frozen_garbage() -> None:
+    """What is there after the start is never looked at again, and the collector comes a tenth as often."""
+    from twisted.internet import reactor
+
+    gc.set_threshold(7_000, 10, 10)
+    reactor.callWhenRunning(lambda: (gc.collect(), gc.freeze()))  # type: ignore[attr-defined]
+
+
+def corked() -> None:
+    """Every socket is corked while it is sent to."""
+    from realtime_chat.transports import websocket
+
+    direct_send = websocket.direct_send
+
+    def corked_send(transport: Any) -> Callable[[bytes], int] | None:
+        send = direct_send(transport)
+        return None if send is None else _cork(transport.socket)
+
+    websocket.direct_send = corked_send
+
+
+def _cork(connection: socket.socket) -> Callable[[bytes], int]:
+    def send(data: bytes) -> int:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        sent = connection.send(data)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        return sent
+
+    return send
+
+
+VARIANTS = {"uvloop": asyncio_and_uvloop, "uncounted": nothing_counted, "frozen": frozen_garbage, "corked": corked}
+
+if __name__ == "__main__":
+    name = sys.argv.pop(1)
+    VARIANTS[name]()
+    from twisted.scripts.twistd import run
+
+    run()
