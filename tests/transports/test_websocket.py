@@ -14,7 +14,7 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import websocket
+from realtime_chat.transports import outflow
 from realtime_chat.transports.fanout import queued
 from tests.clients import SocketClient, Watched
 from tests.transports.test_contract import ServedTestCase
@@ -384,7 +384,7 @@ class OrdinaryTransportTests(SlowReaderTests):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(websocket, "direct_send", lambda transport: None)
+        self.patch(outflow, "direct_send", lambda transport: None)
         super().setUp()
 
 
