@@ -31,8 +31,6 @@ class Outflow:
     :ivar full: whether the socket has taken less than it was given, and has not drained since.
     """
 
-    __slots__ = ()
-
     transport: Any
     session: Session | None
     outlet: Send | None

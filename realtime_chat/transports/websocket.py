@@ -115,7 +115,7 @@ _PLAIN = _WebSocketFanout(frame)
 _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
-class RealtimeProtocol(Outflow, WebSocketServerProtocol):
+class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One WebSocket, as the transport of a session. While it is full, nothing is read from it."""
 
     fanout = _PLAIN
