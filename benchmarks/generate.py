@@ -74,9 +74,9 @@ class Bench:
             self._read(joined, 0, EVENTS)
         if wire.publish is None or wire.connect is None:
             self.post_to()
-            return
-        for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
-            self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+        else:
+            for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
+                self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
         self.settle()
 
     def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:

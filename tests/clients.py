@@ -328,6 +328,16 @@ class EventClient(HTTPClient):
             self.client = event["client"]
         super().take(event)
 
+    def pause(self) -> None:
+        """Stop reading the stream."""
+        assert self.stream is not None
+        self.stream.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read it on."""
+        assert self.stream is not None
+        self.stream.transport.resumeProducing()
+
     async def close(self) -> None:
         """Cut the stream."""
         stream = self.stream
