@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,7 +26,7 @@ def tokens(seed: int = 0) -> Callable[[int], bytes]:
 class Batch:
     """Messages of one room, for :class:`FakeTransport`."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Any]) -> None:
         self.entries = entries
         self.count = len(entries)
 
@@ -41,6 +42,9 @@ class FakeFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         self.encoded += len(entries)
         return Batch(entries)
+
+    def encode_event(self, kind: str, data: bytes) -> Batch:
+        return Batch([SimpleNamespace(json=data)])
 
     def send(self, batch: Batch, readers: Any) -> list[tuple[Any, int]]:
         sent = [(reader, reader.transport.send_batch(batch)) for reader in list(readers)]
@@ -65,6 +69,9 @@ class FakeTransport:
 
     def send(self, data: bytes) -> None:
         self.received.append(json.loads(data))
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        self.send(data)
 
     def send_batch(self, batch: Batch) -> int:
         if self.full or self.said_goodbye:

@@ -108,6 +108,9 @@ class _WebSocketFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         return Frames([self._encode(entry.json) for entry in entries])
 
+    def encode_event(self, kind: str, data: bytes) -> Frames:
+        return Frames([self._encode(data)])
+
     def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
         return send_to_all(batch, readers)
 
@@ -268,6 +271,9 @@ class RealtimeProtocol(WebSocketServerProtocol):
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
             self.sendData(frame(data))
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        self.send(data)
 
     def send_batch(self, batch: Frames) -> int:
         if self.full or self.state != self.STATE_OPEN:
