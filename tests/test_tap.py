@@ -33,6 +33,8 @@ VALUED = (
     "max-message",
     "max-connections",
     "max-rooms",
+    "presence-limit",
+    "signal-rate",
     "access-log",
     "metrics-listen",
 )
@@ -58,6 +60,7 @@ class OptionsTests(SynchronousTestCase):
         for name in ("host", "allow-origin", "metrics-listen"):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
+        self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
 
     def test_good_values(self) -> None:
@@ -78,6 +81,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", "16M", 16 * 1024**2),
             ("max-connections", "5", 5),
             ("max-rooms", "3", 3),
+            ("presence-limit", "1", 1),
+            ("signal-rate", "5", 5),
             ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
         ):
             self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
@@ -109,6 +114,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
+            ("presence-limit", ("", "0", "-5", "all"), "1000"),
+            ("signal-rate", ("", "0", "0.5", "all"), "1000"),
             (
                 "host",
                 ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
@@ -227,9 +234,10 @@ class MakeServiceTests(SynchronousTestCase):
         service, configuration, _ = self.made(
             *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
+            *("--presence-limit", "7", "--signal-rate", "4"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
         )
-        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3)
+        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7, signal_rate=4)
         expected = Configuration(
             listen=("tcp:0",),
             hosts=("a.example",),

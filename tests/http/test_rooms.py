@@ -187,7 +187,7 @@ class ReadTests(RoomsTestCase):
         """A room without messages is an empty page, and stays unknown."""
         status, page = self.get("rooms/nobody/messages")
         self.assertEqual((200, "nobody", self.at(0), self.at(0), True), (status, *_bounds(page)))
-        self.assertEqual([{"room": "lobby"}], self.get("rooms")[1]["rooms"])
+        self.assertEqual([{"room": "lobby", "count": 0}], self.get("rooms")[1]["rooms"])
 
     def test_refused(self) -> None:
         """Positions and numbers that are none are refused."""
@@ -238,8 +238,9 @@ class PrivateTests(RoomsTestCase):
         """Only the owner sees that there is one."""
         self.publish(1)
         self.post(self.room, json={"data": 1})
-        self.assertEqual([{"room": "lobby"}], self.get("rooms")[1]["rooms"])
-        self.assertEqual([{"room": self.room}, {"room": "lobby"}], self.get("rooms", headers=self.headers)[1]["rooms"])
+        self.assertEqual([{"room": "lobby", "count": 0}], self.get("rooms")[1]["rooms"])
+        mine = self.get("rooms", headers=self.headers)[1]["rooms"]
+        self.assertEqual([{"room": self.room, "count": 0}, {"room": "lobby", "count": 0}], mine)
 
 
 class ListTests(RoomsTestCase):
@@ -273,7 +274,7 @@ class ListTests(RoomsTestCase):
 
     def test_elsewhere(self) -> None:
         """What isn't there is not found; what can't be done is not allowed."""
-        for path in ("rooms/lobby", "rooms/lobby/members", "rooms/lobby/messages/1"):
+        for path in ("rooms/lobby", "rooms/lobby/members/1", "rooms/lobby/messages/1"):
             response, _ = self.ask("GET", path)
             self.assertIn(response.code, (400, 404, 405), path)
         response, _ = self.ask("DELETE", "rooms/lobby/messages")

@@ -140,7 +140,7 @@ class PageTests(PollTestCase):
         poll = self.poll("lobby", last=2)
         self.assertEqual([3, 4], data(poll))
         empty = self.poll("nobody")
-        self.assertEqual(([], "0"), (empty.answer["events"], empty.answer["positions"]["nobody"].split(":")[1]))
+        self.assertEqual(([], "0"), (data(empty), empty.answer["positions"]["nobody"].split(":")[1]))
 
     def test_one_turn(self) -> None:
         """What is published in one turn comes in one answer."""

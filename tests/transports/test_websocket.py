@@ -347,7 +347,7 @@ class SlowReaderTests(RawTestCase):
 
     async def test_fifty_megabytes(self) -> None:
         """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
-        when it reads again it gets what it is owed in order, with one reset for what is gone."""
+        when it reads again it gets what it is owed in order, with one reset for what is gone, and who is there."""
         stalled = await self.raw(self.upgrade("/ws?room=lobby"))
         await stalled.until(lambda: stalled.events)
         stalled.transport.pauseProducing()
@@ -362,14 +362,20 @@ class SlowReaderTests(RawTestCase):
         await reader.count(1250)
         self.assertLess(most, 1024 * 1024)
         self.assertEqual([], reader.of_type("reset"))
+        await self.started(SocketClient, last=0)
+        await reader.until(lambda: any(event["count"] == 3 for event in reader.of_type("presence")))
         stalled.transport.resumeProducing()
-        await stalled.until(lambda: stalled.events[-1].get("data", "").startswith("001249"))
+        await stalled.until(lambda: any(event.get("data", "").startswith("001249") for event in stalled.events[-2:]))
+        await stalled.until(lambda: stalled.events[-1]["type"] == "presence")
+        self.assertEqual(3, len(stalled.events[-1]["members"]))
         self.check_ledger(stalled)
 
     def check_ledger(self, client: RawClient) -> None:
         expected = 1
         resets = 0
         for event in client.events[1:]:
+            if event["type"] == "presence":
+                continue
             offset = int(event["position"].split(":")[1])
             if event["type"] == "reset":
                 resets += 1
