@@ -276,16 +276,18 @@ class Presence:
 
     # Signals
 
-    def signal(self, client: str | None, room: str, signal: bytes) -> None:
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> None:
         """Bring a signal to everyone who is live in a room, and not to the client that sends it.
 
-        :param signal: the encoded event.
+        :param data: an encoded value.
+        :param at: milliseconds since 1970.
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
         lease = self._lease(client, room)
         now, rate = self._clock.seconds(), self._limits.signal_rate
         if not lease.client.may_signal(now, rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
+        signal = codec.encode_signal(room, event, data, lease.client.user, at)
         roster = lease.roster
         behind = roster.room.subscribers - roster.room.live_count()
         roster.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that

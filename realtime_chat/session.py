@@ -345,9 +345,7 @@ class Session:
 
     def _signal(self, command: codec.Signal) -> bytes:
         room, event = check_room(command.room), check_event(command.event)
-        data, user = codec.encode_value(command.data), self.identify()
-        signal = codec.encode_signal(room, event, data, user, self.hub.now())
-        self.hub.presence.signal(self.client, room, signal)
+        self.hub.presence.signal(self.client, room, event, codec.encode_value(command.data), self.hub.now())
         return b""
 
     # What was said before
