@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.dial import Joined, dial, dial_one
-from benchmarks.hotloop import POLL, SINK, WEBSOCKET, HotLoop
+from benchmarks.hotloop import EVENTS, POLL, SINK, WEBSOCKET, HotLoop
 from benchmarks.servers import METRICS
 from benchmarks.wires import ROOM, WIRES, Publication, Wire, posted, publication, text_of
 
@@ -33,6 +33,7 @@ _PATIENCE = 3.0
 """Seconds without a delivery after which the rest counts as lost."""
 
 _SETTLE = 0.4
+_LONGEST = 120.0
 _STORE_READS = re.compile(r"^realtime_store_reads_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
 
@@ -66,9 +67,22 @@ class Bench:
                 self.post_to(room, rooms)
         self.settle()
 
-    def _read(self, joined: Joined, room: int) -> None:
+    def follow(self, count: int) -> None:
+        """So many clients of server-sent events join; who publishes does it apart, over a WebSocket where it can."""
+        wire = self.wire
+        assert wire.follow is not None
+        for joined in dial(self.port, count, lambda number: wire.follow(ROOM)):
+            self._read(joined, 0, EVENTS)
+        if wire.publish is None or wire.connect is None:
+            self.post_to()
+        else:
+            for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
+                self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+        self.settle()
+
+    def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
         self.sockets.append(joined.socket)
-        self.loop.add_reader(joined.socket.fileno(), room, WEBSOCKET, joined.came)
+        self.loop.add_reader(joined.socket.fileno(), room, kind, joined.came)
 
     def _let_publish(self, joined: Joined, room: int, rooms: int) -> None:
         """The last one that joined a room publishes to it."""
@@ -79,10 +93,9 @@ class Bench:
     def post_to(self, room: int = 0, rooms: int = 1) -> None:
         """Who publishes to this room does it by HTTP, on a connection of its own."""
         assert self.wire.post is not None
-        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())))
+        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())), dial_one(self.port))
 
-    def _publish_apart(self, room: int, message: Publication) -> None:
-        connection = dial_one(self.port)
+    def _publish_apart(self, room: int, message: Publication, connection: socket.socket) -> None:
         self.sockets.append(connection)
         self.loop.add_reader(connection.fileno(), room, SINK)
         self.loop.add_publisher(room, connection.fileno(), message)
@@ -111,6 +124,15 @@ class Bench:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.loop.pump(20)
+
+    def fall_quiet(self, seconds: float) -> float:
+        """Read until nothing has come for so long; answer when the last came."""
+        last, seen, end = time.monotonic(), self.loop.counts.bytes, time.monotonic() + _LONGEST
+        while (now := time.monotonic()) - last < seconds and now < end:
+            self.loop.pump(20)
+            if self.loop.counts.bytes != seen:
+                last, seen = time.monotonic(), self.loop.counts.bytes
+        return last
 
     # Measuring
 
@@ -187,6 +209,16 @@ def _poll(job: Job) -> Figures:
     return _phases(bench, job, POLL)
 
 
+def _events(job: Job) -> Figures:
+    """Server-sent events; WebSockets where a wire has none."""
+    bench = Bench(job, job["members"])
+    if bench.wire.follow is None:
+        bench.join(job["members"])
+        return _phases(bench, job, WEBSOCKET)
+    bench.follow(job["members"])
+    return _phases(bench, job, EVENTS)
+
+
 def _phases(bench: Bench, job: Job, kind: int) -> Figures:
     """One after the other, the first one after a warm-up."""
     return {
@@ -244,13 +276,39 @@ def _connect(job: Job) -> Figures:
 def _memory(job: Job) -> Figures:
     """Kilobytes that each client adds, beyond the first ones."""
     count, warm = job["clients"], job["clients"] // 10
-    bench = Bench(job, count + warm)
-    arrive = bench.poll if job["poll"] else bench.join
+    bench = Bench(job, count + warm + 2)
+    arrive, kind = {
+        "poll": (bench.poll, POLL),
+        "events": (bench.follow, EVENTS),
+        "WebSocket": (bench.join, WEBSOCKET),
+    }[job["as"]]
     arrive(warm)
     before = bench.memory()
     arrive(count)
-    kind = POLL if job["poll"] else WEBSOCKET
     return {"kilobytes": (bench.memory() - before) / count, "lost": warm + count - bench.loop.alive(kind)}
+
+
+def _storm(job: Job) -> Figures:
+    """Clients come into one room at a fixed pace, and everybody is told who is there; what a join costs with that."""
+    count = job["clients"]
+    bench = Bench(job, count)
+    enter = bench.wire.enter
+    assert enter is not None
+    bench.loop.begin()
+    told, cpu, own, begun = 0, bench.cpu(), time.process_time(), time.monotonic()
+    for joined in dial(bench.port, count, lambda number: enter(ROOM), _pump(bench), count, job["rate"]):
+        told += len(joined.came)
+        bench._read(joined, 0)
+    joined_s = time.monotonic() - begun
+    quiet_s = bench.fall_quiet(max(1.0, count / 500)) - begun
+    return {
+        "join_us": (bench.cpu() - cpu) * 1e6 / count,
+        "kilobytes": (told + bench.loop.counts.bytes) / count / 1e3,
+        "joined_s": joined_s,
+        "quiet_s": quiet_s,
+        "generator_share": (time.process_time() - own) / (time.monotonic() - begun),
+        "lost": count - bench.loop.alive(WEBSOCKET),
+    }
 
 
 def _crossing(job: Job) -> Figures:
@@ -329,9 +387,11 @@ def _store_reads(job: Job) -> float | None:
 MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "fanout": _fanout,
     "poll": _poll,
+    "events": _events,
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,
+    "storm": _storm,
     "crossing": _crossing,
     "resume": _resume,
 }

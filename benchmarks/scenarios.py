@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, VARIANTS
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, OURS_SOCKETS, VARIANTS
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
 
@@ -133,6 +133,20 @@ def _poll(scale: Scale) -> list[Measurement]:
     ]
 
 
+def _sse(scale: Scale) -> list[Measurement]:
+    columns = (*_FANOUT_COLUMNS[:3], *_latency(_ONE, "p50", "p99"))
+    return [
+        Measurement(
+            f"server-sent events, a room of {members:,}",
+            {"measure": "events", "members": members, "phases": _phases(scale, _ONE, _MANY)},
+            (OURS, OURS_SOCKETS, NCHAN),
+            columns,
+            "The second row is the same daemon, with as many WebSockets in the place of streams.",
+        )
+        for members in (1_000,)
+    ]
+
+
 def _publish(scale: Scale) -> list[Measurement]:
     columns = (
         Column("acknowledged/s", ("rate",), 0),
@@ -161,11 +175,33 @@ def _connect(scale: Scale) -> list[Measurement]:
 def _memory(scale: Scale) -> list[Measurement]:
     columns = (Column("KB a client", ("kilobytes",)),)
     return [
-        Measurement(title, {"measure": "memory", "clients": scale.most // 2, "poll": poll}, servers, columns)
-        for title, poll, servers in (
-            ("memory, a connected and joined WebSocket client", False, ALL),
-            ("memory, a waiting poll", True, POLLS),
+        Measurement(title, {"measure": "memory", "clients": scale.most // 2, "as": kind}, servers, columns)
+        for title, kind, servers in (
+            ("memory, a connected and joined WebSocket client", "WebSocket", ALL),
+            ("memory, a waiting poll", "poll", POLLS),
+            ("memory, an open event stream", "events", (OURS, NCHAN)),
         )
+    ]
+
+
+def _storm(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column("µs CPU a join", ("join_us",), 0),
+        Column("KB received a client", ("kilobytes",)),
+        Column("seconds till all have joined", ("joined_s",), 2),
+        Column("seconds till nothing more is told", ("quiet_s",), 2),
+    )
+    return [
+        Measurement(
+            f"presence storm, {clients:,} clients join a room, {rate} a second",
+            {"measure": "storm", "clients": clients, "rate": rate},
+            servers,
+            columns,
+            "Everybody in the room is told who comes: by lists of differences, and above 200 by their number (ours); "
+            "by one event to everybody for each who comes (the others).",
+        )
+        for clients, rate, servers in ((300, 60, (OURS, SOCKET_IO, "Channels")), (2_000, 400, (OURS, SOCKET_IO)))
+        if clients <= scale.most
     ]
 
 
@@ -223,9 +259,11 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "fanout": _fanout,
     "many-rooms": _many_rooms,
     "poll": _poll,
+    "sse": _sse,
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,
+    "storm": _storm,
     "resume": _resume,
     "crossing": _crossing,
     "variants": _variants,

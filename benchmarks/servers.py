@@ -26,6 +26,7 @@ __all__ = [
     "METRICS",
     "OURS",
     "OURS_DURABLE",
+    "OURS_SOCKETS",
     "SERVERS",
     "UNCOUNTED",
     "VARIANTS",
@@ -135,6 +136,7 @@ def _nothing(port: int, directory: Path) -> list[str]:
 
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
+OURS_SOCKETS = "realtime_chat, WebSocket"
 COMMIT = "floor: one SQLite commit"
 UNCOUNTED = "realtime_chat, nothing counted"
 VARIANTS = {
@@ -161,6 +163,7 @@ SERVERS = {
             Server(title, "realtime", _daemon(twistd=(str(PROGRAMS / "variants.py"), name)), ("Twisted", "uvloop"))
             for title, name in VARIANTS.items()
         ),
+        Server(OURS_SOCKETS, "realtime sockets", _daemon(), ("Twisted", "autobahn")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
         Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),
@@ -173,7 +176,7 @@ SERVERS = {
             _python("python_socketio_rooms.py"),
             ("python-socketio", "uvicorn", "uvloop"),
         ),
-        Server("Channels", "plain", _daphne, ("channels", "daphne")),
+        Server("Channels", "channels", _daphne, ("channels", "daphne")),
         Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
         Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
         Server(COMMIT, "none", _nothing),

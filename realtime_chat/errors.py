@@ -53,6 +53,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "unknown_host": ErrorKind(421, False),
         "upgrade_required": ErrorKind(426, False),
         "too_many": ErrorKind(429, True),
+        "rate_limited": ErrorKind(429, True),
         "internal": ErrorKind(500, True),
         "store_unavailable": ErrorKind(503, True),
         "stopping": ErrorKind(503, True),
@@ -118,6 +119,7 @@ GOODBYES: Mapping[str, Goodbye] = MappingProxyType(
             Goodbye(4000, "stopping", 1.0),
             Goodbye(4001, "slow"),
             Goodbye(4002, "silent"),
+            Goodbye(4003, "expired"),
             Goodbye(4500, "too_many_errors"),
             Goodbye(4501, "too_many_frames"),
         )

@@ -9,7 +9,7 @@ import attrs
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_name
 
-__all__ = ["Wishes", "one", "read_wishes"]
+__all__ = ["Wishes", "check_rooms", "one", "read_wishes"]
 
 
 @attrs.frozen
@@ -18,11 +18,14 @@ class Wishes:
 
     :ivar name: the name that the sender goes by.
     :ivar last: how many messages to start with where there is no position; None for the usual number.
+    :ivar versions: what a poll was told of who is in the rooms, one version for each in order, perhaps empty ones;
+        none where its client keeps none.
     """
 
     rooms: tuple[tuple[str, Position | None], ...] = ()
     last: int | None = None
     name: str | None = None
+    versions: tuple[str, ...] = ()
 
 
 def one(args: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
@@ -50,6 +53,19 @@ def natural(args: Mapping[bytes, Sequence[bytes]], name: bytes, most: int) -> in
     return most if len(digits) > len(str(most)) else min(int(digits or "0"), most)
 
 
+def check_rooms(wishes: Wishes, most: int, what: str, example: str) -> None:
+    """Refuse a reader that names no room, or too many.
+
+    :param what: what it is, for the message.
+    :param example: an address that would be right.
+    :raises RealtimeError: ``bad_request`` or ``too_many``.
+    """
+    if not wishes.rooms:
+        raise RealtimeError("bad_request", f"{what} names at least one room: {example}")
+    if len(wishes.rooms) > most:
+        raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
+
+
 def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes:
     """Read the parameters of a WebSocket's, an event stream's or a poll's URL.
 
@@ -61,12 +77,16 @@ def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes
         raise RealtimeError("bad_request", "give no since at all, or one for each room in order, empty for none")
     if len(set(rooms)) < len(rooms):
         raise RealtimeError("bad_request", "a room is given at most once")
+    versions = [_text(b"presence", version) for version in args.get(b"presence", ())]
+    if versions and len(versions) != len(rooms):
+        raise RealtimeError("bad_request", "give no presence at all, or one for each room in order, empty for none")
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
     name = one(args, b"name")
     return Wishes(
         tuple(zip(rooms, positions, strict=True)),
         natural(args, b"last", most_last),
         check_name(name) if name else None,
+        tuple(versions),
     )
 
 

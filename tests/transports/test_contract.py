@@ -15,9 +15,12 @@ from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from tests.clients import Client, PollClient, SocketClient
+from realtime_chat.transports.fanout import queued
+from tests.clients import Client, EventClient, PollClient, SocketClient
 
 HISTORY = 1000
+KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
+"""A client of each transport."""
 
 
 class ServedTestCase(TestCase):
@@ -165,6 +168,160 @@ class TransportContract:
         await reader.count(40)
         self.assertEqual(texts, reader.data)
 
+    # Who is there, and what is not stored
+
+    async def test_members(self: Any) -> None:
+        """Whoever comes and goes, on any transport, is seen by everyone, once."""
+        reader = await self.started(self.kind, name="Ann")
+        await reader.sees("Ann")
+        others = [await self.started(kind, name=kind.__name__) for kind in KINDS]
+        names = ["Ann", *(kind.__name__ for kind in KINDS)]
+        for one in (reader, *others):
+            await one.sees(*names)
+        self.assertEqual([], reader.view.left)
+        for one in others:
+            await one.stop()
+        await reader.sees("Ann")
+        self.assertEqual(len(KINDS), len(reader.view.left))
+
+    async def test_return_is_unseen(self: Any) -> None:
+        """Who changes the transport, or comes back at once, is not seen to leave."""
+        watcher = await self.started(self.kind, name="Ann")
+        going = await self.started(self.kind, name="Bob")
+        await watcher.sees("Ann", "Bob")
+        for kind in (*KINDS, self.kind) * 2:
+            user = await going.who()
+            await going.stop()
+            client, going = going.client, self.client(kind)
+            going.client = client
+            await going.start(name="Bob")
+            self.assertEqual(user["id"], (await going.who())["id"])
+            await going.sees("Ann", "Bob")
+        last = await self.started(SocketClient, name="Cid")
+        user = await last.who()
+        await watcher.sees("Ann", "Bob", "Cid")
+        await last.stop()
+        await watcher.sees("Ann", "Bob")  # whoever went before is gone by then
+        self.assertEqual([user["id"]], watcher.view.left)
+
+    async def test_state(self: Any) -> None:
+        """What a client says of itself is seen by everyone."""
+        reader = await self.started(self.kind, name="Ann")
+        others = [await self.started(kind) for kind in KINDS]
+        user = await reader.who()
+        await reader.tell(type="state", state={"page": 7})
+        for one in (reader, *others):
+            await one.until(lambda one=one: one.view.members.get(user["id"], {}).get("state") == {"page": 7})
+
+    async def test_signals(self: Any) -> None:
+        """A signal reaches everybody else in the room, once, and stands in no log."""
+        sender = await self.started(self.kind, name="Ann")
+        others = [await self.started(kind) for kind in KINDS]
+        elsewhere = await self.started(self.kind, "elsewhere")
+        for one in (sender, *others):
+            await one.until(lambda one=one: one.view.count == 1 + len(KINDS))
+        for number in range(5):
+            await sender.tell(type="signal", room="lobby", event="typing", data=number)
+        await sender.publish("end")
+        for one in (sender, *others):
+            await one.count(1)
+        for one in others:
+            await one.until(lambda one=one: len(one.of_type("signal")) == 5)
+            signals = one.of_type("signal")
+            self.assertEqual(list(range(5)), [signal["data"] for signal in signals])
+            self.assertEqual({("typing", "Ann")}, {(signal["event"], signal["from"]["name"]) for signal in signals})
+        self.assertEqual(([], []), (sender.of_type("signal"), elsewhere.of_type("signal")))
+        self.assertEqual(1, (await self.store.read_before("lobby", None, 9)).top)
+
+    async def test_private_room(self: Any) -> None:
+        """What is written to a user's private room reaches all of its tabs on all transports, and only those."""
+        first = self.client(self.kind)
+        await first.start(name="Ann")
+        user = await first.who()
+        tabs = []
+        for kind in (self.kind, *KINDS):
+            tab = self.client(kind, "@" + user["id"])
+            tab.client = first.client
+            await tab.start(name="Ann")
+            tabs.append(tab)
+        writer = await self.started(self.kind)
+        await writer.tell(type="publish", room="@" + user["id"], data="psst")
+        for tab in tabs:
+            await tab.count(1)
+            self.assertEqual((["psst"], ["Ann"]), (tab.data, tab.view.names))
+        refused = await writer.tell(type="members", room="@" + user["id"])
+        self.assertEqual("forbidden", refused["code"])
+
+    async def test_members_on_demand(self: Any) -> None:
+        """The list can be asked for, by who is there."""
+        reader = await self.started(self.kind, name="Ann")
+        await reader.sees("Ann")
+        reply = await reader.tell(type="members", room="lobby")
+        self.assertEqual((1, ["Ann"]), (reply["count"], [member["name"] for member in reply["members"]]))
+
+
+class SlowReaderContract:
+    """The tests of transports whose connection stays open, with a reader that doesn't read.
+
+    ``stall`` gives one that has joined the room and reads no more, with its ``events`` and its ``transport``.
+    """
+
+    stall: Any
+
+    async def test_fifty_megabytes(self: Any) -> None:
+        """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
+        when it reads again it gets what it is owed in order, with one reset for what is gone, and who is there."""
+        stalled = await self.stall()
+        (session,) = self.service.hub.sessions
+        reader = await self.started(SocketClient)
+        writer = self.client(SocketClient)
+        await writer.connect()
+        most = 0
+        for number in range(1250):
+            await writer.publish(f"{number:06}" + "x" * 40_000)
+            most = max(most, queued(session.transport.transport))
+        await reader.count(1250)
+        self.assertLess(most, 1024 * 1024)
+        self.assertEqual([], reader.of_type("reset"))
+        await self.started(SocketClient, last=0)
+        await reader.until(lambda: any(event["count"] == 3 for event in reader.of_type("presence")))
+        stalled.transport.resumeProducing()
+        await stalled.until(lambda: any(event.get("data", "").startswith("001249") for event in stalled.events[-2:]))
+        await stalled.until(lambda: stalled.events[-1]["type"] == "presence")
+        self.assertEqual(3, len(stalled.events[-1]["members"]))
+        self.check_ledger([event for event in stalled.events if event["type"] in ("message", "reset")])
+
+    def check_ledger(self: Any, events: list[dict[str, Any]]) -> None:
+        """Each message once, in order, or told as gone, and that but once."""
+        expected = 1
+        resets = 0
+        for event in events:
+            offset = int(event["position"].split(":")[1])
+            if event["type"] == "reset":
+                resets += 1
+                self.assertGreaterEqual(offset, expected)
+            else:
+                self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
+            expected = offset + 1
+        self.assertEqual((1251, 1), (expected, resets))
+
+
+class SlowGoodbyeContract:
+    """The same with a reader that never reads again, where such a one is closed early."""
+
+    limits: dict[str, Any] = {"slow": 1.5, "ping": 60}
+    stall: Any
+
+    async def test_closed_after_a_while(self: Any) -> None:
+        """After so many seconds without one drained byte it is closed, and nothing of it is left."""
+        await self.stall()
+        writer = self.client(SocketClient)
+        await writer.connect()
+        for _ in range(300):
+            await writer.publish("x" * 40_000)
+        await self.until(lambda: len(self.service.hub.sessions) == 1)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+
 
 class WebSocketContractTests(TransportContract, ServedTestCase):
     """The contract on WebSocket."""
@@ -178,13 +335,38 @@ class PollContractTests(TransportContract, ServedTestCase):
     kind = PollClient
 
 
+class EventsContractTests(TransportContract, ServedTestCase):
+    """The contract on server-sent events, with commands by request."""
+
+    kind = EventClient
+
+
 class TogetherTests(ServedTestCase):
     """All transports share the same rooms."""
 
-    async def test_two_rooms_two_transports(self) -> None:
-        """200 messages in each of two rooms from both transports at once: none in the wrong room, one order for all."""
-        readers = [await self.started(kind, room) for room in "ab" for kind in (SocketClient, PollClient)]
-        writers = [await self.started(kind, room, last=0) for room in "ab" for kind in (SocketClient, PollClient)]
+    async def test_another_transport_for_every_message(self) -> None:
+        """Who changes its transport between every two messages, taking its position along, loses and doubles none."""
+        writer = await self.started(SocketClient)
+        position = (await writer.publish("first"))["position"]
+        seen: list[Any] = []
+        for number in range(30):
+            reader = await self.started(KINDS[number % 3], since=position)
+            await writer.publish(number)
+            await reader.until(lambda reader=reader, number=number: reader.data[-1:] == [number])
+            await reader.stop()
+            await writer.publish(f"after {number}")
+            self.assertEqual([], reader.of_type("reset"))
+            seen += reader.data
+            position = reader.position
+        last = await self.started(EventClient, since=position)
+        await last.until(lambda: last.data[-1:] == ["after 29"])
+        expected = [text for number in range(30) for text in (number, f"after {number}")]
+        self.assertEqual(expected, seen + last.data)
+
+    async def test_two_rooms_three_transports(self) -> None:
+        """300 messages in each of two rooms from all transports at once: none in the wrong room, one order for all."""
+        readers = [await self.started(kind, room) for room in "ab" for kind in KINDS]
+        writers = [await self.started(kind, room, last=0) for room in "ab" for kind in KINDS]
 
         async def write(writer: Any, name: str) -> None:
             for number in range(100):
@@ -192,19 +374,19 @@ class TogetherTests(ServedTestCase):
 
         await gatherResults([Deferred.fromCoroutine(write(writer, str(index))) for index, writer in enumerate(writers)])
         for reader in readers:
-            await reader.count(200)
+            await reader.count(300)
         logs = [reader.data for reader in readers]
-        self.assertEqual((logs[0], logs[2]), (logs[1], logs[3]))
-        for room, log in (("a", logs[0]), ("b", logs[2])):
-            self.assertEqual({room}, {text[0] for text in log})
-            self.assertEqual(200, len(set(log)))
+        for room, ours in (("a", logs[:3]), ("b", logs[3:])):
+            self.assertEqual([ours[0]] * 3, ours)
+            self.assertEqual({room}, {text[0] for text in ours[0]})
+            self.assertEqual(300, len(set(ours[0])))
 
     async def test_ten_thousand_at_once(self) -> None:
-        """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on both transports."""
+        """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on all transports."""
         self.history = 10_000
         await self.service.stopService()
         self.serve()
-        readers = [await self.started(SocketClient), await self.started(PollClient)]
+        readers = [await self.started(kind) for kind in KINDS]
         writer = self.client(SocketClient)
         await writer.connect()
         frozen = time.time()
@@ -213,7 +395,8 @@ class TogetherTests(ServedTestCase):
             writer.send(type="publish", room="lobby", data=number)
         for reader in readers:
             await reader.count(10_000)
-        self.assertEqual(readers[0].messages, readers[1].messages)
+        for other in readers[1:]:
+            self.assertEqual(readers[0].messages, other.messages)
         self.assertEqual(list(range(10_000)), readers[0].data)
         self.assertEqual(1, len({message["at"] for message in readers[0].messages}))
 
