@@ -23,7 +23,7 @@ from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
 from realtime_chat.http.metrics import MetricsResource, make_registry
 from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.pages import put_pages
+from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.hub import Hub
@@ -51,6 +51,7 @@ class Configuration:
     :ivar hosts: names that are served besides those of loopback; none for what is listened on.
     :ivar origins: web origins that may use the daemon besides its own.
     :ivar max_connections: None for what the limit of open files allows.
+    :ivar page: what is at ``/``, as :func:`~realtime_chat.http.pages.put_pages` takes it.
     :ivar metrics_listen: endpoints for Prometheus.
     """
 
@@ -61,6 +62,7 @@ class Configuration:
     max_connections: int | None = None
     jsonp: bool = False
     compress: bool = False
+    page: str | Path = OWN_PAGE
     access_log: str | None = None
     metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)
@@ -106,7 +108,7 @@ class RealtimeService(Service):
         self._in_start = False
 
     def _not_started(self, failure: Failure, refusals: list[str]) -> None:
-        if not failure.check(StoreRefused, RealtimeError, CannotListenError, OSError):
+        if not failure.check(StoreRefused, PageRefused, RealtimeError, CannotListenError, OSError):
             self._log.failure("the daemon could not start", failure)
         if self._in_start:
             refusals.append(str(failure.value))
@@ -170,7 +172,7 @@ class RealtimeService(Service):
         hub, jsonp = self.hub, self._configuration.jsonp
         self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress)
         root = JSONResource()
-        put_pages(root)
+        put_pages(root, self._configuration.page)
         for path, child in (
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),
@@ -180,12 +182,15 @@ class RealtimeService(Service):
             (b"healthz", HealthResource()),
             (b"readyz", ReadinessResource(hub)),
         ):
+            if path in root.children:
+                raise PageRefused(f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise")
             root.putChild(path, child)
         return root
 
     def _say_where(self) -> None:
         for port, description in zip(self._ports, self._configuration.listen, strict=True):
-            self._log.info("chat page: {url}", url=_url(port, description))
+            what = "listening" if self._configuration.page == NO_PAGE else "chat page"
+            self._log.info("{what}: {url}", what=what, url=_url(port, description))
         for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
             self._log.info("metrics: {url}metrics", url=_url(port, description))
         configuration = self._configuration

@@ -20,6 +20,7 @@ from twisted.internet import endpoints
 from twisted.python import usage
 
 from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
@@ -110,6 +111,16 @@ def _origin(text: str) -> str:
     return text
 
 
+def _page(text: str) -> str | Path:
+    if text in (OWN_PAGE, NO_PAGE):
+        return text
+    if not text:
+        raise ValueError(f"{text!r} is no page; right would be {OWN_PAGE}, {NO_PAGE} or a directory")
+    directory = Path(text).absolute()  # twistd goes elsewhere before it starts
+    check_directory(directory)
+    return directory
+
+
 def _help(option: Callable[..., None]) -> Callable[..., None]:
     """Make an option's docstring one line, as Twisted prints its line breaks as they stand."""
     option.__doc__ = " ".join((option.__doc__ or "").split())
@@ -148,6 +159,7 @@ class Options(usage.Options):
                 "stream-lifetime": defaults.stream_lifetime,
                 "presence-limit": defaults.presence_limit,
                 "signal-rate": defaults.signal_rate,
+                "page": OWN_PAGE,
                 "access-log": None,
                 "metrics-listen": [],
             }
@@ -225,6 +237,12 @@ class Options(usage.Options):
         self["signal-rate"] = self._read("signal-rate", count, _whole)
 
     @_help
+    def opt_page(self, page: str) -> None:
+        """What is at /: the chat page (on), nothing (off), or your own page: a directory
+        with an index.html; it is read at start. [default: on]"""
+        self["page"] = self._read("page", page, _page)
+
+    @_help
     def opt_access_log(self, path: str) -> None:
         """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
         self["access-log"] = path
@@ -295,6 +313,7 @@ def makeService(options: Options) -> IService:
         max_connections=options["max-connections"],
         jsonp=bool(options["allow-jsonp"]),
         compress=bool(options["compress"]),
+        page=options["page"],
         access_log=options["access-log"],
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,

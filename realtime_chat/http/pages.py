@@ -1,11 +1,14 @@
-"""The chat page: a few files, kept in memory."""
+"""The chat page, or a site's own in its place: files that are kept in memory."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
 
 from twisted.web.resource import Resource
@@ -13,7 +16,29 @@ from twisted.web.server import Request
 
 from realtime_chat.http.answers import Answer, JSONResource
 
-__all__ = ["CONTENT_SECURITY_POLICY", "PageResource", "put_pages"]
+__all__ = [
+    "CONTENT_SECURITY_POLICY",
+    "NO_PAGE",
+    "OWN_PAGE",
+    "PageRefused",
+    "PageResource",
+    "check_directory",
+    "put_pages",
+    "read_directory",
+]
+
+OWN_PAGE = "on"
+"""The package's own page."""
+
+NO_PAGE = "off"
+"""No page at all."""
+
+_INDEX = "index.html"
+_LIBRARY = "realtime."
+"""What the names of the client library's files begin with; they are served whatever the page is."""
+
+_MOST_FILES = 1000
+_MOST_BYTES = 64 * 1024**2
 
 # 'self' covers WebSockets of the same host too, in every browser since 2022; older ones are left with long poll.
 CONTENT_SECURITY_POLICY = (
@@ -31,13 +56,18 @@ _HEADERS = (
 _TYPES = MappingProxyType(
     {
         "css": b"text/css; charset=utf-8",
+        "gif": b"image/gif",
         "html": b"text/html; charset=utf-8",
         "ico": b"image/x-icon",
+        "jpeg": b"image/jpeg",
+        "jpg": b"image/jpeg",
         "js": b"text/javascript; charset=utf-8",
+        "json": b"application/json",
         "png": b"image/png",
         "svg": b"image/svg+xml",
         "txt": b"text/plain; charset=utf-8",
         "webmanifest": b"application/manifest+json",
+        "webp": b"image/webp",
     }
 )
 
@@ -73,15 +103,89 @@ class PageResource(JSONResource):
         return any(tag == self._tag or star for tag, star in _TAGS.findall(given))
 
 
-def put_pages(root: Resource, directory: Traversable | None = None) -> None:
-    """Put the page's files below ``root`` by their names, and ``index.html`` at its own address too.
+class PageRefused(ValueError):
+    """A directory can't be served as the page, and a person has to act; the message says how."""
 
-    They are read now, once; a request only ever picks one by its name. What has no content type isn't served.
 
-    :param directory: where they are; the package's own ``static`` by default.
+def check_directory(directory: Path) -> None:
+    """See whether this can be a site's own page, without reading it.
+
+    :raises PageRefused: it isn't a directory, or has no ``index.html``.
     """
-    for file in (directory or files("realtime_chat") / "static").iterdir():
-        kind = file.name.rpartition(".")[2]
-        if kind in _TYPES and not file.name.startswith("."):
-            root.putChild(file.name.encode(), PageResource(file.read_bytes(), kind))
-    root.putChild(b"", root.children[b"index.html"])
+    if not directory.is_dir():
+        raise PageRefused(f"{str(directory)!r} is not a directory; right would be one that holds an {_INDEX}")
+    if not (directory / _INDEX).is_file():
+        raise PageRefused(f"{str(directory)!r} holds no {_INDEX}, which is what would be served at /; put one there")
+
+
+def read_directory(directory: Path) -> dict[tuple[str, ...], bytes]:
+    """Read all that will be served of a site's own page: the contents by their paths below ``directory``.
+
+    Left out are names that begin with a dot, what has no content type, and directories that are symbolic links.
+
+    :raises PageRefused: something can't be read, or it is more than can be meant.
+    """
+    check_directory(directory)
+    found: dict[tuple[str, ...], bytes] = {}
+    size = 0
+    try:
+        for path in _walk(directory):
+            found[path.relative_to(directory).parts] = content = path.read_bytes()
+            size += len(content)
+            if len(found) > _MOST_FILES or size > _MOST_BYTES:
+                raise PageRefused(
+                    f"{str(directory)!r} holds more than {_MOST_FILES} files or {_MOST_BYTES >> 20} MiB, which are kept "
+                    "in memory; right would be a directory with the page alone"
+                )
+    except OSError as error:
+        raise PageRefused(f"{str(error.filename)!r} can't be read ({error.strerror}); the daemon has to be let") from error
+    return found
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from _walk(path)
+        elif path.is_file() and _kind(path.name) in _TYPES:
+            yield path
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2].lower()
+
+
+def _read_package() -> dict[tuple[str, ...], bytes]:
+    directory: Traversable = files("realtime_chat") / "static"
+    return {(file.name,): file.read_bytes() for file in directory.iterdir() if _kind(file.name) in _TYPES}
+
+
+def put_pages(root: Resource, page: str | Path = OWN_PAGE) -> None:
+    """Put the page's files below ``root`` by their names, and each ``index.html`` at its directory's address too.
+
+    They are read now, once; a request only ever picks one by its name. The client library is there with any page.
+
+    :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or a site's own directory.
+    :raises PageRefused: the directory can't be served.
+    """
+    ours = _read_package()
+    if isinstance(page, Path):
+        _put_files(root, read_directory(page))
+    elif page == OWN_PAGE:
+        _put_files(root, ours)
+    _put_files(root, {path: content for path, content in ours.items() if path[0].startswith(_LIBRARY)})
+
+
+def _put_files(root: Resource, contents: dict[tuple[str, ...], bytes]) -> None:
+    for path, content in contents.items():
+        parent = root
+        for name in map(os.fsencode, path[:-1]):
+            if name not in parent.children:
+                parent.putChild(name, JSONResource())
+            parent = parent.children[name]
+        resource = PageResource(content, _kind(path[-1]))
+        parent.putChild(os.fsencode(path[-1]), resource)
+        if path[-1] == _INDEX:
+            parent.putChild(b"", resource)

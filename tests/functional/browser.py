@@ -27,6 +27,7 @@ _ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--window-size=1280,900",
 )
 
 _WATCH = """
@@ -37,7 +38,7 @@ document.addEventListener('securitypolicyviolation', function (event) {
 window.alert = window.confirm = window.prompt = function (text) { window.trouble.push('alert: ' + text); };
 """
 
-WITHOUT_WEBSOCKET = "delete window.WebSocket;"
+WITHOUT_WEBSOCKET = "delete window.WebSocket; delete window.EventSource;"
 """Makes a legacy browser."""
 
 DEAF_AT_FIRST = """
@@ -52,7 +53,7 @@ DEAF_AT_FIRST = """
 """Makes a network in which the first WebSocket neither opens nor fails."""
 
 _READ_MESSAGES = """
-return Array.prototype.map.call(document.querySelectorAll('#messages > .message'), function (item) {
+return Array.prototype.map.call(document.querySelectorAll('#message-pane .log .message'), function (item) {
   return {
     name: item.querySelector('.name').textContent,
     text: item.querySelector('.text').textContent,
@@ -102,7 +103,7 @@ class Page:
     @property
     def state(self) -> str:
         """The connection's state, in the page's words."""
-        return self.driver.find_element(By.ID, "state").text
+        return self.driver.find_element(By.ID, "status-text").text
 
     def wait_connected(self, transport: str = "") -> None:
         """Wait until the page says that it is connected, by this transport."""
@@ -126,17 +127,17 @@ class Page:
     @property
     def pending(self) -> list[str]:
         """The messages that are shown as being on their way, each with its state."""
-        return self._texts_of("#outbox > .message")
+        return self._texts_of("#message-pane .outbox > .message")
 
     @property
     def notices(self) -> list[str]:
         """What the page itself says among the messages."""
-        return self._texts_of("#messages > .notice")
+        return self._texts_of("#message-pane .notice")
 
     @property
     def problem(self) -> str:
         """What the page says that is wrong."""
-        return self.driver.find_element(By.ID, "problem").text
+        return self.driver.find_element(By.ID, "problem-text").text
 
     def _texts_of(self, selector: str) -> list[str]:
         script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
@@ -148,7 +149,7 @@ class Page:
 
     def type(self, text: str) -> None:
         """Type a message, and press Enter."""
-        self._enter("text", text)
+        self._enter("message-text", text)
 
     def _enter(self, field: str, text: str) -> None:
         box = self.driver.find_element(By.ID, field)
@@ -157,12 +158,12 @@ class Page:
 
     def rename(self, name: str) -> None:
         """Type another nickname, press Enter, and wait until it is used."""
-        self._enter("name", name)
+        self._enter("own-name", name)
         self.wait_connected()
 
     def go_to(self, room: str) -> None:
         """Type another room, and press Enter."""
-        self._enter("room", room)
+        self._enter("room-name", room)
 
     @property
     def console(self) -> list[str]:

@@ -1,0 +1,57 @@
+/* Where one writes: Enter sends, Shift and Enter begin a new line. */
+(function (Chat) {
+  'use strict';
+
+  /** @param {Object} listener `written(text)`, `typing(whether)`, `resized()`. */
+  function Composer(form, field, listener) {
+    var self = this;
+    this.field = field;
+    this.listener = listener;
+    this.grows = !(window.CSS && window.CSS.supports && window.CSS.supports('field-sizing', 'content'));
+    form.onsubmit = function () {
+      self.send();
+      field.focus();
+      return false;
+    };
+    field.onkeydown = function (event) { return self.pressed(event); };
+    field.oninput = function () { self.edited(); };
+  }
+
+  Composer.prototype.pressed = function (event) {
+    var composing = event.isComposing || event.keyCode === 229;
+    if (event.keyCode !== 13 || event.shiftKey || composing) {
+      return true;
+    }
+    this.send();
+    return false;
+  };
+
+  Composer.prototype.edited = function () {
+    this.grow();
+    this.listener.typing(Boolean(this.field.value.trim()));
+  };
+
+  // Where the style sheet can't do it.
+  Composer.prototype.grow = function () {
+    if (this.grows) {
+      this.field.style.height = 'auto';
+      this.field.style.height = this.field.scrollHeight + this.field.offsetHeight - this.field.clientHeight + 'px';
+    }
+    this.listener.resized();
+  };
+
+  Composer.prototype.set = function (text) {
+    this.field.value = text;
+    this.grow();
+  };
+
+  Composer.prototype.send = function () {
+    var text = Chat.text.wholeCharacters(this.field.value);
+    if (text.trim()) {
+      this.set('');
+      this.listener.written(text);
+    }
+  };
+
+  Chat.Composer = Composer;
+}(window.Chat = window.Chat || {}));

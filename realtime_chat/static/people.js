@@ -1,0 +1,63 @@
+/* Who is here. */
+(function (Chat) {
+  'use strict';
+
+  var dom = Chat.dom;
+
+  function People(node) {
+    this.title = node.title;
+    this.count = node.count;
+    this.list = node.list;
+    this.all = node.all;
+    this.room = null;
+    this.user = null;
+  }
+
+  function byName(one, two) {
+    var first = one.name.toLowerCase(), second = two.name.toLowerCase();
+    return first < second ? -1 : Number(first > second);
+  }
+
+  /** Show the members of a room; `user` is who reads this. */
+  People.prototype.draw = function (room, user) {
+    this.user = user;
+    this.room = room;
+    dom.setText(this.title, room.joined ? Chat.text.counted(room.count, 'person', 'people') + ' here' : 'People');
+    dom.setText(this.count, room.joined ? String(room.count) : '');
+    dom.show(this.all, room.joined && !room.membersKnown);
+    this.fill(room.membersKnown ? room.members : []);
+  };
+
+  People.prototype.fill = function (members) {
+    var self = this;
+    dom.empty(this.list);
+    members.slice().sort(function (one, two) {
+      return self.isSelf(two) - self.isSelf(one) || byName(one, two);
+    }).forEach(function (member) { self.list.appendChild(self.row(member)); });
+  };
+
+  People.prototype.isSelf = function (member) {
+    return Number(Boolean(this.user) && member.id === this.user.id);
+  };
+
+  People.prototype.row = function (member) {
+    var away = Boolean(member.state && member.state.away), row = dom.make('li', away ? 'person away' : 'person');
+    var notes = [this.isSelf(member) ? 'you' : '', member.guest ? 'guest' : '', away ? 'away' : ''];
+    row.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(member.id), member.name));
+    row.appendChild(document.createTextNode(' '));
+    row.appendChild(dom.make('span', 'note', notes.filter(Boolean).join(', ')));
+    return row;
+  };
+
+  /** Ask for the list of a room that is too large to be told of everyone. */
+  People.prototype.loadAll = function () {
+    var self = this, room = this.room;
+    room.loadMembers(function (error, members) {
+      if (!error && room === self.room && !room.membersKnown) {
+        self.fill(members);
+      }
+    });
+  };
+
+  Chat.People = People;
+}(window.Chat = window.Chat || {}));

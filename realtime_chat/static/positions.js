@@ -1,0 +1,22 @@
+/* Places in a room's log: EPOCH:OFFSET. Offsets of one epoch may be compared. */
+(function (Chat) {
+  'use strict';
+
+  function split(position) {
+    var colon = position.lastIndexOf(':');
+    return {epoch: position.slice(0, colon), offset: Number(position.slice(colon + 1))};
+  }
+
+  /** Whether `position` follows `other`; what stands in another log is always new. */
+  function isAfter(position, other) {
+    var one = split(position), two = split(other || ':');
+    return one.epoch !== two.epoch || one.offset > two.offset;
+  }
+
+  /** Whether nothing can stand before it. */
+  function isFirst(position) {
+    return split(position).offset <= 1;
+  }
+
+  Chat.positions = {isAfter: isAfter, isFirst: isFirst};
+}(window.Chat = window.Chat || {}));
