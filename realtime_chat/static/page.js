@@ -206,6 +206,8 @@
 
   Page.prototype.showTitle = function () {
     var unread = this.all().reduce(function (sum, conversation) { return sum + conversation.unread; }, 0);
+    var elsewhere = unread - (this.current ? this.current.unread : 0);
+    dom.setText(dom.byId('rooms-count'), elsewhere ? String(elsewhere) : '');
     document.title = (unread ? '(' + unread + ') ' : '') + (this.current ? this.current.name + ' – ' : '') + 'chat';
   };
 

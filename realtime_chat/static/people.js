@@ -22,7 +22,7 @@
   People.prototype.draw = function (room, user) {
     this.user = user;
     this.room = room;
-    dom.setText(this.title, room.joined ? Chat.text.counted(room.count, 'person', 'people') + ' here' : 'People');
+    dom.setText(this.title, room.joined ? Chat.text.counted(room.count, 'person', 'people') + ' here' : 'People (not up to date)');
     dom.setText(this.count, room.joined ? String(room.count) : '');
     dom.show(this.all, room.joined && !room.membersKnown);
     this.fill(room.membersKnown ? room.members : []);
