@@ -2,7 +2,7 @@
 (function (Chat) {
   'use strict';
 
-  /** @param {Object} listener `written(text)`, `typing(whether)`, `resized()`. */
+  /** @param {Object} listener `written(text)`, which tells whether it was taken, `typing(whether)`, `resized()`. */
   function Composer(form, field, listener) {
     var self = this;
     this.field = field;
@@ -47,9 +47,8 @@
 
   Composer.prototype.send = function () {
     var text = Chat.text.wholeCharacters(this.field.value);
-    if (text.trim()) {
+    if (text.trim() && this.listener.written(text)) {
       this.set('');
-      this.listener.written(text);
     }
   };
 

@@ -66,7 +66,6 @@
       this.peopleChanged(this.current);
     }
     if (connected) {
-      this.complained('');
       this.rooms.refresh();
     }
   };
@@ -124,7 +123,11 @@
 
   /** Show a room, and write it into the address. */
   Page.prototype.opened = function (name) {
-    if (Chat.address.go(name)) {
+    if (!Chat.text.isRoom(name)) {
+      this.refuse(name);
+    } else if (name === (this.current && this.current.name)) {
+      this.complained('');
+    } else if (Chat.address.go(name)) {
       this.show(name);
     }
     this.panels.close();
@@ -136,11 +139,19 @@
       this.current.tell(false);
     }
     dom.setText(dom.byId('room-title'), name);
-    if (!Chat.text.isRoom(name)) {
-      this.complained('“' + name + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
-      return;
+    if (Chat.text.isRoom(name)) {
+      this.complained('');
+      this.showRoom(name);
+    } else {
+      this.refuse(name);
     }
-    this.complained('');
+  };
+
+  Page.prototype.refuse = function (name) {
+    this.complained('“' + name + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
+  };
+
+  Page.prototype.showRoom = function (name) {
     this.current = this.conversation(name, this.remembered(name));
     this.rooms.choose(name);
     this.pane.show(this.current);
@@ -230,12 +241,14 @@
 
   // ---- What the composer tells ----
 
+  /** Tells whether there was a room to say it in. */
   Page.prototype.written = function (text) {
     if (this.current) {
       this.current.following = true;
       this.current.say(text);
       this.pane.goToEnd();
     }
+    return this.current !== null;
   };
 
   Page.prototype.typing = function (on) {

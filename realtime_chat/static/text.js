@@ -1,4 +1,4 @@
-/* What people write: cleaned before it is sent, and made into text and links when it is shown. Never into HTML. */
+/* What people write: cleaned before it is sent, and made into text and links when it is shown. Never into markup. */
 (function (Chat) {
   'use strict';
 

@@ -7,13 +7,13 @@ import shutil
 import tempfile
 from typing import Any
 
-from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.daemon import free_port, wait_until
+from tests.functional.daemon import CHECKOUT, free_port, wait_until
 
 __all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "open_page"]
 
@@ -51,6 +51,20 @@ DEAF_AT_FIRST = """
 }(window.WebSocket));
 """
 """Makes a network in which the first WebSocket neither opens nor fails."""
+
+_FILL = """
+var field = document.getElementById(arguments[0]);
+field.value = arguments[1];
+field.focus();
+"""
+
+_KEYS = {
+    "Enter": Keys.ENTER,
+    "Escape": Keys.ESCAPE,
+    "Home": Keys.HOME,
+    "Shift": Keys.SHIFT,
+    "Tab": Keys.TAB,
+}
 
 _READ_MESSAGES = """
 return Array.prototype.map.call(document.querySelectorAll('#message-pane .log .message'), function (item) {
@@ -152,9 +166,45 @@ class Page:
         self._enter("message-text", text)
 
     def _enter(self, field: str, text: str) -> None:
-        box = self.driver.find_element(By.ID, field)
-        self.run("arguments[0].value = arguments[1]", box, text)  # chromedriver can't type what is outside the BMP
-        box.send_keys(Keys.ENTER)
+        self.run(_FILL, field, text)  # chromedriver can't type what is outside the BMP
+        self.press("Enter")
+
+    def press(self, keys: str) -> None:
+        """Press a key, perhaps with Shift: ``Tab``, ``Shift+Enter``."""
+        *held, key = [_KEYS[name] for name in keys.split("+")]
+        chain = ActionChains(self.driver, 0)
+        for name in held:
+            chain.key_down(name)
+        chain.send_keys(key)
+        for name in held:
+            chain.key_up(name)
+        chain.perform()
+
+    def write(self, text: str) -> None:
+        """Type text, key by key, where the focus is."""
+        ActionChains(self.driver, 0).send_keys(text).perform()
+
+    def reload(self) -> None:
+        """Load the page anew."""
+        self.driver.refresh()
+
+    def read(self, id: str) -> str:
+        """The text of an element, whether it is in sight or not."""
+        return str(self.run("return document.getElementById(arguments[0]).textContent", id))
+
+    def click(self, id: str) -> None:
+        """Click on an element."""
+        self.run("document.getElementById(arguments[0]).click()", id)
+
+    @property
+    def title(self) -> str:
+        """What the window is called."""
+        return str(self.run("return document.title"))
+
+    @property
+    def focused(self) -> str:
+        """The id of the element that has the focus, or else its tag and text."""
+        return str(self.run("var it = document.activeElement; return it.id || it.tagName + ' ' + it.textContent.trim()"))
 
     def rename(self, name: str) -> None:
         """Type another nickname, press Enter, and wait until it is used."""
@@ -178,11 +228,14 @@ class Page:
         return self.run("return window.trouble")
 
     def screenshot(self, name: str) -> None:
-        """Save what is shown, where SCREENSHOTS names a directory."""
-        directory = os.environ.get("SCREENSHOTS")
-        if directory:
-            os.makedirs(directory, exist_ok=True)
-            self.driver.save_screenshot(os.path.join(directory, f"{name}.png"))
+        """Save what is shown, for people to look at; SCREENSHOTS names another directory."""
+        directory = os.environ.get("SCREENSHOTS") or CHECKOUT / "build" / "screenshots"
+        os.makedirs(directory, exist_ok=True)
+        self.save(os.path.join(directory, f"{name}.png"))
+
+    def save(self, path: str) -> None:
+        """Save what is shown."""
+        self.driver.save_screenshot(path)
 
     def emulate(self, width: int, height: int, scheme: str) -> None:
         """Give the page another size and colour scheme."""

@@ -110,8 +110,8 @@ _KEEP_TALKING = """
 var prefix = arguments[0], count = arguments[1], sent = 0;
 var timer = window.setInterval(function () {
   sent += 1;
-  document.getElementById('text').value = prefix + sent;
-  document.getElementById('send').click();
+  document.getElementById('message-text').value = prefix + sent;
+  document.getElementById('send-button').click();
   if (sent === count) {
     window.clearInterval(timer);
   }
@@ -119,10 +119,10 @@ var timer = window.setInterval(function () {
 """
 
 _FOREIGN_ELEMENTS = """
-var expected = {LI: 1, DIV: 1, BDI: 1, TIME: 1};
-var inside = document.querySelectorAll('#messages *, #outbox *');
+var expected = {OL: 1, LI: 1, DIV: 1, BDI: 1, TIME: 1};
+var inside = document.querySelectorAll('.log *, .outbox *');
 var strange = Array.prototype.filter.call(inside, function (node) { return !expected[node.tagName]; });
-return strange.concat(Array.prototype.slice.call(document.querySelectorAll('#messages .text *, #messages .name *')))
+return strange.concat(Array.prototype.slice.call(document.querySelectorAll('.log .text *, .name *')))
   .map(function (node) { return node.outerHTML; });
 """
 
@@ -162,7 +162,7 @@ return Array.prototype.filter.call(document.querySelectorAll('header, main, form
     return box.left < 0 || box.right > viewport.clientWidth + 0.5;
   }).map(function (node) { return node.outerHTML; })
   .concat(viewport.scrollWidth > viewport.clientWidth ? ['the page scrolls sideways'] : [])
-  .concat(document.getElementById('send').getBoundingClientRect().bottom > viewport.clientHeight + 0.5 ?
+  .concat(document.getElementById('send-button').getBoundingClientRect().bottom > viewport.clientHeight + 0.5 ?
     ['the message box is below the fold'] : []);
 """
 
@@ -220,7 +220,7 @@ class PageTests(SynchronousTestCase):
         for text in ("first", "second"):
             page.type(text)
             page.wait_for(text)
-        page.driver.refresh()
+        page.reload()
         page.wait_for("second")
         late = self.open(websocket=False)
         late.wait_for("second")
@@ -247,11 +247,9 @@ class PageTests(SynchronousTestCase):
     def test_impossible_room(self) -> None:
         """A room that can't be is refused in words, and its name is text."""
         page = open_page(self, self.daemon.url + "?room=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
-        wait_until(lambda: page.state == "Not connected.", lambda: f"the page says {page.state}")
+        wait_until(lambda: page.problem, lambda: f"the page says {page.state}")
         self.assertIn("a room's name is", page.problem)
-        self.assertEqual(
-            "<img src=x onerror=alert(1)>", page.run("return document.getElementById('title').textContent")
-        )
+        self.assertEqual("<img src=x onerror=alert(1)>", page.read("room-title"))
         self.assertEqual(0, page.run("return document.querySelectorAll('img').length"))
         self.assert_quiet(page)
 
@@ -305,7 +303,7 @@ class PageTests(SynchronousTestCase):
         self.daemon.start()
         for page in pages:
             wait_until(lambda page=page: page.notices)
-            self.assertEqual(["Some messages were missed"], page.notices)
+            self.assertEqual(["Some messages were missed here: the server no longer has them."], page.notices)
         for sender, reader, text in ((*pages, "after"), (*reversed(pages), "later")):
             sender.type(text)
             reader.wait_for(text)
@@ -314,9 +312,9 @@ class PageTests(SynchronousTestCase):
         self.assert_quiet(*pages, was_down=True)
 
     def test_websocket_that_never_opens(self) -> None:
-        """Where WebSocket doesn't open the page polls; later it tries again, and nothing is lost or doubled."""
+        """Where WebSocket doesn't open the page does without; later it tries again, and nothing is lost or doubled."""
         page, other = open_page(self, self.daemon.url, DEAF_AT_FIRST), self.open()
-        page.wait_connected("long poll")
+        page.wait_connected("server-sent events")
         page.run(_KEEP_TALKING, "p", 400)
         other.run(_KEEP_TALKING, "o", 400)
         page.wait_connected("WebSocket")
@@ -388,19 +386,41 @@ class FilesTests(SynchronousTestCase):
     """The page's files, read."""
 
     patterns: ClassVar[dict[str, str]] = {
-        "index.html": r"""(?:href|src|action)\s*=\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"'>]*""",
-        "chat.css": r"""(?:url\(|@import)\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"')]*""",
-        "chat.js": r"""["'](?:/|[a-z][a-z0-9+.-]*:/)[^"']*""",
-        "connection.js": r"""["'](?:/|[a-z][a-z0-9+.-]*:/)[^"']*""",
+        "html": r"""(?:href|src|action)\s*=\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"'>]*""",
+        "css": r"""(?:url\(|@import)\s*["']?\s*(?!data:)(?:/|[a-z][a-z0-9+.-]*:)[^"')]*""",
+        "js": r"""["'](?:/|[a-z][a-z0-9+.-]*:/)[^"']*""",
     }
+
+    def files(self) -> dict[str, str]:
+        """The page's own files, by their names."""
+        directory = files("realtime_chat") / "static"
+        names = [file.name for file in directory.iterdir() if not file.name.startswith("realtime.")]
+        return {name: (directory / name).read_text("utf-8") for name in names}
 
     def test_any_mount_path(self) -> None:
         """No URL names a host or starts at the root, so that the page works wherever it is mounted."""
-        for name, pattern in self.patterns.items():
-            text = (files("realtime_chat") / "static" / name).read_text("utf-8")
+        for name, text in self.files().items():
+            pattern = self.patterns[name.rpartition(".")[2]]
             self.assertEqual([], re.findall(pattern, text, re.IGNORECASE), name)
+
+    def test_never_markup(self) -> None:
+        """Nothing is ever read as HTML or as a program."""
+        for name, text in self.files().items():
+            if name.endswith(".js"):
+                self.assertNotRegex(text, r"HTML\b|document\.write|\beval\b|new Function|setAttribute\('on", name)
+
+    def test_all_are_loaded(self) -> None:
+        """The page loads every script that is there, once, the library first."""
+        loaded = re.findall(r'<script src="([^"]+)"></script>', self.files()["index.html"])
+        scripts = sorted(name for name in self.files() if name.endswith(".js"))
+        self.assertEqual((["realtime.js"], scripts), (loaded[:1], sorted(loaded[1:])))
+
+    def test_without_scripts(self) -> None:
+        """Where scripts are off the page says so, and where messages can be read."""
+        (text,) = re.findall(r"<noscript>(.*)</noscript>", self.files()["index.html"])
+        self.assertIn("JavaScript", text)
+        self.assertIn('href="rooms/lobby/messages"', text)
 
     def test_nothing_inline(self) -> None:
         """No script and no style stands in the page itself, as its content security policy forbids both."""
-        html = (files("realtime_chat") / "static" / "index.html").read_text("utf-8")
-        self.assertNotRegex(html, r"(?i)<style|\sstyle=|\son[a-z]+=|<script(?! src=)")
+        self.assertNotRegex(self.files()["index.html"], r"(?i)<style|\sstyle=|\son[a-z]+=|<script(?! src=)")
