@@ -21,6 +21,7 @@ from realtime_chat.errors import RealtimeError, StoreRefused
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
+from realtime_chat.http.library import NAME, put_library
 from realtime_chat.http.metrics import MetricsResource, make_registry
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused, put_pages
@@ -95,6 +96,7 @@ class RealtimeService(Service):
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
         self._websockets: WebSocketFactory | None = None
+        self._public: frozenset[bytes] = frozenset()
         self._in_start = True
         self.hub = Hub(store, reactor, configuration.limits, wall, token)
 
@@ -159,6 +161,7 @@ class RealtimeService(Service):
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
             write=write_now,
+            public=self._public,
         )
         self._sites.append(site)
         return site
@@ -172,7 +175,9 @@ class RealtimeService(Service):
         hub, jsonp = self.hub, self._configuration.jsonp
         self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress)
         root = JSONResource()
-        put_pages(root, self._configuration.page)
+        hashed = put_library(root)
+        put_pages(root, self._configuration.page, {NAME: hashed})
+        self._public = frozenset(f"/{name}".encode() for name in (NAME, hashed))
         for path, child in (
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),

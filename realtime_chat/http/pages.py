@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -34,9 +34,6 @@ NO_PAGE = "off"
 """No page at all."""
 
 _INDEX = "index.html"
-_LIBRARY = "realtime."
-"""What the names of the client library's files begin with; they are served whatever the page is."""
-
 _MOST_FILES = 1000
 _MOST_BYTES = 64 * 1024**2
 
@@ -78,20 +75,22 @@ class PageResource(JSONResource):
     """One file.
 
     :param kind: its ending, which says what it is.
+    :param headers: what its answers carry besides their type and tag.
     :raises KeyError: there is no content type for it.
     """
 
     isLeaf = True
 
-    def __init__(self, content: bytes, kind: str) -> None:
+    def __init__(self, content: bytes, kind: str, headers: Sequence[tuple[bytes, bytes]] = _HEADERS) -> None:
         super().__init__()
+        self._headers = headers
         self._content = content
         self._type = _TYPES[kind]
         self._tag = b'"%b"' % hashlib.sha256(content).hexdigest()[:32].encode()
 
     def render_GET(self, request: Request) -> Answer:
         """The file, or nothing where the browser has it already."""
-        for name, value in (*_HEADERS, (b"ETag", self._tag)):
+        for name, value in (*self._headers, (b"ETag", self._tag)):
             request.responseHeaders.setRawHeaders(name, [value])
         if self._is_known(request):
             return Answer(b"", 304)
@@ -162,30 +161,38 @@ def _read_package() -> dict[tuple[str, ...], bytes]:
     return {(file.name,): file.read_bytes() for file in directory.iterdir() if _kind(file.name) in _TYPES}
 
 
-def put_pages(root: Resource, page: str | Path = OWN_PAGE) -> None:
+def put_pages(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
     """Put the page's files below ``root`` by their names, and each ``index.html`` at its directory's address too.
 
-    They are read now, once; a request only ever picks one by its name. The client library is there with any page.
+    They are read now, once; a request only ever picks one by its name.
 
     :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or a site's own directory.
+    :param names: files that are there already, and by which name HTML beside them that says ``src="FILE"`` shall refer
+        to each.
     :raises PageRefused: the directory can't be served.
     """
-    ours = _read_package()
-    if isinstance(page, Path):
-        _put_files(root, read_directory(page))
-    elif page == OWN_PAGE:
-        _put_files(root, ours)
-    _put_files(root, {path: content for path, content in ours.items() if path[0].startswith(_LIBRARY)})
+    if page == NO_PAGE:
+        return
+    for path, content in (read_directory(page) if isinstance(page, Path) else _read_package()).items():
+        if len(path) > 1:
+            _put(root, path, content)
+        elif path[0] not in names:
+            _put(root, path, _refer(content, names) if _kind(path[0]) == "html" else content)
 
 
-def _put_files(root: Resource, contents: dict[tuple[str, ...], bytes]) -> None:
-    for path, content in contents.items():
-        parent = root
-        for name in map(os.fsencode, path[:-1]):
-            if name not in parent.children:
-                parent.putChild(name, JSONResource())
-            parent = parent.children[name]
-        resource = PageResource(content, _kind(path[-1]))
-        parent.putChild(os.fsencode(path[-1]), resource)
-        if path[-1] == _INDEX:
-            parent.putChild(b"", resource)
+def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
+    *directories, name = map(os.fsencode, path)
+    for directory in directories:
+        if directory not in parent.children:
+            parent.putChild(directory, JSONResource())
+        parent = parent.children[directory]
+    resource = PageResource(content, _kind(path[-1]))
+    parent.putChild(name, resource)
+    if path[-1] == _INDEX:
+        parent.putChild(b"", resource)
+
+
+def _refer(html: bytes, names: Mapping[str, str]) -> bytes:
+    for name, other in names.items():
+        html = html.replace(f'src="{name}"'.encode(), f'src="{other}"'.encode())
+    return html
