@@ -120,7 +120,7 @@ def _own_properties(tokens: list[str], places: list[int]) -> frozenset[str]:
     assigned = {tokens[index] for index in places if tokens[index + 1] in ("=", ":")}
     strings = {token[1:-1] for token in tokens if token.startswith("'")}
     public = set(_WORD.findall((STATIC / "realtime.d.ts").read_text("utf-8")))
-    return frozenset(assigned - strings - public - _FOREIGN - _WIRE)
+    return frozenset(name for name in assigned - strings - public - _FOREIGN - _WIRE if not name.startswith("_"))
 
 
 # Variables: a function's own are named anew in it, by letters that nothing in it means already.

@@ -285,6 +285,13 @@
     }
   };
 
+  // For tests: moves over to this transport, whatever is used now.
+  Connection.prototype._use = function (kind) {
+    if (!this.trying) {
+      this.attempt(this.kinds.indexOf(kind));
+    }
+  };
+
   Connection.prototype.probe = function (index) {
     if (index < this.first && !this.trying) {
       this.attempt(index);
@@ -378,7 +385,7 @@
   };
 
   /** Lets go of what there is of a connection. */
-  Connection.prototype.drop = function () {
+  Connection.prototype._drop = function () {
     var link = this.link, trying = this.trying;
     this.link = this.trying = null;
     window.clearTimeout(this.retryTimer);
@@ -393,7 +400,7 @@
 
   Connection.prototype.stop = function (reason) {
     if (this.state !== 'closed') {
-      this.drop();
+      this._drop();
       this.unlisten();
       this.say('closed', null, reason);
       this.eachRoom(function (room) { room.outbox.close(); });

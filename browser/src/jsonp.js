@@ -1,4 +1,5 @@
   var NOWHERE = 'poll?room=_&since=_:0&wait=0';
+  var LONGEST_ADDRESS = 12000;
   var scripts = 0;
 
   /**
@@ -86,7 +87,11 @@
       });
     }
 
-    (self.client ? perform : introduce)();
+    if (body && encodeURIComponent(body).length > LONGEST_ADDRESS) {
+      later(0, function () { answered({type: 'error', code: 'too_large', message: 'This browser can not send so much.'}); });
+    } else {
+      (self.client ? perform : introduce)();
+    }
     return function () { giveUp(); };
   };
 

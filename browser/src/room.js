@@ -12,6 +12,7 @@
     this.last = options.last === undefined ? LAST : options.last;
     this.joined = false;
     this.left = false;
+    this.trouble = null; // why it can't be joined
     this.count = 0;
     this.members = [];
     this.membersKnown = false;
@@ -101,6 +102,7 @@
   Room.prototype.entered = function (reply, since) {
     var present = applyPresence(this, reply);
     this.joined = true;
+    this.trouble = null;
     this.top = reply.top;
     if (since && !reply.recovered) {
       this.reset(reply.position, 'resume');
@@ -121,11 +123,18 @@
     } else if (error.temporary) {
       this.timer = later((error.after || 0) + backOff(3), function () { self.join(link); });
     } else {
-      error = trouble(error.code, error.message);
-      error.room = this.name;
+      this.complain(trouble(error.code, error.message));
+      this.outbox.open();
+    }
+  };
+
+  // Once, though it is tried again with each connection.
+  Room.prototype.complain = function (error) {
+    error.room = this.name;
+    if (this.trouble !== error.code) {
+      this.trouble = error.code;
       this.emit('$error', error);
       this.connection.emit('$error', error);
-      this.outbox.open();
     }
   };
 

@@ -25,7 +25,7 @@
           self.link.end({});
         }
       }],
-      [window, 'pagehide', function () { self.drop(); }]
+      [window, 'pagehide', function () { self._drop(); }]
     ];
     this.heard.forEach(function (heard) { heard[0].addEventListener(heard[1], heard[2], false); });
   };
