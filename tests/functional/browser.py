@@ -9,13 +9,12 @@ from typing import Any
 
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT, free_port, wait_until
 
-__all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "open_page"]
+__all__ = ["DEAF_AT_FIRST", "WATCH", "WITHOUT_WEBSOCKET", "Page", "open_page"]
 
 _ARGUMENTS = (
     "--headless=new",
@@ -30,7 +29,7 @@ _ARGUMENTS = (
     "--window-size=1280,900",
 )
 
-_WATCH = """
+WATCH = """
 window.trouble = [];
 document.addEventListener('securitypolicyviolation', function (event) {
   window.trouble.push('CSP: ' + event.violatedDirective + ' ' + event.blockedURI);
@@ -101,10 +100,12 @@ def _options(browser: str, profile: str) -> ChromeOptions:
 
 
 class Page:
-    """The chat page in a browser of its own.
+    """The chat page in a browser of its own, driven by selenium; subclassed for puppeteer.
 
     :ivar driver: selenium's, for what has no method here.
     """
+
+    driver: Chrome
 
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
@@ -117,7 +118,7 @@ class Page:
     @property
     def state(self) -> str:
         """The connection's state, in the page's words."""
-        return self.driver.find_element(By.ID, "status-text").text
+        return self.read("status-text")
 
     def wait_connected(self, transport: str = "") -> None:
         """Wait until the page says that it is connected, by this transport."""
@@ -151,7 +152,7 @@ class Page:
     @property
     def problem(self) -> str:
         """What the page says that is wrong."""
-        return self.driver.find_element(By.ID, "problem-text").text
+        return self.read("problem-text")
 
     def _texts_of(self, selector: str) -> list[str]:
         script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
@@ -255,6 +256,6 @@ def open_page(case: SynchronousTestCase, url: str, before: str = "") -> Page:
     case.addCleanup(shutil.rmtree, profile, ignore_errors=True)
     driver = Chrome(_options(browser, profile), Service(program, free_port()))
     case.addCleanup(driver.quit)
-    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH + before})
+    driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH + before})
     driver.get(url)
     return Page(driver)

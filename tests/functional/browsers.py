@@ -51,7 +51,8 @@ def node_environment() -> dict[str, str]:
 
     :raises AssertionError: they aren't there, and can't be installed.
     """
-    if not (NPM_MODULES / "puppeteer-core").is_dir():
+    wanted = json.loads((NPM_MODULES.parent / "package.json").read_text("utf-8"))["dependencies"]
+    if not all((NPM_MODULES / name).is_dir() for name in wanted):
         command = [program("npm"), "install", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=NPM_MODULES.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, f"npm install in browser/ failed:\n{done.stdout.decode(errors='replace')}"
@@ -79,6 +80,26 @@ class Tab:
     def goto(self, url: str) -> None:
         """Go to another page."""
         self.browser.ask("goto", page=self.number, url=url)
+
+    def reload(self) -> None:
+        """Load the page anew."""
+        self.browser.ask("reload", page=self.number)
+
+    def press(self, keys: str) -> None:
+        """Press a key, perhaps with another one held: ``Tab``, ``Shift+Enter``."""
+        self.browser.ask("press", page=self.number, keys=keys.split("+"))
+
+    def write(self, text: str) -> None:
+        """Type text, key by key, where the focus is."""
+        self.browser.ask("write", page=self.number, text=text)
+
+    def size(self, width: int, height: int) -> None:
+        """Give the page another size, in CSS pixels."""
+        self.browser.ask("size", page=self.number, width=width, height=height)
+
+    def save(self, path: str) -> None:
+        """Save a picture of what is shown."""
+        self.browser.ask("save", page=self.number, path=path)
 
     def command(self, method: str, **parameters: Any) -> Any:
         """A command of Chromium's debugging protocol."""
@@ -140,12 +161,13 @@ class Browser:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    def open(self, url: str, before: str = "") -> Tab:
+    def open(self, url: str, before: str = "", alone: bool = False) -> Tab:
         """Open a page in a tab of its own.
 
         :param before: a script that is run before those of the page.
+        :param alone: with storage of its own, as another person's browser would have.
         """
-        return Tab(self, self.ask("open", url=url, before=before))
+        return Tab(self, self.ask("open", url=url, before=before, alone=alone))
 
     def end(self) -> None:
         """Close it."""

@@ -29,8 +29,9 @@ const browser = await puppeteer.launch({
 const pages = [];
 
 const operations = {
-  async open({url, before}) {
-    const page = await browser.newPage();
+  async open({url, before, alone}) {
+    const home = alone ? await browser.createBrowserContext() : browser;
+    const page = await home.newPage();
     const said = [];
     page.on('console', (message) => {
       if (['error', 'warn', 'warning'].includes(message.type())) {
@@ -42,12 +43,26 @@ const operations = {
       await page.evaluateOnNewDocument(before);
     }
     await page.goto(url);
-    return pages.push({page, said}) - 1;
+    return pages.push({page, said, context: alone && home}) - 1;
   },
   goto: ({page, url}) => pages[page].page.goto(url).then(() => null),
   run: ({page, script}) => pages[page].page.evaluate(`(async () => { ${script} })()`),
   said: async ({page}) => pages[page].said,
-  close: ({page}) => pages[page].page.close(),
+  close: ({page}) => (pages[page].context || pages[page].page).close(),
+  reload: ({page}) => pages[page].page.reload().then(() => null),
+  async press({page, keys}) {
+    const keyboard = pages[page].page.keyboard, key = keys.pop();
+    for (const held of keys) {
+      await keyboard.down(held);
+    }
+    await keyboard.press(key);
+    for (const held of keys) {
+      await keyboard.up(held);
+    }
+  },
+  write: ({page, text}) => pages[page].page.keyboard.type(text),
+  size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: 2}),
+  save: ({page, path}) => pages[page].page.screenshot({path}).then(() => null),
   front: ({page}) => pages[page].page.bringToFront(),
   async command({page, method, parameters}) {
     const session = pages[page].session = pages[page].session || await pages[page].page.createCDPSession();
