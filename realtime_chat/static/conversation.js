@@ -94,6 +94,7 @@
     this.checkCaughtUp();
     this.page.peopleChanged(this);
     this.page.changed(this);
+    this.page.grew(this);
   };
 
   Conversation.prototype.checkCaughtUp = function () {
@@ -127,10 +128,11 @@
       this.more = !Chat.positions.isFirst(message.position);
     }
     this.outbox.arrived(message.key);
+    this.checkCaughtUp();
     if (isShown(message)) {
       this.arrived(message);
     }
-    this.checkCaughtUp();
+    this.showEdges();
   };
 
   // Others are other programs' events, and what was deleted.

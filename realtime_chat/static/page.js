@@ -178,7 +178,7 @@
   // ---- What conversations tell ----
 
   Page.prototype.isSeen = function (conversation) {
-    return conversation === this.current && conversation.following && document.hidden !== true;
+    return conversation === this.current && this.pane.isFollowing() && document.hidden !== true;
   };
 
   Page.prototype.grew = function (conversation) {
@@ -244,9 +244,8 @@
   /** Tells whether there was a room to say it in. */
   Page.prototype.written = function (text) {
     if (this.current) {
-      this.current.following = true;
-      this.current.say(text);
       this.pane.goToEnd();
+      this.current.say(text);
     }
     return this.current !== null;
   };

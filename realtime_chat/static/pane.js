@@ -13,6 +13,7 @@
     this.newer = newer;
     this.listener = listener;
     this.current = null;
+    this.placed = {height: 0, visible: 0};
     node.onscroll = function () { self.scrolled(); };
     newer.onclick = function () { self.goToEnd(); };
     window.addEventListener('resize', function () { self.keepUp(); }, false);
@@ -26,6 +27,7 @@
     this.current = null;
     this.node.appendChild(conversation.node);
     this.current = conversation;
+    this.placed.visible = 0;
     this.restore();
   };
 
@@ -58,15 +60,34 @@
       this.listener.reachedEnd(this.current);
     }
     this.showNewer();
-    if (this.node.scrollTop < NEAR_THE_TOP) {
+    this.fill();
+  };
+
+  // Towards the beginning, and where little is there. Without styles nothing scrolls, and all of it counts.
+  Pane.prototype.fill = function () {
+    var node = this.node, enough = 2 * Math.min(node.clientHeight, window.innerHeight);
+    if (this.current.caughtUp && node.scrollTop < NEAR_THE_TOP &&
+        (!this.current.following || node.scrollHeight < enough)) {
       this.loadEarlier();
     }
   };
 
   Pane.prototype.keepUp = function () {
-    if (this.current && this.current.following) {
-      this.node.scrollTop = this.node.scrollHeight;
+    var node = this.node;
+    if (this.current && this.isFollowing()) {
+      node.scrollTop = node.scrollHeight;
+      this.placed = {height: node.scrollHeight, visible: node.clientHeight};
     }
+  };
+
+  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back.
+  Pane.prototype.isFollowing = function () {
+    var conversation = this.current, node = this.node, placed = this.placed;
+    if (conversation.following && node.clientHeight === placed.visible && !this.isAtEnd() &&
+        node.scrollTop + placed.visible < placed.height - NEAR) {
+      conversation.following = false;
+    }
+    return conversation.following;
   };
 
   /** A conversation has become longer. */
@@ -74,14 +95,8 @@
     if (conversation === this.current) {
       this.keepUp();
       this.showNewer();
-      if (conversation.caughtUp && this.isAllInSight()) {
-        this.loadEarlier();
-      }
+      this.fill();
     }
-  };
-
-  Pane.prototype.isAllInSight = function () {
-    return this.node.clientHeight > 0 && this.node.scrollHeight <= this.node.clientHeight;
   };
 
   Pane.prototype.showNewer = function () {
@@ -97,6 +112,7 @@
   Pane.prototype.goToEnd = function () {
     var hadFocus = document.activeElement === this.newer;
     this.current.following = true;
+    this.placed.visible = 0;
     this.keepUp();
     this.settle();
     if (hadFocus) {
@@ -119,9 +135,7 @@
     }
     node.scrollTop = node.scrollHeight - fromEnd;
     this.keepUp();
-    if (this.isAllInSight()) {
-      this.loadEarlier();
-    }
+    this.fill();
   };
 
   Chat.Pane = Pane;

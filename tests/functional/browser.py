@@ -70,7 +70,7 @@ return Array.prototype.map.call(document.querySelectorAll('#message-pane .log .m
   return {
     name: item.querySelector('.name').textContent,
     text: item.querySelector('.text').textContent,
-    own: item.classList.contains('own')
+    own: (' ' + item.className + ' ').indexOf(' own ') > 0
   };
 });
 """
@@ -209,8 +209,12 @@ class Page:
 
     def rename(self, name: str) -> None:
         """Type another nickname, press Enter, and wait until it is used."""
-        self._enter("own-name", name)
+        self.rename_only(name)
         self.wait_connected()
+
+    def rename_only(self, name: str) -> None:
+        """Type another nickname, and press Enter."""
+        self._enter("own-name", name)
 
     def go_to(self, room: str) -> None:
         """Type another room, and press Enter."""

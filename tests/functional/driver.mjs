@@ -31,7 +31,7 @@ const pages = [];
 const operations = {
   async open({url, before, alone}) {
     const home = alone ? await browser.createBrowserContext() : browser;
-    const page = await home.newPage();
+    const page = await home.newPage(alone ? {type: 'window'} : {});
     const said = [];
     page.on('console', (message) => {
       if (['error', 'warn', 'warning'].includes(message.type())) {

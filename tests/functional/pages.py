@@ -104,12 +104,17 @@ class PageTestCase(SynchronousTestCase):
 
     def open(self, query: str = "", name: str = "", before: str = "") -> TabPage:
         """Open the page, under a name if one is given, and wait until it is connected."""
+        page = self.open_only(query, name, before)
+        page.wait_connected()
+        return page
+
+    def open_only(self, query: str = "", name: str = "", before: str = "") -> TabPage:
+        """Open the page, and don't wait."""
         named = f"window.localStorage.setItem('realtime-name', {json.dumps(name)});" if name else ""
         tab = browser(self.kind).open(self.daemon.url + query, WATCH + named + before, alone=True)
         self.addCleanup(tab.close)
         page = TabPage(tab)
         page.emulate(*SIZES["desktop"], "light")
-        page.wait_connected()
         return page
 
     def assert_quiet(self, *pages: TabPage) -> None:

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.browser import DEAF_AT_FIRST, WITHOUT_WEBSOCKET, Page, open_page
-from tests.functional.daemon import Daemon, wait_until
+from tests.functional.browser import DEAF_AT_FIRST, WITHOUT_WEBSOCKET
+from tests.functional.daemon import wait_until
+from tests.functional.pages import PageTestCase, TabPage
 
 PAYLOADS = (
     # elements that run something by themselves
@@ -172,34 +173,30 @@ _REFUSED = re.compile(
 )
 
 
-class PageTests(SynchronousTestCase):
+class PageTests(PageTestCase):
     """What people see of the daemon."""
 
-    def setUp(self) -> None:
-        self.daemon = Daemon(self.mktemp()).start()
-        self.addCleanup(self.daemon.kill)
-
-    def open(self, websocket: bool = True, query: str = "") -> Page:
+    def open_by(self, websocket: bool = True, query: str = "") -> TabPage:
         """Open the page in a browser of its own, and wait until it is connected."""
-        page = open_page(self, self.daemon.url + query, "" if websocket else WITHOUT_WEBSOCKET)
+        page = self.open(query, before="" if websocket else WITHOUT_WEBSOCKET)
         page.wait_connected("WebSocket" if websocket else "long poll")
         return page
 
-    def assert_quiet(self, *pages: Page, was_down: bool = False) -> None:
+    def assert_quiet(self, *pages: TabPage, was_down: bool = False) -> None:
         """No page reports anything; connections were refused only if the daemon was down."""
         for page in pages:
             self.assertEqual([], page.trouble)
             console = [line for line in page.console if not (was_down and _REFUSED.search(line))]
             self.assertEqual([], console)
 
-    def assert_only_text(self, *pages: Page) -> None:
+    def assert_only_text(self, *pages: TabPage) -> None:
         """Nothing that somebody sent has become an element."""
         for page in pages:
             self.assertEqual([], page.run(_FOREIGN_ELEMENTS))
 
     def test_both_transports_talk(self) -> None:
         """A page with WebSocket and one without chat in both directions, at once and in order."""
-        modern, legacy = self.open(), self.open(websocket=False)
+        modern, legacy = self.open_by(), self.open_by(websocket=False)
         expected = []
         for number in range(10):
             for sender, reader, prefix in ((modern, legacy, "m"), (legacy, modern, "l")):
@@ -215,14 +212,14 @@ class PageTests(SynchronousTestCase):
 
     def test_history_on_arrival(self) -> None:
         """Who comes later sees what was said; who comes back is known again, by name and as the sender."""
-        page = self.open()
+        page = self.open_by()
         page.rename("Zoë")
         for text in ("first", "second"):
             page.type(text)
             page.wait_for(text)
         page.reload()
         page.wait_for("second")
-        late = self.open(websocket=False)
+        late = self.open_by(websocket=False)
         late.wait_for("second")
         said = [("Zoë", "first"), ("Zoë", "second")]
         for reader, own in ((page, True), (late, False)):
@@ -232,7 +229,7 @@ class PageTests(SynchronousTestCase):
 
     def test_rooms_by_url(self) -> None:
         """The room stands in the URL, what is said in one is not seen in another, and one can go there."""
-        here, there = self.open(query="?room=here"), self.open(query="?room=there")
+        here, there = self.open_by(query="?room=here"), self.open_by(query="?room=there")
         here.type("only here")
         here.wait_for("only here")
         there.type("only there")
@@ -246,7 +243,7 @@ class PageTests(SynchronousTestCase):
 
     def test_impossible_room(self) -> None:
         """A room that can't be is refused in words, and its name is text."""
-        page = open_page(self, self.daemon.url + "?room=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+        page = self.open_only("?room=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
         wait_until(lambda: page.problem, lambda: f"the page says {page.state}")
         self.assertIn("a room's name is", page.problem)
         self.assertEqual("<img src=x onerror=alert(1)>", page.read("room-title"))
@@ -255,7 +252,7 @@ class PageTests(SynchronousTestCase):
 
     def test_killed_in_mid_conversation(self) -> None:
         """After kill -9 and a restart every message is there once and in order, those typed meanwhile included."""
-        modern, legacy = self.open(), self.open(websocket=False)
+        modern, legacy = self.open_by(), self.open_by(websocket=False)
         pages = {"m": modern, "l": legacy}
         for prefix, page in pages.items():
             page.run(_KEEP_TALKING, prefix, 100)
@@ -280,7 +277,7 @@ class PageTests(SynchronousTestCase):
 
     def test_stopped_and_started(self) -> None:
         """A daemon that is stopped says goodbye; both pages come back to the one that follows."""
-        modern, legacy = self.open(), self.open(websocket=False)
+        modern, legacy = self.open_by(), self.open_by(websocket=False)
         modern.type("before")
         legacy.wait_for("before")
         self.daemon.terminate()
@@ -295,7 +292,7 @@ class PageTests(SynchronousTestCase):
 
     def test_begun_anew(self) -> None:
         """Where the daemon has lost everything, pages say that messages were missed, and talk on."""
-        pages = self.open(), self.open(websocket=False)
+        pages = self.open_by(), self.open_by(websocket=False)
         pages[0].type("before")
         pages[1].wait_for("before")
         self.daemon.kill()
@@ -313,7 +310,7 @@ class PageTests(SynchronousTestCase):
 
     def test_websocket_that_never_opens(self) -> None:
         """Where WebSocket doesn't open the page does without; later it tries again, and nothing is lost or doubled."""
-        page, other = open_page(self, self.daemon.url, DEAF_AT_FIRST), self.open()
+        page, other = self.open_only(before=DEAF_AT_FIRST), self.open_by()
         page.wait_connected("server-sent events")
         page.run(_KEEP_TALKING, "p", 400)
         other.run(_KEEP_TALKING, "o", 400)
@@ -328,7 +325,7 @@ class PageTests(SynchronousTestCase):
 
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""
-        modern, legacy = self.open(), self.open(websocket=False)
+        modern, legacy = self.open_by(), self.open_by(websocket=False)
         for payload in PAYLOADS:
             modern.type(payload)
         for page in (modern, legacy):
@@ -339,7 +336,7 @@ class PageTests(SynchronousTestCase):
 
     def test_name_is_text(self) -> None:
         """Whatever somebody is called is shown, and is nothing but text."""
-        modern, legacy = self.open(), self.open(websocket=False)
+        modern, legacy = self.open_by(), self.open_by(websocket=False)
         for number, name in enumerate(_NAMES):
             modern.rename(name)
             modern.type(f"I am {number}")
@@ -351,7 +348,7 @@ class PageTests(SynchronousTestCase):
 
     def test_looks(self) -> None:
         """On a phone and on a desktop, light and dark, everything is in sight and can be read."""
-        page, other = self.open(), self.open(websocket=False)
+        page, other = self.open_by(), self.open_by(websocket=False)
         _talk(page, other)
         for device, width, height in (("phone", 360, 740), ("desktop", 1280, 800)):
             for scheme in ("light", "dark"):
@@ -366,7 +363,7 @@ class PageTests(SynchronousTestCase):
         self.assertEqual([], page.run(_POOR_CONTRASTS))
 
 
-def _talk(ann: Page, bob: Page) -> None:
+def _talk(ann: TabPage, bob: TabPage) -> None:
     ann.rename("Ann")
     bob.rename("Bob with a rather long name that goes on")
     for sender, text in (
