@@ -188,7 +188,9 @@ class RealtimeService(Service):
             (b"readyz", ReadinessResource(hub)),
         ):
             if path in root.children:
-                raise PageRefused(f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise")
+                raise PageRefused(
+                    f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise"
+                )
             root.putChild(path, child)
         return root
 

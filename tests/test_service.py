@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ LOCAL = "tcp:0:interface=127.0.0.1"
 
 def memory() -> MemoryStore:
     return MemoryStore(Retention(1000), time.time, os.urandom)
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 class HoldingStore:
@@ -94,6 +104,12 @@ class StartTests(TestCase):
         (who,) = (line for line in lines if line.startswith("open to: "))
         for word in ("everyone who can reach it", "chat.example", "https://a.example"):
             self.assertIn(word, who)
+
+    async def test_without_page(self) -> None:
+        """Without the page it says where it listens; there is nothing at / but the library stays."""
+        _, lines = await self.said(listen=(LOCAL,), page="off")
+        self.assertIn(f"listening: http://127.0.0.1:{self.ports[0]}/", lines)
+        self.assertEqual([], [line for line in lines if line.startswith("chat page: ")])
 
     async def test_unix(self) -> None:
         """A daemon can listen on a Unix socket alone."""
@@ -183,6 +199,31 @@ class RefusalTests(DaemonTestCase):
     async def test_directory_refused(self) -> None:
         """A directory that can't be made is named."""
         self.assertIn("/proc/nothing/here", await self.refusal(self.daemon("--data-dir", "/proc/nothing/here")))
+
+    async def test_page_refused(self) -> None:
+        """A page that isn't one is named, and so is one that takes an address of the daemon's own."""
+        line = await self.refusal(self.daemon("--store", "memory:", "--page", str(self.page("rooms/index.html"))))
+        self.assertIn("'rooms' stands in the way", line)
+
+    def page(self, name: str) -> Path:
+        """A directory with a page of a site's own, and one file besides."""
+        directory = Path(self.mktemp()).resolve()
+        for path in (directory / "index.html", directory / name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('<!doctype html><title>Ours</title><script src="realtime.js"></script>')
+        return directory
+
+    async def test_pages(self) -> None:
+        """The page is ours, a site's own or none; the library and the rooms are there with each."""
+        own = str(self.page("help/more.txt"))
+        for page, found in (("on", {"", "chat.css"}), ("off", set()), (own, {"", "help/more.txt"})):
+            daemon = await self.started("--store", "memory:", "--page", page)
+            answers = {
+                path: await deferToThread(_status, daemon.url + path)
+                for path in ("", "chat.css", "help/more.txt", "realtime.js", "rooms")
+            }
+            self.assertEqual({"realtime.js", "rooms", *found}, {path for path in answers if answers[path] == 200}, page)
+            await deferToThread(daemon.terminate)
 
     async def test_bad_option(self) -> None:
         """A wrong option is named before anything starts."""

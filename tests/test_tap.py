@@ -37,6 +37,7 @@ VALUED = (
     "stream-lifetime",
     "presence-limit",
     "signal-rate",
+    "page",
     "access-log",
     "metrics-listen",
 )
@@ -65,6 +66,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(3600, options["stream-lifetime"])
         self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
+        self.assertEqual("on", options["page"])
+
+    def test_page(self) -> None:
+        """The page is on, off, or a directory that has an index, wherever the daemon goes afterwards."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "index.html").touch()
+        for text, value in (("on", "on"), ("off", "off"), (str(directory), directory.absolute())):
+            self.assertEqual(value, parsed("--page", text)["page"])
 
     def test_good_values(self) -> None:
         """Good values are read, units too."""
@@ -123,6 +133,7 @@ class OptionsTests(SynchronousTestCase):
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             ("presence-limit", ("", "0", "-5", "all"), "1000"),
             ("signal-rate", ("", "0", "0.5", "all"), "1000"),
+            ("page", ("", "/nowhere/at/all", __file__), "right would be"),
             (
                 "host",
                 ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
@@ -243,7 +254,7 @@ class MakeServiceTests(SynchronousTestCase):
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
             *("--presence-limit", "7", "--signal-rate", "4"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
-            *("--stream-lifetime", "10m"),
+            *("--stream-lifetime", "10m", "--page", "off"),
         )
         limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7, signal_rate=4)
         limits = attrs.evolve(limits, stream_lifetime=600.0)
@@ -253,6 +264,7 @@ class MakeServiceTests(SynchronousTestCase):
             origins=("https://b.example",),
             max_connections=9,
             jsonp=True,
+            page="off",
             access_log="/log",
             metrics_listen=("tcp:9100",),
             limits=limits,

@@ -137,7 +137,9 @@ def read_directory(directory: Path) -> dict[tuple[str, ...], bytes]:
                     "in memory; right would be a directory with the page alone"
                 )
     except OSError as error:
-        raise PageRefused(f"{str(error.filename)!r} can't be read ({error.strerror}); the daemon has to be let") from error
+        raise PageRefused(
+            f"{str(error.filename)!r} can't be read ({error.strerror}); the daemon has to be let"
+        ) from error
     return found
 
 

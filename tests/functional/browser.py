@@ -205,7 +205,9 @@ class Page:
     @property
     def focused(self) -> str:
         """The id of the element that has the focus, or else its tag and text."""
-        return str(self.run("var it = document.activeElement; return it.id || it.tagName + ' ' + it.textContent.trim()"))
+        return str(
+            self.run("var it = document.activeElement; return it.id || it.tagName + ' ' + it.textContent.trim()")
+        )
 
     def rename(self, name: str) -> None:
         """Type another nickname, press Enter, and wait until it is used."""

@@ -67,12 +67,15 @@ document.dispatchEvent(new Event('visibilitychange'));
 
 _WATCH_FOCUS = """
 window.focused = [];
-document.addEventListener('focusin', function (event) { window.focused.push(event.target.id || event.target.tagName); });
+document.addEventListener('focusin', function (event) {
+  window.focused.push(event.target.id || event.target.tagName);
+});
 """
 
 _OLD = """
-['WebSocket', 'EventSource', 'Promise', 'fetch', 'Map', 'Set', 'Symbol', 'CSS', 'MutationObserver', 'IntersectionObserver']
-  .forEach(function (name) { window[name] = undefined; });
+['WebSocket', 'EventSource', 'Promise', 'fetch', 'Map', 'Set', 'Symbol', 'CSS', 'MutationObserver'].forEach(function (name) {
+  window[name] = undefined;
+});
 window.history.pushState = undefined;
 ['classList', 'closest', 'matches', 'remove', 'append', 'prepend', 'hidden'].forEach(function (name) {
   delete Element.prototype[name];
@@ -81,6 +84,14 @@ window.history.pushState = undefined;
 delete Document.prototype.hidden;
 """
 """A browser of about 2012, as far as a later one can be made one."""
+
+
+_RETRY = """
+var button = document.getElementById('status-retry');
+if (!button.hasAttribute('hidden')) {
+  button.click();
+}
+"""
 
 
 class UseTests(PageTestCase):
@@ -302,17 +313,14 @@ class UseTests(PageTestCase):
         page.type("before")
         other.wait_for("before")
         self.daemon.kill()
-        wait_until(
-            lambda: page.state == "Connection lost. What you write is kept, and sent later.", lambda: page.state
-        )
+        wait_until(lambda: page.state == "Connection lost. What you write is kept, and sent later.", lambda: page.state)
         page.type("meanwhile")
         page.type("and more")
         self.assertEqual(["meanwhileWaiting for the connection", "and moreWaiting for the connection"], page.pending)
         wait_until(lambda: page.read("status-countdown").startswith("Trying again"))
         page.rename_only("Anna")
         self.daemon.start()
-        retry = "var it = document.getElementById('status-retry'); return !it.hasAttribute('hidden') && (it.click(), true)"
-        page.run(retry)
+        page.run(_RETRY)
         for reader in (page, other):
             reader.wait_for("and more")
             self.assertEqual(["before", "meanwhile", "and more"], reader.texts)

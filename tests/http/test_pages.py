@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from treq.testing import StubTreq
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.pages import CONTENT_SECURITY_POLICY, put_pages
+from realtime_chat.http.pages import CONTENT_SECURITY_POLICY, NO_PAGE, PageRefused, put_pages
 
 FILES = {
     "index.html": "<!doctype html>",
@@ -20,6 +21,10 @@ FILES = {
     "notes.rst": "notes",
     "noending": "x",
 }
+
+
+def _deny(path: Path) -> bytes:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 class PagesTests(SynchronousTestCase):
@@ -113,6 +118,61 @@ class PagesTests(SynchronousTestCase):
         """The files are read once."""
         (self.directory / "chat.js").write_text("2")
         self.assertEqual(self.content(self.get("chat.js")), b"1")
+
+    def test_directories(self) -> None:
+        """Files in directories are there by their paths; a directory is its index, or nothing: it isn't listed."""
+        for path in ("help", "help/empty", ".git"):
+            (self.directory / path).mkdir()
+        for path in ("help/index.html", "help/MANUAL.PNG", "help/.hidden.js", ".git/chat.js", "help/realtime.js"):
+            (self.directory / path).write_text(path)
+        (self.directory / "again").symlink_to(self.directory)
+        self.put()
+        for path, kind in (("help/", "text/html; charset=utf-8"), ("help/MANUAL.PNG", "image/png")):
+            self.assertEqual(self.get(path).headers.getRawHeaders("Content-Type"), [kind])
+        self.assertEqual(self.content(self.get("help/realtime.js")), b"help/realtime.js")
+        for path in ("help", "help/empty/", "help/empty", "help/.hidden.js", ".git/chat.js", "again/chat.js"):
+            self.assertEqual((path, self.get(path).code), (path, 404))
+        for path in ("help/../chat.js", "help/%2e%2e/chat.js", "help%2fMANUAL.PNG", "help/..%2fchat.js"):
+            self.assertEqual((path, self.get(path).code), (path, 404))
+
+    def put(self) -> None:
+        """Serve the directory as it is now."""
+        root = JSONResource()
+        put_pages(root, self.directory, {"realtime.js": "realtime.1.js"})
+        self.treq = StubTreq(root)
+
+    def test_refused(self) -> None:
+        """What can't be a page is refused: the message says where, what was wrong, and what would be right."""
+        file = self.directory / "chat.js"
+        for path, wrong, right in (
+            (self.directory / "missing", "is not a directory", "right would be one that holds an index.html"),
+            (file, "is not a directory", "right would be one that holds an index.html"),
+        ):
+            message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), path))
+            for words in (repr(str(path)), wrong, right):
+                self.assertIn(words, message)
+        (self.directory / "index.html").unlink()
+        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        self.assertIn("holds no index.html", message)
+
+    def test_too_much(self) -> None:
+        """A directory that holds more than a page can be meant to isn't read into memory."""
+        for number in range(1001):
+            (self.directory / f"{number}.txt").touch()
+        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        self.assertIn("more than 1000 files", message)
+
+    def test_unreadable(self) -> None:
+        """A file that can't be read is named."""
+        self.patch(Path, "read_bytes", _deny)
+        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        self.assertIn("can't be read (Permission denied)", message)
+
+    def test_no_page(self) -> None:
+        """Without a page nothing is put anywhere."""
+        root = JSONResource()
+        put_pages(root, NO_PAGE)
+        self.assertEqual({}, root.children)
 
     def test_own_page(self) -> None:
         """The package brings its page."""
