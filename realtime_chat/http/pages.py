@@ -133,12 +133,12 @@ def read_directory(directory: Path) -> dict[tuple[str, ...], bytes]:
             size += len(content)
             if len(found) > _MOST_FILES or size > _MOST_BYTES:
                 raise PageRefused(
-                    f"{str(directory)!r} holds more than {_MOST_FILES} files or {_MOST_BYTES >> 20} MiB, which are kept "
-                    "in memory; right would be a directory with the page alone"
+                    f"{str(directory)!r} holds more than {_MOST_FILES} files or {_MOST_BYTES >> 20} MiB, and all are "
+                    "kept in memory; right would be a directory with the page alone"
                 )
     except OSError as error:
         raise PageRefused(
-            f"{str(error.filename)!r} can't be read ({error.strerror}); the daemon has to be let"
+            f"{str(error.filename)!r} can't be read ({error.strerror}); the daemon's user has to be allowed to"
         ) from error
     return found
 

@@ -69,6 +69,13 @@
     this.outbox.resume();
   };
 
+  Conversation.prototype.setConnected = function (connected) {
+    this.outbox.setConnected(connected);
+    if (!connected) {
+      this.typing.forget();
+    }
+  };
+
   // What a connection that was given up may still say is not listened to.
   Conversation.prototype.listen = function (room, event, heard) {
     var self = this;

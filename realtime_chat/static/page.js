@@ -61,7 +61,7 @@
   Page.prototype.stateChanged = function (state) {
     var connected = state.state === 'connected';
     this.status.set(state);
-    this.all().forEach(function (conversation) { conversation.outbox.setConnected(connected); });
+    this.all().forEach(function (conversation) { conversation.setConnected(connected); });
     if (this.current) {
       this.peopleChanged(this.current);
     }

@@ -30,6 +30,14 @@
     this.changed();
   };
 
+  /** Nobody can be heard any more. */
+  Typing.prototype.forget = function () {
+    Object.keys(this.people).forEach(function (id) { window.clearTimeout(this.people[id].timer); }, this);
+    this.people = {};
+    this.told = 0;
+    this.changed();
+  };
+
   Typing.prototype.names = function () {
     return Object.keys(this.people).map(function (id) { return this.people[id].name; }, this);
   };

@@ -54,9 +54,9 @@ return Array.prototype.map.call(document.querySelectorAll('.log a'), function (l
 
 _ITEMS = """
 return Array.prototype.map.call(document.querySelectorAll('.log li'), function (item) {
-  var time = item.querySelector('time');
+  var time = item.querySelector('time') || document.createElement('time');
   return [item.className.split(' ').filter(function (name) { return name !== 'message'; }).join(' '),
-    (item.querySelector('.text') || item).textContent, time ? time.getAttribute('datetime') : '', time ? time.title : ''];
+    (item.querySelector('.text') || item).textContent, time.getAttribute('datetime'), time.title];
 });
 """
 
@@ -73,7 +73,8 @@ document.addEventListener('focusin', function (event) {
 """
 
 _OLD = """
-['WebSocket', 'EventSource', 'Promise', 'fetch', 'Map', 'Set', 'Symbol', 'CSS', 'MutationObserver'].forEach(function (name) {
+var young = ['WebSocket', 'EventSource', 'Promise', 'fetch', 'Map', 'Set', 'Symbol', 'CSS', 'MutationObserver'];
+young.forEach(function (name) {
   window[name] = undefined;
 });
 window.history.pushState = undefined;
@@ -393,6 +394,7 @@ class UseTests(PageTestCase):
         elif state == "offline":
             self.daemon.kill()
             page.wait_disconnected()
+            self.assertEqual("", page.read("typing-line"))
             page.type("Is anybody there?")
 
 
