@@ -49,6 +49,8 @@ _FOREIGN = frozenset(
     " onload onmessage onopen onreadystatechange open pop prototype push readyState response send set slice some sort"
     " splice src status storage test timeout close end".split()
 )
+# What a transport has; tests bring their own.
+_TRANSPORT = frozenset("works unfit unreachable".split())
 # What is on the wire and isn't shown to the page; docs/protocol.rst.
 _WIRE = frozenset("client events id last limit ping positions presence since version after before".split())
 
@@ -120,7 +122,7 @@ def _own_properties(tokens: list[str], places: list[int]) -> frozenset[str]:
     assigned = {tokens[index] for index in places if tokens[index + 1] in ("=", ":")}
     strings = {token[1:-1] for token in tokens if token.startswith("'")}
     public = set(_WORD.findall((STATIC / "realtime.d.ts").read_text("utf-8")))
-    return frozenset(name for name in assigned - strings - public - _FOREIGN - _WIRE if not name.startswith("_"))
+    return frozenset(name for name in assigned - strings - public - _FOREIGN - _WIRE - _TRANSPORT if not name.startswith("_"))
 
 
 # Variables: a function's own are named anew in it, by letters that nothing in it means already.

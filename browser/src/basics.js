@@ -12,7 +12,11 @@
 
   /** An error as the page gets it, and as the server words it. */
   function trouble(code, message, temporary) {
-    return {code: code, message: message, temporary: Boolean(temporary)};
+    return {code: code, message: message, temporary: !!temporary};
+  }
+
+  function closed() {
+    return trouble('closed', 'The room was left, or the connection closed.');
   }
 
   function readObject(text) {
@@ -58,5 +62,5 @@
 
   /** Whether who holds `own` has seen what is at `position`. Of another log one has seen nothing. */
   function hasSeen(own, position) {
-    return Boolean(own) && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
+    return !!own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
   }

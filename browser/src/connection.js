@@ -53,25 +53,17 @@
   // The page's side
 
   Connection.prototype.room = function (name, options) {
-    var room = this.rooms['room ' + name], self = this;
+    var room = this.rooms['room ' + name];
     if (!room) {
       room = this.rooms['room ' + name] = new Room(name, options || {}, this);
-      [this.link, this.trying].forEach(function (link) {
-        if (link && link.isOpen && self.state !== 'closed') {
-          room.join(link);
-        }
-      });
+      this.eachLink(function (link) { room.join(link); });
     }
     return room;
   };
 
   Connection.prototype.setState = function (state) {
     this.ownState = state;
-    [this.link, this.trying].forEach(function (link) {
-      if (link && link.isOpen) {
-        link.tell({type: 'state', state: state});
-      }
-    });
+    this.eachLink(function (link) { link.tell({type: 'state', state: state}); });
   };
 
   Connection.prototype.close = function () {
@@ -326,7 +318,7 @@
       read.end = end;
       self.reads.push(read);
       if (self.state === 'closed') {
-        end(trouble('closed', 'The connection was closed.'));
+        end(closed());
       } else if (self.link) {
         read(self.link);
       }
@@ -356,6 +348,14 @@
 
   // Rooms
 
+  Connection.prototype.eachLink = function (action) {
+    [this.link, this.trying].forEach(function (link) {
+      if (link && link.isOpen) {
+        action(link);
+      }
+    });
+  };
+
   Connection.prototype.eachRoom = function (action) {
     var rooms = this.rooms;
     Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
@@ -369,11 +369,7 @@
 
   Connection.prototype.forget = function (room) {
     delete this.rooms['room ' + room.name];
-    [this.link, this.trying].forEach(function (link) {
-      if (link && link.isOpen) {
-        link.ask({type: 'leave', room: room.name}, noop);
-      }
-    });
+    this.eachLink(function (link) { link.ask({type: 'leave', room: room.name}, noop); });
   };
 
   // The end, and pauses
@@ -404,6 +400,6 @@
       this.unlisten();
       this.say('closed', null, reason);
       this.eachRoom(function (room) { room.outbox.close(); });
-      this.reads.slice().forEach(function (read) { read.end(trouble('closed', 'The connection was closed.')); });
+      this.reads.slice().forEach(function (read) { read.end(closed()); });
     }
   };

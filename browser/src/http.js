@@ -8,7 +8,7 @@
 
   /** Whether pages may ask another origin by XMLHttpRequest here. */
   function canAsk(base) {
-    return Boolean(window.XMLHttpRequest) && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
+    return !!window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
   }
 
   function readAnswer(xhr) {

@@ -46,7 +46,7 @@
   inherit(Jsonp, Poll);
 
   // One that was given up goes on waiting, and a browser has few connections to one host.
-  Jsonp.prototype.wait = 8;
+  Jsonp.prototype.wait = 4;
 
   Jsonp.works = function () {
     return true;

@@ -72,7 +72,7 @@
       return trouble('bad_request', 'This can not be said in JSON: ' + error.message);
     }
     if (this.connection.state === 'closed' || this.room.left) {
-      return trouble('closed', 'The room was left, or the connection was closed.');
+      return closed();
     }
     return this.isOpen || this.connection.countWaiting() < QUEUE ? null :
       trouble('queue_full', 'Not connected, and ' + QUEUE + ' messages wait already.', true);
@@ -166,7 +166,7 @@
     this.waiting.filter(concerns).forEach(function (item) {
       self.settle(item, item.since ? 'unknown' : 'failed', item.since ?
         trouble('unknown', 'It was sent, and whether it was stored can not be known any more.') :
-        trouble('closed', 'The room was left, or the connection was closed.'));
+        closed());
     });
   };
 

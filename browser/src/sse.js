@@ -15,7 +15,7 @@
   EventStream.prototype.silence = 60;
 
   EventStream.works = function (base) {
-    return Boolean(window.EventSource) && canAsk(base);
+    return !!window.EventSource && canAsk(base);
   };
 
   EventStream.prototype.send = function (command) {

@@ -22,7 +22,7 @@
   }
 
   Socket.works = function () {
-    return Boolean(window.WebSocket);
+    return !!window.WebSocket;
   };
 
   Socket.prototype.send = function (command) {

@@ -34,8 +34,9 @@ const operations = {
     const page = await home.newPage(alone ? {type: 'window'} : {});
     const said = [];
     page.on('console', (message) => {
-      if (['error', 'warn', 'warning'].includes(message.type())) {
-        said.push(message.text() + ' ' + (message.location().url || ''));
+      const url = message.location().url || '';
+      if (['error', 'warn', 'warning'].includes(message.type()) && !url.endsWith('/favicon.ico')) {
+        said.push(message.text() + ' ' + url);
       }
     });
     page.on('pageerror', (error) => said.push(String(error)));

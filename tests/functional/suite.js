@@ -38,7 +38,7 @@ class Suite {
   /** A client in a room, with what it was told. */
   client(name, room, options) {
     const rt = Realtime.connect(this.options.url, {
-      name, transports: this.options.transports, storage: false
+      name, transports: this.options.transports || undefined, storage: false
     });
     const got = {rt, texts: [], messages: [], signals: [], joined: [], presence: [], gaps: [], states: [], failed: []};
     got.room = rt.room(room, options);
@@ -48,7 +48,12 @@ class Suite {
     got.room.on('$presence', (presence) => got.presence.push(presence));
     got.room.on('$reset', (gap) => got.gaps.push(gap));
     got.room.on('$failed', (entry) => got.failed.push(entry));
-    rt.on('$state', (state) => got.states.push(state));
+    rt.on('$state', (state) => {
+      got.states.push(state);
+      if (state.transport && window.used.indexOf(state.transport) < 0) {
+        window.used.push(state.transport);
+      }
+    });
     rt.on('$error', (error) => got.failed.push(error));
     this.clients.push(got);
     return got;
@@ -269,6 +274,8 @@ const TESTS = {
     await suite.has(ann, ['after']);
   }
 };
+
+window.used = [];
 
 window.runSuite = async (options) => {
   const wrong = [], suite = new Suite(options);
