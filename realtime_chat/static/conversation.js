@@ -11,7 +11,7 @@
    * @param {string} name the room's.
    * @param {?string} read the position up to which the reader has seen it; null for a room never visited.
    * @param {Object} page is told: `isSeen(conversation)` asks whether what arrives is seen at once; `grew`, `changed`,
-   *   `peopleChanged`, `typingChanged`, `complained(text)`.
+   *   `peopleChanged`, `typingChanged`, `refused`, `earlierWanted`.
    */
   function Conversation(name, read, page) {
     var self = this;
@@ -62,7 +62,7 @@
     this.listen(room, '$joined', function () { this.joined(); });
     this.listen(room, '$reset', function () { this.missed(); });
     this.listen(room, '$presence', function () { this.page.peopleChanged(this); });
-    this.listen(room, '$error', function (error) { this.page.complained(error.message); });
+    this.listen(room, '$error', function () { this.page.refused(this); });
     this.listen(room, '$pending', function (entry) { this.outbox.pending(entry); });
     this.listen(room, '$sent', function (entry) { this.outbox.sent(entry); });
     this.listen(room, '$failed', function (entry) { this.outbox.failed(entry); });

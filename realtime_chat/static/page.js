@@ -50,7 +50,7 @@
       }
     });
     rt.on('$error', function (error) {
-      if (self.rt === rt) {
+      if (self.rt === rt && (!error.room || (self.current && self.current.name === error.room))) {
         self.complained(error.message);
       }
     });
@@ -111,7 +111,7 @@
     var id = '$' + name;
     if (!this.conversations[id]) {
       this.conversations[id] = new Chat.Conversation(name, read || null, this.listener([
-        'isSeen', 'grew', 'changed', 'peopleChanged', 'typingChanged', 'complained', 'earlierWanted'
+        'isSeen', 'grew', 'changed', 'peopleChanged', 'typingChanged', 'refused', 'earlierWanted'
       ]));
       this.conversations[id].outbox.connected = this.rt !== null && this.rt.state === 'connected';
       if (this.rt) {
@@ -167,6 +167,13 @@
     return entry ? entry.read : null;
   };
 
+  // Another's private room, or one too many: it isn't tried again the next time.
+  Page.prototype.refused = function (conversation) {
+    conversation.isRefused = true;
+    Chat.memory.dropRoom(conversation.name);
+    this.rooms.left(conversation.name);
+  };
+
   Page.prototype.left = function (name) {
     this.conversation(name).close().leave();
     delete this.conversations['$' + name];
@@ -187,7 +194,9 @@
   };
 
   Page.prototype.changed = function (conversation) {
-    this.rooms.visited(conversation.name, conversation.unread);
+    if (!conversation.isRefused) {
+      this.rooms.visited(conversation.name, conversation.unread);
+    }
     this.showTitle();
     if (conversation === this.current) {
       this.pane.showNewer();
@@ -233,10 +242,11 @@
   Page.prototype.keep = function () {
     window.clearTimeout(this.keeping);
     this.keeping = null;
-    this.all().forEach(function (conversation) { Chat.memory.keepRoom(conversation.name, conversation.read); });
-    if (this.current) {
-      Chat.memory.keepRoom(this.current.name, this.current.read);
-    }
+    this.all().concat(this.current || []).forEach(function (conversation) {
+      if (!conversation.isRefused) {
+        Chat.memory.keepRoom(conversation.name, conversation.read);
+      }
+    });
   };
 
   // ---- What the composer tells ----

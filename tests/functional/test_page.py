@@ -323,6 +323,14 @@ class PageTests(PageTestCase):
         self.assertEqual(page.texts, other.texts)
         self.assert_quiet(page, other)
 
+    def test_typing_ends(self) -> None:
+        """Who begins to write and goes away is not said to be typing for long."""
+        page, other = self.open(name="Ann"), self.open(name="Bob")
+        other.run("document.getElementById('message-text').focus()")
+        other.write("Well")
+        wait_until(lambda: page.read("typing-line") == "Bob is typing …")
+        wait_until(lambda: page.read("typing-line") == "", patience=10.0)
+
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""
         modern, legacy = self.open_by(), self.open_by(websocket=False)

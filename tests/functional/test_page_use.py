@@ -139,6 +139,17 @@ class UseTests(PageTestCase):
         wait_until(lambda: len(ann.run(_PEOPLE)) == 1, lambda: str(ann.run(_PEOPLE)))
         self.assert_quiet(ann)
 
+    def test_private_room(self) -> None:
+        """Another's private room is refused in words, once; it isn't tried again."""
+        page = self.open_only("?room=@somebody")
+        wait_until(lambda: "of that id alone" in page.problem, lambda: page.problem)
+        page.go_to("lobby")
+        self.assertEqual("", page.problem)
+        page.reload()
+        page.wait_connected()
+        wait_until(lambda: page.read("people-title") == "1 person here", lambda: page.read("people-title"))
+        self.assertEqual(("", [["lobby", "", "page"]]), (page.problem, page.run(_ROOMS)))
+
     # Reading
 
     def test_history_by_scrolling(self) -> None:
@@ -228,7 +239,8 @@ class UseTests(PageTestCase):
         page.run("document.getElementById('message-text').value = 'a draft'")
         page.go_to("news")
         self.assertEqual("", page.run("return document.getElementById('message-text').value"))
-        page.go_to("lobby")
+        page.run("location.hash = 'lobby'")
+        wait_until(lambda: page.read("room-title") == "lobby")
         self.assertEqual("a draft", page.run("return document.getElementById('message-text').value"))
 
     def test_days_and_groups(self) -> None:

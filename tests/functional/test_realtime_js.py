@@ -234,7 +234,9 @@ class NetworkTests(BrowserTestCase):
 
     def test_nginx_that_buffers(self) -> None:
         """Where event streams are buffered, too, and come only when there is enough: polls."""
-        self.check(self.behind(nginx, _BARE.replace("proxy_set", "proxy_ignore_headers X-Accel-Buffering; proxy_set")), "poll")
+        self.check(
+            self.behind(nginx, _BARE.replace("proxy_set", "proxy_ignore_headers X-Accel-Buffering; proxy_set")), "poll"
+        )
 
     def test_upgrades_swallowed(self) -> None:
         """Where a WebSocket neither opens nor fails, something else is used within 3 seconds."""
