@@ -221,6 +221,12 @@ class NetworkTests(BrowserTestCase):
         self.assertEqual([], tab.console)
         self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
 
+    def test_address(self) -> None:
+        """The daemon's address may be relative to the page's, and need not end in a slash."""
+        tab = self.behind(nginx, documented("nginx"))
+        for url in ("/chat", "../chat/?a=b#c", "healthz/.."):
+            self.assertEqual("websocket", tab.run(_CONNECT % (json.dumps(url), json.dumps(url.strip("./?#=")[:4]), "1"))[0])
+
     def test_haproxy(self) -> None:
         """haproxy as it is documented: the same."""
         tab = self.behind(haproxy, documented("haproxy"))
