@@ -38,8 +38,10 @@ _TOKEN = re.compile(
 _PROTOTYPE = "$"
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _KEYWORDS = frozenset(
-    "break case catch continue delete do else false finally for function if in instanceof new null return switch this throw"
-    " true try typeof var void while".split()
+    """
+    break case catch continue delete do else false finally for function if in instanceof new null return switch this
+    throw true try typeof var void while
+    """.split()  # noqa: SIM905
 )
 _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 
