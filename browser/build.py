@@ -38,21 +38,26 @@ _TOKEN = re.compile(
 _PROTOTYPE = "$"
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _KEYWORDS = frozenset(
-    "break case catch continue delete do else false finally for function if in instanceof new null return switch this throw"
-    " true try typeof var void while".split()
+    """
+    break case catch continue delete do else false finally for function if in instanceof new null return switch this
+    throw true try typeof var void while
+    """.split()  # noqa: SIM905
 )
 _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 
-# Properties that belong to JavaScript and browsers, as far as we give ours the same names.
-_FOREIGN = frozenset(
-    "abort apply bind call concat constructor filter forEach get hidden index indexOf join length map name now onclose onerror"
-    " onload onmessage onopen onreadystatechange open pop prototype push readyState response send set slice some sort"
-    " splice src status storage test timeout close end".split()
+# Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
+_OURS = frozenset(
+    """
+    abortSending add address adopt again alive answered arrived asked attempt attempts base begun bid check
+    checkCaughtUp choose complain connection countWaiting deadline disown down dress drop eachLink eachRoom emit
+    entering expected failures first flush flushLater forget giveUp greet handle hasChanged heard held hold
+    identified isOpen isOver isReading isSending isUp item kind kinds largest lastId link listen listeners longest
+    missed most names next objection ondown onevent onup opened outbox ownState passOn patience pause pings places
+    polled probe probeLater probeTimer probes put queue read readAgain reads received release remember replied
+    request retryLater retryTimer rooms say secrets sendLater settle shaky show silence size socket stop stored
+    takeBatch tell text timer tooLarge took trouble trying unlisten upSince wait waiting wasUp watch wishes
+    """.split()  # noqa: SIM905
 )
-# What a transport has; tests bring their own.
-_TRANSPORT = frozenset("works unfit unreachable".split())
-# What is on the wire and isn't shown to the page; docs/protocol.rst.
-_WIRE = frozenset("client events id last limit ping positions presence since version after before".split())
 
 
 def source() -> str:
@@ -101,7 +106,7 @@ def _name_prototypes(tokens: list[str]) -> list[str]:
     return shorter
 
 
-# Properties: one that we assign has the same short name everywhere, unless others know it.
+# Properties: one of ours has the same short name everywhere.
 
 
 def _is_property(tokens: list[str], index: int) -> bool:
@@ -112,17 +117,16 @@ def _is_property(tokens: list[str], index: int) -> bool:
 def _shorten_properties(tokens: list[str]) -> dict[int, str]:
     places = [index for index, token in enumerate(tokens) if _WORD.fullmatch(token) and _is_property(tokens, index)]
     names = Counter(tokens[index] for index in places)
-    ours = _own_properties(tokens, places)
-    fresh = _short_names(frozenset(names) - ours)
-    short = {name: next(fresh) for name in _by_use(names) if name in ours}
-    return {index: short[tokens[index]] for index in places if tokens[index] in ours}
+    fresh = _short_names(frozenset(names) - _OURS)
+    short = {name: next(fresh) for name in _by_use(names) if name in _OURS}
+    return {index: short[tokens[index]] for index in places if tokens[index] in _OURS}
 
 
-def _own_properties(tokens: list[str], places: list[int]) -> frozenset[str]:
-    assigned = {tokens[index] for index in places if tokens[index + 1] in ("=", ":")}
-    strings = {token[1:-1] for token in tokens if token.startswith("'")}
-    public = set(_WORD.findall((STATIC / "realtime.d.ts").read_text("utf-8")))
-    return frozenset(name for name in assigned - strings - public - _FOREIGN - _WIRE - _TRANSPORT if not name.startswith("_"))
+def misnamed() -> set[str]:
+    """Names that can't be short ones: pages know them, or they stand in a string, perhaps to find a property by."""
+    strings = {match[0][1:-1] for match in _TOKEN.finditer(source()) if match.lastgroup == "string"}
+    types = re.sub(r"/\*.*?\*/", "", (STATIC / "realtime.d.ts").read_text("utf-8"), flags=re.DOTALL)
+    return set(_OURS & (strings | set(_WORD.findall(types))))
 
 
 # Variables: a function's own are named anew in it, by letters that nothing in it means already.

@@ -37,7 +37,7 @@ test('says hello, its state and its rooms in one go, and is connected when all w
   world.advance(0);
   world.socket.open();
   assert.deepEqual(world.socket.sent.map((command) => command.type), ['hello', 'state', 'join']);
-  assert.equal(world.socket.sent[2].last, 7);
+  assert.deepEqual([world.socket.sent[0].v, world.socket.sent[0].name, world.socket.sent[2].last], [1, 'Ann', 7]);
   world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
   assert.equal(rt.state, 'connecting');
   world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});

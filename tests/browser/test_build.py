@@ -50,6 +50,11 @@ class BuildTests(SynchronousTestCase):
         names = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["FILES"]
         self.assertEqual(sorted(names), sorted(path.stem for path in (CHECKOUT / "browser" / "src").glob("*.js")))
 
+    def test_names(self) -> None:
+        """No name is made short by which a page, or a string, finds something."""
+        misnamed = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["misnamed"]
+        self.assertEqual(set(), misnamed())
+
     def test_size(self) -> None:
         """It has at most 8 kB, gzipped."""
         size = len(gzip.compress(_BUILT.read_bytes(), 9, mtime=0))

@@ -221,9 +221,16 @@ class NetworkTests(BrowserTestCase):
         self.assertEqual([], tab.console)
         self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
 
+    def test_address(self) -> None:
+        """The daemon's address may be relative to the page's, and need not end in a slash."""
+        tab = self.behind(nginx, documented("nginx"))
+        for url in ("/chat", "../chat/?a=b#c", "healthz/.."):
+            script = _CONNECT % (json.dumps(url), json.dumps(f"room-{len(url)}"), "1")
+            self.assertEqual("websocket", tab.run(script)[0])
+
     def test_haproxy(self) -> None:
         """haproxy as it is documented: the same."""
-        tab = self.behind(haproxy, documented("haproxy"))
+        tab = self.behind(haproxy, documented("text"))
         self.check(tab, "websocket")
         self.assertEqual([], tab.console)
         self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
@@ -234,9 +241,8 @@ class NetworkTests(BrowserTestCase):
 
     def test_nginx_that_buffers(self) -> None:
         """Where event streams are buffered, too, and come only when there is enough: polls."""
-        self.check(
-            self.behind(nginx, _BARE.replace("proxy_set", "proxy_ignore_headers X-Accel-Buffering; proxy_set")), "poll"
-        )
+        ignoring = "proxy_ignore_headers X-Accel-Buffering;"
+        self.check(self.behind(nginx, _BARE.replace("proxy_set", f"{ignoring} proxy_set")), "poll")
 
     def test_upgrades_swallowed(self) -> None:
         """Where a WebSocket neither opens nor fails, something else is used within 3 seconds."""

@@ -38,7 +38,7 @@ class LibraryTests(SynchronousTestCase):
                 self.assertEqual(response.headers.getRawHeaders(header), [value])
 
     def test_kept_for_good(self) -> None:
-        """The name that changes with the content may be kept; the plain one is asked for again, at the cost of a 304."""
+        """The name that changes with the content may be kept; the plain one is asked for again, and costs a 304."""
         self.assertRegex(self.hashed, r"\Arealtime\.[0-9a-f]{16}\.js\Z")
         kept = self.get(self.hashed).headers.getRawHeaders("Cache-Control")
         self.assertEqual(kept, ["public, max-age=31536000, immutable"])
