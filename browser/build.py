@@ -37,6 +37,7 @@ _TOKEN = re.compile(
 )
 _PROTOTYPE = "$"
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
+_IN_WORD = re.compile(r"[\w$]")
 _KEYWORDS = frozenset(
     """
     break case catch continue delete do else false finally for function if in instanceof new null return switch this
@@ -52,10 +53,10 @@ _OURS = frozenset(
     checkCaughtUp choose complain connection countWaiting deadline disown down dress drop eachLink eachRoom emit
     entering expected failures first flush flushLater forget giveUp greet handle hasChanged heard held hold
     identified isOpen isOver isReading isSending isUp item kind kinds largest lastId link listen listeners longest
-    missed most names next objection ondown onevent onup opened outbox ownState passOn patience pause pings places
+    missed most names next objection ondown onevent onup opened outbox ownState patience pause pings places
     polled probe probeLater probeTimer probes put queue read readAgain reads received release remember replied
     request retryLater retryTimer rooms say secrets sendLater settle shaky show silence size socket stop stored
-    takeBatch tell text timer tooLarge took trouble trying unlisten upSince wait waiting wasUp watch wishes
+    takeBatch tell text timer tooLarge took trouble trying unlisten upSince wait waiting wasUp watch wishes enter
     """.split()  # noqa: SIM905
 )
 
@@ -69,7 +70,7 @@ def source() -> str:
 def build() -> bytes:
     """The script as it is served."""
     words = [match for match in _TOKEN.finditer(source()) if match.lastgroup != "blank"]
-    tokens = _name_prototypes([match[0] for match in words])
+    tokens = _name_prototypes(_put_numbers([match[0] for match in words]))
     renamed = _shorten_properties(tokens)
     for index, name in _shorten_variables(tokens).items():
         renamed[index] = name
@@ -81,10 +82,26 @@ def _join(tokens: list[str]) -> str:
     for token in tokens:
         if token == "}" and parts and parts[-1] == ";":
             parts.pop()
-        if parts and _WORD.match(token) and _WORD.match(parts[-1][-1:] if parts[-1][-1:].isalpha() else parts[-1]):
+        if parts and _IN_WORD.match(token) and _IN_WORD.match(parts[-1][-1]):
             parts.append(" ")
         parts.append(token)
     return "".join(parts)
+
+
+def _put_numbers(tokens: list[str]) -> list[str]:
+    """Put numbers where their names stand (``var QUEUE = 100;``)."""
+    numbers: dict[str, str] = {}
+    rest: list[str] = []
+    index = 0
+    while index < len(tokens):
+        var, name, sign, number, end = (*tokens[index : index + 5], *[""] * 4)[:5]
+        if (var, sign, end) == ("var", "=", ";") and name.isupper() and number[0].isdigit():
+            numbers[name] = number
+            index += 5
+        else:
+            rest.append(var)
+            index += 1
+    return [numbers.get(token, token) for token in rest]
 
 
 def _name_prototypes(tokens: list[str]) -> list[str]:

@@ -74,6 +74,7 @@
     this.client = null;
     this.name = null;
     this.rooms = {}; // by name: {since: position, version: of presence}
+    this.entering = {}; // by name: the `joined` that is told when reading the room has begun
     this.queue = [];
     this.isSending = false;
     this.abortSending = noop;
@@ -166,16 +167,27 @@
       this.client = reply.client;
     } else if (reply.type === 'joined') {
       this.rooms[reply.room] = {since: reply.position, version: ''};
+      this.entering[reply.room] = reply;
       this.hasChanged = true;
+      return;
     } else if (reply.type === 'left') {
+      this.enter(this.entering[reply.room] || {});
       delete this.rooms[reply.room];
       this.hasChanged = true;
     }
-    this.passOn(reply);
+    this.onmessage(reply);
   };
 
-  HttpSocket.prototype.passOn = function (reply) {
-    this.onmessage(reply);
+  /** Reading a room has begun; `event` says who is there. Gives whether that is news. */
+  HttpSocket.prototype.enter = function (event) {
+    var reply = this.entering[event.room];
+    delete this.entering[event.room];
+    if (reply && !this.isOver) {
+      reply.count = event.count;
+      reply.members = event.members;
+      this.onmessage(reply);
+    }
+    return reply;
   };
 
   /** An event was read. */

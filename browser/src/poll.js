@@ -42,6 +42,12 @@
         this.begun();
       }
       this.onmessage(answer);
+      answer.events.forEach(function (event) {
+        if (event.type === 'presence') {
+          self.enter(event);
+        }
+      });
+      this.names().forEach(function (name) { self.enter(self.entering[name] || {}); });
       answer.events.forEach(this.received, this);
       this.names().forEach(function (name) { self.rooms[name].version = (answer.presence || {})[name] || ''; });
       if (answer.events.some(function (event) { return event.type === 'goodbye'; })) {

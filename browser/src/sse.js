@@ -6,7 +6,6 @@
     HttpSocket.call(this, base);
     this.source = null; // the stream that is read
     this.opening = null; // the one that will take its place
-    this.entering = {}; // by room: the `joined` that is told when the stream tells it too
     this.pings = [];
   }
 
@@ -24,14 +23,6 @@
       this.read();
     } else {
       HttpSocket.prototype.send.call(this, command);
-    }
-  };
-
-  EventStream.prototype.passOn = function (reply) {
-    if (reply.type === 'joined') {
-      this.entering[reply.room] = reply;
-    } else {
-      this.onmessage(reply);
     }
   };
 
@@ -81,17 +72,11 @@
   };
 
   EventStream.prototype.entered = function (joined) {
-    var reply = this.entering[joined.room];
-    delete this.entering[joined.room];
-    if (reply) {
-      reply.count = joined.count;
-      reply.members = joined.members;
-      this.onmessage(reply);
-    }
+    var isNew = this.enter(joined);
     if (!joined.recovered) {
       this.received({type: 'reset', room: joined.room, position: joined.position});
     }
-    if (!reply && !this.isOver) {
+    if (!isNew && !this.isOver) {
       joined.type = 'presence';
       this.onmessage(joined);
     }
