@@ -180,7 +180,7 @@ class _Poller(_Client):
         since = "&last=0" if self.position is None else f"&since={self.position}"
         client = "" if self.client is None else f"Realtime-Client: {self.client}\r\n"
         self.transport.write(
-            f"GET /poll?room={self.crowd.room}&name={self.name}&presence={self.version}{since} HTTP/1.1\r\n"
+            f"GET /poll?room={self.crowd.room}&name={self.name}&presence={self.version}&wait=20{since} HTTP/1.1\r\n"
             f"Host: localhost\r\n{client}\r\n".encode()
         )
 
