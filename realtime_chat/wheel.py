@@ -74,7 +74,12 @@ class Wheel:
 
         Two, as a deadline goes to the next full tick, and the wheel turns somewhere between that and the one after.
         """
-        return self.call_later(seconds - 2 * self._tick, call)
+        return self.call_later(seconds - self.lateness, call)
+
+    @property
+    def lateness(self) -> float:
+        """How many seconds late a call comes at most, while the clock's owner isn't busy."""
+        return 2 * self._tick
 
     def stop(self) -> None:
         """Forget all deadlines."""

@@ -324,7 +324,7 @@ class PollResource(JSONResource):
         wishes = read_wishes(request.args, limits.max_limit)
         check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(request.args, b"wait", int(limits.max_wait))
-        client = known_client_of(request, self._hub.identities)
+        client = known_client_of(request, self._hub.knows)
         poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
         if client is None and all(since is not None for _, since in wishes.rooms):
             poll.be_nobody()

@@ -377,7 +377,7 @@ class PresenceTests(PollTestCase):
             poll.cut()
         self.clock.pump([0.5] * 24)
         presence = self.hub.presence
-        self.assertEqual(({}, {}, None), (presence.rosters, presence._clients, presence._timer))
+        self.assertEqual(({}, {}, None), (presence.memberships, presence._clients, presence._timer))
         self.assertEqual(1, len(self.hub.wheel))  # the sweep of idle rooms
         self.assert_nothing_left()
 
@@ -474,7 +474,7 @@ class SignalTests(PollTestCase):
     def test_kept_for_nobody(self) -> None:
         """Nothing is kept where nobody could come back for it."""
         waiting = [self.ask_again(), self.poll("lobby", since="x:1", client=self.sender["client"])]
-        signals = self.hub.presence.rosters["lobby"].signals
+        signals = self.hub.presence.memberships["lobby"].signals
         waiting[1] = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"])
         self.assertEqual(0, signals.away)
         signals.add(0, "somebody", b"1")
