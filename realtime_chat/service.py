@@ -70,6 +70,7 @@ class RealtimeService(Service):
     """One daemon.
 
     :param give_up: ends the process when it can't start; stops the reactor where it isn't given.
+    :param started: called when it listens.
     :ivar hub: its rooms and sessions.
     """
 
@@ -83,9 +84,11 @@ class RealtimeService(Service):
         wall: Callable[[], float],
         token: Callable[[int], bytes],
         give_up: Callable[[], None] | None = None,
+        started: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._give_up = reactor.stop if give_up is None else give_up
+        self._started = started
         self._store = store
         self._token = token
         self._configuration = configuration
@@ -130,6 +133,7 @@ class RealtimeService(Service):
             for description in configuration.metrics_listen:
                 self._metrics_ports.append(await self._listen(description, metrics))
         self._say_where()
+        self._started()
 
     async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
         endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
