@@ -35,7 +35,7 @@ from realtime_chat.http import answers
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy
 from realtime_chat.wheel import Alarm, Wheel
 
-__all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line"]
+__all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
 _REASONS = {**http.RESPONSES, 421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests"}
 _REASONS[431] = b"Request Header Fields Too Large"
@@ -81,12 +81,14 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
 
     :ivar has_body: whether its headers announced a body; an upgrade must not have one.
     :ivar is_cross_origin: whether a page of another origin, one that is listed, sent it.
+    :ivar lost: called if the connection is lost before the answer; see :func:`when_lost`.
     """
 
     channel: RealtimeChannel
     site: RealtimeSite
     has_body = False
     is_cross_origin = False
+    lost: Callable[[], object] | None = None
     defaultContentType = b"application/json"
     # All requests share these, so nothing may be put into them.
     received_cookies: Any = MappingProxyType({})
@@ -207,6 +209,12 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         self.site.write(self.channel.transport, b"".join(lines))
         self.finish()
 
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is lost, and there will be no answer."""
+        super().connectionLost(reason)
+        if self.lost is not None:
+            self.lost()
+
     def forget_question(self) -> None:
         """Let go of what was asked, for a request that may wait long; the access log still wants some of it."""
         if self.site.logPath is None:
@@ -226,6 +234,14 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         self.content = self.transport = self.channel = None  # type: ignore[assignment]
         for waiting in notifications:
             waiting.callback(None)
+
+
+def when_lost(request: server.Request, call: Callable[[], object]) -> None:
+    """Have ``call()`` called if a request's connection is lost before the answer, without a Deferred if it is ours."""
+    if isinstance(request, RealtimeRequest):
+        request.lost = call
+    else:
+        request.notifyFinish().addErrback(lambda _: call())
 
 
 def _read_query(query: bytes) -> dict[bytes, list[bytes]]:
