@@ -245,4 +245,5 @@ def _factory(address: Address, link: WebSocketLink) -> WebSocketClientFactory:
 
     LinkedSocket.link = link
     factory.protocol = LinkedSocket
+    factory.noisy = False
     return factory

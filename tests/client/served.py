@@ -11,6 +11,8 @@ from twisted.internet import reactor
 from realtime_chat.client import Chat, Event, Message, Room, connect
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.store.retention import Retention
+from realtime_chat.store.sqlite import SQLiteStore
 from tests.transports.test_contract import ServedTestCase
 
 __all__ = ["ChatTestCase"]
@@ -26,6 +28,19 @@ class ChatTestCase(ServedTestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         return RealtimeService(reactor, self.store, Configuration((self.listen,), limits=limits), time.time, os.urandom)
+
+    async def keep_on_disk(self) -> None:
+        """Go on with a store that lasts over restarts, on one port."""
+        self.listen = f"tcp:{self.port}:interface=127.0.0.1"
+        self.path = self.mktemp()
+        await self.service.stopService()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the daemon that was stopped."""
+        self.store: Any = SQLiteStore(reactor, self.path, Retention(self.history), time.time, os.urandom)
+        self.service = self.make_service()
+        self.service.startService()
 
     @property
     def url(self) -> str:

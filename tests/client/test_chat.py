@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
-from realtime_chat.client import Closed, FateUnknown, Message, Refused, Reset, Unreachable
-from realtime_chat.model import Position
+from realtime_chat.client import Chat, Closed, Refused, Reset
 from tests.client.served import ChatTestCase
 from tests.transports.test_contract import HISTORY
+
+KINDS = ("poll", "websocket")
 
 
 class ChatContract:
@@ -129,20 +133,17 @@ class ChatContract:
 
     async def test_restart(self: Any) -> None:
         """A daemon that is stopped and comes back is read on from where one was, and what waited is published."""
-        self.patch_port()
-        states: list[Any] = []
-        chat = await self.chat(on_state=states.append)
+        await self.keep_on_disk()
+        chat = await self.chat()
         room = await chat.join("lobby")
         await room.publish(0)
         self.assertEqual([0], await self.data(room, 1))
         await self.service.stopService()
         await self.until(lambda: chat.state.kind == "waiting")
         waiting = gatherResults([room.publish(number) for number in range(1, 60)])
-        self.service = self.make_service()
-        self.service.startService()
-        await waiting
+        self.start_again()
+        self.assertEqual(list(range(2, 61)), [position.offset for position in await waiting])
         self.assertEqual(list(range(1, 60)), await self.data(room, 59))
-        self.assertEqual(60, len(self.log()))
 
     async def test_slow_reader(self: Any) -> None:
         """Who doesn't iterate holds up neither publishing nor other rooms, and gets everything later."""
@@ -185,14 +186,6 @@ class ChatContract:
         self.assertEqual([1, 2], [(await promise).offset for promise in promises[::2]])
         self.assertEqual(["before", "after"], await self.data(room, 2))
 
-    def log(self: Any) -> list[Any]:
-        """The room lobby's log."""
-        return list(self.store._logs["lobby"].messages)
-
-    def patch_port(self: Any) -> None:
-        """Let the next daemon listen on the same port."""
-        self.listen = f"tcp:{self.port}:interface=127.0.0.1"
-
 
 class WebSocketChatTests(ChatContract, ChatTestCase):
     """Over WebSocket."""
@@ -204,3 +197,55 @@ class PollChatTests(ChatContract, ChatTestCase):
     """Over long poll."""
 
     transports = ("poll",)
+
+
+class SwitchedChatTests(ChatContract, ChatTestCase):
+    """With the transport switched by force: what one of them began, another one ends."""
+
+    async def chat(self, *transports: str, **options: Any) -> Chat:
+        chat = await super().chat(*transports, **options)
+        if not transports:
+            self.switch_often(chat)
+        return chat
+
+    def switch_often(self, chat: Chat) -> None:
+        """Change the transport of a chat again and again, for as long as it is open."""
+
+        async def switch() -> None:
+            for kind in itertools.cycle(KINDS):
+                await deferLater(reactor, 0.05)
+                if chat.state.kind == "closed":
+                    return
+                await chat.switch(kind)
+
+        Deferred.fromCoroutine(switch()).addErrback(lambda failure: failure.trap(Closed))
+
+    async def test_between_every_two_messages(self) -> None:
+        """Read and written over another transport each time, every message is there once and in order."""
+        chat = await ChatTestCase.chat(self)
+        room = await chat.join("lobby")
+        for number, kind in zip(range(24), itertools.cycle(KINDS)):
+            await chat.switch(kind)
+            self.assertEqual(kind, chat.state.transport)
+            promise = room.publish(number)
+            self.assertEqual([number], await self.data(room, 1))
+            self.assertEqual(number + 1, (await promise).offset)
+
+    async def test_in_the_middle_of_publishing(self) -> None:
+        """Switched while publishes are on their way: each is stored once, in order, and acknowledged where it is."""
+        chat = await ChatTestCase.chat(self)
+        room = await chat.join("lobby")
+        promises = []
+        for number, kind in zip(range(0, 240, 10), itertools.cycle(KINDS)):
+            promises += [room.publish(number + more) for more in range(10)]
+            switched = chat.switch(kind)
+            promises.append(room.publish("between"))
+            await switched
+        offsets = [position.offset for position in await gatherResults(promises)]
+        self.assertEqual(list(range(1, 265)), offsets)
+        said = [text for text in await self.data(room, 264) if text != "between"]
+        self.assertEqual(list(range(240)), said)
+
+
+async def _all(room: Any) -> list[Any]:
+    return [event async for event in room]
