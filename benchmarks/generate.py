@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.dial import Joined, dial, dial_one
-from benchmarks.hotloop import POLL, SINK, WEBSOCKET, HotLoop
+from benchmarks.hotloop import EVENTS, POLL, SINK, WEBSOCKET, HotLoop
 from benchmarks.servers import METRICS
 from benchmarks.wires import ROOM, WIRES, Publication, Wire, posted, publication, text_of
 
@@ -66,9 +66,22 @@ class Bench:
                 self.post_to(room, rooms)
         self.settle()
 
-    def _read(self, joined: Joined, room: int) -> None:
+    def follow(self, count: int) -> None:
+        """So many clients of server-sent events join; who publishes does it apart, over a WebSocket where it can."""
+        wire = self.wire
+        assert wire.follow is not None
+        for joined in dial(self.port, count, lambda number: wire.follow(ROOM)):
+            self._read(joined, 0, EVENTS)
+        if wire.publish is None or wire.connect is None:
+            self.post_to()
+            return
+        for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
+            self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+        self.settle()
+
+    def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
         self.sockets.append(joined.socket)
-        self.loop.add_reader(joined.socket.fileno(), room, WEBSOCKET, joined.came)
+        self.loop.add_reader(joined.socket.fileno(), room, kind, joined.came)
 
     def _let_publish(self, joined: Joined, room: int, rooms: int) -> None:
         """The last one that joined a room publishes to it."""
@@ -79,10 +92,9 @@ class Bench:
     def post_to(self, room: int = 0, rooms: int = 1) -> None:
         """Who publishes to this room does it by HTTP, on a connection of its own."""
         assert self.wire.post is not None
-        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())))
+        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())), dial_one(self.port))
 
-    def _publish_apart(self, room: int, message: Publication) -> None:
-        connection = dial_one(self.port)
+    def _publish_apart(self, room: int, message: Publication, connection: socket.socket) -> None:
         self.sockets.append(connection)
         self.loop.add_reader(connection.fileno(), room, SINK)
         self.loop.add_publisher(room, connection.fileno(), message)
@@ -185,6 +197,16 @@ def _poll(job: Job) -> Figures:
     bench.poll(job["members"])
     bench.post_to()
     return _phases(bench, job, POLL)
+
+
+def _events(job: Job) -> Figures:
+    """Server-sent events; WebSockets where a wire has none."""
+    bench = Bench(job, job["members"])
+    if bench.wire.follow is None:
+        bench.join(job["members"])
+        return _phases(bench, job, WEBSOCKET)
+    bench.follow(job["members"])
+    return _phases(bench, job, EVENTS)
 
 
 def _phases(bench: Bench, job: Job, kind: int) -> Figures:
@@ -329,6 +351,7 @@ def _store_reads(job: Job) -> float | None:
 MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "fanout": _fanout,
     "poll": _poll,
+    "events": _events,
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,

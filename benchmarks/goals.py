@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.run import Results
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, OURS_SOCKETS
 
 __all__ = ["GOALS", "Goal", "Verdict", "judge"]
 
@@ -66,6 +66,7 @@ def _sum(one: Number, other: Number) -> Number:
 _ONE, _MANY, _STEADY = "1 in flight", "64 in flight", "40 a second"
 _ROOM, _BIG_ROOM = "fan-out, a room of 1,000", "fan-out, a room of 10,000"
 _POLL, _SINGLE = "long poll, 1,000 waiting", "publish, one over WebSocket"
+_EVENTS = "server-sent events, a room of 1,000"
 _CONNECT = "connect, and join where that is told apart"
 _RESUME = "resume, 5,000 clients, each 100 messages behind"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
@@ -128,6 +129,12 @@ GOALS = (
         _ratio(_figure(_POLL, OURS, _MANY, "rate"), _figure(_POLL, "socket.io", _MANY, "rate")),
         False,
     ),
+    Goal(
+        "server-sent events to 1,000, 1 in flight, CPU a delivery: to our WebSocket",
+        1.1,
+        _ratio(_delivery(OURS, _EVENTS), _delivery(OURS_SOCKETS, _EVENTS)),
+    ),
+    Goal("the same, to nchan's", 1.0, _ratio(_delivery(OURS, _EVENTS), _delivery("nchan", _EVENTS))),
     Goal(
         "durable publishes, 100 publishers",
         30_000,

@@ -10,14 +10,14 @@ from typing import Any
 
 from benchmarks.wires import Publication
 
-__all__ = ["BUILD", "HERE", "POLL", "SINK", "WEBSOCKET", "HotLoop", "compile_c", "compile_hot_loop"]
+__all__ = ["BUILD", "EVENTS", "HERE", "POLL", "SINK", "WEBSOCKET", "HotLoop", "compile_c", "compile_hot_loop"]
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / ".build"
 
-WEBSOCKET, POLL, SINK = range(3)
+WEBSOCKET, POLL, EVENTS, SINK = range(4)
 _BUCKETS = 4096
-_KINDS = 3
+_KINDS = 4
 _CAPTURES = 4
 _COUNTED = (
     "published",

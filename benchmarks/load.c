@@ -2,7 +2,7 @@
  *
  * hotloop.py compiles it as a shared library and calls the functions named load_*. What goes before (dialling,
  * handshakes, joining) is done in Python and differs from server to server; here a reader is a socket from which
- * WebSocket frames or HTTP answers come, whatever is in them.
+ * WebSocket frames, HTTP answers or server-sent events come, whatever is in them.
  *
  * Each message carries a mark: '!', nineteen digits of CLOCK_MONOTONIC in nanoseconds, '!'. It is the time of sending,
  * and as one room has one publisher, it also gives the order: a mark that isn't higher than the reader's last one is
@@ -22,13 +22,13 @@
 #include <unistd.h>
 
 enum { DIGITS = 19, CAPTURES = 4, CAPTURED = 192, BUCKETS = 4096, CHUNK = 1 << 18, BATCH = 512 };
-enum kind { WEBSOCKET, POLL, SINK };
+enum kind { WEBSOCKET, POLL, EVENTS, SINK };
 
 /* What is counted. hotloop.py has the same structure: keep both alike. */
 struct counts {
     int64_t published, delivered, answers, empty_answers, disordered, refused, gone, bytes;
     int64_t begun, last;                /* ns: begin of counting, last delivery */
-    int64_t latency[3][BUCKETS];        /* by the reader's kind */
+    int64_t latency[4][BUCKETS];        /* by the reader's kind */
 };
 
 struct capture {
@@ -331,6 +331,18 @@ static size_t take_answers(struct load *load, struct reader *reader, unsigned ch
     }
 }
 
+/* Server-sent events: blocks that end with an empty line; the heads of HTTP chunks may stand between them. */
+static size_t take_blocks(struct load *load, struct reader *reader, const unsigned char *data, size_t size, int64_t now)
+{
+    size_t end = size;
+    while (end > 1 && (data[end - 1] != '\n' || data[end - 2] != '\n'))
+        end--;
+    if (end < 2)
+        return 0;
+    count_marks(load, reader, data, end, now);
+    return end;
+}
+
 /* Receiving */
 
 static void keep(struct reader *reader, const unsigned char *data, size_t size)
@@ -371,8 +383,9 @@ static void take(struct load *load, struct reader *reader, unsigned char *data, 
         data = reader->carry;
         size = reader->carried;
     }
-    size_t taken = reader->kind == POLL ? take_answers(load, reader, data, size, now)
-                                        : take_frames(load, reader, data, size, now);
+    size_t taken = reader->kind == POLL     ? take_answers(load, reader, data, size, now)
+                   : reader->kind == EVENTS ? take_blocks(load, reader, data, size, now)
+                                            : take_frames(load, reader, data, size, now);
     if (taken < size || reader->carried)
         keep(reader, data + taken, size - taken);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE
+from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, OURS_SOCKETS
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
 
@@ -133,6 +133,20 @@ def _poll(scale: Scale) -> list[Measurement]:
     ]
 
 
+def _sse(scale: Scale) -> list[Measurement]:
+    columns = (*_FANOUT_COLUMNS[:3], *_latency(_ONE, "p50", "p99"))
+    return [
+        Measurement(
+            f"server-sent events, a room of {members:,}",
+            {"measure": "events", "members": members, "phases": _phases(scale, _ONE, _MANY)},
+            (OURS, OURS_SOCKETS, NCHAN),
+            columns,
+            "The second row is the same daemon, with as many WebSockets in the place of streams.",
+        )
+        for members in (1_000,)
+    ]
+
+
 def _publish(scale: Scale) -> list[Measurement]:
     columns = (
         Column("acknowledged/s", ("rate",), 0),
@@ -194,6 +208,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "fanout": _fanout,
     "many-rooms": _many_rooms,
     "poll": _poll,
+    "sse": _sse,
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,

@@ -20,7 +20,18 @@ from typing import NamedTuple
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
-__all__ = ["CHECKOUT", "COMMIT", "METRICS", "OURS", "OURS_DURABLE", "SERVERS", "Running", "Server", "running"]
+__all__ = [
+    "CHECKOUT",
+    "COMMIT",
+    "METRICS",
+    "OURS",
+    "OURS_DURABLE",
+    "OURS_SOCKETS",
+    "SERVERS",
+    "Running",
+    "Server",
+    "running",
+]
 
 PROGRAMS = HERE / "peers"
 METRICS = "metrics.sock"
@@ -120,6 +131,7 @@ def _nothing(port: int, directory: Path) -> list[str]:
 
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
+OURS_SOCKETS = "realtime_chat, WebSocket"
 COMMIT = "floor: one SQLite commit"
 _NODE = (("node", "nodejs"),)
 
@@ -133,6 +145,7 @@ SERVERS = {
             _daemon(store=lambda directory: f"sqlite:{directory}/bench.sqlite"),
             ("Twisted", "autobahn"),
         ),
+        Server(OURS_SOCKETS, "realtime sockets", _daemon(), ("Twisted", "autobahn")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
         Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),

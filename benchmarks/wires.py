@@ -57,6 +57,7 @@ class Wire(NamedTuple):
     :ivar connect: a WebSocket client's conversation; its end is connected, and in no room.
     :ivar ask: a frame's payload to which the server sends one answer with the same mark in it.
     :ivar resume: a WebSocket client's conversation that goes on after a position.
+    :ivar follow: the conversation of a client of server-sent events; its end is in the room.
     """
 
     join: Callable[[str], Conversation] | None = None
@@ -66,6 +67,7 @@ class Wire(NamedTuple):
     connect: Callable[[str], Conversation] | None = None
     ask: Callable[[str], str] | None = None
     resume: Callable[[str, str], Conversation] | None = None
+    follow: Callable[[str], Conversation] | None = None
 
 
 def text_of(size: int = TEXT_SIZE) -> str:
@@ -116,6 +118,9 @@ def _post(path: str, body: str, kind: str = "application/json") -> bytes:
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
+
+
+_EVENTS = "Accept: text/event-stream"
 
 
 def _converse(*steps: bytes) -> Conversation:
@@ -175,7 +180,10 @@ _OURS = Wire(
     connect=lambda room: _converse(_upgrade("/ws"), b"\r\n\r\n"),
     ask=_ask_ours,
     resume=_resume_ours,
+    follow=lambda room: _converse(_get(f"/sse?room={room}&last=0", _EVENTS), b'"type":"joined"'),
 )
+
+_OUR_SOCKETS = _OURS._replace(follow=None)
 
 
 # A path is a room, a frame is a message: ws, websockets, Tornado, Channels, Autobahn and the floor
@@ -217,6 +225,7 @@ _NCHAN = Wire(
     join=lambda room: _converse(_upgrade(f"/sub/{room}"), b"\r\n\r\n"),
     post=_post_nchan,
     poll=_NCHAN_POLL,
+    follow=lambda room: _converse(_get(f"/events/{room}", _EVENTS), b": hi\n\n"),
 )
 
 
@@ -270,4 +279,11 @@ _BARE_POLL = Wire(
     ),
 )
 
-WIRES = {"realtime": _OURS, "plain": _PLAIN, "nchan": _NCHAN, "socket.io": _SOCKET_IO, "bare poll": _BARE_POLL}
+WIRES = {
+    "realtime": _OURS,
+    "realtime sockets": _OUR_SOCKETS,
+    "plain": _PLAIN,
+    "nchan": _NCHAN,
+    "socket.io": _SOCKET_IO,
+    "bare poll": _BARE_POLL,
+}

@@ -1,6 +1,6 @@
 """A realtime chat and messaging daemon for people who already have a web site.
 
-``twistd -n realtime`` serves rooms over WebSocket, long poll and plain HTTP from one message store.
+``twistd -n realtime`` serves rooms over WebSocket, server-sent events, long poll and plain HTTP from one store.
 """
 
 from importlib import metadata

@@ -123,6 +123,7 @@ GOODBYES: Mapping[str, Goodbye] = MappingProxyType(
             Goodbye(4000, "stopping", 1.0),
             Goodbye(4001, "slow"),
             Goodbye(4002, "silent"),
+            Goodbye(4003, "expired"),
             Goodbye(4500, "too_many_errors"),
             Goodbye(4501, "too_many_frames"),
         )

@@ -27,6 +27,9 @@ class Limits:
     :ivar ping: seconds between two pings.
     :ivar pong: seconds in which a ping is to be answered.
     :ivar slow: seconds without one drained byte after which a full connection is closed.
+    :ivar heartbeat: seconds between two comments on an event stream.
+    :ivar vanished: seconds after which an event stream is given up whose client acknowledges nothing that was sent.
+    :ivar stream_lifetime: seconds after which an event stream ends and its client is to come back; None for never.
     :ivar wait: seconds that a poll waits where it doesn't say.
     :ivar max_wait: seconds that a poll may ask to wait.
     :ivar retry: seconds between two tries to read from a failing store.
@@ -48,6 +51,9 @@ class Limits:
     ping: float = 25
     pong: float = 15.0
     slow: float = 60.0
+    heartbeat: float = 15
+    vanished: float = 18.0
+    stream_lifetime: float | None = 3600.0
     wait: float = 25.0
     max_wait: float = 55.0
     retry: float = 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from realtime_chat.interfaces import IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.transports.fanout import write_now
 from realtime_chat.transports.poll import PollResource
+from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
 
 __all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
@@ -85,6 +87,7 @@ class RealtimeService(Service):
         self._reactor = reactor
         self._give_up = reactor.stop if give_up is None else give_up
         self._store = store
+        self._token = token
         self._configuration = configuration
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
@@ -171,6 +174,7 @@ class RealtimeService(Service):
         for path, child in (
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),
+            (b"sse", EventsResource(hub, partial(_fraction, self._token))),
             (b"commands", CommandsResource(hub, jsonp)),
             (b"rooms", RoomsResource(hub)),
             (b"healthz", HealthResource()),
@@ -226,6 +230,11 @@ async def _at_most(reactor: Any, step: Awaitable[Any] | None) -> None:
         RealtimeService._log.warn("stopping goes on without a step that took too long")
     except Exception:
         RealtimeService._log.failure("a step of stopping failed")
+
+
+def _fraction(token: Callable[[int], bytes]) -> float:
+    """A random number from 0 up to 1."""
+    return int.from_bytes(token(4), "big") / 2**32
 
 
 def raise_file_limit() -> int:

@@ -24,7 +24,7 @@ from realtime_chat.model import (
     check_room,
     private_owner,
 )
-from realtime_chat.room import Room, Slice, Subscription
+from realtime_chat.room import Room, Slice, Start, Subscription
 
 if TYPE_CHECKING:
     from realtime_chat.hub import Hub
@@ -272,11 +272,19 @@ class Session:
 
     async def _joined(self, command: codec.Join, since: Position | None) -> bytes:
         room = await self.hub.room(command.room)
-        start = await room.start(since, self._last(command.last))
-        self.subscribe(room, start.position)
-        return codec.encode_joined(command.id, room.name, start.position, room.position, start.recovered)
+        start = await room.start(since, self.last(command.last))
+        return self.enter(room, start, command.id)
 
-    def _last(self, last: int | None) -> int:
+    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None) -> bytes:
+        """Read a room from where a reader starts.
+
+        :returns: the encoded ``joined``.
+        """
+        self.subscribe(room, start.position)
+        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered)
+
+    def last(self, last: int | None) -> int:
+        """How many messages a reader without a position starts with, who wishes for ``last`` of them."""
         limits = self.hub.limits
         return limits.default_last if last is None else min(last, limits.max_limit)
 

@@ -63,6 +63,12 @@ def _age(text: str) -> float:
     return float(_measured(text, _AGES, "30d"))
 
 
+def _lifetime(text: str) -> float:
+    if text == "0":
+        return 0.0
+    return float(_measured(text, _AGES, "1h, or 0 for no end"))
+
+
 def _store(text: str) -> str:
     kind, colon, rest = text.partition(":")
     if not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
@@ -115,8 +121,8 @@ class Options(usage.Options):
 
     synopsis = "[--listen ENDPOINT] [--store STORE] [options]"
     longdesc = (
-        "Serves chat rooms over WebSocket, long poll and plain HTTP from one durable store. Without options: a chat "
-        "page at http://127.0.0.1:8080/ for this machine, with the messages in an SQLite database."
+        "Serves chat rooms over WebSocket, server-sent events, long poll and plain HTTP from one durable store. "
+        "Without options: a chat page at http://127.0.0.1:8080/ for this machine, and an SQLite database."
     )
 
     optFlags = [
@@ -139,6 +145,7 @@ class Options(usage.Options):
                 "max-message": defaults.max_message,
                 "max-connections": None,
                 "max-rooms": defaults.max_rooms,
+                "stream-lifetime": defaults.stream_lifetime,
                 "access-log": None,
                 "metrics-listen": [],
             }
@@ -199,6 +206,12 @@ class Options(usage.Options):
         self["max-rooms"] = self._read("max-rooms", count, _whole)
 
     @_help
+    def opt_stream_lifetime(self, age: str) -> None:
+        """After how long an event stream ends, so that its client comes back, perhaps to another process: seconds, or
+        with a unit s m h d; a tenth more or less, so that not all come at once. 0 for no end. [default: 1h]"""
+        self["stream-lifetime"] = self._read("stream-lifetime", age, _lifetime)
+
+    @_help
     def opt_access_log(self, path: str) -> None:
         """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
         self["access-log"] = path
@@ -257,6 +270,7 @@ def makeService(options: Options) -> IService:
         history_age=options["history-age"],
         max_message=options["max-message"],
         max_rooms=options["max-rooms"],
+        stream_lifetime=options["stream-lifetime"] or None,
     )
     configuration = Configuration(
         listen=tuple(options["listen"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,8 +11,9 @@ import treq
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateResponseAccept
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.error import ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 
 PATIENCE = 20.0
@@ -158,8 +159,8 @@ class SocketClient(Client):
             await self.until(lambda: not self.open)
 
 
-class PollClient(Client):
-    """A reader by long poll, over one kept connection for its polls and one for its commands."""
+class HTTPClient(Client):
+    """What those have in common who ask and command by requests, over connections that are kept."""
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
         super().__init__(reactor, port, room)
@@ -167,8 +168,36 @@ class PollClient(Client):
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, pool=self._pool)
-        self._polling: Deferred[Any] | None = None
-        self.failures: list[Any] = []
+
+    async def get(self, path: str, **query: Any) -> Any:
+        """The JSON that a GET answers."""
+        url = f"http://127.0.0.1:{self.port}/{path}" + ("?" + urlencode(query) if query else "")
+        response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=70)
+        return await response.json()
+
+    def _headers(self) -> dict[str, str]:
+        return {} if self.client is None else {"Realtime-Client": self.client}
+
+    async def command(self, **command: Any) -> dict[str, Any]:
+        """Give a command, and give the reply."""
+        url = f"http://127.0.0.1:{self.port}/commands"
+        response = await treq.post(url, json=command, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
+        reply: dict[str, Any] = await response.json()
+        return reply
+
+    async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
+        """Publish, and give the reply."""
+        return await self.command(type="publish", room=self.room, data=data, **fields)
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._pool.closeCachedConnections()
+
+
+class PollClient(HTTPClient):
+    """A reader by long poll, over one kept connection for its polls and one for its commands."""
+
+    _polling: Deferred[Any] | None = None
 
     async def start(self, **query: Any) -> None:
         """Poll once, and go on polling."""
@@ -189,25 +218,124 @@ class PollClient(Client):
             self.take(event)
         self.position = answer["positions"][self.room]
 
-    async def get(self, path: str, **query: Any) -> Any:
-        """The JSON that a GET answers."""
-        url = f"http://127.0.0.1:{self.port}/{path}" + ("?" + urlencode(query) if query else "")
-        response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=70)
-        return await response.json()
-
-    def _headers(self) -> dict[str, str]:
-        return {} if self.client is None else {"Realtime-Client": self.client}
-
-    async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
-        """Publish, and give the reply."""
-        command = {"type": "publish", "room": self.room, "data": data, **fields}
-        url = f"http://127.0.0.1:{self.port}/commands"
-        response = await treq.post(url, json=command, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
-        reply: dict[str, Any] = await response.json()
-        return reply
-
     async def stop(self) -> None:
         """Stop polling, and close the connections."""
         if self._polling is not None:
             self._polling.cancel()
-        await self._pool.closeCachedConnections()
+        await super().stop()
+
+
+class EventStream(Watched, Protocol):
+    """The connection of an event stream: reads as a browser's EventSource does, and can stop reading.
+
+    :ivar head: the head of the answer.
+    :ivar text: what came after it, where it is no stream.
+    :ivar blocks: how many there were, comments included.
+    :ivar ids: each id that was given, after how many events.
+    :ivar retry: the milliseconds to wait before coming back.
+    """
+
+    def __init__(self, reactor: Any, request: bytes, take: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self.head = b""
+        self.blocks = self.comments = 0
+        self.ids: list[tuple[int, str]] = []
+        self.events: list[dict[str, Any]] = []
+        self.retry: int | None = None
+        self.lost = False
+        self._request = request
+        self._take = take
+        self._data = b""
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._data += data
+        if not self.head and b"\r\n\r\n" in self._data:
+            self.head, _, self._data = self._data.partition(b"\r\n\r\n")
+        if self.is_stream:
+            *blocks, self._data = self._data.split(b"\n\n")
+            for block in blocks:
+                self._take_block(block.decode())
+        self.notice()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is one."""
+        return self.head.startswith(b"HTTP/1.1 200") and b"\r\nContent-Type: text/event-stream" in self.head
+
+    @property
+    def last_id(self) -> str:
+        """What a browser would send as ``Last-Event-ID``."""
+        return self.ids[-1][1] if self.ids else ""
+
+    @property
+    def text(self) -> bytes:
+        """What has come and is no whole block."""
+        return self._data
+
+    def _take_block(self, block: str) -> None:
+        self.blocks += 1
+        fields = dict(line.split(": ", 1) if line != ":" else ("", "") for line in block.split("\n"))
+        self.comments += "" in fields
+        self.retry = int(fields.get("retry", self.retry or 0))
+        if "data" in fields:
+            event = json.loads(fields["data"])
+            assert fields.get("event", "message") == event["type"], block
+            self.events.append(event)
+            self._take(event)
+        if "id" in fields:
+            self.ids.append((len(self.events), fields["id"]))
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost = True
+        self.notice()
+
+
+class EventClient(HTTPClient):
+    """A reader of server-sent events, whose commands are requests."""
+
+    stream: EventStream | None = None
+
+    async def start(self, **query: Any) -> None:
+        """Open the stream, and wait for the room."""
+        await self.connect({"room": self.room, **query})
+        await self.until(lambda: bool(self.of_type("joined")))
+
+    async def connect(self, query: Mapping[str, Any] | Sequence[tuple[str, Any]], *headers: str) -> EventStream:
+        """Open a stream, perhaps with further headers, and wait for the head of the answer."""
+        stream = self.stream = EventStream(self.reactor, self.request(query, headers), self.take)
+        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={PATIENCE:.0f}")
+        await connectProtocol(endpoint, stream)
+        await stream.until(lambda: stream.head or stream.lost)
+        return stream
+
+    def request(self, query: Mapping[str, Any] | Sequence[tuple[str, Any]], headers: Sequence[str]) -> bytes:
+        """What asks for a stream."""
+        client = [] if self.client is None else [f"Realtime-Client: {self.client}"]
+        lines = [f"GET /sse?{urlencode(query)} HTTP/1.1", "Host: localhost", *client, *headers, "", ""]
+        return "\r\n".join(lines).encode()
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a stream."""
+        return self.stream is not None and not self.stream.lost
+
+    def take(self, event: dict[str, Any]) -> None:
+        if event["type"] == "welcome":
+            self.client = event["client"]
+        super().take(event)
+
+    async def close(self) -> None:
+        """Cut the stream."""
+        stream = self.stream
+        if stream is not None and not stream.lost:
+            stream.transport.abortConnection()
+            await stream.until(lambda: stream.lost)
+
+    async def stop(self) -> None:
+        """Cut the stream, and close the connections."""
+        await self.close()
+        await super().stop()

@@ -77,6 +77,8 @@ class OptionTests(SynchronousTestCase):
             (limits.ping, "the server pings every {:g} seconds"),
             (limits.pong, "from which nothing comes within {:g} seconds"),
             (limits.slow, "not one byte was taken in {:g} seconds"),
+            (limits.heartbeat, "a comment (``:``) every {:g} seconds"),
+            (limits.vanished, "nothing of what was sent within {:g} seconds more"),
         ):
             self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))
 

@@ -33,6 +33,7 @@ VALUED = (
     "max-message",
     "max-connections",
     "max-rooms",
+    "stream-lifetime",
     "access-log",
     "metrics-listen",
 )
@@ -58,6 +59,7 @@ class OptionsTests(SynchronousTestCase):
         for name in ("host", "allow-origin", "metrics-listen"):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
+        self.assertEqual(3600, options["stream-lifetime"])
         self.assertFalse(options["allow-jsonp"])
 
     def test_good_values(self) -> None:
@@ -78,6 +80,9 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", "16M", 16 * 1024**2),
             ("max-connections", "5", 5),
             ("max-rooms", "3", 3),
+            ("stream-lifetime", "90", 90.0),
+            ("stream-lifetime", "2h", 7200.0),
+            ("stream-lifetime", "0", 0.0),
             ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
         ):
             self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
@@ -109,6 +114,7 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
+            ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             (
                 "host",
                 ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
@@ -228,8 +234,9 @@ class MakeServiceTests(SynchronousTestCase):
             *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
+            *("--stream-lifetime", "10m"),
         )
-        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3)
+        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, stream_lifetime=600.0)
         expected = Configuration(
             listen=("tcp:0",),
             hosts=("a.example",),
@@ -242,6 +249,12 @@ class MakeServiceTests(SynchronousTestCase):
         )
         self.assertEqual(expected, configuration)
         self.assertEqual(limits, service.hub.limits)
+
+    def test_no_end(self) -> None:
+        """Streams end after an hour, or never."""
+        for arguments, lifetime in (((), 3600.0), (("--stream-lifetime", "0"), None)):
+            service, _, _ = self.made("--store", "memory:", *arguments)
+            self.assertEqual(lifetime, service.hub.limits.stream_lifetime)
 
     def test_nothing_is_opened(self) -> None:
         """Privileges are dropped later: no file, directory, socket or thread is opened yet."""

@@ -515,7 +515,7 @@ class RealtimeChannel(http.HTTPChannel):
 
     # Becoming something else.
 
-    def take_over(self, protocol: IProtocol) -> ITransport:
+    def take_over(self, protocol: IProtocol, status: int = http.SWITCHING) -> ITransport:
         """Give the connection to another protocol, while a request of it waits for its answer.
 
         From here on ``protocol`` gets what comes in, and in the end its ``connectionLost``; the connection is counted
@@ -523,6 +523,7 @@ class RealtimeChannel(http.HTTPChannel):
         same turn; what the client sent behind its request comes after that. The request is over: neither it nor this
         channel can be used any more.
 
+        :param status: what the protocol answers with, for the access log.
         :returns: the transport, which is paused no more and has no producer.
         :raises RuntimeError: there is no waiting request, or the connection is lost.
         """
@@ -530,7 +531,8 @@ class RealtimeChannel(http.HTTPChannel):
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
         transport: ITransport = self.transport
         request = self.requests[0]
-        self._log_upgrade(request)
+        request.setResponseCode(status)
+        self.site.log(request)
         rest, self._dataBuffer = b"".join(self._dataBuffer), []
         successor = self._successor = _Successor(protocol, self.site)
         _replace_protocol(transport, self, successor)
@@ -545,18 +547,18 @@ class RealtimeChannel(http.HTTPChannel):
         _release(transport, successor, rest, self.site.reactor)
         return transport
 
-    def _log_upgrade(self, request: RealtimeRequest) -> None:
-        request.setResponseCode(http.SWITCHING)
-        self.site.log(request)
-
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """Write the head of an answer, with the headers that all have."""
+        self.transport.write(self.head(code, reason, headers, version))
+
+    def head(self, code: bytes, reason: bytes, headers: Headers, version: bytes = b"HTTP/1.1") -> bytes:
+        """The head of an answer, with the headers that all have."""
         lines = [version, b" ", code, b" ", reason, b"\r\n"]
         for name, values in headers.getAllRawHeaders():
             if name not in _OF_ALL:
                 lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
         lines.append(self.site.headers_of_all())
-        self.transport.writeSequence(lines)
+        return b"".join(lines)
 
 
 _OF_ALL = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))

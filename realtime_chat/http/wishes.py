@@ -9,7 +9,7 @@ import attrs
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_name
 
-__all__ = ["Wishes", "one", "read_wishes"]
+__all__ = ["Wishes", "check_rooms", "one", "read_wishes"]
 
 
 @attrs.frozen
@@ -48,6 +48,19 @@ def natural(args: Mapping[bytes, Sequence[bytes]], name: bytes, most: int) -> in
         raise RealtimeError("bad_request", f"{name.decode()} is a whole number, 0 or more")
     digits = text.lstrip("0")
     return most if len(digits) > len(str(most)) else min(int(digits or "0"), most)
+
+
+def check_rooms(wishes: Wishes, most: int, what: str, example: str) -> None:
+    """Refuse a reader that names no room, or too many.
+
+    :param what: what it is, for the message.
+    :param example: an address that would be right.
+    :raises RealtimeError: ``bad_request`` or ``too_many``.
+    """
+    if not wishes.rooms:
+        raise RealtimeError("bad_request", f"{what} names at least one room: {example}")
+    if len(wishes.rooms) > most:
+        raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
 
 
 def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes:

@@ -9,10 +9,12 @@ here, takes the ordinary path.
 from __future__ import annotations
 
 import fcntl
+import socket
 import struct
 import termios
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -21,7 +23,17 @@ from twisted.logger import Logger
 
 from realtime_chat.interfaces import R, Reader
 
-__all__ = ["Frames", "Send", "direct_send", "finish_frame", "queued", "send_to_all", "unsent", "write_now"]
+__all__ = [
+    "Frames",
+    "Send",
+    "direct_send",
+    "finish_frame",
+    "give_up_after",
+    "queued",
+    "send_to_all",
+    "unsent",
+    "write_now",
+]
 
 _log = Logger()
 _DIRECT = (tcp.Server, unix.Server)
@@ -43,6 +55,14 @@ class Frames:
         self.count = len(frames)
         self.data = b"".join(frames)
         self.ends = list(accumulate(map(len, frames)))
+
+    def then(self, frame: bytes) -> Frames:
+        """These frames and one more."""
+        more = Frames(())
+        more.count = self.count + 1
+        more.data = self.data + frame
+        more.ends = [*self.ends, len(more.data)]
+        return more
 
 
 def direct_send(transport: Any) -> Send | None:
@@ -67,6 +87,15 @@ def unsent(transport: Any) -> int:
     except (AttributeError, OSError):
         return queued(transport)
     return queued(transport) + int(struct.unpack("i", answer)[0])
+
+
+def give_up_after(transport: Any, seconds: float) -> None:
+    """Let the kernel end a connection whose other side takes nothing of what was sent for so long, as far as it can
+    (``TCP_USER_TIMEOUT``, RFC 5482)."""
+    connection, option = getattr(transport, "socket", None), getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and isinstance(connection, socket.socket):
+        with suppress(OSError):  # it is gone, or no TCP
+            connection.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
 
 def write_now(transport: Any, data: bytes) -> None:

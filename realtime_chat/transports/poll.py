@@ -18,9 +18,9 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.clients import Wrap, reader_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest
-from realtime_chat.http.wishes import Wishes, natural, read_wishes
+from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
@@ -271,14 +271,9 @@ class PollResource(JSONResource):
         self._hub.check_open()
         limits = self._hub.limits
         wishes = read_wishes(request.args, limits.max_limit)
-        if not wishes.rooms:
-            raise RealtimeError("bad_request", "a poll names at least one room: poll?room=lobby")
-        if len(wishes.rooms) > limits.max_rooms:
-            raise RealtimeError("too_many", f"one poll reads at most {limits.max_rooms} rooms")
+        check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(request.args, b"wait", int(limits.max_wait))
-        client = client_of(request)
-        if client is None or not self._hub.identities.known(client):
-            client = self._hub.identities.issue()
+        client = reader_of(request, self._hub.identities)
         poll = _Poll(request, wrap, self._hub, client, wishes)
         poll.begin(wishes, limits.wait if wait is None else wait)
         return NOT_DONE_YET

@@ -19,11 +19,9 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.protocol import TrafficStats
-from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from realtime_chat import codec
 from realtime_chat.codec import Entry
@@ -35,8 +33,9 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
-from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, send_to_all, unsent
+from realtime_chat.transports.fanout import Frames, Send, queued, send_to_all
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
+from realtime_chat.transports.outflow import Outflow
 from realtime_chat.wheel import Alarm
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
@@ -116,14 +115,8 @@ _PLAIN = _WebSocketFanout(frame)
 _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
-@implementer(IPushProducer)
-class RealtimeProtocol(WebSocketServerProtocol):
-    """One WebSocket, as the transport of a session.
-
-    It is its own Twisted transport's producer: what the socket doesn't take makes it full, and it says so to the
-    session again when the socket has drained. While it is full, nothing is read from it; while it isn't, nothing is
-    queued on its transport, and the fan-out may send to its socket.
-    """
+class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+    """One WebSocket, as the transport of a session. While it is full, nothing is read from it."""
 
     fanout = _PLAIN
     factory: WebSocketFactory
@@ -142,13 +135,18 @@ class RealtimeProtocol(WebSocketServerProtocol):
     def __init__(self, factory: WebSocketFactory) -> None:
         self.factory = factory
 
+    @property
+    def hub(self) -> Hub:
+        return self.factory.hub
+
+    @property
+    def may_send(self) -> bool:
+        return bool(self.state == self.STATE_OPEN)
+
     def connectionMade(self) -> None:
         """The handshake is done."""
         self.transport.setTcpNoDelay(True)
-        self.outlet = direct_send(self.transport)
-        # A pull producer is told each time that the transport has drained, a push producer only after a pause. Over
-        # TLS a pull producer would be asked on every turn.
-        self.transport.registerProducer(self, self.outlet is None)
+        self.open_outlet()
         self._schedule_ping()
 
     def compress(self, accept: PerMessageDeflateOfferAccept) -> None:
@@ -194,7 +192,7 @@ class RealtimeProtocol(WebSocketServerProtocol):
         else:
             session.receive(payload)
         if session.busy:
-            self._stop_reading()
+            self.stop_reading()
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._fragments = 0
@@ -246,51 +244,13 @@ class RealtimeProtocol(WebSocketServerProtocol):
 
     # What the session wants
 
-    @property
-    def queued(self) -> int:
-        return queued(self.transport)
-
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Every byte that isn't a message goes this way, Autobahn's own included."""
-        if self.outlet is None or self.full:
-            self.transport.write(data)
-            return
-        try:
-            sent = self.outlet(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # a broken connection; the reactor finds out by itself
-            return
-        if sent < len(data):
-            self.transport.write(data[sent:])
-            self._become_full()
+        """Autobahn's own bytes go the way of all others."""
+        self.put(data)
 
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            self.sendData(frame(data))
-
-    def send_batch(self, batch: Frames) -> int:
-        if self.full or self.state != self.STATE_OPEN:
-            return 0
-        if self.outlet is None:
-            self.transport.write(batch.data)
-            return batch.count
-        try:
-            sent = self.outlet(batch.data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return batch.count
-        return batch.count if sent == len(batch.data) else self.send_rest(batch, sent)
-
-    def send_rest(self, batch: Frames, sent: int) -> int:
-        """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.
-
-        :returns: how many messages are on their way.
-        """
-        taken = 0 if self.outlet is None else finish_frame(self.transport, batch, sent)
-        self._become_full()
-        return taken
+            self.put(frame(data))
 
     def reset(self, room: str, position: Position) -> None:
         self.send(codec.encode_reset(room, position))
@@ -299,7 +259,7 @@ class RealtimeProtocol(WebSocketServerProtocol):
         pass
 
     def ready(self) -> None:
-        self._read_on()
+        self.read_on()
 
     def goodbye(self, goodbye: Goodbye) -> None:
         self.send(codec.encode_goodbye(goodbye))
@@ -313,59 +273,12 @@ class RealtimeProtocol(WebSocketServerProtocol):
         if self.session is not None:
             self.session.dismiss(reason)
 
-    # What the Twisted transport tells, of which this is the producer
+    # What being full means for reading
 
-    def pauseProducing(self) -> None:
-        self._become_full()
-
-    def resumeProducing(self) -> None:
-        if not self.full:
-            return
-        self.full = False
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
-        self._read_on()
-        # In the next turn but one: what the client has sent meanwhile is read before the socket is filled again, or a
-        # slow reader of a busy room could never leave it.
-        clock = self.factory.hub.clock
-        clock.callLater(0, clock.callLater, 0, self._drained)
-
-    def _drained(self) -> None:
-        if self.session is not None and not self.full:
-            self.session.drained()
-            self._read_on()
-
-    def stopProducing(self) -> None:
-        """The connection is lost; ``connectionLost`` says so, too."""
-
-    def _become_full(self) -> None:
-        if self.full:
-            return
-        self.full = True
-        if self.session is not None:
-            self.session.filled()
-        self._stop_reading()
-        self._watch(unsent(self.transport), self.factory.hub.limits.slow)
-
-    def _watch(self, left: int, patience: float) -> None:
-        """Look now and then whether a full connection drains at all."""
-        step = self.factory.hub.limits.slow / 6
-        self._slow = self.factory.hub.wheel.call_later(step, lambda: self._look(left, patience - step))
-
-    def _look(self, left: int, patience: float) -> None:
-        now = unsent(self.transport)
-        if now < left:
-            self._watch(now, self.factory.hub.limits.slow)
-        elif patience > 0:
-            self._watch(left, patience)
-        else:
-            self._dismiss("slow")
-
-    def _stop_reading(self) -> None:
+    def stop_reading(self) -> None:
         self.transport.pauseProducing()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         if not self.full and self.session is not None and not self.session.busy:
             self.transport.resumeProducing()
 
@@ -388,10 +301,10 @@ class RealtimeProtocol(WebSocketServerProtocol):
             self._dismiss("silent")
 
     def _quiet(self) -> None:
-        for alarm in (self._alarm, self._slow):
-            if alarm is not None:
-                alarm.cancel()
-        self._alarm = self._slow = None
+        self.stop_watching()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
 
 class WebSocketFactory(WebSocketServerFactory):

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.clients import Client, PollClient, SocketClient, Watched
+from tests.clients import Client, EventClient, PollClient, SocketClient, Watched
 from tests.functional.daemon import Daemon
 
 EVIL = "EVIL-MARKER<script>"
@@ -155,6 +155,16 @@ class Slow(Http):
             peer.transport.write(bytes((byte,)))
             await deferLater(reactor, 0.5)
         return await outcome
+
+
+@attrs.frozen
+class Flood(Row):
+    """A stream, and more behind it than anybody reads: it is cut, and nothing of that was answered."""
+
+    async def run(self, peer: Peer) -> Outcome:
+        peer.transport.write(self.send)
+        await peer.until(lambda: peer.lost)
+        return ("closed",) if peer.received.count(b"HTTP/1.1 ") <= 1 else ("answered",)
 
 
 @attrs.frozen
@@ -639,6 +649,28 @@ HTTP = [
         request("POST /commands HTTP/1.1", "Content-Length: 8000000", body=b"x" * 4_000_000),
         (413, "too_large"),
     ),
+    # Event streams
+    Http("a stream without a room", get("/sse"), (400, "bad_request")),
+    Http("a stream of a room with markup", get(f"/sse?room={EVIL}"), (400, "bad_room")),
+    Http("a stream of a private room", get("/sse?room=@somebody"), (403, "forbidden")),
+    Http("a stream of a good and a private room", get("/sse?room=lobby&room=@somebody"), (403, "forbidden")),
+    Http("101 rooms in a stream", get("/sse?" + "&".join(f"room=r{n}" for n in range(101))), (429, "too_many")),
+    Http("the same room twice in a stream", get("/sse?room=lobby&room=lobby"), (400, "bad_request")),
+    Http("one since for two rooms in a stream", get("/sse?room=a&room=b&since=a:1"), (400, "bad_request")),
+    Http("a stream's since that is none", get(f"/sse?room=lobby&since={EVIL}"), (400, "bad_position")),
+    Http("last that is no number, in a stream", get("/sse?room=lobby&last=all"), (400, "bad_request")),
+    Http("a name with a line break", get("/sse?room=lobby&name=a%0Ab"), (400, "bad_request")),
+    Http("an id that is none", get("/sse?room=lobby", f"Last-Event-ID: {EVIL}"), (400, "bad_position")),
+    Http("an id that isn't ASCII", get("/sse?room=lobby", "Last-Event-ID: \xe4:1"), (400, "bad_position")),
+    Http("an id of 400 digits", get("/sse?room=lobby", f"Last-Event-ID: a:{'9' * 400}"), (400, "bad_position")),
+    Http("an id of another room", get("/sse?room=lobby", f"Last-Event-ID: {EVIL}=a:1"), (400, "bad_position")),
+    Http("an id of commas", get("/sse?room=a&room=b", f"Last-Event-ID: {',' * 9000}"), (400, "bad_position")),
+    Http("two ids", get("/sse?room=lobby", "Last-Event-ID: a:1", "Last-Event-ID: a:2"), (400, "bad_request")),
+    Http("a stream for another origin", get("/sse?room=lobby", "Origin: http://evil.example"), (403, "bad_origin")),
+    Http("POST /sse", post("/sse?room=lobby", "{}"), (405, "method_not_allowed")),
+    Http("below /sse", get("/sse/lobby"), (404, "not_found")),
+    Flood("a megabyte behind a stream's request", get("/sse?room=lobby") + b"x" * 1024 * 1024, ("closed",)),
+    Flood("requests behind a stream's", get("/sse?room=lobby") + get("/healthz") * 3000, ("closed",)),
     # Upgrades
     Http("no upgrade", get("/ws"), (426, "upgrade_required")),
     Http("an upgrade to something else", get("/ws", "Upgrade: h2c", "Connection: Upgrade"), (426, "upgrade_required")),
@@ -711,13 +743,14 @@ SOCKET = [
 
 
 class Healthy:
-    """Two clients of one room, one a transport, that publish in turns as long as it takes.
+    """Clients of one room, one a transport, that publish in turns as long as it takes.
 
-    :ivar slowest: seconds from a publish till both had it, at worst.
+    :ivar slowest: seconds from a publish till all had it, at worst.
     """
 
     def __init__(self, port: int) -> None:
-        self.clients: tuple[Client, ...] = (SocketClient(reactor, port), PollClient(reactor, port))
+        kinds: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
+        self.clients = tuple(kind(reactor, port) for kind in kinds)
         self.sent: list[str] = []
         self.slowest = 0.0
         self.over = False
@@ -728,7 +761,7 @@ class Healthy:
             await client.start()  # type: ignore[attr-defined]
 
     async def chat(self) -> None:
-        """Publish in turns until it is over, each time waiting till both have it."""
+        """Publish in turns until it is over, each time waiting till all have it."""
         while not self.over:
             for writer in self.clients:
                 self.sent.append(f"{type(writer).__name__} {len(self.sent)}")
@@ -809,7 +842,7 @@ class BadInputTests(TestCase):
         return [wrong for wrong in await gatherResults(tries) if wrong is not None]
 
     async def test_table(self) -> None:
-        """Every row gets its documented outcome; two healthy clients of the same room notice nothing; nothing is left
+        """Every row gets its documented outcome; healthy clients of the same room notice nothing; nothing is left
         of it all, in memory, among the descriptors or in the log."""
         healthy = Healthy(self.daemons[0].port)
         self.addCleanup(healthy.stop)

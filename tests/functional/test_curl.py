@@ -8,12 +8,33 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
-from tests.clients import SocketClient
+from tests.clients import SocketClient, Watched
 from tests.functional.daemon import DaemonTestCase
 
 JSON_TYPE = ("-H", "Content-Type: application/json")
+
+
+class Output(Watched, ProcessProtocol):
+    """What a program writes, and how it ends."""
+
+    reactor = reactor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.status: int | None = None
+
+    def outReceived(self, data: bytes) -> None:
+        self.text += data.decode()
+        self.notice()
+
+    def processEnded(self, reason: Any) -> None:
+        self.status = reason.value.exitCode
+        self.notice()
 
 
 class CurlTests(DaemonTestCase):
@@ -69,6 +90,27 @@ class CurlTests(DaemonTestCase):
         status, second = await self.curl(f"poll?room=lobby&wait=1&since={first['positions']['lobby']}")
         self.assertEqual((200, [], first["positions"]), (status, second["events"], second["positions"]))
         self.assertGreater(reactor.seconds() - begun, 0.9)
+
+    async def test_follows(self) -> None:
+        """A stream can be read as it comes, from the last messages on, and ends with a goodbye when the daemon does."""
+        self.server = await self.started()
+        await self.curl("rooms/lobby/messages", "-d", "text=before")
+        output = Output()
+        arguments = ["curl", "-sSN", "--max-time", "60", self.server.url + "sse?room=lobby"]
+        reactor.spawnProcess(output, str(shutil.which("curl")), arguments, env=None)
+        await output.until(lambda: '"before"' in output.text)
+        await self.curl("rooms/lobby/messages", "-d", "text=now")
+        await output.until(lambda: '"now"' in output.text)
+        await deferToThread(self.server.terminate)
+        await output.until(lambda: output.status == 0)
+        lines = [line for line in output.text.split("\n") if line]
+        self.assertEqual(
+            ["retry", "event: welcome", "data", "id", "event: joined", "data", "id", "data", "id", "data"],
+            [line if line.startswith("event: ") else line.partition(": ")[0] for line in lines[:10]],
+        )
+        self.assertEqual("event: goodbye", lines[-2])
+        message = json.loads(lines[9].removeprefix("data: "))
+        self.assertEqual((f"id: {message['position']}", {"text": "now"}), (lines[8], message["data"]))
 
     async def test_key(self) -> None:
         """Who isn't sure that it got through says it again with the same key, and it is there once."""

@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tests.clients import SocketClient
+from tests.clients import EventClient, SocketClient
 from tests.functional.daemon import Daemon, DaemonTestCase, free_port, wait_until
 from tests.transports.test_contract import ServedTestCase
 
@@ -263,6 +263,67 @@ class ConnectionTests(DaemonTestCase):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as answer:
             text = answer.read().decode()
         return sum(int(float(count)) for count in re.findall(r"^realtime_sessions{.*} (.*)$", text, re.MULTILINE))
+
+
+class StreamTests(DaemonTestCase):
+    """Many readers of event streams, and one that doesn't read."""
+
+    async def test_streams(self) -> None:
+        """One publish reaches 1,000 streams; one that doesn't read while 40 MB pass costs under 1 MiB."""
+        listen = f"tcp:{free_port()}:interface=127.0.0.1"
+        self.server = await self.started("--metrics-listen", listen)
+        self.metrics = f"http://127.0.0.1:{listen.split(':')[1]}/metrics"
+        clients = await self.streams(1000)
+        await clients[0].publish("to all")
+        await gatherResults([client.count(1) for client in clients])
+        self.assertEqual({"to all"}, {text for client in clients for text in client.data})
+        await self.stall()  # so that all caches have their size
+        before = memory(self.server.pid)
+        self.assertLess(await self.stall(), MIB)
+        self.assertLess(memory(self.server.pid) - before, MIB)
+
+    async def stall(self) -> int:
+        """One stops reading while a thousand messages pass, and catches up; answer how much was queued at most."""
+        stalled = self.stream("busy")
+        await stalled.start(last=0)
+        assert stalled.stream is not None
+        stalled.stream.transport.pauseProducing()
+        most = await self.pass_by("busy", 1000)
+        stalled.stream.transport.resumeProducing()
+        await stalled.count(1000)
+        self.assertEqual(list(range(1000)), [int(text[:6]) for text in stalled.data])
+        return most
+
+    def stream(self, room: str) -> EventClient:
+        """A client for a stream."""
+        client = EventClient(reactor, self.server.port, room)
+        self.addCleanup(client.stop)
+        return client
+
+    async def streams(self, count: int) -> list[EventClient]:
+        """So many streams of the lobby, a hundred at a time."""
+        clients = [self.stream("lobby") for _ in range(count)]
+        for start in range(0, count, 100):
+            await gatherResults([Deferred.fromCoroutine(client.start()) for client in clients[start : start + 100]])
+        return clients
+
+    async def pass_by(self, room: str, count: int) -> int:
+        """Let messages of 40 kB pass through a room; answer how much was queued in the daemon at most."""
+        writer = SocketClient(reactor, self.server.port, room)
+        self.addCleanup(writer.stop)
+        await writer.connect()
+        most = 0
+        for number in range(count):
+            await writer.publish(f"{number:06}" + "x" * 40_000)
+            if number % 20 == 0:
+                most = max(most, await deferToThread(self.queued))
+        return most
+
+    def queued(self) -> int:
+        """The bytes that wait in the daemon for clients to read."""
+        with urllib.request.urlopen(self.metrics, timeout=20) as answer:
+            text = answer.read().decode()
+        return int(float(re.findall(r"^realtime_queued_bytes (.*)$", text, re.MULTILINE)[0]))
 
 
 class RoomTests(ServedTestCase):

@@ -21,7 +21,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from tests.clients import Client, PollClient, SocketClient
+from tests.clients import Client, EventClient, PollClient, SocketClient
 from tests.functional.daemon import DaemonTestCase
 
 ROOM = "lobby"
@@ -383,7 +383,26 @@ class PollReader(Reader, PollClient):
         self.stopped = True
 
 
-READERS: tuple[type[Reader], ...] = (SocketReader, PollReader, SocketReader, PollReader)
+class EventReader(Reader, EventClient):
+    """A reader of event streams, which goes on where the last id says, as a browser does."""
+
+    async def read(self) -> None:
+        last_id = (self.stream and self.stream.last_id) or self.position
+        stream = await self.connect({"room": ROOM, "last": 1000}, f"Last-Event-ID: {last_id}")
+        try:
+            if not stream.is_stream:
+                raise Unavailable(stream.text)
+            await stream.until(lambda: stream.lost)
+        finally:
+            await self.close()
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await EventClient.stop(self)
+
+
+KINDS: tuple[type[Reader], ...] = (SocketReader, PollReader, EventReader)
+READERS = 2 * KINDS
 WRONG = ("lost", "doubled", "out_of_order", "silent", "too_early", "other")
 
 
@@ -530,14 +549,14 @@ class RestartTests(BookedTestCase):
         log = await self.close()
         self.assert_books(log)
         self.assert_balanced(log)
-        self.assertEqual([0] * 4, [len(reader.account.told) for reader in self.readers])
+        self.assertEqual([0] * len(READERS), [len(reader.account.told) for reader in self.readers])
         self.assertGreater(min(self.under_way), 0)
         self.assertGreaterEqual(self.books.repeated, 20 * len(self.writers))
 
     async def test_kills_with_little_history(self) -> None:
         """Who stays away for longer than the history lasts is told exactly what is gone, also over kills."""
         await self.begin(history=100)
-        late = self.readers[2:]
+        late = self.readers[len(KINDS) :]
         for reader in self.readers:
             self.go(reader.run(self.stays_away if reader in late else lambda at: False))
         for _ in range(6):

@@ -15,7 +15,8 @@ from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from tests.clients import Client, PollClient, SocketClient
+from realtime_chat.transports.fanout import queued
+from tests.clients import Client, EventClient, PollClient, SocketClient
 
 HISTORY = 1000
 
@@ -166,6 +167,65 @@ class TransportContract:
         self.assertEqual(texts, reader.data)
 
 
+class SlowReaderContract:
+    """The tests of transports whose connection stays open, with a reader that doesn't read.
+
+    ``stall`` gives one that has joined the room and reads no more, with its ``events`` and its ``transport``.
+    """
+
+    stall: Any
+
+    async def test_fifty_megabytes(self: Any) -> None:
+        """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
+        when it reads again it gets what it is owed in order, with one reset for what is gone."""
+        stalled = await self.stall()
+        (session,) = self.service.hub.sessions
+        reader = await self.started(SocketClient)
+        writer = self.client(SocketClient)
+        await writer.connect()
+        most = 0
+        for number in range(1250):
+            await writer.publish(f"{number:06}" + "x" * 40_000)
+            most = max(most, queued(session.transport.transport))
+        await reader.count(1250)
+        self.assertLess(most, 1024 * 1024)
+        self.assertEqual([], reader.of_type("reset"))
+        stalled.transport.resumeProducing()
+        await stalled.until(lambda: stalled.events[-1].get("data", "").startswith("001249"))
+        self.check_ledger([event for event in stalled.events if event["type"] in ("message", "reset")])
+
+    def check_ledger(self: Any, events: list[dict[str, Any]]) -> None:
+        """Each message once, in order, or told as gone, and that but once."""
+        expected = 1
+        resets = 0
+        for event in events:
+            offset = int(event["position"].split(":")[1])
+            if event["type"] == "reset":
+                resets += 1
+                self.assertGreaterEqual(offset, expected)
+            else:
+                self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
+            expected = offset + 1
+        self.assertEqual((1251, 1), (expected, resets))
+
+
+class SlowGoodbyeContract:
+    """The same with a reader that never reads again, where such a one is closed early."""
+
+    limits: dict[str, Any] = {"slow": 1.5, "ping": 60}
+    stall: Any
+
+    async def test_closed_after_a_while(self: Any) -> None:
+        """After so many seconds without one drained byte it is closed, and nothing of it is left."""
+        await self.stall()
+        writer = self.client(SocketClient)
+        await writer.connect()
+        for _ in range(300):
+            await writer.publish("x" * 40_000)
+        await self.until(lambda: len(self.service.hub.sessions) == 1)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+
+
 class WebSocketContractTests(TransportContract, ServedTestCase):
     """The contract on WebSocket."""
 
@@ -178,13 +238,41 @@ class PollContractTests(TransportContract, ServedTestCase):
     kind = PollClient
 
 
+class EventsContractTests(TransportContract, ServedTestCase):
+    """The contract on server-sent events, with commands by request."""
+
+    kind = EventClient
+
+
+KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
+
+
 class TogetherTests(ServedTestCase):
     """All transports share the same rooms."""
 
-    async def test_two_rooms_two_transports(self) -> None:
-        """200 messages in each of two rooms from both transports at once: none in the wrong room, one order for all."""
-        readers = [await self.started(kind, room) for room in "ab" for kind in (SocketClient, PollClient)]
-        writers = [await self.started(kind, room, last=0) for room in "ab" for kind in (SocketClient, PollClient)]
+    async def test_another_transport_for_every_message(self) -> None:
+        """Who changes its transport between every two messages, taking its position along, loses and doubles none."""
+        writer = await self.started(SocketClient)
+        position = (await writer.publish("first"))["position"]
+        seen: list[Any] = []
+        for number in range(30):
+            reader = await self.started(KINDS[number % 3], since=position)
+            await writer.publish(number)
+            await reader.until(lambda reader=reader, number=number: reader.data[-1:] == [number])
+            await reader.stop()
+            await writer.publish(f"after {number}")
+            self.assertEqual([], reader.of_type("reset"))
+            seen += reader.data
+            position = reader.position
+        last = await self.started(EventClient, since=position)
+        await last.until(lambda: last.data[-1:] == ["after 29"])
+        expected = [text for number in range(30) for text in (number, f"after {number}")]
+        self.assertEqual(expected, seen + last.data)
+
+    async def test_two_rooms_three_transports(self) -> None:
+        """300 messages in each of two rooms from all transports at once: none in the wrong room, one order for all."""
+        readers = [await self.started(kind, room) for room in "ab" for kind in KINDS]
+        writers = [await self.started(kind, room, last=0) for room in "ab" for kind in KINDS]
 
         async def write(writer: Any, name: str) -> None:
             for number in range(100):
@@ -192,19 +280,19 @@ class TogetherTests(ServedTestCase):
 
         await gatherResults([Deferred.fromCoroutine(write(writer, str(index))) for index, writer in enumerate(writers)])
         for reader in readers:
-            await reader.count(200)
+            await reader.count(300)
         logs = [reader.data for reader in readers]
-        self.assertEqual((logs[0], logs[2]), (logs[1], logs[3]))
-        for room, log in (("a", logs[0]), ("b", logs[2])):
-            self.assertEqual({room}, {text[0] for text in log})
-            self.assertEqual(200, len(set(log)))
+        for room, ours in (("a", logs[:3]), ("b", logs[3:])):
+            self.assertEqual([ours[0]] * 3, ours)
+            self.assertEqual({room}, {text[0] for text in ours[0]})
+            self.assertEqual(300, len(set(ours[0])))
 
     async def test_ten_thousand_at_once(self) -> None:
-        """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on both transports."""
+        """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on all transports."""
         self.history = 10_000
         await self.service.stopService()
         self.serve()
-        readers = [await self.started(SocketClient), await self.started(PollClient)]
+        readers = [await self.started(kind) for kind in KINDS]
         writer = self.client(SocketClient)
         await writer.connect()
         frozen = time.time()
@@ -213,7 +301,8 @@ class TogetherTests(ServedTestCase):
             writer.send(type="publish", room="lobby", data=number)
         for reader in readers:
             await reader.count(10_000)
-        self.assertEqual(readers[0].messages, readers[1].messages)
+        for other in readers[1:]:
+            self.assertEqual(readers[0].messages, other.messages)
         self.assertEqual(list(range(10_000)), readers[0].data)
         self.assertEqual(1, len({message["at"] for message in readers[0].messages}))
 

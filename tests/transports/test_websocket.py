@@ -14,10 +14,10 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import websocket
+from realtime_chat.transports import outflow
 from realtime_chat.transports.fanout import queued
 from tests.clients import SocketClient, Watched
-from tests.transports.test_contract import ServedTestCase
+from tests.transports.test_contract import ServedTestCase, SlowGoodbyeContract, SlowReaderContract
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -342,68 +342,30 @@ class PingTests(RawTestCase):
         return int(client.pings)
 
 
-class SlowReaderTests(RawTestCase):
-    """A subscriber that doesn't read."""
+class StallingTestCase(RawTestCase):
+    """Tests with a subscriber that doesn't read."""
 
-    async def test_fifty_megabytes(self) -> None:
-        """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
-        when it reads again it gets what it is owed in order, with one reset for what is gone."""
+    async def stall(self) -> RawClient:
         stalled = await self.raw(self.upgrade("/ws?room=lobby"))
         await stalled.until(lambda: stalled.events)
         stalled.transport.pauseProducing()
-        (session,) = self.service.hub.sessions
-        reader = await self.started(SocketClient)
-        writer = self.client(SocketClient)
-        await writer.connect()
-        most = 0
-        for number in range(1250):
-            await writer.publish(f"{number:06}" + "x" * 40_000)
-            most = max(most, queued(session.transport.transport))
-        await reader.count(1250)
-        self.assertLess(most, 1024 * 1024)
-        self.assertEqual([], reader.of_type("reset"))
-        stalled.transport.resumeProducing()
-        await stalled.until(lambda: stalled.events[-1].get("data", "").startswith("001249"))
-        self.check_ledger(stalled)
+        return stalled
 
-    def check_ledger(self, client: RawClient) -> None:
-        expected = 1
-        resets = 0
-        for event in client.events[1:]:
-            offset = int(event["position"].split(":")[1])
-            if event["type"] == "reset":
-                resets += 1
-                self.assertGreaterEqual(offset, expected)
-            else:
-                self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
-            expected = offset + 1
-        self.assertEqual((1251, 1), (expected, resets))
+
+class SlowReaderTests(SlowReaderContract, StallingTestCase):
+    """One that reads again in the end."""
 
 
 class OrdinaryTransportTests(SlowReaderTests):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(websocket, "direct_send", lambda transport: None)
+        self.patch(outflow, "direct_send", lambda transport: None)
         super().setUp()
 
 
-class SlowGoodbyeTests(RawTestCase):
-    """A subscriber that never reads again."""
-
-    limits = {"slow": 1.5, "ping": 60}
-
-    async def test_closed_after_a_while(self) -> None:
-        """After so many seconds without one drained byte it is closed, and nothing of it is left."""
-        stalled = await self.raw(self.upgrade("/ws?room=lobby"))
-        await stalled.until(lambda: stalled.events)
-        stalled.transport.pauseProducing()
-        writer = self.client(SocketClient)
-        await writer.connect()
-        for _ in range(300):
-            await writer.publish("x" * 40_000)
-        await self.until(lambda: len(self.service.hub.sessions) == 1)
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+class SlowGoodbyeTests(SlowGoodbyeContract, StallingTestCase):
+    """One that never does."""
 
 
 class HistoryFloodTests(RawTestCase):

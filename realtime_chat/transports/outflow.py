@@ -1,0 +1,168 @@
+"""What goes out on one connection: to its socket at once, and no further than the socket takes it.
+
+Shared by the transports whose connection stays open, WebSocket and server-sent events. What the socket doesn't take
+makes the connection full: nothing is queued for it, its session is left behind, and brought what it lacks from the log
+when the socket has drained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from realtime_chat.hub import Hub
+from realtime_chat.session import Session
+from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, unsent
+from realtime_chat.wheel import Alarm
+
+__all__ = ["Outflow"]
+
+
+@implementer(IPushProducer)
+class Outflow:
+    """The sending half of a protocol that is the transport of a session.
+
+    It is its own Twisted transport's producer, which tells it that the socket has drained. While it isn't full, nothing
+    is queued on its transport, and the fan-out may send to its socket.
+
+    :ivar outlet: sends to the socket past the transport; None where that can't be done.
+    :ivar full: whether the socket has taken less than it was given, and has not drained since.
+    """
+
+    transport: Any
+    session: Session | None
+    outlet: Send | None
+    full: bool
+    _slow: Alarm | None
+
+    # What a protocol adds
+
+    @property
+    def hub(self) -> Hub:
+        """Whose clock, wheel and limits count."""
+        raise NotImplementedError
+
+    @property
+    def may_send(self) -> bool:
+        """Whether nobody has said yet that the connection ends."""
+        raise NotImplementedError
+
+    def stop_reading(self) -> None:
+        """It has become full."""
+        raise NotImplementedError
+
+    def read_on(self) -> None:
+        """It has drained, and perhaps work was done since."""
+        raise NotImplementedError
+
+    # Sending
+
+    def open_outlet(self) -> None:
+        """The connection is there: be its producer."""
+        self.outlet = direct_send(self.transport)
+        # A pull producer is told each time that the transport has drained, a push producer only after a pause. Over
+        # TLS a pull producer would be asked on every turn.
+        self.transport.registerProducer(self, self.outlet is None)
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait in this process for the client to read."""
+        return queued(self.transport)
+
+    def put(self, data: bytes) -> None:
+        """Send bytes that are no message, in order with everything else."""
+        if self.outlet is None or self.full:
+            self.transport.write(data)
+            return
+        try:
+            sent = self.outlet(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # a broken connection; the reactor finds out by itself
+            return
+        if sent < len(data):
+            self.transport.write(data[sent:])
+            self._become_full()
+
+    def send_batch(self, batch: Frames) -> int:
+        """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
+        if self.full or not self.may_send:
+            return 0
+        if self.outlet is None:
+            self.transport.write(batch.data)
+            return batch.count
+        try:
+            sent = self.outlet(batch.data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return batch.count
+        return batch.count if sent == len(batch.data) else self.send_rest(batch, sent)
+
+    def send_rest(self, batch: Frames, sent: int) -> int:
+        """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.
+
+        :returns: how many messages are on their way.
+        """
+        taken = 0 if self.outlet is None else finish_frame(self.transport, batch, sent)
+        self._become_full()
+        return taken
+
+    # What the Twisted transport tells, of which this is the producer
+
+    def pauseProducing(self) -> None:
+        """The transport has more than it wants to have."""
+        self._become_full()
+
+    def resumeProducing(self) -> None:
+        """The transport has given everything to the socket."""
+        if not self.full:
+            return
+        self.full = False
+        self.stop_watching()
+        self.read_on()
+        # In the next turn but one: what the client has sent meanwhile is read before the socket is filled again, or a
+        # slow reader of a busy room could never leave it.
+        clock = self.hub.clock
+        clock.callLater(0, clock.callLater, 0, self._drained)
+
+    def _drained(self) -> None:
+        if self.session is not None and not self.full:
+            self.session.drained()
+            self.read_on()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; ``connectionLost`` says so, too."""
+
+    # Full, and perhaps for too long
+
+    def _become_full(self) -> None:
+        if self.full:
+            return
+        self.full = True
+        if self.session is not None:
+            self.session.filled()
+        self.stop_reading()
+        self._watch(unsent(self.transport), self.hub.limits.slow)
+
+    def _watch(self, left: int, patience: float) -> None:
+        """Look now and then whether a full connection drains at all."""
+        step = self.hub.limits.slow / 6
+        self._slow = self.hub.wheel.call_later(step, lambda: self._look(left, patience - step))
+
+    def _look(self, left: int, patience: float) -> None:
+        now = unsent(self.transport)
+        if now < left:
+            self._watch(now, self.hub.limits.slow)
+        elif patience > 0:
+            self._watch(left, patience)
+        elif self.session is not None:
+            self.session.dismiss("slow")
+
+    def stop_watching(self) -> None:
+        """It is full no more, or over."""
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None

@@ -1,0 +1,380 @@
+"""Server-sent events: a log that is read over one answer that doesn't end (WHATWG HTML, section 9.2).
+
+The connection is taken over from HTTP, as for a WebSocket, and the answer ends with it; so the same bytes go to the
+sockets of all who read one room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+
+import attrs
+from twisted.internet.interfaces import ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from realtime_chat import codec
+from realtime_chat.codec import Entry
+from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.http.answers import Answer, JSONResource, is_gone
+from realtime_chat.http.clients import reader_of
+from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
+from realtime_chat.hub import Hub
+from realtime_chat.interfaces import R
+from realtime_chat.model import Position
+from realtime_chat.session import Session
+from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
+from realtime_chat.transports.outflow import Outflow
+from realtime_chat.wheel import Alarm
+
+__all__ = ["EventsResource"]
+
+_HEARTBEAT = b":\n\n"
+_RETRY = 1.0
+_SPREAD = 2.0
+"""Seconds over which those who come back are spread."""
+
+_LIFETIME_SPREAD = 0.2
+_CLOSE_WAIT = 2.0
+_MOST_IGNORED = 64 * 1024
+_TAKEN_OVER = Answer(b"")
+"""What a request is answered with whose connection is no longer HTTP's: it goes nowhere."""
+
+_HEADERS = (
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Accel-Buffering", b"no"),
+    (b"Connection", b"close"),
+)
+_ID_EXPECTED = (
+    "Last-Event-ID is an id of this stream: the position EPOCH:OFFSET where it reads one room, and else "
+    "ROOM=EPOCH:OFFSET for each, with commas between"
+)
+
+Random = Callable[[], float]
+"""Gives a number from 0 up to 1."""
+
+
+def block(kind: str, data: bytes, *fields: str) -> bytes:
+    """One event that is no message.
+
+    :param kind: its type, which says who listens for it.
+    :param data: its JSON, which has no line breaks.
+    :param fields: further lines.
+    """
+    head = "".join(f"{field}\n" for field in (*fields, f"event: {kind}"))
+    return b"%bdata: %b\n\n" % (head.encode(), data)
+
+
+# Fan-out
+
+
+class _RoomFanout:
+    """The same blocks for every stream of one room; each message's id is its position."""
+
+    name = "sse"
+
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
+        log = epoch.encode()
+        return Frames([b"id: %b:%d\ndata: %b\n\n" % (log, entry.offset, entry.json) for entry in entries])
+
+    def encode_event(self, kind: str, data: bytes) -> Frames:
+        return Frames([block(kind, data)])
+
+    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+        return send_to_all(batch, readers)
+
+
+class _Blocks(Frames):
+    """Consecutive messages of one room, for streams of several: only they can say where all their rooms stand."""
+
+    __slots__ = ("_before", "_epoch", "room")
+
+    def __init__(self, room: str, epoch: str, entries: Sequence[Entry]) -> None:
+        super().__init__([b"data: %b\n\n" % entry.json for entry in entries])
+        self.room = room
+        self._epoch = epoch
+        self._before = entries[0].offset - 1
+
+    def position(self, count: int) -> str:
+        """The position after the first ``count`` messages."""
+        return f"{self._epoch}:{self._before + count}"
+
+
+class _RoomsFanout(_RoomFanout):
+    """The same blocks for every stream of several rooms, each of which adds an id of its own."""
+
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
+        return _Blocks(room, epoch, entries)
+
+    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+        return send_to_all(batch, dict.fromkeys(readers))
+
+
+# The streams
+
+
+class _RoomStream(Outflow, Protocol):
+    """One room's events, as the transport of a session. What its client sends is ignored.
+
+    :param random: spreads lifetimes and reconnects.
+    """
+
+    fanout = _RoomFanout()
+    session: Session | None = None
+    outlet: Send | None = None
+    full = True  # until it has begun
+    _began = False
+    _ended = False
+    _ignored = 0
+    _alarm: Alarm | None = None
+    _slow: Alarm | None = None
+
+    def __init__(self, hub: Hub, random: Random) -> None:
+        self._hub = hub
+        self._random = random
+        self._opening: list[bytes] = []
+        self._end = inf
+
+    @property
+    def hub(self) -> Hub:
+        return self._hub
+
+    @property
+    def may_send(self) -> bool:
+        return self._began and not self._ended
+
+    # How it begins
+
+    async def look(self, session: Session, wishes: Wishes) -> None:
+        """Find where each room's reading starts.
+
+        :raises RealtimeError: ``bad_room``, ``forbidden`` or ``store_unavailable``.
+        """
+        for name, _ in wishes.rooms:
+            session.check_readable(name)
+        last = session.last(wishes.last)
+        for name, since in wishes.rooms:
+            room = await self._hub.room(name)
+            start = await room.start(since, last)
+            joined = session.enter(room, start)
+            self._opening.append(self._placed("joined", joined, name, str(start.position)))
+
+    def begin(self, session: Session, head: bytes, transport: ITransport) -> None:
+        """Send the head of the answer, who the client is and where its rooms stand, and then what there is."""
+        user = session.identify()
+        assert session.client is not None
+        welcome = codec.encode_welcome(None, session.client, user, self._hub.limits.heartbeat)
+        opening = [head, self._retry(_RETRY), b"\n", block("welcome", welcome), *self._opening]
+        self._opening = []
+        self.makeConnection(transport)
+        self.put(b"".join(opening))
+        session.pump()
+
+    def connectionMade(self) -> None:
+        """The connection is its own now."""
+        self.transport.setTcpNoDelay(True)
+        self._began, self.full = True, False
+        self.open_outlet()
+        self.read_on()
+        lifetime = self._hub.limits.stream_lifetime
+        if lifetime is not None:
+            spread = 1 + _LIFETIME_SPREAD * (self._random() - 0.5)
+            self._end = self._hub.clock.seconds() + lifetime * spread
+        self._schedule()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, in whatever way."""
+        self._end_all()
+        self.outlet = None
+        self.session = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """A stream takes no requests: whoever goes on sending is cut off."""
+        self._ignored += len(data)
+        if self._ignored > _MOST_IGNORED and not self._ended:
+            self._end_all()
+            self.transport.abortConnection()
+
+    # What the session wants
+
+    def send(self, data: bytes) -> None:
+        """A stream gives no commands, and so gets no replies."""
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        """Send an event that stands in no log."""
+        if self.may_send:
+            self.put(block(kind, data))
+
+    def reset(self, room: str, position: Position) -> None:
+        self.put(self._placed("reset", codec.encode_reset(room, position), room, str(position)))
+
+    def _placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
+        """An event that says where the stream stands in a room."""
+        return block(kind, data, f"id: {position}")
+
+    def pumped(self) -> None:
+        pass
+
+    def ready(self) -> None:
+        """A stream gives no commands."""
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        if not self.may_send:
+            return
+        after = round(goodbye.after + self._random() * _SPREAD, 3)
+        said = codec.encode_goodbye(goodbye._replace(after=after))
+        self.put(block("goodbye", said, f"retry: {after * 1000:.0f}"))
+        self._end_all()
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._alarm = self._hub.wheel.call_later(_CLOSE_WAIT, self.transport.abortConnection)
+
+    def _retry(self, seconds: float) -> bytes:
+        """When the client is to come back after the connection was lost."""
+        return b"retry: %d\n" % ((seconds + self._random() * _SPREAD) * 1000)
+
+    def _end_all(self) -> None:
+        self._ended = True
+        self.stop_watching()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self.session is not None:
+            self.session.close()
+
+    # What being full means
+
+    def stop_reading(self) -> None:
+        """What it sends is ignored in any case. Who is slow may be so for a while; the kernel is told."""
+        give_up_after(self.transport, self._hub.limits.slow)
+
+    def read_on(self) -> None:
+        give_up_after(self.transport, self._hub.limits.vanished)
+
+    # Heartbeats, by which proxies see that it lives, and the kernel whether the client does
+
+    def _schedule(self) -> None:
+        seconds = min(self._hub.limits.heartbeat, self._end - self._hub.clock.seconds())
+        self._alarm = self._hub.wheel.call_later(seconds, self._beat)
+
+    def _beat(self) -> None:
+        if self._hub.clock.seconds() >= self._end:
+            if self.session is not None:
+                self.session.dismiss("expired")
+            return
+        if not self.full:
+            self.put(_HEARTBEAT)
+        self._schedule()
+
+
+class _RoomsStream(_RoomStream):
+    """The same for several rooms: what is shared is followed by an id of its own, with all positions."""
+
+    fanout = _RoomsFanout()
+
+    def __init__(self, hub: Hub, random: Random) -> None:
+        super().__init__(hub, random)
+        self._positions: dict[str, str] = {}
+
+    def send_batch(self, batch: Frames) -> int:
+        if not isinstance(batch, _Blocks):
+            return super().send_batch(batch)
+        before = self._positions[batch.room]
+        taken = super().send_batch(batch.then(self._id_at(batch.room, batch.position(batch.count))))
+        if taken > batch.count:
+            return batch.count
+        if taken:
+            self.transport.write(self._id_at(batch.room, batch.position(taken)))
+        else:
+            self._positions[batch.room] = before
+        return taken
+
+    def _placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
+        return block(kind, data) + self._id_at(room, position)
+
+    def _id_at(self, room: str, position: str) -> bytes:
+        """A block that tells nothing but where all rooms stand, one of them at another position than before."""
+        self._positions[room] = position
+        return b"id: %b\n\n" % ",".join([f"{name}={at}" for name, at in self._positions.items()]).encode()
+
+
+# The resource
+
+
+class EventsResource(JSONResource):
+    """``/sse``.
+
+    :param random: gives numbers from 0 up to 1, which spread lifetimes and reconnects.
+    """
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub, random: Random) -> None:
+        super().__init__()
+        self._hub = hub
+        self._random = random
+
+    def render(self, request: RealtimeRequest) -> int:  # type: ignore[override]
+        """HEAD would be the head of an answer that doesn't end."""
+        return self._refuse_method(request) if request.method == b"HEAD" else super().render(request)
+
+    def allowed(self) -> list[str]:
+        """The methods that can be used here."""
+        return ["GET"]
+
+    async def render_GET(self, request: RealtimeRequest) -> Answer:
+        hub = self._hub
+        hub.check_open()
+        wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
+        check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
+        stream = _RoomStream(hub, self._random) if len(wishes.rooms) == 1 else _RoomsStream(hub, self._random)
+        session = stream.session = Session(hub, stream, reader_of(request, hub.identities), wishes.name)
+        try:
+            await stream.look(session, wishes)
+            hub.check_open()
+        except Exception:
+            stream.connectionLost()
+            raise
+        if is_gone(request):
+            stream.connectionLost()
+        else:
+            _take_over(request, stream, session)
+        return _TAKEN_OVER
+
+
+def _take_over(request: RealtimeRequest, stream: _RoomStream, session: Session) -> None:
+    for name, value in _HEADERS:
+        request.responseHeaders.setRawHeaders(name, [value])
+    head = request.channel.head(b"200", b"OK", request.responseHeaders)
+    stream.begin(session, head, request.channel.take_over(stream, 200))
+
+
+def _resumed(request: RealtimeRequest, wishes: Wishes) -> Wishes:
+    """Wishes with the positions of ``Last-Event-ID``, where there is one, in the place of the URL's.
+
+    :raises RealtimeError: ``bad_request`` or ``bad_position``.
+    """
+    values = request.requestHeaders.getRawHeaders(b"Last-Event-ID", ())
+    if len(values) > 1:
+        raise RealtimeError("bad_request", "the header Last-Event-ID is given at most once")
+    text = values[0].decode("ascii", "replace").strip() if values else ""
+    if not text:
+        return wishes
+    positions = _read_id(text, [name for name, _ in wishes.rooms])
+    return attrs.evolve(wishes, rooms=tuple((name, positions.get(name, since)) for name, since in wishes.rooms))
+
+
+def _read_id(text: str, rooms: Sequence[str]) -> dict[str, Position]:
+    if len(rooms) == 1 and "=" not in text:
+        text = f"{rooms[0]}={text}"
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        positions = {room: Position.parse(position) for room, _, position in pairs}
+    except RealtimeError as error:
+        raise RealtimeError("bad_position", _ID_EXPECTED) from error
+    if not positions.keys() <= set(rooms):
+        raise RealtimeError("bad_position", "Last-Event-ID names a room that this stream doesn't read")
+    return positions
