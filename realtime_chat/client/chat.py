@@ -149,11 +149,22 @@ class Chat:
         :raises realtime_chat.errors.RealtimeError: it may not be read, or is read already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
-        return Room(self._core, await self._core.join(check_room(room), position, last))
+        return Room(self, self._core, await self._core.join(check_room(room), position, last))
 
     def publish(self, room: str, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
         """Add a message to a room's log, which needn't be joined; see :meth:`Room.publish`."""
         return _publish(self._core, room, data, event, key)
+
+    async def members(self, room: str) -> list[Member]:
+        """Who is in a room, all of them; it needn't be joined."""
+        found: list[Member] = []
+        after: dict[str, str] = {}
+        while True:
+            reply = await self._core.ask({"type": "members", "room": check_room(room), **after})
+            found += read_members(reply["members"])
+            if "after" not in reply:
+                return found
+            after = {"after": reply["after"]}
 
     async def rooms(self) -> list[str]:
         """The names of the rooms that ever had a message and may be read.
@@ -182,7 +193,8 @@ class Room:
     and fails where the server lets it be read no longer.
     """
 
-    def __init__(self, core: Core, reading: Reading) -> None:
+    def __init__(self, chat: Chat, core: Core, reading: Reading) -> None:
+        self._chat = chat
         self._core = core
         self._reading = reading
 
@@ -237,14 +249,7 @@ class Room:
 
     async def members(self) -> list[Member]:
         """Who is in the room, all of them."""
-        found: list[Member] = []
-        after: dict[str, str] = {}
-        while True:
-            reply = await self._core.ask({"type": "members", "room": self.name, **after})
-            found += read_members(reply["members"])
-            if "after" not in reply:
-                return found
-            after = {"after": reply["after"]}
+        return await self._chat.members(self.name)
 
     async def history(
         self, before: Position | None = None, since: Position | None = None, limit: int | None = None

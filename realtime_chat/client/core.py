@@ -98,7 +98,7 @@ class Core:
         self._ever_up = False
         self._up_since = 0.0
         self._candidates: list[str] = []
-        self._complaints: list[str] = []
+        self._complaints: dict[str, str] = {}
         self._timer: IDelayedCall | None = None
         self._waking: IDelayedCall | None = None
         self._dying: set[Deferred[None]] = set()
@@ -174,7 +174,7 @@ class Core:
         """Try all transports, from the best one on."""
         self._timer = None
         self._candidates = list(self.transports)
-        self._complaints = []
+        self._complaints = {}
         self._attempt()
 
     def _attempt(self) -> None:
@@ -236,7 +236,7 @@ class Core:
         if was_up and self._clock.seconds() - self._up_since > STABLE_AFTER:
             self._backoff.succeeded()
         self._drop(False)
-        self._complaints.append(f"{link.kind}: {loss.reason}")
+        self._complaints[link.kind] = loss.reason
         if self._forgets_client(loss):
             self._begin_round()
         elif self._candidates and (loss.unavailable or not was_up):
@@ -254,14 +254,18 @@ class Core:
         return unknown
 
     def _give_up_or_retry(self, loss: Loss) -> None:
-        if loss.permanent or loss.unavailable:
-            self._finish(loss.error or Unreachable("; ".join(self._complaints)))
-        elif not self._ever_up and not self._wants.patient:
-            self._finish(Unreachable("; ".join(self._complaints)))
+        if loss.permanent or loss.unavailable or not (self._ever_up or self._wants.patient):
+            self._finish((loss.error if loss.permanent else None) or self._nobody())
         else:
             delay = loss.after + self._backoff.next()
             self._timer = self._clock.callLater(delay, self._begin_round)
             self._say(State("waiting", reason=loss.reason, delay=delay))
+
+    def _nobody(self) -> Unreachable:
+        """What was tried, for a person; one reason for all stands there once."""
+        if len(set(self._complaints.values())) == 1:
+            return Unreachable(next(iter(self._complaints.values())))
+        return Unreachable("; ".join(f"{kind}: {reason}" for kind, reason in self._complaints.items()))
 
     # Reading
 

@@ -239,7 +239,6 @@ def _factory(address: Address, link: WebSocketLink) -> WebSocketClientFactory:
         maxMessagePayloadSize=_LARGEST,
     )
 
-
     class LinkedSocket(_Socket):
         pass
 

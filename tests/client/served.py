@@ -34,13 +34,14 @@ class ChatTestCase(ServedTestCase):
         self.listen = f"tcp:{self.port}:interface=127.0.0.1"
         self.path = self.mktemp()
         await self.service.stopService()
-        self.start_again()
+        await self.start_again()
 
-    def start_again(self) -> None:
+    async def start_again(self) -> None:
         """Start the daemon that was stopped."""
         self.store: Any = SQLiteStore(reactor, self.path, Retention(self.history), time.time, os.urandom)
         self.service = self.make_service()
         self.service.startService()
+        await self.until(self.service.ports)
 
     @property
     def url(self) -> str:
