@@ -33,7 +33,7 @@ async def talk(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> N
     try:
         await typing
     finally:
-        showing.cancel()
+        await room.leave()
     await showing
 
 
