@@ -194,7 +194,7 @@ class NewcomerTests(ConsoleTestCase):
         self.daemon("--store=memory:")
         console = self.done("rooms", url=self.url + "elsewhere/", status=1)
         self.assertRegex(
-            console.noted, "not_found|is this the URL of a realtime_chat daemon|nothing is at this address"
+            console.noted, "is this the URL of a realtime_chat daemon|nothing is at this address"
         )
 
 
