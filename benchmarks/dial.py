@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
@@ -81,17 +82,22 @@ def dial(
     converse: Callable[[int], Conversation],
     meanwhile: Callable[[], None] = lambda: None,
     at_once: int = _AT_ONCE,
+    rate: float = math.inf,
 ) -> Iterator[Joined]:
     """Open ``count`` connections and have a conversation on each.
 
     :param converse: makes the conversation of the connection with this number.
     :param meanwhile: is called between two looks at what came.
+    :param at_once: how many conversations may be under way.
+    :param rate: how many are begun a second, at most.
     :raises ConnectionError: one was refused.
     :raises TimeoutError: it takes too long.
     """
-    poller, calls, dialled, deadline = select.epoll(), {}, 0, time.monotonic() + _PATIENCE
+    poller, calls, dialled, begun = select.epoll(), {}, 0, time.monotonic()
+    deadline = begun + _PATIENCE
     while dialled < count or calls:
-        while dialled < count and len(calls) < at_once:
+        due = min(count, 1 + (time.monotonic() - begun) * rate)
+        while dialled < due and len(calls) < at_once:
             call = _Call(dialled, port, converse(dialled))
             calls[call.socket.fileno()] = call
             poller.register(call.socket, select.EPOLLOUT)

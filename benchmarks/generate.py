@@ -33,6 +33,7 @@ _PATIENCE = 3.0
 """Seconds without a delivery after which the rest counts as lost."""
 
 _SETTLE = 0.4
+_LONGEST = 120.0
 _STORE_READS = re.compile(r"^realtime_store_reads_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
 
 
@@ -74,9 +75,9 @@ class Bench:
             self._read(joined, 0, EVENTS)
         if wire.publish is None or wire.connect is None:
             self.post_to()
-            return
-        for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
-            self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+        else:
+            for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
+                self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
         self.settle()
 
     def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
@@ -123,6 +124,15 @@ class Bench:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.loop.pump(20)
+
+    def fall_quiet(self, seconds: float) -> float:
+        """Read until nothing has come for so long; answer when the last came."""
+        last, seen, end = time.monotonic(), self.loop.counts.bytes, time.monotonic() + _LONGEST
+        while (now := time.monotonic()) - last < seconds and now < end:
+            self.loop.pump(20)
+            if self.loop.counts.bytes != seen:
+                last, seen = time.monotonic(), self.loop.counts.bytes
+        return last
 
     # Measuring
 
@@ -266,13 +276,39 @@ def _connect(job: Job) -> Figures:
 def _memory(job: Job) -> Figures:
     """Kilobytes that each client adds, beyond the first ones."""
     count, warm = job["clients"], job["clients"] // 10
-    bench = Bench(job, count + warm)
-    arrive = bench.poll if job["poll"] else bench.join
+    bench = Bench(job, count + warm + 2)
+    arrive, kind = {
+        "poll": (bench.poll, POLL),
+        "events": (bench.follow, EVENTS),
+        "WebSocket": (bench.join, WEBSOCKET),
+    }[job["as"]]
     arrive(warm)
     before = bench.memory()
     arrive(count)
-    kind = POLL if job["poll"] else WEBSOCKET
     return {"kilobytes": (bench.memory() - before) / count, "lost": warm + count - bench.loop.alive(kind)}
+
+
+def _storm(job: Job) -> Figures:
+    """Clients come into one room at a fixed pace, and everybody is told who is there; what a join costs with that."""
+    count = job["clients"]
+    bench = Bench(job, count)
+    enter = bench.wire.enter
+    assert enter is not None
+    bench.loop.begin()
+    told, cpu, own, begun = 0, bench.cpu(), time.process_time(), time.monotonic()
+    for joined in dial(bench.port, count, lambda number: enter(ROOM), _pump(bench), count, job["rate"]):
+        told += len(joined.came)
+        bench._read(joined, 0)
+    joined_s = time.monotonic() - begun
+    quiet_s = bench.fall_quiet(max(1.0, count / 500)) - begun
+    return {
+        "join_us": (bench.cpu() - cpu) * 1e6 / count,
+        "kilobytes": (told + bench.loop.counts.bytes) / count / 1e3,
+        "joined_s": joined_s,
+        "quiet_s": quiet_s,
+        "generator_share": (time.process_time() - own) / (time.monotonic() - begun),
+        "lost": count - bench.loop.alive(WEBSOCKET),
+    }
 
 
 def _crossing(job: Job) -> Figures:
@@ -355,6 +391,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,
+    "storm": _storm,
     "crossing": _crossing,
     "resume": _resume,
 }

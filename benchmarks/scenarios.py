@@ -175,11 +175,33 @@ def _connect(scale: Scale) -> list[Measurement]:
 def _memory(scale: Scale) -> list[Measurement]:
     columns = (Column("KB a client", ("kilobytes",)),)
     return [
-        Measurement(title, {"measure": "memory", "clients": scale.most // 2, "poll": poll}, servers, columns)
-        for title, poll, servers in (
-            ("memory, a connected and joined WebSocket client", False, ALL),
-            ("memory, a waiting poll", True, POLLS),
+        Measurement(title, {"measure": "memory", "clients": scale.most // 2, "as": kind}, servers, columns)
+        for title, kind, servers in (
+            ("memory, a connected and joined WebSocket client", "WebSocket", ALL),
+            ("memory, a waiting poll", "poll", POLLS),
+            ("memory, an open event stream", "events", (OURS, NCHAN)),
         )
+    ]
+
+
+def _storm(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column("µs CPU a join", ("join_us",), 0),
+        Column("KB received a client", ("kilobytes",)),
+        Column("seconds till all have joined", ("joined_s",), 2),
+        Column("seconds till nothing more is told", ("quiet_s",), 2),
+    )
+    return [
+        Measurement(
+            f"presence storm, {clients:,} clients join a room, {rate} a second",
+            {"measure": "storm", "clients": clients, "rate": rate},
+            servers,
+            columns,
+            "Everybody in the room is told who comes: by lists of differences, and above 200 by their number (ours); "
+            "by one event to everybody for each who comes (the others).",
+        )
+        for clients, rate, servers in ((300, 60, (OURS, SOCKET_IO, "Channels")), (2_000, 400, (OURS, SOCKET_IO)))
+        if clients <= scale.most
     ]
 
 
@@ -212,6 +234,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "publish": _publish,
     "connect": _connect,
     "memory": _memory,
+    "storm": _storm,
     "resume": _resume,
     "crossing": _crossing,
 }

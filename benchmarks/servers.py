@@ -158,7 +158,7 @@ SERVERS = {
             _python("python_socketio_rooms.py"),
             ("python-socketio", "uvicorn", "uvloop"),
         ),
-        Server("Channels", "plain", _daphne, ("channels", "daphne")),
+        Server("Channels", "channels", _daphne, ("channels", "daphne")),
         Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
         Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
         Server(COMMIT, "none", _nothing),

@@ -57,6 +57,7 @@ class Wire(NamedTuple):
     :ivar connect: a WebSocket client's conversation; its end is connected, and in no room.
     :ivar ask: a frame's payload to which the server sends one answer with the same mark in it.
     :ivar resume: a WebSocket client's conversation that goes on after a position.
+    :ivar enter: a WebSocket client's conversation that joins a room in which everybody is told who comes and goes.
     :ivar follow: the conversation of a client of server-sent events; its end is in the room.
     """
 
@@ -68,6 +69,7 @@ class Wire(NamedTuple):
     ask: Callable[[str], str] | None = None
     resume: Callable[[str, str], Conversation] | None = None
     follow: Callable[[str], Conversation] | None = None
+    enter: Callable[[str], Conversation] | None = None
 
 
 def text_of(size: int = TEXT_SIZE) -> str:
@@ -181,6 +183,7 @@ _OURS = Wire(
     ask=_ask_ours,
     resume=_resume_ours,
     follow=lambda room: _converse(_get(f"/sse?room={room}&last=0", _EVENTS), b'"type":"joined"'),
+    enter=_join_ours,
 )
 
 _OUR_SOCKETS = _OURS._replace(follow=None)
@@ -199,6 +202,8 @@ _PLAIN = Wire(
     connect=lambda room: _converse(_upgrade("/echo"), b"\r\n\r\n"),
     ask=lambda room: text_of(),
 )
+
+_CHANNELS = _PLAIN._replace(enter=lambda room: _converse(_upgrade(f"/enter/{room}"), b'"entered"'))
 
 
 # nchan
@@ -234,14 +239,14 @@ _NCHAN = Wire(
 _POLLING = "/socket.io/?EIO=4&transport=polling"
 
 
-def _join_socket_io(room: str) -> Conversation:
+def _join_socket_io(room: str, event: str = "join", answer: bytes = b'42["joined"') -> Conversation:
     return _converse(
         _upgrade("/socket.io/?EIO=4&transport=websocket"),
         b'0{"sid"',
         frame("40"),
         b'40{"sid"',
-        frame(f'42["join","{room}"]'),
-        b'42["joined"',
+        frame(f'42["{event}","{room}"]'),
+        answer,
     )
 
 
@@ -265,6 +270,7 @@ _SOCKET_IO = Wire(
     publish=lambda room, text: f'42["message","{room}","{text}"]',
     post=_post_text,
     poll=Poll(_first_poll_socket_io, lambda room: _get(f"{_POLLING}&sid=\1")),
+    enter=lambda room: _join_socket_io(room, "enter", b'42["entered"'),
 )
 
 
@@ -283,6 +289,7 @@ WIRES = {
     "realtime": _OURS,
     "realtime sockets": _OUR_SOCKETS,
     "plain": _PLAIN,
+    "channels": _CHANNELS,
     "nchan": _NCHAN,
     "socket.io": _SOCKET_IO,
     "bare poll": _BARE_POLL,

@@ -5,7 +5,7 @@ Every message is encoded once, as an :class:`Entry`, and shared by all that send
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -25,24 +25,33 @@ __all__ = [
     "History",
     "Join",
     "Leave",
+    "Members",
     "Ping",
     "Publish",
+    "Signal",
+    "State",
     "UnreadableCommand",
     "decode_body",
     "decode_command",
     "decode_commands",
     "encode",
+    "encode_difference",
     "encode_error",
     "encode_goodbye",
     "encode_history",
     "encode_joined",
     "encode_left",
+    "encode_member",
+    "encode_members",
+    "encode_ok",
     "encode_page",
     "encode_poll",
     "encode_pong",
+    "encode_presence",
     "encode_published",
     "encode_reset",
     "encode_rooms",
+    "encode_signal",
     "encode_value",
     "encode_welcome",
 ]
@@ -105,13 +114,35 @@ class History(Command, frozen=True, kw_only=True):
     limit: _Count | None = None
 
 
+class Signal(Command, frozen=True, kw_only=True):
+    """Tell everyone who is in a room now, without storing it."""
+
+    room: str
+    event: str
+    data: Any
+
+
+class State(Command, frozen=True, kw_only=True):
+    """Say something of oneself to all rooms that one is in."""
+
+    state: dict[str, Any]
+
+
+class Members(Command, frozen=True, kw_only=True):
+    """Read a page of a room's members."""
+
+    room: str
+    after: _Text = ""
+
+
 class Ping(Command, frozen=True):
     """Ask for a pong."""
 
 
-COMMANDS: tuple[type[Command], ...] = (Hello, Join, Leave, Publish, History, Ping)
+COMMANDS: tuple[type[Command], ...] = (Hello, Join, Leave, Publish, Signal, State, Members, History, Ping)
 
-_command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Hello | Join | Leave | Publish | History | Ping)
+_AnyCommand = Hello | Join | Leave | Publish | Signal | State | Members | History | Ping
+_command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(_AnyCommand)
 _command_names = frozenset(str(kind.__struct_config__.tag) for kind in COMMANDS)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
@@ -134,8 +165,10 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(_decode(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", _why_not_json(error)) from error
-    if isinstance(command, Publish):
+    if isinstance(command, (Publish, Signal)):
         _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
+    elif isinstance(command, State):
+        _check_value(command.state, raw, MAX_DEPTH - 1, command.id)
     return command
 
 
@@ -155,7 +188,8 @@ def decode_commands(raw: bytes) -> tuple[list[Command | UnreadableCommand], bool
 
 def _convert(item: Any) -> Command | UnreadableCommand:
     try:
-        return msgspec.convert(item, Hello | Join | Leave | Publish | History | Ping)
+        command: Command = msgspec.convert(item, _AnyCommand)
+        return command
     except msgspec.ValidationError as error:
         return _explain(item, error)
 
@@ -252,6 +286,21 @@ class _MessageEvent(msgspec.Struct, frozen=True, tag="message", tag_field="type"
     key: str | UnsetType = UNSET
 
 
+class _SignalEvent(msgspec.Struct, frozen=True, tag="signal", tag_field="type", rename={"sender": "from"}):
+    room: str
+    event: str
+    data: msgspec.Raw
+    sender: _Sender
+    at: int
+
+
+class _Member(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    guest: bool
+    state: msgspec.Raw
+
+
 class Entry:
     """A message as it is sent: its place, and its bytes.
 
@@ -289,11 +338,22 @@ def encode_welcome(id: CommandId | None, client: str, user: User, ping: float) -
     return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, "ping": ping})
 
 
-def encode_joined(id: CommandId | None, room: str, position: Position, top: Position, recovered: bool) -> bytes:
-    """The reply to ``join``."""
-    return _identified(
-        id, {"type": "joined", "room": room, "position": str(position), "top": str(top), "recovered": recovered}
-    )
+def encode_joined(
+    id: CommandId | None,
+    room: str,
+    position: Position,
+    top: Position,
+    recovered: bool,
+    count: int,
+    members: bytes | None,
+) -> bytes:
+    """The reply to ``join``; ``members`` is an encoded array, or None where there are too many to list."""
+    places = {"position": str(position), "top": str(top), "recovered": recovered}
+    return _identified(id, {"type": "joined", "room": room, **places, **_attendance(count, members)})
+
+
+def _attendance(count: int, members: bytes | None) -> dict[str, Any]:
+    return {"count": count} if members is None else {"count": count, "members": msgspec.Raw(members)}
 
 
 def encode_left(id: CommandId | None, room: str) -> bytes:
@@ -304,6 +364,38 @@ def encode_left(id: CommandId | None, room: str) -> bytes:
 def encode_published(id: CommandId | None, room: str, position: Position) -> bytes:
     """The reply to ``publish``."""
     return _identified(id, {"type": "published", "room": room, "position": str(position)})
+
+
+def encode_ok(id: CommandId | None) -> bytes:
+    """What a command that has no reply is answered with over HTTP."""
+    return _identified(id, {"type": "ok"})
+
+
+def encode_members(id: CommandId | None, room: str, count: int, members: bytes, after: str | None) -> bytes:
+    """The reply to ``members``; ``members`` is an encoded array, ``after`` where the next page begins."""
+    more = {} if after is None else {"after": after}
+    return _identified(id, {"type": "members", "room": room, **_attendance(count, members), **more})
+
+
+def encode_member(user: User, state: bytes) -> bytes:
+    """A user in a room; ``state`` is an encoded object."""
+    return _encoder.encode(_Member(user.id, user.name, user.guest, msgspec.Raw(state)))
+
+
+def encode_presence(room: str, count: int, members: bytes | None = None) -> bytes:
+    """Tell a reader who is in a room; ``members`` is an encoded array, or None where there are too many to list."""
+    return _encoder.encode({"type": "presence", "room": room, **_attendance(count, members)})
+
+
+def encode_difference(room: str, count: int, joined: bytes, left: bytes) -> bytes:
+    """Tell readers who came to a room or changed, and who left it, as encoded arrays."""
+    difference = {"joined": msgspec.Raw(joined), "left": msgspec.Raw(left)}
+    return _encoder.encode({"type": "presence", "room": room, "count": count, **difference})
+
+
+def encode_signal(room: str, event: str, data: bytes, user: User, at: int) -> bytes:
+    """Tell readers what somebody signals; ``data`` is an encoded value, ``at`` milliseconds since 1970."""
+    return _encoder.encode(_SignalEvent(room, event, msgspec.Raw(data), _Sender(user.id, user.name), at))
 
 
 def encode_pong(id: CommandId | None) -> bytes:
@@ -331,17 +423,21 @@ def encode_page(room: str, position: Position, page: Page, recovered: bool) -> b
     return _encoder.encode(_page_fields(room, position, page, recovered))
 
 
-def encode_rooms(rooms: Sequence[str]) -> bytes:
-    """The answer to ``GET /rooms``."""
-    return _encoder.encode({"rooms": [{"room": room} for room in rooms]})
+def encode_rooms(rooms: Sequence[tuple[str, int]]) -> bytes:
+    """The answer to ``GET /rooms``: names, and how many members each has."""
+    return _encoder.encode({"rooms": [{"room": room, "count": count} for room, count in rooms]})
 
 
-def encode_poll(client: str, events: Sequence[bytes], positions: dict[str, str]) -> bytes:
-    """The answer to a poll; ``events`` are encoded already, one or more in each of the byte strings."""
-    return b'{"type":"poll","client":%b,"events":[%b],"positions":%b}' % (
+def encode_poll(
+    client: str, events: Sequence[bytes], positions: Mapping[str, str], presence: Mapping[str, str]
+) -> bytes:
+    """The answer to a poll; ``events`` are encoded already, one or more in each of the byte strings, and ``presence``
+    are the versions of what it was told of who is in each room."""
+    return b'{"type":"poll","client":%b,"events":[%b],"positions":%b,"presence":%b}' % (
         _encoder.encode(client),
         b",".join(events),
         _encoder.encode(positions),
+        _encoder.encode(presence),
     )
 
 

@@ -55,6 +55,10 @@ class Counts:
     :ivar resumes: readers who came with a position, by whether that could be recovered.
     :ivar goodbyes: by reason.
     :ivar reads: pages of a log that were read from the store for readers.
+    :ivar presence: events about who is in a room, handed to a transport.
+    :ivar signals: signals that clients sent.
+    :ivar signals_delivered: signals handed to a transport.
+    :ivar signals_dropped: signals not brought to a reader, who was behind.
     """
 
     __slots__ = (
@@ -62,11 +66,15 @@ class Counts:
         "duplicates",
         "goodbyes",
         "lag_seconds",
+        "presence",
         "publish_errors",
         "publish_seconds",
         "published",
         "reads",
         "resumes",
+        "signals",
+        "signals_delivered",
+        "signals_dropped",
     )
 
     def __init__(self) -> None:
@@ -79,3 +87,7 @@ class Counts:
         self.resumes: Counter[bool] = Counter()
         self.goodbyes: Counter[str] = Counter()
         self.reads = 0
+        self.presence = 0
+        self.signals = 0
+        self.signals_delivered = 0
+        self.signals_dropped = 0

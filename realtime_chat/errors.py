@@ -53,6 +53,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "unknown_host": ErrorKind(421, False),
         "upgrade_required": ErrorKind(426, False),
         "too_many": ErrorKind(429, True),
+        "rate_limited": ErrorKind(429, True),
         "internal": ErrorKind(500, True),
         "store_unavailable": ErrorKind(503, True),
         "stopping": ErrorKind(503, True),

@@ -14,6 +14,7 @@ from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IMessageStore, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.presence import Presence
 from realtime_chat.room import Room
 from realtime_chat.session import Session
 from realtime_chat.wheel import Wheel
@@ -56,6 +57,7 @@ class Hub:
         self.wheel = Wheel(clock)
         self.counts = Counts()
         self.identities = Identities(lambda: store.secret, token)
+        self.presence = Presence(clock, self.wheel, limits, self.counts, token(4).hex())
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
         self.stopping = False
@@ -81,8 +83,13 @@ class Hub:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
         self._flush()
+        self.presence.stop()
         for session in list(self.sessions):
             session.dismiss("stopping")
+
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self._wall() * 1000)
 
     def check_open(self) -> None:
         """Whether clients may begin something.
@@ -199,7 +206,7 @@ class Hub:
         before = self.clock.seconds() - self.limits.room_idle
         for name, room in list(self.rooms.items()):
             room.forget_batches()
-            if room.idle and room.used <= before:
+            if room.idle and room.used <= before and name not in self.presence.rosters:
                 del self.rooms[name]
         self._shorten_tails()
         self._sweeping = bool(self.rooms)

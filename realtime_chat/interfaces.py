@@ -115,6 +115,9 @@ class SessionTransport(Protocol):
     def send(self, data: bytes) -> None:
         """Send one encoded reply or event, in order with everything else."""
 
+    def send_event(self, kind: str, data: bytes) -> None:
+        """Send one encoded event that stands in no log; ``kind`` is its type."""
+
     def send_batch(self, batch: Any) -> int:
         """Send messages; answer how many were taken. Fewer than all of them means that it is full now.
 
@@ -153,6 +156,9 @@ class Fanout(Protocol):
 
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         """Encode consecutive messages of a room."""
+
+    def encode_event(self, kind: str, data: bytes) -> Batch:
+        """Make a batch of one encoded event that stands in no log; ``kind`` is its type."""
 
     def send(self, batch: Any, readers: Mapping[R, Any]) -> list[tuple[R, int]]:
         """Send to all, each with its outlet.

@@ -33,6 +33,18 @@ class Limits:
     :ivar wait: seconds that a poll waits where it doesn't say.
     :ivar max_wait: seconds that a poll may ask to wait.
     :ivar retry: seconds between two tries to read from a failing store.
+    :ivar presence_limit: members that a room lists; of more only the number is told.
+    :ivar presence_page: members on one page of a list that is asked for.
+    :ivar presence_gather: seconds from the first change of who is in a room to its event, for more to come with it.
+    :ivar presence_interval: seconds between two such events of a room at least; a thousandth of its members if that
+        is more.
+    :ivar presence_slowest: the same at most.
+    :ivar leave_delay: seconds for which a client that left a room may come back without having left.
+    :ivar poll_grace: seconds after a poll for which its client is in the room.
+    :ivar max_state: bytes of what a client says of itself.
+    :ivar signal_rate: signals a second that one client may send; twice that at once.
+    :ivar signal_memory: seconds for which signals are kept for polls that come back.
+    :ivar signal_bytes: bytes of them that are kept a room.
     """
 
     history: int = 1000
@@ -49,7 +61,7 @@ class Limits:
     tails_bytes: int = 64 * 1024 * 1024
     room_idle: float = 60.0
     ping: float = 25
-    pong: float = 15.0
+    pong: float = 7.0
     slow: float = 60.0
     heartbeat: float = 15
     vanished: float = 18.0
@@ -57,3 +69,14 @@ class Limits:
     wait: float = 25.0
     max_wait: float = 55.0
     retry: float = 1.0
+    presence_limit: int = 200
+    presence_page: int = 200
+    presence_gather: float = 0.05
+    presence_interval: float = 0.25
+    presence_slowest: float = 5.0
+    leave_delay: float = 1.5
+    poll_grace: float = 10.0
+    max_state: int = 1024
+    signal_rate: float = 30
+    signal_memory: float = 5.0
+    signal_bytes: int = 256 * 1024

@@ -7,7 +7,7 @@ messages were flushed. So nothing falls between looking and waiting, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -23,9 +23,10 @@ from realtime_chat.model import Message, Page, Position
 from realtime_chat.tail import Tail
 
 if TYPE_CHECKING:
+    from realtime_chat.roster import Lease
     from realtime_chat.session import Session
 
-__all__ = ["Room", "Slice", "Start", "Subscription"]
+__all__ = ["Room", "Slice", "Start", "Subscription", "Telling"]
 
 
 class Slice(NamedTuple):
@@ -49,13 +50,27 @@ class Start(NamedTuple):
     recovered: bool
 
 
+class Telling(NamedTuple):
+    """What became of an event that stands in no log.
+
+    :param delivered: how many took it.
+    :param missed: who was live and didn't, and is behind now.
+    """
+
+    delivered: int
+    missed: Sequence[Subscription]
+
+
 class Subscription:
     """A session's cursor in a room.
 
     While it is *live* its cursor is the room's own, and ``offset`` says nothing.
+
+    :ivar lease: what makes its user a member of the room; None where it has none.
+    :ivar told: up to which stamp it was told who is in the room; while it is live, at least up to the room's own.
     """
 
-    __slots__ = ("epoch", "live", "offset", "room", "session", "transport")
+    __slots__ = ("epoch", "lease", "live", "offset", "room", "session", "told", "transport")
 
     def __init__(self, session: Session, transport: SessionTransport, room: Room, position: Position) -> None:
         self.session = session
@@ -64,6 +79,8 @@ class Subscription:
         self.epoch = position.epoch
         self.offset = position.offset
         self.live = False
+        self.lease: Lease | None = None
+        self.told = 0
 
 
 class Room:
@@ -76,6 +93,7 @@ class Room:
     :param counts: where to count.
     :ivar oldest: no offset below this one is kept.
     :ivar top: the last offset that was announced here.
+    :ivar told: the stamp up to which everyone who is live was told who is here.
     """
 
     __slots__ = (
@@ -96,6 +114,7 @@ class Room:
         "oldest",
         "subscribers",
         "tail",
+        "told",
         "top",
         "used",
     )
@@ -120,6 +139,7 @@ class Room:
         self.tail = Tail(limits.history, limits.tail_bytes)
         self.subscribers = 0
         self.used = 0.0
+        self.told = 0
         self._store = store
         self._limits = limits
         self._schedule = schedule
@@ -235,6 +255,22 @@ class Room:
             self._counts.lag_seconds.observe(self._clock.seconds() - self._announced_at, delivered)
         self._flushed = entries[-1].offset
 
+    def tell(self, kind: str, event: bytes, skip: Collection[Subscription] = ()) -> Telling:
+        """Bring everyone who is live an event that stands in no log, but for some.
+
+        :param kind: its type.
+        :param event: it, encoded.
+        """
+        delivered, missed = 0, []
+        for fanout, live in list(self._live.items()):
+            readers = _without(live, skip)
+            delivered += len(readers)
+            for subscription, taken in fanout.send(fanout.encode_event(kind, event), readers) if readers else ():
+                self.fall_behind(subscription)
+                if not taken:
+                    missed.append(subscription)
+        return Telling(delivered - len(missed), missed)
+
     # Readers
 
     def add(self) -> None:
@@ -275,6 +311,7 @@ class Room:
         self._not_live(subscription)
         subscription.epoch = self.epoch
         subscription.offset = self._flushed
+        subscription.told = max(subscription.told, self.told)
         subscription.session.left_behind(subscription)
 
     # Reading the log
@@ -376,6 +413,15 @@ class Room:
         page = await self._store.read_before(self.name, None, last)
         self._learn(page)
         return page.messages[0].position.offset - 1 if page.messages else page.top
+
+
+def _without(readers: dict[Subscription, Any], skip: Collection[Subscription]) -> dict[Subscription, Any]:
+    if not any(subscription in readers for subscription in skip):
+        return readers
+    rest = readers.copy()
+    for subscription in skip:
+        rest.pop(subscription, None)
+    return rest
 
 
 def _same(one: Slice, other: Slice) -> bool:

@@ -55,6 +55,7 @@ class Session:
         "_publishing",
         "_queue",
         "_reading",
+        "_state",
         "client",
         "closed",
         "hub",
@@ -73,6 +74,7 @@ class Session:
         self.client = client
         self.user: User | None = None
         self._name = name
+        self._state = b"{}"
         self.closed = False
         self.subscriptions: dict[str, Subscription] = {}
         self._behind: list[Subscription] = []
@@ -83,13 +85,17 @@ class Session:
         self._errors = 0
         hub.opened(self)
 
-    def close(self) -> None:
-        """Let go of everything; nothing is sent from now on."""
+    def close(self, polls: bool = False) -> None:
+        """Let go of everything; nothing is sent from now on.
+
+        :param polls: whether that was one poll of many, whose client is expected back.
+        """
         if self.closed:
             return
         self.closed = True
         for subscription in self.subscriptions.values():
             subscription.room.remove(subscription)
+            self.hub.presence.exit(subscription, polls)
         self.subscriptions.clear()
         self._behind.clear()
         self._queue.clear()
@@ -124,7 +130,8 @@ class Session:
             return
         answer = self.perform(command)
         if isinstance(answer, bytes):
-            self._reply(answer)
+            if answer:
+                self._reply(answer)
         else:
             self._blocked = True
             answer.addCallback(self._answered)
@@ -177,7 +184,7 @@ class Session:
         self.pump()
 
     def perform(self, command: Command) -> Answer:
-        """Do what one command says; the answer is the encoded reply, an error included."""
+        """Do what one command says; the answer is the encoded reply, or error, or empty where there is none."""
         try:
             answer = self.act(command)
         except RealtimeError as error:
@@ -185,7 +192,7 @@ class Session:
         return answer.addErrback(self._failed, command.id) if isinstance(answer, Deferred) else answer
 
     def act(self, command: Command) -> Answer:
-        """Do what one command says; the answer is the encoded reply.
+        """Do what one command says; the answer is the encoded reply, empty where there is none.
 
         :raises RealtimeError: also by way of the Deferred; it carries the command's id.
         """
@@ -246,7 +253,7 @@ class Session:
         identities = self.hub.identities
         client = client if client and identities.known(client) else identities.issue()
         self.user = identities.guest(client, name)
-        self.client = client
+        self.client, self._name = client, name
 
     def check_readable(self, room: str) -> str:
         """Give back the name of a room that this client may read.
@@ -280,8 +287,9 @@ class Session:
 
         :returns: the encoded ``joined``.
         """
-        self.subscribe(room, start.position)
-        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered)
+        subscription = self.subscribe(room, start.position)
+        attendance = self.hub.presence.show(room.name, subscription)
+        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance)
 
     def last(self, last: int | None) -> int:
         """How many messages a reader without a position starts with, who wishes for ``last`` of them."""
@@ -298,16 +306,57 @@ class Session:
         subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, position)
         room.add()
         self._behind.append(subscription)
+        if not self._is_request:
+            user = self.identify()
+            if self.client is not None:
+                self.hub.presence.enter(subscription, self.client, user, self._name is not None, self._state)
         return subscription
+
+    @property
+    def _is_request(self) -> bool:
+        """Whether it lasts no longer than the commands of one HTTP request: it reads nothing, and what it says is
+        said for whatever else its client reads by."""
+        return self.transport.fanout is None
 
     def _leave(self, command: codec.Leave) -> bytes:
         subscription = self.subscriptions.pop(check_room(command.room), None)
-        if subscription is None:
+        if subscription is not None:
+            if not subscription.live:
+                self._behind.remove(subscription)
+            subscription.room.remove(subscription)
+            self.hub.presence.exit(subscription, False)
+        elif self._is_request:
+            self.hub.presence.leave(self.client, command.room)
+        else:
             raise RealtimeError("not_joined", "this connection doesn't read that room")
-        if not subscription.live:
-            self._behind.remove(subscription)
-        subscription.room.remove(subscription)
         return codec.encode_left(command.id, command.room)
+
+    # Who else is there
+
+    def _members(self, command: codec.Members) -> bytes:
+        room = self.check_readable(command.room)
+        return codec.encode_members(command.id, room, *self.hub.presence.page(room, command.after))
+
+    def _set_state(self, command: codec.State) -> bytes:
+        state = codec.encode_value(command.state)
+        most = self.hub.limits.max_state
+        if len(state) > most:
+            raise RealtimeError("too_large", f"a state has at most {most} bytes of JSON, this one has {len(state)}")
+        self.identify()
+        self._state = state
+        known = self.client is not None and self.hub.presence.set_state(self.client, state)
+        if self._is_request and not known:
+            raise RealtimeError(
+                "not_joined", "this client is in no room that could be told; join one first, or poll it"
+            )
+        return b""
+
+    def _signal(self, command: codec.Signal) -> bytes:
+        room, event = check_room(command.room), check_event(command.event)
+        self.hub.presence.signal(self.client, room, event, codec.encode_value(command.data), self.hub.now())
+        return b""
+
+    # What was said before
 
     def _history(self, command: codec.History) -> Deferred[bytes]:
         self.check_readable(command.room)
@@ -413,6 +462,8 @@ class Session:
         self._behind.remove(subscription)
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
+        elif subscription.told < subscription.room.told:
+            self.hub.presence.refresh(subscription)
         return taken > 0 or not part.entries
 
 
@@ -432,6 +483,9 @@ _ACTIONS: Mapping[type[codec.Command], Callable[[Session, Any], Answer]] = Mappi
         codec.Join: Session._join,
         codec.Leave: Session._leave,
         codec.Publish: Session._publish,
+        codec.Signal: Session._signal,
+        codec.State: Session._set_state,
+        codec.Members: Session._members,
         codec.History: Session._history,
         codec.Ping: Session._ping,
     }

@@ -146,6 +146,8 @@ class Options(usage.Options):
                 "max-connections": None,
                 "max-rooms": defaults.max_rooms,
                 "stream-lifetime": defaults.stream_lifetime,
+                "presence-limit": defaults.presence_limit,
+                "signal-rate": defaults.signal_rate,
                 "access-log": None,
                 "metrics-listen": [],
             }
@@ -212,6 +214,17 @@ class Options(usage.Options):
         self["stream-lifetime"] = self._read("stream-lifetime", age, _lifetime)
 
     @_help
+    def opt_presence_limit(self, count: str) -> None:
+        """How many members a room may have for them to be listed; of larger rooms only their number is told.
+        [default: 200]"""
+        self["presence-limit"] = self._read("presence-limit", count, _whole)
+
+    @_help
+    def opt_signal_rate(self, count: str) -> None:
+        """How many signals one client may send a second, and twice that at once. [default: 30]"""
+        self["signal-rate"] = self._read("signal-rate", count, _whole)
+
+    @_help
     def opt_access_log(self, path: str) -> None:
         """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
         self["access-log"] = path
@@ -271,6 +284,8 @@ def makeService(options: Options) -> IService:
         max_message=options["max-message"],
         max_rooms=options["max-rooms"],
         stream_lifetime=options["stream-lifetime"] or None,
+        presence_limit=options["presence-limit"],
+        signal_rate=options["signal-rate"],
     )
     configuration = Configuration(
         listen=tuple(options["listen"]),

@@ -16,6 +16,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 
+from tests.views import View
+
 PATIENCE = 20.0
 
 
@@ -55,6 +57,8 @@ class Client(Watched):
         self.room = room
         self.events: list[dict[str, Any]] = []
         self.position: str | None = None
+        self.client: str | None = None
+        self.view = View()
         super().__init__()
 
     @property
@@ -76,11 +80,27 @@ class Client(Watched):
         self.events.append(event)
         if event["type"] in ("message", "joined", "reset"):
             self.position = event["position"]
+        self.view.take(event)
         self.notice()
 
     def count(self, number: int) -> Deferred[None]:
         """Wait for so many messages in all."""
         return self.until(lambda: len(self.messages) >= number)
+
+    def sees(self, *names: str) -> Deferred[None]:
+        """Wait till exactly these are in the room."""
+        return self.until(lambda: self.view.names == sorted(names))
+
+    async def tell(self, **command: Any) -> dict[str, Any]:
+        """Send one command; give what it is answered with, where that can be told apart."""
+        raise NotImplementedError
+
+    async def who(self) -> dict[str, Any]:
+        """The user that it is; from now on it is the same one again."""
+        welcome = await self.tell(type="hello")
+        self.client = welcome["client"]
+        user: dict[str, Any] = welcome["user"]
+        return user
 
 
 class _Protocol(WebSocketClientProtocol):
@@ -105,10 +125,17 @@ class SocketClient(Client):
 
     close_code: int | None = None
     open = False
+    _asked = 0
 
     async def start(self, **query: Any) -> None:
-        """Connect, and join the room by the URL."""
-        await self.connect({"room": self.room, **query})
+        """Connect, and join the room by the URL; as a client that is known already, by commands."""
+        if self.client is None:
+            await self.connect({"room": self.room, **query})
+        else:
+            await self.connect()
+            name = {"name": query.pop("name")} if "name" in query else {}
+            await self.tell(type="hello", client=self.client, **name)
+            self.send(type="join", room=self.room, **query)
         await self.until(lambda: bool(self.of_type("joined")))
 
     async def connect(
@@ -141,8 +168,19 @@ class SocketClient(Client):
 
     async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
         """Publish, and give the reply."""
-        number = f"p{len(self.events)}-{id(data)}-{data!s:.20}"
-        self.send(type="publish", room=self.room, data=data, id=number, **fields)
+        return await self._ask(type="publish", room=self.room, data=data, **fields)
+
+    async def tell(self, **command: Any) -> dict[str, Any]:
+        if command["type"] not in ("signal", "state"):
+            return await self._ask(**command)
+        self.send(**command)
+        await self._ask(type="ping")
+        return {}
+
+    async def _ask(self, **command: Any) -> dict[str, Any]:
+        self._asked += 1
+        number = f"ask-{self._asked}"
+        self.send(id=number, **command)
         replies: list[dict[str, Any]] = []
 
         def answered() -> bool:
@@ -164,7 +202,7 @@ class HTTPClient(Client):
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
         super().__init__(reactor, port, room)
-        self.client: str | None = None
+        self.version = ""
         self._pool = HTTPConnectionPool(reactor)
         self._pool.retryAutomatically = False
         self._agent = Agent(reactor, pool=self._pool)
@@ -178,7 +216,7 @@ class HTTPClient(Client):
     def _headers(self) -> dict[str, str]:
         return {} if self.client is None else {"Realtime-Client": self.client}
 
-    async def command(self, **command: Any) -> dict[str, Any]:
+    async def tell(self, **command: Any) -> dict[str, Any]:
         """Give a command, and give the reply."""
         url = f"http://127.0.0.1:{self.port}/commands"
         response = await treq.post(url, json=command, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
@@ -187,7 +225,7 @@ class HTTPClient(Client):
 
     async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
         """Publish, and give the reply."""
-        return await self.command(type="publish", room=self.room, data=data, **fields)
+        return await self.tell(type="publish", room=self.room, data=data, **fields)
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -211,9 +249,11 @@ class PollClient(HTTPClient):
             await self._poll({})
 
     async def _poll(self, query: dict[str, Any]) -> None:
-        query = {"room": self.room, **({} if self.position is None else {"since": self.position}), **query}
+        since = {} if self.position is None else {"since": self.position}
+        query = {"room": self.room, "presence": self.version, **since, **query}
         answer = await self.get("poll", **query)
         self.client = answer["client"]
+        self.version = answer["presence"][self.room]
         for event in answer["events"]:
             self.take(event)
         self.position = answer["positions"][self.room]
@@ -327,6 +367,16 @@ class EventClient(HTTPClient):
         if event["type"] == "welcome":
             self.client = event["client"]
         super().take(event)
+
+    def pause(self) -> None:
+        """Stop reading the stream."""
+        assert self.stream is not None
+        self.stream.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read it on."""
+        assert self.stream is not None
+        self.stream.transport.resumeProducing()
 
     async def close(self) -> None:
         """Cut the stream."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, StoreError
@@ -25,7 +29,7 @@ def tokens(seed: int = 0) -> Callable[[int], bytes]:
 class Batch:
     """Messages of one room, for :class:`FakeTransport`."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Any]) -> None:
         self.entries = entries
         self.count = len(entries)
 
@@ -41,6 +45,9 @@ class FakeFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
         self.encoded += len(entries)
         return Batch(entries)
+
+    def encode_event(self, kind: str, data: bytes) -> Batch:
+        return Batch([SimpleNamespace(json=data)])
 
     def send(self, batch: Batch, readers: Any) -> list[tuple[Any, int]]:
         sent = [(reader, reader.transport.send_batch(batch)) for reader in list(readers)]
@@ -65,6 +72,9 @@ class FakeTransport:
 
     def send(self, data: bytes) -> None:
         self.received.append(json.loads(data))
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        self.send(data)
 
     def send_batch(self, batch: Batch) -> int:
         if self.full or self.said_goodbye:
@@ -162,6 +172,44 @@ class HeldStore:
             self.acknowledge()
             self.look(0)
             self.answer(0)
+
+
+class FakeRequest:
+    """As much of a request as a poll needs."""
+
+    def __init__(self, args: dict[bytes, list[bytes]], headers: dict[bytes, list[bytes]] | None = None) -> None:
+        self.args = args
+        self.requestHeaders = Headers(headers)
+        self.responseHeaders = Headers()
+        self.content = None
+        self.body = b""
+        self.finished = 0
+        self.startedWriting = 0
+        self._disconnected = False
+        self._gone: list[Deferred[None]] = []
+
+    def notifyFinish(self) -> Deferred[None]:
+        self._gone.append(Deferred())
+        return self._gone[-1]
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        self.code = code
+
+    def write(self, data: bytes) -> None:
+        self.body += data
+
+    def finish(self) -> None:
+        self.finished = 1
+        self._fire(None)
+
+    def disconnect(self) -> None:
+        self._disconnected = True
+        self._fire(Failure(ConnectionDone()))
+
+    def _fire(self, result: Any) -> None:
+        gone, self._gone = self._gone, []
+        for deferred in gone:
+            deferred.callback(result)
 
 
 def make_hub(store: Any, clock: Clock, **limits: Any) -> Hub:

@@ -79,6 +79,16 @@ class OptionTests(SynchronousTestCase):
             (limits.slow, "not one byte was taken in {:g} seconds"),
             (limits.heartbeat, "a comment (``:``) every {:g} seconds"),
             (limits.vanished, "nothing of what was sent within {:g} seconds more"),
+            (limits.presence_limit, "more than {} members (``--presence-limit``)"),
+            (limits.presence_page, "A page has {} members at most"),
+            (limits.presence_interval * 1000, "one event each {:g} milliseconds at most"),
+            (limits.presence_slowest, "one in {:g} seconds at least"),
+            (limits.leave_delay, "takes effect after {:g} seconds"),
+            (limits.poll_grace, "each of which counts for {:g} seconds after its end"),
+            (limits.max_state, "an object of at most {:,} bytes"),
+            (limits.signal_rate, "may send {:g} signals a second"),
+            (limits.signal_memory, "ended less than {:g} seconds ago"),
+            (limits.signal_bytes // 1024, "goes into {} KiB"),
         ):
             self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))
 

@@ -18,6 +18,8 @@ LAYERS = (
     ("interfaces",),
     ("identity", "tail", "wheel"),
     ("room",),
+    ("roster",),
+    ("presence",),
     ("session",),
     ("hub",),
     ("http",),
@@ -30,7 +32,7 @@ LAYERS = (
 PLAIN = frozenset(("counts", "errors", "limits", "model", "codec", "identity", "tail"))
 """Plain values: nothing of Twisted at all."""
 
-DOMAIN = PLAIN | {"interfaces", "wheel", "room", "session", "hub"}
+DOMAIN = PLAIN | {"interfaces", "wheel", "room", "roster", "presence", "session", "hub"}
 TWISTED_IN_DOMAIN = (
     "twisted.internet.defer",
     "twisted.internet.interfaces",

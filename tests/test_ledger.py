@@ -14,11 +14,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.http_headers import Headers
 
 from realtime_chat import codec
 from realtime_chat.hub import Hub
@@ -27,49 +24,11 @@ from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from tests.fakes import FakeTransport, HeldStore, make_hub, tokens
+from tests.fakes import FakeRequest, FakeTransport, HeldStore, make_hub, tokens
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))
 ROOMS = ("a", "b")
 HISTORY = 4
-
-
-class FakeRequest:
-    """As much of a request as a poll needs."""
-
-    def __init__(self, args: dict[bytes, list[bytes]]) -> None:
-        self.args = args
-        self.requestHeaders = Headers()
-        self.responseHeaders = Headers()
-        self.content = None
-        self.body = b""
-        self.finished = 0
-        self.startedWriting = 0
-        self._disconnected = False
-        self._gone: list[Deferred[None]] = []
-
-    def notifyFinish(self) -> Deferred[None]:
-        self._gone.append(Deferred())
-        return self._gone[-1]
-
-    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
-        self.code = code
-
-    def write(self, data: bytes) -> None:
-        self.body += data
-
-    def finish(self) -> None:
-        self.finished = 1
-        self._fire(None)
-
-    def disconnect(self) -> None:
-        self._disconnected = True
-        self._fire(Failure(ConnectionDone()))
-
-    def _fire(self, result: Any) -> None:
-        gone, self._gone = self._gone, []
-        for deferred in gone:
-            deferred.callback(result)
 
 
 class Account:

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.python.usage import UsageError
@@ -34,6 +35,8 @@ VALUED = (
     "max-connections",
     "max-rooms",
     "stream-lifetime",
+    "presence-limit",
+    "signal-rate",
     "access-log",
     "metrics-listen",
 )
@@ -60,6 +63,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
         self.assertEqual(3600, options["stream-lifetime"])
+        self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
 
     def test_good_values(self) -> None:
@@ -83,6 +87,8 @@ class OptionsTests(SynchronousTestCase):
             ("stream-lifetime", "90", 90.0),
             ("stream-lifetime", "2h", 7200.0),
             ("stream-lifetime", "0", 0.0),
+            ("presence-limit", "1", 1),
+            ("signal-rate", "5", 5),
             ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
         ):
             self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
@@ -115,6 +121,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
+            ("presence-limit", ("", "0", "-5", "all"), "1000"),
+            ("signal-rate", ("", "0", "0.5", "all"), "1000"),
             (
                 "host",
                 ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
@@ -233,10 +241,12 @@ class MakeServiceTests(SynchronousTestCase):
         service, configuration, _ = self.made(
             *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
+            *("--presence-limit", "7", "--signal-rate", "4"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
             *("--stream-lifetime", "10m"),
         )
-        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, stream_lifetime=600.0)
+        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7, signal_rate=4)
+        limits = attrs.evolve(limits, stream_lifetime=600.0)
         expected = Configuration(
             listen=("tcp:0",),
             hosts=("a.example",),

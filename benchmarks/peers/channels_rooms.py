@@ -1,5 +1,7 @@
 """Django Channels: its tutorial's chat consumer with the in-memory layer. daphne -p PORT channels_rooms:application"""
 
+import json
+
 import django
 from django.conf import settings
 
@@ -32,4 +34,26 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=event["message"])
 
 
-application = ProtocolTypeRouter({"websocket": URLRouter([path("ws/<str:room>", ChatConsumer.as_asgi())])})
+class PresenceConsumer(ChatConsumer):
+    """The same, where everybody is told who comes and goes."""
+
+    async def connect(self):
+        await super().connect()
+        await self.tell("entered")
+
+    async def disconnect(self, code):
+        await super().disconnect(code)
+        await self.tell("left")
+
+    async def tell(self, what):
+        name = self.channel_name[-32:]
+        await self.receive(json.dumps({"type": what, "member": {"id": name, "name": "Guest " + name[:4]}}))
+
+
+application = ProtocolTypeRouter(
+    {
+        "websocket": URLRouter(
+            [path("ws/<str:room>", ChatConsumer.as_asgi()), path("enter/<str:room>", PresenceConsumer.as_asgi())]
+        )
+    }
+)

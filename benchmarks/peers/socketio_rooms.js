@@ -10,6 +10,13 @@ io.on("connection", (socket) => {
     socket.join(room);
     socket.emit("joined");
   });
+  // The same, where everybody is told who comes and goes.
+  socket.on("enter", (room) => {
+    const member = { id: socket.id, name: "Guest " + socket.id.slice(0, 4) };
+    socket.join(room);
+    io.to(room).emit("entered", member);
+    socket.on("disconnect", () => io.to(room).emit("left", member));
+  });
   socket.on("message", (room, text) => {
     io.to(room).emit("message", text);
   });

@@ -14,7 +14,7 @@ from realtime_chat.http.wishes import one
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
 
-__all__ = ["CLIENT_HEADER", "Wrap", "client_of", "reader_of", "user_of", "wrap_for"]
+__all__ = ["CLIENT_HEADER", "Wrap", "client_of", "known_client_of", "user_of", "wrap_for"]
 
 CLIENT_HEADER = b"Realtime-Client"
 
@@ -34,13 +34,13 @@ def client_of(request: Request) -> str | None:
     return one(request.args, b"client")
 
 
-def reader_of(request: Request, identities: Identities) -> str:
-    """The client that a reader names; a new one where it names none, or one that wasn't issued here.
+def known_client_of(request: Request, identities: Identities) -> str | None:
+    """The same for who reads, and is given a new one in the place of one that wasn't issued here.
 
     :raises RealtimeError: ``bad_request``.
     """
     client = client_of(request)
-    return client if client is not None and identities.known(client) else identities.issue()
+    return client if client is not None and identities.known(client) else None
 
 
 def user_of(request: Request, identities: Identities) -> User:

@@ -33,6 +33,9 @@ class _Replies:
     def send(self, data: bytes) -> None:
         """Replies are what the commands answer."""
 
+    def send_event(self, kind: str, data: bytes) -> None:
+        """Nothing is delivered here."""
+
     def send_batch(self, batch: Any) -> int:
         return 0
 
@@ -95,7 +98,7 @@ class CommandsResource(JSONResource):
 
 async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
-    return await answer if isinstance(answer, Deferred) else answer
+    return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
 async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand]) -> bytes:
@@ -105,7 +108,7 @@ async def _perform_all(session: Session, commands: list[codec.Command | Unreadab
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
-        answers.append(answer)
+        answers.append(answer or codec.encode_ok(command.id))
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"
 

@@ -30,6 +30,7 @@ class _HubCollector(Collector):
         """All metrics of the hub and its store."""
         yield from self._of_sessions()
         yield from self._of_messages()
+        yield from self._of_events()
         if self._commits is not None:
             yield from self._of_commits(self._commits)
 
@@ -41,6 +42,8 @@ class _HubCollector(Collector):
         live = sum(room.live_count() for room in rooms)
         states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
         yield _gauges("realtime_subscriptions", "Cursors of clients in rooms.", "state", states)
+        members = sum(len(roster.members) for roster in self._hub.presence.rosters.values())
+        yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
@@ -60,6 +63,14 @@ class _HubCollector(Collector):
         yield CounterMetricFamily("realtime_store_reads", "Pages read from the store for readers.", counts.reads)
         resumes = {str(recovered).lower(): number for recovered, number in counts.resumes.items()}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
+
+    def _of_events(self) -> Iterator[Metric]:
+        counts = self._hub.counts
+        yield CounterMetricFamily("realtime_presence_events", "Presence events handed to transports.", counts.presence)
+        yield CounterMetricFamily("realtime_signals", "Signals sent by clients.", counts.signals)
+        delivered, dropped = counts.signals_delivered, counts.signals_dropped
+        yield CounterMetricFamily("realtime_signals_delivered", "Signals handed to transports.", delivered)
+        yield CounterMetricFamily("realtime_signals_dropped", "Signals for readers who were behind.", dropped)
 
     def _of_commits(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)

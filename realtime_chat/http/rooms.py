@@ -41,7 +41,7 @@ class RoomsResource(JSONResource):
 
     async def _list(self, user: User, after: str, limit: int) -> bytes:
         rooms = [room for room in await self._hub.list_rooms() if room > after and may_read(user, room)]
-        return codec.encode_rooms(rooms[:limit])
+        return codec.encode_rooms([(room, self._hub.presence.count(room)) for room in rooms[:limit]])
 
 
 class _RoomResource(JSONResource):
@@ -50,6 +50,23 @@ class _RoomResource(JSONResource):
     def __init__(self, hub: Hub, room: str) -> None:
         super().__init__()
         self.putChild(b"messages", _MessagesResource(hub, room))
+        self.putChild(b"members", _MembersResource(hub, room))
+
+
+class _MembersResource(JSONResource):
+    """``/rooms/{room}/members``."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub, room: str) -> None:
+        super().__init__()
+        self._hub = hub
+        self._room = room
+
+    def render_GET(self, request: Request) -> bytes:
+        check_reader(user_of(request, self._hub.identities), check_room(self._room))
+        page = self._hub.presence.page(self._room, one(request.args, b"after") or "")
+        return codec.encode_members(None, self._room, *page)
 
 
 class _MessagesResource(JSONResource):

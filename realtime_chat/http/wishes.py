@@ -18,11 +18,14 @@ class Wishes:
 
     :ivar name: the name that the sender goes by.
     :ivar last: how many messages to start with where there is no position; None for the usual number.
+    :ivar versions: what a poll was told of who is in the rooms, one version for each in order, perhaps empty ones;
+        none where its client keeps none.
     """
 
     rooms: tuple[tuple[str, Position | None], ...] = ()
     last: int | None = None
     name: str | None = None
+    versions: tuple[str, ...] = ()
 
 
 def one(args: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
@@ -74,12 +77,16 @@ def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes
         raise RealtimeError("bad_request", "give no since at all, or one for each room in order, empty for none")
     if len(set(rooms)) < len(rooms):
         raise RealtimeError("bad_request", "a room is given at most once")
+    versions = [_text(b"presence", version) for version in args.get(b"presence", ())]
+    if versions and len(versions) != len(rooms):
+        raise RealtimeError("bad_request", "give no presence at all, or one for each room in order, empty for none")
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
     name = one(args, b"name")
     return Wishes(
         tuple(zip(rooms, positions, strict=True)),
         natural(args, b"last", most_last),
         check_name(name) if name else None,
+        tuple(versions),
     )
 
 

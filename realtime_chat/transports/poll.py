@@ -18,12 +18,12 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, reader_of, wrap_for
+from realtime_chat.http.clients import Wrap, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import Position
+from realtime_chat.model import ANONYMOUS, Position
 from realtime_chat.room import Room, Start
 from realtime_chat.session import Session
 from realtime_chat.wheel import Alarm
@@ -68,6 +68,17 @@ def _join(entries: Sequence[Entry]) -> bytes:
     return b",".join([entry.json for entry in entries])
 
 
+class _Event:
+    """One event that stands in no log."""
+
+    __slots__ = ("data", "kind")
+    count: ClassVar[int] = 1
+
+    def __init__(self, kind: str, data: bytes) -> None:
+        self.kind = kind
+        self.data = data
+
+
 class _PollFanout:
     """The same events for every poll."""
 
@@ -77,7 +88,10 @@ class _PollFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> _Events:
         return _Events(room, epoch, entries)
 
-    def send(self, batch: _Events, readers: Mapping[R, None]) -> list[tuple[R, int]]:
+    def encode_event(self, kind: str, data: bytes) -> _Event:
+        return _Event(kind, data)
+
+    def send(self, batch: _Events | _Event, readers: Mapping[R, None]) -> list[tuple[R, int]]:
         """Answer them all; none is left that could be full."""
         for reader in list(readers):
             try:
@@ -95,9 +109,11 @@ class _Poll:
         "_at_once",
         "_bytes_left",
         "_client",
+        "_deaf",
         "_events",
         "_looking",
         "_positions",
+        "_remembers",
         "_request",
         "_room_left",
         "_wrap",
@@ -122,8 +138,16 @@ class _Poll:
         self._positions: dict[str, str] = {}
         self._at_once = False
         self._alarm: Alarm | None = None
+        self._remembers = bool(wishes.versions)  # what it was told of who is in a room, so that we needn't
+        self._deaf = False  # to that
         self.session = Session(hub, self, client, wishes.name)
         request.notifyFinish().addErrback(self._gone)
+
+    def be_nobody(self) -> None:
+        """It goes on without its client, and would be another one each time: a guest that is in no room, and not told
+        who is, unless it keeps versions."""
+        self.session.user = ANONYMOUS
+        self._deaf = not self._remembers
 
     def begin(self, wishes: Wishes, wait: float) -> None:
         """Find where each room's reading starts, and what is there already.
@@ -140,8 +164,8 @@ class _Poll:
         if known is None:
             Deferred.fromCoroutine(self._look(wishes, wait)).addErrback(self.fail)
             return
-        for room, start in known:
-            self._start_at(room, start, False)
+        for index, (room, start) in enumerate(known):
+            self._start_at(room, start, False, _version(wishes, index))
         self._look_done(wait)
 
     def _known_starts(self, wishes: Wishes) -> list[tuple[Room, Start]] | None:
@@ -160,10 +184,10 @@ class _Poll:
         """The same, where the store has to be asked."""
         hub = self.session.hub
         last = hub.limits.default_last if wishes.last is None else wishes.last
-        for name, since in wishes.rooms:
+        for index, (name, since) in enumerate(wishes.rooms):
             room = await hub.room(name)
             start = await room.start(since, last)
-            self._start_at(room, start, since is None)
+            self._start_at(room, start, since is None, _version(wishes, index))
         self._look_done(wait)
 
     def _look_done(self, wait: float) -> None:
@@ -175,21 +199,29 @@ class _Poll:
             if isinstance(self._request, RealtimeRequest):
                 self._request.forget_question()
 
-    def _start_at(self, room: Room, start: Start, fresh: bool) -> None:
-        room.used = self.session.hub.clock.seconds()
+    def _start_at(self, room: Room, start: Start, fresh: bool, version: str | None) -> None:
+        hub = self.session.hub
+        room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
+        subscription = self.session.subscribe(room, start.position)
+        if subscription is not None:
+            hub.presence.resume_poll(subscription, version, fresh)
         if start.recovered:
             self._positions[room.name] = str(start.position)
         else:
             self.reset(room.name, start.position)
-        self.session.subscribe(room, start.position)
 
     # What the session wants
 
     def send(self, data: bytes) -> None:
         self._events.append(data)
 
-    def send_batch(self, batch: _Events) -> int:
+    def send_event(self, kind: str, data: bytes) -> None:
+        self._events.append(data)
+
+    def send_batch(self, batch: _Events | _Event) -> int:
+        if isinstance(batch, _Event):
+            return self._take_event(batch)
         taken = min(self._room_left, batch.begin_within(self._bytes_left))
         if taken:
             events = batch.first(taken)
@@ -201,6 +233,14 @@ class _Poll:
         if not self._looking:
             self.answer()
         return taken
+
+    def _take_event(self, event: _Event) -> int:
+        if event.kind == "presence" and self._deaf:
+            return 1
+        self.send_event(event.kind, event.data)
+        if not self._looking:
+            self.answer()
+        return 1
 
     def reset(self, room: str, position: Position) -> None:
         self._positions[room] = str(position)
@@ -225,8 +265,15 @@ class _Poll:
         request, self._request = self._request, None
         if request is None:
             return
+        versions = self._versions()
         self._let_go()
-        answer(request, self._wrap(Answer(codec.encode_poll(self._client, self._events, self._positions))))
+        body = codec.encode_poll(self._client, self._events, self._positions, versions)
+        answer(request, self._wrap(Answer(body)))
+
+    def _versions(self) -> dict[str, str]:
+        presence = self.session.hub.presence
+        subscriptions = self.session.subscriptions.items()
+        return {room: presence.version(subscription, not self._remembers) for room, subscription in subscriptions}
 
     def fail(self, failure: Failure) -> None:
         """Answer that it went wrong, and let go of everything."""
@@ -245,9 +292,13 @@ class _Poll:
         self._let_go()
 
     def _let_go(self) -> None:
-        self.session.close()
+        self.session.close(polls=True)
         if self._alarm is not None:
             self._alarm.cancel()
+
+
+def _version(wishes: Wishes, index: int) -> str | None:
+    return wishes.versions[index] if wishes.versions else None
 
 
 class PollResource(JSONResource):
@@ -273,7 +324,9 @@ class PollResource(JSONResource):
         wishes = read_wishes(request.args, limits.max_limit)
         check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(request.args, b"wait", int(limits.max_wait))
-        client = reader_of(request, self._hub.identities)
-        poll = _Poll(request, wrap, self._hub, client, wishes)
+        client = known_client_of(request, self._hub.identities)
+        poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
+        if client is None and all(since is not None for _, since in wishes.rooms):
+            poll.be_nobody()
         poll.begin(wishes, limits.wait if wait is None else wait)
         return NOT_DONE_YET

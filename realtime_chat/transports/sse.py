@@ -18,7 +18,7 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
-from realtime_chat.http.clients import reader_of
+from realtime_chat.http.clients import known_client_of
 from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
 from realtime_chat.hub import Hub
@@ -331,7 +331,8 @@ class EventsResource(JSONResource):
         wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
         check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
         stream = _RoomStream(hub, self._random) if len(wishes.rooms) == 1 else _RoomsStream(hub, self._random)
-        session = stream.session = Session(hub, stream, reader_of(request, hub.identities), wishes.name)
+        client = known_client_of(request, hub.identities) or hub.identities.issue()
+        session = stream.session = Session(hub, stream, client, wishes.name)
         try:
             await stream.look(session, wishes)
             hub.check_open()

@@ -107,6 +107,9 @@ class _WebSocketFanout:
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         return Frames([self._encode(entry.json) for entry in entries])
 
+    def encode_event(self, kind: str, data: bytes) -> Frames:
+        return Frames([self._encode(data)])
+
     def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
         return send_to_all(batch, readers)
 
@@ -251,6 +254,9 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
             self.put(frame(data))
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        self.send(data)
 
     def reset(self, room: str, position: Position) -> None:
         self.send(codec.encode_reset(room, position))

@@ -282,7 +282,7 @@ BAD_JSON: list[tuple[str, bytes, str]] = [
     ("no type", b'{"room":"lobby"}', "bad_request"),
     ("a type that is a number", b'{"type":5}', "bad_request"),
     ("an unknown command", b'{"type":"%b"}' % EVIL.encode(), "unknown_command"),
-    ("a command of later", b'{"type":"signal","room":"lobby","event":"e","data":1}', "unknown_command"),
+    ("a signal to a room that isn't read", b'{"type":"signal","room":"lobby","event":"e","data":1}', "not_joined"),
     ("publish without data", b'{"type":"publish","room":"lobby"}', "bad_request"),
     ("publish without a room", b'{"type":"publish","data":1}', "bad_request"),
     ("a room that is a number", b'{"type":"join","room":7}', "bad_request"),

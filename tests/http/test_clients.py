@@ -133,4 +133,4 @@ class ScriptedPollTests(StubTestCase):
         response, body = self.ask("GET", "poll", {"room": "lobby", "callback": "cb"})
         self.assertEqual(["nosniff"], response.headers.getRawHeaders("X-Content-Type-Options"))
         self.assertNotIn("\u2028".encode(), body)
-        self.assertEqual("line\u2028separator", json.loads(body[7:-2])["events"][0]["data"])
+        self.assertEqual("line\u2028separator", json.loads(body[7:-2])["events"][-1]["data"])

@@ -187,7 +187,7 @@ class ReadTests(RoomsTestCase):
         """A room without messages is an empty page, and stays unknown."""
         status, page = self.get("rooms/nobody/messages")
         self.assertEqual((200, "nobody", self.at(0), self.at(0), True), (status, *_bounds(page)))
-        self.assertEqual([{"room": "lobby"}], self.get("rooms")[1]["rooms"])
+        self.assertEqual([{"room": "lobby", "count": 0}], self.get("rooms")[1]["rooms"])
 
     def test_refused(self) -> None:
         """Positions and numbers that are none are refused."""
@@ -238,8 +238,43 @@ class PrivateTests(RoomsTestCase):
         """Only the owner sees that there is one."""
         self.publish(1)
         self.post(self.room, json={"data": 1})
-        self.assertEqual([{"room": "lobby"}], self.get("rooms")[1]["rooms"])
-        self.assertEqual([{"room": self.room}, {"room": "lobby"}], self.get("rooms", headers=self.headers)[1]["rooms"])
+        self.assertEqual([{"room": "lobby", "count": 0}], self.get("rooms")[1]["rooms"])
+        mine = self.get("rooms", headers=self.headers)[1]["rooms"]
+        self.assertEqual([{"room": self.room, "count": 0}, {"room": "lobby", "count": 0}], mine)
+
+
+class MembersTests(RoomsTestCase):
+    """GET /rooms/ROOM/members."""
+
+    limits = {"presence_page": 2}
+
+    def test_pages(self) -> None:
+        """The members come page by page, sorted by id; and the list of rooms has their number."""
+        self.publish(1)
+        for name in ("Ann", "Bob", "Cid"):
+            self.get("poll", {"room": "lobby", "name": name})
+        status, first = self.get("rooms/lobby/members")
+        self.assertEqual((200, "members", "lobby", 3), (status, *map(first.get, ("type", "room", "count"))))
+        _, second = self.get("rooms/lobby/members", {"after": first["after"]})
+        ids = [member["id"] for page in (first, second) for member in page["members"]]
+        self.assertEqual((3, sorted(set(ids)), False), (len(ids), ids, "after" in second))
+        self.assertEqual([{"room": "lobby", "count": 3}], self.get("rooms")[1]["rooms"])
+
+    def test_nobody(self) -> None:
+        """A room that nobody is in has no members; one that can't be is refused."""
+        expected = {"type": "members", "room": "nobody", "count": 0, "members": []}
+        self.assertEqual((200, expected), self.get("rooms/nobody/members"))
+        status, error = self.get("rooms/a%20b/members")
+        self.assertEqual((400, "bad_room"), (status, error["code"]))
+
+    def test_private(self) -> None:
+        """Only the owner sees who is in a private room."""
+        welcome = self.hello()
+        room, headers = "@" + welcome["user"]["id"], {"Realtime-Client": welcome["client"]}
+        self.get("poll", {"room": room}, headers=headers)
+        self.assertEqual(1, self.get(f"rooms/{room}/members", headers=headers)[1]["count"])
+        status, error = self.get(f"rooms/{room}/members")
+        self.assertEqual((403, "forbidden"), (status, error["code"]))
 
 
 class ListTests(RoomsTestCase):
@@ -273,7 +308,7 @@ class ListTests(RoomsTestCase):
 
     def test_elsewhere(self) -> None:
         """What isn't there is not found; what can't be done is not allowed."""
-        for path in ("rooms/lobby", "rooms/lobby/members", "rooms/lobby/messages/1"):
+        for path in ("rooms/lobby", "rooms/lobby/members/1", "rooms/lobby/messages/1"):
             response, _ = self.ask("GET", path)
             self.assertIn(response.code, (400, 404, 405), path)
         response, _ = self.ask("DELETE", "rooms/lobby/messages")

@@ -19,6 +19,8 @@ from realtime_chat.transports.fanout import queued
 from tests.clients import Client, EventClient, PollClient, SocketClient
 
 HISTORY = 1000
+KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
+"""A client of each transport."""
 
 
 class ServedTestCase(TestCase):
@@ -166,6 +168,97 @@ class TransportContract:
         await reader.count(40)
         self.assertEqual(texts, reader.data)
 
+    # Who is there, and what is not stored
+
+    async def test_members(self: Any) -> None:
+        """Whoever comes and goes, on any transport, is seen by everyone, once."""
+        reader = await self.started(self.kind, name="Ann")
+        await reader.sees("Ann")
+        others = [await self.started(kind, name=kind.__name__) for kind in KINDS]
+        names = ["Ann", *(kind.__name__ for kind in KINDS)]
+        for one in (reader, *others):
+            await one.sees(*names)
+        self.assertEqual([], reader.view.left)
+        for one in others:
+            await one.stop()
+        await reader.sees("Ann")
+        self.assertEqual(len(KINDS), len(reader.view.left))
+
+    async def test_return_is_unseen(self: Any) -> None:
+        """Who changes the transport, or comes back at once, is not seen to leave."""
+        watcher = await self.started(self.kind, name="Ann")
+        going = await self.started(self.kind, name="Bob")
+        await watcher.sees("Ann", "Bob")
+        for kind in (*KINDS, self.kind) * 2:
+            user = await going.who()
+            await going.stop()
+            client, going = going.client, self.client(kind)
+            going.client = client
+            await going.start(name="Bob")
+            self.assertEqual(user["id"], (await going.who())["id"])
+            await going.sees("Ann", "Bob")
+        last = await self.started(SocketClient, name="Cid")
+        user = await last.who()
+        await watcher.sees("Ann", "Bob", "Cid")
+        await last.stop()
+        await watcher.sees("Ann", "Bob")  # whoever went before is gone by then
+        self.assertEqual([user["id"]], watcher.view.left)
+
+    async def test_state(self: Any) -> None:
+        """What a client says of itself is seen by everyone."""
+        reader = await self.started(self.kind, name="Ann")
+        others = [await self.started(kind) for kind in KINDS]
+        user = await reader.who()
+        await reader.tell(type="state", state={"page": 7})
+        for one in (reader, *others):
+            await one.until(lambda one=one: one.view.members.get(user["id"], {}).get("state") == {"page": 7})
+
+    async def test_signals(self: Any) -> None:
+        """A signal reaches everybody else in the room, once, and stands in no log."""
+        sender = await self.started(self.kind, name="Ann")
+        others = [await self.started(kind) for kind in KINDS]
+        elsewhere = await self.started(self.kind, "elsewhere")
+        for one in (sender, *others):
+            await one.until(lambda one=one: one.view.count == 1 + len(KINDS))
+        for number in range(5):
+            await sender.tell(type="signal", room="lobby", event="typing", data=number)
+        await sender.publish("end")
+        for one in (sender, *others):
+            await one.count(1)
+        for one in others:
+            await one.until(lambda one=one: len(one.of_type("signal")) == 5)
+            signals = one.of_type("signal")
+            self.assertEqual(list(range(5)), [signal["data"] for signal in signals])
+            self.assertEqual({("typing", "Ann")}, {(signal["event"], signal["from"]["name"]) for signal in signals})
+        self.assertEqual(([], []), (sender.of_type("signal"), elsewhere.of_type("signal")))
+        self.assertEqual(1, (await self.store.read_before("lobby", None, 9)).top)
+
+    async def test_private_room(self: Any) -> None:
+        """What is written to a user's private room reaches all of its tabs on all transports, and only those."""
+        first = self.client(self.kind)
+        await first.start(name="Ann")
+        user = await first.who()
+        tabs = []
+        for kind in (self.kind, *KINDS):
+            tab = self.client(kind, "@" + user["id"])
+            tab.client = first.client
+            await tab.start(name="Ann")
+            tabs.append(tab)
+        writer = await self.started(self.kind)
+        await writer.tell(type="publish", room="@" + user["id"], data="psst")
+        for tab in tabs:
+            await tab.count(1)
+            self.assertEqual((["psst"], ["Ann"]), (tab.data, tab.view.names))
+        refused = await writer.tell(type="members", room="@" + user["id"])
+        self.assertEqual("forbidden", refused["code"])
+
+    async def test_members_on_demand(self: Any) -> None:
+        """The list can be asked for, by who is there."""
+        reader = await self.started(self.kind, name="Ann")
+        await reader.sees("Ann")
+        reply = await reader.tell(type="members", room="lobby")
+        self.assertEqual((1, ["Ann"]), (reply["count"], [member["name"] for member in reply["members"]]))
+
 
 class SlowReaderContract:
     """The tests of transports whose connection stays open, with a reader that doesn't read.
@@ -177,7 +270,7 @@ class SlowReaderContract:
 
     async def test_fifty_megabytes(self: Any) -> None:
         """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
-        when it reads again it gets what it is owed in order, with one reset for what is gone."""
+        when it reads again it gets what it is owed in order, with one reset for what is gone, and who is there."""
         stalled = await self.stall()
         (session,) = self.service.hub.sessions
         reader = await self.started(SocketClient)
@@ -190,8 +283,12 @@ class SlowReaderContract:
         await reader.count(1250)
         self.assertLess(most, 1024 * 1024)
         self.assertEqual([], reader.of_type("reset"))
+        await self.started(SocketClient, last=0)
+        await reader.until(lambda: any(event["count"] == 3 for event in reader.of_type("presence")))
         stalled.transport.resumeProducing()
-        await stalled.until(lambda: stalled.events[-1].get("data", "").startswith("001249"))
+        await stalled.until(lambda: any(event.get("data", "").startswith("001249") for event in stalled.events[-2:]))
+        await stalled.until(lambda: stalled.events[-1]["type"] == "presence")
+        self.assertEqual(3, len(stalled.events[-1]["members"]))
         self.check_ledger([event for event in stalled.events if event["type"] in ("message", "reset")])
 
     def check_ledger(self: Any, events: list[dict[str, Any]]) -> None:
@@ -242,9 +339,6 @@ class EventsContractTests(TransportContract, ServedTestCase):
     """The contract on server-sent events, with commands by request."""
 
     kind = EventClient
-
-
-KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
 
 
 class TogetherTests(ServedTestCase):

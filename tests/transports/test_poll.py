@@ -140,7 +140,7 @@ class PageTests(PollTestCase):
         poll = self.poll("lobby", last=2)
         self.assertEqual([3, 4], data(poll))
         empty = self.poll("nobody")
-        self.assertEqual(([], "0"), (empty.answer["events"], empty.answer["positions"]["nobody"].split(":")[1]))
+        self.assertEqual(([], "0"), (data(empty), empty.answer["positions"]["nobody"].split(":")[1]))
 
     def test_one_turn(self) -> None:
         """What is published in one turn comes in one answer."""
@@ -221,6 +221,288 @@ class ClientTests(PollTestCase):
         for poll in (self.poll(room), self.poll("lobby", room)):
             self.assertEqual((403, "forbidden"), (poll.status, poll.answer["code"]))
         self.assert_nothing_left()
+
+
+def presence(poll: Poll) -> list[dict[str, Any]]:
+    return [event for event in poll.answer["events"] if event["type"] == "presence"]
+
+
+def names(members: list[dict[str, Any]]) -> list[str]:
+    return [member["name"] for member in members]
+
+
+class PresenceTests(PollTestCase):
+    """Who polls is there."""
+
+    def first(self, *rooms: str, name: str = "Ann", **query: Any) -> Any:
+        """A first poll's answer."""
+        return self.poll(*(rooms or ("lobby",)), name=name, **query).answer
+
+    def next(self, answer: Any, keep: str = "", **query: Any) -> Poll:
+        """The poll after that, which gives back what it was given."""
+        since = list(answer["positions"].values())
+        pairs = {"presence": answer["presence"]["lobby"]} if keep == "version" else {}
+        return self.poll(*answer["positions"], since=since, client=answer["client"], **pairs, **query)
+
+    def count(self) -> int:
+        return self.hub.presence.count("lobby")
+
+    def test_first(self) -> None:
+        """A first answer says who is there, the poller among them, and has a version for each room."""
+        answer = self.first("lobby", "other")
+        listed = {event["room"]: names(event["members"]) for event in answer["events"]}
+        self.assertEqual({"lobby": ["Ann"], "other": ["Ann"]}, listed)
+        self.assertEqual({"lobby", "other"}, set(answer["presence"]))
+
+    def test_own_coming_is_not_told(self) -> None:
+        """The poll after the first one waits: nothing of its own coming comes again."""
+        for keep in ("version", ""):
+            waiting = self.next(self.first(), keep)
+            self.clock.pump([0.1] * 30)
+            self.assertFalse(waiting.answered, keep)
+            waiting.cut()
+            self.clock.pump([1.0] * 12)
+
+    def test_grace(self) -> None:
+        """A poller is there for ten seconds after its last poll, and back in that time it never left."""
+        watcher = self.first()
+        self.clock.pump([0.1] * 5)
+        waiting = self.next(watcher, "version")
+        other = self.first(name="Bob")
+        self.clock.advance(0.1)
+        self.assertEqual(["Bob"], names(presence(waiting)[0]["joined"]))
+        waiting = self.next(waiting.answer, "version")
+        self.clock.pump([0.25] * 38)
+        again = self.next(other, "version", wait=0)
+        self.clock.advance(0.25)
+        self.assertEqual((2, True, False), (self.count(), again.answered, waiting.answered))
+        self.clock.pump([0.25] * 39)
+        self.assertEqual(2, self.count())
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(1, self.count())
+        (event,) = presence(waiting)
+        self.assertEqual((1, ["Bob"]), (event["count"], names(event["left"])))
+
+    def test_version_after_an_event(self) -> None:
+        """Whoever was told of a change by an answer isn't told again; who loses the answer is told all."""
+        answer = self.first()
+        self.clock.pump([0.1] * 5)
+        waiting = self.next(answer, "version")
+        self.first(name="Bob")
+        self.clock.pump([0.1] * 5)
+        self.assertEqual(["Bob"], names(presence(waiting)[0]["joined"]))
+        self.assertFalse(self.next(waiting.answer, "version").answered)
+        lost = self.next(answer, "version")
+        self.assertEqual(2, len(presence(lost)[0]["members"]))
+
+    def test_without_versions(self) -> None:
+        """For who keeps no version, the node remembers; a first poll of the same client is told all again."""
+        answer = self.first()
+        waiting = self.next(answer)
+        self.first(name="Bob")
+        self.clock.pump([0.1] * 5)
+        self.assertEqual(1, len(presence(waiting)))
+        waiting = self.next(waiting.answer)
+        self.assertFalse(waiting.answered)
+        again = self.poll("lobby", client=answer["client"])
+        self.assertEqual(2, len(presence(again)[0]["members"]))
+
+    def test_told_between_polls(self) -> None:
+        """What changed between two polls answers the second one at once."""
+        answer = self.first()
+        self.clock.advance(1)
+        self.first(name="Bob")
+        self.clock.pump([0.1] * 5)
+        for keep in ("version", ""):
+            self.assertEqual(2, len(presence(self.next(answer, keep))[0]["members"]), keep)
+
+    def test_other_versions(self) -> None:
+        """A version of another node, of the future, or that is none, is answered with all."""
+        answer = self.first()
+        self.clock.advance(1)
+        node, _, number = answer["presence"]["lobby"].partition(".")
+        for version in ("", "other.1", f"{node}.{int(number) + 1}", f"{node}.-1", f"{node}.", f"{node}.٣", "9" * 500):
+            poll = self.poll("lobby", since=answer["positions"]["lobby"], client=answer["client"], presence=version)
+            self.assertEqual(1, len(presence(poll)[0]["members"]), version)
+
+    def test_one_for_each_room(self) -> None:
+        """Versions are given for all rooms or for none."""
+        poll = self.poll("a", "b", presence="x")
+        self.assertEqual((400, "bad_request"), (poll.status, poll.answer["code"]))
+
+    def test_nobody(self) -> None:
+        """Who goes on without naming its client is no member, and is not woken by who comes."""
+        since = self.publish(0)
+        waiting = self.poll("lobby", since=since)
+        self.first()
+        self.clock.pump([0.1] * 5)
+        self.assertEqual((False, 1), (waiting.answered, self.count()))
+        self.publish(1)
+        self.turn()
+        self.assertEqual(["message"], [event["type"] for event in waiting.answer["events"]])
+
+    def test_leave(self) -> None:
+        """A beacon says that the page is closed: the poller is gone within two seconds."""
+        watcher, going = self.first(), self.first(name="Bob")
+        self.clock.pump([0.1] * 3)
+        watching, waiting = self.next(watcher), self.next(going, "version")
+        beacon = b'{"type":"leave","room":"lobby","id":1}'
+        headers = {"Content-Type": "text/plain;charset=UTF-8"}
+        response, body = self.ask("POST", "commands", {"client": going["client"]}, data=beacon, headers=headers)
+        self.assertEqual((200, {"type": "left", "id": 1, "room": "lobby"}), (response.code, json.loads(body)))
+        waiting.cut()
+        watching = self.next(watching.answer, "version")
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(["Bob"], names(presence(watching)[0]["left"]))
+
+    def test_leave_and_return(self) -> None:
+        """Who polls again after that has not left, and may be away for ten seconds again."""
+        going = self.first()
+        leave = {"type": "leave", "room": "lobby"}
+        headers = {"Realtime-Client": going["client"]}
+        self.assertEqual(200, self.command(leave, headers=headers)[0])
+        self.clock.advance(1)
+        self.next(going, wait=0)
+        self.clock.pump([1.0] * 9)
+        self.assertEqual(1, self.count())
+        self.assertEqual(200, self.command(leave, headers=headers)[0])
+        self.assertEqual("not_joined", self.command(leave, headers=headers)[1]["code"])
+        self.clock.pump([0.5] * 4)
+        self.assertEqual(0, self.count())
+
+    def test_nothing_is_left(self) -> None:
+        """When all polls have ended, and their time is over, nobody is there, and no alarm is left."""
+        polls = [self.next(self.first(room)) for room in ("lobby", "lobby", "other")]
+        for poll in polls:
+            poll.cut()
+        self.clock.pump([0.5] * 24)
+        presence = self.hub.presence
+        self.assertEqual(({}, {}, None), (presence.rosters, presence._clients, presence._timer))
+        self.assertEqual(1, len(self.hub.wheel))  # the sweep of idle rooms
+        self.assert_nothing_left()
+
+
+class LargeRoomTests(PollTestCase):
+    """Polls of a room with too many to list."""
+
+    limits = {"presence_limit": 2}
+
+    def test_count(self) -> None:
+        """They have the number alone."""
+        answers = [self.poll("lobby", name=name).answer for name in "abc"]
+        expected = {"type": "presence", "room": "lobby", "count": 3}
+        self.assertEqual(expected, answers[2]["events"][0])
+        self.clock.pump([0.1] * 5)
+        stale = self.poll("lobby", since=answers[0]["positions"]["lobby"], client=answers[0]["client"])
+        self.assertEqual([expected], stale.answer["events"])
+
+
+class SignalTests(PollTestCase):
+    """Signals to and from those who poll."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sender = self.poll("lobby", name="Ann").answer
+        self.reader = self.poll("lobby", name="Bob").answer
+        self.clock.pump([0.1] * 5)
+        self.reader = self.again()
+
+    def again(self) -> Any:
+        """The reader's next answer, at once."""
+        poll = self.ask_again(wait=0)
+        self.clock.advance(0.25)
+        return poll.answer
+
+    def ask_again(self, **query: Any) -> Poll:
+        answer = self.reader
+        return self.poll("lobby", since=answer["positions"]["lobby"], client=answer["client"], **query)
+
+    def signal(self, data: Any, **fields: Any) -> tuple[int, Any]:
+        command = {"type": "signal", "room": "lobby", "event": "e", "data": data, **fields}
+        return self.command(command, headers={"Realtime-Client": self.sender["client"]})
+
+    def told(self, answer: Any) -> list[Any]:
+        return [event["data"] for event in answer["events"] if event["type"] == "signal"]
+
+    def test_wakes(self) -> None:
+        """A signal answers a waiting poll, and its sender is told that it was taken."""
+        waiting = self.ask_again()
+        self.assertEqual((200, {"type": "ok"}), self.signal(1))
+        self.assertEqual((200, {"type": "ok", "id": 5}), self.signal(2, id=5))
+        (event,) = waiting.answer["events"]
+        self.assertEqual(("signal", 1, "Ann"), (event["type"], event["data"], event["from"]["name"]))
+
+    def test_back_in_time(self) -> None:
+        """A poll that is back within five seconds gets what was signalled meanwhile, once."""
+        self.signal(1)
+        self.clock.advance(2)
+        self.signal(2)
+        self.clock.advance(2)
+        self.reader = self.again()
+        self.assertEqual([1, 2], self.told(self.reader))
+        self.assertEqual([], self.told(self.again()))
+
+    def test_back_too_late(self) -> None:
+        """After that it gets nothing of it."""
+        self.signal(1)
+        self.clock.advance(4.5)
+        self.signal(2)
+        self.clock.advance(1)
+        self.assertEqual([], self.told(self.again()))
+
+    def test_what_was_heard(self) -> None:
+        """A signal that answered a poll doesn't come with the next one."""
+        waiting = self.ask_again()
+        self.signal(1)
+        self.reader = waiting.answer
+        self.signal(2)
+        self.assertEqual([2], self.told(self.again()))
+
+    def test_own(self) -> None:
+        """What one has signalled oneself doesn't come back by one's next poll."""
+        self.signal(1)
+        own = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"], wait=0)
+        self.clock.advance(0.25)
+        self.assertEqual([], self.told(own.answer))
+
+    def test_bounded(self) -> None:
+        """What is kept for polls that are away is bounded: the newest of it is."""
+        for number in range(20):
+            self.signal([number, "x" * 50_000])
+        self.assertEqual([15, 16, 17, 18, 19], [number for number, _ in self.told(self.again())])
+
+    def test_kept_for_nobody(self) -> None:
+        """Nothing is kept where nobody could come back for it."""
+        waiting = [self.ask_again(), self.poll("lobby", since="x:1", client=self.sender["client"])]
+        signals = self.hub.presence.rosters["lobby"].signals
+        waiting[1] = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"])
+        self.assertEqual(0, signals.away)
+        signals.add(0, "somebody", b"1")
+        self.assertEqual([], signals._kept)
+        for poll in waiting:
+            poll.cut()
+
+    def test_wants_membership(self) -> None:
+        """Who reads the room by nothing can't signal there, nor can who is anonymous."""
+        status, error = self.signal(1, room="other")
+        self.assertEqual((400, "not_joined"), (status, error["code"]))
+        status, error = self.command({"type": "signal", "room": "lobby", "event": "e", "data": 1})
+        self.assertEqual((400, "not_joined"), (status, error["code"]))
+
+    def test_too_many(self) -> None:
+        """A client that sends too many is told 429."""
+        answers = [self.signal(number)[0] for number in range(61)]
+        self.assertEqual([200] * 60 + [429], answers)
+
+    def test_state(self) -> None:
+        """A state over HTTP is that of the client's polls; without any it is refused."""
+        headers = {"Realtime-Client": self.sender["client"]}
+        self.assertEqual((200, {"type": "ok"}), self.command({"type": "state", "state": {"a": 1}}, headers=headers))
+        _, reply = self.command({"type": "members", "room": "lobby"})
+        self.assertEqual([{"a": 1}], [member["state"] for member in reply["members"] if member["name"] == "Ann"])
+        for headers in ({}, {"Realtime-Client": self.hello()["client"]}):
+            status, error = self.command({"type": "state", "state": {}}, headers=headers)
+            self.assertEqual((400, "not_joined"), (status, error["code"]))
 
 
 class TroubleTests(PollTestCase):

@@ -62,10 +62,28 @@ class EventsTestCase(ServedTestCase):
         stream: EventStream = await client.connect({})
         return stream
 
+    async def check_ids(self, client: EventClient) -> None:
+        """Each id of a stream of several rooms is what the events before it tell; wait for the last."""
+        stream = client.stream
+        await stream.until(lambda: read_id(stream.last_id) == positions(stream.events))
+        for count, id in stream.ids:
+            self.assertEqual(positions(stream.events[:count]), read_id(id))
+
     def on_server(self, client: EventClient) -> Any:
         """The server's side of a client's stream."""
         (session,) = [one for one in self.service.hub.sessions if one.client == client.client]
         return session.transport
+
+
+def read_id(id: str) -> dict[str, str]:
+    """The positions in the id of a stream of several rooms."""
+    return dict(part.split("=") for part in id.split(","))
+
+
+def positions(events: list[dict[str, Any]]) -> dict[str, str]:
+    """Where the rooms stand after some events."""
+    told = [event for event in events if event["type"] in ("joined", "message", "reset")]
+    return {event["room"]: event["position"] for event in told}
 
 
 class BeginningTests(EventsTestCase):
@@ -93,8 +111,8 @@ class BeginningTests(EventsTestCase):
         reply = await writer.publish("before")
         client = await self.opened("lobby", name="Bob")
         await client.count(1)
-        self.assertEqual(["welcome", "joined", "message"], [event["type"] for event in client.events])
-        welcome, joined, message = client.events
+        self.assertEqual(["welcome", "joined", "message"], [event["type"] for event in client.events[:3]])
+        welcome, joined, message = client.events[:3]
         self.assertEqual(("Bob", 1), (welcome["user"]["name"], welcome["v"]))
         self.assertEqual((True, reply["position"]), (joined["recovered"], joined["top"]))
         self.assertEqual([(2, joined["position"]), (3, message["position"])], client.stream.ids)
@@ -115,7 +133,7 @@ class BeginningTests(EventsTestCase):
         room = "@" + owner.of_type("welcome")[0]["user"]["id"]
         again = await self.opened(room, client=owner.client)
         await self.started(SocketClient)
-        await owner.command(type="publish", room=room, data="for you")
+        await owner.tell(type="publish", room=room, data="for you")
         await again.count(1)
         self.assertEqual((403, "forbidden"), await self.refused([("room", room)]))
 
@@ -254,8 +272,7 @@ class ResumeTests(EventsTestCase):
         writes = [writer.publish(number) for number in range(100) for writer in writers]
         await gatherResults([Deferred.fromCoroutine(write) for write in writes])
         await client.count(200)
-        await client.until(lambda: client.stream.ids[-1][0] == 202 + 1)
-        check_ids(self, client.stream)
+        await self.check_ids(client)
 
     async def test_lost(self) -> None:
         """An id that the log no longer covers is told as such, and what is kept follows."""
@@ -264,19 +281,6 @@ class ResumeTests(EventsTestCase):
         client = await self.opened("lobby", headers=("Last-Event-ID: elsewhere:7",))
         await client.count(1)
         self.assertFalse(client.of_type("joined")[0]["recovered"])
-
-
-def check_ids(case: SynchronousTestCase | ServedTestCase, stream: EventStream) -> None:
-    """Each id is what the events before it tell."""
-    positions: dict[str, str] = {}
-    ids = iter(stream.ids)
-    count, id = next(ids)
-    for number, event in enumerate(stream.events, 1):
-        if event["type"] in ("joined", "message", "reset"):
-            positions[event["room"]] = event["position"]
-        while count == number:
-            case.assertEqual(positions, dict(part.split("=") for part in id.split(",")))
-            count, id = next(ids, (0, ""))
 
 
 class LifeTests(EventsTestCase):
@@ -293,7 +297,7 @@ class LifeTests(EventsTestCase):
         await stream.until(lambda: stream.lost)
         lasted = time.monotonic() - begun
         self.assertTrue(1.9 <= lasted < 4, lasted)
-        self.assertGreater(stream.comments, 2)
+        self.assertGreater(stream.comments, 0)
         (goodbye,) = client.of_type("goodbye")
         self.assertEqual(
             (4003, "expired", True, 0.5), tuple(goodbye[name] for name in ("code", "reason", "reconnect", "after"))
@@ -336,8 +340,8 @@ class IncomingTests(EventsTestCase):
         stream.transport.write(request.encode())
         writer = await self.started(SocketClient)
         await writer.publish("on")
-        await stream.until(lambda: len(stream.events) == 3)
-        self.assertEqual(("on", b""), (stream.events[2]["data"], stream.text))
+        await stream.until(lambda: any(event.get("data") == "on" for event in stream.events))
+        self.assertEqual(b"", stream.text)
 
     async def test_many_bytes(self) -> None:
         """Who sends on and on is cut off, and nothing of it is left."""
@@ -354,7 +358,7 @@ class IncomingTests(EventsTestCase):
         client = await self.opened("lobby")
         await client.close()
         await self.until(lambda: len(self.service.hub.sessions) == 1)
-        self.assertLessEqual(len(self.service.hub.wheel), deadlines)
+        await self.until(lambda: len(self.service.hub.wheel) <= deadlines)
 
 
 class StallingTestCase(EventsTestCase):
@@ -385,8 +389,7 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
         for room in "ab":
             numbers = [int(message["data"][:3]) for message in client.messages if message["room"] == room]
             self.assertEqual(list(range(200)), numbers)
-        await stream.until(lambda: stream.ids[-1][0] == len(stream.events))
-        check_ids(self, stream)
+        await self.check_ids(client)
         self.assertEqual([], client.of_type("reset"))
 
     async def test_kernel_has_patience(self) -> None:
@@ -467,9 +470,9 @@ class SharingTests(EventsTestCase):
         await two.count(1)
         for client, numbers in ((one, [1]), (two, [1, 2])):
             self.assertEqual(numbers, [event["data"] for event in client.of_type("signal")])
-            self.assertEqual("message", client.events[-1]["type"])
-        await two.stream.until(lambda: two.stream.ids[-1][0] == len(two.stream.events))
-        check_ids(self, two.stream)
+            kinds = [event["type"] for event in client.events]
+            self.assertLess(max(index for index, kind in enumerate(kinds) if kind == "signal"), kinds.index("message"))
+        await self.check_ids(two)
         self.assertEqual(2, len(one.stream.ids))
 
 

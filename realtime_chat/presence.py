@@ -1,0 +1,297 @@
+"""Who is in which room, and what they signal to each other without its being stored.
+
+A user is a *member* of a room as long as one of its clients holds a *lease* there: while it reads the room on any
+transport, and for a moment after that, so that nobody is seen to leave who is back at once. What changes is told
+together, as the difference to what was told before, and in large rooms only as a number.
+
+Who was told of everything up to the last stamp that was told at all (``Room.told``) is up to date; everybody else is
+given the full set. A poll carries its stamp as a version.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from realtime_chat import codec
+from realtime_chat.counts import Counts
+from realtime_chat.errors import RealtimeError
+from realtime_chat.interfaces import DelayedCall, TurnClock
+from realtime_chat.limits import Limits
+from realtime_chat.model import ANONYMOUS, User
+from realtime_chat.room import Room, Subscription
+from realtime_chat.roster import UNKNOWN, Attendance, Client, Lease, MemberPage, Roster, Signals
+from realtime_chat.wheel import Wheel
+
+__all__ = ["Presence"]
+
+
+class Presence:
+    """Everybody in every room of this node.
+
+    :param wheel: ends what is held.
+    :param node: a word that no other node has, and this one only until it ends; polls' versions begin with it.
+    :ivar rosters: of the rooms that somebody is in, or was a moment ago.
+    """
+
+    def __init__(self, clock: TurnClock, wheel: Wheel, limits: Limits, counts: Counts, node: str) -> None:
+        self.rosters: dict[str, Roster] = {}
+        self._clients: dict[str, Client] = {}
+        self._clock = clock
+        self._wheel = wheel
+        self._limits = limits
+        self._counts = counts
+        self._node = node
+        self._stamps = count(1)
+        self._dirty: dict[Roster, None] = {}
+        self._timer: DelayedCall | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Forget everybody; nobody is told of anything from now on."""
+        self._stopped = True
+        for client in self._clients.values():
+            for lease in client.leases.values():
+                lease.release()
+        self._clients.clear()
+        self.rosters.clear()
+        self._dirty.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Coming and going
+
+    def enter(self, reader: Subscription, client: str, user: User, named: bool, state: bytes) -> None:
+        """A client reads a room, by one subscription more.
+
+        :param named: whether the user's name was given, or made up because there was none.
+        :param state: what it has said of itself, as far as it isn't here yet.
+        """
+        if self._stopped or user is ANONYMOUS:
+            return
+        known = self._clients.get(client)
+        if known is None:
+            known = self._clients[client] = Client(client, user, state, next(self._stamps))
+        elif named and user.name != known.user.name:
+            self._alter(known, user, known.state)
+        lease = known.leases.get(reader.room.name)
+        if lease is None:
+            lease = self._begin(known, reader.room)
+        lease.resume(reader)
+
+    def _begin(self, client: Client, room: Room) -> Lease:
+        roster = self.rosters.get(room.name)
+        if roster is None:
+            signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
+            roster = Roster(room, self._limits.presence_limit, next(self._stamps), signals)
+            self.rosters[room.name] = roster
+        lease = client.leases[room.name] = Lease(client, roster)
+        roster.add(lease, next(self._stamps))
+        self._schedule(roster)
+        return lease
+
+    def exit(self, reader: Subscription, polls: bool) -> None:
+        """A subscription has ended.
+
+        :param polls: whether it was a poll's, whose client is expected back.
+        """
+        lease, reader.lease = reader.lease, None
+        if lease is None or self._stopped:
+            return
+        lease.readers.remove(reader)
+        if polls:
+            lease.polled = self._clock.seconds()
+            lease.heard = lease.roster.signals.number
+        if not lease.readers:
+            self._hold(lease, polls and not lease.leaving)
+
+    def _hold(self, lease: Lease, away: bool) -> None:
+        limits = self._limits
+        seconds = limits.poll_grace if away else limits.leave_delay
+        lease.hold(self._wheel.call_later(seconds, lambda: self._end(lease)), away)
+
+    def _end(self, lease: Lease) -> None:
+        """A client has not come back in time."""
+        client, roster = lease.client, lease.roster
+        lease.release()
+        del client.leases[roster.room.name]
+        if not client.leases:
+            del self._clients[client.key]
+        roster.remove(lease, next(self._stamps))
+        self._schedule(roster)
+
+    def leave(self, client: str | None, room: str) -> None:
+        """A client says, by a request of its own, that it is about to go: its last poll there was the last.
+
+        :raises RealtimeError: ``not_joined``.
+        """
+        lease = self._lease(client, room)
+        lease.leaving = True
+        if lease.away:
+            self._hold(lease, False)
+
+    def _lease(self, client: str | None, room: str) -> Lease:
+        known = None if client is None else self._clients.get(client)
+        lease = None if known is None else known.leases.get(room)
+        if lease is None or not lease.reads:
+            raise RealtimeError("not_joined", "this client doesn't read that room; join it first, or poll it")
+        return lease
+
+    def set_state(self, client: str, state: bytes) -> bool:
+        """Take what a client says of itself.
+
+        :param state: a compact JSON object.
+        :returns: whether the client is in any room.
+        """
+        known = self._clients.get(client)
+        if known is None:
+            return False
+        if known.state != state:
+            self._alter(known, known.user, state)
+        return True
+
+    def _alter(self, client: Client, user: User, state: bytes) -> None:
+        rosters = [lease.roster for lease in client.leases.values()]
+        for roster in rosters:
+            roster.about_to_alter(user.id)
+        client.user, client.state, client.changed = user, state, next(self._stamps)
+        for roster in rosters:
+            roster.altered(next(self._stamps))
+            self._schedule(roster)
+
+    # Telling
+
+    def _schedule(self, roster: Roster) -> None:
+        """Something has changed: tell it soon, together with what else changes until then."""
+        self._dirty[roster] = None
+        if self._timer is None:
+            gather = max(self._limits.presence_gather, roster.due - self._clock.seconds())
+            self._timer = self._clock.callLater(min(gather, self._limits.presence_interval), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for roster in [roster for roster in self._dirty if roster.due <= now]:
+            del self._dirty[roster]
+            self._tell(roster, now)
+        if self._dirty:
+            self._timer = self._clock.callLater(self._limits.presence_interval, self._tick)
+
+    def _tell(self, roster: Roster, now: float) -> None:
+        fresh, roster.fresh = roster.fresh, []
+        event = roster.news()
+        if event is not None:
+            roster.due = now + self._interval(len(roster.members))
+            delivered, missed = roster.room.tell("presence", event, fresh)
+            self._counts.presence += delivered
+            for reader in missed:
+                reader.told = UNKNOWN
+        if not roster.members:
+            del self.rosters[roster.room.name]
+
+    def _interval(self, members: int) -> float:
+        """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
+        limits = self._limits
+        return min(limits.presence_slowest, max(limits.presence_interval, members / 1000))
+
+    # Being told
+
+    def show(self, room: str, reader: Subscription | None) -> Attendance:
+        """Who is in a room.
+
+        :param reader: who is told, and of later changes by events; None for somebody who isn't.
+        """
+        roster = self.rosters.get(room)
+        if roster is None:
+            return Attendance(0, b"[]")
+        roster.signals.tidy()
+        if reader is None:
+            return roster.attendance()
+        reader.told = roster.stamp
+        roster.fresh.append(reader)
+        return roster.show()
+
+    def refresh(self, reader: Subscription) -> None:
+        """Give a reader, who has missed something, all members or their number."""
+        attendance = self.show(reader.room.name, reader)
+        reader.told = max(reader.told, reader.room.told)
+        self._counts.presence += 1
+        event = codec.encode_presence(reader.room.name, *attendance)
+        reader.transport.send_event("presence", event)
+
+    def resume_poll(self, reader: Subscription, version: str | None, fresh: bool) -> None:
+        """Bring a poll that has just subscribed what it has missed in a room.
+
+        :param version: the one that it carries, perhaps empty; None where its client doesn't keep any, and what it
+            was told is remembered here.
+        :param fresh: whether its client knows nothing of the room yet.
+        """
+        reader.told = self._told_before(reader, version, fresh)
+        roster = self.rosters.get(reader.room.name)
+        if reader.told < reader.room.told:
+            self.refresh(reader)
+        elif roster is not None and reader.told == roster.stamp:
+            roster.fresh.append(reader)
+        lease = reader.lease
+        if lease is not None:
+            for signal in lease.roster.signals.missed(lease, self._clock.seconds()):
+                self._counts.signals_delivered += 1
+                reader.transport.send_event("signal", signal)
+            lease.roster.signals.tidy()
+
+    def _told_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
+        if version is not None:
+            return self._read_version(version, reader.room)
+        if reader.lease is None:
+            return reader.room.told
+        return UNKNOWN if fresh else reader.lease.told
+
+    def _read_version(self, version: str, room: Room) -> int:
+        node, _, digits = version.partition(".")
+        if node != self._node or not digits.isascii() or not digits.isdecimal() or len(digits) > 16:
+            return UNKNOWN
+        roster = self.rosters.get(room.name)
+        top = room.told if roster is None else roster.stamp
+        return int(digits) if int(digits) <= top else UNKNOWN
+
+    def version(self, reader: Subscription, remember: bool) -> str:
+        """What a poll's answer says that it was told.
+
+        :param remember: whether the client doesn't keep that itself.
+        """
+        told = max(reader.told, reader.room.told) if reader.live else reader.told
+        if remember and reader.lease is not None:
+            reader.lease.told = told
+        return f"{self._node}.{max(told, 0)}"
+
+    def page(self, room: str, after: str) -> MemberPage:
+        """A page of a room's members, sorted by id."""
+        roster = self.rosters.get(room)
+        return MemberPage(0, b"[]", None) if roster is None else roster.page(after, self._limits.presence_page)
+
+    def count(self, room: str) -> int:
+        """How many members a room has."""
+        roster = self.rosters.get(room)
+        return 0 if roster is None else len(roster.members)
+
+    # Signals
+
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> None:
+        """Bring a signal to everyone who is live in a room, and not to the client that sends it.
+
+        :param data: an encoded value.
+        :param at: milliseconds since 1970.
+        :raises RealtimeError: ``not_joined`` or ``rate_limited``.
+        """
+        lease = self._lease(client, room)
+        now, rate = self._clock.seconds(), self._limits.signal_rate
+        if not lease.client.may_signal(now, rate):
+            raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
+        signal = codec.encode_signal(room, event, data, lease.client.user, at)
+        roster = lease.roster
+        behind = roster.room.subscribers - roster.room.live_count()
+        roster.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that
+        delivered, missed = roster.room.tell("signal", signal, lease.readers)
+        self._counts.signals += 1
+        self._counts.signals_delivered += delivered
+        self._counts.signals_dropped += behind + len(missed)

@@ -1,0 +1,366 @@
+"""A room's members, by what they hold their places, and what was told of them.
+
+Every change draws a new *stamp*, a number that only grows. What changed since the last event is told by the next one as
+a difference, or as the full set where a difference doesn't say it; in a large room only as a number.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from realtime_chat import codec
+from realtime_chat.model import User
+from realtime_chat.room import Room, Subscription
+from realtime_chat.wheel import Alarm
+
+__all__ = ["UNKNOWN", "Attendance", "Client", "Lease", "MemberPage", "Roster", "Signals"]
+
+UNKNOWN = -1
+"""The stamp of who may have been told nothing."""
+
+NEVER = float("-inf")
+"""Before all times."""
+
+
+class Attendance(NamedTuple):
+    """Who is in a room.
+
+    :param size: how many they are.
+    :param members: a JSON array of them, sorted by id; None where there are too many to list.
+    """
+
+    size: int
+    members: bytes | None
+
+
+class MemberPage(NamedTuple):
+    """Some of a room's members.
+
+    :param size: how many there are in all.
+    :param members: a JSON array of some, sorted by id.
+    :param after: the id after which the next page begins; None where there is none.
+    """
+
+    size: int
+    members: bytes
+    after: str | None
+
+
+class Client:
+    """A client that is in some room here.
+
+    :ivar leases: by room.
+    :ivar state: what it says of itself, as a compact JSON object.
+    :ivar changed: when its name or state changed last, as a stamp.
+    """
+
+    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "state", "user")
+
+    def __init__(self, key: str, user: User, state: bytes, changed: int) -> None:
+        self.key = key
+        self.user = user
+        self.state = state
+        self.changed = changed
+        self.leases: dict[str, Lease] = {}
+        self._tokens = 0.0
+        self._filled = NEVER
+
+    def may_signal(self, now: float, rate: float) -> bool:
+        """Take a token out of its bucket, which holds those of two seconds, if there is one."""
+        most = 2.0 * rate
+        self._tokens = min(most, self._tokens + (now - self._filled) * rate)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Lease:
+    """What keeps a client's user in a room.
+
+    :ivar readers: by what the client reads the room; none while the lease is only held.
+    :ivar alarm: ends a lease that is only held.
+    :ivar away: whether it is held for the client's next poll.
+    :ivar leaving: whether the client has said that it is about to go.
+    :ivar told: the stamp up to which its polls were told, for those that don't say.
+    :ivar heard: the number of the last signal before its last poll ended.
+    :ivar polled: when that was.
+    """
+
+    __slots__ = ("alarm", "away", "client", "heard", "leaving", "polled", "readers", "roster", "told")
+
+    def __init__(self, client: Client, roster: Roster) -> None:
+        self.client = client
+        self.roster = roster
+        self.readers: list[Subscription] = []
+        self.alarm: Alarm | None = None
+        self.away = False
+        self.leaving = False
+        self.told = UNKNOWN
+        self.heard = 0
+        self.polled = NEVER
+
+    @property
+    def reads(self) -> bool:
+        """Whether the client reads the room, or is between two polls."""
+        return bool(self.readers) or self.away
+
+    def resume(self, reader: Subscription) -> None:
+        """Its client reads the room."""
+        self.release()
+        self.leaving = False
+        self.readers.append(reader)
+        reader.lease = self
+
+    def release(self) -> None:
+        """Hold it no longer."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        if self.away:
+            self.away = False
+            self.roster.signals.away -= 1
+
+    def hold(self, alarm: Alarm, away: bool) -> None:
+        """Hold it until ``alarm``, though nothing reads by it."""
+        self.release()
+        self.alarm = alarm
+        if away:
+            self.away = True
+            self.roster.signals.away += 1
+
+
+class _Member:
+    """A user in a room, by at least one lease."""
+
+    __slots__ = ("_json", "leases")
+
+    def __init__(self) -> None:
+        self.leases: list[Lease] = []
+        self._json: bytes | None = None
+
+    @property
+    def json(self) -> bytes:
+        """The member as it is sent, as the client says whose name or state changed last."""
+        if self._json is None:
+            client = max((lease.client for lease in self.leases), key=lambda client: client.changed)
+            self._json = codec.encode_member(client.user, client.state)
+        return self._json
+
+    def forget(self) -> None:
+        """Something about it changes."""
+        self._json = None
+
+
+class Signals:
+    """The last signals in a room, kept only while somebody is between two polls.
+
+    :param seconds: for how long.
+    :param most_bytes: how many bytes of them.
+    :ivar number: how many there were in all.
+    :ivar away: how many leases are held for a next poll.
+    """
+
+    __slots__ = ("_kept", "_most_bytes", "_seconds", "_size", "away", "number")
+
+    def __init__(self, seconds: float, most_bytes: int) -> None:
+        self._seconds = seconds
+        self._most_bytes = most_bytes
+        self._kept: list[tuple[int, float, str, bytes]] = []
+        self._size = 0
+        self.away = 0
+        self.number = 0
+
+    def add(self, now: float, client: str, data: bytes) -> None:
+        """Somebody signals."""
+        self.number += 1
+        self.tidy()
+        if self.away:
+            self._kept.append((self.number, now, client, data))
+            self._size += len(data)
+        while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
+            self._size -= len(self._kept.pop(0)[3])
+
+    def missed(self, lease: Lease, now: float) -> list[bytes]:
+        """What was signalled since a lease's last poll, by others, if that is not long ago."""
+        heard, lease.heard = lease.heard, self.number
+        if lease.polled < now - self._seconds:
+            return []
+        return [data for number, _, client, data in self._kept if number > heard and client != lease.client.key]
+
+    def tidy(self) -> None:
+        """Forget all, if nobody could come back for it."""
+        if not self.away and self._kept:
+            self._kept.clear()
+            self._size = 0
+
+
+class Roster:
+    """A room's members, and what its readers were told of them.
+
+    :param limit: how many members are listed at most; in a larger room only their number is told. It is small again
+        when a tenth of them are gone, so that one who comes and goes doesn't cost everybody a whole list.
+    :ivar stamp: of the last change.
+    :ivar fresh: readers who were told of everything up to that, and not yet by an event.
+    :ivar due: when the next event may be sent.
+    """
+
+    __slots__ = (
+        "_altered",
+        "_base",
+        "_full",
+        "_gone",
+        "_ids",
+        "_limit",
+        "_shown",
+        "_told_count",
+        "_whole",
+        "due",
+        "fresh",
+        "listed",
+        "members",
+        "room",
+        "signals",
+        "stamp",
+    )
+
+    def __init__(self, room: Room, limit: int, stamp: int, signals: Signals) -> None:
+        self.room = room
+        self.stamp = room.told = stamp
+        self.signals = signals
+        self.members: dict[str, _Member] = {}
+        self.fresh: list[Subscription] = []
+        self.due = 0.0
+        self.listed = True
+        self._limit = limit
+        self._told_count = 0
+        self._full: bytes | None = None
+        self._ids: list[str] | None = None
+        self._forget_window()
+
+    def _forget_window(self) -> None:
+        """All was told: what is collected from here on is the next difference."""
+        self._base: dict[str, bytes | None] = {}  # what was told of those who changed
+        self._gone: dict[str, bytes] = {}
+        self._altered = False  # whether anything changed since the last event
+        self._shown = False  # whether somebody was given the members after that
+        self._whole = False  # whether a difference doesn't say it
+
+    # What changes
+
+    def add(self, lease: Lease, stamp: int) -> None:
+        """A client has come."""
+        user = lease.client.user.id
+        self._note(user)
+        member = self.members.setdefault(user, _Member())
+        member.leases.append(lease)
+        member.forget()
+        self._changed(stamp)
+
+    def remove(self, lease: Lease, stamp: int) -> None:
+        """A client has gone."""
+        user = lease.client.user.id
+        self._note(user)
+        member = self.members[user]
+        if len(member.leases) == 1:
+            del self.members[user]
+            if self.listed:
+                self._gone[user] = member.json
+        else:
+            member.leases.remove(lease)
+            member.forget()
+        self._changed(stamp)
+
+    def about_to_alter(self, user: str) -> None:
+        """A member's name or state is going to change; :meth:`altered` follows."""
+        self._note(user)
+        self.members[user].forget()
+
+    def altered(self, stamp: int) -> None:
+        """A member's name or state has changed."""
+        self._changed(stamp)
+
+    def _note(self, user: str) -> None:
+        if self.listed and user not in self._base:
+            member = self.members.get(user)
+            self._base[user] = None if member is None else member.json
+
+    def _changed(self, stamp: int) -> None:
+        self.stamp = stamp
+        self._altered = True
+        self._full = None
+        if self.fresh:
+            self.fresh = []
+        if self.listed:
+            self._ids = None
+        listed = len(self.members) <= (self._limit if self.listed else self._limit - self._limit // 10)
+        if listed != self.listed:
+            self.listed = listed
+            self._whole = True
+            self._base.clear()
+            self._gone.clear()
+
+    # What is told
+
+    def show(self) -> Attendance:
+        """All members, as they are now, to somebody who is told of later changes by events."""
+        self._shown = self._shown or self._altered
+        return self.attendance()
+
+    def attendance(self) -> Attendance:
+        """The members' number, and a list of them where they are few."""
+        if not self.listed:
+            return Attendance(len(self.members), None)
+        if self._full is None:
+            self._full = _array([self.members[user].json for user in sorted(self.members)])
+        return Attendance(len(self.members), self._full)
+
+    def page(self, after: str, most: int) -> MemberPage:
+        """Up to ``most`` members with ids above ``after``. In a large room it may lag behind as much as events do."""
+        if self._ids is None:
+            self._ids = sorted(self.members)
+        start = bisect_right(self._ids, after)
+        ids = self._ids[start : start + most]
+        members = [self.members[user].json for user in ids if user in self.members]
+        more = start + most < len(self._ids)
+        return MemberPage(len(self.members), _array(members), ids[-1] if more else None)
+
+    def news(self) -> bytes | None:
+        """What was not yet told, as an event that everybody is sent now; None where there is nothing."""
+        event = self._event()
+        if event is not None:
+            self.room.told = self.stamp
+            self._told_count = len(self.members)
+        self._forget_window()
+        self._ids = None
+        return event
+
+    def _event(self) -> bytes | None:
+        name, number = self.room.name, len(self.members)
+        if self._whole:
+            return codec.encode_presence(name, *self.attendance())
+        if not self.listed:
+            return codec.encode_presence(name, number) if self._shown or number != self._told_count else None
+        joined, left = self._difference()
+        return codec.encode_difference(name, number, _array(joined), _array(left)) if joined or left else None
+
+    def _difference(self) -> tuple[list[bytes], list[bytes]]:
+        """Who has come or changed, and who has gone; who was shown the members in between needs all that happened."""
+        joined, left = [], []
+        for user, before in self._base.items():
+            member = self.members.get(user)
+            if member is not None:
+                if self._shown or member.json != before:
+                    joined.append(member.json)
+            elif before is not None:
+                left.append(before)
+            elif self._shown:
+                left.append(self._gone[user])
+        return joined, left
+
+
+def _array(members: Sequence[bytes]) -> bytes:
+    return b"[%b]" % b",".join(members)
