@@ -214,6 +214,12 @@ class Room:
         """How many are in the room; None where the server doesn't tell."""
         return self._reading.count
 
+    @property
+    def present(self) -> tuple[Member, ...] | None:
+        """Who is in the room, as the events that have come so far tell it; None where it isn't listed."""
+        members = self._reading.members
+        return None if members is None else tuple(members.values())
+
     def __aiter__(self) -> Room:
         return self
 

@@ -219,10 +219,10 @@ class Core:
             opener.callback(None)
 
     def _begin_anew(self, link: Link) -> None:
-        for reading in self.readings.values():
-            link.join(reading.wish)
         if self._own_state is not None:
             link.send({"type": "state", "state": self._own_state})
+        for reading in self.readings.values():
+            link.join(reading.wish)
         for ask in self._asks.values():
             link.send(ask.command)
         self._flush()

@@ -27,6 +27,8 @@ _ANSWER_WITHIN = 30.0
 _MOST_COMMANDS = 100
 _MOST_BYTES = 32 * 1024
 _DEFAULT_LAST = 50
+_MOST_HELD = 30
+_FOR_READERS = ("signal", "state")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -169,6 +171,8 @@ class HTTPLink(Link):
         self._queue: list[tuple[dict[str, Any], Wish | None]] = []
         self._posting = False
         self._one_by_one = False
+        self._held: list[dict[str, Any]] = []
+        self._reads = False
         self._cursors: dict[str, str] = {}
         self._reading: Deferred[None] | None = None
         self._tasks: set[Deferred[None]] = set()
@@ -193,7 +197,10 @@ class HTTPLink(Link):
         self._queue = [(command, wish) for command, wish in self._queue if wish is None or wish.room != room]
 
     def send(self, command: Mapping[str, Any]) -> None:
-        self._enqueue(dict(command), None)
+        if command["type"] in _FOR_READERS and not self._reads:
+            self._held = [*self._held[1 - _MOST_HELD :], dict(command)]
+        else:
+            self._enqueue(dict(command), None)
 
     def pause(self) -> None:
         self._paused = True
@@ -350,8 +357,16 @@ class HTTPLink(Link):
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.cancel()
+        self._reads = self._reads and bool(self._cursors)
         if self._cursors and not self._closed:
             self._reading = self._spawn(self._read_soon())
+
+    def _reading_began(self) -> None:
+        """The server knows that this client is in its rooms: say what only those may say who are."""
+        self._reads = True
+        held, self._held = self._held, []
+        for command in held:
+            self.send(command)
 
     async def _read_soon(self) -> None:
         await deferLater(self._address.reactor, 0)

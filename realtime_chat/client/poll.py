@@ -61,6 +61,7 @@ class PollLink(HTTPLink):
                 goodbye = event
             else:
                 self._take(event)
+        self._reading_began()
         self._presence.update(answer.get("presence", {}))
         self._cursors.update({room: at for room, at in answer["positions"].items() if room in self._cursors})
         if goodbye is not None:

@@ -116,6 +116,8 @@ class SSELink(HTTPLink):
         if kind == "welcome":
             if event["client"] != self._client:
                 self._lost(Loss("the server no longer knows this client"))
+            else:
+                self._reading_began()
         elif kind == "joined":
             self._joined(event)
         elif kind == "goodbye":

@@ -16,7 +16,7 @@ from realtime_chat.console.text import as_json, as_line, member_as_json, member_
 
 __all__ = ["Failed", "Terminal", "members", "publish", "rooms", "tail"]
 
-_ON_THEIR_WAY = 100
+_ON_THEIR_WAY = 64
 
 
 class Failed(Exception):

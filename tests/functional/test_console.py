@@ -193,9 +193,7 @@ class NewcomerTests(ConsoleTestCase):
         """Another path of a web server is no daemon, and that is asked."""
         self.daemon("--store=memory:")
         console = self.done("rooms", url=self.url + "elsewhere/", status=1)
-        self.assertRegex(
-            console.noted, "is this the URL of a realtime_chat daemon|nothing is at this address"
-        )
+        self.assertRegex(console.noted, "is this the URL of a realtime_chat daemon|there is nothing at this address")
 
 
 class UseTests(ConsoleTestCase):
