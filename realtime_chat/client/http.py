@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -175,6 +175,7 @@ class HTTPLink(Link):
         self._reads = False
         self._cursors: dict[str, str] = {}
         self._reading: Deferred[None] | None = None
+        self._generation = 0
         self._tasks: set[Deferred[None]] = set()
         self._paused = False
         self._pausing: list[Deferred[None]] = []
@@ -188,7 +189,8 @@ class HTTPLink(Link):
     def join(self, wish: Wish) -> None:
         last = _DEFAULT_LAST if wish.last is None else wish.last
         since = {} if wish.since is None else {"since": wish.since}
-        self._cursors.pop(wish.room, None)
+        if self._cursors.pop(wish.room, None) is not None:
+            self._read_anew()
         self._enqueue({"type": "history", "room": wish.room, **since, "limit": last}, wish)
 
     def leave(self, room: str) -> None:
@@ -219,11 +221,12 @@ class HTTPLink(Link):
 
     def close(self, leaving: bool = False) -> Deferred[None]:
         self._closed = True
-        for task in list(self._tasks):
-            task.cancel()
         return Deferred.fromCoroutine(self._end(leaving))
 
     async def _end(self, leaving: bool) -> None:
+        await deferLater(self._address.reactor, 0)  # whoever closes us may be called by one of our tasks
+        for task in list(self._tasks):
+            self._cancel(task)
         await self._web.close()
         for _ in range(2):  # connections that were cut off are no more then
             await deferLater(self._address.reactor, 0)
@@ -234,12 +237,16 @@ class HTTPLink(Link):
         """Let something run; where it fails, the link is lost."""
         task = Deferred.fromCoroutine(coroutine)
         self._tasks.add(task)
-        task.addErrback(self._failed)
+        task.addErrback(self._failed, task)
         task.addBoth(lambda result: self._tasks.discard(task))
         return task
 
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError) is None:
+    def _cancel(self, task: Deferred[None]) -> None:
+        self._tasks.discard(task)
+        task.cancel()
+
+    def _failed(self, failure: Failure, task: Deferred[None]) -> None:
+        if task in self._tasks:  # what a request that is cancelled fails with depends on how far it was
             self._lost(Loss(self._address.explain(failure)))
 
     def _lost(self, loss: Loss) -> None:
@@ -291,7 +298,7 @@ class HTTPLink(Link):
         size = count = 0
         most = 1 if self._one_by_one else _MOST_COMMANDS
         for command, _ in self._queue[:most]:
-            size += len(bytes(command.get("data", b""))) + 300
+            size += len(msgspec.json.encode(command))
             if count and size > _MOST_BYTES:
                 break
             count += 1
@@ -355,8 +362,9 @@ class HTTPLink(Link):
     def _read_anew(self) -> None:
         """The rooms are others now: ask for them, in a turn of its own."""
         reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.cancel()
+        self._generation += 1
+        if reading is not None:  # it may be what calls us
+            self._address.reactor.callLater(0, self._cancel, reading)
         self._reads = self._reads and bool(self._cursors)
         if self._cursors and not self._closed:
             self._reading = self._spawn(self._read_soon())
@@ -373,7 +381,7 @@ class HTTPLink(Link):
         await self._read()
 
     async def _read(self) -> None:
-        """Bring what follows the cursors, for as long as the link lives and the rooms are the same."""
+        """Bring what follows the cursors, for as long as the link lives and the generation is the same."""
         raise NotImplementedError
 
     def _wanted(self) -> list[tuple[str, str]]:

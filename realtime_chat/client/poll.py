@@ -29,7 +29,8 @@ class PollLink(HTTPLink):
         self._presence: dict[str, str] = {}
 
     async def _read(self) -> None:
-        while self._cursors and not self._closed:
+        generation = self._generation
+        while generation == self._generation and not self._closed:
             if self._paused:
                 await self._unpaused()
                 continue
@@ -39,7 +40,8 @@ class PollLink(HTTPLink):
             if error is not None:
                 self._lost(Loss(error.message, answer.retry_after, error, not error.temporary))
                 return
-            self._polled(answer.body)
+            if generation == self._generation:
+                self._polled(answer.body, generation)
             if not answer.body["events"] and self._address.reactor.seconds() - begun < _HASTY:
                 # Somebody on the way answers for the server; lest this become a loop.
                 await deferLater(self._address.reactor, _HASTY)
@@ -51,17 +53,19 @@ class PollLink(HTTPLink):
             query.append(("name", self._identity.name))
         return await self._web.get("poll", query, self._client)
 
-    def _polled(self, answer: dict[str, Any]) -> None:
+    def _polled(self, answer: dict[str, Any], generation: int) -> None:
         if answer["client"] != self._client:
             self._lost(Loss("the server no longer knows this client"))
             return
+        self._reading_began()
         goodbye = None
         for event in answer["events"]:
             if event["type"] == "goodbye":
                 goodbye = event
             else:
                 self._take(event)
-        self._reading_began()
+            if generation != self._generation:  # the rest comes again
+                return
         self._presence.update(answer.get("presence", {}))
         self._cursors.update({room: at for room, at in answer["positions"].items() if room in self._cursors})
         if goodbye is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -65,16 +66,14 @@ class SSELink(HTTPLink):
 
     async def _read(self) -> None:
         await self._unpaused()
-        if not self._cursors:
-            return
+        generation = self._generation
         response = await self._within(_HEADERS_WITHIN, self._request())
         media = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
         if response.code != 200 or media != "text/event-stream":
             await self._not_a_stream(response)
             return
         self._proven = True
-        self._stream = EventStream()
-        self._body = Body(self._received)
+        self._body = Body(partial(self._received, EventStream(), generation))
         self._listen()
         try:
             await self._body.read(response)
@@ -101,13 +100,12 @@ class SSELink(HTTPLink):
         else:
             self._lost(Loss("/sse was answered without an event stream"))
 
-    def _received(self, data: bytes) -> None:
+    def _received(self, stream: EventStream, generation: int, data: bytes) -> None:
         self._listen()
         try:
-            for text in self._stream.feed(data):
-                event = msgspec.json.decode(text, type=dict[str, Any])
-                if not self._closed:
-                    self._event(event)
+            for text in stream.feed(data):
+                if not self._closed and generation == self._generation:
+                    self._event(msgspec.json.decode(text, type=dict[str, Any]))
         except (KeyError, ValueError) as error:
             self._lost(Loss(f"the event stream has what the protocol doesn't know: {error!r}"))
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
@@ -56,10 +56,7 @@ class WebSocketLink(Link):
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        if self._closed:
-            failure.trap(CancelledError)
-        else:
-            self.lost(Loss(self._address.explain(failure)))
+        self.lost(Loss(self._address.explain(failure)))
 
     # What the core wants
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from realtime_chat.client import Chat, Event, Message, Room, connect
+from realtime_chat.client import Chat, Event, Message, Room, State, connect
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.retention import Retention
@@ -20,6 +20,12 @@ __all__ = ["ChatTestCase"]
 
 class ChatTestCase(ServedTestCase):
     """Tests of chats, which end with the test."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.states_of: dict[Chat, list[State]] = {}
 
     transports: tuple[str, ...] = ("websocket", "sse", "poll")
 
@@ -50,9 +56,15 @@ class ChatTestCase(ServedTestCase):
 
     async def chat(self, *transports: str, **options: Any) -> Chat:
         """A chat that is connected."""
-        chat = connect(reactor, self.url, transports=transports or self.transports, **options)
+        states: list[State] = []
+        chat = connect(reactor, self.url, transports=transports or self.transports, on_state=states.append, **options)
+        self.states_of[chat] = states
         self.addCleanup(chat.close)
         return await chat.__aenter__()
+
+    def assert_never_lost(self, chat: Chat) -> None:
+        """A chat has had one connection from its beginning until now."""
+        self.assertEqual(["connecting", "connected"], [state.kind for state in self.states_of[chat]])
 
     async def messages(self, room: Room, count: int) -> list[Message]:
         """The next so many messages; whatever else comes is passed over."""

@@ -56,6 +56,7 @@ class ChatContract:
         await first.publish("a2")
         self.assertEqual(["a1", "a2"], await self.data(first, 2))
         self.assertEqual(["b1"], await self.data(second, 1))
+        self.assert_never_lost(chat)
 
     async def test_since(self: Any) -> None:
         """With a position a new chat goes on where another one was."""
@@ -157,6 +158,7 @@ class ChatContract:
         await slow.publish(500)
         await quick.leave()
         self.assertEqual(list(range(501)), await self.data(slow, 501))
+        self.assert_never_lost(chat)
 
     async def test_slow_reader_pauses(self: Any) -> None:
         """A chat whose only reader doesn't iterate takes no more than its buffer, and then goes on."""
@@ -167,6 +169,7 @@ class ChatContract:
             await gatherResults([writer.publish("lobby", number) for number in range(start, start + 100)])
         self.assertLessEqual(len(room._reading._events), 20)
         self.assertEqual(list(range(900)), await self.data(room, 900))
+        self.assert_never_lost(chat)
 
     async def test_large_messages(self: Any) -> None:
         """Messages of sixty kilobytes come whole, also many at once."""
@@ -207,6 +210,9 @@ class SSEChatTests(ChatContract, ChatTestCase):
 
 class SwitchedChatTests(ChatContract, ChatTestCase):
     """With the transport switched by force: what one of them began, another one ends."""
+
+    def assert_never_lost(self, chat: Chat) -> None:
+        """It is switched all the time."""
 
     async def chat(self, *transports: str, **options: Any) -> Chat:
         chat = await super().chat(*transports, **options)
