@@ -400,8 +400,8 @@ class Core:
 
     def _came_true(self, message: Message) -> None:
         """One of our own messages is in the log, whatever became of its reply."""
-        parcel = self._outbox.by_key(message.room, message.key) if message.own and message.key is not None else None
-        if parcel is not None and parcel.first_sent is not None:
+        parcel = None if message.key is None else self._outbox.by_key(message.room, message.key)
+        if parcel is not None and parcel.sent_by == message.sender.id:
             self._settle(parcel, message.position)
 
     def _reset(self, event: dict[str, Any]) -> None:
@@ -550,8 +550,8 @@ class Core:
         assert self.link is not None
         if parcel.first_sent is None:
             parcel.first_sent = self._clock.seconds()
-            parcel.sent_by = user
             parcel.covered = parcel.room in self.readings
+        parcel.sent_by = user
         parcel.on_wire = True
         self.link.send(parcel.command)
 
