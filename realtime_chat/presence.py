@@ -106,9 +106,10 @@ class Presence:
             self._hold(lease, polls and not lease.leaving)
 
     def _hold(self, lease: Lease, away: bool) -> None:
-        limits = self._limits
-        seconds = limits.poll_grace if away else limits.leave_delay
-        lease.hold(self._wheel.call_later(seconds, lambda: self._end(lease)), away)
+        call, seconds = self._wheel.call_later, self._limits.leave_delay
+        if away:
+            call, seconds = self._wheel.call_within, self._limits.poll_grace
+        lease.hold(call(seconds, lambda: self._end(lease)), away)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""

@@ -69,6 +69,13 @@ class Wheel:
         slot[alarm] = None
         return alarm
 
+    def call_within(self, seconds: float, call: Callable[[], object]) -> Alarm:
+        """Call ``call()`` before more than ``seconds`` have passed, up to two ticks before that.
+
+        Two, as a deadline goes to the next full tick, and the wheel turns somewhere between that and the one after.
+        """
+        return self.call_later(seconds - 2 * self._tick, call)
+
     def stop(self) -> None:
         """Forget all deadlines."""
         self._slots.clear()

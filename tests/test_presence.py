@@ -586,7 +586,7 @@ class Person:
         """That has ended."""
         self.readers -= 1
         if not self.readers:
-            self.until = at + (10.0 if polls and not self.leaving else 1.5)
+            self.until = at + (9.5 if polls and not self.leaving else 1.5)
 
     def leaves(self) -> None:
         """It says, beside its polls, that it goes."""
@@ -611,7 +611,7 @@ class Person:
         if self.readers or self.until is None:
             return self.possibly_left, self.surely_left
         past = self.street.clock.seconds() - self.until
-        return self.possibly_left + (past > -0.01), self.surely_left + (past > 0.5)
+        return self.possibly_left + (past > -0.01), self.surely_left + (past > 1.0)
 
 
 class Tab:

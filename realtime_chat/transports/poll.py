@@ -195,7 +195,7 @@ class _Poll:
             return
         self.session.pump()
         if self._request is not None:
-            self._alarm = self.session.hub.wheel.call_later(wait, self.answer)
+            self._alarm = self.session.hub.wheel.call_within(wait, self.answer)
             if isinstance(self._request, RealtimeRequest):
                 self._request.forget_question()
 
