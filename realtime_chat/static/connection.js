@@ -408,6 +408,14 @@
     });
   };
 
+  PollLink.prototype.leave = function () {
+    var connection = this.connection, leave = {type: 'leave', room: connection.room};
+    if (connection.client && window.navigator.sendBeacon) {
+      window.navigator.sendBeacon(
+        connection.base + 'commands?client=' + encodeURIComponent(connection.client), JSON.stringify(leave));
+    }
+  };
+
   // A message that is being posted is left to be answered: the outbox wants to know.
   PollLink.prototype.close = function () {
     this.closed = true;
@@ -474,6 +482,18 @@
     var self = this;
     window.addEventListener('online', function () {
       if (self.retryTimer) {
+        self.hurry();
+      }
+    });
+    // Browsers keep pages that were left, connections and all, and after a poll the server would wait for the next one.
+    window.addEventListener('pagehide', function () {
+      if (self.link && self.link.kind === 'poll') {
+        self.link.leave();
+      }
+      self.drop();
+    });
+    window.addEventListener('pageshow', function (event) {
+      if (event.persisted) {
         self.hurry();
       }
     });
