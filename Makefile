@@ -21,19 +21,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test programs lint types docs bench clean FORCE
+.PHONY: help run test programs js lint types docs bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8080" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
+	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
 	@echo 'make bench   measure it side by side with others; SCENARIO=fanout picks one, ARGS=--quick is short'
 	@echo 'make clean   remove all that was made; PYTHON=python3.12 with any of these picks an interpreter'
 
 run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
-test: $(VENV)/test.installed programs
+test: $(VENV)/test.installed programs browser/node_modules/installed
 	@exec $(BIN)/trial $(TRIAL_ARGS) $(TESTS)
 
 lint: $(VENV)/lint.installed
@@ -54,7 +55,7 @@ bench:
 	@exec $(BENCH)/bin/python -m benchmarks $(SCENARIO) $(ARGS)
 
 clean:
-	rm -rf benchmarks/.build benchmarks/results
+	rm -rf benchmarks/.build benchmarks/results browser/node_modules browser/package-lock.json
 	rm -rf $(VENV) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
 	rm -f twisted/plugins/dropin.cache
 
@@ -77,6 +78,16 @@ $(VENV)/%.installed: $(VENV)/interpreter setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --editable '.$(if $(filter run,$*),,[$*])'
 	@touch $@
 
+# Made of browser/src; it is committed, so that nothing is needed to install it.
+js:
+	@$(PYTHON) browser/build.py
+
+# What drives the browsers in the tests; no browser is among it.
+browser/node_modules/installed: browser/package.json | programs
+	@echo 'Installing what the tests need of npm …'
+	@cd browser && npm install --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
 # What the tests start besides Python. Nothing is skipped where it is missing.
 programs:
 	@missing=; \
@@ -86,6 +97,12 @@ programs:
 	  command -v chromium >/dev/null || missing="$$missing chromium"; \
 	fi; \
 	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
+	PATH="$$PATH:/usr/sbin"; \
+	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
+	command -v node >/dev/null || missing="$$missing nodejs"; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	command -v nginx >/dev/null || missing="$$missing nginx"; \
+	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	[ -n "$$missing" ] || exit 0; \

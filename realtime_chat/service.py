@@ -21,6 +21,7 @@ from realtime_chat.errors import RealtimeError, StoreRefused
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
+from realtime_chat.http.library import NAME, put_library
 from realtime_chat.http.metrics import MetricsResource, make_registry
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import put_pages
@@ -96,6 +97,7 @@ class RealtimeService(Service):
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
         self._websockets: WebSocketFactory | None = None
+        self._public: frozenset[bytes] = frozenset()
         self._in_start = True
         self.hub = Hub(store, reactor, configuration.limits, wall, token)
 
@@ -161,6 +163,7 @@ class RealtimeService(Service):
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
             write=write_now,
+            public=self._public,
         )
         self._sites.append(site)
         return site
@@ -174,7 +177,9 @@ class RealtimeService(Service):
         hub, jsonp = self.hub, self._configuration.jsonp
         self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress)
         root = JSONResource()
-        put_pages(root)
+        hashed = put_library(root)
+        put_pages(root, names={NAME: hashed})
+        self._public = frozenset(f"/{name}".encode() for name in (NAME, hashed))
         for path, child in (
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),

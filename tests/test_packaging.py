@@ -73,7 +73,9 @@ def _copy_checkout(to: Path) -> None:
     ask = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if not (CHECKOUT / ".git").exists():
         shutil.copytree(
-            CHECKOUT, to, ignore=shutil.ignore_patterns(".venv", "_trial_temp*", "*.egg-info", "__pycache__")
+            CHECKOUT,
+            to,
+            ignore=shutil.ignore_patterns(".venv", "node_modules", "_trial_temp*", "*.egg-info", "__pycache__"),
         )
         return
     for name in subprocess.check_output(ask, cwd=CHECKOUT).decode().split("\0"):
@@ -128,6 +130,7 @@ class ContentTests(SynchronousTestCase):
         for name in (
             *("Makefile", "chatserver.tac", "README.rst", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", ".ci/run"),
             *("tests/test_packaging.py", "tests/functional/daemon.py", "docs/protocol.rst", "docs/conf.py"),
+            *("browser/build.py", "browser/package.json", "browser/src/room.js", "tests/functional/suite.js"),
             *("realtime_chat/static/index.html", "realtime_chat/store/schema/0001.sql"),
             "twisted/plugins/realtime_plugin.py",
         ):

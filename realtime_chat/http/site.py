@@ -446,6 +446,9 @@ class RealtimeChannel(http.HTTPChannel):
             request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
         if not origins:
             return
+        if self._path.partition(b"?")[0] in self.site.public:
+            request.responseHeaders.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
+            return
         if len(origins) > 1 or not policy.permits(origins[0], host, self.isSecure()):
             raise RealtimeError(
                 "bad_origin",
@@ -745,6 +748,7 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
     :param write: how whole answers are given to a transport.
+    :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar stopping: whether no connection is kept open for a next request any more.
     """
@@ -769,6 +773,7 @@ class RealtimeSite(server.Site):
         max_connections: int,
         log_path: str | None = None,
         write: Callable[[Any, bytes], None] = _write,
+        public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
         self.wheel = wheel
@@ -777,6 +782,7 @@ class RealtimeSite(server.Site):
         self.max_body = max_body
         self.max_connections = max_connections
         self.write = write
+        self.public = public
         self.stopping = False
         self._channels: set[RealtimeChannel] = set()
         self._successors = 0

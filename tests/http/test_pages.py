@@ -95,6 +95,15 @@ class PagesTests(SynchronousTestCase):
         ):
             self.assertEqual((path, self.get(path).code), (path, 404))
 
+    def test_other_names(self) -> None:
+        """HTML refers to a file that is served by another name by that one, and the file isn't served here."""
+        (self.directory / "index.html").write_text('<script src="chat.js"></script><a href="chat.js">')
+        root = JSONResource()
+        put_pages(root, self.directory, {"chat.js": "chat.1.js"})
+        self.treq = StubTreq(root)
+        self.assertEqual(self.content(self.get("")), b'<script src="chat.1.js"></script><a href="chat.js">')
+        self.assertEqual(self.get("chat.js").code, 404)
+
     def test_methods(self) -> None:
         """Files can be read, and only that."""
         self.assertEqual(self.content(self.get("chat.js", "HEAD")), b"")

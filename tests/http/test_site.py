@@ -546,6 +546,16 @@ class OriginTests(SiteTestCase):
         self.site = self.make_site(origins=OriginPolicy())
         self.assertNotIn("vary", self.ask(get()).headers)
 
+    def test_public(self) -> None:
+        """What is public can be read by every page, whatever its query; nothing beside it can."""
+        self.site = self.make_site(public=frozenset([b"/"]))
+        stranger = b"Origin: https://stranger.example"
+        for path in (b"/", b"/?version=2"):
+            said = self.ask(get(path, stranger))
+            self.assertEqual((said.status, said.headers["access-control-allow-origin"]), (200, "*"))
+        for path in (b"/later", b"//", b"/nowhere?/"):
+            self.assertEqual(self.ask(get(path, stranger)).status, 403)
+
     def test_preflight(self) -> None:
         """A browser that asks first is told what is allowed, whatever the address."""
         said = self.ask(get(b"/commands", self.listed, b"Access-Control-Request-Method: POST", method=b"OPTIONS"))

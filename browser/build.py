@@ -1,0 +1,253 @@
+"""Makes ``realtime_chat/static/realtime.js`` of the files in ``src``: ``make js``.
+
+Comments and white space go, variables get short names, and so do the properties that nobody else knows. The same
+sources give the same bytes, and a test holds the built file to them. It understands what stands in ``src``: ECMAScript
+5 with all its semicolons, without ``eval`` and ``with``, and with every case and label left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+STATIC = Path(__file__).parents[1] / "realtime_chat" / "static"
+BUILT = STATIC / "realtime.js"
+
+FILES = (
+    *("basics", "backoff", "memory", "emitter"),
+    *("websocket", "http", "sse", "poll", "jsonp"),
+    *("link", "outbox", "presence", "room", "connection", "wakeful", "realtime"),
+)
+"""In the order in which they follow each other: one function is around all of them."""
+
+_HEAD = "(function (window) {\n  'use strict';\n"
+_TAIL = "}(window));\n"
+_NOTICE = "/* realtime_chat, MIT licence; made of browser/src */\n"
+
+_TOKEN = re.compile(
+    r"(?P<blank>\s+|//[^\n]*|/\*.*?\*/)"
+    r"|(?P<string>'(?:[^'\\\n]|\\.)*')"
+    r"|(?P<regex>(?<=\()/(?:[^/\\\n\[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/[a-z]*)"
+    r"|(?P<word>[A-Za-z_$][\w$]*|\d[\w.]*)"
+    r"|(?P<sign>[-+*/=!<>&|%]+|.)",
+    re.DOTALL,
+)
+_PROTOTYPE = "$"
+_WORD = re.compile(r"[A-Za-z_$][\w$]*")
+_IN_WORD = re.compile(r"[\w$]")
+_KEYWORDS = frozenset(
+    """
+    break case catch continue delete do else false finally for function if in instanceof new null return switch this
+    throw true try typeof var void while
+    """.split()  # noqa: SIM905
+)
+_TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
+
+# Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
+_OURS = frozenset(
+    """
+    abortSending add address adopt again alive answered arrived asked attempt attempts base begun bid check
+    checkCaughtUp choose complain connection countWaiting deadline disown down dress drop eachLink eachRoom emit
+    entering expected failures first flush flushLater forget giveUp greet handle hasChanged heard held hold
+    identified isOpen isOver isReading isSending isUp item kind kinds largest lastId link listen listeners longest
+    missed most names next objection ondown onevent onup opened outbox ownState patience pause pings places
+    polled probe probeLater probeTimer probes put queue read readAgain reads received release remember replied
+    request retryLater retryTimer rooms say secrets sendLater settle shaky show silence size socket stop stored
+    takeBatch tell text timer tooLarge took trouble trying unlisten upSince wait waiting wasUp watch wishes enter
+    """.split()  # noqa: SIM905
+)
+
+
+def source() -> str:
+    """All sources as one script, comments included."""
+    directory = Path(__file__).parent / "src"
+    return _HEAD + "".join((directory / f"{name}.js").read_text("utf-8") for name in FILES) + _TAIL
+
+
+def build() -> bytes:
+    """The script as it is served."""
+    words = [match for match in _TOKEN.finditer(source()) if match.lastgroup != "blank"]
+    tokens = _name_prototypes(_put_numbers([match[0] for match in words]))
+    renamed = _shorten_properties(tokens)
+    for index, name in _shorten_variables(tokens).items():
+        renamed[index] = name
+    return (_NOTICE + _join([renamed.get(index, token) for index, token in enumerate(tokens)]) + "\n").encode()
+
+
+def _join(tokens: list[str]) -> str:
+    parts: list[str] = []
+    for token in tokens:
+        if token == "}" and parts and parts[-1] == ";":
+            parts.pop()
+        if parts and _IN_WORD.match(token) and _IN_WORD.match(parts[-1][-1]):
+            parts.append(" ")
+        parts.append(token)
+    return "".join(parts)
+
+
+def _put_numbers(tokens: list[str]) -> list[str]:
+    """Put numbers where their names stand (``var QUEUE = 100;``)."""
+    numbers: dict[str, str] = {}
+    rest: list[str] = []
+    index = 0
+    while index < len(tokens):
+        var, name, sign, number, end = (*tokens[index : index + 5], *[""] * 4)[:5]
+        if (var, sign, end) == ("var", "=", ";") and name.isupper() and number[0].isdigit():
+            numbers[name] = number
+            index += 5
+        else:
+            rest.append(var)
+            index += 1
+    return [numbers.get(token, token) for token in rest]
+
+
+def _name_prototypes(tokens: list[str]) -> list[str]:
+    """Say ``X.prototype`` once for the methods that follow each other."""
+    shorter, named, index = ["var", _PROTOTYPE, ";"], None, 0
+    shorter = tokens[:8] + shorter  # behind "(function (window) { 'use strict';"
+    index = 8
+    while index < len(tokens):
+        owner, *rest = tokens[index : index + 6]
+        if rest[:3] == [".", "prototype", "."] and rest[4:] == ["="] and tokens[index - 1] in (";", "}"):
+            if owner != named:
+                shorter += [_PROTOTYPE, "=", owner, ".", "prototype", ";"]
+                named = owner
+            shorter += [_PROTOTYPE, "."]
+            index += 4
+        else:
+            shorter.append(tokens[index])
+            index += 1
+    return shorter
+
+
+# Properties: one of ours has the same short name everywhere.
+
+
+def _is_property(tokens: list[str], index: int) -> bool:
+    before, after = tokens[index - 1], tokens[index + 1]
+    return before == "." or (after == ":" and before in "{,")
+
+
+def _shorten_properties(tokens: list[str]) -> dict[int, str]:
+    places = [index for index, token in enumerate(tokens) if _WORD.fullmatch(token) and _is_property(tokens, index)]
+    names = Counter(tokens[index] for index in places)
+    fresh = _short_names(frozenset(names) - _OURS)
+    short = {name: next(fresh) for name in _by_use(names) if name in _OURS}
+    return {index: short[tokens[index]] for index in places if tokens[index] in _OURS}
+
+
+def misnamed() -> set[str]:
+    """Names that can't be short ones: pages know them, or they stand in a string, perhaps to find a property by."""
+    strings = {match[0][1:-1] for match in _TOKEN.finditer(source()) if match.lastgroup == "string"}
+    types = re.sub(r"/\*.*?\*/", "", (STATIC / "realtime.d.ts").read_text("utf-8"), flags=re.DOTALL)
+    return set(_OURS & (strings | set(_WORD.findall(types))))
+
+
+# Variables: a function's own are named anew in it, by letters that nothing in it means already.
+
+
+class _Scope:
+    """A function: what it declares, and where names stand that mean something of its own or of what is around it."""
+
+    def __init__(self, parent: _Scope | None) -> None:
+        self.parent = parent
+        self.inner: list[_Scope] = []
+        self.declared: set[str] = set()
+        self.used: list[int] = []
+        if parent is not None:
+            parent.inner.append(self)
+
+
+def _shorten_variables(tokens: list[str]) -> dict[int, str]:
+    renamed: dict[int, str] = {}
+    top = _read_scopes(tokens)
+    _resolve(top, tokens)
+    _name(top, tokens, {}, renamed)
+    return renamed
+
+
+def _read_scopes(tokens: list[str]) -> _Scope:
+    scope = top = _Scope(None)
+    depths: list[int] = []  # of braces, where the functions that are open began
+    depth, index = 0, 0
+    while index < len(tokens):
+        token = tokens[index]
+        if token == "function":
+            if tokens[index + 1] != "(":
+                scope.declared.add(tokens[index + 1])
+                scope.used.append(index + 1)
+                index += 1
+            scope = _Scope(scope)
+            depths.append(depth)
+            while tokens[index] != "{":
+                index += 1
+                if _is_variable(tokens, index):
+                    scope.declared.add(tokens[index])
+                    scope.used.append(index)
+            depth += 1
+        elif token in "{}":
+            depth += 1 if token == "{" else -1
+            if depths and depth == depths[-1]:
+                depths.pop()
+                assert scope.parent is not None
+                scope = scope.parent
+        elif token == "var":
+            scope.declared.update(_declared(tokens, index))
+        elif _is_variable(tokens, index):
+            scope.used.append(index)
+            if tokens[index - 2 : index] == ["catch", "("]:
+                scope.declared.add(token)
+        index += 1
+    return top
+
+
+def _is_variable(tokens: list[str], index: int) -> bool:
+    token = tokens[index]
+    return bool(_WORD.fullmatch(token)) and token not in _KEYWORDS and not _is_property(tokens, index)
+
+
+def _declared(tokens: list[str], index: int) -> Iterator[str]:
+    """The names between a ``var`` and its end, with what they are set to left out."""
+    depth = 0
+    while depth > 0 or tokens[index] not in (";", "in"):
+        if depth == 0 and tokens[index] in ("var", ","):
+            yield tokens[index + 1]
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(tokens[index], 0)
+        index += 1
+
+
+def _resolve(scope: _Scope, tokens: list[str]) -> None:
+    """Hand what a function doesn't declare on to the one around it, innermost first."""
+    for inner in scope.inner:
+        _resolve(inner, tokens)
+        scope.used += [index for index in inner.used if tokens[index] not in inner.declared]
+
+
+def _name(scope: _Scope, tokens: list[str], outer: dict[str, str], renamed: dict[int, str]) -> None:
+    uses = Counter(tokens[index] for index in scope.used)
+    taken = frozenset(outer.get(name, name) for name in uses if name not in scope.declared)
+    fresh = _short_names(taken) if scope.parent is not None else iter(scope.declared)
+    names = outer | {name: next(fresh) for name in _by_use(uses) if name in scope.declared}
+    renamed.update({index: names[tokens[index]] for index in scope.used if tokens[index] in scope.declared})
+    for inner in scope.inner:
+        _name(inner, tokens, names, renamed)
+
+
+def _by_use(names: Counter[str]) -> list[str]:
+    return sorted(names, key=lambda name: (-names[name], name))
+
+
+def _short_names(taken: frozenset[str]) -> Iterator[str]:
+    letters = "etnrisoaucldmphfgvbwyxkqjzETNRISOAUCLDMPHFGVBWYXKQJZ"
+    for length in itertools.count(1):
+        for parts in itertools.product(letters, repeat=length):
+            name = "".join(parts)
+            if name not in taken and name not in _TOO_SHORT:
+                yield name
+
+
+if __name__ == "__main__":
+    BUILT.write_bytes(build())

@@ -1,0 +1,66 @@
+  // All times are seconds, but for those called `at`, which are milliseconds since 1970.
+
+  function noop() {}
+
+  function later(seconds, action) {
+    return window.setTimeout(action, seconds * 1000);
+  }
+
+  function now() {
+    return new Date().getTime();
+  }
+
+  /** An error as the page gets it, and as the server words it. */
+  function trouble(code, message, temporary) {
+    return {code: code, message: message, temporary: !!temporary};
+  }
+
+  function closed() {
+    return trouble('closed', 'The room was left, or the connection closed.');
+  }
+
+  function readObject(text) {
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      return null;
+    }
+  }
+
+  /** Calls what is the page's own: its mistakes are reported as such, and don't stop us. */
+  function callOut(fn, first, second) {
+    try {
+      fn(first, second);
+    } catch (error) {
+      later(0, function () { throw error; });
+    }
+  }
+
+  /** 128 random bits: everybody in a room sees its keys, so one must not tell the next. */
+  function randomKey() {
+    var crypto = window.crypto || window.msCrypto, numbers = [], text = '', i;
+    if (crypto && crypto.getRandomValues && window.Uint32Array) {
+      numbers = crypto.getRandomValues(new window.Uint32Array(4));
+    }
+    for (i = 0; i < 4; i += 1) {
+      text += (numbers[i] || Math.floor(Math.random() * 4294967296)).toString(36);
+    }
+    return text;
+  }
+
+  function epochOf(position) {
+    return position.slice(0, position.lastIndexOf(':'));
+  }
+
+  function offsetOf(position) {
+    return Number(position.slice(position.lastIndexOf(':') + 1));
+  }
+
+  function isSameLog(position, other) {
+    return epochOf(position) === epochOf(other);
+  }
+
+  /** Whether who holds `own` has seen what is at `position`. Of another log one has seen nothing. */
+  function hasSeen(own, position) {
+    return !!own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
+  }

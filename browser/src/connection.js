@@ -1,0 +1,405 @@
+  var KINDS = ['websocket', 'sse', 'poll', 'jsonp'];
+  var UP_WITHIN = 2;
+  var UP_WITHIN_AT_MOST = 10;
+  var STABLE_AFTER = 10000; // milliseconds
+  var SHAKY = 3;
+  var FIRST_PROBE = 10;
+  var LONGEST_PROBE = 300;
+  var LAST_CODE_TO_RECONNECT = 4499;
+  var LAST_CODE_OF_OURS = 4999;
+  var TOO_LARGE = 1009;
+
+  /**
+   * What a page holds: rooms, over whatever connection there is at the moment.
+   *
+   * It tries the transports from the best one down, and stays with what works. While that isn't the best, it tries the
+   * better ones again now and then, and moves over when one is up.
+   */
+  function Connection(base, options) {
+    var kept = options.storage === undefined ? 'session' : options.storage;
+    Emitter.call(this);
+    this.base = base;
+    this.options = options;
+    this.state = 'connecting';
+    this.transport = null;
+    this.user = null;
+    this.rooms = {};
+    this.link = null; // the one that is used
+    this.trying = null; // the one that may be
+    this.retryTimer = this.probeTimer = null;
+    this.attempts = this.probes = this.shaky = 0;
+    this.wasUp = false;
+    this.reads = [];
+    this.ownState = null;
+    this.places = new Memory(kept && 'localStorage');
+    this.secrets = new Memory(typeof kept === 'string' ? kept + 'Storage' : kept);
+    this.client = options.client || this.secrets.get('client ' + base);
+    this.kinds = this.choose(options.transports);
+    this.first = Math.max(0, this.kinds.indexOf(this.places.get('transport ' + base)));
+    this.listen();
+    this.retryTimer = later(0, this.retry.bind(this));
+  }
+
+  inherit(Connection, Emitter);
+
+  // Scripts are for where XMLHttpRequest doesn't reach.
+  Connection.prototype.choose = function (wanted) {
+    var base = this.base;
+    return (wanted || KINDS).filter(function (kind) {
+      return transports[kind] && transports[kind].works(base) && (wanted || kind !== 'jsonp' || isForeign(base));
+    });
+  };
+
+  // The page's side
+
+  Connection.prototype.room = function (name, options) {
+    var room = this.rooms['room ' + name];
+    if (!room) {
+      room = this.rooms['room ' + name] = new Room(name, options || {}, this);
+      this.eachLink(function (link) { room.join(link); });
+    }
+    return room;
+  };
+
+  Connection.prototype.setState = function (state) {
+    this.ownState = state;
+    this.eachLink(function (link) { link.tell({type: 'state', state: state}); });
+  };
+
+  Connection.prototype.close = function () {
+    this.stop(null);
+  };
+
+  /** Tries at once, wherever it waits. */
+  Connection.prototype.retry = function () {
+    if (this.state !== 'closed' && !this.link && !this.trying) {
+      window.clearTimeout(this.retryTimer);
+      this.retryTimer = null;
+      this.say(this.wasUp ? 'reconnecting' : 'connecting');
+      this.attempt(this.first);
+    }
+  };
+
+  // Connecting
+
+  Connection.prototype.attempt = function (index) {
+    var self = this, kind = this.kinds[index];
+    this.getToken(function (token) {
+      if (!self.open(kind, token)) {
+        self.next(index);
+        return;
+      }
+      self.trying.onup = function () { self.adopt(index); };
+      self.trying.ondown = function (why) { self.failed(index, why); };
+    });
+  };
+
+  Connection.prototype.getToken = function (proceed) {
+    var options = this.options, self = this, given;
+
+    function take(error, token) {
+      if (error) {
+        self.retryLater(0, error);
+      } else if (self.state !== 'closed' && !self.trying) {
+        proceed(token);
+      }
+    }
+
+    if (!options.getToken) {
+      take(null, options.token);
+      return;
+    }
+    given = options.getToken(take);
+    if (given && given.then) {
+      given.then(function (token) { take(null, token); }, take);
+    } else if (given) {
+      take(null, given);
+    }
+  };
+
+  Connection.prototype.open = function (kind, token) {
+    var self = this;
+    try {
+      this.trying = new Link(kind, this.base, this.patience(kind), function (link) { self.greet(link, token); });
+    } catch (error) {
+      return false; // A browser that forbids it throws.
+    }
+    this.trying.onevent = function (event) { self.received(event); };
+    return true;
+  };
+
+  // What a proxy swallows isn't waited for, where there is another way; a slow network has more time at each attempt.
+  Connection.prototype.patience = function (kind) {
+    var isQuick = !this.link && (kind === 'websocket' || kind === 'sse');
+    return isQuick ? Math.min(UP_WITHIN_AT_MOST, UP_WITHIN * (1 + this.attempts)) : UP_WITHIN_AT_MOST;
+  };
+
+  Connection.prototype.greet = function (link, token) {
+    var hello = {type: 'hello', v: 1}, given = {client: this.client, name: this.options.name, token: token}, name;
+    for (name in given) {
+      if (given[name]) {
+        hello[name] = given[name];
+      }
+    }
+    link.askFirst(hello, noop);
+    if (this.ownState) {
+      link.tell({type: 'state', state: this.ownState});
+    }
+    this.eachRoom(function (room) { room.join(link); });
+  };
+
+  Connection.prototype.failed = function (index, why) {
+    this.trying = null;
+    if (why.error || why.goodbye) {
+      this.refused(why.error || why.goodbye);
+    } else {
+      this.next(index, why.unreachable);
+    }
+  };
+
+  // Where nothing answered, only a script may get another answer.
+  Connection.prototype.next = function (index, isUnreachable) {
+    var following = this.kinds.slice(index + 1).filter(function (kind) { return !isUnreachable || kind === 'jsonp'; });
+    if (this.link) {
+      this.probe(index + 1);
+    } else if (following.length && !(following[0] === 'jsonp' && this.wasUp)) {
+      this.attempt(this.kinds.indexOf(following[0]));
+    } else {
+      this.first = 0;
+      this.retryLater(0, trouble('unreachable', 'The server can not be reached.', true));
+    }
+  };
+
+  /** The server answered the attempt with an error or a goodbye. */
+  Connection.prototype.refused = function (error) {
+    if (error.code === 'unauthorized' && (this.client || this.options.getToken) && !this.options.client) {
+      this.remember(null);
+      this.retryLater(0, error);
+    } else if (error.temporary || error.reconnect || this.link) {
+      this.retryLater(error.after, error);
+    } else {
+      this.stop(trouble(error.code, error.message || error.reason));
+    }
+  };
+
+  Connection.prototype.adopt = function (index) {
+    var self = this, old = this.link, link = this.link = this.trying;
+    this.trying = null;
+    window.clearTimeout(this.probeTimer);
+    if (old) {
+      old.close();
+      this.eachRoom(function (room) { room.pause(); });
+    }
+    this.upSince = now();
+    this.wasUp = true;
+    this.first = index;
+    this.transport = link.kind;
+    this.places.set('transport ' + this.base, index && link.kind);
+    this.identified(link.welcome);
+    link.onup = noop;
+    link.ondown = function (why) { self.down(index, why); };
+    this.say('connected');
+    link.release();
+    this.reads.forEach(function (read) { read(link); });
+    this.probes = index ? this.probes : 0;
+    this.probeLater();
+  };
+
+  Connection.prototype.identified = function (welcome) {
+    if (this.user && this.user.id !== welcome.user.id) {
+      this.eachRoom(function (room) { room.outbox.disown(); });
+    }
+    this.user = welcome.user;
+    this.remember(welcome.client);
+  };
+
+  Connection.prototype.remember = function (client) {
+    this.client = client;
+    this.secrets.set('client ' + this.base, client);
+  };
+
+  Connection.prototype.down = function (index, why) {
+    var goodbye = why.goodbye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
+    this.link = null;
+    this.pause();
+    this.attempts = isStable ? 0 : this.attempts;
+    if (why.code === TOO_LARGE) {
+      this.tooLarge();
+    }
+    this.shaky = isStable || goodbye ? 0 : this.shaky + 1;
+    if (why.unfit || this.shaky >= SHAKY) {
+      this.first = (index + 1) % this.kinds.length;
+      this.shaky = 0;
+    }
+    if (!goodbye && why.code > LAST_CODE_TO_RECONNECT && why.code <= LAST_CODE_OF_OURS) {
+      goodbye = {code: why.code, reason: 'The server closed the connection.'};
+    }
+    if (goodbye) {
+      this.refused(goodbye);
+    } else if (why.unfit) {
+      this.retry();
+    } else {
+      this.retryLater(0, trouble('lost', 'The connection was lost.', true));
+    }
+  };
+
+  Connection.prototype.tooLarge = function () {
+    var largest = null;
+    this.eachRoom(function (room) {
+      var found = room.outbox.largest();
+      largest = found && (!largest || found.size > largest.item.size) ? {item: found, room: room} : largest;
+    });
+    if (largest) {
+      largest.room.outbox.settle(largest.item, 'failed', trouble('too_large', 'The message is too large.'));
+    }
+  };
+
+  Connection.prototype.retryLater = function (after, reason) {
+    var delay = (Number(after) || 0) + backOff(this.attempts);
+    if (this.link || this.state === 'closed') {
+      this.probeLater();
+      return;
+    }
+    window.clearTimeout(this.retryTimer);
+    this.attempts += 1;
+    this.retryTimer = later(delay, this.retry.bind(this));
+    this.say(this.wasUp ? 'reconnecting' : 'connecting', delay, reason);
+  };
+
+  // Better transports
+
+  Connection.prototype.probeLater = function () {
+    var delay = Math.min(LONGEST_PROBE, FIRST_PROBE * Math.pow(2, this.probes));
+    window.clearTimeout(this.probeTimer);
+    if (this.first && this.link) {
+      this.probes += 1;
+      this.probeTimer = later(delay, this.probe.bind(this, 0));
+    }
+  };
+
+  // For tests: moves over to this transport, whatever is used now.
+  Connection.prototype._use = function (kind) {
+    if (!this.trying) {
+      this.attempt(this.kinds.indexOf(kind));
+    }
+  };
+
+  Connection.prototype.probe = function (index) {
+    if (index < this.first && !this.trying) {
+      this.attempt(index);
+    } else {
+      this.probeLater();
+    }
+  };
+
+  // What was asked for and changes nothing: it is asked again on the next connection, if need be.
+
+  Connection.prototype.read = function (command, callback, take) {
+    var self = this;
+    return promise(function (resolve, reject) {
+      function end(error, result) {
+        self.reads = self.reads.filter(function (other) { return other !== read; });
+        if (callback) {
+          callOut(callback, error, result);
+        }
+        (error ? reject : resolve)(error || result);
+      }
+
+      function read(link) {
+        link.ask(command, function (reply) {
+          if (reply.type === 'error') {
+            end(trouble(reply.code, reply.message, reply.temporary));
+          } else if (take(reply, end.bind(null, null))) {
+            read(link);
+          }
+        });
+      }
+
+      read.end = end;
+      self.reads.push(read);
+      if (self.state === 'closed') {
+        end(closed());
+      } else if (self.link) {
+        read(self.link);
+      }
+    });
+  };
+
+  // Events
+
+  Connection.prototype.received = function (event) {
+    var room = this.rooms['room ' + event.room];
+    if (event.type === 'error') {
+      this.emit('$error', trouble(event.code, event.message, event.temporary));
+    } else if (room) {
+      room.received(event);
+    }
+  };
+
+  Connection.prototype.say = function (state, retryIn, reason) {
+    this.state = state;
+    this.emit('$state', {
+      state: state,
+      transport: this.transport,
+      retryIn: retryIn || null,
+      reason: reason || null
+    });
+  };
+
+  // Rooms
+
+  Connection.prototype.eachLink = function (action) {
+    [this.link, this.trying].forEach(function (link) {
+      if (link && link.isOpen) {
+        action(link);
+      }
+    });
+  };
+
+  Connection.prototype.eachRoom = function (action) {
+    var rooms = this.rooms;
+    Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
+  };
+
+  Connection.prototype.countWaiting = function () {
+    var count = 0;
+    this.eachRoom(function (room) { count += room.outbox.waiting.length; });
+    return count;
+  };
+
+  Connection.prototype.forget = function (room) {
+    delete this.rooms['room ' + room.name];
+    this.eachLink(function (link) { link.ask({type: 'leave', room: room.name}, noop); });
+  };
+
+  // The end, and pauses
+
+  Connection.prototype.pause = function () {
+    this.transport = null;
+    window.clearTimeout(this.probeTimer);
+    this.eachRoom(function (room) { room.pause(); });
+  };
+
+  /** Lets go of what there is of a connection. */
+  Connection.prototype._drop = function () {
+    var link = this.link, trying = this.trying;
+    this.link = this.trying = null;
+    window.clearTimeout(this.retryTimer);
+    this.pause();
+    if (link) {
+      link.close(true);
+    }
+    if (trying) {
+      trying.close();
+    }
+  };
+
+  Connection.prototype.stop = function (reason) {
+    if (this.state !== 'closed') {
+      this._drop();
+      this.unlisten();
+      this.say('closed', null, reason);
+      this.eachRoom(function (room) { room.outbox.close(); });
+      this.reads.slice().forEach(function (read) { read.end(closed()); });
+    }
+  };

@@ -1,0 +1,137 @@
+  var SILENCE = 30;
+  var PONG_WITHIN = 8;
+
+  /**
+   * One connection, or an attempt at one: asks and is answered over one transport, greets, and knows when it is up: the
+   * server has welcomed us and answered every `join`. What comes until then is held back, so that another connection
+   * can go on being used meanwhile.
+   *
+   * onup(), onevent(event) and ondown(why) are called; `why` as in websocket.js, and `goodbye`, the event.
+   *
+   * @param {string} kind  the transport's name
+   * @param {number} seconds  in which it has to be up
+   * @param {function(Link)} greet  says hello and joins rooms
+   */
+  function Link(kind, base, seconds, greet) {
+    var self = this, socket = this.socket = new transports[kind](base);
+    this.kind = kind;
+    this.isOpen = false;
+    this.isUp = false;
+    this.isOver = false;
+    this.welcome = null;
+    this.goodbye = null;
+    this.expected = 0;
+    this.asked = {};
+    this.lastId = 0;
+    this.held = [];
+    socket.onopen = function () {
+      self.isOpen = true;
+      greet(self);
+    };
+    socket.onmessage = function (event) { self.received(event); };
+    socket.onclose = function (why) { self.end(why); };
+    this.timer = later(seconds, function () { self.end({unfit: true}); });
+  }
+
+  Link.prototype.ask = function (command, answered) {
+    var asked = {}, name;
+    for (name in command) {
+      asked[name] = command[name];
+    }
+    asked.id = this.lastId += 1;
+    this.asked[asked.id] = {answered: answered, type: command.type};
+    this.socket.send(asked);
+  };
+
+  /** Asks for what has to be answered before the connection is up. */
+  Link.prototype.askFirst = function (command, answered) {
+    this.expected += 1;
+    this.ask(command, answered);
+  };
+
+  Link.prototype.tell = function (command) {
+    this.socket.send(command);
+  };
+
+  Link.prototype.received = function (event) {
+    if (event.type === 'goodbye') {
+      this.goodbye = event;
+    }
+    if (this.isUp) {
+      this.watch();
+      this.handle(event);
+    } else {
+      this.hold(event);
+    }
+  };
+
+  Link.prototype.hold = function (event) {
+    var asked = this.asked[event.id] || {};
+    if (asked.type === 'hello' && event.type === 'error') {
+      this.end({error: event});
+      return;
+    }
+    if (event.type === 'welcome') {
+      this.welcome = event;
+    }
+    this.held.push(event);
+    this.expected -= asked.type === 'hello' || asked.type === 'join' ? 1 : 0;
+    if (this.welcome && !this.expected) {
+      this.isUp = true;
+      this.watch();
+      this.onup();
+    }
+  };
+
+  /** Tells what was held back. */
+  Link.prototype.release = function () {
+    this.held.splice(0).forEach(this.handle, this);
+  };
+
+  Link.prototype.handle = function (event) {
+    var asked = this.asked[event.id];
+    if (this.isOver) {
+      return;
+    }
+    if (asked) {
+      delete this.asked[event.id];
+      asked.answered(event);
+    } else {
+      this.onevent(event);
+    }
+  };
+
+  // A connection can be dead without anybody having been told.
+  Link.prototype.watch = function () {
+    var self = this;
+    window.clearTimeout(this.timer);
+    this.timer = later(this.socket.silence || SILENCE, function () { self.check(); });
+  };
+
+  /** Finds out whether it lives. */
+  Link.prototype.check = function () {
+    var self = this;
+    if (this.isUp && !this.isOver) {
+      window.clearTimeout(this.timer);
+      this.timer = later(PONG_WITHIN, function () { self.end({}); });
+      this.ask({type: 'ping'}, noop);
+    }
+  };
+
+  Link.prototype.end = function (why) {
+    why.goodbye = this.goodbye;
+    if (!this.isOver) {
+      this.close();
+      this.ondown(why);
+    }
+  };
+
+  Link.prototype.close = function (leaving) {
+    this.isOver = true;
+    window.clearTimeout(this.timer);
+    if (leaving) {
+      this.socket.leave();
+    } else {
+      this.socket.close();
+    }
+  };

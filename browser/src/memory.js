@@ -1,0 +1,33 @@
+  /**
+   * A place for a few words that outlives the page, such as sessionStorage. A browser may have none, forbid it, or be
+   * full; then nothing is kept, and nothing goes wrong.
+   *
+   * @param {string} kind  the window's name for it; or an object like it, or false for none
+   */
+  function Memory(kind) {
+    try {
+      this.storage = typeof kind === 'string' ? window[kind] : kind;
+    } catch (error) {
+      this.storage = null;
+    }
+  }
+
+  Memory.prototype.get = function (name) {
+    try {
+      return this.storage.getItem('realtime ' + name);
+    } catch (error) {
+      return null;
+    }
+  };
+
+  Memory.prototype.set = function (name, value) {
+    try {
+      if (value) {
+        this.storage.setItem('realtime ' + name, value);
+      } else {
+        this.storage.removeItem('realtime ' + name);
+      }
+    } catch (error) {
+      noop();
+    }
+  };

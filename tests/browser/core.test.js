@@ -1,0 +1,215 @@
+/* What realtime.js does, against a fake socket and a fake clock: node --test */
+'use strict';
+
+const test = require('node:test');
+const assert = require('node:assert/strict');
+const {makeWorld} = require('./fakes.js');
+
+/** A world that is connected, in the lobby. */
+function connected(options, joined) {
+  const world = makeWorld();
+  world.rt = world.connect(options);
+  world.room = world.rt.room('lobby');
+  world.got = [];
+  world.told = [];
+  world.room.on('*', (data) => world.got.push(data));
+  ['$reset', '$joined', '$sent', '$failed'].forEach((name) => {
+    world.room.on(name, (value) => world.told.push([name, value.state || value.recovered]));
+  });
+  world.advance(0);
+  world.socket.welcome('lobby', joined);
+  return world;
+}
+
+/** The connection is lost, and the next one is there. */
+function again(world, joined, user) {
+  world.socket.drop({code: 1006});
+  world.retry();
+  world.socket.welcome('lobby', joined, user);
+}
+
+const publishes = (world) => world.socket.sent.filter((command) => command.type === 'publish').map((command) => command.data);
+
+test('says hello, its state and its rooms in one go, and is connected when all were answered', () => {
+  const world = makeWorld(), rt = world.connect({name: 'Ann'});
+  rt.room('lobby', {last: 7});
+  rt.setState({page: 'x'});
+  world.advance(0);
+  world.socket.open();
+  assert.deepEqual(world.socket.sent.map((command) => command.type), ['hello', 'state', 'join']);
+  assert.deepEqual([world.socket.sent[0].v, world.socket.sent[0].name, world.socket.sent[2].last], [1, 'Ann', 7]);
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
+  assert.equal(rt.state, 'connecting');
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});
+  assert.deepEqual([rt.state, rt.transport, rt.user.id], ['connected', 'websocket', 'u1']);
+});
+
+test('waits between half a second and 20 seconds, spread over all of it, and more at each attempt', () => {
+  for (const [random, expected] of [[0, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]], [1, [1, 2, 4, 8, 16, 20, 20]]]) {
+    const world = makeWorld();
+    world.random = random;
+    world.connect();
+    const waits = expected.map(() => {
+      world.advance(world.states.length ? world.states[world.states.length - 1].retryIn : 0);
+      world.socket.drop({unreachable: true});
+      return world.states[world.states.length - 1].retryIn;
+    });
+    assert.deepEqual(waits, expected);
+  }
+});
+
+test('waits as long as a goodbye says, at least, and does not come back where it says so', () => {
+  const world = connected();
+  world.socket.say({type: 'goodbye', code: 4000, reason: 'stopping', reconnect: true, after: 7});
+  world.socket.drop({code: 4000});
+  assert.equal(world.states.pop().retryIn, 7.75);
+  world.advance(8);
+  world.socket.say({type: 'goodbye', code: 4500, reason: 'too_many_errors', reconnect: false});
+  world.socket.drop({code: 4500});
+  assert.equal(world.rt.state, 'closed');
+  world.advance(100);
+  assert.equal(world.sockets.length, 2);
+});
+
+test('tries at once when there is a network again, and asks a connection that is there whether it lives', () => {
+  const world = connected();
+  world.window.fire('online');
+  assert.equal(world.socket.sent.pop().type, 'ping');
+  world.window.fire('offline');
+  assert.equal(world.rt.state, 'reconnecting');
+  world.window.fire('online');
+  assert.equal(world.sockets.length, 2);
+});
+
+test('gives up a connection that is silent and does not answer a ping', () => {
+  const world = connected();
+  world.advance(30);
+  world.socket.answer('ping', {type: 'pong'});
+  assert.equal(world.rt.state, 'connected');
+  world.advance(30 + 8);
+  assert.equal(world.rt.state, 'reconnecting');
+});
+
+test('tells each message once, and goes on from its position', () => {
+  const world = connected();
+  [1, 2, 2, 1, 3].forEach((offset) => world.socket.message(offset));
+  assert.deepEqual([world.got, world.room.position], [[1, 2, 3], 'e:3']);
+  again(world, {position: 'e:3', top: 'e:4'});
+  assert.equal(world.socket.sent.find((command) => command.type === 'join').since, 'e:3');
+  world.socket.message(3);
+  world.socket.message(4);
+  assert.deepEqual(world.got, [1, 2, 3, 4]);
+});
+
+test('tells of a gap, and goes on where the server does', () => {
+  const world = connected();
+  world.socket.message(1);
+  again(world, {position: 'e:40', top: 'e:41', recovered: false});
+  world.socket.message(41);
+  world.socket.say({type: 'reset', room: 'lobby', position: 'e:50'});
+  world.socket.message(51);
+  assert.deepEqual([world.got, world.room.position], [[1, 41, 51], 'e:51']);
+  assert.equal(world.told.filter(([name]) => name === '$reset').length, 2);
+});
+
+test('sends again, in order and under the same keys, what did not come back, and nothing before it has caught up', () => {
+  const world = connected();
+  const entries = [1, 2, 3].map((number) => world.room.publish(number));
+  assert.deepEqual(publishes(world), [1, 2, 3]);
+  again(world, {position: 'e:0', top: 'e:2'});
+  world.room.publish(4);
+  assert.deepEqual(publishes(world), []);
+  world.socket.message(1);
+  world.socket.message(2, {key: entries[1].key, data: 2, from: {id: 'u1', name: 'Ann'}});
+  assert.deepEqual(publishes(world), [1, 3, 4]);
+  assert.deepEqual(entries.map((entry) => entry.state), ['pending', 'sent', 'pending']);
+  assert.equal(world.socket.sent.filter((command) => command.type === 'publish')[0].key, entries[0].key);
+});
+
+test('sends again what failed for a while, and not what was refused', () => {
+  const world = connected();
+  const first = world.room.publish(1), second = world.room.publish('$bad', 2);
+  world.socket.answer('publish', {type: 'error', code: 'bad_request', message: 'no', temporary: false});
+  world.socket.say({type: 'error', id: world.socket.sent.find((command) => command.data === 1).id, code: 'store_unavailable', temporary: true});
+  assert.deepEqual([first.state, second.state, second.error.code], ['pending', 'failed', 'bad_request']);
+  world.advance(1);
+  assert.deepEqual(publishes(world), [1, 2, 1]);
+});
+
+test('does not send again what may be stored under a key that is forgotten: its fate is unknown', () => {
+  for (const [away, user, state] of [[10, 'u1', 'pending'], [300, 'u1', 'unknown'], [10, 'u9', 'unknown']]) {
+    const world = connected(), entry = world.room.publish(1);
+    world.socket.drop({code: 1006});
+    const late = world.room.publish(2);
+    world.advance(away);
+    world.retry();
+    world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false}, user);
+    assert.deepEqual([entry.state, late.state], [state, 'pending'], `after ${away} s as ${user}`);
+  }
+});
+
+test('keeps 100 messages while offline, and then says so', async () => {
+  const world = makeWorld(), rt = world.connect(), room = rt.room('lobby');
+  const entries = Array.from({length: 101}, (_, index) => room.publish(index));
+  world.advance(0);
+  assert.deepEqual([entries[99].state, entries[100].state], ['pending', 'failed']);
+  await assert.rejects(async () => entries[100], {code: 'queue_full', temporary: true});
+});
+
+test('keeps what was said as it was, though the page changes it', () => {
+  const world = makeWorld(), room = world.connect().room('lobby'), data = {text: 'a'};
+  room.publish(data);
+  data.text = 'b';
+  world.advance(0);
+  world.socket.welcome('lobby');
+  assert.deepEqual(publishes(world), [{text: 'a'}]);
+});
+
+test('resolves each publish once, and calls back, whichever of reply and message is first', async () => {
+  const world = connected(), calls = [];
+  const entry = world.room.publish({text: 'x'}, {key: 'mine'}, (error, result) => calls.push([error, result]));
+  world.socket.message(1, {key: 'mine', from: {id: 'u1', name: 'Ann'}});
+  world.socket.answer('publish', {type: 'published', room: 'lobby', position: 'e:1'});
+  assert.deepEqual({...await entry}, {position: 'e:1', key: 'mine'});
+  assert.equal(calls.length, 1);
+  assert.deepEqual(world.told.filter(([name]) => name !== '$joined'), [['$sent', 'sent']]);
+});
+
+test('falls back within two seconds, remembers what worked, and moves over when the better one is up', () => {
+  const world = makeWorld(), both = {transports: ['websocket', 'sse']}, rt = world.connect(both), room = rt.room('lobby');
+  world.advance(2);
+  assert.equal(world.sockets.length, 2);
+  world.socket.welcome('lobby');
+  const slow = world.socket;
+  assert.equal(rt.transport, 'sse');
+  assert.deepEqual(Object.keys(world.storage).map((name) => world.storage[name]).sort(), ['secret-u1', 'sse']);
+  world.advance(10);
+  assert.equal(world.sockets.length, 3);
+  slow.message(1);
+  world.socket.welcome('lobby', {top: 'e:1'});
+  assert.deepEqual([rt.transport, slow.closed, room.position], ['websocket', true, 'e:1']);
+  world.socket.message(1);
+  assert.deepEqual(Object.keys(world.storage).length, 1);
+  const next = makeWorld({...world.storage, 'realtime transport http://example.com/chat/': 'sse'});
+  next.connect(both);
+  next.advance(0);
+  assert.equal(next.socket.constructor.name, next.window.Realtime.transports.sse.name);
+});
+
+test('leaves no timer and no listener behind', () => {
+  const world = connected();
+  world.room.publish(1);
+  world.rt.close();
+  assert.deepEqual([world.clock.timers.size, world.window.heard, world.document.heard], [0, [], []]);
+  assert.equal(world.socket.closed, 'left');
+  assert.equal(world.told.pop()[1], 'unknown');
+});
+
+test('goes on when a listener of the page fails', () => {
+  const world = connected();
+  world.room.on('message', () => { throw new Error('the mistake of a page'); });
+  world.socket.message(1);
+  assert.throws(() => world.advance(0), /the mistake of a page/);
+  world.socket.message(2);
+  assert.deepEqual(world.got, [1, 2]);
+});

@@ -1,0 +1,105 @@
+"""``realtime.js`` as it is built, and what needs no browser."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import runpy
+import textwrap
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.browsers import NPM_MODULES, node
+from tests.functional.daemon import CHECKOUT
+
+_BUILT = CHECKOUT / "realtime_chat" / "static" / "realtime.js"
+_LARGEST = 8000
+
+_PARSE = """
+const acorn = require(process.env.NPM_MODULES + '/acorn');
+for (const file of process.argv.slice(1)) {
+  acorn.parse(require('fs').readFileSync(file, 'utf8'), {ecmaVersion: 5});
+}
+"""
+
+_PAGE = """
+const rt: Realtime.Connection = Realtime.connect('', {name: 'Ann', transports: ['poll'], storage: false});
+const room = rt.room('lobby', {last: 5});
+room.on('message', (data, message) => console.log(data.text, message.from.name, message.own));
+room.on('$presence', (presence) => presence.joined.map((member) => member.state));
+room.publish({text: 'hi'}).then!((published) => published.position);
+room.publish('label', 1, {key: 'k'}, (error, result) => error ? error.temporary : result.key);
+room.history({before: room.position}).then((page) => page.messages.length);
+rt.on('$state', (state) => state.retryIn === null ? state.reason : null);
+"""
+
+_MISTAKES = ("Realtime.connect('', {transports: ['carrier pigeon']})", "rt.room(1)", "room.count = 1")
+
+
+class BuildTests(SynchronousTestCase):
+    """The built file."""
+
+    def test_reproducible(self) -> None:
+        """The file that is served is what the sources give."""
+        build = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["build"]
+        self.assertEqual(_BUILT.read_bytes(), build(), "make js builds it anew")
+
+    def test_all_sources(self) -> None:
+        """Every source is in it."""
+        names = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["FILES"]
+        self.assertEqual(sorted(names), sorted(path.stem for path in (CHECKOUT / "browser" / "src").glob("*.js")))
+
+    def test_names(self) -> None:
+        """No name is made short by which a page, or a string, finds something."""
+        misnamed = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["misnamed"]
+        self.assertEqual(set(), misnamed())
+
+    def test_size(self) -> None:
+        """It has at most 8 kB, gzipped."""
+        size = len(gzip.compress(_BUILT.read_bytes(), 9, mtime=0))
+        self.assertLessEqual(size, _LARGEST)
+
+    def test_ecmascript_5(self) -> None:
+        """A parser of ECMAScript 5 accepts it; what is newer, that parser refuses."""
+        done = node("-e", _PARSE, _BUILT)
+        self.assertEqual((0, ""), (done.returncode, done.stderr))
+        newer = Path(self.mktemp())
+        newer.write_text("var f = () => 1;")
+        self.assertIn("SyntaxError", node("-e", _PARSE, newer).stderr)
+
+    def test_no_addresses(self) -> None:
+        """It names no host and no path from the root, so it works wherever the daemon is mounted."""
+        self.assertEqual([], re.findall(rb"'(?:https?:/)?/[^'/]+'", _BUILT.read_bytes()))
+
+
+class TypesTests(SynchronousTestCase):
+    """``realtime.d.ts``."""
+
+    def check(self, page: str) -> str:
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        (directory / "page.ts").write_text(page)
+        compiler = NPM_MODULES / "typescript" / "bin" / "tsc"
+        types = _BUILT.with_name("realtime.d.ts")
+        options = ("--noEmit", "--strict", "--target", "es2015", "--lib", "es2015,dom", "--typeRoots", str(directory))
+        return node(compiler, *options, types, directory / "page.ts").stdout
+
+    def test_page(self) -> None:
+        """A page that uses it rightly passes a strict check."""
+        self.assertEqual("", self.check(_PAGE))
+
+    def test_mistakes(self) -> None:
+        """Mistakes don't, each for itself."""
+        told = self.check(_PAGE + ";\n".join(_MISTAKES))
+        self.assertEqual(len(_MISTAKES), len(set(re.findall(r"page\.ts\((\d+)", told))), told)
+
+
+class CoreTests(SynchronousTestCase):
+    """What stands in ``core.test.js``."""
+
+    def test_core(self) -> None:
+        """Everything that the core promises holds against a fake socket and a fake clock."""
+        done = node("--test", "--test-reporter=tap", Path(__file__).with_name("core.test.js"))
+        self.assertEqual(0, done.returncode, textwrap.shorten(done.stdout, 20_000))
+        self.assertRegex(done.stdout, r"(?m)^# tests [1-9]\d*$")

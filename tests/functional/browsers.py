@@ -1,0 +1,198 @@
+"""Chromium and Firefox, both driven in one way, by puppeteer; and pages of other origins for them."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+
+from tests.functional.daemon import CHECKOUT
+
+__all__ = ["NPM_MODULES", "PROGRAMS", "Browser", "Tab", "browser", "node", "serve"]
+
+NPM_MODULES = CHECKOUT / "browser" / "node_modules"
+
+PROGRAMS = {
+    "chromium": ("chromium", "chromium"),
+    "firefox": ("firefox-esr", "firefox-esr"),
+    "node": ("node", "nodejs"),
+    "npm": ("npm", "npm"),
+    "nginx": ("nginx", "nginx"),
+    "haproxy": ("haproxy", "haproxy"),
+}
+"""What tests of the browser's side start: the program, and the Debian package that has it."""
+
+
+def program(name: str) -> str:
+    """The path of a program.
+
+    :raises AssertionError: it isn't there; the message names the package.
+    """
+    command, package = PROGRAMS[name]
+    path = shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if path is None:
+        raise AssertionError(f"these tests need {command}: install the Debian package {package}")
+    return path
+
+
+@cache
+def node_environment() -> dict[str, str]:
+    """The environment of a node program that uses packages of npm.
+
+    :raises AssertionError: they aren't there, and can't be installed.
+    """
+    if not (NPM_MODULES / "puppeteer-core").is_dir():
+        command = [program("npm"), "install", "--no-audit", "--no-fund", "--loglevel=error"]
+        done = subprocess.run(command, cwd=NPM_MODULES.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, f"npm install in browser/ failed:\n{done.stdout.decode(errors='replace')}"
+    return {**os.environ, "NPM_MODULES": str(NPM_MODULES)}
+
+
+def node(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a node program to its end."""
+    return subprocess.run(
+        [program("node"), *arguments], env=node_environment(), capture_output=True, text=True, timeout=120
+    )
+
+
+class Tab:
+    """One page of a browser."""
+
+    def __init__(self, browser: Browser, number: int) -> None:
+        self.browser = browser
+        self.number = number
+
+    def run(self, script: str) -> Any:
+        """Run the body of an async function in the page, and give what it returns."""
+        return self.browser.ask("run", page=self.number, script=script)
+
+    def goto(self, url: str) -> None:
+        """Go to another page."""
+        self.browser.ask("goto", page=self.number, url=url)
+
+    def command(self, method: str, **parameters: Any) -> Any:
+        """A command of Chromium's debugging protocol."""
+        return self.browser.ask("command", page=self.number, method=method, parameters=parameters)
+
+    @property
+    def console(self) -> list[str]:
+        """All warnings and errors of the console, and uncaught exceptions, so far."""
+        return self.browser.ask("said", page=self.number)
+
+    def close(self) -> None:
+        """Close it."""
+        self.browser.ask("close", page=self.number)
+
+
+class Browser:
+    """A browser in a process of its own.
+
+    :param kind: ``chromium`` or ``firefox``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._home = tempfile.mkdtemp(prefix=f"realtime-{kind}-")
+        executable = os.environ.get("CHROMIUM") if kind == "chromium" else None
+        self._process = subprocess.Popen(
+            [
+                program("node"),
+                str(Path(__file__).with_name("driver.mjs")),
+                kind,
+                shutil.which(executable) or executable if executable else program(kind),
+                os.path.join(self._home, "profile"),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**node_environment(), "HOME": self._home},
+            text=True,
+        )
+        self._last = 0
+        self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the browser {self.kind} ended"
+        return json.loads(line)
+
+    def ask(self, operation: str, **arguments: Any) -> Any:
+        """Have the driver do something, and give its answer.
+
+        :raises AssertionError: it failed.
+        """
+        assert self._process.stdin is not None
+        self._last += 1
+        self._process.stdin.write(json.dumps({"id": self._last, "op": operation, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        assert answer["id"] == self._last
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
+
+    def open(self, url: str, before: str = "") -> Tab:
+        """Open a page in a tab of its own.
+
+        :param before: a script that is run before those of the page.
+        """
+        return Tab(self, self.ask("open", url=url, before=before))
+
+    def end(self) -> None:
+        """Close it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+@cache
+def browser(kind: str) -> Browser:
+    """The one browser of that kind that all tests share; it goes when they are over."""
+    started = Browser(kind)
+    reactor.addSystemEventTrigger("after", "shutdown", started.end)
+    return started
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+
+class Site:
+    """Somebody's own web site, on a loopback port: the files of a directory."""
+
+    def __init__(self, directory: str | Path) -> None:
+        handler = functools.partial(_Quiet, directory=str(directory))
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    @property
+    def origin(self) -> str:
+        """Its origin."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def end(self) -> None:
+        """Stop it."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(directory: str | Path) -> Site:
+    """Serve the files of a directory."""
+    return Site(directory)

@@ -1,0 +1,388 @@
+"""``realtime.js`` in real Chromium and real Firefox, against a real daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import textwrap
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.browsers import Site, Tab, browser, serve
+from tests.functional.daemon import CHECKOUT, Daemon, wait_until
+from tests.functional.proxies import Proxy, documented, haproxy, nginx
+
+TRANSPORTS = ("websocket", "sse", "poll", "jsonp")
+
+_SUITE = Path(__file__).with_name("suite.js").read_text("utf-8")
+_BLANK = '<!doctype html><link rel="icon" href="data:,"><title>A page</title>'
+
+
+@cache
+def _directory() -> Path:
+    """A directory that goes when the tests are over."""
+    directory = Path(tempfile.mkdtemp(prefix="realtime-js-"))
+    reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, directory, True)
+    return directory
+
+
+@cache
+def site() -> Site:
+    """Somebody else's site, for all tests."""
+    directory = _directory() / "site"
+    directory.mkdir()
+    (directory / "blank.html").write_text(_BLANK)
+    started = serve(directory)
+    reactor.addSystemEventTrigger("after", "shutdown", started.end)
+    return started
+
+
+@cache
+def daemon() -> Daemon:
+    """A daemon that pages of that site may use, for all tests; it keeps few messages."""
+    options = ("--history", "50", "--allow-jsonp", "--allow-origin", site().origin)
+    started = Daemon(_directory() / "daemon", *options).start()
+    reactor.addSystemEventTrigger("after", "shutdown", started.kill)
+    return started
+
+
+class BrowserTestCase(SynchronousTestCase):
+    """Tests of pages in a browser."""
+
+    kind = "chromium"
+
+    def open(self, base: str | None = None, before: str = "", url: str | None = None) -> Tab:
+        """A page of somebody else's site, with the library of the daemon at ``base``."""
+        tab = browser(self.kind).open(url or f"{site().origin}/blank.html", before)
+        self.addCleanup(tab.close)
+        tab.run(_load((base or daemon().url) + "realtime.js"))
+        return tab
+
+    def run_suite(self, tab: Tab, transports: Any, url: str = "", switching: bool = False) -> None:
+        """Run the suite in a page, and say what was wrong."""
+        tab.run(f"(0, eval)({json.dumps(_SUITE)})")
+        options = json.dumps({"url": url, "transports": transports, "switching": switching})
+        wrong = tab.run(f"return window.runSuite({options})")
+        self.assertEqual([], wrong, "\n".join(wrong))
+
+
+def _unexpected(tab: Tab) -> list[str]:
+    """What the console has, besides a browser's word on the message that is too large and was meant to be."""
+    return [line for line in tab.console if "413" not in line]
+
+
+def _load(url: str) -> str:
+    return f"""
+      const element = document.createElement('script');
+      element.src = {json.dumps(url)};
+      const done = new ((async () => {{}})().constructor)((resolve, reject) => {{
+        element.onload = resolve;
+        element.onerror = reject;
+      }});
+      document.head.append(element);
+      await done;
+    """
+
+
+class SuiteTests(BrowserTestCase):
+    """The same promises on every transport, in Chromium; subclassed for Firefox."""
+
+    def check(self, *transports: str, switching: bool = False) -> None:
+        """Run the suite over these transports, without a word on the console."""
+        tab = self.open()
+        self.run_suite(tab, transports, switching=switching)
+        self.assertEqual([], _unexpected(tab))
+
+    def test_websocket(self) -> None:
+        """The suite passes over WebSocket."""
+        self.check("websocket")
+
+    def test_sse(self) -> None:
+        """The suite passes over server-sent events and commands."""
+        self.check("sse")
+
+    def test_poll(self) -> None:
+        """The suite passes over long polls of another origin."""
+        self.check("poll")
+
+    def test_jsonp(self) -> None:
+        """The suite passes over script elements, both ways."""
+        self.check("jsonp")
+
+    def test_switching(self) -> None:
+        """The suite passes when both ends move over to another transport between every two messages."""
+        self.check(*TRANSPORTS, switching=True)
+
+
+class FirefoxSuiteTests(SuiteTests):
+    """The same promises on every transport, in Firefox."""
+
+    kind = "firefox"
+
+
+_LEGACY = """
+['WebSocket', 'fetch', 'Promise', 'EventSource', 'Map', 'Set', 'WeakMap', 'Symbol', 'URL', 'Uint32Array'].forEach(
+  function (name) { delete window[name]; });
+delete Element.prototype.classList;
+delete Document.prototype.currentScript;
+delete Navigator.prototype.sendBeacon;
+"""
+"""Makes a browser of fifteen years ago."""
+
+_WITHOUT_CORS = """
+(function (Real) {
+  window.XMLHttpRequest = function () {
+    this.open = function (method, url) { throw new Error('Access is denied: ' + url); };
+  };
+}(window.XMLHttpRequest));
+"""
+"""Takes away requests to other origins, as in Internet Explorer 9."""
+
+_DEAF = """
+window.WebSocket = function () { this.readyState = 0; };
+window.WebSocket.prototype.send = window.WebSocket.prototype.close = function () {};
+"""
+"""Makes a network that swallows upgrades."""
+
+
+class OldBrowserTests(BrowserTestCase):
+    """Browsers that lack things, at a page of another origin, with nothing said of transports."""
+
+    def check(self, before: str, transport: str) -> None:
+        """The suite passes, over that transport alone, and the console has nothing to say."""
+        tab = self.open(before=before)
+        self.run_suite(tab, None)
+        self.assertEqual([transport], tab.run("return window.used"))
+        self.assertEqual([], _unexpected(tab))
+
+    def test_poll(self) -> None:
+        """Without WebSocket, fetch, Promise, EventSource and all that is newer, everything works over XHR polling."""
+        self.check(_LEGACY, "poll")
+
+    def test_jsonp(self) -> None:
+        """Without requests to other origins, too, everything works over JSONP."""
+        self.check(_LEGACY + _WITHOUT_CORS, "jsonp")
+
+
+class FirefoxOldBrowserTests(OldBrowserTests):
+    """The same in Firefox."""
+
+    kind = "firefox"
+
+
+_CONNECT = """
+const begun = Date.now();
+const rt = window.rt = Realtime.connect(%s), room = window.room = rt.room(%s);
+window.got = [];
+room.on('message', (data) => window.got.push(data));
+room.publish(%s);
+while (!window.got.length && Date.now() - begun < 15000) {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+}
+return [rt.transport, Date.now() - begun];
+"""
+
+
+class NetworkTests(BrowserTestCase):
+    """Networks and proxies that get in the way."""
+
+    def connect(self, tab: Tab, options: str = "{}", room: str = "lobby") -> tuple[str, float]:
+        """Connect, publish, and receive that; give the transport and how long it took, in seconds."""
+        transport, took = tab.run(_CONNECT % (f"'', {options}", json.dumps(room), json.dumps("hi")))
+        return transport, took / 1000
+
+    def behind(self, start: Callable[[Path, Daemon, str], Proxy], snippet: str) -> Tab:
+        """A page behind a proxy."""
+        proxy = start(Path(self.mktemp()).resolve(), daemon(), snippet)
+        self.addCleanup(proxy.end)
+        base = f"http://127.0.0.1:{proxy.port}/chat/"
+        return self.open(base, url=f"{base}healthz")
+
+    def check(self, tab: Tab, transport: str) -> None:
+        """Connected and receiving within 5 seconds; and the next page of the tab at once, as it knows what worked."""
+        found, took = self.connect(tab)
+        self.assertEqual(transport, found)
+        self.assertLess(took, 5)
+
+    def test_nginx(self) -> None:
+        """nginx as it is documented, with its usual buffering: WebSocket, and event streams as well."""
+        tab = self.behind(nginx, documented("nginx"))
+        self.check(tab, "websocket")
+        self.assertEqual([], tab.console)
+        self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
+
+    def test_address(self) -> None:
+        """The daemon's address may be relative to the page's, and need not end in a slash."""
+        tab = self.behind(nginx, documented("nginx"))
+        for url in ("/chat", "../chat/?a=b#c", "healthz/.."):
+            script = _CONNECT % (json.dumps(url), json.dumps(f"room-{len(url)}"), "1")
+            self.assertEqual("websocket", tab.run(script)[0])
+
+    def test_haproxy(self) -> None:
+        """haproxy as it is documented: the same."""
+        tab = self.behind(haproxy, documented("text"))
+        self.check(tab, "websocket")
+        self.assertEqual([], tab.console)
+        self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
+
+    def test_nginx_without_upgrades(self) -> None:
+        """nginx as it is out of the box refuses upgrades: event streams."""
+        self.check(self.behind(nginx, _BARE), "sse")
+
+    def test_nginx_that_buffers(self) -> None:
+        """Where event streams are buffered, too, and come only when there is enough: polls."""
+        ignoring = "proxy_ignore_headers X-Accel-Buffering;"
+        self.check(self.behind(nginx, _BARE.replace("proxy_set", f"{ignoring} proxy_set")), "poll")
+
+    def test_upgrades_swallowed(self) -> None:
+        """Where a WebSocket neither opens nor fails, something else is used within 3 seconds."""
+        transport, took = self.connect(self.open(before=_DEAF))
+        self.assertEqual("sse", transport)
+        self.assertLess(took, 3)
+
+    def test_remembered(self) -> None:
+        """What worked is tried first by the next page; and what is better is tried again, and used, when it works."""
+        tab = self.open(before=_DEAF)
+        self.connect(tab)
+        tab.goto(f"{site().origin}/blank.html")
+        tab.run(_load(daemon().url + "realtime.js"))
+        transport, took = self.connect(tab)
+        self.assertEqual("sse", transport)
+        self.assertLess(took, 1)
+
+
+_BARE = """
+server {
+    listen 443 ssl;
+    location /chat/ {
+        proxy_set_header Host $http_host;
+        proxy_pass http://127.0.0.1:8080/;
+    }
+}
+"""
+
+
+_LEDGER = """
+window.clients = %s.map((kind) => {
+  const rt = Realtime.connect('', {transports: [kind], storage: false, name: kind}), room = rt.room('ledger');
+  const client = {rt, room, kind, got: [], wrong: [], states: []};
+  room.on('message', (data) => client.got.push(data));
+  room.on('$reset', (gap) => client.wrong.push(gap));
+  room.on('$failed', (entry) => client.wrong.push(entry));
+  rt.on('$state', (state) => client.states.push(state.state));
+  return client;
+});
+window.talk = (count, pause) => {
+  let number = 0;
+  const timer = setInterval(() => {
+    number += 1;
+    clients.forEach((client) => client.room.publish(client.kind + ' ' + number));
+    if (number === count) {
+      clearInterval(timer);
+    }
+  }, pause);
+};
+"""
+
+
+class OutageTests(BrowserTestCase):
+    """Whatever happens to the daemon, the network or the page: nothing is lost, and nothing doubled."""
+
+    def setUp(self) -> None:
+        self.daemon = Daemon(self.mktemp(), "--allow-jsonp", "--allow-origin", site().origin).start()
+        self.addCleanup(self.daemon.kill)
+        self.tab = self.open(self.daemon.url)
+        self.tab.run(_LEDGER % json.dumps(TRANSPORTS))
+        self.wait_for("clients.every((client) => client.room.joined)")
+
+    def wait_for(self, condition: str, patience: float = 45) -> None:
+        """Wait until something is true in the page."""
+        state = "clients.map((client) => [client.kind, client.got.length, client.states.slice(-3), client.wrong])"
+        wait_until(lambda: self.tab.run(f"return {condition}"), lambda: str(self.tab.run(f"return {state}")), patience)
+
+    def check_ledger(self, expected: set[str]) -> None:
+        """All clients have the same messages in the same order, each once, and each sender's in its own order."""
+        self.wait_for(f"clients.every((client) => client.got.length >= {len(expected)})")
+        ledgers = self.tab.run("return clients.map((client) => client.got)")
+        self.assertEqual([], self.tab.run("return [].concat(...clients.map((client) => client.wrong))"))
+        self.assertEqual((len(expected), expected), (len(ledgers[0]), set(ledgers[0])))
+        for ledger in ledgers[1:]:
+            self.assertEqual(ledgers[0], ledger)
+        for kind in TRANSPORTS:
+            said = [int(text.split()[1]) for text in ledgers[0] if text.startswith(kind)]
+            self.assertEqual(sorted(said), said)
+
+    def said(self, count: int) -> set[str]:
+        """What the clients say."""
+        return {f"{kind} {number}" for kind in TRANSPORTS for number in range(1, count + 1)}
+
+    def say(self, text: str) -> None:
+        """Somebody else says something."""
+        body = json.dumps({"data": text}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.daemon.url}rooms/ledger/messages", body, headers)
+        urllib.request.urlopen(request, timeout=20).close()
+
+    def test_killed(self) -> None:
+        """The daemon is killed while everybody talks, and started again."""
+        self.tab.run("talk(24, 50)")
+        self.wait_for("clients.every((client) => client.got.length > 20)")
+        self.daemon.kill()
+        self.wait_for("clients.every((client) => client.rt.state === 'reconnecting')")
+        self.daemon.start()
+        self.check_ledger(self.said(24))
+
+    def test_offline(self) -> None:
+        """The browser loses its network while everybody talks, and gets it back: then all are there at once."""
+        self.tab.run("talk(24, 50)")
+        self.wait_for("clients.every((client) => client.got.length > 20)")
+        network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        self.tab.command("Network.emulateNetworkConditions", offline=True, **network)
+        self.wait_for("clients.every((client) => client.rt.state === 'reconnecting')")
+        self.say("else 1")
+        self.tab.command("Network.emulateNetworkConditions", offline=False, **network)
+        self.check_ledger(self.said(24) | {"else 1"})
+
+    def test_asleep(self) -> None:
+        """The page is frozen for longer than the daemon waits for an answer to its pings."""
+        self.tab.run("talk(3, 20)")
+        self.wait_for("clients.every((client) => client.got.length === 12)")
+        self.tab.command("Page.setWebLifecycleState", state="frozen")
+        for number in range(20):
+            self.say(f"else {number}")
+            time.sleep(2)  # this is what is tested: that time goes by
+        self.tab.command("Page.setWebLifecycleState", state="active")
+        self.check_ledger(self.said(3) | {f"else {number}" for number in range(20)})
+
+
+class ReadmeTests(BrowserTestCase):
+    """What README.rst says that one needs."""
+
+    def test_five_lines(self) -> None:
+        """The script tag and the five lines, as they stand there, on a page of another origin."""
+        readme = (CHECKOUT / "README.rst").read_text("utf-8")
+        (block,) = re.findall(r"\.\. code-block:: html\n\n((?:   .*\n|\n)+)", readme)
+        html = textwrap.dedent(block)
+        script = html.partition("<script>\n")[2].partition("</script>")[0]
+        self.assertEqual(5, len(script.splitlines()))
+        self.assertIn("http://localhost:8080/", html)
+        page = _BLANK + html.replace("http://localhost:8080/", daemon().url)
+        (_directory() / "site" / "readme.html").write_text(page)
+        tab = browser(self.kind).open(f"{site().origin}/readme.html")
+        self.addCleanup(tab.close)
+        read = "return [...document.querySelectorAll('#chat li')].map((item) => item.textContent)"
+        wait_until(lambda: "Hello from my page" in tab.run(read), lambda: str((tab.run(read), tab.console)))
+        body = urllib.parse.urlencode({"text": "<b>Hello</b> from elsewhere"}).encode()
+        urllib.request.urlopen(f"{daemon().url}rooms/lobby/messages", body, timeout=20).close()
+        wait_until(lambda: "<b>Hello</b> from elsewhere" in tab.run(read), lambda: str(tab.run(read)))
+        self.assertEqual([], tab.console)
