@@ -384,6 +384,12 @@ def _store_reads(job: Job) -> float | None:
     return sum(map(float, found)) if found else None
 
 
+def _client(job: Job) -> Figures:
+    from benchmarks.python_client import measure_client  # brings Twisted's reactor, which no other job wants
+
+    return measure_client(job)
+
+
 MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "fanout": _fanout,
     "poll": _poll,
@@ -394,6 +400,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "storm": _storm,
     "crossing": _crossing,
     "resume": _resume,
+    "client": _client,
 }
 
 

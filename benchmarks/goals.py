@@ -67,6 +67,8 @@ _ONE, _MANY, _STEADY = "1 in flight", "64 in flight", "40 a second"
 _ROOM, _BIG_ROOM = "fan-out, a room of 1,000", "fan-out, a room of 10,000"
 _POLL, _SINGLE = "long poll, 1,000 waiting", "publish, one over WebSocket"
 _EVENTS = "server-sent events, a room of 1,000"
+_STORM = "presence storm, 300 clients join a room, 60 a second"
+_BIG_STORM = "presence storm, 2,000 clients join a room, 400 a second"
 _CONNECT = "connect, and join where that is told apart"
 _RESUME = "resume, 5,000 clients, each 100 messages behind"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
@@ -87,6 +89,10 @@ def _answer(server: str) -> Number:
 
 def _round_trip(server: str) -> Number:
     return _figure(_SINGLE, server, "p50_ms")
+
+
+def _join(server: str, storm: str = _STORM, figure: str = "join_us") -> Number:
+    return _figure(storm, server, figure)
 
 
 def _memory(kind: str) -> Number:
@@ -154,6 +160,21 @@ GOALS = (
     ),
     Goal("memory, a joined WebSocket client", 5, _memory("a connected and joined WebSocket client"), unit="KB"),
     Goal("memory, a waiting poll", 6, _memory("a waiting poll"), unit="KB"),
+    Goal("memory, an open event stream", 5, _memory("an open event stream"), unit="KB"),
+    *(
+        Goal(f"presence storm, 300 clients, CPU a join: to {peer}", limit, _ratio(_join(OURS), _join(peer)))
+        for peer, limit in (("socket.io", 0.5), ("Channels", 0.1))
+    ),
+    Goal(
+        "presence storm, 2,000 clients, CPU a join: to socket.io",
+        0.2,
+        _ratio(_join(OURS, _BIG_STORM), _join("socket.io", _BIG_STORM)),
+    ),
+    Goal(
+        "presence storm, bytes a client: of 2,000 to of 300",
+        1.0,
+        _ratio(_join(OURS, _BIG_STORM, "kilobytes"), _join(OURS, _STORM, "kilobytes")),
+    ),
     Goal("resume, 5,000 clients × 100 messages", 10, _figure(_RESUME, OURS_DURABLE, "seconds"), unit="s"),
     Goal("resume, store reads (a tenth of the clients)", 500, _figure(_RESUME, OURS_DURABLE, "store_reads"), unit=""),
     *(

@@ -226,6 +226,20 @@ def _crossing(scale: Scale) -> list[Measurement]:
     return [Measurement("between transports, 100 clients, 40 messages a second", job, (OURS_DURABLE, OURS), columns)]
 
 
+def _client(scale: Scale) -> list[Measurement]:
+    columns = (Column("messages/s", ("rate",), 0), Column("µs CPU a message, in the client", ("client_us",)))
+    return [
+        Measurement(
+            f"the Python client, one that publishes and one that reads by {transport}",
+            {"measure": "client", "transport": transport, "messages": scale.most},
+            (OURS_DURABLE, OURS),
+            columns,
+            "Both are in one process, on one core.",
+        )
+        for transport in ("websocket", "sse", "poll")
+    ]
+
+
 def _variants(scale: Scale) -> list[Measurement]:
     """What was tried on the daemon as a whole."""
     servers = (OURS, *VARIANTS)
@@ -266,5 +280,6 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "storm": _storm,
     "resume": _resume,
     "crossing": _crossing,
+    "client": _client,
     "variants": _variants,
 }

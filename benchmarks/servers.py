@@ -142,7 +142,7 @@ UNCOUNTED = "realtime_chat, nothing counted"
 VARIANTS = {
     "realtime_chat, asyncio and uvloop": "uvloop",
     UNCOUNTED: "uncounted",
-    "realtime_chat, frozen garbage": "frozen",
+    "realtime_chat, Python's own garbage collection": "garbage",
     "realtime_chat, corked": "corked",
 }
 """Our daemon with one thing done otherwise, and how ``peers/variants.py`` calls that."""

@@ -77,6 +77,11 @@ class RealtimeError(Exception):
         self.id = id
         super().__init__(f"{code}: {message}")
 
+    @property
+    def temporary(self) -> bool:
+        """Whether the same may succeed later, unchanged."""
+        return self.kind.temporary
+
 
 def internal_error(id: str | int | float | None = None) -> RealtimeError:
     """What a client is told of a failure that is ours, and that is logged."""

@@ -79,6 +79,10 @@ class Hub:
         """A session has gone."""
         self.sessions.pop(session, None)
 
+    def knows(self, client: str) -> bool:
+        """Whether a client was issued by us; of one that is in some room that is known without a look at its seal."""
+        return self.presence.knows(client) or self.identities.known(client)
+
     def stop(self) -> None:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
@@ -206,7 +210,7 @@ class Hub:
         before = self.clock.seconds() - self.limits.room_idle
         for name, room in list(self.rooms.items()):
             room.forget_batches()
-            if room.idle and room.used <= before and name not in self.presence.rosters:
+            if room.idle and room.used <= before and name not in self.presence.memberships:
                 del self.rooms[name]
         self._shorten_tails()
         self._sweeping = bool(self.rooms)

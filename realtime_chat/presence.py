@@ -17,9 +17,9 @@ from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.interfaces import DelayedCall, TurnClock
 from realtime_chat.limits import Limits
+from realtime_chat.members import UNKNOWN, Attendance, Client, Hold, Lease, MemberPage, Membership, Signals
 from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.roster import UNKNOWN, Attendance, Client, Lease, MemberPage, Roster, Signals
 from realtime_chat.wheel import Wheel
 
 __all__ = ["Presence"]
@@ -30,30 +30,30 @@ class Presence:
 
     :param wheel: ends what is held.
     :param node: a word that no other node has, and this one only until it ends; polls' versions begin with it.
-    :ivar rosters: of the rooms that somebody is in, or was a moment ago.
+    :ivar memberships: of the rooms that somebody is in, or was a moment ago.
     """
 
     def __init__(self, clock: TurnClock, wheel: Wheel, limits: Limits, counts: Counts, node: str) -> None:
-        self.rosters: dict[str, Roster] = {}
+        self.memberships: dict[str, Membership] = {}
         self._clients: dict[str, Client] = {}
         self._clock = clock
-        self._wheel = wheel
         self._limits = limits
+        self._leaving = Hold(wheel, clock.seconds, limits.leave_delay, self._end)
+        self._away = Hold(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
         self._counts = counts
         self._node = node
         self._stamps = count(1)
-        self._dirty: dict[Roster, None] = {}
+        self._dirty: dict[Membership, None] = {}
         self._timer: DelayedCall | None = None
         self._stopped = False
 
     def stop(self) -> None:
         """Forget everybody; nobody is told of anything from now on."""
         self._stopped = True
-        for client in self._clients.values():
-            for lease in client.leases.values():
-                lease.release()
+        self._leaving.stop()
+        self._away.stop()
         self._clients.clear()
-        self.rosters.clear()
+        self.memberships.clear()
         self._dirty.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -80,14 +80,14 @@ class Presence:
         lease.resume(reader)
 
     def _begin(self, client: Client, room: Room) -> Lease:
-        roster = self.rosters.get(room.name)
-        if roster is None:
+        membership = self.memberships.get(room.name)
+        if membership is None:
             signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
-            roster = Roster(room, self._limits.presence_limit, next(self._stamps), signals)
-            self.rosters[room.name] = roster
-        lease = client.leases[room.name] = Lease(client, roster)
-        roster.add(lease, next(self._stamps))
-        self._schedule(roster)
+            membership = Membership(room, self._limits.presence_limit, next(self._stamps), signals)
+            self.memberships[room.name] = membership
+        lease = client.leases[room.name] = Lease(client, membership)
+        membership.add(lease, next(self._stamps))
+        self._schedule(membership)
         return lease
 
     def exit(self, reader: Subscription, polls: bool) -> None:
@@ -101,24 +101,22 @@ class Presence:
         lease.readers.remove(reader)
         if polls:
             lease.polled = self._clock.seconds()
-            lease.heard = lease.roster.signals.number
+            lease.heard = lease.membership.signals.number
         if not lease.readers:
             self._hold(lease, polls and not lease.leaving)
 
     def _hold(self, lease: Lease, away: bool) -> None:
-        limits = self._limits
-        seconds = limits.poll_grace if away else limits.leave_delay
-        lease.hold(self._wheel.call_later(seconds, lambda: self._end(lease)), away)
+        lease.hold(self._away if away else self._leaving, away)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
-        client, roster = lease.client, lease.roster
+        client, membership = lease.client, lease.membership
         lease.release()
-        del client.leases[roster.room.name]
+        del client.leases[membership.room.name]
         if not client.leases:
             del self._clients[client.key]
-        roster.remove(lease, next(self._stamps))
-        self._schedule(roster)
+        membership.remove(lease, next(self._stamps))
+        self._schedule(membership)
 
     def leave(self, client: str | None, room: str) -> None:
         """A client says, by a request of its own, that it is about to go: its last poll there was the last.
@@ -129,6 +127,18 @@ class Presence:
         lease.leaving = True
         if lease.away:
             self._hold(lease, False)
+
+    def user_of(self, client: str | None, name: str | None) -> User | None:
+        """Who a client is that is in some room; None for one that isn't, or that goes by another name now.
+
+        :param name: the name that it gives, if it gives one.
+        """
+        known = None if client is None else self._clients.get(client)
+        return known.user if known is not None and name in (None, known.user.name) else None
+
+    def knows(self, client: str) -> bool:
+        """Whether a client is in some room, and so was issued by us."""
+        return client in self._clients
 
     def _lease(self, client: str | None, room: str) -> Lease:
         known = None if client is None else self._clients.get(client)
@@ -151,43 +161,43 @@ class Presence:
         return True
 
     def _alter(self, client: Client, user: User, state: bytes) -> None:
-        rosters = [lease.roster for lease in client.leases.values()]
-        for roster in rosters:
-            roster.about_to_alter(user.id)
+        memberships = [lease.membership for lease in client.leases.values()]
+        for membership in memberships:
+            membership.about_to_alter(user.id)
         client.user, client.state, client.changed = user, state, next(self._stamps)
-        for roster in rosters:
-            roster.altered(next(self._stamps))
-            self._schedule(roster)
+        for membership in memberships:
+            membership.altered(next(self._stamps))
+            self._schedule(membership)
 
     # Telling
 
-    def _schedule(self, roster: Roster) -> None:
+    def _schedule(self, membership: Membership) -> None:
         """Something has changed: tell it soon, together with what else changes until then."""
-        self._dirty[roster] = None
+        self._dirty[membership] = None
         if self._timer is None:
-            gather = max(self._limits.presence_gather, roster.due - self._clock.seconds())
+            gather = max(self._limits.presence_gather, membership.due - self._clock.seconds())
             self._timer = self._clock.callLater(min(gather, self._limits.presence_interval), self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        for roster in [roster for roster in self._dirty if roster.due <= now]:
-            del self._dirty[roster]
-            self._tell(roster, now)
+        for membership in [membership for membership in self._dirty if membership.due <= now]:
+            del self._dirty[membership]
+            self._tell(membership, now)
         if self._dirty:
             self._timer = self._clock.callLater(self._limits.presence_interval, self._tick)
 
-    def _tell(self, roster: Roster, now: float) -> None:
-        fresh, roster.fresh = roster.fresh, []
-        event = roster.news()
+    def _tell(self, membership: Membership, now: float) -> None:
+        fresh, membership.fresh = membership.fresh, []
+        event = membership.news()
         if event is not None:
-            roster.due = now + self._interval(len(roster.members))
-            delivered, missed = roster.room.tell("presence", event, fresh)
+            membership.due = now + self._interval(len(membership.members))
+            delivered, missed = membership.room.tell("presence", event, fresh)
             self._counts.presence += delivered
             for reader in missed:
                 reader.told = UNKNOWN
-        if not roster.members:
-            del self.rosters[roster.room.name]
+        if not membership.members:
+            del self.memberships[membership.room.name]
 
     def _interval(self, members: int) -> float:
         """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
@@ -201,15 +211,15 @@ class Presence:
 
         :param reader: who is told, and of later changes by events; None for somebody who isn't.
         """
-        roster = self.rosters.get(room)
-        if roster is None:
+        membership = self.memberships.get(room)
+        if membership is None:
             return Attendance(0, b"[]")
-        roster.signals.tidy()
+        membership.signals.tidy()
         if reader is None:
-            return roster.attendance()
-        reader.told = roster.stamp
-        roster.fresh.append(reader)
-        return roster.show()
+            return membership.attendance()
+        reader.told = membership.stamp
+        membership.fresh.append(reader)
+        return membership.show()
 
     def refresh(self, reader: Subscription) -> None:
         """Give a reader, who has missed something, all members or their number."""
@@ -227,17 +237,17 @@ class Presence:
         :param fresh: whether its client knows nothing of the room yet.
         """
         reader.told = self._told_before(reader, version, fresh)
-        roster = self.rosters.get(reader.room.name)
+        membership = self.memberships.get(reader.room.name)
         if reader.told < reader.room.told:
             self.refresh(reader)
-        elif roster is not None and reader.told == roster.stamp:
-            roster.fresh.append(reader)
+        elif membership is not None and reader.told == membership.stamp:
+            membership.fresh.append(reader)
         lease = reader.lease
         if lease is not None:
-            for signal in lease.roster.signals.missed(lease, self._clock.seconds()):
+            for signal in lease.membership.signals.missed(lease, self._clock.seconds()):
                 self._counts.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
-            lease.roster.signals.tidy()
+            lease.membership.signals.tidy()
 
     def _told_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
         if version is not None:
@@ -250,8 +260,8 @@ class Presence:
         node, _, digits = version.partition(".")
         if node != self._node or not digits.isascii() or not digits.isdecimal() or len(digits) > 16:
             return UNKNOWN
-        roster = self.rosters.get(room.name)
-        top = room.told if roster is None else roster.stamp
+        membership = self.memberships.get(room.name)
+        top = room.told if membership is None else membership.stamp
         return int(digits) if int(digits) <= top else UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
@@ -266,13 +276,13 @@ class Presence:
 
     def page(self, room: str, after: str) -> MemberPage:
         """A page of a room's members, sorted by id."""
-        roster = self.rosters.get(room)
-        return MemberPage(0, b"[]", None) if roster is None else roster.page(after, self._limits.presence_page)
+        membership = self.memberships.get(room)
+        return MemberPage(0, b"[]", None) if membership is None else membership.page(after, self._limits.presence_page)
 
     def count(self, room: str) -> int:
         """How many members a room has."""
-        roster = self.rosters.get(room)
-        return 0 if roster is None else len(roster.members)
+        membership = self.memberships.get(room)
+        return 0 if membership is None else len(membership.members)
 
     # Signals
 
@@ -288,10 +298,10 @@ class Presence:
         if not lease.client.may_signal(now, rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
         signal = codec.encode_signal(room, event, data, lease.client.user, at)
-        roster = lease.roster
-        behind = roster.room.subscribers - roster.room.live_count()
-        roster.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that
-        delivered, missed = roster.room.tell("signal", signal, lease.readers)
+        membership = lease.membership
+        behind = membership.room.subscribers - membership.room.live_count()
+        membership.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that
+        delivered, missed = membership.room.tell("signal", signal, lease.readers)
         self._counts.signals += 1
         self._counts.signals_delivered += delivered
         self._counts.signals_dropped += behind + len(missed)

@@ -23,7 +23,7 @@ from realtime_chat.model import Message, Page, Position
 from realtime_chat.tail import Tail
 
 if TYPE_CHECKING:
-    from realtime_chat.roster import Lease
+    from realtime_chat.members import Lease
     from realtime_chat.session import Session
 
 __all__ = ["Room", "Slice", "Start", "Subscription", "Telling"]

@@ -73,6 +73,7 @@ class RealtimeService(Service):
     """One daemon.
 
     :param give_up: ends the process when it can't start; stops the reactor where it isn't given.
+    :param started: called when it listens.
     :ivar hub: its rooms and sessions.
     """
 
@@ -86,9 +87,11 @@ class RealtimeService(Service):
         wall: Callable[[], float],
         token: Callable[[int], bytes],
         give_up: Callable[[], None] | None = None,
+        started: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._give_up = reactor.stop if give_up is None else give_up
+        self._started = started
         self._store = store
         self._token = token
         self._configuration = configuration
@@ -134,6 +137,7 @@ class RealtimeService(Service):
             for description in configuration.metrics_listen:
                 self._metrics_ports.append(await self._listen(description, metrics))
         self._say_where()
+        self._started()
 
     async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
         endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))

@@ -307,9 +307,10 @@ class Session:
         room.add()
         self._behind.append(subscription)
         if not self._is_request:
-            user = self.identify()
+            presence = self.hub.presence
+            user = self.user or presence.user_of(self.client, self._name) or self.identify()
             if self.client is not None:
-                self.hub.presence.enter(subscription, self.client, user, self._name is not None, self._state)
+                presence.enter(subscription, self.client, user, self._name is not None, self._state)
         return subscription
 
     @property

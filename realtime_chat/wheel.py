@@ -69,6 +69,18 @@ class Wheel:
         slot[alarm] = None
         return alarm
 
+    def call_within(self, seconds: float, call: Callable[[], object]) -> Alarm:
+        """Call ``call()`` before more than ``seconds`` have passed, up to two ticks before that.
+
+        Two, as a deadline goes to the next full tick, and the wheel turns somewhere between that and the one after.
+        """
+        return self.call_later(seconds - self.lateness, call)
+
+    @property
+    def lateness(self) -> float:
+        """How many seconds late a call comes at most, while the clock's owner isn't busy."""
+        return 2 * self._tick
+
     def stop(self) -> None:
         """Forget all deadlines."""
         self._slots.clear()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import urllib.request
 from configparser import ConfigParser
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.codec import COMMANDS
+from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.hub import Hub
@@ -31,6 +35,7 @@ OPERATIONS = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
 PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
 
 OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid"}
+CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat")
 OF_OTHERS = {"json", "draft", "quick", "only", "runs"}
 
 
@@ -46,6 +51,19 @@ def _options() -> set[str]:
     return {name.removesuffix("=") for name in Options().longOpt} - OF_TWISTED
 
 
+def _console_options() -> set[str]:
+    """The options of ``realtime-chat`` and all of its commands."""
+    text = "".join(_help_of(command) for command in CONSOLE_COMMANDS)
+    return set(re.findall(r"--([a-z-]+)", text + make_parser().format_help()))
+
+
+def _help_of(command: str) -> str:
+    """What ``realtime-chat COMMAND --help`` prints."""
+    with redirect_stdout(StringIO()) as output, contextlib.suppress(SystemExit):
+        make_parser().parse_args([command, "--help"])
+    return output.getvalue()
+
+
 class OptionTests(SynchronousTestCase):
     """The options that are described, and those that there are."""
 
@@ -55,9 +73,17 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)``", README, re.MULTILINE)))
         self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)[^`]*``$", OPERATIONS, re.MULTILINE)))
 
+    def test_console(self) -> None:
+        """The how-to has every command and option of ``realtime-chat``."""
+        text = (CHECKOUT / "docs" / "howto" / "console.rst").read_text("utf-8")
+        for option in _console_options() - {"version"}:
+            self.assertIn(f"--{option}", text)
+        for command in CONSOLE_COMMANDS:
+            self.assertIn(f"``{command}", text)
+
     def test_none_is_invented(self) -> None:
         """Wherever an option is mentioned, it exists."""
-        known = _options() | OF_TWISTED | OF_OTHERS
+        known = _options() | OF_TWISTED | OF_OTHERS | _console_options()
         for path in PAGES:
             mentioned = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", path.read_text("utf-8")))
             self.assertEqual(set(), mentioned - known, path.name)

@@ -18,7 +18,7 @@ LAYERS = (
     ("interfaces",),
     ("identity", "tail", "wheel"),
     ("room",),
-    ("roster",),
+    ("members",),
     ("presence",),
     ("session",),
     ("hub",),
@@ -26,13 +26,15 @@ LAYERS = (
     ("transports",),
     ("service",),
     ("tap",),
+    ("client",),
+    ("console",),
 )
 """From the bottom up; a module imports from its own entry and from the layers below it. A package is one entry."""
 
 PLAIN = frozenset(("counts", "errors", "limits", "model", "codec", "identity", "tail"))
 """Plain values: nothing of Twisted at all."""
 
-DOMAIN = PLAIN | {"interfaces", "wheel", "room", "roster", "presence", "session", "hub"}
+DOMAIN = PLAIN | {"interfaces", "wheel", "room", "members", "presence", "session", "hub"}
 TWISTED_IN_DOMAIN = (
     "twisted.internet.defer",
     "twisted.internet.interfaces",
@@ -41,6 +43,12 @@ TWISTED_IN_DOMAIN = (
 )
 STORE_MAY = frozenset(("counts", "errors", "limits", "model", "interfaces", "store"))
 """A store knows values and what a store is, and nothing of rooms, sessions or HTTP."""
+
+CLIENT_MAY = {
+    "client": frozenset(("client", "codec", "errors", "model")),
+    "console": frozenset(("client", "console", "errors", "model")),
+}
+"""The client knows values and errors, and nothing of the server; the console knows the client."""
 
 EMPTY_WORDS = ("Manager", "Handler", "Processor", "Engine", "Helper", "Util", "Utils")
 
@@ -126,14 +134,32 @@ class LayerTests(SynchronousTestCase):
                     wrong.append(f"{module} imports {imported}")
         self.assertEqual([], wrong)
 
+    def test_client(self) -> None:
+        """The client and the console know nothing of the server, and the server nothing of them."""
+        wrong = []
+        for module in MODULES:
+            for imported in _own_imports(module):
+                may = CLIENT_MAY.get(_entry(module))
+                if _entry(imported) not in may if may else _entry(imported) in CLIENT_MAY:
+                    wrong.append(f"{module} imports {imported}")
+        self.assertEqual([], wrong)
+
+    def test_client_core_does_no_io(self) -> None:
+        """The client's core is given links and a clock; only links and what makes them know sockets and HTTP."""
+        for module in ("backoff", "core", "errors", "events", "link", "outbox", "reading"):
+            for name in _imports(f"client.{module}"):
+                if _is_below(name, "twisted"):
+                    self.assertTrue(any(_is_below(name, one) for one in TWISTED_IN_DOMAIN), f"{module} imports {name}")
+                self.assertNotIn(_entry(name), ("autobahn", "treq", "socket", "time", "random"), module)
+
     def test_no_circles(self) -> None:
         """No modules import each other, not even in a roundabout way."""
         TopologicalSorter({module: _own_imports(module) for module in MODULES}).prepare()
 
-    def test_only_tap_imports_the_reactor(self) -> None:
-        """Everything else is given its clock and its reactor."""
+    def test_only_programs_import_the_reactor(self) -> None:
+        """Everything but the daemon's and the console's own wiring is given its clock and its reactor."""
         users = [module for module in MODULES if "twisted.internet.reactor" in _imports(module)]
-        self.assertEqual(["tap"], users)
+        self.assertEqual(["console.main", "tap"], sorted(users))
 
     def test_domain_does_no_io(self) -> None:
         """The domain knows neither sockets nor HTTP nor SQL, and its plain values nothing of Twisted."""
@@ -150,11 +176,15 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual([], wrong)
 
     def test_sql_and_websockets_stay_where_they_are(self) -> None:
-        """SQLite is imported by its store alone, Autobahn by one file."""
-        for package, home in (("sqlite3", "store.sqlite"), ("autobahn", "transports.websocket")):
+        """SQLite is imported by its store alone, Autobahn by one file of the server and one of the client."""
+        for package, homes in (
+            ("sqlite3", ("store.sqlite",)),
+            ("autobahn", ("transports.websocket", "client.websocket")),
+            ("treq", ("client.http",)),
+        ):
             for module in MODULES:
                 if any(_is_below(name, package) for name in _imports(module)):
-                    self.assertTrue(module.startswith(home), f"{module} imports {package}")
+                    self.assertTrue(module.startswith(homes), f"{module} imports {package}")
 
     def test_names_say_something(self) -> None:
         """No class is called by a word that fits any class."""

@@ -153,6 +153,10 @@ class InstalledTests(SynchronousTestCase):
             self.assertIn(" realtime ", _run(self.programs / program, "--help", cwd=self.directory))
         self.assertIn("--allow-origin", _run(self.programs / "twistd", "-n", "realtime", "--help", cwd=self.directory))
 
+    def test_console(self) -> None:
+        """``realtime-chat`` is there, and says what it can do."""
+        self.assertIn("publish", _run(self.programs / "realtime-chat", "--help", cwd=self.directory))
+
     def test_twistd(self) -> None:
         """``twistd -n realtime`` stores messages, shows the page, and stops in time."""
         self._use("twistd", "-n", "--pidfile=", "realtime")
@@ -180,6 +184,8 @@ class InstalledTests(SynchronousTestCase):
             self.assertEqual("published", json.load(answer)["type"])
         with urllib.request.urlopen(url, timeout=5) as answer:
             self.assertIn(b"page.js", answer.read())
+        said = _run(self.programs / "realtime-chat", "publish", "lobby", "hi", "--url", url, cwd=self.directory)
+        self.assertRegex(said, r"^\S+:2\n$")
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         process.wait(2 * _STOPS_WITHIN)

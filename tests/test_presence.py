@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.presence` and :mod:`realtime_chat.roster`: members, states and signals."""
+"""Tests for :mod:`realtime_chat.presence` and :mod:`realtime_chat.members`: members, states and signals."""
 
 from __future__ import annotations
 
@@ -402,7 +402,7 @@ class LargeRoomTests(PresenceWorld):
     def test_joining_costs_the_same(self) -> None:
         """In a large room a join looks at nobody else: no member is encoded for it."""
         crowd = self.crowd(100)
-        members = self.hub.presence.rosters["lobby"].members
+        members = self.hub.presence.memberships["lobby"].members
         for member in members.values():
             member.forget()
         self.arrive(name="one more")
@@ -503,10 +503,12 @@ class EndTests(PresenceWorld):
 
     def assert_nobody(self) -> None:
         presence = self.hub.presence
-        self.assertEqual(({}, {}, {}, None), (presence.rosters, presence._clients, presence._dirty, presence._timer))
+        self.assertEqual(
+            ({}, {}, {}, None), (presence.memberships, presence._clients, presence._dirty, presence._timer)
+        )
 
     def test_all_gone(self) -> None:
-        """When everybody has gone there is no lease, no roster, no room, no alarm and no timer."""
+        """When everybody has gone there is no lease, no membership, no room, no alarm and no timer."""
         sessions = [self.arrive(room=room)[0] for room in "abc" for _ in range(5)]
         self.wait(1)
         for session in sessions:
@@ -529,7 +531,7 @@ class EndTests(PresenceWorld):
         self.wait(5)
         self.assertEqual([], seen.received)
 
-    def test_roster_outlives_an_idle_room(self) -> None:
+    def test_membership_outlives_an_idle_room(self) -> None:
         """A room isn't forgotten before its last lease has ended."""
         self.hub = make_hub(self.store, self.clock, room_idle=0.2, leave_delay=2)
         session, _ = self.arrive()
@@ -586,7 +588,7 @@ class Person:
         """That has ended."""
         self.readers -= 1
         if not self.readers:
-            self.until = at + (10.0 if polls and not self.leaving else 1.5)
+            self.until = at + (9.5 if polls and not self.leaving else 1.5)
 
     def leaves(self) -> None:
         """It says, beside its polls, that it goes."""
@@ -611,7 +613,7 @@ class Person:
         if self.readers or self.until is None:
             return self.possibly_left, self.surely_left
         past = self.street.clock.seconds() - self.until
-        return self.possibly_left + (past > -0.01), self.surely_left + (past > 0.5)
+        return self.possibly_left + (past > -0.01), self.surely_left + (past > 1.0)
 
 
 class Tab:
@@ -883,6 +885,6 @@ class Street:
             tab.open = False
         self.clock.pump([0.5] * 30)
         presence = self.hub.presence
-        assert (presence.rosters, presence._clients, presence._dirty, presence._timer) == ({}, {}, {}, None)
+        assert (presence.memberships, presence._clients, presence._dirty, presence._timer) == ({}, {}, {}, None)
         self.clock.pump([10.0] * 20)
         assert len(self.hub.wheel) == 0

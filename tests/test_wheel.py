@@ -24,6 +24,19 @@ class WheelTests(SynchronousTestCase):
         self.clock.pump([0.25] * 8)
         self.assertEqual(["a"], self.rung)
 
+    def test_within(self) -> None:
+        """A call that is wanted within a time comes in its last two ticks, whenever the wheel turns in a tick."""
+        for phase in (0.0, 0.1, 0.2):
+            self.setUp()
+            self.clock.advance(phase)
+            self.wheel.call_later(60, lambda: None)
+            self.clock.advance(0.125)
+            self.wheel.call_within(1.0, lambda: self.rung.append("a"))
+            self.clock.pump([0.025] * 20)
+            self.assertEqual([], self.rung, phase)
+            self.clock.pump([0.025] * 20)
+            self.assertEqual(["a"], self.rung, phase)
+
     def test_cancel(self) -> None:
         """A cancelled call never comes; cancelling again does nothing."""
         alarm = self.wheel.call_later(1.0, lambda: self.rung.append("a"))

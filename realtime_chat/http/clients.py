@@ -34,13 +34,14 @@ def client_of(request: Request) -> str | None:
     return one(request.args, b"client")
 
 
-def known_client_of(request: Request, identities: Identities) -> str | None:
+def known_client_of(request: Request, knows: Callable[[str], bool]) -> str | None:
     """The same for who reads, and is given a new one in the place of one that wasn't issued here.
 
+    :param knows: tells which were.
     :raises RealtimeError: ``bad_request``.
     """
     client = client_of(request)
-    return client if client is not None and identities.known(client) else None
+    return client if client is not None and knows(client) else None
 
 
 def user_of(request: Request, identities: Identities) -> User:

@@ -42,7 +42,7 @@ class _HubCollector(Collector):
         live = sum(room.live_count() for room in rooms)
         states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
         yield _gauges("realtime_subscriptions", "Cursors of clients in rooms.", "state", states)
-        members = sum(len(roster.members) for roster in self._hub.presence.rosters.values())
+        members = sum(len(membership.members) for membership in self._hub.presence.memberships.values())
         yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
         tails = sum(room.tail.size for room in rooms)

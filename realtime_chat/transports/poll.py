@@ -19,7 +19,7 @@ from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, known_client_of, wrap_for
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.site import RealtimeRequest, when_lost
 from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
@@ -141,7 +141,7 @@ class _Poll:
         self._remembers = bool(wishes.versions)  # what it was told of who is in a room, so that we needn't
         self._deaf = False  # to that
         self.session = Session(hub, self, client, wishes.name)
-        request.notifyFinish().addErrback(self._gone)
+        when_lost(request, self._gone)
 
     def be_nobody(self) -> None:
         """It goes on without its client, and would be another one each time: a guest that is in no room, and not told
@@ -195,7 +195,7 @@ class _Poll:
             return
         self.session.pump()
         if self._request is not None:
-            self._alarm = self.session.hub.wheel.call_later(wait, self.answer)
+            self._alarm = self.session.hub.wheel.call_within(wait, self.answer)
             if isinstance(self._request, RealtimeRequest):
                 self._request.forget_question()
 
@@ -287,7 +287,7 @@ class _Poll:
             error = internal_error()
         answer(request, self._wrap(error_headers(request.responseHeaders, error)))
 
-    def _gone(self, failure: Failure) -> None:
+    def _gone(self) -> None:
         self._request = None
         self._let_go()
 
@@ -324,7 +324,7 @@ class PollResource(JSONResource):
         wishes = read_wishes(request.args, limits.max_limit)
         check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(request.args, b"wait", int(limits.max_wait))
-        client = known_client_of(request, self._hub.identities)
+        client = known_client_of(request, self._hub.knows)
         poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
         if client is None and all(since is not None for _, since in wishes.rooms):
             poll.be_nobody()

@@ -331,7 +331,7 @@ class EventsResource(JSONResource):
         wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
         check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
         stream = _RoomStream(hub, self._random) if len(wishes.rooms) == 1 else _RoomsStream(hub, self._random)
-        client = known_client_of(request, hub.identities) or hub.identities.issue()
+        client = known_client_of(request, hub.knows) or hub.identities.issue()
         session = stream.session = Session(hub, stream, client, wishes.name)
         try:
             await stream.look(session, wishes)

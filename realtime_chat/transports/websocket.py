@@ -291,7 +291,7 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     # Pings
 
     def _schedule_ping(self) -> None:
-        self._alarm = self.factory.hub.wheel.call_later(self.factory.hub.limits.ping, self._ping)
+        self._alarm = self.factory.hub.wheel.call_within(self.factory.hub.limits.ping, self._ping)
 
     def _ping(self) -> None:
         self._pings = 0

@@ -326,10 +326,16 @@ BAD_JSON: list[tuple[str, bytes, str]] = [
     ("since and before", b'{"type":"history","room":"lobby","before":"a:3","since":"a:1"}', "bad_request"),
     ("version 2", b'{"type":"hello","v":2}', "bad_request"),
     ("a made-up token", b'{"type":"hello","token":"%b"}' % EVIL.encode(), "unauthorized"),
+    ("a signal of the server's own", b'{"type":"signal","room":"lobby","event":"$e","data":1}', "bad_request"),
+    ("a signal without data", b'{"type":"signal","room":"lobby","event":"e"}', "bad_request"),
+    ("a state that is an array", b'{"type":"state","state":[]}', "bad_request"),
+    ("a state of 2,000 bytes", b'{"type":"state","state":{"a":"%b"}}' % (b"x" * 2000), "too_large"),
+    ("members of a room that can't be", b'{"type":"members","room":"%b"}' % EVIL.encode(), "bad_room"),
+    ("members after a number", b'{"type":"members","room":"lobby","after":5}', "bad_request"),
     ("leaving what wasn't joined", b'{"type":"leave","room":"lobby"}', "not_joined"),
 ]
 
-STATUS = {"forbidden": 403, "unauthorized": 401}
+STATUS = {"forbidden": 403, "unauthorized": 401, "too_large": 413}
 
 COMMANDS = [Http(name, post("/commands", sent), (STATUS.get(code, 400), code)) for name, sent, code in BAD_JSON]
 
@@ -422,11 +428,11 @@ HTTP = [
     Http("poll a private room", get("/poll?room=@somebody"), (403, "forbidden")),
     Http("wait that is no number", get("/poll?room=lobby&wait=long"), (400, "bad_request")),
     Http("a negative wait", get("/poll?room=lobby&wait=-5"), (400, "bad_request")),
-    Http("a huge wait", get(f"/poll?room=empty&wait={'9' * 5000}"), (200, "poll")),
+    Http("a huge wait", get(f"/poll?room=empty&wait={'9' * 5000}"), (200, "presence")),
     Http("wait twice", get("/poll?room=lobby&wait=1&wait=2"), (400, "bad_request")),
     Http("last that is no number, polling", get("/poll?room=lobby&last=all"), (400, "bad_request")),
     Http("a name of 65 characters, polling", get(f"/poll?room=lobby&name={'x' * 65}"), (400, "bad_request")),
-    Http("a made-up client, polling", get("/poll?room=empty", "Realtime-Client: " + "A" * 32), (200, "poll")),
+    Http("a made-up client, polling", get("/poll?room=empty", "Realtime-Client: " + "A" * 32), (200, "presence")),
     # JSONP
     Http("callback while JSONP is off", get("/poll?room=lobby&callback=alert(1)//"), (403, "forbidden")),
     Http("callback=alert(1)//", get("/poll?room=lobby&callback=alert(1)//"), (400, "bad_request"), scripts=True),

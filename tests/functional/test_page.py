@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from importlib.resources import files
 from typing import ClassVar
 
@@ -330,6 +331,23 @@ class PageTests(PageTestCase):
         other.write("Well")
         wait_until(lambda: page.read("typing-line") == "Bob is typing …")
         wait_until(lambda: page.read("typing-line") == "", patience=10.0)
+
+    def test_closing_and_reloading(self) -> None:
+        """Who leaves the page is no member after two seconds, whatever its transport was; who reloads it stays one."""
+
+        def members() -> list[str]:
+            return [member["id"] for member in self.daemon.get("rooms/lobby/members")["members"]]
+
+        for websocket in (True, False):
+            page = self.open_by(websocket)
+            (member,) = wait_until(members)
+            page.reload()
+            page.wait_connected()
+            self.assertEqual([member], members())
+            begun = time.monotonic()
+            page.run("window.location = 'about:blank'")
+            wait_until(lambda: not members(), lambda: str(members()), 8)
+            self.assertLess(time.monotonic() - begun, 4)  # of which the browser takes some
 
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""

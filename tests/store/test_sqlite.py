@@ -27,7 +27,7 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, User
-from realtime_chat.store.retention import KEY_SECONDS, Retention
+from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
 from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts, whole_log
@@ -236,6 +236,22 @@ class FileTests(SQLiteTestCase):
         self.assertEqual((await store.read_after("lobby", 0, 9)).messages, (stored.message,))
         self.assertEqual(self.query("SELECT topic FROM rooms"), ("x;y",))
         self.assertEqual(self.query("PRAGMA user_version"), (len(SCHEMA) + 2,))
+
+    async def test_upgrade_from_first_version(self) -> None:
+        """A database of the first version keeps its messages and its keys."""
+        with closing(sqlite3.connect(self.path)) as old:
+            old.executescript(f"{SCHEMA[0]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+            old.execute("INSERT INTO identity (one, epoch, secret) VALUES (1, 'old', zeroblob(32))")
+            old.execute("INSERT INTO rooms VALUES (1, 'lobby', 1)")
+            digest = content_digest(draft("a"))
+            old.execute("INSERT INTO messages VALUES (1, 1, 5, 'message', ?, 'n', 'k', ?)", (BOB.id, draft("a").data))
+            old.execute("INSERT INTO keys VALUES (1, ?, 'k', 1, 5, ?)", (BOB.id, digest))
+            old.commit()
+        store = await self.open_store()
+        again = await store.append(draft("a", key="k"))
+        self.assertEqual((True, "old:1"), (again.duplicate, str(again.message.position)))
+        self.assertEqual("old:2", str((await store.append(draft("b", key="l"))).message.position))
+        self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b"])
 
     async def test_failed_upgrade(self) -> None:
         """A step that fails leaves nothing of itself, and what was before it stays usable."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -315,6 +317,31 @@ class LifeTests(EventsTestCase):
         (early, soon), (late, later) = ends
         self.assertTrue(1.7 < early <= 1.8 < 2.0 < late <= 2.16, ends)
         self.assertEqual((1000, 2750), (soon, later))
+
+
+def cut_off(connection: socket.socket) -> None:
+    """Let the kernel drop what comes for a socket before TCP sees it, as where a client has vanished without a word: by
+    a filter of one instruction, which accepts no bytes (socket(7), ``SO_ATTACH_FILTER``)."""
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(instruction))
+    connection.setsockopt(socket.SOL_SOCKET, 26, program)
+
+
+class VanishedTests(EventsTestCase):
+    """A client that is gone without a FIN."""
+
+    limits = {"heartbeat": 0.5, "vanished": 1.0}
+
+    async def test_vanished(self) -> None:
+        """Nobody acknowledges its heartbeats any more: soon nothing of it is left."""
+        staying, client = await self.opened("lobby"), await self.opened("lobby")
+        begun = time.monotonic()
+        cut_off(client.stream.transport.socket)
+        await self.until(lambda: len(self.service.hub.sessions) == 1)
+        self.assertLess(time.monotonic() - begun, 5)
+        self.assertFalse(client.stream.lost)
+        await staying.publish("still here")
+        await staying.count(1)
 
 
 class EndlessTests(EventsTestCase):

@@ -7,15 +7,16 @@ a difference, or as the full set where a difference doesn't say it; in a large r
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from realtime_chat import codec
 from realtime_chat.model import User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Alarm, Wheel
 
-__all__ = ["UNKNOWN", "Attendance", "Client", "Lease", "MemberPage", "Roster", "Signals"]
+__all__ = ["UNKNOWN", "Attendance", "Client", "Hold", "Lease", "MemberPage", "Membership", "Signals"]
 
 UNKNOWN = -1
 """The stamp of who may have been told nothing."""
@@ -82,7 +83,7 @@ class Lease:
     """What keeps a client's user in a room.
 
     :ivar readers: by what the client reads the room; none while the lease is only held.
-    :ivar alarm: ends a lease that is only held.
+    :ivar held: ends a lease that is only held.
     :ivar away: whether it is held for the client's next poll.
     :ivar leaving: whether the client has said that it is about to go.
     :ivar told: the stamp up to which its polls were told, for those that don't say.
@@ -90,13 +91,13 @@ class Lease:
     :ivar polled: when that was.
     """
 
-    __slots__ = ("alarm", "away", "client", "heard", "leaving", "polled", "readers", "roster", "told")
+    __slots__ = ("away", "client", "heard", "held", "leaving", "membership", "polled", "readers", "told")
 
-    def __init__(self, client: Client, roster: Roster) -> None:
+    def __init__(self, client: Client, membership: Membership) -> None:
         self.client = client
-        self.roster = roster
+        self.membership = membership
         self.readers: list[Subscription] = []
-        self.alarm: Alarm | None = None
+        self.held: Hold | None = None
         self.away = False
         self.leaving = False
         self.told = UNKNOWN
@@ -117,20 +118,67 @@ class Lease:
 
     def release(self) -> None:
         """Hold it no longer."""
-        if self.alarm is not None:
-            self.alarm.cancel()
-            self.alarm = None
+        if self.held is not None:
+            self.held.drop(self)
+            self.held = None
         if self.away:
             self.away = False
-            self.roster.signals.away -= 1
+            self.membership.signals.away -= 1
 
-    def hold(self, alarm: Alarm, away: bool) -> None:
-        """Hold it until ``alarm``, though nothing reads by it."""
+    def hold(self, hold: Hold, away: bool) -> None:
+        """Hold it for a while, though nothing reads by it."""
         self.release()
-        self.alarm = alarm
+        self.held = hold
+        hold.add(self)
         if away:
             self.away = True
-            self.roster.signals.away += 1
+            self.membership.signals.away += 1
+
+
+class Hold:
+    """Leases that are held for the same time each, and so end in the order in which they were added.
+
+    A poll that comes back costs an entry in a dictionary, and no alarm of its own.
+
+    :param now: seconds of the wheel's clock.
+    :param seconds: how long a lease is held at least.
+    :param end: called with a lease that was not dropped in time.
+    """
+
+    def __init__(self, wheel: Wheel, now: Callable[[], float], seconds: float, end: Callable[[Lease], object]) -> None:
+        self._wheel = wheel
+        self._now = now
+        self._seconds = seconds
+        self._end = end
+        self._due: dict[Lease, float] = {}
+        self._alarm: Alarm | None = None
+
+    def add(self, lease: Lease) -> None:
+        """Hold a lease from now on."""
+        self._due[lease] = self._now() + self._seconds
+        if self._alarm is None:
+            self._alarm = self._wheel.call_later(self._seconds, self._end_some)
+
+    def drop(self, lease: Lease) -> None:
+        """Hold a lease no longer."""
+        self._due.pop(lease, None)
+        if not self._due:
+            self.stop()
+
+    def stop(self) -> None:
+        """Forget all leases."""
+        self._due.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _end_some(self) -> None:
+        now, self._alarm = self._now(), None
+        for lease in list(takewhile(lambda lease: self._due[lease] <= now, self._due)):
+            del self._due[lease]
+            self._end(lease)
+        if self._due and self._alarm is None:
+            self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
 
 
 class _Member:
@@ -198,7 +246,7 @@ class Signals:
             self._size = 0
 
 
-class Roster:
+class Membership:
     """A room's members, and what its readers were told of them.
 
     :param limit: how many members are listed at most; in a larger room only their number is told. It is small again

@@ -1,0 +1,32 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Backoff"]
+
+SHORTEST = 0.5
+LONGEST = 20.0
+
+
+class Backoff:
+    """Full jitter: a random time up to a bound that doubles with each failure, so that those who were cut off together
+    don't come back together (M. Brooker, "Exponential Backoff And Jitter", 2015).
+
+    :param random: gives a float from 0 up to 1.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure, from 0.5 to at most 20."""
+        most = min(LONGEST, 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return SHORTEST + self._random() * (most - SHORTEST)
+
+    def succeeded(self) -> None:
+        """Begin anew."""
+        self._failures = 0

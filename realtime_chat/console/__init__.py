@@ -1,0 +1,1 @@
+"""``realtime-chat``: rooms from the command line (``docs/howto/console.rst``)."""

@@ -1,0 +1,106 @@
+"""What ``realtime-chat`` does, but for ``chat``."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from realtime_chat.client import Chat, Message, Position, RealtimeError, Reset
+from realtime_chat.console.lines import Lines
+from realtime_chat.console.text import as_json, as_line, member_as_json, member_as_line, safe
+
+__all__ = ["Failed", "Terminal", "members", "publish", "rooms", "tail"]
+
+_ON_THEIR_WAY = 64
+
+
+class Failed(Exception):
+    """Something can't be done; the message is for a person."""
+
+
+class Terminal(Protocol):
+    """Where a command reads and writes."""
+
+    interactive: bool
+    input: Callable[[], Lines]
+
+    def print(self, line: str) -> None:
+        """Write a line of what was asked for."""
+
+    def note(self, line: str) -> None:
+        """Write a line about it."""
+
+
+async def tail(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """Print messages as they come, for ever."""
+    room = await chat.join(options.room, since=options.since, last=options.last)
+    async for event in room:
+        if options.json and isinstance(event, (Message, Reset)):
+            terminal.print(as_json(event))
+        elif isinstance(event, Message):
+            terminal.print(as_line(event))
+        elif isinstance(event, Reset):
+            terminal.note(f"messages are missing here: the room no longer had them; it goes on after {event.position}")
+
+
+async def members(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """List who is in a room."""
+    for member in await chat.members(options.room):
+        terminal.print(member_as_json(member) if options.json else member_as_line(member))
+
+
+async def rooms(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """List the rooms."""
+    for room in await chat.rooms():
+        terminal.print(safe(room))
+
+
+async def publish(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """Publish one message, or a line after the other, and print where they are."""
+    if options.text is not None:
+        data = _data(options.text.encode(errors="surrogateescape"), options.json)
+        terminal.print(str(await chat.publish(options.room, data, options.event, options.key)))
+        return
+    line = 0
+    waiting: deque[tuple[int, Deferred[Position]]] = deque()
+    async for text in terminal.input():
+        line += 1
+        try:
+            data = _data(text, options.json)
+        except Failed as error:
+            await _print_all(waiting, 0, terminal)
+            raise Failed(f"line {line}: {error}; it and those after it were not published") from error
+        key = None if options.key is None else f"{options.key}-{line}"
+        waiting.append((line, chat.publish(options.room, data, options.event, key)))
+        await _print_all(waiting, _ON_THEIR_WAY, terminal)
+    await _print_all(waiting, 0, terminal)
+
+
+async def _print_all(waiting: deque[tuple[int, Deferred[Position]]], most: int, terminal: Terminal) -> None:
+    """Print the positions of what is stored, and wait till no more than ``most`` are on their way."""
+    while waiting and (len(waiting) > most or waiting[0][1].called):
+        line, promise = waiting.popleft()
+        try:
+            terminal.print(str(await promise))
+        except RealtimeError as error:
+            for _, other in waiting:
+                other.addErrback(lambda failure: None)
+            raise Failed(f"line {line}: {safe(error.message)}") from error
+
+
+def _data(text: bytes, is_json: bool) -> Any:
+    """What a text publishes.
+
+    :raises Failed: it can't be published.
+    """
+    try:
+        return msgspec.json.decode(text) if is_json else {"text": text.decode()}
+    except UnicodeDecodeError as error:
+        raise Failed("this is not UTF-8") from error
+    except msgspec.DecodeError as error:
+        raise Failed(f"this is not JSON: {str(error).removeprefix('JSON is malformed: ')}") from error

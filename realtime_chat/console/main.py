@@ -1,0 +1,199 @@
+"""``realtime-chat``: the one place that wires it to a reactor, a terminal and signals."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import stat
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from threading import Thread
+from types import MappingProxyType
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from realtime_chat.client import TRANSPORTS, Chat, RealtimeError, State, Unreachable, connect
+from realtime_chat.console.commands import Failed, Terminal, members, publish, rooms, tail
+from realtime_chat.console.lines import Lines
+from realtime_chat.console.options import read_options
+from realtime_chat.console.talk import talk
+from realtime_chat.console.text import safe
+
+__all__ = ["main"]
+
+FAILED = 1
+USAGE = 2
+
+_COMMANDS: Mapping[str, Callable[[Chat, argparse.Namespace, Terminal], Awaitable[None]]] = MappingProxyType(
+    {"tail": tail, "publish": publish, "members": members, "rooms": rooms, "chat": talk}
+)
+
+
+class _Standard(Terminal):
+    """Standard input, output and error."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+        self.input = partial(Lines, reactor, 0)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+    def print(self, line: str) -> None:
+        sys.stdout.write(line + "\n")
+
+    def note(self, line: str) -> None:
+        sys.stderr.write(f"realtime-chat: {line}\n")
+
+
+class _Connection:
+    """Says once that the connection is gone, and once that it is back."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._gone = False
+
+    def changed(self, state: State) -> None:
+        if state.kind == "waiting" and not self._gone:
+            self._gone = True
+            self._terminal.note(f"the connection is gone ({safe(state.reason)}); trying to get it back")
+        elif state.kind == "connected" and self._gone:
+            self._gone = False
+            self._terminal.note("the connection is back")
+
+
+class _ClientFile:
+    """The secret that makes one the same user each time.
+
+    :raises Failed: the file can't be read or written.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+
+    def read(self) -> str | None:
+        """The secret, if there is one."""
+        if self._path is None:
+            return None
+        try:
+            with open(self._path, encoding="ascii") as file:
+                return file.read().strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise Failed(f"--client-file: {self._path}: {error}") from error
+
+    def write(self, client: str | None) -> None:
+        """Keep the secret, for oneself alone."""
+        if self._path is None or client is None or client == self.read():
+            return
+        try:
+            with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(client + "\n")
+        except OSError as error:
+            raise Failed(f"--client-file: {self._path}: {error.strerror}") from error
+
+
+async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) -> None:
+    file = _ClientFile(options.client_file)
+    chat = connect(
+        reactor,
+        options.url,
+        name=options.name,
+        client=file.read(),
+        transports=TRANSPORTS if options.transport is None else (options.transport,),
+        on_state=_Connection(terminal).changed,
+    )
+    async with chat:
+        file.write(chat.client)
+        await _COMMANDS[options.command](chat, options, terminal)
+
+
+def _status(failure: Failure, terminal: Terminal, options: argparse.Namespace) -> int:
+    """Say what went wrong, and give the status to end with."""
+    error = failure.value
+    if isinstance(error, BrokenPipeError):  # whoever reads us has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    if isinstance(error, Unreachable):
+        terminal.note(f"{safe(error.message)}\nIs the daemon running? --url says where it is; this was {options.url}")
+    elif isinstance(error, RealtimeError):
+        terminal.note(safe(error.message) + (" (trying again later may help)" if error.temporary else ""))
+    elif isinstance(error, Failed):
+        terminal.note(str(error))
+    else:
+        failure.raiseException()
+    return FAILED
+
+
+class _Program:
+    """A command that runs, and the status that the process ends with."""
+
+    def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._terminal = _Standard(reactor)
+        self._job: Deferred[Any] | None = None
+        self._enough = False
+        self.status = 0
+
+    def run(self) -> int:
+        """Run to the end; answer the status."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupted)
+        self._reactor.callWhenRunning(self._begin)
+        self._reactor.run(installSignalHandlers=False)
+        return self.status
+
+    def _begin(self) -> None:
+        self._job = Deferred.fromCoroutine(_run(self._reactor, self._options, self._terminal))
+        self._job.addErrback(self._failed)
+        Thread(target=self._watch_output, daemon=True).start()
+        self._job.addErrback(self._broken)
+        self._job.addBoth(lambda result: self._reactor.stop())
+
+    def _failed(self, failure: Failure) -> None:
+        if not (failure.check(CancelledError) and (self.status or self._enough)):
+            self.status = _status(failure, self._terminal, self._options)
+
+    def _broken(self, failure: Failure) -> None:
+        """A mistake of ours."""
+        failure.printTraceback(sys.stderr)
+        self.status = FAILED
+
+    def _watch_output(self) -> None:
+        """End when whoever reads us has gone, also where there is nothing to write."""
+        if stat.S_ISFIFO(os.fstat(1).st_mode):
+            output = select.poll()
+            output.register(1, 0)  # errors alone, and it is one that nobody reads
+            output.poll()
+            self._enough = True
+            self._reactor.callFromThread(self._cancel)
+
+    def _interrupted(self, number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+        self.status = 128 + number
+        self._reactor.callFromThread(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``realtime-chat``; answer the status to end with."""
+    options = read_options(sys.argv[1:] if arguments is None else arguments)
+    from twisted.internet import reactor
+
+    try:
+        return _Program(reactor, options).run()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,149 @@
+"""What may be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+import realtime_chat
+from realtime_chat.client import TRANSPORTS
+from realtime_chat.client.address import Address
+from realtime_chat.errors import RealtimeError
+from realtime_chat.model import Position, check_event, check_key, check_name, check_room
+
+__all__ = ["DEFAULT_URL", "make_parser", "read_options"]
+
+DEFAULT_URL = "http://127.0.0.1:8080/"
+
+T = TypeVar("T")
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="realtime-chat",
+        description="Reads and writes the rooms of a realtime_chat daemon.",
+        epilog="It ends with status 0, or with 1 where something failed, 2 for a wrong command line, 130 for ^C.",
+        allow_abbrev=False,
+        parents=[_common()],
+    )
+    parser.add_argument("--version", action="version", version=f"realtime-chat {realtime_chat.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_tail(commands)
+    _add_publish(commands)
+    members = _add(commands, "members", "list who is in a room")
+    _add_room(members)
+    members.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add(commands, "rooms", "list the rooms that ever had a message")
+    chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
+    _add_room(chat)
+    chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """The options that can stand before and after the command; a default would let the one undo the other."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = common.add_argument_group("connection")
+    group.add_argument("--url", help=f"where the daemon is [default: $REALTIME_URL, or {DEFAULT_URL}]")
+    group.add_argument("--name", type=_name, help="what to be called")
+    group.add_argument("--transport", choices=TRANSPORTS, help="use this one only [default: the best that can be had]")
+    group.add_argument(
+        "--client-file",
+        metavar="FILE",
+        help="be the same user each time: a file for the secret that says who one is, made if it isn't there",
+    )
+    return common
+
+
+def _add(commands: _Commands, name: str, what: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=what, description=what.capitalize() + ".", parents=[_common()])
+
+
+def _add_room(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("room", type=_room, metavar="ROOM")
+
+
+def _add_tail(commands: _Commands) -> None:
+    tail = _add(commands, "tail", "print a room's messages as they come, each once and in order, until ^C")
+    _add_room(tail)
+    tail.add_argument("--since", type=_position, metavar="POSITION", help="begin after this position")
+    tail.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
+    tail.add_argument("--json", action="store_true", help="one JSON object a line, as the protocol has them")
+
+
+def _add_publish(commands: _Commands) -> None:
+    publish = _add(commands, "publish", "publish a message, or each line of standard input; prints their positions")
+    _add_room(publish)
+    publish.add_argument("text", nargs="?", metavar="TEXT", help="what to say [default: the lines of standard input]")
+    publish.add_argument("--event", type=_event, default="message", help="the kind of message [default: message]")
+    publish.add_argument("--json", action="store_true", help="TEXT, or each line, is a JSON value, and is the data")
+    publish.add_argument(
+        "--key",
+        type=_key,
+        help="store this only once, also if the command is given again (with --client-file); lines get KEY-1, KEY-2, …",
+    )
+
+
+def _room(text: str) -> str:
+    return _read(check_room, text)
+
+
+def _name(text: str) -> str:
+    return _read(check_name, text)
+
+
+def _event(text: str) -> str:
+    return _read(check_event, text)
+
+
+def _key(text: str) -> str:
+    return _read(check_key, text)
+
+
+def _position(text: str) -> str:
+    return str(_read(Position.parse, text))
+
+
+def _read(read: Callable[[str], T], text: str) -> T:
+    try:
+        return read(text)
+    except RealtimeError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; right would be 10")
+    return int(text)
+
+
+def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
+    """Read a command line.
+
+    :raises SystemExit: 0 for ``--help`` and ``--version``, 2 for what can't be right; it was told to the person.
+    """
+    parser = make_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command == "publish" and options.text is None and not rest[0].startswith("-"):
+        options.text = rest.pop(0)  # before Python 3.13 argparse doesn't find it behind an option
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    defaults = {"url": environ.get("REALTIME_URL") or DEFAULT_URL, "name": None, "transport": None, "client_file": None}
+    for name, value in defaults.items():
+        if not hasattr(options, name):
+            setattr(options, name, value)
+    try:
+        Address(None, options.url)
+        if getattr(options, "text", None) is not None and options.json:
+            msgspec.json.decode(options.text.encode(errors="surrogateescape"))
+    except msgspec.DecodeError as error:
+        parser.error(f'--json: TEXT is not JSON: {error}; right would be \'{{"text": "hi"}}\'')
+    except ValueError as error:
+        parser.error(f"--url: {error}")
+    return options

@@ -1,0 +1,70 @@
+"""What a terminal shows: nothing that others sent ever reaches it raw."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import msgspec
+
+from realtime_chat.client import Event, Member, Message, Presence, Reset, Signal
+
+__all__ = ["as_json", "as_line", "member_as_json", "member_as_line", "safe"]
+
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""Control characters, and those that are invisible or turn the direction of writing."""
+
+_SHORT = {"\n": "\\n", "\t": " ", "\r": "\\r"}
+
+
+def safe(text: str) -> str:
+    """Text on one line, with what could do something to a terminal spelt out."""
+    return _UNSAFE.sub(lambda match: _SHORT.get(match[0]) or _escape(match[0]), text)
+
+
+def _escape(character: str) -> str:
+    return f"\\u{ord(character):04x}"
+
+
+def _json(value: Any) -> str:
+    """JSON on one line, which stays the same value with what is unsafe escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _UNSAFE.sub(lambda match: _escape(match[0]), text)
+
+
+def as_line(event: Message) -> str:
+    """A message for a person."""
+    when = time.strftime("%H:%M:%S", time.localtime(event.at / 1000))
+    kind = "" if event.event == "message" else f" [{safe(event.event)}]"
+    said = _json(event.data) if event.text is None else safe(event.text)
+    return f"{when} {safe(event.sender.name)}{kind}: {said}"
+
+
+def as_json(event: Event) -> str:
+    """An event for a program, as the protocol has it."""
+    fields = msgspec.to_builtins(event)
+    fields.pop("own", None)
+    if "sender" in fields:
+        fields["from"] = fields.pop("sender")
+    if isinstance(event, (Message, Reset)):
+        fields["position"] = str(event.position)
+    kept = {name: value for name, value in fields.items() if value is not None or name == "data"}
+    return _json({"type": _KINDS[type(event)], **kept})
+
+
+_KINDS: dict[type, str] = {Message: "message", Signal: "signal", Presence: "presence", Reset: "reset"}
+
+
+def member_as_line(member: Member) -> str:
+    """A member for a person."""
+    state = f"  {_json(dict(member.state))}" if member.state else ""
+    return f"{safe(member.id)}  {safe(member.name)}{' (guest)' if member.guest else ''}{state}"
+
+
+def member_as_json(member: Member) -> str:
+    """A member for a program."""
+    return _json(msgspec.to_builtins(member))

@@ -1,0 +1,232 @@
+"""A server without sockets, and links to it, whose every step a test takes: for the core of the client."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, succeed
+
+from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
+
+__all__ = ["FakeLink", "FakeServer", "Log"]
+
+KEY_KEPT = 300.0
+
+
+class Log:
+    """All that was ever stored in one epoch of a room."""
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.messages: list[dict[str, Any]] = []
+        self.oldest = 1
+
+    @property
+    def top(self) -> int:
+        """The last offset."""
+        return len(self.messages)
+
+    def position(self, offset: int) -> str:
+        """As a client sees it."""
+        return f"{self.epoch}:{offset}"
+
+
+class FakeServer:
+    """One room, lobby, by the rules of ``docs/protocol.rst``.
+
+    :ivar logs: the epochs, the last one being that of now.
+    """
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self.logs = [Log("e1")]
+        self._keys: dict[tuple[str, str], tuple[int, float]] = {}
+        self._clients: set[str] = set()
+        self.sessions: list[FakeLink] = []
+
+    @property
+    def log(self) -> Log:
+        """The log of now."""
+        return self.logs[-1]
+
+    def identify(self, client: str | None) -> str:
+        """The client, or a new one for one that isn't known."""
+        if client not in self._clients:
+            client = f"c{len(self._clients) + 1}-{len(self.logs)}"
+            self._clients.add(client)
+        assert client is not None
+        return client
+
+    def forget_clients(self) -> None:
+        """Whoever comes back is somebody else."""
+        self._clients = {f"gone-{client}" for client in self._clients}
+
+    def renew(self) -> None:
+        """The log is lost, and a new one takes its place; who reads is told."""
+        self.logs.append(Log(f"e{len(self.logs) + 1}"))
+        self._keys.clear()
+        for session in self.sessions:
+            session.reset(self.log, 0)
+
+    def trim(self, keep: int) -> None:
+        """Forget all but the last messages, and keys that are old and of none of those."""
+        log, now = self.log, self._clock.seconds()
+        log.oldest = max(log.oldest, log.top - keep + 1)
+        kept = {
+            name: known for name, known in self._keys.items() if known[0] >= log.oldest or now - known[1] < KEY_KEPT
+        }
+        self._keys = kept
+
+    def publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a message once; the reply."""
+        name = (user, command["key"])
+        if name not in self._keys:
+            self._store(user, command)
+            self._keys[name] = (self.log.top, self._clock.seconds())
+        position = self.log.position(self._keys[name][0])
+        return {"type": "published", "id": command["id"], "room": "lobby", "position": position}
+
+    def _store(self, user: str, command: Mapping[str, Any]) -> None:
+        log = self.log
+        message = {
+            "type": "message",
+            "room": "lobby",
+            "position": log.position(log.top + 1),
+            "event": command["event"],
+            "data": msgspec.json.decode(bytes(command["data"])),
+            "at": 0,
+            "from": {"id": user, "name": user},
+            "key": command["key"],
+        }
+        log.messages.append(message)
+        for session in self.sessions:
+            session.announce(log)
+
+
+class FakeLink(Link):
+    """A connection whose commands and events wait until a test lets them through."""
+
+    def __init__(self, server: FakeServer, kind: str, above: Above, identity: Identity) -> None:
+        self.kind = kind
+        self._server = server
+        self._above = above
+        self._identity = identity
+        self._user = ""
+        self._cursor: int | None = None
+        self.commands: deque[dict[str, Any]] = deque()
+        self.events: deque[dict[str, Any]] = deque()
+        self.replies: deque[dict[str, Any]] = deque()
+        self.paused = False
+        self.closed = False
+
+    # What the core wants
+
+    def open(self) -> None:
+        self._server.sessions.append(self)
+        self.commands.append(self._identity.hello())
+
+    def join(self, wish: Wish) -> None:
+        self.commands.append({"type": "join", **wish.fields()})
+
+    def leave(self, room: str) -> None:
+        self.commands.append({"type": "leave", "room": room})
+
+    def send(self, command: Mapping[str, Any]) -> None:
+        self.commands.append(dict(command))
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def close(self, leaving: bool = False) -> Deferred[None]:
+        self._end()
+        return succeed(None)
+
+    def _end(self) -> None:
+        self.closed = True
+        if self in self._server.sessions:
+            self._server.sessions.remove(self)
+
+    # What a test does
+
+    def cut(self, **loss: Any) -> None:
+        """Lose the connection, with all that is on its way."""
+        if not self.closed:
+            self._end()
+            self._above.closed(self, Loss("cut", **loss))
+
+    def let_command(self) -> bool:
+        """Let one command through; whether there was one."""
+        if self.closed or not self.commands:
+            return False
+        command = self.commands.popleft()
+        getattr(self, f"_{command['type']}")(command)
+        return True
+
+    def let_event(self) -> bool:
+        """Let one event through; whether there was one."""
+        return self._let(self.events)
+
+    def let_reply(self) -> bool:
+        """Let one reply through, which may overtake events; whether there was one."""
+        return self._let(self.replies)
+
+    def _let(self, queue: deque[dict[str, Any]]) -> bool:
+        if self.closed or self.paused or not queue:
+            return False
+        event = queue.popleft()
+        if event["type"] == "welcome":
+            self._above.opened(self, event)
+        elif event["type"] == "refused":
+            self._above.refused(self, "lobby", refusal(event))
+        else:
+            self._above.received(self, event)
+        return True
+
+    # What the server does
+
+    def _hello(self, command: dict[str, Any]) -> None:
+        client = self._server.identify(command.get("client"))
+        self._user = f"u-{client}"
+        user = {"id": self._user, "name": "x", "guest": True}
+        self.events.append({"type": "welcome", "client": client, "user": user, "ping": 25})
+
+    def _join(self, command: dict[str, Any]) -> None:
+        log = self._server.log
+        epoch, _, offset = command.get("since", f"{log.epoch}:{max(log.oldest - 1, log.top - 5)}").partition(":")
+        recovered = epoch == log.epoch and log.oldest - 1 <= int(offset) <= log.top
+        start = int(offset) if recovered else max(log.oldest - 1, log.top - 2)
+        self.events.append(
+            {
+                "type": "joined",
+                "room": "lobby",
+                "position": log.position(start),
+                "top": log.position(log.top),
+                "recovered": recovered,
+            }
+        )
+        self._cursor = start
+        self.announce(log)
+
+    def _leave(self, command: dict[str, Any]) -> None:
+        self._cursor = None
+
+    def _publish(self, command: dict[str, Any]) -> None:
+        self.replies.append(self._server.publish(self._user, command))
+
+    def announce(self, log: Log) -> None:
+        """Send what follows the cursor."""
+        if self._cursor is not None:
+            self.events.extend(log.messages[self._cursor :])
+            self._cursor = log.top
+
+    def reset(self, log: Log, offset: int) -> None:
+        """Tell that the log is another."""
+        if self._cursor is not None:
+            self._cursor = offset
+            self.events.append({"type": "reset", "room": "lobby", "position": log.position(offset)})

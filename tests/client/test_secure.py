@@ -1,0 +1,73 @@
+"""Chats with a daemon behind TLS."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate
+
+from realtime_chat.client import Unreachable, connect
+from tests.client.served import ChatTestCase
+
+
+def self_signed(host: str) -> tuple[bytes, bytes]:
+    """A key and a certificate for a host, as PEM, which nobody vouches for but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    no_password = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password)
+    return private, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+class SecureTests(ChatTestCase):
+    """``https`` and ``wss``."""
+
+    def serve(self) -> None:
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        key, self.certificate = self_signed("localhost")
+        (directory / "key.pem").write_bytes(key)
+        (directory / "certificate.pem").write_bytes(self.certificate)
+        files = f"privateKey={directory}/key.pem:certKey={directory}/certificate.pem"
+        self.listen = f"ssl:0:{files}:interface=127.0.0.1"
+        super().serve()
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    async def test_each_transport(self) -> None:
+        """All transports work over TLS, with an authority of one's own, and from one to the next."""
+        chat = await self.chat(trust_root=Certificate.loadPEM(self.certificate))
+        room = await chat.join("lobby")
+        for kind in ("poll", "sse", "websocket", "poll", "websocket"):
+            await chat.switch(kind)
+            await room.publish(kind)
+            self.assertEqual([kind], await self.data(room, 1))
+
+    async def test_a_server_that_nobody_vouches_for(self) -> None:
+        """A certificate of an unknown authority is refused, on every transport."""
+        for kind in ("websocket", "sse", "poll"):
+            chat = connect(reactor, self.url, transports=(kind,))
+            await self.assertFailure(Deferred.fromCoroutine(chat.__aenter__()), Unreachable)
+
+    async def test_another_name(self) -> None:
+        """A certificate for another host is refused."""
+        root = Certificate.loadPEM(self.certificate)
+        for kind in ("websocket", "poll"):
+            chat = connect(reactor, f"https://127.0.0.1:{self.port}", transports=(kind,), trust_root=root)
+            await self.assertFailure(Deferred.fromCoroutine(chat.__aenter__()), Unreachable)

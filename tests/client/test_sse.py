@@ -1,0 +1,39 @@
+"""Reading an event stream."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.client.sse import EventStream
+
+
+class EventStreamTests(SynchronousTestCase):
+    """Blocks, however they come."""
+
+    STREAM = (
+        b'retry: 5\n\n:\n\nevent: welcome\ndata: {"a": 1}\n\nid: 7\ndata:{"b":2}\r\n\r\n'
+        b"data: c\rdata: d\r\rid: 9\n\ndata: e\n"
+    )
+
+    def test_blocks(self) -> None:
+        """Data comes without its field's name; comments, ids and blocks without data bring nothing."""
+        self.assertEqual([b'{"a": 1}', b'{"b":2}', b"c\nd"], list(EventStream().feed(self.STREAM)))
+
+    @given(st.lists(st.integers(0, 120)))
+    def test_pieces(self, cuts: list[int]) -> None:
+        """Where the stream is cut into pieces makes no difference."""
+        stream, found, at = EventStream(), [], 0
+        for cut in [*sorted(cuts), len(self.STREAM)]:
+            found += stream.feed(self.STREAM[at:cut])
+            at = max(at, cut)
+        self.assertEqual([b'{"a": 1}', b'{"b":2}', b"c\nd"], found)
+
+    def test_a_line_without_an_end(self) -> None:
+        """A line that never ends is refused before it fills the memory."""
+        self.patch(__import__("realtime_chat.client.sse", fromlist=["_LARGEST"]), "_LARGEST", 100)
+        stream = EventStream()
+        with self.assertRaises(ValueError):
+            for _ in range(100):
+                list(stream.feed(b"data: xxxxxxxxxx"))

@@ -1,0 +1,64 @@
+"""What a terminal shows."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.client import Member, Message, Position, Reset, Sender
+from realtime_chat.console.text import as_json, as_line, member_as_line, safe
+
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def message(data: object, name: str = "Bob", event: str = "message") -> Message:
+    """A message with what matters here."""
+    return Message("lobby", Position("e", 1), event, data, Sender("u1", name), 0, "k")
+
+
+class TextTests(SynchronousTestCase):
+    """Lines and JSON."""
+
+    @given(st.text(), st.text(), st.text())
+    def test_nothing_is_raw(self, text: str, name: str, event: str) -> None:
+        """No text, name or event of others reaches the terminal with a control character in it."""
+        for said in (
+            as_line(message({"text": text}, name, event)),
+            as_line(message({text: [text]}, name, event)),
+            as_json(message({text: text}, name, event)),
+            member_as_line(Member("u1", name, True, {"a": text})),
+        ):
+            self.assertIsNone(UNSAFE.search(said), repr(said))
+
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def test_json_stays_the_same_value(self, text: str) -> None:
+        """What is escaped in JSON reads back as what it was."""
+        self.assertEqual({"text": text}, json.loads(as_json(message({"text": text})))["data"])
+
+    def test_json_is_the_protocols(self) -> None:
+        """An event as JSON has the protocol's fields."""
+        self.assertEqual(
+            {
+                "type": "message",
+                "room": "lobby",
+                "position": "e:1",
+                "event": "message",
+                "data": None,
+                "at": 0,
+                "from": {"id": "u1", "name": "Bob"},
+                "key": "k",
+            },
+            json.loads(as_json(message(None))),
+        )
+        reset = json.loads(as_json(Reset("lobby", Position("e", 7))))
+        self.assertEqual({"type": "reset", "room": "lobby", "position": "e:7"}, reset)
+
+    def test_people_read_text(self) -> None:
+        """Letters of all scripts, and signs, stay as they are; a line's end is spelt out."""
+        self.assertEqual("Grüße, 世界 👋\\n", safe("Grüße, 世界 👋\n"))
+        self.assertTrue(as_line(message({"text": "hi"})).endswith(" Bob: hi"))
+        self.assertTrue(as_line(message([1], event="count")).endswith(" Bob [count]: [1]"))
