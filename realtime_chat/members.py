@@ -353,10 +353,16 @@ class Membership:
 
     # What is told
 
-    def show(self) -> Attendance:
+    def show(self, reader: Subscription) -> Attendance:
         """All members, as they are now, to somebody who is told of later changes by events."""
         self._shown = self._shown or self._altered
+        self.knows(reader)
         return self.attendance()
+
+    def knows(self, reader: Subscription) -> None:
+        """Take note that a reader needs no event for what has changed up to now."""
+        if self._altered:
+            self.fresh.append(reader)
 
     def attendance(self) -> Attendance:
         """The members' number, and a list of them where they are few."""

@@ -218,8 +218,7 @@ class Presence:
         if reader is None:
             return membership.attendance()
         reader.told = membership.stamp
-        membership.fresh.append(reader)
-        return membership.show()
+        return membership.show(reader)
 
     def refresh(self, reader: Subscription) -> None:
         """Give a reader, who has missed something, all members or their number."""
@@ -241,7 +240,7 @@ class Presence:
         if reader.told < reader.room.told:
             self.refresh(reader)
         elif membership is not None and reader.told == membership.stamp:
-            membership.fresh.append(reader)
+            membership.knows(reader)
         lease = reader.lease
         if lease is not None:
             for signal in lease.membership.signals.missed(lease, self._clock.seconds()):

@@ -316,6 +316,17 @@ class PresenceTests(PollTestCase):
         for keep in ("version", ""):
             self.assertEqual(2, len(presence(self.next(answer, keep))[0]["members"]), keep)
 
+    def test_settled_room_keeps_no_polls(self) -> None:
+        """Polls of a room in which nobody comes or goes leave nothing behind in it."""
+        answer = self.first()
+        self.clock.pump([0.1] * 5)
+        for number in range(5):
+            waiting = self.next(answer)
+            self.publish(number)
+            self.turn()
+            answer = waiting.answer
+        self.assertEqual([], self.hub.presence.memberships["lobby"].fresh)
+
     def test_other_versions(self) -> None:
         """A version of another node, of the future, or that is none, is answered with all."""
         answer = self.first()
