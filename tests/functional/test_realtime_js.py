@@ -354,15 +354,15 @@ class OutageTests(BrowserTestCase):
         self.check_ledger(self.said(24) | {"else 1"})
 
     def test_asleep(self) -> None:
-        """The page is frozen for longer than the daemon waits for an answer to its pings."""
+        """The page is frozen for a minute, longer than the daemon waits for an answer to its pings."""
         self.tab.run("talk(3, 20)")
         self.wait_for("clients.every((client) => client.got.length === 12)")
         self.tab.command("Page.setWebLifecycleState", state="frozen")
-        for number in range(20):
+        for number in range(30):
             self.say(f"else {number}")
             time.sleep(2)  # this is what is tested: that time goes by
         self.tab.command("Page.setWebLifecycleState", state="active")
-        self.check_ledger(self.said(3) | {f"else {number}" for number in range(20)})
+        self.check_ledger(self.said(3) | {f"else {number}" for number in range(30)})
 
 
 class ReadmeTests(BrowserTestCase):
