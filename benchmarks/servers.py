@@ -21,6 +21,7 @@ from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
 __all__ = [
+    "AS_IT_IS",
     "CHECKOUT",
     "COMMIT",
     "METRICS",
@@ -138,8 +139,10 @@ OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
 COMMIT = "floor: one SQLite commit"
+AS_IT_IS = "realtime_chat, as it is"
 UNCOUNTED = "realtime_chat, nothing counted"
 VARIANTS = {
+    AS_IT_IS: "plain",
     "realtime_chat, asyncio and uvloop": "uvloop",
     UNCOUNTED: "uncounted",
     "realtime_chat, Python's own garbage collection": "garbage",

@@ -32,15 +32,15 @@ def python_garbage() -> None:
 
 def corked() -> None:
     """Every socket is corked while it is sent to."""
-    from realtime_chat.transports import websocket
+    from realtime_chat.transports import outflow
 
-    direct_send = websocket.direct_send
+    direct_send = outflow.direct_send
 
     def corked_send(transport: Any) -> Callable[[bytes], int] | None:
         send = direct_send(transport)
         return None if send is None else _cork(transport.socket)
 
-    websocket.direct_send = corked_send
+    outflow.direct_send = corked_send
 
 
 def _cork(connection: socket.socket) -> Callable[[bytes], int]:
@@ -53,7 +53,17 @@ def _cork(connection: socket.socket) -> Callable[[bytes], int]:
     return send
 
 
-VARIANTS = {"uvloop": asyncio_and_uvloop, "uncounted": nothing_counted, "garbage": python_garbage, "corked": corked}
+def as_it_is() -> None:
+    """Nothing is done otherwise: what the others are compared with, started in the same way."""
+
+
+VARIANTS = {
+    "plain": as_it_is,
+    "uvloop": asyncio_and_uvloop,
+    "uncounted": nothing_counted,
+    "garbage": python_garbage,
+    "corked": corked,
+}
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
