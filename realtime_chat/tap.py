@@ -327,8 +327,8 @@ def makeService(options: Options) -> IService:
 def _spare_the_garbage_collector() -> None:
     """Let the collector come less often, and never look again at what was made up to now.
 
-    With Python's own thresholds the waiting polls alone, each of which is new, bring on a look at everything there is
-    again and again: a third of what a poll costs (``docs/performance.rst``).
+    With Python's own thresholds a crowd of waiting polls, each of which is new, brings on a look at everything there is
+    again and again (``docs/performance.rst``).
     """
     gc.collect()
     gc.freeze()

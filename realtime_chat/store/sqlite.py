@@ -154,7 +154,7 @@ class SQLiteStore:
                 return succeed(None)
             self._closed = "the store is stopped"
             self._stopping = []
-            self._arrivals.put(self._collected)
+            self._hand_over()
             self._arrivals.put(None)
         elif not self._write_thread.is_alive():
             return succeed(None)
@@ -199,10 +199,13 @@ class SQLiteStore:
 
     def _submit(self) -> None:
         """Give the writing thread all that was collected."""
-        if self._collected and not self._writing and self._closed is None:
+        if self._collected and not self._writing:
             self._writing = True
-            self._arrivals.put(self._collected)
-            self._collected = []
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._arrivals.put(self._collected)
+        self._collected = []
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""

@@ -53,9 +53,8 @@ class Identity(NamedTuple):
 class _Places(NamedTuple):
     """Which files stand under the names of the database and of its write-ahead log."""
 
-    device: int
-    database: int
-    wal: int
+    database: tuple[int, int] | None
+    wal: tuple[int, int] | None
 
 
 class Watch:
@@ -178,8 +177,7 @@ class DatabaseFile:
             return 0
 
     def _look(self) -> _Places:
-        database = os.stat(self.path)
-        return _Places(database.st_dev, database.st_ino, os.stat(self._wal).st_ino)
+        return _Places(_inode(self.path), _inode(self._wal))
 
     def open_to_write(
         self, secret: bytes | None, before_replacing: Callable[[], object]
@@ -213,11 +211,8 @@ class DatabaseFile:
 
     def _clear_away(self, was: _Places) -> None:
         """Remove the write-ahead log that a former database left: SQLite would replay it into the new one."""
-        database = os.stat(self.path)
-        if (database.st_dev, database.st_ino) == (was.device, was.database):
-            return
-        with suppress(FileNotFoundError):
-            if os.stat(self._wal).st_ino == was.wal:
+        if _inode(self.path) != was.database and _inode(self._wal) == was.wal:
+            with suppress(FileNotFoundError):
                 os.unlink(self._wal)
 
     def _open(self, secret: bytes | None) -> tuple[sqlite3.Connection, Identity]:

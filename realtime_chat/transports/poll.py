@@ -183,7 +183,7 @@ class _Poll:
     async def _look(self, wishes: Wishes, wait: float) -> None:
         """The same, where the store has to be asked."""
         hub = self.session.hub
-        last = hub.limits.default_last if wishes.last is None else wishes.last
+        last = self.session.last(wishes.last)
         for index, (name, since) in enumerate(wishes.rooms):
             room = await hub.room(name)
             start = await room.start(since, last)
