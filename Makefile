@@ -96,7 +96,6 @@ programs:
 	else \
 	  command -v chromium >/dev/null || missing="$$missing chromium"; \
 	fi; \
-	command -v chromedriver >/dev/null || missing="$$missing chromium-driver"; \
 	PATH="$$PATH:/usr/sbin"; \
 	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \
 	command -v node >/dev/null || missing="$$missing nodejs"; \

@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.browser import Page, open_page
 from tests.functional.daemon import Daemon, wait_until
+from tests.functional.pages import Page, open_tab
 
 READ = """
 window.got = [];
@@ -33,7 +33,7 @@ class EventSourceTests(SynchronousTestCase):
 
     def read(self, address: str) -> Page:
         """A page that reads a stream."""
-        page = open_page(self, self.daemon.url)
+        page = open_tab(self, self.daemon.url)
         page.run(READ, address)
         wait_until(lambda: self.got(page, "joined"), lambda: f"no stream: {page.run('return window.states')}")
         return page

@@ -10,9 +10,8 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.browser import DEAF_AT_FIRST, WITHOUT_WEBSOCKET
 from tests.functional.daemon import wait_until
-from tests.functional.pages import PageTestCase, TabPage
+from tests.functional.pages import DEAF_AT_FIRST, WITHOUT_WEBSOCKET, Page, PageTestCase
 
 PAYLOADS = (
     # elements that run something by themselves
@@ -177,20 +176,20 @@ _REFUSED = re.compile(
 class PageTests(PageTestCase):
     """What people see of the daemon."""
 
-    def open_by(self, websocket: bool = True, query: str = "") -> TabPage:
+    def open_by(self, websocket: bool = True, query: str = "") -> Page:
         """Open the page in a browser of its own, and wait until it is connected."""
         page = self.open(query, before="" if websocket else WITHOUT_WEBSOCKET)
         page.wait_connected("WebSocket" if websocket else "long poll")
         return page
 
-    def assert_quiet(self, *pages: TabPage, was_down: bool = False) -> None:
+    def assert_quiet(self, *pages: Page, was_down: bool = False) -> None:
         """No page reports anything; connections were refused only if the daemon was down."""
         for page in pages:
             self.assertEqual([], page.trouble)
             console = [line for line in page.console if not (was_down and _REFUSED.search(line))]
             self.assertEqual([], console)
 
-    def assert_only_text(self, *pages: TabPage) -> None:
+    def assert_only_text(self, *pages: Page) -> None:
         """Nothing that somebody sent has become an element."""
         for page in pages:
             self.assertEqual([], page.run(_FOREIGN_ELEMENTS))
@@ -389,7 +388,7 @@ class PageTests(PageTestCase):
         self.assertEqual([], page.run(_POOR_CONTRASTS))
 
 
-def _talk(ann: TabPage, bob: TabPage) -> None:
+def _talk(ann: Page, bob: Page) -> None:
     ann.rename("Ann")
     bob.rename("Bob with a rather long name that goes on")
     for sender, text in (

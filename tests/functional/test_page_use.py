@@ -7,7 +7,7 @@ import sqlite3
 import urllib.request
 
 from tests.functional.daemon import wait_until
-from tests.functional.pages import SIZES, PageTestCase, TabPage
+from tests.functional.pages import SIZES, Page, PageTestCase
 
 _BUSY_SEEN = """
 window.busy = [];
@@ -107,10 +107,10 @@ class UseTests(PageTestCase):
             )
             urllib.request.urlopen(asked, timeout=10).close()
 
-    def scroll(self, page: TabPage, place: int) -> None:
+    def scroll(self, page: Page, place: int) -> None:
         page.run("document.getElementById('message-pane').scrollTop = arguments[0]", place)
 
-    def hide(self, page: TabPage, hidden: bool) -> None:
+    def hide(self, page: Page, hidden: bool) -> None:
         """Have the browser say that the window was covered, or is seen again."""
         page.run(_HIDE.replace("arguments_", json.dumps(hidden)))
 
@@ -389,7 +389,7 @@ class UseTests(PageTestCase):
         page.run("document.getElementById('message-text').removeAttribute('placeholder')")
         self.assertNotEqual([], page.faults)
 
-    def bring(self, state: str, page: TabPage, other: TabPage) -> None:
+    def bring(self, state: str, page: Page, other: Page) -> None:
         """Bring the page into a state that is worth a look."""
         if state == "busy":
             for number in range(12):
