@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.identity import Identities
-from realtime_chat.interfaces import IMessageStore, TurnClock
+from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Draft, Message, Page, Position, Stored
 from realtime_chat.presence import Presence
@@ -40,6 +40,7 @@ class Hub:
 
     :param wall: seconds since 1970; orders nothing.
     :param token: gives so many random bytes.
+    :param broker: what the other nodes tell; this hub listens to it.
     """
 
     _log = Logger()
@@ -51,6 +52,7 @@ class Hub:
         limits: Limits,
         wall: Callable[[], float],
         token: Callable[[int], bytes],
+        broker: IBroker,
     ) -> None:
         self.clock = clock
         self.limits = limits
@@ -62,6 +64,7 @@ class Hub:
         self.sessions: dict[Session, None] = {}
         self.stopping = False
         self._store = store
+        self._broker = broker
         self._wall = wall
         self._loading: dict[str, _Loading] = {}
         self._dirty: list[Room] = []

@@ -1,4 +1,4 @@
-"""What a store and a transport are to the domain."""
+"""What a store, a broker and a transport are to the domain."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ from zope.interface import Attribute, Interface
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye
-from realtime_chat.model import Draft, Page, Position, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Stored
 
-__all__ = ["Batch", "DelayedCall", "Fanout", "IMessageStore", "Reader", "SessionTransport", "TurnClock"]
+__all__ = [
+    "Batch",
+    "DelayedCall",
+    "Fanout",
+    "IBroker",
+    "IMessageStore",
+    "Listener",
+    "Reader",
+    "SessionTransport",
+    "TurnClock",
+]
 
 
 class IMessageStore(Interface):
@@ -66,6 +76,91 @@ class IMessageStore(Interface):
         """Answer when the store can be written to.
 
         :raises realtime_chat.errors.StoreError:
+        """
+
+    def watch(doubt: Callable[[], None]) -> None:
+        """Say who is to be called when the logs may be others than before, though nothing was appended here: when
+        there is a new epoch, which :meth:`read_after` shows then."""
+
+
+class Listener(Protocol):
+    """Who is told what happens on other nodes: the hub. Every call comes on the reactor's thread."""
+
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        """A room's log has grown, here or elsewhere.
+
+        :param first: the offset of the first of the new messages, which have no hole between them.
+        :param count: how many they are.
+        :param read: decodes them; costs something, so that it isn't called where they are known already.
+        """
+
+    def doubted(self, room: str) -> None:
+        """Something may have been announced in a room that we didn't hear of: it has to look into its log."""
+
+    def signalled(self, room: str, mark: str, data: bytes) -> None:
+        """A client of another node has signalled.
+
+        :param mark: of this client, which doesn't get its own; see :class:`~realtime_chat.model.Attendee`.
+        :param data: the encoded event.
+        """
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        """Somebody who is no client has sent something to a room; nothing about it was checked."""
+
+    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+        """Who is in a room by way of other nodes, all of them, by node; what was said of it before is no longer true.
+
+        Comes before :meth:`IBroker.follow` is answered, and again when something may have been missed.
+        """
+
+    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """Somebody came, changed, or went on another node.
+
+        :param gone: by their marks.
+        """
+
+    def node_left(self, node: str, hand_over: bool) -> None:
+        """A node is no longer there, and with it those who were in rooms by way of it.
+
+        :param hand_over: whether it stopped in order, so that its clients will be with another node in a moment.
+        """
+
+
+class IBroker(Interface):
+    """Tells the nodes that share a store what happens in their rooms. What it brings may get lost; see
+    :meth:`Listener.doubted`."""
+
+    shared: bool = Attribute("Whether there may be other nodes.")
+
+    def describe() -> str:
+        """One line for the operator: by what the nodes hear of each other."""
+
+    def start(listener: Listener) -> Deferred[None]:
+        """Begin to tell ``listener`` of what happens elsewhere. The store is started already.
+
+        :raises realtime_chat.errors.StoreRefused: it can't be used; the message says what to do.
+        """
+
+    def stop() -> Deferred[None]:
+        """Tell the others that this node goes, and hear no more."""
+
+    def follow(room: str) -> Deferred[None]:
+        """Hear of a room; answered when all that happens there from now on is told.
+
+        :raises realtime_chat.errors.StoreError: not now; it is not followed.
+        """
+
+    def unfollow(room: str) -> None:
+        """Hear no more of a room."""
+
+    def signal(room: str, mark: str, data: bytes) -> None:
+        """Bring a client's signal to the other nodes, at most once."""
+
+    def attend(room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """Tell the other nodes who of this node's clients is in a room.
+
+        :param came: who wasn't, or has changed.
+        :param gone: who isn't any more, by their marks.
         """
 
 

@@ -11,6 +11,7 @@ from realtime_chat.errors import RealtimeError
 
 __all__ = [
     "ANONYMOUS",
+    "Attendee",
     "Draft",
     "Message",
     "Page",
@@ -124,12 +125,30 @@ class Page(msgspec.Struct, frozen=True):
     :param top: the highest offset that was ever given; 0 for a room without messages. A room's top outlives its
         messages.
     :param messages: ascending by offset.
+    :param begun: the offset after which the epoch's own messages begin; what is below was kept from an earlier epoch,
+        and may lack its end. A reader of another epoch goes on from here.
     """
 
     epoch: str
     oldest: int
     top: int
     messages: tuple[Message, ...] = ()
+    begun: int = 0
+
+
+class Attendee(msgspec.Struct, frozen=True):
+    """A client that is in a room by way of one node, as the other nodes know it.
+
+    :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
+    :param state: what it says of itself, as a compact JSON object.
+    :param changed: when its name or state changed last, in milliseconds since 1970; where clients of one user differ,
+        the later one counts.
+    """
+
+    mark: str
+    user: User
+    state: bytes = b"{}"
+    changed: int = 0
 
 
 def check_room(name: Any) -> str:

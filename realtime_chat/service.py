@@ -28,7 +28,7 @@ from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.hub import Hub
-from realtime_chat.interfaces import IMessageStore
+from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.transports.fanout import write_now
 from realtime_chat.transports.poll import PollResource
@@ -83,6 +83,7 @@ class RealtimeService(Service):
         self,
         reactor: Any,
         store: IMessageStore,
+        broker: IBroker,
         configuration: Configuration,
         wall: Callable[[], float],
         token: Callable[[int], bytes],
@@ -93,6 +94,7 @@ class RealtimeService(Service):
         self._give_up = reactor.stop if give_up is None else give_up
         self._started = started
         self._store = store
+        self._broker = broker
         self._token = token
         self._configuration = configuration
         self._ports: list[IListeningPort] = []
@@ -101,7 +103,7 @@ class RealtimeService(Service):
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
         self._in_start = True
-        self.hub = Hub(store, reactor, configuration.limits, wall, token)
+        self.hub = Hub(store, reactor, configuration.limits, wall, token, broker)
 
     def startService(self) -> None:
         """Open the store and listen; what can't be is said in one line, and the process ends."""

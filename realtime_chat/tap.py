@@ -20,6 +20,7 @@ from twisted.application.service import IService
 from twisted.internet import endpoints
 from twisted.python import usage
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.interfaces import IMessageStore
@@ -320,7 +321,14 @@ def makeService(options: Options) -> IService:
         limits=limits,
     )
     return RealtimeService(
-        reactor, store, configuration, time.time, os.urandom, partial(_give_up, reactor), _spare_the_garbage_collector
+        reactor,
+        store,
+        LocalBroker(),
+        configuration,
+        time.time,
+        os.urandom,
+        partial(_give_up, reactor),
+        _spare_the_garbage_collector,
     )
 
 

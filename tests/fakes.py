@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, StoreError
 from realtime_chat.hub import Hub
@@ -214,4 +215,4 @@ class FakeRequest:
 
 def make_hub(store: Any, clock: Clock, **limits: Any) -> Hub:
     """A hub with small limits, so that tests meet them."""
-    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1))
+    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), LocalBroker())

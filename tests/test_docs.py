@@ -17,6 +17,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
@@ -170,7 +171,7 @@ class MetricTests(SynchronousTestCase):
 
     def test_all_are_described(self) -> None:
         """The operator's table has every metric of the daemon's own, and no other."""
-        hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes)
+        hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
         for family in make_registry(hub, SimpleNamespace(commits=Commits())).collect():
             names.add(family.name + "_total" * (family.type == "counter"))

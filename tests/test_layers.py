@@ -41,8 +41,14 @@ TWISTED_IN_DOMAIN = (
     "twisted.logger",
     "twisted.python.failure",
 )
-STORE_MAY = frozenset(("counts", "errors", "limits", "model", "interfaces", "store"))
-"""A store knows values and what a store is, and nothing of rooms, sessions or HTTP."""
+_VALUES = frozenset(("counts", "errors", "limits", "model", "interfaces"))
+BESIDE = {
+    "redis": frozenset(("errors", "redis")),
+    "store": _VALUES | {"redis", "store"},
+    "broker": _VALUES | {"redis", "broker"},
+}
+"""What stands beside the domain, and what it may import: values, and what a store or a broker is, but nothing of rooms,
+sessions or HTTP."""
 
 CLIENT_MAY = {
     "client": frozenset(("client", "codec", "errors", "model")),
@@ -117,20 +123,21 @@ class LayerTests(SynchronousTestCase):
         wrong = [
             f"{module} imports {imported}"
             for module in MODULES
-            if module and _entry(module) != "store"
+            if module and _entry(module) not in BESIDE
             for imported in _own_imports(module)
-            if _entry(imported) != "store" and _rank(_entry(imported)) > _rank(_entry(module))
+            if _entry(imported) not in BESIDE and _rank(_entry(imported)) > _rank(_entry(module))
         ]
         self.assertEqual([], wrong)
 
-    def test_stores(self) -> None:
-        """A store imports values and interfaces alone, and only tap, which chooses one, imports a store."""
+    def test_stores_and_brokers(self) -> None:
+        """A store and a broker import values, interfaces and what they reach their server by; only tap imports one."""
         wrong = []
         for module in MODULES:
             for imported in _own_imports(module):
-                if _entry(module) == "store" and _entry(imported) not in STORE_MAY:
+                may = BESIDE.get(_entry(module))
+                if may and _entry(imported) not in may:
                     wrong.append(f"{module} imports {imported}")
-                if _entry(imported) == "store" and _entry(module) not in ("store", "tap"):
+                if not may and _entry(imported) in BESIDE and _entry(module) != "tap":
                     wrong.append(f"{module} imports {imported}")
         self.assertEqual([], wrong)
 
@@ -181,6 +188,7 @@ class LayerTests(SynchronousTestCase):
             ("sqlite3", ("store.sqlite",)),
             ("autobahn", ("transports.websocket", "client.websocket")),
             ("treq", ("client.http",)),
+            ("txredisapi", ("redis.",)),
         ):
             for module in MODULES:
                 if any(_is_below(name, package) for name in _imports(module)):

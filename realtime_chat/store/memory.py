@@ -194,6 +194,9 @@ class MemoryStore:
         """See :meth:`IMessageStore.check`."""
         return fail(_stopped()) if self._stopped else succeed(None)
 
+    def watch(self, doubt: Callable[[], None]) -> None:
+        """See :meth:`IMessageStore.watch`; these logs never change by themselves."""
+
 
 def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
     sender = draft.sender

@@ -109,7 +109,7 @@ class SQLiteStore:
         self._tick = tick
         self._file = DatabaseFile(path, token, schema)
         self._reader = LogReader(self._file, retention, now)
-        self._writer = LogWriter(self._file, retention, now, self._reader)
+        self._writer = LogWriter(self._file, retention, now, self._reader, self._replaced)
         self._collected: list[_Arrival] = []
         self._writing = False
         self._arrivals: SimpleQueue[list[_Arrival] | None] = SimpleQueue()
@@ -121,6 +121,7 @@ class SQLiteStore:
         self._reads_waiting = 0
         self._closed: str | None = "the store is not started"
         self._stopping: list[Deferred[None]] | None = None
+        self._doubt: Callable[[], None] = lambda: None
         self.commits = Commits()
         self.secret = b""
 
@@ -186,6 +187,14 @@ class SQLiteStore:
         answer: Deferred[None] = Deferred()
         self._collect(_Arrival(None, 0, answer))
         return answer
+
+    def watch(self, doubt: Callable[[], None]) -> None:
+        """See :meth:`IMessageStore.watch`; the file may be replaced."""
+        self._doubt = doubt
+
+    def _replaced(self) -> None:
+        """On the writing thread: this is another log now."""
+        self._reactor.callFromThread(self._doubt)
 
     def _collect(self, arrival: _Arrival) -> None:
         """Let an arrival wait for the end of the turn, or for the end of the commit that is under way.

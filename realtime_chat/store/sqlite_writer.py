@@ -201,6 +201,7 @@ class LogWriter:
     """The one that changes the database. Everything here happens on one thread.
 
     :param reader: has the only other connection to the file.
+    :param replaced: called when the file was found to be another log.
     """
 
     _log = Logger()
@@ -211,11 +212,13 @@ class LogWriter:
         retention: Retention,
         now: Callable[[], float],
         reader: LogReader,
+        replaced: Callable[[], None],
     ) -> None:
         self._file = file
         self._retention = retention
         self._now = now
         self._reader = reader
+        self._replaced = replaced
         self._connection: sqlite3.Connection | None = None
         self._epoch = ""
         self._secret: bytes | None = None
@@ -238,6 +241,7 @@ class LogWriter:
         connection.executescript(self._triggers())
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
+            self._replaced()
         self._epoch = identity.epoch
         self._secret = self._secret or identity.secret
         self._connection = connection

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet import reactor
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.client import Chat, Event, Message, Room, State, connect
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
@@ -33,7 +34,9 @@ class ChatTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
-        return RealtimeService(reactor, self.store, Configuration((self.listen,), limits=limits), time.time, os.urandom)
+        return RealtimeService(
+            reactor, self.store, LocalBroker(), Configuration((self.listen,), limits=limits), time.time, os.urandom
+        )
 
     async def keep_on_disk(self) -> None:
         """Go on with a store that lasts over restarts, on one port."""

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.counts import Histogram
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
@@ -37,7 +38,7 @@ class MetricsTests(ServedTestCase):
     def make_service(self) -> RealtimeService:
         loopback = "tcp:0:interface=127.0.0.1"
         configuration = Configuration((loopback,), limits=Limits(), metrics_listen=(loopback,))
-        return RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
 
     async def scrape(self) -> dict[str, float]:
         response = await treq.get(f"http://127.0.0.1:{self.service.ports()[1]}/metrics", persistent=False)

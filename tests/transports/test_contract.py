@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
@@ -45,7 +46,7 @@ class ServedTestCase(TestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits)
-        return RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
 
     async def _stop(self) -> None:
         for client in self.clients:

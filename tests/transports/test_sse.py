@@ -15,6 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.errors import StoreError
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.limits import Limits
@@ -33,7 +34,7 @@ class EventsTestCase(ServedTestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits, **self.configured)
-        return RealtimeService(reactor, self.store, configuration, time.time, self.token)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, self.token)
 
     def token(self, size: int) -> bytes:
         """Randomness: what asks for four bytes gets those of the fraction."""

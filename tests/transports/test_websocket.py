@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, Protocol
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import outflow
 from realtime_chat.transports.fanout import queued
@@ -173,7 +174,7 @@ class OfferingTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), compress=self.compress)
-        return RealtimeService(reactor, self.store, configuration, time.time, os.urandom)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
 
     async def offering(self, **offer: Any) -> SocketClient:
         client = self.client(SocketClient)

@@ -1,0 +1,45 @@
+"""No other nodes: whatever happens, happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from realtime_chat.interfaces import IBroker, Listener
+from realtime_chat.model import Attendee
+
+__all__ = ["LocalBroker"]
+
+
+@implementer(IBroker)
+class LocalBroker:
+    """A node that is alone with its store."""
+
+    shared = False
+
+    def describe(self) -> str:
+        """See :meth:`IBroker.describe`."""
+        return "none (this is the only node)"
+
+    def start(self, listener: Listener) -> Deferred[None]:
+        """See :meth:`IBroker.start`."""
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`IBroker.stop`."""
+        return succeed(None)
+
+    def follow(self, room: str) -> Deferred[None]:
+        """See :meth:`IBroker.follow`."""
+        return succeed(None)
+
+    def unfollow(self, room: str) -> None:
+        """See :meth:`IBroker.unfollow`."""
+
+    def signal(self, room: str, mark: str, data: bytes) -> None:
+        """See :meth:`IBroker.signal`."""
+
+    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """See :meth:`IBroker.attend`."""
