@@ -113,9 +113,7 @@ def _realtime(port: int | str, store: str, twistd: tuple[str, ...] = _TWISTD) ->
     ]
 
 
-def _daemon(
-    store: Callable[[Path], str] = lambda directory: "memory:", twistd: tuple[str, ...] = _TWISTD
-) -> Command:
+def _daemon(store: Callable[[Path], str] = lambda directory: "memory:", twistd: tuple[str, ...] = _TWISTD) -> Command:
     return lambda port, directory: [
         *_realtime(port, store(directory), twistd),
         *("--metrics-listen", f"unix:{directory}/{METRICS}"),

@@ -14,14 +14,13 @@ import random
 import sys
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from tests.functional.aside import Aside, serve
 from tests.functional.books import Account, Books
-from tests.functional.wires import GONE, HTTPWire, RedisError, RedisWire, SocketWire, StreamWire, Unavailable
+from tests.functional.wires import GONE, HTTPWire, RedisWire, SocketWire, StreamWire, Unavailable
 from tests.views import View
 
 __all__ = ["Load"]
@@ -62,6 +61,7 @@ class _Event(msgspec.Struct):
     client: str = ""
     event: str = ""
     data: Any = None
+    sender: Any = msgspec.field(default=None, name="from")
     count: int | None = None
     members: list[dict[str, Any]] | None = None
     joined: list[dict[str, Any]] | None = None
@@ -298,7 +298,7 @@ class _Reader:
         elif event.type == "reset":
             self.account.reset(event.position)
         elif event.type == "signal":
-            self.signals.append(event.data)
+            self.signals.append([event.event, event.sender, event.data])
         elif event.type == "welcome":
             self.client = event.client
         elif event.type == "error" and event.code not in ("store_unavailable", "stopping"):
@@ -465,6 +465,7 @@ class _Process:
         self._started = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: list[asyncio.Task[None]] = []
+        self._visitors: list[SocketWire] = []
 
     def node(self) -> int:
         """One of the nodes."""
@@ -624,6 +625,75 @@ class _Process:
             if since == page["top"]:
                 wire.close()
                 return _Log(epoch, messages)
+
+    async def churn(self, count: int, at_once: int = 50) -> dict[str, Any]:
+        """So many WebSockets connect, join the room and go, half of them without a word."""
+        numbers = iter(range(count))
+
+        async def come_and_go() -> None:
+            for number in numbers:
+                wire = await self._visit()
+                if number % 2:
+                    wire.close()
+                else:
+                    wire.say_goodbye()
+                    await wire.lost
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(come_and_go())
+        return {}
+
+    async def _visit(self) -> SocketWire:
+        joined = asyncio.Event()
+
+        def take(payload: bytes) -> None:
+            event = _decode_event(payload)
+            if event.type == "joined":
+                joined.set()
+            elif event.type == "error":
+                self.fail(f"a visitor: {event}")
+
+        request = upgrade(f"/ws?room={self.place.room}&last=0")
+        wire: SocketWire = await SocketWire.connect(self.node(), request, take)
+        async with asyncio.timeout(_PATIENCE):
+            await joined.wait()
+        return wire
+
+    async def enter(self, rooms: int, at_once: int = 100) -> dict[str, Any]:
+        """Join so many rooms, over WebSockets that read so many each; answer when all are joined."""
+        begun = time.monotonic()
+        waiting = asyncio.Semaphore(4)
+        parts = [range(first, min(first + at_once, rooms)) for first in range(0, rooms, at_once)]
+        await asyncio.gather(*(self._enter(part, waiting) for part in parts))
+        return {"seconds": time.monotonic() - begun}
+
+    async def _enter(self, rooms: range, waiting: asyncio.Semaphore) -> None:
+        left, all_joined = len(rooms), asyncio.Event()
+
+        def take(payload: bytes) -> None:
+            nonlocal left
+            event = _decode_event(payload)
+            if event.type == "error":
+                self.fail(f"entering a room: {event}")
+            left -= event.type in ("joined", "error")
+            if not left:
+                all_joined.set()
+
+        async with waiting, asyncio.timeout(_PATIENCE):
+            wire = await SocketWire.connect(self.node(), upgrade("/ws"), take)
+            self._visitors.append(wire)
+            for number in rooms:
+                command = {"type": "join", "room": f"{self.place.room}{number}", "last": 0}
+                wire.send(msgspec.json.encode(command))
+            await all_joined.wait()
+
+    async def quit(self) -> dict[str, Any]:
+        """Leave all of these rooms."""
+        visitors, self._visitors = self._visitors, []
+        for wire in visitors:
+            wire.close()
+        return {}
 
     async def mark(self) -> dict[str, Any]:
         """The time, as the accounts say it."""

@@ -134,6 +134,10 @@ class SocketWire(_Wire):
             raise ConnectionResetError("the connection is lost")
         self.transport.write(frame(_TEXT, payload))
 
+    def say_goodbye(self) -> None:
+        """Close it in order; it is lost when the other side has done so, too."""
+        self.transport.write(frame(_CLOSE, b"\x03\xe8"))
+
 
 class StreamWire(_Wire):
     """An event stream; what is taken are the values of ``data``."""
