@@ -14,13 +14,13 @@ import random
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from tests.functional.aside import Aside, serve
 from tests.functional.books import Account, Books
-from tests.functional.wires import GONE, HTTPWire, RedisWire, SocketWire, StreamWire, Unavailable
+from tests.functional.wires import GONE, HTTPWire, RedisError, RedisWire, SocketWire, StreamWire, Unavailable
 from tests.views import View
 
 __all__ = ["Load"]
@@ -408,15 +408,32 @@ class _RedisWriter(_Writer):
     """Publishes without a node: by the append script, as programs in other languages do."""
 
     slots = 4
-    _sha: ClassVar[bytes | None] = None
+    _sha: bytes | None = None
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         assert self.load.place.redis is not None
-        self._wire = RedisWire(self.load.place.redis)
+        self._wire = RedisWire(self.load.place.redis, self.load.place.database)
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
-        raise NotImplementedError
+        place = self.load.place
+        keys = f"{place.scope}:log", f"{place.scope}:stream:{place.room}", f"{place.scope}:keys:{place.room}"
+        try:
+            self._sha = self._sha or await self._wire.do("HGET", keys[0], "append")
+            if self._sha is None:
+                raise Unavailable
+            words = ("message", f"program-{self.name}", "A program", msgspec.json.encode(data), key)
+            _, position = await self._wire.do("EVALSHA", self._sha, 3, *keys, *words)
+        except RedisError as error:
+            if not str(error).startswith(_PASSING):
+                self.load.fail(f"{self.name}: {error}")
+            self._sha = None
+            raise Unavailable from None
+        return str(position, "ascii")
+
+
+_PASSING = ("NOSCRIPT", "NOLOG", "LOADING")
+"""How Redis' errors begin that are over in a moment."""
 
 
 _READERS: dict[str, type[_Reader]] = {"socket": _SocketReader, "events": _EventsReader, "poll": _PollReader}

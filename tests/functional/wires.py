@@ -197,8 +197,9 @@ def _read_head(head: bytes) -> tuple[int, int | None, bool]:
 class RedisWire:
     """A connection to Redis; commands may be sent before the answers to others have come."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, database: int = 0) -> None:
         self.port = port
+        self._database = database
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._opening = asyncio.Lock()
@@ -213,11 +214,19 @@ class RedisWire:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self.port)
                 self._task = asyncio.create_task(self._read(self._streams[0]))
+                if self._database:
+                    self._send(("SELECT", self._database))
+        answer = self._send(words)
+        async with asyncio.timeout(_PATIENCE):
+            return await answer
+
+    def _send(self, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:
+        if self._streams is None:
+            raise ConnectionResetError("the connection is lost")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         self._streams[1].write(_command(words))
-        async with asyncio.timeout(_PATIENCE):
-            return await answer
+        return answer
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
