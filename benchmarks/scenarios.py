@@ -192,8 +192,8 @@ def _redis(scale: Scale) -> list[Measurement]:
                 {"measure": "publish", "publishers": publishers, "seconds": scale.seconds},
                 OVER_REDIS,
                 columns,
-                "Each publisher waits for its acknowledgement; with two nodes half of them are with each. SQLite syncs, "
-                "and so does Redis with `appendfsync always`; the others keep messages in Redis's memory.",
+                "Each publisher waits for its acknowledgement; with two nodes half of them are with each. SQLite "
+                "syncs, and so does Redis with `appendfsync always`; the others keep messages in Redis's memory.",
             )
             for publishers in (1, 100)
         ),

@@ -1,7 +1,7 @@
 """A Redis, and the same server so many times over it: ``nodes.py PORT NODES KEEPING COMMAND …``.
 
-The nodes listen on PORT and those that follow, Redis on the next one; in the command ``@PORT@`` and ``@REDIS@`` stand for
-their ports. KEEPING is ``memory``, or ``always``: an append-only file that is synced before each answer.
+The nodes listen on PORT and those that follow, Redis on the next one; in the command ``@PORT@`` and ``@REDIS@`` stand
+for their ports. KEEPING is ``memory``, or ``always``: an append-only file that is synced before each answer.
 """
 
 from __future__ import annotations

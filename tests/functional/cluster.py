@@ -92,6 +92,6 @@ class ClusterTestCase(DaemonTestCase):
         self.assertEqual({"twice": 0, "never_sent": 0, "moved": [], "stored_later": []}, counted)
 
     def assert_nothing_lost(self, report: dict[str, Any]) -> None:
-        """Every acknowledged message is in the log, the log has no hole, and nobody was told that anything is missing."""
+        """What was acknowledged is in the log, which has no hole, and nobody was told that anything is missing."""
         told = {name: account["told"] for name, account in report["readers"].items() if account["told"]}
         self.assertEqual(({}, 0, 0), (told, report["books"]["lost"], report["books"]["holes"]))

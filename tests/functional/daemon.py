@@ -114,13 +114,17 @@ class Daemon:
             self.kill()
         return self.log[before:]
 
-    def _run(self) -> None:
+    def command(self) -> list[str]:
+        """What is run."""
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
+        return [sys.executable, "-c", self.program, *arguments, *self.options]
+
+    def _run(self) -> None:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-c", self.program, *arguments, *self.options],
+                [*self.prefix, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -94,8 +94,8 @@ class StormTests(ClusterTestCase):
     timeout = SECONDS + 120
 
     async def test_storm(self) -> None:
-        """Whatever fails, and in whatever order: nothing that was acknowledged is lost, doubled or out of order, nothing
-        is missing in silence, and what was refused isn't stored later."""
+        """Whatever fails, and in whatever order: nothing that was acknowledged is lost, doubled or out of order,
+        nothing is missing in silence, and what was refused isn't stored later."""
         self.redis = await self.redis_server(*PERSISTENT)
         self.cluster = await self.nodes(3, self.redis.url)
         load = self.load(self.cluster, self.redis)
@@ -313,8 +313,8 @@ class ManyRoomsTests(ClusterTestCase):
     """What a room costs that nobody reads any more."""
 
     async def test_rooms_come_and_go(self) -> None:
-        """Ten thousand rooms are joined and left: the subscriptions are there, and then they are gone, and the memory of
-        the node and of Redis is what it was."""
+        """Ten thousand rooms are joined and left: the subscriptions are there, and then they are gone, and the memory
+        of the node and of Redis is what it was."""
         redis = await self.redis_server()
         (node,) = await self.nodes(1, redis.url, program=IMPATIENT)
         load = self.load([node], room="room")
@@ -340,8 +340,8 @@ class RelayTests(ClusterTestCase):
     """What anybody sends to Redis, without code of ours."""
 
     async def test_relay(self) -> None:
-        """A plain PUBLISH reaches WebSockets, event streams and waiting polls on all nodes, once each; and 10,000 who come
-        and go leave nothing behind."""
+        """A plain PUBLISH reaches WebSockets, event streams and waiting polls on all nodes, once each; and 10,000 who
+        come and go leave nothing behind."""
         redis = await self.redis_server()
         nodes = await self.nodes(2, redis.url, "--relay", "site.*=news")
         loads = [self.load([node], room="news") for node in nodes]
@@ -420,7 +420,7 @@ class ApartTests(ClusterTestCase):
             self.assert_nothing_lost(report)
             self.assertEqual(10 + number, report["books"]["in_log"])
             expected = [] if signal is None else [["relay", None, signal]]
-            await self.eventually(lambda load=load, count=len(expected): all_have(load, count))
+            await self.eventually(lambda load=load, expected=expected: all_have(load, len(expected)))
             for reader in (await self.ask(load, "see")).values():
                 self.assertEqual((3, expected), (reader["count"], reader["signals"]))
 
