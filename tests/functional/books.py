@@ -97,8 +97,8 @@ class Account:
     """What one reader was brought, in which order, and what it was told that it missed.
 
     What is wrong is counted in ``doubled``, ``out_of_order``, ``silent`` (messages that were left out without a word,
-    and positions that are not the reader's own), ``strange`` (messages of an epoch that it wasn't told of) and ``other``
-    (another message than others have got at this position).
+    and positions that are not the reader's own), ``strange`` (messages of an epoch that it wasn't told of) and
+    ``other`` (another message than others have got at this position).
 
     :param position: where it starts.
     """
