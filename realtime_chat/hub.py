@@ -59,7 +59,8 @@ class Hub:
         self.wheel = Wheel(clock)
         self.counts = Counts()
         self.identities = Identities(lambda: store.secret, token)
-        self.presence = Presence(clock, self.wheel, limits, self.counts, token(4).hex())
+        mark = self.identities.mark if broker.shared else str
+        self.presence = Presence(clock, self.wheel, limits, self.counts, token(4).hex(), mark)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
         self.stopping = False

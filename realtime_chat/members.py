@@ -52,15 +52,17 @@ class MemberPage(NamedTuple):
 class Client:
     """A client that is in some room here.
 
+    :ivar mark: what names it to other nodes; its key, where there are none.
     :ivar leases: by room.
     :ivar state: what it says of itself, as a compact JSON object.
     :ivar changed: when its name or state changed last, as a stamp.
     """
 
-    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "state", "user")
+    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "mark", "state", "user")
 
-    def __init__(self, key: str, user: User, state: bytes, changed: int) -> None:
+    def __init__(self, key: str, mark: str, user: User, state: bytes, changed: int) -> None:
         self.key = key
+        self.mark = mark
         self.user = user
         self.state = state
         self.changed = changed
@@ -222,12 +224,12 @@ class Signals:
         self.away = 0
         self.number = 0
 
-    def add(self, now: float, client: str, data: bytes) -> None:
-        """Somebody signals."""
+    def add(self, now: float, mark: str, data: bytes) -> None:
+        """The client that has this mark signals."""
         self.number += 1
         self.tidy()
         if self.away:
-            self._kept.append((self.number, now, client, data))
+            self._kept.append((self.number, now, mark, data))
             self._size += len(data)
         while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
             self._size -= len(self._kept.pop(0)[3])
@@ -237,7 +239,8 @@ class Signals:
         heard, lease.heard = lease.heard, self.number
         if lease.polled < now - self._seconds:
             return []
-        return [data for number, _, client, data in self._kept if number > heard and client != lease.client.key]
+        own = lease.client.mark
+        return [data for number, _, mark, data in self._kept if number > heard and mark != own]
 
     def tidy(self) -> None:
         """Forget all, if nobody could come back for it."""

@@ -10,6 +10,7 @@ given the full set. A poll carries its stamp as a version.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 
 from realtime_chat import codec
@@ -30,10 +31,20 @@ class Presence:
 
     :param wheel: ends what is held.
     :param node: a word that no other node has, and this one only until it ends; polls' versions begin with it.
+    :param mark: names a client to other nodes (:meth:`realtime_chat.identity.Identities.mark`); where there are none,
+        a client's own name does.
     :ivar memberships: of the rooms that somebody is in, or was a moment ago.
     """
 
-    def __init__(self, clock: TurnClock, wheel: Wheel, limits: Limits, counts: Counts, node: str) -> None:
+    def __init__(
+        self,
+        clock: TurnClock,
+        wheel: Wheel,
+        limits: Limits,
+        counts: Counts,
+        node: str,
+        mark: Callable[[str], str] = str,
+    ) -> None:
         self.memberships: dict[str, Membership] = {}
         self._clients: dict[str, Client] = {}
         self._clock = clock
@@ -42,6 +53,7 @@ class Presence:
         self._away = Hold(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
         self._counts = counts
         self._node = node
+        self._mark = mark
         self._stamps = count(1)
         self._dirty: dict[Membership, None] = {}
         self._timer: DelayedCall | None = None
@@ -71,7 +83,7 @@ class Presence:
             return
         known = self._clients.get(client)
         if known is None:
-            known = self._clients[client] = Client(client, user, state, next(self._stamps))
+            known = self._clients[client] = Client(client, self._mark(client), user, state, next(self._stamps))
         elif named and user.name != known.user.name:
             self._alter(known, user, known.state)
         lease = known.leases.get(reader.room.name)
@@ -299,7 +311,7 @@ class Presence:
         signal = codec.encode_signal(room, event, data, lease.client.user, at)
         membership = lease.membership
         behind = membership.room.subscribers - membership.room.live_count()
-        membership.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that
+        membership.signals.add(now, lease.client.mark, signal)  # first, as polls that are told now are away after that
         delivered, missed = membership.room.tell("signal", signal, lease.readers)
         self._counts.signals += 1
         self._counts.signals_delivered += delivered
