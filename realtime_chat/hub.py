@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, succeed
@@ -9,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.counts import Counts
+from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
@@ -23,13 +25,18 @@ __all__ = ["Hub"]
 
 
 class _Loading:
-    """A room that is being looked up: who waits for it, and what was announced meanwhile."""
+    """A room that is being looked up: who waits for it, and what happened meanwhile.
 
-    __slots__ = ("announced", "waiting")
+    :ivar announced: the last messages that were announced; the room looks for those before them itself.
+    :ivar doubted: whether something may have been announced that wasn't heard.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("announced", "doubted", "waiting")
+
+    def __init__(self, most: int) -> None:
         self.waiting: list[Deferred[Room]] = []
-        self.announced: list[Message] = []
+        self.announced: deque[Message] = deque(maxlen=most)
+        self.doubted = False
 
 
 class Hub:
@@ -68,10 +75,12 @@ class Hub:
         self._broker = broker
         self._wall = wall
         self._loading: dict[str, _Loading] = {}
+        self._doubts = Doubts(clock, self.wheel, limits)
         self._dirty: list[Room] = []
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
+        store.watch(self.doubt)
 
     # Sessions
 
@@ -91,6 +100,7 @@ class Hub:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
         self._flush()
+        self._doubts.stop()
         self.presence.stop()
         for session in list(self.sessions):
             session.dismiss("stopping")
@@ -156,6 +166,28 @@ class Hub:
         elif message.room in self._loading:
             self._loading[message.room].announced.append(message)
 
+    # What other nodes tell (see interfaces.Listener)
+
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        """A room's log has grown, here or elsewhere."""
+        known = self.rooms.get(room)
+        wanted = room in self._loading if known is None else not known.knows(epoch, first + count - 1)
+        if wanted:
+            for message in read():
+                self.announce(message)
+
+    def doubted(self, room: str) -> None:
+        """Something may have happened in a room that we didn't hear of."""
+        if room in self._loading:
+            self._loading[room].doubted = True
+        elif room in self.rooms:
+            self._doubts.add(self.rooms[room])
+
+    def doubt(self) -> None:
+        """The logs may be others than before: every room looks."""
+        for room in (*self.rooms, *self._loading):
+            self.doubted(room)
+
     # Rooms
 
     def room(self, name: str) -> Deferred[Room]:
@@ -170,15 +202,24 @@ class Hub:
         answer: Deferred[Room] = Deferred()
         loading = self._loading.get(name)
         if loading is None:
-            loading = self._loading[name] = _Loading()
+            loading = self._loading[name] = _Loading(self.limits.page_messages)
             loading.waiting.append(answer)
-            self.counts.reads += 1
-            self._store.read_before(name, None, self.limits.page_messages).addCallbacks(
+            Deferred.fromCoroutine(self._load(name)).addCallbacks(
                 self._loaded, self._not_loaded, callbackArgs=(name,), errbackArgs=(name,)
             )
         else:
             loading.waiting.append(answer)
         return answer
+
+    async def _load(self, name: str) -> Page:
+        """Hear of a room first, and then see what was there before."""
+        await self._broker.follow(name)
+        self.counts.reads += 1
+        try:
+            return await self._store.read_before(name, None, self.limits.page_messages)
+        except BaseException:
+            self._broker.unfollow(name)
+            raise
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
@@ -186,6 +227,8 @@ class Hub:
         room.used = self.clock.seconds()
         for message in loading.announced:
             room.announce(message)
+        if loading.doubted:
+            self._doubts.add(room)
         if not self._sweeping:
             self._sweeping = True
             self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
@@ -193,7 +236,8 @@ class Hub:
             answer.callback(room)
 
     def _make_room(self, name: str, page: Page) -> Room:
-        return Room(name, page, self._store, self.limits, self._schedule, self._wall, self.clock, self.counts)
+        told = self._schedule, self._doubts.suspect
+        return Room(name, page, self._store, self.limits, *told, self._wall, self.clock, self.counts)
 
     def _not_loaded(self, failure: Failure, name: str) -> None:
         for answer in self._loading.pop(name).waiting:
@@ -216,6 +260,8 @@ class Hub:
             room.forget_batches()
             if room.idle and room.used <= before and name not in self.presence.memberships:
                 del self.rooms[name]
+                self._doubts.forget(room)
+                self._broker.unfollow(name)
         self._shorten_tails()
         self._sweeping = bool(self.rooms)
         if self._sweeping:

@@ -33,6 +33,9 @@ class Limits:
     :ivar wait: seconds that a poll waits where it doesn't say.
     :ivar max_wait: seconds that a poll may ask to wait.
     :ivar retry: seconds between two tries to read from a failing store.
+    :ivar overtaken: seconds for which a room waits for messages that a later one has overtaken on its way, before it
+        looks for them in the store.
+    :ivar looks: rooms that look into the store at a time where they may have missed something.
     :ivar presence_limit: members that a room lists; of more only the number is told.
     :ivar presence_page: members on one page of a list that is asked for.
     :ivar presence_gather: seconds from the first change of who is in a room to its event, for more to come with it.
@@ -71,6 +74,8 @@ class Limits:
     wait: float = 25.0
     max_wait: float = 55.0
     retry: float = 1.0
+    overtaken: float = 0.01
+    looks: int = 16
     presence_limit: int = 200
     presence_page: int = 200
     presence_gather: float = 0.05

@@ -409,7 +409,8 @@ class Session:
         """
         while self._behind and not self._reading and not self.transport.full:
             subscription = self._behind[0]
-            part = subscription.room.recent_after(subscription.epoch, subscription.offset)
+            room = subscription.room
+            part = room.recent_after(room.epoch, room.onward(subscription))
             if part is None:
                 self._read(subscription)
             elif not self._bring(subscription, part):
@@ -420,17 +421,16 @@ class Session:
     def _read(self, subscription: Subscription) -> None:
         self._reading = True
         room = subscription.room
-        offset = subscription.offset if subscription.epoch == room.epoch else 0
-        room.read_after(offset).addCallbacks(
-            self._page_read, self._page_unread, callbackArgs=(subscription, offset), errbackArgs=()
+        Deferred.fromCoroutine(room.find_after(room.onward(subscription))).addCallbacks(
+            self._page_read, self._page_unread, callbackArgs=(subscription, room.epoch), errbackArgs=()
         )
 
-    def _page_read(self, part: Slice, subscription: Subscription, offset: int) -> None:
+    def _page_read(self, part: Slice, subscription: Subscription, epoch: str) -> None:
+        """A page has come; where the log became another meanwhile, the reader doesn't go on where it was asked for."""
         self._reading = False
         if self.closed:
             return
-        moved = subscription not in self._behind
-        if not moved and (part.epoch == subscription.epoch or offset == 0):
+        if subscription in self._behind and part.epoch == epoch:
             self._bring(subscription, part)
         self.pump()
 

@@ -115,6 +115,7 @@ class HeldStore:
         self._store = store
         self._on_commit = on_commit
         self.secret = store.secret
+        self.watch = store.watch
         self.appends: list[tuple[Any, Deferred[Any]]] = []
         self.committed: list[tuple[Any, Deferred[Any]]] = []
         self.looks: list[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = []
