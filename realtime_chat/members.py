@@ -292,8 +292,8 @@ class Membership:
     :ivar stamp: of the last change.
     :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
-    :ivar late: readers who hold a digest of other members than are known here, with what they hold as a version; they
-        are looked at again when the next event is due.
+    :ivar late: readers who hold a digest of other members than are known here, until when they may turn out to be the
+        same, and what they hold as a version.
     """
 
     __slots__ = (
@@ -324,7 +324,7 @@ class Membership:
         self.signals = signals
         self.members: dict[str, _Member] = {}
         self.fresh: list[Subscription] = []
-        self.late: dict[Subscription, str] = {}
+        self.late: dict[Subscription, tuple[float, str]] = {}
         self.due = 0.0
         self.listed = True
         self._limit = limit
@@ -413,6 +413,10 @@ class Membership:
         """A member's name or state is going to change; :meth:`altered` follows."""
         self._note(user)
         self.members[user].forget()
+
+    def holds_own(self) -> bool:
+        """Whether anybody is in the room by way of this node."""
+        return any(isinstance(lease, Lease) for member in self.members.values() for lease in member.leases)
 
     def altered(self, stamp: int) -> None:
         """A member's name or state has changed."""

@@ -1,9 +1,9 @@
 """Who is in which room by way of any of the nodes that share a store.
 
-Each node has leases of its own clients, tells the others of them, and knows theirs. A member is a user who holds any of
-them, here or elsewhere, so that all nodes have the same members, and tell them as one node alone does. Nothing is handed
-from node to node: a client whose polls go to one node after another holds a lease at each, which ends there by itself,
-and nobody sees that, as another is still held.
+Each node has leases of its own clients, tells the others of them, and knows theirs. A member is a user with any of
+them, here or elsewhere, so that all nodes have the same members, and tell them as one node alone does. Nothing is
+handed from node to node: a client whose polls go to one node after another has a lease at each, which ends there by
+itself, and nobody sees that while there is another.
 
 Nodes are told of clients by their *marks*, and of what a client is by when it changed: the last change counts.
 """
@@ -94,7 +94,7 @@ class SharedPresence(Presence):
     def forget(self, room: str) -> bool:
         """See :meth:`Presence.forget`; who is there by way of other nodes is forgotten then."""
         membership = self.memberships.get(room)
-        if membership is not None and any(map(_holds_own, membership.members.values())):
+        if membership is not None and membership.holds_own():
             return False
         self._rooms.pop(room, None)
         for node, _ in list(self._others(room)):
@@ -341,10 +341,9 @@ class SharedPresence(Presence):
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
         not told again, as that would answer it at once, over and over."""
         told, lease = super()._told_before(reader, None, fresh), reader.lease
-        if told == UNKNOWN and not fresh and lease is not None:
-            if self._elsewhere(reader.room.name, lease.client.mark):
-                return lease.membership.stamp
-        return told
+        if told != UNKNOWN or fresh or lease is None or not self._elsewhere(reader.room.name, lease.client.mark):
+            return told
+        return lease.membership.stamp
 
     def _read_digest(self, reader: Subscription, version: str, digest: str) -> int:
         membership = self.memberships.get(reader.room.name)
@@ -352,7 +351,7 @@ class SharedPresence(Presence):
             return reader.room.told if digest == _NOBODY else UNKNOWN
         told = membership.stamp_of(digest)
         if told == UNKNOWN:  # one of the two nodes may be about to hear what the other knows
-            membership.late[reader] = version
+            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, version
             self._schedule(membership)
             return reader.room.told
         return told
@@ -361,13 +360,16 @@ class SharedPresence(Presence):
         late, membership.late = membership.late, {}
         membership.fresh += late
         super()._tell(membership, now)
-        for reader, version in late.items():
-            self._tell_late(membership, reader, version.rpartition(".")[2])
+        for reader, (due, version) in late.items():
+            self._tell_late(membership, reader, due, version)
 
-    def _tell_late(self, membership: Membership, reader: Subscription, digest: str) -> None:
-        told = membership.stamp_of(digest)
+    def _tell_late(self, membership: Membership, reader: Subscription, due: float, version: str) -> None:
+        told = membership.stamp_of(version.rpartition(".")[2])
         if told != UNKNOWN:
             reader.told = told
+        elif due > self._seconds():
+            membership.late[reader] = due, version
+            self._schedule(membership)
         elif reader.live:
             self.refresh(reader)
             reader.session.pump()
@@ -381,14 +383,14 @@ class SharedPresence(Presence):
         if membership is None:
             return f"{version}.{_NOBODY}"
         if reader in membership.late:
-            return membership.late[reader]
+            return membership.late[reader][1]
         digest = membership.digest_at(self._told(reader))
         return version if digest is None else f"{version}.{digest}"
 
 
 def _patient(limits: Limits) -> Limits:
     """Leases last a little longer, as others have to hear that a client is with another node now."""
-    more = limits.presence_gather + limits.presence_interval
+    more = limits.presence_gather + 2 * limits.presence_interval
     return attrs.evolve(limits, leave_delay=limits.leave_delay + more, poll_grace=limits.poll_grace + more)
 
 
@@ -399,7 +401,3 @@ def _attend(lease: Lease) -> Attendee:
 
 def _changed(attendee: Attendee) -> int:
     return attendee.changed
-
-
-def _holds_own(member: object) -> bool:
-    return any(isinstance(lease, Lease) for lease in member.leases)
