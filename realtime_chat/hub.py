@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -15,10 +15,11 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room
 from realtime_chat.session import Session
+from realtime_chat.shared_presence import SharedPresence
 from realtime_chat.wheel import Wheel
 
 __all__ = ["Hub"]
@@ -66,8 +67,9 @@ class Hub:
         self.wheel = Wheel(clock)
         self.counts = Counts()
         self.identities = Identities(lambda: store.secret, token)
-        mark = self.identities.mark if broker.shared else str
-        self.presence = Presence(clock, self.wheel, limits, self.counts, token(4).hex(), mark)
+        here = clock, self.wheel, limits, self.counts, token(4).hex()
+        self._shared = SharedPresence(*here, broker, self.identities.mark, self.now) if broker.shared else None
+        self.presence = self._shared or Presence(*here)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
         self.stopping = False
@@ -188,6 +190,38 @@ class Hub:
         for room in (*self.rooms, *self._loading):
             self.doubted(room)
 
+    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+        """Who is in a room by way of other nodes."""
+        if self._shared is not None:
+            self._shared.others_are(room, others)
+
+    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """Somebody came, changed, or went on another node."""
+        if self._shared is not None:
+            self._shared.others_changed(room, node, came, gone)
+
+    def node_left(self, node: str, hand_over: bool) -> None:
+        """A node is no longer there."""
+        if self._shared is not None:
+            self._shared.node_left(node, hand_over)
+
+    def said(self, saying: Saying) -> None:
+        """A client has said something to another node that is for all by way of which it is in rooms."""
+        if self._shared is not None:
+            self._shared.said(saying)
+
+    def attended(self, room: str, client: str | None = None) -> Deferred[None] | None:
+        """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
+
+        :param client: one that should be among them.
+        :returns: None where there is nothing to find out.
+        """
+        if self._shared is None:
+            return None
+        if room in self.rooms:
+            return self._shared.meet(client, room)
+        return self.room(room).addCallback(lambda _: self.attended(room, client))
+
     # Rooms
 
     def room(self, name: str) -> Deferred[Room]:
@@ -218,13 +252,20 @@ class Hub:
         try:
             return await self._store.read_before(name, None, self.limits.page_messages)
         except BaseException:
-            self._broker.unfollow(name)
+            self._unfollow(name)
             raise
+
+    def _unfollow(self, name: str) -> None:
+        self._broker.unfollow(name)
+        if self._shared is not None:
+            self._shared.forget(name)
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
         room = self.rooms[name] = self._make_room(name, page)
         room.used = self.clock.seconds()
+        if self._shared is not None:
+            self._shared.opened(room)
         for message in loading.announced:
             room.announce(message)
         if loading.doubted:
@@ -258,7 +299,7 @@ class Hub:
         before = self.clock.seconds() - self.limits.room_idle
         for name, room in list(self.rooms.items()):
             room.forget_batches()
-            if room.idle and room.used <= before and name not in self.presence.memberships:
+            if room.idle and room.used <= before and self.presence.forget(name):
                 del self.rooms[name]
                 self._doubts.forget(room)
                 self._broker.unfollow(name)
