@@ -1,0 +1,36 @@
+"""Messages as they stand in Redis."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.redis.rows import DAMAGED, read_announcement, read_rows
+
+ROW = b'[1700000000000,"message","u7","Bob",null,{"a": [1.50]}]'
+
+
+class RowsTests(SynchronousTestCase):
+    """Rows and announcements."""
+
+    def test_row(self) -> None:
+        """A row's data stays as it was sent, byte for byte."""
+        (row,) = read_rows([ROW])
+        self.assertEqual((row.at, row.event, row.sender_id, row.key), (1700000000000, "message", "u7", None))
+        self.assertEqual(bytes(row.data), b'{"a": [1.50]}')
+
+    def test_damaged(self) -> None:
+        """What is no row keeps its place, and takes none of the others with it."""
+        self.assertEqual([DAMAGED, read_rows([ROW])[0], DAMAGED, DAMAGED], read_rows([b"[1", ROW, b"", b"[1,2]"]))
+        self.assertEqual(read_rows([b"1],[2"]), [DAMAGED])
+
+    def test_announcement(self) -> None:
+        """An announcement says where its rows belong."""
+        announced = read_announcement(b"mk3x9:41 2\n" + ROW + b"\n" + ROW)
+        self.assertEqual(announced[:3], ("k3x9", 41, 2))
+        self.assertEqual(len(read_rows(announced.rows.split(b"\n"))), 2)
+
+    def test_no_announcement(self) -> None:
+        """Whatever else was published is a ValueError."""
+        for payload in (b"", b"m", b"x", b"mk3x9:1\n", b"mk3x9 1 1\n", b"mk3x9:a 1\n", b"sk3x9:1 1\n", b"m\xff:1 1\n"):
+            with self.assertRaises(ValueError):
+                read_announcement(payload)
