@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 
 __all__ = [
     "Batch",
@@ -125,6 +125,9 @@ class Listener(Protocol):
         :param hand_over: whether it stopped in order, so that its clients will be with another node in a moment.
         """
 
+    def said(self, saying: Saying) -> None:
+        """A client has said something to another node that is for all by way of which it is in rooms."""
+
 
 class IBroker(Interface):
     """Tells the nodes that share a store what happens in their rooms. What it brings may get lost; see
@@ -162,6 +165,9 @@ class IBroker(Interface):
         :param came: who wasn't, or has changed.
         :param gone: who isn't any more, by their marks.
         """
+
+    def say(saying: Saying) -> None:
+        """Tell all other nodes what a client has said to this one, at most once."""
 
 
 class DelayedCall(Protocol):
