@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -67,8 +68,6 @@ class ClusterTestCase(DaemonTestCase):
 
     async def sleep(self, seconds: float) -> None:
         """Let others go on."""
-        from twisted.internet import reactor
-
         await deferLater(reactor, seconds, lambda: None)
 
     async def acknowledged(self, load: Load, more: int) -> None:
