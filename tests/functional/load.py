@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import sys
@@ -268,7 +269,6 @@ class _Reader:
         self.signals: list[Any] = []
         self.connections = 0
         self.known = asyncio.Event()
-        self.cut_off: asyncio.Event = asyncio.Event()
 
     async def run(self) -> None:
         """Read until the process ends."""
@@ -305,7 +305,8 @@ class _Reader:
             self.load.fail(f"{self.name}: {event}")
         if event.type in ("joined", "presence"):
             self._see(event)
-        self.known.set()
+        if event.type == "joined":
+            self.known.set()
 
     def _see(self, event: _Event) -> None:
         told = {name: getattr(event, name) for name in ("type", "count", "members", "joined", "left")}
@@ -483,6 +484,7 @@ class _Process:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: list[asyncio.Task[None]] = []
         self._visitors: list[SocketWire] = []
+        self._numbers = itertools.count()
 
     def node(self) -> int:
         """One of the nodes."""
@@ -535,11 +537,11 @@ class _Process:
         :param rate: messages a second, of all writers together; as fast as they can, if 0.
         :param gives_up: the kinds of writers that leave it at a refusal.
         """
-        self._total, self._interval = total, 1 / rate if rate else 0.0
+        self._total, self._interval = self._started + total if total else 0, 1 / rate if rate else 0.0
         self.books.going_on = True
         for kind, count in kinds.items():
             for index in range(count):
-                name = f"{kind}{index}-{len(self._writing)}"
+                name = f"{kind}{index}-{next(self._numbers)}"
                 self._writing.append(self._go(_WRITERS[kind](self, name, kind in gives_up.split()).run()))
         return {}
 
