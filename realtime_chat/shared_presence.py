@@ -395,7 +395,7 @@ def _patient(limits: Limits) -> Limits:
 
 
 def _attend(lease: Lease) -> Attendee:
-    client = lease.client
+    client, lease.attended = lease.client, True
     return Attendee(client.mark, client.user, client.state, client.changed)
 
 
