@@ -206,7 +206,9 @@ class MemberTests(NodesWorld):
         self.wait(3)
         for event in self.events(transport):
             view.take(event)
-        self.assertEqual((["Bob"], 3), ([name for name in view.names if name[:5] != "Guest"], len(self.events(transport))))
+        self.assertEqual(
+            (["Bob"], 3), ([name for name in view.names if name[:5] != "Guest"], len(self.events(transport)))
+        )
 
 
 class LookTests(NodesWorld):

@@ -10,12 +10,14 @@ over a connection that it shares with the store. The first byte of what comes on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,7 +37,10 @@ __all__ = ["BrokerCounts", "Neighbours", "RedisBroker"]
 
 PRESENCE = b"p"
 SIGNAL = b"s"
+_SIGNAL_HEAD = re.compile(rb"s([0-9a-f]+) ([0-9a-f]+)")
 _MOST_UNDER_WAY = 10_000
+_AT_ONCE = 100
+_SECONDS_BETWEEN_TRIES = 1.0
 _SECONDS_BETWEEN_COMPLAINTS = 10.0
 
 
@@ -61,8 +66,11 @@ class Neighbours(Protocol):
     def unfollow(self, room: str) -> None:
         """A room's channel is heard no more."""
 
-    def heard(self, room: str, payload: bytes) -> None:
-        """Another node, or this one, has published something about a room that begins with :data:`PRESENCE`."""
+    def heard(self, room: str, payload: bytes) -> bool:
+        """Another node, or this one, has published something about a room that begins with :data:`PRESENCE`.
+
+        :returns: whether it can be read.
+        """
 
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
@@ -132,6 +140,7 @@ class RedisBroker:
         self._every = probe
         self._probes = self._probes_heard = 0
         self._awaited: int | None = None
+        self._renewals = 0
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = Link(
@@ -188,8 +197,9 @@ class RedisBroker:
             raise
 
     def _channels(self, room: str) -> dict[str, Hear]:
-        relay = partial(self._hear_relay, room)
-        return {self._names.room(room): partial(self._hear_room, room)} | dict.fromkeys(self._names.relay(room), relay)
+        hear: Hear = partial(self._hear_room, room)
+        relay: Hear = partial(self._relay.take, (room,))
+        return {self._names.room(room): hear, **dict.fromkeys(self._names.relay(room), relay)}
 
     def unfollow(self, room: str) -> None:
         """See :meth:`IBroker.unfollow`."""
@@ -198,44 +208,61 @@ class RedisBroker:
 
     async def _renew(self, connection: RedisProtocol) -> None:
         """There is a new connection: hear what was heard by the one before, and look for what was missed."""
-        self._awaited = None
+        self._awaited, self._probes_heard = None, self._probes
         await self.subscriptions.renew(connection)
+        self._renewals += 1
         if self._listener is not None:
-            for room in list(self.subscriptions.groups):
+            for room in self.subscriptions.groups:
                 self._listener.doubted(room)
-                Deferred.fromCoroutine(self._neighbours.follow(room)).addErrback(self._not_followed)
+            Deferred.fromCoroutine(self._meet_again(self._renewals))
 
-    def _not_followed(self, failure: Failure) -> None:
-        failure.trap(StoreError)
-        self._link.abort("who is in a room could not be found out")
+    async def _meet_again(self, renewal: int) -> None:
+        """Find out who is in the rooms now, some at a time, until that is done for all."""
+        rest = dict.fromkeys(self.subscriptions.groups)
+        while rest and renewal == self._renewals and self._listener is not None:
+            some = [room for room in islice(rest, _AT_ONCE) if room in self.subscriptions]
+            followed = await DeferredList(
+                [Deferred.fromCoroutine(self._neighbours.follow(room)) for room in some], consumeErrors=True
+            )
+            for room in list(islice(rest, _AT_ONCE)):
+                del rest[room]
+            failed = [room for room, (worked, _) in zip(some, followed, strict=True) if not worked]
+            if failed:
+                rest |= dict.fromkeys(failed)
+                await deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
 
     # What comes in
 
     def _hear_room(self, room: str, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
-        try:
-            _HEARD[payload[:1]](self, room, payload)
-        except (KeyError, ValueError):
+        hear = _HEARD.get(payload[:1])
+        if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
             self._complain(channel)
-            if self._listener is not None:
-                self._listener.doubted(room)
+            self._listener.doubted(room)
 
-    def _hear_messages(self, room: str, payload: bytes) -> None:
-        announcement = read_announcement(payload)
-        epoch, first, count, _ = announcement
+    def _hear_messages(self, listener: Listener, room: str, payload: bytes) -> bool:
+        try:
+            announcement = read_announcement(payload)
+        except ValueError:
+            return False
+        epoch, first, number, _ = announcement
         self.counts.announced += 1
-        if self._listener is not None:
-            self._listener.announced(room, epoch, first, count, partial(_read, room, announcement))
+        listener.announced(room, epoch, first, number, partial(_read, room, announcement))
+        return True
 
-    def _hear_signal(self, room: str, payload: bytes) -> None:
+    def _hear_signal(self, listener: Listener, room: str, payload: bytes) -> bool:
         head, _, data = payload.partition(b"\n")
-        node, mark = head[1:].decode("ascii").split(" ")
-        if node != self._node and self._listener is not None:
+        match = _SIGNAL_HEAD.fullmatch(head)
+        if match is None:
+            return False
+        node, mark = match[1].decode(), match[2].decode()
+        if node != self._node:
             self.counts.signals += 1
-            self._listener.signalled(room, mark, data)
+            listener.signalled(room, mark, data)
+        return True
 
-    def _hear_presence(self, room: str, payload: bytes) -> None:
-        self._neighbours.heard(room, payload)
+    def _hear_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
+        return self._neighbours.heard(room, payload)
 
     def _complain(self, channel: bytes) -> None:
         """Something came that nobody of us has published."""
@@ -252,16 +279,10 @@ class RedisBroker:
     # What anybody publishes
 
     def _hear_patterns(self) -> dict[str, Hear]:
-        rooms: dict[str, list[str]] = {}
+        by_pattern: dict[str, list[str]] = {}
         for pattern, room in self._relays:
-            rooms.setdefault(pattern, []).append(room)
-        return {pattern: partial(self._hear_pattern, tuple(rooms)) for pattern, rooms in rooms.items()}
-
-    def _hear_pattern(self, rooms: Sequence[str], pattern: bytes | None, channel: bytes, payload: bytes) -> None:
-        self._relay.take(rooms, pattern, channel, payload)
-
-    def _hear_relay(self, room: str, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
-        self._relay.take((room,), pattern, channel, payload)
+            by_pattern.setdefault(pattern, []).append(room)
+        return {pattern: partial(self._relay.take, rooms) for pattern, rooms in by_pattern.items()}
 
     def _relayed(self, room: str, payload: bytes) -> None:
         if self._listener is not None:
@@ -319,7 +340,7 @@ class RedisBroker:
             self._awaited = None
 
 
-_HEARD: Mapping[bytes, Callable[[RedisBroker, str, bytes], None]] = {
+_HEARD: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
     ANNOUNCEMENT: RedisBroker._hear_messages,
     SIGNAL: RedisBroker._hear_signal,
     PRESENCE: RedisBroker._hear_presence,

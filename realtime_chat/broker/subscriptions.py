@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError
@@ -34,6 +35,8 @@ class Subscriptions:
     :param patterns: the same by pattern.
     """
 
+    _log = Logger()
+
     def __init__(self, always: Mapping[str, Hear], patterns: Mapping[str, Hear]) -> None:
         self._always = dict(always)
         self._patterns = dict(patterns)
@@ -45,16 +48,23 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._by_channel) + len(self._by_pattern)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._groups
+
     @property
-    def groups(self) -> Iterable[str]:
+    def groups(self) -> Sequence[str]:
         """The names of all groups that are wanted."""
-        return self._groups.keys()
+        return list(self._groups)
 
     def published(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         """Something has come in."""
         hear = self._by_channel.get(channel) if pattern is None else self._by_pattern.get(pattern)
-        if hear is not None:
+        if hear is None:
+            return
+        try:
             hear(pattern, channel, payload)
+        except Exception:  # one publication never costs the connection
+            self._log.failure("what was published could not be told")
 
     async def add(self, commands: _Commands, name: str, channels: Mapping[str, Hear]) -> None:
         """Want some channels as one group, and subscribe them.
@@ -67,7 +77,7 @@ class Subscriptions:
         try:
             await _all(commands, "SUBSCRIBE", channels)
         except StoreError:
-            self._forget(name)
+            self.remove(commands, name)
             raise
         finally:
             self._turns.release()
