@@ -66,6 +66,39 @@ class Address:
         trust = None if self.authorities is None else trustRootFromCertificates(_certificates(self.authorities))
         return wrapClientTLS(optionsForClientTLS(self.host, trust), endpoint)
 
+    def with_password_of(self, path: str) -> Address:
+        """The same with the password that is the first line of a file.
+
+        :raises ValueError: there is none, or another one in the URL.
+        """
+        if self.password is not None:
+            raise ValueError("there is a password in the URL as well; right would be one of them")
+        try:
+            first, *_ = [*Path(path).read_text("utf-8").splitlines(), ""]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path!r} can't be read ({_reason(error)}); right would be a file of one line") from error
+        if not first:
+            raise ValueError(f"the first line of {path!r} is empty; right would be the password")
+        return attrs.evolve(self, password=first)
+
+    def with_authorities(self, path: str) -> Address:
+        """The same with the certificates of a PEM file, which vouch for the server in place of the system's.
+
+        :raises ValueError: there are none, or they aren't needed.
+        """
+        if not self.secure:
+            raise ValueError("without TLS nothing is vouched for; right would be rediss://")
+        try:
+            pem = Path(path).read_bytes()
+            _certificates(pem)
+        except OSError as error:
+            raise ValueError(
+                f"{path!r} can't be read ({_reason(error)}); right would be a file in PEM format"
+            ) from error
+        except Exception as error:
+            raise ValueError(f"{path!r} holds no certificate; right would be a file in PEM format") from error
+        return attrs.evolve(self, authorities=pem)
+
     def explain(self, failure: Failure) -> str:
         """Why it can't be reached, for a person."""
         error = failure.value
@@ -80,28 +113,23 @@ class Address:
         return "the connection was lost"
 
 
-def parse_address(url: str, password_file: str | None = None, ca_file: str | None = None) -> Address:
+def parse_address(url: str) -> Address:
     """Read ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
 
-    What may stand in a password but not in a URL is written there as ``%XX``.
+    What may stand in a name or a password but not in a URL is written there as ``%XX``.
 
-    :param password_file: its first line is the password.
-    :param ca_file: PEM of the certificates that vouch for a ``rediss`` server.
     :raises ValueError: the message says what was wrong and what would be right, and shows no password.
     """
     parts = _split(url)
     unix = parts.scheme.endswith("unix")
-    if ca_file is not None and parts.scheme != "rediss":
-        raise ValueError("a CA file is for rediss:// alone; leave it out, or connect with TLS")
     return Address(
         host="" if unix else parts.hostname or "",
         port=_PORT if unix else _port(parts),
         path=unquote(parts.path) if unix else "",
         database=_database(parts, unix),
         user=unquote(parts.username) if parts.username else None,
-        password=_password(parts, password_file),
+        password=unquote(parts.password) if parts.password else None,
         secure=parts.scheme == "rediss",
-        authorities=None if ca_file is None else _authorities(ca_file),
     )
 
 
@@ -140,39 +168,13 @@ def _database(parts: SplitResult, unix: bool) -> int:
         text = asked.pop("db", ["0"])[-1]
         if asked:
             raise ValueError(
-                "after a ? there is only db=NUMBER; right would be redis+unix:///run/redis/redis.sock?db=0"
+                "after the ? stands db=NUMBER alone; right would be redis+unix:///run/redis/redis.sock?db=0"
             )
     else:
         text = parts.path.removeprefix("/") or "0"
     if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MOST_DATABASES:
         raise ValueError(f"a Redis database is a number, such as 0; right would be {_RIGHT}")
     return int(text)
-
-
-def _password(parts: SplitResult, password_file: str | None) -> str | None:
-    given = unquote(parts.password) if parts.password else None
-    if password_file is None:
-        return given
-    if given is not None:
-        raise ValueError("there is a password in the URL and one in a file; leave one of them out")
-    try:
-        lines = Path(password_file).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the password file {password_file!r} can't be read: {_reason(error)}") from error
-    if not lines or not lines[0]:
-        raise ValueError(f"the first line of the password file {password_file!r} is empty; it has to be the password")
-    return lines[0]
-
-
-def _authorities(ca_file: str) -> bytes:
-    try:
-        pem = Path(ca_file).read_bytes()
-        _certificates(pem)
-    except OSError as error:
-        raise ValueError(f"the CA file {ca_file!r} can't be read: {_reason(error)}") from error
-    except Exception as error:
-        raise ValueError(f"the CA file {ca_file!r} holds no certificate in PEM format") from error
-    return pem
 
 
 def _certificates(pem: bytes) -> list[Certificate]:

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import Address
-from realtime_chat.redis.wire import Published, RedisProtocol, ServerError, Word
+from realtime_chat.redis.wire import Published, RedisProtocol, ServerError, Word, read_info
 
 __all__ = ["Link", "LinkCounts", "Refused"]
 
@@ -59,7 +59,7 @@ class Link:
         link has either this or plain commands. SUBSCRIBE takes one channel at a time.
     :param timeout: seconds in which a command has to be answered; else the connection is given up.
     :ivar ready: whether commands can be sent.
-    :ivar info: what INFO said when the connection was made: ``run_id``, ``redis_version``, … .
+    :ivar info: what INFO said when the last connection was made, see :func:`~realtime_chat.redis.wire.read_info`.
     """
 
     _log = Logger()
@@ -207,7 +207,7 @@ class Link:
         await _allowed(connection.command("CLIENT", "SETNAME", f"realtime-{self.name}"))
         if address.database:
             await self._select(connection, address.database)
-        self.info = await self._look_at(connection)
+        self.info = connection.info = await self._look_at(connection)
         if self._on_ready is not None:
             await self._on_ready(connection)
 
@@ -234,7 +234,7 @@ class Link:
             answer = await connection.command("INFO")
         except ServerError as error:
             raise _unallowed(error) from error
-        info = dict(line.split(":", 1) for line in answer.decode("utf-8", "replace").splitlines() if ":" in line)
+        info = read_info(answer)
         if info.get("loading") != "0":
             raise ServerError("LOADING Redis is loading the dataset in memory")
         if info.get("role") != "master":

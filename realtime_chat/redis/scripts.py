@@ -30,6 +30,17 @@ class Script:
         self.text = text
         self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis' own choice
 
+    def call(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+        """Run it where Redis knows it.
+
+        :raises ServerError: also with the word ``NOSCRIPT``.
+        """
+        return link.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def load(self, link: _Commands) -> Deferred[Any]:
+        """Let Redis know it."""
+        return link.command("SCRIPT", "LOAD", self.text)
+
     async def run(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
         """Run it; where Redis doesn't know it (any more), send its text along.
 
@@ -38,17 +49,17 @@ class Script:
         :raises StoreError: as with any command.
         """
         try:
-            return await link.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+            return await self.call(link, keys, arguments)
         except ServerError as error:
             if error.word != "NOSCRIPT":
                 raise
         return await link.command("EVAL", self.text, len(keys), *keys, *arguments)
 
 
-def load_script(package: str, name: str) -> Script:
-    """The script in a file of a package.
+def load_script(package: str, *names: str) -> Script:
+    """The script in a file of a package, or in several that stand one after the other.
 
     :param package: such as ``realtime_chat.store``.
-    :param name: such as ``lua/append.lua``.
+    :param names: such as ``lua/append.lua``.
     """
-    return Script(resources.files(package).joinpath(name).read_text("utf-8"))
+    return Script("".join(resources.files(package).joinpath(name).read_text("utf-8") for name in names))

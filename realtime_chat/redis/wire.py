@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import hiredis
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError
 
-__all__ = ["Published", "RedisProtocol", "ServerError", "Word"]
+__all__ = ["Published", "RedisProtocol", "ServerError", "Word", "read_info"]
 
 Word = str | bytes | int
 """A part of a command."""
@@ -72,6 +72,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         fail.
     :ivar aborted: why we have cut the connection ourselves, if we have.
     :ivar reason: why it is gone, once it is.
+    :ivar info: what INFO said when the connection was made, see :func:`read_info`.
     """
 
     def __init__(self, clock: Any, timeout: float, published: Published | None = None) -> None:
@@ -84,6 +85,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         self._waiting_for_end: list[Deferred[None]] = []
         self.aborted: str | None = None
         self.reason: Failure | None = None
+        self.info: Mapping[str, str] = {}
 
     def connectionMade(self) -> None:
         """Called by Twisted; txredisapi would log in here, and never again after one refusal."""
@@ -173,6 +175,12 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         """Called by txredisapi, whose own takes ten times as long."""
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # takes any number
         return packed
+
+
+def read_info(answer: bytes) -> dict[str, str]:
+    """Read what INFO answers: ``run_id``, ``redis_version``, … ."""
+    lines = answer.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _away() -> StoreError:
