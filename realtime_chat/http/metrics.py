@@ -74,6 +74,9 @@ class _HubCollector(Collector):
         delivered, dropped = counts.signals_delivered, counts.signals_dropped
         yield CounterMetricFamily("realtime_signals_delivered", "Signals handed to transports.", delivered)
         yield CounterMetricFamily("realtime_signals_dropped", "Signals for readers who were behind.", dropped)
+        yield CounterMetricFamily("realtime_relayed", "Relayed publications of other programs.", counts.relayed)
+        refused = counts.relays_refused
+        yield CounterMetricFamily("realtime_relays_refused", "The same that were no JSON, or too large.", refused)
 
     def _of_commits(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
