@@ -126,6 +126,7 @@ class _Writer:
                 self._answered(begun)
                 if self.gives_up:
                     self.books.refuse(key)
+                    await asyncio.sleep(0.05)
                     return
             except GONE:
                 pass
