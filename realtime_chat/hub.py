@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat import codec
 from realtime_chat.counts import Counts
 from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError
@@ -23,6 +24,8 @@ from realtime_chat.shared_presence import SharedPresence
 from realtime_chat.wheel import Wheel
 
 __all__ = ["Hub"]
+
+_SECONDS_BETWEEN_COMPLAINTS = 10.0
 
 
 class _Loading:
@@ -82,6 +85,7 @@ class Hub:
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
+        self._complained = -_SECONDS_BETWEEN_COMPLAINTS
         store.watch(self.doubt)
 
     # Sessions
@@ -189,6 +193,38 @@ class Hub:
         """The logs may be others than before: every room looks."""
         for room in (*self.rooms, *self._loading):
             self.doubted(room)
+
+    def signalled(self, room: str, mark: str, data: bytes) -> None:
+        """A client of another node has signalled."""
+        known = self.rooms.get(room)
+        if known is not None:
+            self.presence.bring(known, data, mark)
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
+        known = self.rooms.get(room)
+        if known is None:
+            return
+        try:
+            data = codec.encode_value(codec.decode_body(_check_size(payload, self.limits.max_message)))
+        except RealtimeError as error:
+            self._refuse_relay(room, error.message)
+            return
+        self.counts.relayed += 1
+        self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
+
+    def _refuse_relay(self, room: str, why: str) -> None:
+        """Count it, and say so once in a while."""
+        self.counts.relays_refused += 1
+        now = self.clock.seconds()
+        if now >= self._complained + _SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = now
+            self._log.warn(
+                "what was published for the room {room} is not relayed: {why} (so far {count} such)",
+                room=room,
+                why=why,
+                count=self.counts.relays_refused,
+            )
 
     def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
         """Who is in a room by way of other nodes."""
@@ -352,6 +388,16 @@ class Hub:
         :raises realtime_chat.errors.StoreError:
         """
         return self._store.check()
+
+
+def _check_size(payload: bytes, most: int) -> bytes:
+    """Give back what isn't too large.
+
+    :raises RealtimeError: ``too_large``.
+    """
+    if len(payload) > most:
+        raise RealtimeError("too_large", f"it has {len(payload)} bytes, and may have {most} (--max-message)")
+    return payload
 
 
 def _end(page: Page, otherwise: int) -> Position:

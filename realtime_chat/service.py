@@ -174,7 +174,8 @@ class RealtimeService(Service):
 
     def _make_metrics(self) -> JSONResource:
         root = JSONResource()
-        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self._store)))
+        links = [link for owner in (self._store, self._broker) for link in getattr(owner, "links", ())]
+        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self._store, links)))
         return root
 
     def _make_resources(self) -> JSONResource:

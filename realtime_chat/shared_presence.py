@@ -22,7 +22,7 @@ from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest
 from realtime_chat.model import Attendee, Saying, User
-from realtime_chat.presence import Presence
+from realtime_chat.presence import Presence, Sent
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
 
@@ -31,6 +31,7 @@ __all__ = ["SharedPresence"]
 _VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16}))?")
 _NOBODY = digest(Attendance(0, b"[]"))
 _NOTHING = b"{}"
+_MOST_VISITORS = 10_000
 
 
 class SharedPresence(Presence):
@@ -64,6 +65,7 @@ class SharedPresence(Presence):
         self._news: dict[str, dict[str, Lease | None]] = {}  # that the others are to be told, by room and mark
         self._flushing: DelayedCall | None = None
         self._flushed = NEVER
+        self._visitors: dict[str, Client] = {}
         self._asked: dict[tuple[str, str], list[Deferred[None]]] = {}
 
     def stop(self) -> None:
@@ -74,7 +76,7 @@ class SharedPresence(Presence):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        for held in (self._marks, self._rooms, self._nodes, self._going, self._news):
+        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors):
             held.clear()
         for room, mark in list(self._asked):
             self._answer(room, mark)
@@ -305,6 +307,37 @@ class SharedPresence(Presence):
     def _answer(self, room: str, mark: str) -> None:
         for answer in self._asked.pop((room, mark), ()):
             answer.callback(None)
+
+    # Signals
+
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> Sent:
+        """See :meth:`Presence.signal`; on all nodes."""
+        sent = super().signal(client, room, event, data, at)
+        self._broker.signal(room, *sent)
+        return sent
+
+    def _sender(self, client: str | None, room: str) -> tuple[Client, Room]:
+        """See :meth:`Presence._sender`; it may be in the room by way of another node."""
+        there = self._rooms.get(room)
+        mark = None if client is None else self._mark(client)
+        elsewhere = mark and self._elsewhere(room, mark)
+        if client is None or mark is None or there is None or client in self._clients or not elsewhere:
+            return super()._sender(client, room)
+        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there
+
+    def _visitor(self, client: str, mark: str, attendee: Attendee) -> Client:
+        """A client that signals here and is elsewhere; remembered for a while, for the sake of its rate."""
+        visitor = self._visitors.pop(client, None)
+        if visitor is None:
+            visitor = Client(client, mark, attendee.user, _NOTHING, 0)
+        visitor.user = attendee.user
+        self._visitors[client] = visitor
+        if len(self._visitors) > _MOST_VISITORS:
+            del self._visitors[next(iter(self._visitors))]
+        return visitor
+
+    def _marked(self, mark: str) -> Client | None:
+        return self._marks.get(mark)
 
     # Polls that come from another node
 

@@ -24,6 +24,7 @@ from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
+from realtime_chat.redis.link import LinkCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import Commits
@@ -173,7 +174,8 @@ class MetricTests(SynchronousTestCase):
         """The operator's table has every metric of the daemon's own, and no other."""
         hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
-        for family in make_registry(hub, SimpleNamespace(commits=Commits())).collect():
+        link = SimpleNamespace(name="append", ready=True, counts=LinkCounts())
+        for family in make_registry(hub, SimpleNamespace(commits=Commits()), [link]).collect():
             names.add(family.name + "_total" * (family.type == "counter"))
         own = {name for name in names if name.startswith("realtime_")}
         self.assertEqual(

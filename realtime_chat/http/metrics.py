@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -22,9 +22,10 @@ __all__ = ["MetricsResource", "make_registry"]
 class _HubCollector(Collector):
     """Reads the hub's numbers when it is asked, so that nothing is kept twice."""
 
-    def __init__(self, hub: Hub, store: Any) -> None:
+    def __init__(self, hub: Hub, store: Any, links: Sequence[Any]) -> None:
         self._hub = hub
         self._commits = getattr(store, "commits", None)
+        self._links = links
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the hub and its store."""
@@ -33,6 +34,8 @@ class _HubCollector(Collector):
         yield from self._of_events()
         if self._commits is not None:
             yield from self._of_commits(self._commits)
+        if self._links:
+            yield from self._of_links({link.name: link for link in self._links})
 
     def _of_sessions(self) -> Iterator[Metric]:
         sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
@@ -71,10 +74,25 @@ class _HubCollector(Collector):
         delivered, dropped = counts.signals_delivered, counts.signals_dropped
         yield CounterMetricFamily("realtime_signals_delivered", "Signals handed to transports.", delivered)
         yield CounterMetricFamily("realtime_signals_dropped", "Signals for readers who were behind.", dropped)
+        yield CounterMetricFamily("realtime_relayed", "Relayed publications of other programs.", counts.relayed)
+        refused = counts.relays_refused
+        yield CounterMetricFamily("realtime_relays_refused", "The same that were no JSON, or too large.", refused)
 
     def _of_commits(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
         yield CounterMetricFamily("realtime_store_errors", "Commits that failed.", commits.failed)
+
+    def _of_links(self, links: Mapping[str, Any]) -> Iterator[Metric]:
+        connected = {name: float(link.ready) for name, link in links.items()}
+        yield _gauges("realtime_redis_connected", "Whether a connection to Redis can be used.", "link", connected)
+        for count, help in (
+            ("losses", "Connections to Redis that were lost while in use."),
+            ("commands", "Commands sent to Redis."),
+            ("failures", "Commands that could not be sent, or were not answered."),
+            ("errors", "Commands that Redis answered with an error."),
+        ):
+            values = {name: getattr(link.counts, count) for name, link in links.items()}
+            yield _counters(f"realtime_redis_{count}", help, "link", values)
 
 
 def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
@@ -95,10 +113,13 @@ def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, help, buckets=histogram.cumulative(), sum_value=histogram.total)
 
 
-def make_registry(hub: Hub, store: Any) -> CollectorRegistry:
-    """A registry of its own: the hub's numbers, and those of the process, its memory and its garbage."""
+def make_registry(hub: Hub, store: Any, links: Sequence[Any] = ()) -> CollectorRegistry:
+    """A registry of its own: the hub's numbers, and those of the process, its memory and its garbage.
+
+    :param links: connections to Redis, each with a name, ``ready`` and its counts.
+    """
     registry = CollectorRegistry()
-    registry.register(_HubCollector(hub, store))
+    registry.register(_HubCollector(hub, store, links))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     return registry
