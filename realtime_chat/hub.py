@@ -236,10 +236,10 @@ class Hub:
         if self._shared is not None:
             self._shared.others_changed(room, node, came, gone)
 
-    def node_left(self, node: str, hand_over: bool) -> None:
+    def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
         if self._shared is not None:
-            self._shared.node_left(node, hand_over)
+            self._shared.node_left(node, held)
 
     def said(self, saying: Saying) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""

@@ -119,10 +119,11 @@ class Listener(Protocol):
         :param gone: by their marks.
         """
 
-    def node_left(self, node: str, hand_over: bool) -> None:
+    def node_left(self, node: str, held: float) -> None:
         """A node is no longer there, and with it those who were in rooms by way of it.
 
-        :param hand_over: whether it stopped in order, so that its clients will be with another node in a moment.
+        :param held: seconds for which they stay there: some where it has stopped in order, as its clients will be with
+            another node in a moment; 0 where it is known to have been away for long.
         """
 
     def said(self, saying: Saying) -> None:

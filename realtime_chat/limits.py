@@ -44,7 +44,6 @@ class Limits:
     :ivar presence_slowest: the same at most.
     :ivar leave_delay: seconds for which a client that left a room may come back without having left.
     :ivar poll_grace: seconds after a poll for which its client is in the room.
-    :ivar hand_over: seconds for which those stay in their rooms whose node has stopped.
     :ivar hearsay: seconds for which a node that is asked something by a client waits to hear that it is in the room.
     :ivar max_state: bytes of what a client says of itself.
     :ivar signal_rate: signals a second that one client may send; twice that at once.
@@ -83,7 +82,6 @@ class Limits:
     presence_slowest: float = 5.0
     leave_delay: float = 1.5
     poll_grace: float = 10.0
-    hand_over: float = 5.0
     hearsay: float = 1.0
     max_state: int = 1024
     signal_rate: float = 30

@@ -176,12 +176,12 @@ class SharedPresence(Presence):
             self._alter(client, attendee.user, attendee.state)
             client.changed = attendee.changed
 
-    def node_left(self, node: str, hand_over: bool) -> None:
+    def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
         if node not in self._nodes or node in self._going:
             return
-        if hand_over:
-            self._going[node] = self._wheel.call_later(self._limits.hand_over, partial(self._drop, node))
+        if held > 0:
+            self._going[node] = self._wheel.call_later(held, partial(self._drop, node))
         else:
             self._drop(node)
 

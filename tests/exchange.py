@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -14,6 +14,17 @@ from realtime_chat.interfaces import IBroker, Listener
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Saying
 from tests.fakes import tokens
+
+HELD = 5.0
+"""Seconds for which those of a node that has stopped are held."""
+
+
+class Look(NamedTuple):
+    """Who is in a room, since which version, and which nodes are gone, after what time for good."""
+
+    version: int
+    others: dict[str, list[Attendee]]
+    going: dict[str, float]
 
 
 class Exchange:
@@ -31,6 +42,7 @@ class Exchange:
         self.ends: list[End] = []
         self.members: dict[str, dict[tuple[str, str], Attendee]] = {}
         self.versions: dict[str, int] = {}
+        self.going: dict[str, float] = {}
         self.told = 0
 
     def later(self, do: Callable[..., object], *args: Any) -> None:
@@ -56,14 +68,19 @@ class Exchange:
             if end.name != node:
                 self.later(end.bring_saying, saying)
 
-    def end(self, node: str, hand_over: bool) -> None:
-        """A node is gone: it has stopped, or its time was over."""
+    def end(self, node: str, held: float) -> None:
+        """A node is gone: it has stopped, and who was there by way of it is held for a while; or its time was over."""
         self.ends = [end for end in self.ends if end.name != node]
+        self.going[node] = self.clock.seconds() + held
+        self.clock.callLater(held, self._clear, node)
+        for end in self.ends:
+            self.later(end.bring_end, node, held)
+
+    def _clear(self, node: str) -> None:
         for members in self.members.values():
             for key in [key for key in members if key[0] == node]:
                 del members[key]
-        for end in self.ends:
-            self.later(end.bring_end, node, hand_over)
+        del self.going[node]
 
 
 @implementer(IBroker)
@@ -95,7 +112,7 @@ class End:
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        self.exchange.later(self.exchange.end, self.name, True)
+        self.exchange.later(self.exchange.end, self.name, HELD)
         return succeed(None)
 
     def follow(self, room: str) -> Deferred[None]:
@@ -126,12 +143,16 @@ class End:
         for (node, _), attendee in self.exchange.members.get(room, {}).items():
             if node != self.name:
                 others.setdefault(node, []).append(attendee)
-        self.exchange.later(self._seen, room, self.exchange.versions.get(room, 0), others, answer)
+        look = Look(self.exchange.versions.get(room, 0), others, dict(self.exchange.going))
+        self.exchange.later(self._seen, room, look, answer)
 
-    def _seen(self, room: str, version: int, others: dict[str, list[Attendee]], answer: Deferred[None] | None) -> None:
+    def _seen(self, room: str, look: Look, answer: Deferred[None] | None) -> None:
+        version, others, going = look
         if version > self.followed.get(room, version) and not self.cut:
             self.followed[room] = version
             self.listener.others_are(room, others)
+            for node, until in going.items():
+                self.listener.node_left(node, until - self.exchange.clock.seconds())
         if answer is not None:
             answer.callback(None)
 
@@ -156,10 +177,10 @@ class End:
         if not self.cut:
             self.listener.said(saying)
 
-    def bring_end(self, node: str, hand_over: bool) -> None:
+    def bring_end(self, node: str, held: float) -> None:
         """It has come to be known that a node is gone."""
         if not self.cut:
-            self.listener.node_left(node, hand_over)
+            self.listener.node_left(node, held)
 
 
 def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tuple[Hub, End]:

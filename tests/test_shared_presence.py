@@ -14,13 +14,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import codec
-from realtime_chat.hub import Hub
 from realtime_chat.http.commands import _Replies
+from realtime_chat.hub import Hub
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from tests.exchange import End, Exchange, make_node
+from tests.exchange import HELD, End, Exchange, make_node
 from tests.fakes import FakeRequest, FakeTransport, tokens
 from tests.test_presence import STEP, Person, PollTab, SocketTab, Street
 from tests.views import View
@@ -257,7 +257,7 @@ class NodeTests(NodesWorld):
         self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
-        self.exchange.end("node0", hand_over=False)
+        self.exchange.end("node0", 0)
         self.wait(1)
         (event,) = self.events(transport)
         self.assertEqual(["Ann"], [gone["name"] for gone in event["left"]])
@@ -470,9 +470,6 @@ NOW_AND_THEN = 3.0
 LEASE = 4.0
 """Seconds after which it is known that a node has died."""
 
-HAND_OVER = 5.0
-"""Seconds for which those of a node that has stopped are held."""
-
 
 class Citizen(Person):
     """A person who is with several nodes, and until when it may be in the room by way of each.
@@ -502,7 +499,11 @@ class Citizen(Person):
         self.reading[node] -= 1
         if not self.reading[node]:
             leaving = self.left_at > self.begun[node] - 0.5
-            self.soonest[node] = at + (9.5 if polls and not leaving else 1.5)
+            held = 9.5 if polls and not leaving else 1.5
+            if at > self.begun[node] + 0.1:
+                self.soonest[node] = at + held
+            else:  # the node may not even have looked the room up
+                self.soonest[node] = min(self.soonest.get(node, at), at + held)
             self.latest[node] = at + 10.0
 
     def loses(self, node: int, held: float) -> None:
@@ -658,9 +659,9 @@ class Town(Street):
             self.replace(node, LEASE)
             end.cut = True
             hub.stop()
-            self.clock.callLater(LEASE, self.exchange.end, end.name, False)
+            self.clock.callLater(LEASE, self.exchange.end, end.name, 0)
         elif what == 1:
-            self.replace(node, HAND_OVER)
+            self.replace(node, HELD)
             hub.stop()
             end.stop()
         elif what == 2:
