@@ -22,7 +22,7 @@ class Books:
     :ivar refused: when publishing under a key was refused for good, by the writers that don't try again.
     :ivar moved: what was acknowledged twice, at different positions.
     :ivar seen: keys by position, as the first reader of each has got them.
-    :ivar slowest: seconds that a publish waited for its answer, at most, where it got one.
+    :ivar slowest: seconds that a publish waited for a node's answer, at most, where it got one.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

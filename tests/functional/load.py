@@ -95,6 +95,7 @@ class _Writer:
     """
 
     slots = 1
+    by_node = True
 
     def __init__(self, load: _Process, name: str, gives_up: bool) -> None:
         self.load = load
@@ -105,9 +106,16 @@ class _Writer:
 
     async def run(self) -> None:
         """Write till the books are closed, and everything has its answer."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.slots):
-                group.create_task(self._write())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.slots):
+                    group.create_task(self._write())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Cut the connections."""
+        raise NotImplementedError
 
     async def _write(self) -> None:
         while await self.load.may_write():
@@ -137,7 +145,8 @@ class _Writer:
             await asyncio.sleep(random.uniform(0.05, 0.2))
 
     def _answered(self, begun: float) -> None:
-        self.books.slowest = max(self.books.slowest, time.monotonic() - begun)
+        if self.by_node:
+            self.books.slowest = max(self.books.slowest, time.monotonic() - begun)
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         """Publish once; give the position.
@@ -179,6 +188,10 @@ class _SocketWriter(_Writer):
         async with asyncio.timeout(_PATIENCE):
             return self.check(await answer)
 
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+
     async def _open(self) -> None:
         self._wire = await SocketWire.connect(self.load.node(), upgrade("/ws"), self._take)
         self._wire.lost.add_done_callback(lambda _: self._lost())
@@ -215,6 +228,9 @@ class _HTTPWriter(_Writer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._wires = _Wires()
+
+    def close(self) -> None:
+        self._wires.close()
 
     async def post(self, path: str, body: Any, *headers: str) -> _Event:
         """What a POST is answered with."""
@@ -410,12 +426,16 @@ class _RedisWriter(_Writer):
     """Publishes without a node: by the append script, as programs in other languages do."""
 
     slots = 4
+    by_node = False
     _sha: bytes | None = None
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         assert self.load.place.redis is not None
         self._wire = RedisWire(self.load.place.redis, self.load.place.database)
+
+    def close(self) -> None:
+        self._wire.close()
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         place = self.load.place

