@@ -128,7 +128,7 @@ class RedisExampleTests(ClusterTestCase):
         text = (_HOWTO / "other-languages.rst").read_text("utf-8")
         relay, append = re.findall(r"^   \$ (redis-cli .*)$", text, re.MULTILINE)
         here = f"redis-cli -p {self.redis.port}"
-        self.assertEqual("2\n", await self.run_program("sh", "-c", relay.replace("redis-cli", here)))
+        self.assertEqual("1\n", await self.run_program("sh", "-c", relay.replace("redis-cli", here)))
         stored = await self.run_program("sh", "-c", append.replace("redis-cli", here))
         again = await self.run_program("sh", "-c", append.replace("redis-cli", here))
         await self.reader.until(lambda: self.reader.of_type("message") and self.reader.of_type("signal"))
