@@ -44,7 +44,7 @@ TWISTED_IN_DOMAIN = (
 )
 _VALUES = frozenset(("counts", "errors", "limits", "model", "interfaces"))
 BESIDE = {
-    "redis": frozenset(("errors", "redis")),
+    "redis": frozenset(("errors", "model", "redis")),
     "store": _VALUES | {"redis", "store"},
     "broker": _VALUES | {"redis", "broker"},
 }

@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import codec
-from realtime_chat.hub import Hub
 from realtime_chat.http.commands import _Replies
+from realtime_chat.hub import Hub
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention

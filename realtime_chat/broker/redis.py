@@ -26,11 +26,11 @@ from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import Hear, Subscriptions
 from realtime_chat.errors import StoreError
 from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import Attendee, Message, Position, Saying
+from realtime_chat.model import Attendee, Message, Saying
 from realtime_chat.redis.address import Address
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
-from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, read_announcement, read_rows
+from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
 from realtime_chat.redis.wire import RedisProtocol
 
 __all__ = ["BrokerCounts", "Neighbours", "RedisBroker"]
@@ -79,20 +79,48 @@ class Neighbours(Protocol):
         """See :meth:`IBroker.say`."""
 
 
+class Strangers:
+    """Nodes that tell each other nothing of who is in their rooms."""
+
+    def channels(self) -> Mapping[str, Hear]:
+        return {}
+
+    async def start(self, listener: Listener) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def follow(self, room: str) -> None:
+        pass
+
+    def unfollow(self, room: str) -> None:
+        pass
+
+    def heard(self, room: str, payload: bytes) -> bool:
+        return True
+
+    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        pass
+
+    def say(self, saying: Saying) -> None:
+        pass
+
+
 class BrokerCounts:
     """What became of what the nodes tell each other, for metrics.
 
-    :ivar announced: announcements that came in.
+    :ivar announcements: announcements of messages that came in.
     :ivar signals: signals that came in from other nodes.
-    :ivar dropped: signals that were not told to the others, as Redis was away or too slow.
+    :ivar signals_dropped: signals that were not told to the others, as Redis was away or too slow.
     :ivar malformed: publications on our channels that can't be read.
     :ivar deaf: connections that were given up as they brought nothing any more.
     """
 
-    __slots__ = ("announced", "deaf", "dropped", "malformed", "signals")
+    __slots__ = ("announcements", "deaf", "malformed", "signals", "signals_dropped")
 
     def __init__(self) -> None:
-        self.announced = self.signals = self.dropped = self.malformed = self.deaf = 0
+        self.announcements = self.signals = self.signals_dropped = self.malformed = self.deaf = 0
 
 
 @implementer(IBroker)
@@ -242,12 +270,11 @@ class RedisBroker:
 
     def _hear_messages(self, listener: Listener, room: str, payload: bytes) -> bool:
         try:
-            announcement = read_announcement(payload)
+            news = read_announcement(payload)
         except ValueError:
             return False
-        epoch, first, number, _ = announcement
-        self.counts.announced += 1
-        listener.announced(room, epoch, first, number, partial(_read, room, announcement))
+        self.counts.announcements += 1
+        listener.announced(room, news.epoch, news.first, news.count, partial(_read, room, news))
         return True
 
     def _hear_signal(self, listener: Listener, room: str, payload: bytes) -> bool:
@@ -293,7 +320,7 @@ class RedisBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
         if self._under_way >= _MOST_UNDER_WAY:
-            self.counts.dropped += 1
+            self.counts.signals_dropped += 1
             return
         self._under_way += 1
         payload = b"%b%b %b\n%b" % (SIGNAL, self._node.encode(), mark.encode(), data)
@@ -303,7 +330,7 @@ class RedisBroker:
         self._under_way -= 1
         if isinstance(result, Failure):
             result.trap(StoreError)
-            self.counts.dropped += 1
+            self.counts.signals_dropped += 1
 
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
@@ -347,22 +374,10 @@ _HEARD: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
 }
 
 
-def _read(room: str, announcement: Announcement) -> list[Message]:
+def _read(room: str, announced: Announcement) -> list[Message]:
     """The messages of an announcement."""
-    epoch, first, _, rows = announcement
-    return [
-        Message(
-            room,
-            Position(epoch, first + index),
-            row.event,
-            bytes(row.data),
-            row.sender_id,
-            row.sender_name,
-            row.at,
-            row.key,
-        )
-        for index, row in enumerate(read_rows(rows.split(b"\n")))
-    ]
+    rows = enumerate(read_rows(announced.rows.split(b"\n")), announced.first)
+    return [as_message(row, room, announced.epoch, offset) for offset, row in rows]
 
 
 def _trap(failure: Failure) -> None:
