@@ -222,6 +222,9 @@ class HeldBroker:
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         pass
 
+    def say(self, saying: Saying) -> None:
+        pass
+
     def announce(self, messages: Sequence[Message]) -> None:
         """A log has grown somewhere."""
         first = messages[0]
@@ -298,8 +301,8 @@ class Recorder:
     def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         self.told.append(("others_changed", room, node, came, gone))
 
-    def node_left(self, node: str, hand_over: bool) -> None:
-        self.told.append(("node_left", node, hand_over))
+    def node_left(self, node: str, held: float) -> None:
+        self.told.append(("node_left", node, held))
 
     def said(self, saying: Saying) -> None:
         self.told.append(("said", saying))
