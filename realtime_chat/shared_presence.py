@@ -125,17 +125,21 @@ class SharedPresence(Presence):
         """Who is in a room by way of other nodes."""
         if self._stopped:
             return
+        new = room not in self._rooms
         self._rooms.setdefault(room, None)
         known = {node: set(marks) for node, marks in self._others(room) if node not in self._going}
         for node, attendees in others.items():
-            self.others_changed(room, node, attendees, ())
+            if new or node not in self._going:
+                self._change(room, node, attendees, ())
         for node, marks in known.items():
-            self.others_changed(room, node, (), list(marks.difference(one.mark for one in others.get(node, ()))))
+            self._change(room, node, (), list(marks.difference(one.mark for one in others.get(node, ()))))
 
     def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
-        if room not in self._rooms or node in self._going:
-            return
+        if room in self._rooms and node not in self._going:
+            self._change(room, node, came, gone)
+
+    def _change(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         others = self._nodes.setdefault(node, {}).setdefault(room, {})
         there = self._rooms[room]
         membership = None if there is None else self._membership(there)
