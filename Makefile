@@ -101,6 +101,7 @@ programs:
 	command -v node >/dev/null || missing="$$missing nodejs"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	command -v nginx >/dev/null || missing="$$missing nginx"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \

@@ -16,6 +16,7 @@ __all__ = [
     "Message",
     "Page",
     "Position",
+    "Saying",
     "Stored",
     "User",
     "check_event",
@@ -149,6 +150,19 @@ class Attendee(msgspec.Struct, frozen=True):
     user: User
     state: bytes = b"{}"
     changed: int = 0
+
+
+class Saying(msgspec.Struct, frozen=True):
+    """What a client says to whichever node it has reached, and is for those by way of which it is in rooms.
+
+    :param mark: the client's.
+    :param state: what it says of itself from now on, as a compact JSON object; None where it says nothing of itself.
+    :param leaves: the room that it is about to leave; None where it leaves none.
+    """
+
+    mark: str
+    state: bytes | None = None
+    leaves: str | None = None
 
 
 def check_room(name: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import random
 import re
 import time
 from collections.abc import Callable
@@ -21,10 +22,13 @@ from twisted.internet import endpoints
 from twisted.python import usage
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.broker.relay import read_relay
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
-from realtime_chat.interfaces import IMessageStore
+from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
+from realtime_chat.redis.address import KINDS, Address, parse_address
+from realtime_chat.redis.names import Names, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -34,6 +38,7 @@ __all__ = ["Options", "makeService"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DATABASE = "realtime.sqlite"
+PREFIX = "realtime"
 
 T = TypeVar("T")
 
@@ -74,9 +79,12 @@ def _lifetime(text: str) -> float:
 
 def _store(text: str) -> str:
     kind, colon, rest = text.partition(":")
-    if not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
+    if colon and kind in KINDS:
+        parse_address(text)
+    elif not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
         raise ValueError(
-            f"{text!r} names no store; right would be sqlite:PATH, or memory: (which forgets everything when it stops)"
+            f"{text!r} names no store; right would be sqlite:PATH, redis://HOST/0, or memory: (which forgets "
+            "everything when it stops)"
         )
     return text
 
@@ -150,6 +158,11 @@ class Options(usage.Options):
             {
                 "listen": [],
                 "store": None,
+                "redis": None,
+                "store-prefix": PREFIX,
+                "store-password-file": None,
+                "store-ca": None,
+                "relay": [],
                 "data-dir": None,
                 "history": defaults.history,
                 "history-age": None,
@@ -174,8 +187,32 @@ class Options(usage.Options):
 
     @_help
     def opt_store(self, store: str) -> None:
-        """Where messages are kept: sqlite:PATH or memory: [default: realtime.sqlite in the data directory]"""
+        """Where messages are kept: sqlite:PATH, memory:, or a Redis server that several nodes share:
+        redis://[USER:PASSWORD@]HOST[:PORT]/DB, rediss://... (TLS) or redis+unix:///PATH?db=DB
+        [default: realtime.sqlite in the data directory]"""
         self["store"] = self._read("store", store, _store)
+
+    @_help
+    def opt_store_prefix(self, prefix: str) -> None:
+        """What all keys and channels in Redis begin with; nodes with the same one belong together.
+        [default: realtime]"""
+        self["store-prefix"] = self._read("store-prefix", prefix, check_prefix)
+
+    @_help
+    def opt_store_password_file(self, path: str) -> None:
+        """A file whose first line is the password for Redis, which then stands in no list of processes."""
+        self["store-password-file"] = path
+
+    @_help
+    def opt_store_ca(self, path: str) -> None:
+        """A file with the certificates (PEM) that vouch for a rediss:// server. [default: those of the system]"""
+        self["store-ca"] = path
+
+    @_help
+    def opt_relay(self, relay: str) -> None:
+        """PATTERN=ROOM: what anybody publishes in Redis on a channel that this pattern fits (as with PSUBSCRIBE) is
+        signalled in the room; may be given more than once. [default: PREFIX:relay:ROOM is, for every room]"""
+        self["relay"].append(self._read("relay", relay, read_relay))
 
     @_help
     def opt_data_dir(self, directory: str) -> None:
@@ -263,8 +300,13 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Refuse what can't work before anything starts."""
-        if self["store"] is not None and self["store"].startswith("memory:") and self["data-dir"] is not None:
-            raise usage.UsageError("--data-dir: leave it out with --store memory:, which keeps nothing on disk")
+        kind = (self["store"] or "sqlite:").partition(":")[0]
+        if kind != "sqlite" and self["data-dir"] is not None:
+            raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
+        if kind in KINDS:
+            self["redis"] = self._read_address()
+        else:
+            self._refuse_redis_options()
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         taken: set[str] = set()
         for option in ("listen", "metrics-listen"):
@@ -274,6 +316,23 @@ class Options(usage.Options):
                 if _port(endpoint) != 0:  # any port that is free
                     taken.add(endpoint)
 
+    def _read_address(self) -> Address:
+        address = parse_address(self["store"])
+        for option, read in (("store-password-file", Address.with_password_of), ("store-ca", Address.with_authorities)):
+            if self[option] is not None:
+                address = self._read(option, self[option], partial(read, address))
+        return address
+
+    def _refuse_redis_options(self) -> None:
+        for option, default in (
+            ("store-prefix", PREFIX),
+            ("store-password-file", None),
+            ("store-ca", None),
+            ("relay", []),
+        ):
+            if self[option] != default:
+                raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
+
 
 def default_data_dir(environ: Any = os.environ) -> Path:
     """Where data belongs if nobody says otherwise."""
@@ -282,21 +341,44 @@ def default_data_dir(environ: Any = os.environ) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
 
 
-def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, Path | None]:
+def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
+    """The store, what tells other nodes of it, and the directory that it needs."""
     retention = Retention(options["history"], options["history-age"])
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
-        return MemoryStore(retention, time.time, os.urandom), None
+        return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None
+    if options["redis"] is not None:
+        return *_make_redis(options, reactor, retention), None
     directory = Path(options["data-dir"] or default_data_dir())
     path = directory / DATABASE if store is None else Path(store.partition(":")[2])
-    return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), path.parent
+    return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), LocalBroker(), path.parent
+
+
+def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[IMessageStore, IBroker]:
+    try:
+        from realtime_chat.broker.redis import RedisBroker
+        from realtime_chat.broker.redis_presence import RedisPresence
+        from realtime_chat.store.redis import RedisStore
+    except ImportError as error:
+        raise usage.UsageError(
+            f"--store: Redis needs {error.name}, which is not installed; right would be "
+            "pip install 'realtime_chat[redis]'"
+        ) from error
+    address = options["redis"]
+    names = Names(options["store-prefix"], address.database)
+    maximum = options["max-message"]
+    store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
+    node, commands = os.urandom(4).hex(), store.links[0]
+    presence = RedisPresence(reactor, names, node, commands, os.urandom)
+    broker = RedisBroker(reactor, address, names, node, random.random, commands, presence, options["relay"])
+    return store, broker
 
 
 def makeService(options: Options) -> IService:
     """Wire the daemon that ``options`` describe; nothing is opened yet."""
     from twisted.internet import reactor
 
-    store, directory = _make_store(options, reactor)
+    store, broker, directory = _make_store(options, reactor)
     limits = attrs.evolve(
         Limits(),
         history=options["history"],
@@ -323,7 +405,7 @@ def makeService(options: Options) -> IService:
     return RealtimeService(
         reactor,
         store,
-        LocalBroker(),
+        broker,
         configuration,
         time.time,
         os.urandom,

@@ -18,12 +18,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.broker.redis import BrokerCounts
 from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
+from realtime_chat.redis.link import LinkCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import Commits
@@ -173,7 +175,11 @@ class MetricTests(SynchronousTestCase):
         """The operator's table has every metric of the daemon's own, and no other."""
         hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
-        for family in make_registry(hub, SimpleNamespace(commits=Commits())).collect():
+        store = SimpleNamespace(
+            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counts=LinkCounts())]
+        )
+        broker = SimpleNamespace(counts=BrokerCounts(), subscriptions=())
+        for family in make_registry(hub, store, broker).collect():
             names.add(family.name + "_total" * (family.type == "counter"))
         own = {name for name in names if name.startswith("realtime_")}
         self.assertEqual(

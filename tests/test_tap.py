@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 from twisted.application.service import IService
@@ -18,14 +20,20 @@ from zope.interface.verify import verifyObject
 
 from realtime_chat import tap
 from realtime_chat.limits import Limits
+from realtime_chat.redis.address import Address
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.redis import RedisStore
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
 
 VALUED = (
     "listen",
     "store",
+    "store-prefix",
+    "store-password-file",
+    "store-ca",
+    "relay",
     "data-dir",
     "history",
     "history-age",
@@ -124,7 +132,8 @@ class OptionsTests(SynchronousTestCase):
             ("listen", ("tcp:99999", "tcp:65536", "tcp:-1", "haproxy:tcp:70000", "tcp6:99999"), DEFAULT_LISTEN),
             ("listen", ("tcp:interface=127.0.0.1:port=99999",), DEFAULT_LISTEN),
             ("metrics-listen", ("9100", "tcp:99999"), DEFAULT_LISTEN),
-            ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "redis://a", "SQLITE:a"), "sqlite:PATH"),
+            ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "SQLITE:a"), "sqlite:PATH"),
+            ("store-prefix", ("", "a:b", "a b", "a*", "x" * 65), "realtime"),
             ("history", ("", "0", "-1", "1.5", "many", "1e3", "1000000000", "٣"), "1000"),
             ("history-age", ("", "0", "-1d", "1w", "1.5d", "d", "one"), "30d"),
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
@@ -166,8 +175,46 @@ class OptionsTests(SynchronousTestCase):
 
     def test_not_together(self) -> None:
         """A directory for a store that keeps nothing on disk is a mistake."""
-        message = str(self.assertRaises(UsageError, parsed, "--store", "memory:", "--data-dir", "/srv"))
-        self.assertIn("--data-dir", message)
+        for store in ("memory:", "redis://localhost"):
+            message = str(self.assertRaises(UsageError, parsed, "--store", store, "--data-dir", "/srv"))
+            self.assertIn("--data-dir", message)
+
+    def test_redis_alone(self) -> None:
+        """What is for Redis is a mistake with another store."""
+        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
+            for store in ([], ["--store", "memory:"]):
+                message = str(
+                    self.assertRaises(UsageError, parsed, *store, f"--{option}", "x=y" if option == "relay" else "x")
+                )
+                self.assertTrue(message.startswith(f"--{option}: "), message)
+                self.assertIn("redis://HOST/0", message)
+
+    def test_relay(self) -> None:
+        """A relay is a pattern and a room, more than one if need be; what is none is told with what would be one."""
+        given = ("--relay", "alerts:*=news", "--relay", "a=b=news", "--relay", "[ab]?=@u7")
+        options = parsed("--store", "redis://localhost", *given)
+        self.assertEqual([("alerts:*", "news"), ("a=b", "news"), ("[ab]?", "@u7")], options["relay"])
+        for wrong in ("", "news", "=news", "alerts:*=", "alerts:*=a b", "alerts:*=..", "x\n=news", "x" * 257 + "=news"):
+            message = str(self.assertRaises(UsageError, parsed, "--store", "redis://localhost", "--relay", wrong))
+            self.assertTrue(message.startswith("--relay: "), message)
+            self.assertIn("right would be", message)
+
+    def test_redis_address(self) -> None:
+        """The address of a Redis server is read, with its password from a file; a bad one isn't shown."""
+        path = Path(self.mktemp())
+        path.write_text("a secret\n")
+        options = parsed("--store", "redis://bob@db.example/3", "--store-password-file", str(path))
+        expected = Address(host="db.example", database=3, user="bob", password="a secret")
+        self.assertEqual(expected, options["redis"])
+        for store in ("redis:", "redis://", "redis://:secret@host/x", "redis://:secret@host:0/", "unix://secret"):
+            message = str(self.assertRaises(UsageError, parsed, "--store", store))
+            self.assertTrue(message.startswith("--store: "), message)
+            self.assertIn("right would be redis://host/0", message)
+            self.assertNotIn("secret", message)
+        for option, value in (("store-password-file", "/nowhere"), ("store-ca", __file__)):
+            message = str(self.assertRaises(UsageError, parsed, "--store", "rediss://host", f"--{option}", value))
+            self.assertTrue(message.startswith(f"--{option}: "), message)
+            self.assertIn("right would be", message)
 
     def test_unknown(self) -> None:
         """Unknown options, and arguments that belong to none, are refused."""
@@ -231,6 +278,23 @@ class MakeServiceTests(SynchronousTestCase):
         _, configuration, store = self.made("--store", "memory:")
         self.assertIsInstance(store, MemoryStore)
         self.assertIsNone(configuration.directory)
+
+    def test_redis(self) -> None:
+        """A Redis server needs no directory; it is described without its password."""
+        arguments = ("--store", "redis://:secret@db.example:6380/2", "--store-prefix", "chat", "--history", "7")
+        _, configuration, store = self.made(*arguments)
+        self.assertIsInstance(store, RedisStore)
+        self.assertIsNone(configuration.directory)
+        self.assertIn("redis://db.example:6380/2 (prefix chat; the last 7 messages a room", store.describe())
+
+    def test_redis_not_installed(self) -> None:
+        """Without the packages for Redis the message says what to install."""
+        with patch.dict(sys.modules, {"txredisapi": None}):
+            ours = ("realtime_chat.store.redis", "realtime_chat.redis.")
+            for name in [name for name in sys.modules if name.startswith(ours)]:
+                del sys.modules[name]
+            message = str(self.assertRaises(UsageError, self.made, "--store", "redis://db.example"))
+        self.assertIn("txredisapi, which is not installed; right would be pip install 'realtime_chat[redis]'", message)
 
     def test_directory(self) -> None:
         """The database stands in the data directory, which is made; or where the store says."""

@@ -1,0 +1,197 @@
+"""Where a Redis server is, and how to connect to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import attrs
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimeoutError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.python.failure import Failure
+
+__all__ = ["KINDS", "Address", "parse_address"]
+
+KINDS = ("redis", "rediss", "redis+unix", "unix")
+"""What the URL of a Redis server begins with."""
+
+_RIGHT = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
+_PORT = 6379
+_MOST_DATABASES = 1_000_000
+_SECONDS_TO_CONNECT = 2
+_END_OF_CERTIFICATE = b"-----END CERTIFICATE-----"
+
+
+@attrs.frozen
+class Address:
+    """A database of a Redis server.
+
+    :param host: its name or IP address; empty for a Unix socket.
+    :param path: of a Unix socket; empty for TCP.
+    :param database: the number of the database.
+    :param user: None for Redis' default user.
+    :param password: None for none.
+    :param secure: whether the connection is encrypted, and the server's certificate verified against its host.
+    :param authorities: PEM of the certificates that vouch for a secure server; None for what the system trusts.
+    """
+
+    host: str = ""
+    port: int = _PORT
+    path: str = ""
+    database: int = 0
+    user: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    secure: bool = False
+    authorities: bytes | None = attrs.field(default=None, repr=False)
+
+    def describe(self) -> str:
+        """Where it is, for a person and for logs: without the password."""
+        user = "" if self.user is None else f"{self.user}@"
+        if self.path:
+            return f"redis+unix://{user}{self.path}?db={self.database}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.secure else ''}://{user}{host}:{self.port}/{self.database}"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """What connects to it."""
+        if self.path:
+            return UNIXClientEndpoint(reactor, self.path, timeout=_SECONDS_TO_CONNECT)
+        endpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=_SECONDS_TO_CONNECT)
+        if not self.secure:
+            return endpoint
+        trust = None if self.authorities is None else trustRootFromCertificates(_certificates(self.authorities))
+        return wrapClientTLS(optionsForClientTLS(self.host, trust), endpoint)
+
+    def with_password_of(self, path: str) -> Address:
+        """The same with the password that is the first line of a file.
+
+        :raises ValueError: there is none, or another one in the URL.
+        """
+        if self.password is not None:
+            raise ValueError("there is a password in the URL as well; right would be one of them")
+        try:
+            first, *_ = [*Path(path).read_text("utf-8").splitlines(), ""]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path!r} can't be read ({_reason(error)}); right would be a file of one line") from error
+        if not first:
+            raise ValueError(f"the first line of {path!r} is empty; right would be the password")
+        return attrs.evolve(self, password=first)
+
+    def with_authorities(self, path: str) -> Address:
+        """The same with the certificates of a PEM file, which vouch for the server in place of the system's.
+
+        :raises ValueError: there are none, or they aren't needed.
+        """
+        if not self.secure:
+            raise ValueError("without TLS nothing is vouched for; right would be rediss://")
+        try:
+            pem = Path(path).read_bytes()
+            _certificates(pem)
+        except OSError as error:
+            raise ValueError(
+                f"{path!r} can't be read ({_reason(error)}); right would be a file in PEM format"
+            ) from error
+        except Exception as error:
+            raise ValueError(f"{path!r} holds no certificate; right would be a file in PEM format") from error
+        return attrs.evolve(self, authorities=pem)
+
+    def explain(self, failure: Failure) -> str:
+        """Why it can't be reached, for a person."""
+        error = failure.value
+        if isinstance(error, DNSLookupError):
+            return f"there is no host {self.host}"
+        if isinstance(error, (TimeoutError, ConnectTimeoutError)):
+            return "nobody answers in time"
+        if isinstance(error, ConnectError):
+            return f"nobody answers: {str(error).rstrip('.')}"
+        if self.secure and not isinstance(error, ConnectionClosed):
+            return f"no secure connection: {_tls_reason(error)}"
+        return "the connection was lost"
+
+
+def parse_address(url: str) -> Address:
+    """Read ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
+
+    What may stand in a name or a password but not in a URL is written there as ``%XX``.
+
+    :raises ValueError: the message says what was wrong and what would be right, and shows no password.
+    """
+    parts = _split(url)
+    unix = parts.scheme.endswith("unix")
+    return Address(
+        host="" if unix else parts.hostname or "",
+        port=_PORT if unix else _port(parts),
+        path=unquote(parts.path) if unix else "",
+        database=_database(parts, unix),
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        secure=parts.scheme == "rediss",
+    )
+
+
+def _split(url: str) -> SplitResult:
+    kind = url.partition("://")[0]
+    try:
+        parts = urlsplit(url)
+        fitting = kind in KINDS and not parts.fragment and _has_place(parts)
+    except ValueError:
+        fitting = False
+    if not fitting:
+        shown = kind if kind in KINDS else "this"
+        raise ValueError(f"{shown!r} … is not the address of a Redis server; right would be {_RIGHT}")
+    return parts
+
+
+def _has_place(parts: SplitResult) -> bool:
+    if parts.scheme.endswith("unix"):
+        return parts.hostname is None and parts.path.startswith("/") and len(parts.path) > 1
+    return bool(parts.hostname) and not parts.query
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"the port of a Redis server is a number from 1 to 65535; right would be {_RIGHT}")
+    return port or _PORT
+
+
+def _database(parts: SplitResult, unix: bool) -> int:
+    if unix:
+        asked = parse_qs(parts.query, keep_blank_values=True)
+        text = asked.pop("db", ["0"])[-1]
+        if asked:
+            raise ValueError(
+                "after the ? stands db=NUMBER alone; right would be redis+unix:///run/redis/redis.sock?db=0"
+            )
+    else:
+        text = parts.path.removeprefix("/") or "0"
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MOST_DATABASES:
+        raise ValueError(f"a Redis database is a number, such as 0; right would be {_RIGHT}")
+    return int(text)
+
+
+def _certificates(pem: bytes) -> list[Certificate]:
+    """All certificates of a PEM file; raises what OpenSSL raises where there is none."""
+    blocks = [block + _END_OF_CERTIFICATE for block in pem.split(_END_OF_CERTIFICATE)[:-1]]
+    return [Certificate.loadPEM(block) for block in blocks or [pem]]
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _tls_reason(error: BaseException | None) -> str:
+    """What OpenSSL or the check of the host name says, in one line."""
+    details = error.args[0] if error is not None and error.args else None
+    if isinstance(details, list) and details and isinstance(details[-1], tuple):
+        return str(details[-1][-1])
+    if type(error).__name__ == "VerificationError":
+        return "the certificate is for another host"
+    return type(error).__name__

@@ -1,0 +1,313 @@
+"""A connection to Redis that is kept up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.errors import StoreError, StoreRefused
+from realtime_chat.redis.address import Address
+from realtime_chat.redis.wire import Published, RedisProtocol, ServerError, Word, read_info
+
+__all__ = ["Link", "LinkCounts", "Refused"]
+
+_SHORTEST = 0.05
+_LONGEST = 2.0
+_GROWTH = 1.7
+_PATIENCE = 10.0
+
+
+class Refused(StoreError):
+    """It can't be connected to, and only a person can change that; the message says how."""
+
+
+class LinkCounts:
+    """What became of a link so far, for metrics.
+
+    :ivar connects: connections that were made and could be used.
+    :ivar attempts: connections that were tried.
+    :ivar losses: connections that were lost after they could be used.
+    :ivar commands: commands that were sent over a connection in use.
+    :ivar failures: of those, and of those that couldn't be sent, how many failed for another reason than their own.
+    :ivar errors: commands that Redis answered with an error.
+    """
+
+    __slots__ = ("attempts", "commands", "connects", "errors", "failures", "losses")
+
+    def __init__(self) -> None:
+        self.attempts = self.connects = self.losses = self.commands = self.failures = self.errors = 0
+
+
+class Link:
+    """One connection at a time, and another as soon as there can be one.
+
+    While there is none, commands fail at once: nothing is kept for later.
+
+    :param reactor: connects, and tells the time.
+    :param name: for logs, metrics and Redis' list of its clients: no spaces.
+    :param random: gives a float from 0 up to 1, so that not all nodes come back together.
+    :param on_ready: is awaited with each new connection before anybody else may use it; where it raises a
+        :class:`~realtime_chat.errors.StoreError`, another is made. With :class:`Refused`, the first start gives up.
+    :param on_lost: is called when a connection is lost that was in use.
+    :param published: is called with what comes in by subscriptions; see :data:`~realtime_chat.redis.wire.Published`. A
+        link has either this or plain commands. SUBSCRIBE takes one channel at a time.
+    :param timeout: seconds in which a command has to be answered; else the connection is given up.
+    :ivar ready: whether commands can be sent.
+    :ivar info: what INFO said when the last connection was made, see :func:`~realtime_chat.redis.wire.read_info`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        name: str,
+        random: Callable[[], float],
+        *,
+        on_ready: Callable[[RedisProtocol], Awaitable[None]] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        published: Published | None = None,
+        timeout: float = 1.5,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._random = random
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._published = published
+        self._timeout = timeout
+        self._connection: RedisProtocol | None = None
+        self._in_use = False
+        self._supervision: Deferred[None] | None = None
+        self._started: Deferred[None] | None = None
+        self._give_up_at = 0.0
+        self._said = ""
+        self.name = name
+        self.info: Mapping[str, str] = {}
+        self.counts = LinkCounts()
+
+    @property
+    def ready(self) -> bool:
+        return self._in_use
+
+    def start(self, patience: float = _PATIENCE) -> Deferred[None]:
+        """Connect, and stay connected from now on.
+
+        :param patience: seconds after which it gives up where it never was connected; a server that loads its data is
+            waited for.
+        :returns: fires when it can be used for the first time.
+        :raises StoreRefused: it can't be; the message says what to do. Nothing is tried any more.
+        """
+        self._give_up_at = self._reactor.seconds() + patience
+        started = self._started = Deferred()
+        self._supervision = Deferred.fromCoroutine(self._supervise())
+        self._supervision.addErrback(self._end)
+        return started
+
+    def stop(self) -> Deferred[None]:
+        """Close the connection; what is under way fails. Answers when it is closed."""
+        connection = self._connection
+        if self._supervision is not None:
+            self._supervision.cancel()
+        self._release()
+        return succeed(None) if connection is None else connection.ended()
+
+    def command(self, *words: Word) -> Deferred[Any]:
+        """Send a command now; see :meth:`RedisProtocol.command`.
+
+        :raises ServerError: Redis answered with an error.
+        :raises StoreError: it wasn't connected; or it was, and whether the command was done is unknown.
+        """
+        if not self._in_use or self._connection is None:
+            self.counts.failures += 1
+            return fail(StoreError("the store is not connected"))
+        self.counts.commands += 1
+        return self._connection.command(*words).addErrback(self._failed, self._connection)
+
+    def abort(self, why: str) -> None:
+        """Give this connection up, and make another.
+
+        :param why: for the log.
+        """
+        if self._connection is not None:
+            self._connection.abort(why)
+
+    def _failed(self, failure: Failure, connection: RedisProtocol) -> Failure:
+        error = failure.value
+        if not isinstance(error, ServerError):
+            self.counts.failures += 1
+            return failure
+        self.counts.errors += 1
+        if error.leave:
+            connection.abort(error.text)
+        return failure
+
+    # One connection after the other
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while True:
+            try:
+                connection = await self._connect()
+                failures = 0
+                why = await self._lost(connection)
+            except StoreError as error:
+                why = _text(error)
+                self._consider(error)
+            self._release()
+            self._say(why)
+            await deferLater(self._reactor, self._pause(failures))
+            failures += 1
+
+    async def _connect(self) -> RedisProtocol:
+        self.counts.attempts += 1
+        connection = RedisProtocol(self._reactor, self._timeout, self._published)
+        connecting = connectProtocol(self._address.endpoint(self._reactor), connection)
+        try:
+            await connecting
+        except CancelledError:
+            raise
+        except Exception:
+            raise StoreError(self._address.explain(Failure())) from None
+        self._connection = connection
+        try:
+            await self._prepare(connection)
+        except StoreError as error:
+            raise await self._reason(connection, error) from error
+        self._use()
+        return connection
+
+    async def _reason(self, connection: RedisProtocol, error: StoreError) -> StoreError:
+        """Why a connection can't be used, if it broke: what broke it says more than the command that failed."""
+        if isinstance(error, (ServerError, Refused)) and connection.aborted is None:
+            return error
+        connection.abort(error.message)
+        await connection.ended()
+        why = self._explain(connection)
+        if why.startswith("no secure"):
+            return Refused(f"{why}; right is the host that stands in the server's certificate, and its CA (--store-ca)")
+        return StoreError(why)
+
+    def _explain(self, connection: RedisProtocol) -> str:
+        """Why a connection is gone."""
+        assert connection.reason is not None
+        return connection.aborted or self._address.explain(connection.reason)
+
+    async def _prepare(self, connection: RedisProtocol) -> None:
+        address = self._address
+        if address.password is not None:
+            await self._log_in(connection, *filter(None, (address.user, address.password)))
+        await _allowed(connection.command("CLIENT", "SETNAME", f"realtime-{self.name}"))
+        if address.database:
+            await self._select(connection, address.database)
+        self.info = connection.info = await self._look_at(connection)
+        if self._on_ready is not None:
+            await self._on_ready(connection)
+
+    async def _log_in(self, connection: RedisProtocol, *words: str) -> None:
+        try:
+            await connection.command("AUTH", *words)
+        except ServerError as error:
+            if error.word in ("WRONGPASS", "ERR"):
+                raise Refused("the user or the password is not what Redis knows") from error
+            raise
+
+    async def _select(self, connection: RedisProtocol, database: int) -> None:
+        try:
+            await connection.command("SELECT", database)
+        except ServerError as error:
+            if error.word == "ERR":
+                raise Refused(
+                    f"there is no database {database} in this Redis; its setting databases says how many there are"
+                ) from error
+            raise
+
+    async def _look_at(self, connection: RedisProtocol) -> Mapping[str, str]:
+        try:
+            answer = await connection.command("INFO")
+        except ServerError as error:
+            raise _unallowed(error) from error
+        info = read_info(answer)
+        if info.get("loading") != "0":
+            raise ServerError("LOADING Redis is loading the dataset in memory")
+        if info.get("role") != "master":
+            raise ServerError("READONLY this is a replica, which takes no messages")
+        return info
+
+    def _use(self) -> None:
+        self._in_use = True
+        self.counts.connects += 1
+        self._say(f"connected to {self._address.describe()}")
+        if self._started is not None:
+            started, self._started = self._started, None
+            self._reactor.callLater(0, started.callback, None)  # whoever hears it may stop the link
+
+    async def _lost(self, connection: RedisProtocol) -> str:
+        """Wait till the connection in use is gone; answer why."""
+        await connection.ended()
+        self.counts.losses += 1
+        return self._explain(connection)
+
+    def _release(self) -> None:
+        """Use this connection no more."""
+        connection, self._connection = self._connection, None
+        in_use, self._in_use = self._in_use, False
+        if connection is not None:
+            connection.abort("not needed any more")
+        if in_use and self._on_lost is not None:
+            self._on_lost()
+
+    def _pause(self, failures: int) -> float:
+        return float(min(_LONGEST, _SHORTEST * _GROWTH ** min(failures, 20)) * (0.5 + 0.5 * self._random()))
+
+    def _consider(self, error: StoreError) -> None:
+        """Give up where it was never connected, and there is no hope or no more patience."""
+        if self._started is None or (isinstance(error, ServerError) and error.word == "LOADING"):
+            return
+        if isinstance(error, Refused) or self._reactor.seconds() >= self._give_up_at:
+            raise StoreRefused(f"{self._address.describe()}: {_text(error)}")
+
+    def _end(self, failure: Failure) -> None:
+        """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""
+        self._release()
+        started, self._started = self._started, None
+        if failure.check(CancelledError):
+            return
+        if started is not None:
+            started.errback(failure)
+        else:
+            self._log.failure("redis {name}", failure, name=self.name)
+
+    def _say(self, what: str) -> None:
+        """Log a change of state, but not again what is known."""
+        if what != self._said:
+            self._said = what
+            self._log.info("redis {name}: {what}", name=self.name, what=what)
+
+
+async def _allowed(answer: Deferred[Any]) -> None:
+    """Await what is useful but may be forbidden."""
+    try:
+        await answer
+    except ServerError as error:
+        if error.word in ("NOAUTH", "LOADING"):
+            raise _unallowed(error) from error
+
+
+def _unallowed(error: ServerError) -> StoreError:
+    if error.word == "NOAUTH":
+        return Refused("Redis wants a password; right would be --store-password-file, or one in the URL")
+    if error.word == "NOPERM":
+        return Refused(f"Redis doesn't allow this user what is needed ({error.text})")
+    return error
+
+
+def _text(error: StoreError) -> str:
+    return error.text if isinstance(error, ServerError) else error.message

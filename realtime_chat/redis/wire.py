@@ -1,0 +1,197 @@
+"""One connection to Redis: commands out, replies and what was published in."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import hiredis
+import txredisapi
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from realtime_chat.errors import StoreError
+
+__all__ = ["Published", "RedisProtocol", "ServerError", "Word", "read_info"]
+
+Word = str | bytes | int
+"""A part of a command."""
+
+Published = Callable[[bytes | None, bytes, bytes], None]
+"""Is called with the pattern (None for a plain subscription), the channel and the payload of what was published."""
+
+_WORD = re.compile(r"[A-Z]{3,24}")
+_CONTROL = re.compile(r"[^ -~]+")
+_LONGEST_TEXT = 200
+_MEANINGS = {
+    "OOM": "the store is full",
+    "READONLY": "the store is a replica now",
+    "LOADING": "the store is loading its data",
+    "MASTERDOWN": "the store is a replica without its master",
+    "MISCONF": "the store can't save to its disk",
+    "BUSY": "the store is busy with a script",
+    "NOAUTH": "the store doesn't know who we are",
+    "NOPERM": "the store doesn't allow this",
+}
+_LEAVE = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
+
+
+class ServerError(StoreError):
+    """Redis, or a script there, has answered with an error.
+
+    :ivar word: the first word of the answer, such as ``OOM``; a script's own errors have their own.
+    :ivar text: the whole answer in one line of ASCII, for logs; not for clients.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = _CONTROL.sub("?", text)[:_LONGEST_TEXT]
+        word = text.partition(" ")[0]
+        self.word = word if _WORD.fullmatch(word) else "ERR"
+        super().__init__(_MEANINGS.get(self.word, f"the store refused this ({self.word})"))
+
+    @property
+    def leave(self) -> bool:
+        """Whether another connection may do better: to another server, or to the same one when it is ready again."""
+        return self.word in _LEAVE
+
+
+class _Call(Protocol):
+    def active(self) -> Any: ...
+    def cancel(self) -> None: ...
+
+
+class RedisProtocol(txredisapi.HiredisProtocol):
+    """txredisapi's protocol without its ways of connecting: bytes stay bytes, every command has a deadline, and what
+    was published goes to ``published``.
+
+    :param clock: an IReactorTime.
+    :param timeout: seconds in which a command has to be answered; else the connection is aborted, and all that wait
+        fail.
+    :ivar aborted: why we have cut the connection ourselves, if we have.
+    :ivar reason: why it is gone, once it is.
+    :ivar info: what INFO said when the connection was made, see :func:`read_info`.
+    """
+
+    def __init__(self, clock: Any, timeout: float, published: Published | None = None) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self._clock = clock
+        self._timeout = timeout
+        self._published = published
+        self._sent: deque[float] = deque()
+        self._deadline: _Call | None = None
+        self._waiting_for_end: list[Deferred[None]] = []
+        self.aborted: str | None = None
+        self.reason: Failure | None = None
+        self.info: Mapping[str, str] = {}
+
+    def connectionMade(self) -> None:
+        """Called by Twisted; txredisapi would log in here, and never again after one refusal."""
+        for switch in ("setTcpKeepAlive", "setTcpNoDelay"):
+            turn = getattr(self.transport, switch, None)  # a Unix socket has none
+            if turn is not None:
+                turn(True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Called by Twisted."""
+        super().connectionLost(reason)
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self.reason = reason
+        waiting, self._waiting_for_end = self._waiting_for_end, []
+        for ended in waiting:
+            ended.callback(None)
+
+    def ended(self) -> Deferred[None]:
+        """Answers when the connection is gone."""
+        if self.reason is not None:
+            return succeed(None)
+        self._waiting_for_end.append(Deferred())
+        return self._waiting_for_end[-1]
+
+    def command(self, *words: Word) -> Deferred[Any]:
+        """Send a command.
+
+        :returns: Redis' answer: bytes, a whole number, None, or a list of such.
+        :raises ServerError: Redis answered with an error.
+        :raises StoreError: the connection is gone, or was aborted as Redis didn't answer in time; whether the command
+            was done is unknown.
+        """
+        if not self.connected or self.aborted is not None:
+            return fail(_away())
+        self._sent.append(self._clock.seconds())
+        if self._deadline is None:
+            self._deadline = self._clock.callLater(self._timeout, self._look)
+        answer: Deferred[Any] = self.execute_command(*words)
+        return answer.addErrback(_told)
+
+    def abort(self, why: str) -> None:
+        """Cut the connection now, whatever is under way."""
+        if self.aborted is None and self.connected:
+            self.aborted = why
+            self.transport.abortConnection()
+
+    def _look(self) -> None:
+        """Abort if the oldest command wasn't answered in time; else look again when its time is over."""
+        self._deadline = None
+        if not self._sent:
+            return
+        left = self._sent[0] + self._timeout - self._clock.seconds()
+        if left <= 0:
+            self.abort(f"no answer within {self._timeout:g} s")
+        else:
+            self._deadline = self._clock.callLater(left, self._look)
+
+    def replyReceived(self, reply: Any) -> None:
+        """Called by txredisapi."""
+        if self._published is not None and isinstance(reply, list) and reply and self._is_publication(reply):
+            return
+        if not self._sent:
+            self.abort("an answer that nobody asked for")
+            return
+        self._sent.popleft()
+        super().replyReceived(reply)
+
+    def _is_publication(self, reply: list[Any]) -> bool:
+        if reply[0] == b"message":
+            self._publish(None, reply[1], reply[2])
+        elif reply[0] == b"pmessage":
+            self._publish(reply[1], reply[2], reply[3])
+        else:
+            return False
+        return True
+
+    def _publish(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        if self._published is not None and self.aborted is None:
+            self._published(pattern, channel, payload)
+
+    def tryConvertData(self, data: Any) -> Any:
+        """Called by txredisapi, which would walk through every list."""
+        return data
+
+    def _build_command(self, *words: Word, **_: Any) -> bytes:
+        """Called by txredisapi, whose own takes ten times as long."""
+        packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # takes any number
+        return packed
+
+
+def read_info(answer: bytes) -> dict[str, str]:
+    """Read what INFO answers: ``run_id``, ``redis_version``, … ."""
+    lines = answer.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _away() -> StoreError:
+    return StoreError("the store is not connected")
+
+
+def _told(failure: Failure) -> Any:
+    """Turn txredisapi's errors into ours."""
+    error = failure.value
+    if isinstance(error, txredisapi.ResponseError):
+        raise ServerError(str(error)) from error
+    if isinstance(error, txredisapi.RedisError):
+        raise StoreError("the connection to the store was lost") from error
+    return failure

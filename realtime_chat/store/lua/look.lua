@@ -1,0 +1,12 @@
+-- See whether the log is still what it was.
+--
+-- KEYS: the log.
+-- ARGV: 1 to see whether something can be written.
+-- Answers: the run_id and the epoch, empty where there is no log, and Redis' time in milliseconds.
+
+local known = redis.call('HMGET', LOG, 'run_id', 'epoch')
+if ARGV[1] == '1' and known[1] then
+  redis.call('HSET', LOG, 'run_id', known[1])
+end
+local time = redis.call('TIME')
+return {known[1] or '', known[2] or '', time[1] * 1000 + math.floor(time[2] / 1000)}

@@ -1,0 +1,218 @@
+"""Durable logs in Redis, for as many nodes as wanted.
+
+How durable they are is Redis' affair; :meth:`RedisStore.describe` says what it promises. What is acknowledged was
+appended and announced by one script, and is what every node reads. Two connections: one for appends, one for reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from realtime_chat.errors import StoreError, StoreRefused
+from realtime_chat.interfaces import IMessageStore
+from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.redis.address import Address
+from realtime_chat.redis.link import Link
+from realtime_chat.redis.names import Names
+from realtime_chat.redis.wire import RedisProtocol
+from realtime_chat.store.redis_log import RedisLog, load_store_script
+from realtime_chat.store.redis_reader import LogReader
+from realtime_chat.store.redis_writer import LogWriter
+from realtime_chat.store.retention import Retention
+
+__all__ = ["RedisStore"]
+
+_LOOKS_A_CLOSE_ONE = 5
+_ROOMS_A_SWEEP = 100
+_ENTRIES_A_SWEEP = 256
+
+
+@implementer(IMessageStore)
+class RedisStore:
+    """Logs in a database of a Redis server, which other nodes use as well.
+
+    :param reactor: connects, and tells the time.
+    :param names: of its keys and channels.
+    :param retention: what is kept; all nodes should say the same.
+    :param max_message: bytes of the largest message that other programs may append.
+    :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages.
+    :param token: random bytes, as many as it is asked for.
+    :param random: gives a float from 0 up to 1.
+    :param tick: seconds between two looks after what is too old.
+    :param look: seconds between two looks whether the log is still there.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        names: Names,
+        retention: Retention,
+        max_message: int,
+        now: Callable[[], float],
+        token: Callable[[int], bytes],
+        random: Callable[[], float],
+        *,
+        tick: float = 1.0,
+        look: float = 3.0,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._names = names
+        self._retention = retention
+        self._now = now
+        append = load_store_script("append")
+        self._redis_log = RedisLog(names, retention, max_message, reactor.seconds, token, append)
+        self._appending = Link(
+            reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
+        )
+        self._reading = Link(
+            reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
+        )
+        self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, now)
+        self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
+        self._sweep = load_store_script("sweep")
+        self._swept: bytes = b"0"
+        self._looks = 0
+        self._regularly = [(LoopingCall(self._look), look), (LoopingCall(self._sweep_some), tick)]
+        self._closed: str | None = "the store is not started"
+        self.links: Sequence[Link] = (self._appending, self._reading)
+        self.commits = self._writer.appends
+
+    @property
+    def secret(self) -> bytes:
+        """See :class:`IMessageStore`."""
+        return self._redis_log.secret
+
+    def describe(self) -> str:
+        """See :meth:`IMessageStore.describe`."""
+        kept = f"the last {self._retention.count} messages a room"
+        if self._retention.age is not None:
+            kept += f", for {self._retention.age:g} s"
+        promise = self._redis_log.persistence.promise or "not connected yet"
+        return f"{self._address.describe()} (prefix {self._names.prefix}; {kept}; {promise})"
+
+    # Starting and stopping
+
+    def start(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.start`."""
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await self._appending.start()
+            await self._reading.start()
+        except StoreRefused:
+            await self._appending.stop()
+            raise
+        self._closed = None
+        self._warn_of_eviction()
+        for call, seconds in self._regularly:
+            call.clock = self._reactor
+            call.start(seconds, now=False)
+
+    def _warn_of_eviction(self) -> None:
+        policy = self._appending.info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            self._log.warn(
+                "Redis' maxmemory-policy is {policy}: when its memory is full it deletes messages, or all that is "
+                "known of them; right would be noeviction",
+                policy=policy,
+            )
+
+    def stop(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.stop`."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._closed is None:
+            self._closed = "the store is stopped"
+            for call, _ in self._regularly:
+                if call.running:
+                    call.stop()
+            await self._writer.idle()
+        await gatherResults([link.stop() for link in self.links])
+
+    async def _begin(self, connection: RedisProtocol) -> None:
+        await self._redis_log.begin(connection, connection.info)
+
+    # Messages
+
+    def append(self, draft: Draft) -> Deferred[Stored]:
+        """See :meth:`IMessageStore.append`."""
+        return self._refusal() or self._writer.append(draft)
+
+    def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_after`."""
+        return self._refusal() or self._reader.read_after(room, offset, limit)
+
+    def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
+        """See :meth:`IMessageStore.read_before`."""
+        return self._refusal() or self._reader.read_before(room, offset, limit)
+
+    def rooms(self) -> Deferred[Sequence[str]]:
+        """See :meth:`IMessageStore.rooms`."""
+        return self._refusal() or self._reader.rooms()
+
+    def check(self) -> Deferred[None]:
+        """See :meth:`IMessageStore.check`."""
+        return self._refusal() or Deferred.fromCoroutine(self._check())
+
+    async def _check(self) -> None:
+        await self._redis_log.look(self._appending, self._appending.info, write=True)
+
+    def watch(self, doubt: Callable[[], None]) -> None:
+        """See :meth:`IMessageStore.watch`; Redis may have lost its data."""
+        self._redis_log.doubt = doubt
+
+    def _refusal(self) -> Deferred[Any] | None:
+        return None if self._closed is None else fail(StoreError(self._closed))
+
+    # Now and then
+
+    async def _look(self) -> None:
+        """See whether the log is still there: nobody may have asked since it was lost."""
+        link = self._appending
+        if not link.ready:
+            return
+        self._looks += 1
+        try:
+            await self._redis_log.look(link, link.info)
+            if self._looks % _LOOKS_A_CLOSE_ONE == 0:
+                await self._redis_log.look_closely(link)
+        except StoreError as error:
+            self._log.warn("Looking at the log in Redis: {why}", why=error.message)
+        except Exception:
+            self._log.failure("Looking at the log in Redis")
+
+    async def _sweep_some(self) -> None:
+        """Trim the next rooms that nobody writes to."""
+        link = self._reading
+        if not link.ready:
+            return
+        try:
+            scan = ("HSCAN", self._names.log, self._swept, "MATCH", "room:*", "COUNT", _ROOMS_A_SWEEP)
+            self._swept, fields = await link.command(*scan)
+            await self._sweep_rooms(link, [name[5:].decode() for name in fields[::2]])
+        except StoreError as error:
+            self._log.warn("Trimming in Redis: {why}", why=error.message)
+        except Exception:
+            self._log.failure("Trimming in Redis")
+
+    async def _sweep_rooms(self, link: Link, rooms: Sequence[str]) -> None:
+        names = self._names
+        age = self._retention.age
+        keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
+        now = int(self._now() * 1000)
+        arguments = (self._retention.count, "" if age is None else int(age * 1000), now, _ENTRIES_A_SWEEP)
+        while rooms and link.ready and await self._sweep.run(link, keys, arguments):
+            pass

@@ -1,0 +1,278 @@
+"""Appending to the logs in Redis, many drafts a script."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from realtime_chat.counts import SIZES, Histogram
+from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.interfaces import TurnClock
+from realtime_chat.model import Draft, Message, Position, Stored
+from realtime_chat.redis.link import Link
+from realtime_chat.redis.names import Names
+from realtime_chat.redis.rows import Row, encode_row, read_rows
+from realtime_chat.redis.scripts import Script
+from realtime_chat.redis.wire import ServerError, Word
+from realtime_chat.store.redis_log import LATE, LOST, RedisLog
+from realtime_chat.store.retention import content_digest
+
+__all__ = ["Appends", "LogWriter"]
+
+_MOST_DRAFTS = 256
+_BATCH_BYTES = 1024 * 1024
+_MOST_IN_FLIGHT = 4
+_MOST_WAITING = 20_000
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
+_SECONDS_TO_STORE = 1.3
+"""After which Redis stores nothing any more of what has arrived here."""
+_SECONDS_TO_ANSWER = 1.7
+"""After which we say that nothing was stored; the difference is for Redis' answer to come."""
+_SECONDS_TO_WAIT = 1.0
+"""For which a draft may wait to be sent at all."""
+
+Outcome = Stored | RealtimeError
+
+
+class Appends:
+    """What the scripts did, for metrics; every number only grows."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.sizes = Histogram(SIZES)
+
+
+class _Arrival:
+    """A draft on its way to Redis.
+
+    :ivar came: when, by the reactor's clock.
+    """
+
+    __slots__ = ("answer", "at", "came", "draft")
+
+    def __init__(self, draft: Draft, at: int, came: float) -> None:
+        self.draft = draft
+        self.at = at
+        self.came = came
+        self.answer: Deferred[Stored] = Deferred()
+
+
+class LogWriter:
+    """Appends what comes in a turn together, and keeps a few scripts under way.
+
+    :param now: seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: TurnClock, link: Link, log: RedisLog, names: Names, script: Script, now: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        self._link = link
+        self._redis_log = log
+        self._names = names
+        self._script = script
+        self._now = now
+        self._collected: deque[_Arrival] = deque()
+        self._submitting = False
+        self._in_flight = 0
+        self._repeating = 0
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._idle: list[Deferred[None]] = []
+        self.appends = Appends()
+
+    def append(self, draft: Draft) -> Deferred[Stored]:
+        """See :meth:`IMessageStore.append`."""
+        size = len(draft.data)
+        if not self._link.ready:
+            return fail(StoreError("the store is not connected"))
+        if self._waiting >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            return fail(StoreError("too many messages wait to be stored"))
+        self._waiting += 1
+        self._waiting_bytes += size
+        arrival = _Arrival(draft, int(self._now() * 1000), self._clock.seconds())
+        self._collected.append(arrival)
+        if not self._submitting:
+            self._submitting = True
+            self._clock.callLater(0, self._submit)
+        return arrival.answer
+
+    def idle(self) -> Deferred[None]:
+        """Answers when everything that was accepted is answered."""
+        if not self._waiting:
+            return succeed(None)
+        self._idle.append(Deferred())
+        return self._idle[-1]
+
+    def lost(self) -> None:
+        """The connection is gone; what wasn't sent will not be."""
+        waiting, self._collected = self._collected, deque()
+        self._refuse(waiting, StoreError("the connection to the store was lost"))
+
+    # Sending
+
+    def _submit(self) -> None:
+        self._submitting = False
+        self._drop_late()
+        # What is repeated has its turn before what came later.
+        while self._collected and self._in_flight < _MOST_IN_FLIGHT and not self._repeating:
+            self._in_flight += 1
+            batch = self._take()
+            Deferred.fromCoroutine(self._store(batch)).addErrback(self._mistake, batch)
+
+    def _drop_late(self) -> None:
+        late = []
+        while self._collected and self._clock.seconds() - self._collected[0].came > _SECONDS_TO_WAIT:
+            late.append(self._collected.popleft())
+        self._refuse(late, StoreError("the store is too slow"))
+
+    def _take(self) -> list[_Arrival]:
+        batch: list[_Arrival] = []
+        size = 0
+        while self._collected and len(batch) < _MOST_DRAFTS and size < _BATCH_BYTES:
+            arrival = self._collected.popleft()
+            size += len(arrival.draft.data)
+            batch.append(arrival)
+        return batch
+
+    async def _store(self, batch: list[_Arrival]) -> None:
+        """Store and answer, whatever happens."""
+        patience = batch[0].came + _SECONDS_TO_ANSWER - self._clock.seconds()
+        refusal = self._clock.callLater(max(0.0, patience), self._refuse, batch, StoreError("the store is too slow"))
+        try:
+            outcomes = await self._run(batch)
+        except StoreError as error:
+            self._refuse(batch, error)
+        else:
+            self._answer(batch, outcomes)
+        finally:
+            if refusal.active():
+                refusal.cancel()
+            self._in_flight -= 1
+            self._submit()
+
+    def _mistake(self, failure: Any, batch: list[_Arrival]) -> None:
+        """Redis has answered something that it can't, or we have made a mistake."""
+        self._log.failure("Appending {count} drafts", failure, count=len(batch))
+        self._refuse(batch, StoreError("this message can't be stored"))
+
+    async def _run(self, batch: list[_Arrival]) -> list[Outcome]:
+        keys, drafts = self._encode(batch)
+        try:
+            return self._outcomes(batch, await self._call(batch, keys, drafts))
+        except ServerError as error:
+            if error.word not in (*LOST, LATE, "NOSCRIPT"):
+                self._log.warn("Redis refuses to append: {text}", text=error.text)
+                raise
+            again = error.word
+        self._repeating += 1
+        try:
+            await self._mend(again)
+            return self._outcomes(batch, await self._call(batch, keys, drafts))
+        finally:
+            self._repeating -= 1
+
+    async def _mend(self, word: str) -> None:
+        """Do what lets a script run that didn't."""
+        if word == "NOSCRIPT":
+            await self._script.load(self._link)
+        else:
+            await self._redis_log.look(self._link, self._link.info)
+
+    def _call(self, batch: list[_Arrival], keys: Sequence[str], drafts: Sequence[Word]) -> Deferred[Any]:
+        last = self._redis_log.redis_time(batch[0].came + _SECONDS_TO_STORE)
+        return self._script.call(self._link, keys, [self._link.info["run_id"], last, *drafts])
+
+    def _encode(self, batch: list[_Arrival]) -> tuple[list[str], list[Word]]:
+        rooms: dict[str, int] = {}
+        keys = [self._names.log]
+        words: list[Word] = []
+        for arrival in batch:
+            draft = arrival.draft
+            number = rooms.get(draft.room)
+            if number is None:
+                number = rooms[draft.room] = len(rooms) + 1
+                keys += (self._names.stream(draft.room), self._names.keys(draft.room))
+            words += (number, arrival.at, _row(arrival), *_key(draft))
+        return keys, words
+
+    # Answering
+
+    def _outcomes(self, batch: list[_Arrival], answers: list[Any]) -> list[Outcome]:
+        epoch = answers[0].decode()
+        self._redis_log.saw(epoch)
+        self.appends.sizes.observe(len(batch))
+        return [self._outcome(arrival, epoch, answer) for arrival, answer in zip(batch, answers[1:], strict=True)]
+
+    def _outcome(self, arrival: _Arrival, epoch: str, answer: Any) -> Outcome:
+        draft = arrival.draft
+        if isinstance(answer, int):
+            self._redis_log.saw_top(draft.room, answer)
+            return Stored(_placed(draft, Position(epoch, answer), arrival.at))
+        if not isinstance(answer, list):
+            return RealtimeError("key_reused", "this key was used for another message in this room")
+        offset, at, row = answer
+        return Stored(_first(draft, Position(epoch, offset), int(at), row), duplicate=True)
+
+    def _answer(self, batch: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
+        for arrival, outcome in zip(batch, outcomes, strict=True):
+            if not arrival.answer.called:
+                self._count_out(arrival)
+                if isinstance(outcome, RealtimeError):
+                    arrival.answer.errback(outcome)
+                else:
+                    arrival.answer.callback(outcome)
+        self._tell_idle()
+
+    def _refuse(self, batch: Sequence[_Arrival] | deque[_Arrival], error: StoreError) -> None:
+        self.appends.failed += bool(batch)
+        for arrival in batch:
+            if not arrival.answer.called:
+                self._count_out(arrival)
+                arrival.answer.errback(StoreError(error.message))
+        self._tell_idle()
+
+    def _count_out(self, arrival: _Arrival) -> None:
+        self._waiting -= 1
+        self._waiting_bytes -= len(arrival.draft.data)
+
+    def _tell_idle(self) -> None:
+        if not self._waiting:
+            waiting, self._idle = self._idle, []
+            for idle in waiting:
+                idle.callback(None)
+
+
+def _row(arrival: _Arrival) -> bytes:
+    draft = arrival.draft
+    sender = draft.sender
+    return encode_row(Row(arrival.at, draft.event, sender.id, sender.name, draft.key, msgspec.Raw(draft.data)))
+
+
+def _key(draft: Draft) -> tuple[str, str]:
+    """The name of a draft's idempotency entry in its room, and the digest of its content."""
+    if draft.key is None:
+        return "", ""
+    return f"{len(draft.sender.id.encode())}:{draft.sender.id}:{draft.key}", content_digest(draft).hex()
+
+
+def _placed(draft: Draft, place: Position, at: int) -> Message:
+    sender = draft.sender
+    return Message(draft.room, place, draft.event, draft.data, sender.id, sender.name, at, draft.key)
+
+
+def _first(draft: Draft, place: Position, at: int, row: bytes) -> Message:
+    """The message that was stored under a draft's key; of one that is gone, what its key and the draft tell."""
+    if not row:
+        return _placed(draft, place, at)
+    (first,) = read_rows([row])
+    return Message(
+        draft.room, place, first.event, bytes(first.data), first.sender_id, first.sender_name, first.at, first.key
+    )
