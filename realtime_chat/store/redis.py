@@ -47,6 +47,7 @@ class RedisStore:
     :param random: gives a float from 0 up to 1.
     :param tick: seconds between two looks after what is too old.
     :param look: seconds between two looks whether the log is still there.
+    :ivar links: its connections; the first one takes commands of others too, in order with the appends.
     """
 
     _log = Logger()
