@@ -135,13 +135,18 @@ class RedisStore:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._closed is None:
-            self._closed = "the store is stopped"
-            for call, _ in self._regularly:
-                if call.running:
-                    call.stop()
-            await self._writer.idle()
-        await gatherResults([link.stop() for link in self.links])
+        try:
+            if self._closed is None:
+                self._closed = "the store is stopped"
+                self._stop_looking()
+                await self._writer.idle()
+        finally:  # also for those who lose patience and cancel
+            await gatherResults([link.stop() for link in self.links])
+
+    def _stop_looking(self) -> None:
+        for call, _ in self._regularly:
+            if call.running:
+                call.stop()
 
     async def _begin(self, connection: RedisProtocol) -> None:
         await self._redis_log.begin(connection, connection.info)
