@@ -292,8 +292,8 @@ class Membership:
     :ivar stamp: of the last change.
     :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
-    :ivar late: readers who hold a digest of other members than are known here, until when they may turn out to be the
-        same, and what they hold as a version.
+    :ivar late: readers who hold a digest of other members than are known here, until when these may turn out to be
+        the same, and that digest.
     """
 
     __slots__ = (

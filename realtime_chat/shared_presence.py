@@ -215,12 +215,12 @@ class SharedPresence(Presence):
         """A client that isn't here yet; what it doesn't say, another node may know."""
         mark = self._mark(client)
         known = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
-        changed = self._now()
+        changed = self._now() if state != _NOTHING else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _NOTHING else state
             same = user == known.user and state == known.state
-            changed = known.changed if same else max(changed, known.changed + 1)
+            changed = known.changed if same else max(self._now(), known.changed + 1)
         met = self._marks[mark] = Client(client, mark, user, state, changed)
         return met
 
@@ -371,8 +371,14 @@ class SharedPresence(Presence):
             return UNKNOWN
         node, stamp, digest = match.groups()
         if node == self._node:
-            return self._read_version(f"{node}.{stamp}", reader.room)
-        return UNKNOWN if digest is None else self._read_digest(reader, version, digest)
+            return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
+        return UNKNOWN if digest is None else self._read_digest(reader, digest)
+
+    def _read_own(self, version: str, digest: str, room: Room) -> int:
+        told, membership = self._read_version(version, room), self.memberships.get(room.name)
+        if told < room.told and membership is not None:
+            told = max(told, membership.stamp_of(digest))
+        return told
 
     def _told_unsaid(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
@@ -382,13 +388,13 @@ class SharedPresence(Presence):
             return told
         return lease.membership.stamp
 
-    def _read_digest(self, reader: Subscription, version: str, digest: str) -> int:
+    def _read_digest(self, reader: Subscription, digest: str) -> int:
         membership = self.memberships.get(reader.room.name)
         if membership is None:
             return reader.room.told if digest == _NOBODY else UNKNOWN
         told = membership.stamp_of(digest)
         if told == UNKNOWN:  # one of the two nodes may be about to hear what the other knows
-            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, version
+            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, digest
             self._schedule(membership)
             return reader.room.told
         return told
@@ -397,15 +403,15 @@ class SharedPresence(Presence):
         late, membership.late = membership.late, {}
         membership.fresh += late
         super()._tell(membership, now)
-        for reader, (due, version) in late.items():
-            self._tell_late(membership, reader, due, version)
+        for reader, (due, digest) in late.items():
+            self._tell_late(membership, reader, due, digest)
 
-    def _tell_late(self, membership: Membership, reader: Subscription, due: float, version: str) -> None:
-        told = membership.stamp_of(version.rpartition(".")[2])
+    def _tell_late(self, membership: Membership, reader: Subscription, due: float, digest: str) -> None:
+        told = membership.stamp_of(digest)
         if told != UNKNOWN:
             reader.told = told
         elif due > self._seconds():
-            membership.late[reader] = due, version
+            membership.late[reader] = due, digest
             self._schedule(membership)
         elif reader.live:
             self.refresh(reader)
@@ -420,7 +426,7 @@ class SharedPresence(Presence):
         if membership is None:
             return f"{version}.{_NOBODY}"
         if reader in membership.late:
-            return membership.late[reader][1]
+            return f"{self._node}.0.{membership.late[reader][1]}"
         digest = membership.digest_at(self._told(reader))
         return version if digest is None else f"{version}.{digest}"
 

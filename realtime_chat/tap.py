@@ -356,7 +356,8 @@ def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker,
 
 def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[IMessageStore, IBroker]:
     try:
-        from realtime_chat.broker.redis import RedisBroker, Strangers
+        from realtime_chat.broker.redis import RedisBroker
+        from realtime_chat.broker.redis_presence import RedisPresence
         from realtime_chat.store.redis import RedisStore
     except ImportError as error:
         raise usage.UsageError(
@@ -367,8 +368,9 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     names = Names(options["store-prefix"], address.database)
     maximum = options["max-message"]
     store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
-    node, commands = os.urandom(4).hex(), store.links[0]
-    broker = RedisBroker(reactor, address, names, node, random.random, commands, Strangers(), options["relay"])
+    node, (appending, reading) = os.urandom(4).hex(), store.links
+    presence = RedisPresence(reactor, names, node, reading, os.urandom)
+    broker = RedisBroker(reactor, address, names, node, random.random, appending, presence, options["relay"])
     return store, broker
 
 
