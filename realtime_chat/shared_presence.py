@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred
 from realtime_chat.counts import Counts
 from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest
+from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
 from realtime_chat.model import Attendee, Saying, User
 from realtime_chat.presence import Presence, Sent
 from realtime_chat.room import Room, Subscription
@@ -28,10 +29,12 @@ from realtime_chat.wheel import Alarm, Wheel
 
 __all__ = ["SharedPresence"]
 
-_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16}))?")
-_NOBODY = digest(Attendance(0, b"[]"))
+_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?")
+_NOBODY = digest_of(Attendance(0, b"[]"))
 _NOTHING = b"{}"
 _MOST_VISITORS = 10_000
+_OVERTAKEN = 0.5
+"""Seconds by which a signal may come later to one node than to another."""
 
 
 class SharedPresence(Presence):
@@ -66,6 +69,8 @@ class SharedPresence(Presence):
         self._flushing: DelayedCall | None = None
         self._flushed = NEVER
         self._visitors: dict[str, Client] = {}
+        self._bringing: tuple[str, bytes] | None = None  # a signal, and to which room
+        self._heard: dict[Subscription, tuple[float, str]] = {}  # who has had a signal elsewhere, which may come here
         self._asked: dict[tuple[str, str], list[Deferred[None]]] = {}
 
     def stop(self) -> None:
@@ -76,7 +81,7 @@ class SharedPresence(Presence):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors):
+        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors, self._heard):
             held.clear()
         for room, mark in list(self._asked):
             self._answer(room, mark)
@@ -343,11 +348,29 @@ class SharedPresence(Presence):
     def _marked(self, mark: str) -> Client | None:
         return self._marks.get(mark)
 
+    def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
+        """See :meth:`Presence.bring`."""
+        self._bringing = room.name, signal
+        try:
+            super().bring(room, signal, mark)
+        finally:
+            self._bringing = None
+
+    def _readers(self, room: str, mark: str) -> Sequence[Subscription]:
+        """See :meth:`Presence._readers`; also polls that another node has answered with the signal that is brought."""
+        readers = super()._readers(room, mark)
+        if not self._heard or self._bringing is None:
+            return readers
+        word, now = _word(self._bringing[1]), self._seconds()
+        heard = [reader for reader, known in self._heard.items() if known[1] == word and known[0] > now]
+        return [*readers, *heard]
+
     # Polls that come from another node
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """See :meth:`Presence.exit`."""
         self._drop_late(reader)
+        self._heard.pop(reader, None)
         super().exit(reader, polls)
 
     def refresh(self, reader: Subscription) -> None:
@@ -369,7 +392,9 @@ class SharedPresence(Presence):
         match = _VERSION.fullmatch(version)
         if match is None:
             return UNKNOWN
-        node, stamp, digest = match.groups()
+        node, stamp, digest, heard = match.groups()
+        if node != self._node and heard is not None:
+            self._heard[reader] = self._seconds() + _OVERTAKEN, heard
         if node == self._node:
             return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
         return UNKNOWN if digest is None else self._read_digest(reader, digest)
@@ -420,14 +445,18 @@ class SharedPresence(Presence):
             reader.told = UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
-        """See :meth:`Presence.version`; with a digest of what it was told, by which other nodes know it."""
+        """See :meth:`Presence.version`; with a digest of what it was told, and a word for the signal that answers it,
+        by which other nodes know these."""
         version = super().version(reader, remember)
-        membership = self.memberships.get(reader.room.name)
-        if membership is None:
-            return f"{version}.{_NOBODY}"
-        if reader in membership.late:
-            return f"{self._node}.0.{membership.late[reader][1]}"
-        digest = membership.digest_at(self._told(reader))
+        name = reader.room.name
+        membership = self.memberships.get(name)
+        digest: str | None = _NOBODY
+        if membership is not None and reader in membership.late:
+            version, digest = f"{self._node}.0", membership.late[reader][1]
+        elif membership is not None:
+            digest = membership.digest_at(self._told(reader))
+        if self._bringing is not None and self._bringing[0] == name:
+            return f"{version}.{digest or ''}.{_word(self._bringing[1])}"
         return version if digest is None else f"{version}.{digest}"
 
 
@@ -435,6 +464,11 @@ def _patient(limits: Limits) -> Limits:
     """Leases last a little longer, as others have to hear that a client is with another node now."""
     more = limits.presence_gather + 2 * limits.presence_interval
     return attrs.evolve(limits, leave_delay=limits.leave_delay + more, poll_grace=limits.poll_grace + more)
+
+
+def _word(signal: bytes) -> str:
+    """A word for a signal, on all nodes the same; each of them says itself when it relayed something."""
+    return blake2b(signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()
 
 
 def _attend(lease: Lease) -> Attendee:

@@ -223,7 +223,7 @@ class RedisPresence:
     def unfollow(self, room: str) -> None:
         """See :meth:`realtime_chat.broker.redis.Neighbours.unfollow`."""
         for rooms in (self._rooms, self._stale, self._incomplete):
-            rooms.pop(room, None)  # type: ignore[attr-defined]
+            rooms.pop(room, None)
 
     async def _read(self, room: str, standing: _Standing) -> None:
         """Read who is in a room, and go on from there with what is heard meanwhile."""
@@ -299,7 +299,7 @@ class RedisPresence:
 
     async def _left_of(self, node: str) -> float | None:
         """For how many seconds a node's clients are held; None where it is there."""
-        now = self._clock.seconds()
+        now: float = self._clock.seconds()
         if self._going.get(node, now) <= now:
             alive = self._names.alive(node)
             value = await self._link.command("GET", alive)

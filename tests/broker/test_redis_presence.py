@@ -144,7 +144,9 @@ class GoneTests(NodesTestCase):
             self.assertEqual(1, len(watcher.view.left))
         self.assertGreater(time.monotonic() - begun, 0.5)
         self.assertLess(time.monotonic() - begun, 4.0)
-        await self.until(lambda: one.name.encode() not in b"".join(self.server.command("HKEYS", "realtime:0:members:lobby")))
+        await self.until(
+            lambda: one.name.encode() not in b"".join(self.server.command("HKEYS", "realtime:0:members:lobby"))
+        )
 
     async def test_stops(self) -> None:
         """Nobody sees those leave who come to another node when theirs has stopped; who doesn't come has left."""
@@ -183,14 +185,18 @@ class LossTests(NodesTestCase):
 
     async def there(self) -> list[SocketClient]:
         """A client on each node; all see each other."""
-        clients = [await self.client(SocketClient, node, name) for node, name in zip(self.nodes, ("Ann", "Bob"), strict=True)]
+        clients = [
+            await self.client(SocketClient, node, name) for node, name in zip(self.nodes, ("Ann", "Bob"), strict=True)
+        ]
         for client in clients:
             await client.sees("Ann", "Bob")
         return clients
 
     async def known_anew(self) -> None:
         """A new node knows all who are there."""
-        await self.until(lambda: len([f for f in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in f]) == 2)
+        await self.until(
+            lambda: len([f for f in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in f]) == 2
+        )
         third = await self.node()
         await self.client(SocketClient, third, "Cid")
         await self.agree("Ann", "Bob", "Cid")
@@ -261,7 +267,14 @@ class LossTests(NodesTestCase):
         self.server.command("HSET", members, "abc", "x", "12ab:34cd", "[1", "12ab:56ef", "\xff")
         for payload in ("p", "p1 2", "pab 99 cd\n[", "pab 99 cd\n[[],[]]", "pab 1 cd\n[[[1]],[]]"):
             self.server.command("PUBLISH", "realtime:0:room:lobby", payload)
-        for payload in ("", "{}", '["bye"]', '["gone","nobody"]', '["said","ab","cd",null,null]', '["said","ab","cd",{},7]'):
+        for payload in (
+            "",
+            "{}",
+            '["bye"]',
+            '["gone","nobody"]',
+            '["said","ab","cd",null,null]',
+            '["said","ab","cd",{},7]',
+        ):
             self.server.command("PUBLISH", "realtime:0:nodes", payload)
         third = await self.node()
         await self.client(SocketClient, third, "Cid")
