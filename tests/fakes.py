@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from realtime_chat.errors import Goodbye, StoreError
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, Listener
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, Message, Position
+from realtime_chat.model import Attendee, Message, Position, Saying
 
 
 def tokens(seed: int = 0) -> Callable[[int], bytes]:
@@ -222,6 +222,9 @@ class HeldBroker:
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         pass
 
+    def say(self, saying: Saying) -> None:
+        pass
+
     def announce(self, messages: Sequence[Message]) -> None:
         """A log has grown somewhere."""
         first = messages[0]
@@ -269,6 +272,44 @@ class HeldBroker:
             for room in list(self.followed):
                 if self.listener is not None:
                     self.listener.doubted(room)
+
+
+class Recorder:
+    """A listener that writes down what it is told.
+
+    :ivar told: what and with which arguments; of announcements the messages, decoded.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        self.told.append(("announced", room, epoch, first, count, list(read())))
+
+    def doubted(self, room: str) -> None:
+        self.told.append(("doubted", room))
+
+    def signalled(self, room: str, mark: str, data: bytes) -> None:
+        self.told.append(("signalled", room, mark, data))
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        self.told.append(("relayed", room, payload))
+
+    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+        self.told.append(("others_are", room, others))
+
+    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        self.told.append(("others_changed", room, node, came, gone))
+
+    def node_left(self, node: str, held: float) -> None:
+        self.told.append(("node_left", node, held))
+
+    def said(self, saying: Saying) -> None:
+        self.told.append(("said", saying))
+
+    def of(self, *kinds: str) -> list[tuple[Any, ...]]:
+        """What was told of these kinds."""
+        return [told for told in self.told if told[0] in kinds]
 
 
 class FakeRequest:

@@ -79,34 +79,6 @@ class Neighbours(Protocol):
         """See :meth:`IBroker.say`."""
 
 
-class Strangers:
-    """Nodes that tell each other nothing of who is in their rooms."""
-
-    def channels(self) -> Mapping[str, Hear]:
-        return {}
-
-    async def start(self, listener: Listener) -> None:
-        pass
-
-    async def stop(self) -> None:
-        pass
-
-    async def follow(self, room: str) -> None:
-        pass
-
-    def unfollow(self, room: str) -> None:
-        pass
-
-    def heard(self, room: str, payload: bytes) -> bool:
-        return True
-
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
-        pass
-
-    def say(self, saying: Saying) -> None:
-        pass
-
-
 class BrokerCounts:
     """What became of what the nodes tell each other, for metrics.
 

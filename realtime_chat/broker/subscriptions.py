@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ Hear = Callable[[bytes | None, bytes, bytes], None]
 """Is called with the pattern (None for a plain subscription), the channel and what was published."""
 
 _AT_ONCE = 200
-"""Subscriptions that are under way at a time, so that none waits long for its answer, however many there are."""
+"""Commands that are under way at a time, so that none waits long for its answer, however many there are."""
 
 
 class _Commands(Protocol):
@@ -43,6 +43,8 @@ class Subscriptions:
         self._groups: dict[str, Sequence[str]] = {}
         self._by_channel: dict[bytes, Hear] = {channel.encode(): hear for channel, hear in always.items()}
         self._by_pattern: dict[bytes, Hear] = {pattern.encode(): hear for pattern, hear in patterns.items()}
+        self._leaving: dict[str, None] = {}
+        self._is_leaving = False
         self._turns = DeferredSemaphore(_AT_ONCE // 4)
 
     def __len__(self) -> int:
@@ -73,6 +75,8 @@ class Subscriptions:
         """
         await self._turns.acquire()
         self._groups[name] = tuple(channels)
+        for channel in channels:
+            self._leaving.pop(channel, None)
         self._by_channel.update((channel.encode(), hear) for channel, hear in channels.items())
         try:
             await _all(commands, "SUBSCRIBE", channels)
@@ -84,8 +88,21 @@ class Subscriptions:
 
     def remove(self, commands: _Commands, name: str) -> None:
         """Want a group no more."""
-        for channel in self._forget(name):
-            commands.command("UNSUBSCRIBE", channel).addErrback(_trap)
+        self._leaving |= dict.fromkeys(self._forget(name))
+        if not self._is_leaving:
+            Deferred.fromCoroutine(self._leave(commands)).addErrback(_trap)
+
+    async def _leave(self, commands: _Commands) -> None:
+        """Unsubscribe what isn't wanted any more; what can't be now needn't be, as the connection is lost."""
+        self._is_leaving = True
+        try:
+            while self._leaving:
+                some = list(islice(self._leaving, _AT_ONCE))
+                for channel in some:
+                    del self._leaving[channel]
+                await _all(commands, "UNSUBSCRIBE", some)
+        finally:
+            self._is_leaving = False
 
     def _forget(self, name: str) -> Sequence[str]:
         channels = self._groups.pop(name, ())
@@ -94,16 +111,17 @@ class Subscriptions:
         return channels
 
     async def renew(self, commands: _Commands) -> None:
-        """Subscribe all that is wanted over a new connection. What isn't wanted any more when that is done is left out.
+        """Subscribe all that is wanted over a new connection, and nothing that isn't wanted any more when that is done.
 
         :raises StoreError: the connection failed.
         """
+        self._leaving.clear()
         await _all(commands, "SUBSCRIBE", self._always)
         await _all(commands, "PSUBSCRIBE", self._patterns)
-        channels = [(name, channel) for name, channels in self._groups.items() for channel in channels]
-        for part in _parts(channels, _AT_ONCE):
+        channels = ((name, channel) for name, channels in list(self._groups.items()) for channel in channels)
+        while part := list(islice(channels, _AT_ONCE)):
             await _all(commands, "SUBSCRIBE", [channel for name, channel in part if name in self._groups])
-        await _all(commands, "UNSUBSCRIBE", [channel for name, channel in channels if name not in self._groups])
+        await self._leave(commands)
 
 
 async def _all(commands: _Commands, command: str, channels: Iterable[str]) -> None:
@@ -112,12 +130,6 @@ async def _all(commands: _Commands, command: str, channels: Iterable[str]) -> No
         await gatherResults([commands.command(command, channel) for channel in channels], consumeErrors=True)
     except FirstError as first:
         first.subFailure.raiseException()
-
-
-def _parts(items: Sequence[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
 
 
 def _trap(failure: Failure) -> None:
