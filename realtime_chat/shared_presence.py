@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -20,18 +21,20 @@ from twisted.internet.defer import Deferred
 from realtime_chat.counts import Counts
 from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest
+from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
 from realtime_chat.model import Attendee, Saying, User
-from realtime_chat.presence import Presence, Sent
+from realtime_chat.presence import Presence
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
 
 __all__ = ["SharedPresence"]
 
-_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16}))?")
-_NOBODY = digest(Attendance(0, b"[]"))
+_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?")
+_NOBODY = digest_of(Attendance(0, b"[]"))
 _NOTHING = b"{}"
 _MOST_VISITORS = 10_000
+_OVERTAKEN = 0.5
+"""Seconds by which a signal may come later to one node than to another."""
 
 
 class SharedPresence(Presence):
@@ -66,6 +69,8 @@ class SharedPresence(Presence):
         self._flushing: DelayedCall | None = None
         self._flushed = NEVER
         self._visitors: dict[str, Client] = {}
+        self._bringing: tuple[str, bytes] | None = None  # a signal, and to which room
+        self._heard: dict[Subscription, tuple[float, str]] = {}  # who has had a signal elsewhere, which may come here
         self._asked: dict[tuple[str, str], list[Deferred[None]]] = {}
 
     def stop(self) -> None:
@@ -76,7 +81,7 @@ class SharedPresence(Presence):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors):
+        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors, self._heard):
             held.clear()
         for room, mark in list(self._asked):
             self._answer(room, mark)
@@ -215,12 +220,12 @@ class SharedPresence(Presence):
         """A client that isn't here yet; what it doesn't say, another node may know."""
         mark = self._mark(client)
         known = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
-        changed = self._now()
+        changed = self._now() if state != _NOTHING else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _NOTHING else state
             same = user == known.user and state == known.state
-            changed = known.changed if same else max(changed, known.changed + 1)
+            changed = known.changed if same else max(self._now(), known.changed + 1)
         met = self._marks[mark] = Client(client, mark, user, state, changed)
         return met
 
@@ -314,20 +319,20 @@ class SharedPresence(Presence):
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> Sent:
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> tuple[str, bytes]:
         """See :meth:`Presence.signal`; on all nodes."""
         sent = super().signal(client, room, event, data, at)
         self._broker.signal(room, *sent)
         return sent
 
-    def _sender(self, client: str | None, room: str) -> tuple[Client, Room]:
+    def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
         """See :meth:`Presence._sender`; it may be in the room by way of another node."""
         there = self._rooms.get(room)
         mark = None if client is None else self._mark(client)
         elsewhere = mark and self._elsewhere(room, mark)
         if client is None or mark is None or there is None or client in self._clients or not elsewhere:
             return super()._sender(client, room)
-        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there
+        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there, ()
 
     def _visitor(self, client: str, mark: str, attendee: Attendee) -> Client:
         """A client that signals here and is elsewhere; remembered for a while, for the sake of its rate."""
@@ -343,11 +348,23 @@ class SharedPresence(Presence):
     def _marked(self, mark: str) -> Client | None:
         return self._marks.get(mark)
 
+    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
+        """Bring it to nobody whose last poll another node has answered with it."""
+        if self._heard:
+            word, now = _word(signal), self._seconds()
+            skip = [*skip, *(reader for reader, (until, heard) in self._heard.items() if heard == word and until > now)]
+        self._bringing = room.name, signal
+        try:
+            super()._bring(room, signal, mark, skip)
+        finally:
+            self._bringing = None
+
     # Polls that come from another node
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """See :meth:`Presence.exit`."""
         self._drop_late(reader)
+        self._heard.pop(reader, None)
         super().exit(reader, polls)
 
     def refresh(self, reader: Subscription) -> None:
@@ -369,10 +386,18 @@ class SharedPresence(Presence):
         match = _VERSION.fullmatch(version)
         if match is None:
             return UNKNOWN
-        node, stamp, digest = match.groups()
+        node, stamp, digest, heard = match.groups()
+        if node != self._node and heard is not None:
+            self._heard[reader] = self._seconds() + _OVERTAKEN, heard
         if node == self._node:
-            return self._read_version(f"{node}.{stamp}", reader.room)
-        return UNKNOWN if digest is None else self._read_digest(reader, version, digest)
+            return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
+        return UNKNOWN if digest is None else self._read_digest(reader, digest)
+
+    def _read_own(self, version: str, digest: str, room: Room) -> int:
+        told, membership = self._read_version(version, room), self.memberships.get(room.name)
+        if told < room.told and membership is not None:
+            told = max(told, membership.stamp_of(digest))
+        return told
 
     def _told_unsaid(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
@@ -382,13 +407,13 @@ class SharedPresence(Presence):
             return told
         return lease.membership.stamp
 
-    def _read_digest(self, reader: Subscription, version: str, digest: str) -> int:
+    def _read_digest(self, reader: Subscription, digest: str) -> int:
         membership = self.memberships.get(reader.room.name)
         if membership is None:
             return reader.room.told if digest == _NOBODY else UNKNOWN
         told = membership.stamp_of(digest)
         if told == UNKNOWN:  # one of the two nodes may be about to hear what the other knows
-            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, version
+            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, digest
             self._schedule(membership)
             return reader.room.told
         return told
@@ -397,15 +422,15 @@ class SharedPresence(Presence):
         late, membership.late = membership.late, {}
         membership.fresh += late
         super()._tell(membership, now)
-        for reader, (due, version) in late.items():
-            self._tell_late(membership, reader, due, version)
+        for reader, (due, digest) in late.items():
+            self._tell_late(membership, reader, due, digest)
 
-    def _tell_late(self, membership: Membership, reader: Subscription, due: float, version: str) -> None:
-        told = membership.stamp_of(version.rpartition(".")[2])
+    def _tell_late(self, membership: Membership, reader: Subscription, due: float, digest: str) -> None:
+        told = membership.stamp_of(digest)
         if told != UNKNOWN:
             reader.told = told
         elif due > self._seconds():
-            membership.late[reader] = due, version
+            membership.late[reader] = due, digest
             self._schedule(membership)
         elif reader.live:
             self.refresh(reader)
@@ -414,14 +439,18 @@ class SharedPresence(Presence):
             reader.told = UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
-        """See :meth:`Presence.version`; with a digest of what it was told, by which other nodes know it."""
+        """See :meth:`Presence.version`; with a digest of what it was told, and a word for the signal that answers it,
+        by which other nodes know these."""
         version = super().version(reader, remember)
-        membership = self.memberships.get(reader.room.name)
-        if membership is None:
-            return f"{version}.{_NOBODY}"
-        if reader in membership.late:
-            return membership.late[reader][1]
-        digest = membership.digest_at(self._told(reader))
+        name = reader.room.name
+        membership = self.memberships.get(name)
+        digest: str | None = _NOBODY
+        if membership is not None and reader in membership.late:
+            version, digest = f"{self._node}.0", membership.late[reader][1]
+        elif membership is not None:
+            digest = membership.digest_at(self._told(reader))
+        if self._bringing is not None and self._bringing[0] == name:
+            return f"{version}.{digest or ''}.{_word(self._bringing[1])}"
         return version if digest is None else f"{version}.{digest}"
 
 
@@ -429,6 +458,11 @@ def _patient(limits: Limits) -> Limits:
     """Leases last a little longer, as others have to hear that a client is with another node now."""
     more = limits.presence_gather + 2 * limits.presence_interval
     return attrs.evolve(limits, leave_delay=limits.leave_delay + more, poll_grace=limits.poll_grace + more)
+
+
+def _word(signal: bytes) -> str:
+    """A word for a signal, on all nodes the same; each of them says itself when it relayed something."""
+    return blake2b(signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()
 
 
 def _attend(lease: Lease) -> Attendee:
