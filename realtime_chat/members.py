@@ -17,7 +17,18 @@ from realtime_chat.model import Attendee, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
 
-__all__ = ["UNKNOWN", "Attendance", "Client", "Hold", "Lease", "MemberPage", "Membership", "Other", "Signals", "digest"]
+__all__ = [
+    "UNKNOWN",
+    "Attendance",
+    "Client",
+    "Hold",
+    "Lease",
+    "MemberPage",
+    "Membership",
+    "Other",
+    "Signals",
+    "digest_of",
+]
 
 UNKNOWN = -1
 """The stamp of who may have been told nothing."""
@@ -292,8 +303,8 @@ class Membership:
     :ivar stamp: of the last change.
     :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
-    :ivar late: readers who hold a digest of other members than are known here, until when they may turn out to be the
-        same, and what they hold as a version.
+    :ivar late: readers who hold a digest of other members than are known here, until when these may turn out to be
+        the same, and that digest.
     """
 
     __slots__ = (
@@ -490,7 +501,7 @@ class Membership:
     def digest(self) -> str:
         """A word for what somebody knows who was told of everything: the same on all nodes that know the same."""
         if self._digest is None:
-            self._digest = digest(self.attendance())
+            self._digest = digest_of(self.attendance())
         return self._digest
 
     def digest_at(self, stamp: int) -> str | None:
@@ -533,7 +544,7 @@ class Membership:
         return joined, left
 
 
-def digest(attendance: Attendance) -> str:
+def digest_of(attendance: Attendance) -> str:
     """A word for who is in a room: 16 hexadecimal characters."""
     size, members = attendance
     return blake2b(b"%d" % size if members is None else members, digest_size=8).hexdigest()

@@ -142,8 +142,9 @@ class Attendee(msgspec.Struct, frozen=True):
 
     :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
     :param state: what it says of itself, as a compact JSON object.
-    :param changed: when its name or state changed last, in milliseconds since 1970; where clients of one user differ,
-        the later one counts.
+    :param changed: when its name or state changed last, in milliseconds since 1970; 1 where it has only given a name
+        so far, 0 where it has said nothing. Where clients of one user differ, or nodes about a client, the later one
+        counts.
     """
 
     mark: str

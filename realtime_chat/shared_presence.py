@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from twisted.internet.defer import Deferred
 from realtime_chat.counts import Counts
 from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest
+from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
 from realtime_chat.model import Attendee, Saying, User
 from realtime_chat.presence import Presence, Sent
 from realtime_chat.room import Room, Subscription
@@ -28,10 +29,12 @@ from realtime_chat.wheel import Alarm, Wheel
 
 __all__ = ["SharedPresence"]
 
-_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16}))?")
-_NOBODY = digest(Attendance(0, b"[]"))
+_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?")
+_NOBODY = digest_of(Attendance(0, b"[]"))
 _NOTHING = b"{}"
 _MOST_VISITORS = 10_000
+_OVERTAKEN = 0.5
+"""Seconds by which a signal may come later to one node than to another."""
 
 
 class SharedPresence(Presence):
@@ -66,6 +69,8 @@ class SharedPresence(Presence):
         self._flushing: DelayedCall | None = None
         self._flushed = NEVER
         self._visitors: dict[str, Client] = {}
+        self._bringing: tuple[str, bytes] | None = None  # a signal, and to which room
+        self._heard: dict[Subscription, tuple[float, str]] = {}  # who has had a signal elsewhere, which may come here
         self._asked: dict[tuple[str, str], list[Deferred[None]]] = {}
 
     def stop(self) -> None:
@@ -76,7 +81,7 @@ class SharedPresence(Presence):
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors):
+        for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors, self._heard):
             held.clear()
         for room, mark in list(self._asked):
             self._answer(room, mark)
@@ -215,12 +220,12 @@ class SharedPresence(Presence):
         """A client that isn't here yet; what it doesn't say, another node may know."""
         mark = self._mark(client)
         known = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
-        changed = self._now()
+        changed = self._now() if state != _NOTHING else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _NOTHING else state
             same = user == known.user and state == known.state
-            changed = known.changed if same else max(changed, known.changed + 1)
+            changed = known.changed if same else max(self._now(), known.changed + 1)
         met = self._marks[mark] = Client(client, mark, user, state, changed)
         return met
 
@@ -343,11 +348,29 @@ class SharedPresence(Presence):
     def _marked(self, mark: str) -> Client | None:
         return self._marks.get(mark)
 
+    def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
+        """See :meth:`Presence.bring`."""
+        self._bringing = room.name, signal
+        try:
+            super().bring(room, signal, mark)
+        finally:
+            self._bringing = None
+
+    def _readers(self, room: str, mark: str) -> Sequence[Subscription]:
+        """See :meth:`Presence._readers`; also polls that another node has answered with the signal that is brought."""
+        readers = super()._readers(room, mark)
+        if not self._heard or self._bringing is None:
+            return readers
+        word, now = _word(self._bringing[1]), self._seconds()
+        heard = [reader for reader, known in self._heard.items() if known[1] == word and known[0] > now]
+        return [*readers, *heard]
+
     # Polls that come from another node
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """See :meth:`Presence.exit`."""
         self._drop_late(reader)
+        self._heard.pop(reader, None)
         super().exit(reader, polls)
 
     def refresh(self, reader: Subscription) -> None:
@@ -369,10 +392,18 @@ class SharedPresence(Presence):
         match = _VERSION.fullmatch(version)
         if match is None:
             return UNKNOWN
-        node, stamp, digest = match.groups()
+        node, stamp, digest, heard = match.groups()
+        if node != self._node and heard is not None:
+            self._heard[reader] = self._seconds() + _OVERTAKEN, heard
         if node == self._node:
-            return self._read_version(f"{node}.{stamp}", reader.room)
-        return UNKNOWN if digest is None else self._read_digest(reader, version, digest)
+            return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
+        return UNKNOWN if digest is None else self._read_digest(reader, digest)
+
+    def _read_own(self, version: str, digest: str, room: Room) -> int:
+        told, membership = self._read_version(version, room), self.memberships.get(room.name)
+        if told < room.told and membership is not None:
+            told = max(told, membership.stamp_of(digest))
+        return told
 
     def _told_unsaid(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
@@ -382,13 +413,13 @@ class SharedPresence(Presence):
             return told
         return lease.membership.stamp
 
-    def _read_digest(self, reader: Subscription, version: str, digest: str) -> int:
+    def _read_digest(self, reader: Subscription, digest: str) -> int:
         membership = self.memberships.get(reader.room.name)
         if membership is None:
             return reader.room.told if digest == _NOBODY else UNKNOWN
         told = membership.stamp_of(digest)
         if told == UNKNOWN:  # one of the two nodes may be about to hear what the other knows
-            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, version
+            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, digest
             self._schedule(membership)
             return reader.room.told
         return told
@@ -397,15 +428,15 @@ class SharedPresence(Presence):
         late, membership.late = membership.late, {}
         membership.fresh += late
         super()._tell(membership, now)
-        for reader, (due, version) in late.items():
-            self._tell_late(membership, reader, due, version)
+        for reader, (due, digest) in late.items():
+            self._tell_late(membership, reader, due, digest)
 
-    def _tell_late(self, membership: Membership, reader: Subscription, due: float, version: str) -> None:
-        told = membership.stamp_of(version.rpartition(".")[2])
+    def _tell_late(self, membership: Membership, reader: Subscription, due: float, digest: str) -> None:
+        told = membership.stamp_of(digest)
         if told != UNKNOWN:
             reader.told = told
         elif due > self._seconds():
-            membership.late[reader] = due, version
+            membership.late[reader] = due, digest
             self._schedule(membership)
         elif reader.live:
             self.refresh(reader)
@@ -414,14 +445,18 @@ class SharedPresence(Presence):
             reader.told = UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
-        """See :meth:`Presence.version`; with a digest of what it was told, by which other nodes know it."""
+        """See :meth:`Presence.version`; with a digest of what it was told, and a word for the signal that answers it,
+        by which other nodes know these."""
         version = super().version(reader, remember)
-        membership = self.memberships.get(reader.room.name)
-        if membership is None:
-            return f"{version}.{_NOBODY}"
-        if reader in membership.late:
-            return membership.late[reader][1]
-        digest = membership.digest_at(self._told(reader))
+        name = reader.room.name
+        membership = self.memberships.get(name)
+        digest: str | None = _NOBODY
+        if membership is not None and reader in membership.late:
+            version, digest = f"{self._node}.0", membership.late[reader][1]
+        elif membership is not None:
+            digest = membership.digest_at(self._told(reader))
+        if self._bringing is not None and self._bringing[0] == name:
+            return f"{version}.{digest or ''}.{_word(self._bringing[1])}"
         return version if digest is None else f"{version}.{digest}"
 
 
@@ -429,6 +464,11 @@ def _patient(limits: Limits) -> Limits:
     """Leases last a little longer, as others have to hear that a client is with another node now."""
     more = limits.presence_gather + 2 * limits.presence_interval
     return attrs.evolve(limits, leave_delay=limits.leave_delay + more, poll_grace=limits.poll_grace + more)
+
+
+def _word(signal: bytes) -> str:
+    """A word for a signal, on all nodes the same; each of them says itself when it relayed something."""
+    return blake2b(signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()
 
 
 def _attend(lease: Lease) -> Attendee:

@@ -85,7 +85,11 @@ class RedisServer:
         program = shutil.which("redis-server")
         assert program is not None, "the tests need the Debian package redis-server"
         self._process = subprocess.Popen(
-            [program, *self._arguments(), *self.options, *options], stdin=subprocess.DEVNULL, cwd=self.directory
+            [program, *self._arguments(), *self.options, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.directory,
         )
         _running.add(self)
         if wait:
@@ -172,6 +176,11 @@ class RedisServer:
     def promote(self) -> None:
         """Be a master."""
         self.command("REPLICAOF", "NO", "ONE")
+
+    def move(self, port: int) -> None:
+        """Listen on another port, as if an address now led here."""
+        self.command("CONFIG", "SET", "port", port)
+        self.port = port
 
 
 def _receive(connection: socket.socket, reader: hiredis.Reader) -> Any:

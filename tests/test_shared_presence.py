@@ -139,7 +139,7 @@ class MemberTests(NodesWorld):
 
     def test_storm(self) -> None:
         """A thousand who join within a second are told to the other nodes by a few messages."""
-        view, transport = self.watch(1)
+        _view, transport = self.watch(1)
         before = self.exchange.told
         for number in range(1000):
             session = Session(self.hubs[0], FakeTransport(), None, f"n{number}")
@@ -152,7 +152,7 @@ class MemberTests(NodesWorld):
 
     def test_same_client_on_two_nodes(self) -> None:
         """A client that is with two nodes is one member until both are without it; the last that it said counts."""
-        view, transport = self.watch(2)
+        _view, transport = self.watch(2)
         one, _ = self.arrive(0, "Ann")
         self.wait(1)
         two, _ = self.arrive(1, "Anna", client=one.client)
@@ -170,7 +170,7 @@ class MemberTests(NodesWorld):
 
     def test_moves(self) -> None:
         """Who closes here and is there again in time, over and over, never left, and is what it was."""
-        view, transport = self.watch(2)
+        _view, transport = self.watch(2)
         session, _ = self.arrive(0, "Ann", mood="fine")
         self.wait(1)
         transport.received.clear()
@@ -200,7 +200,7 @@ class MemberTests(NodesWorld):
         end.doubles = True
         one, _ = self.arrive(0, "Ann")
         end.loses = 1
-        two, _ = self.arrive(2, "Bob")
+        _two, _ = self.arrive(2, "Bob")
         self.wait(2)
         one.close()
         self.wait(3)
@@ -253,7 +253,7 @@ class NodeTests(NodesWorld):
 
     def test_dies(self) -> None:
         """Those who were there by way of a node that has died have left when that is known."""
-        view, transport = self.watch(1)
+        _view, transport = self.watch(1)
         self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
@@ -264,7 +264,7 @@ class NodeTests(NodesWorld):
 
     def test_stops(self) -> None:
         """Who comes to another node when its node has stopped never left; who doesn't has, after a while."""
-        view, transport = self.watch(1)
+        _view, transport = self.watch(1)
         ann, _ = self.arrive(0, "Ann")
         self.arrive(0, "Bob")
         self.wait(1)
@@ -281,7 +281,7 @@ class NodeTests(NodesWorld):
 
     def test_look_after_stop(self) -> None:
         """A look in that while doesn't take those away who are held for it."""
-        view, transport = self.watch(1)
+        _view, transport = self.watch(1)
         self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
@@ -299,7 +299,7 @@ class PollTests(NodesWorld):
 
     def test_no_event(self) -> None:
         """A client that polls one node after another is a member all the time, and nobody is told anything of it."""
-        view, transport = self.watch(0)
+        _view, transport = self.watch(0)
         given = self.polled(1)
         self.wait(1)
         transport.received.clear()
@@ -375,13 +375,31 @@ class PollTests(NodesWorld):
         poll = self.poll(0, **other)
         self.assertNotIn(b"signal", poll.body)
 
+    def test_overtaken_signal(self) -> None:
+        """A signal with which one node has answered a poll, and which comes late to the node of the next, isn't told
+        there again; another one is."""
+        sender, _ = self.arrive(0, "Ann")
+        given = self.polled(0)
+        self.wait(1)
+        self.poll(1, **given).disconnect()
+        poll = self.poll(0, **given)
+        self.exchange.lag = 0.2
+        for number in (1, 2):
+            self.tell(sender, "signal", room="lobby", event="e", data=number)
+        answer = json.loads(poll.body)
+        self.assertEqual([1], [event["data"] for event in answer["events"]])
+        poll = self.poll(1, **{**given, "presence": answer["presence"]["lobby"]})
+        self.assertEqual(b"", poll.body)
+        self.wait(0.3)
+        self.assertEqual([2], [event["data"] for event in json.loads(poll.body)["events"]])
+
 
 class AnyNodeTests(NodesWorld):
     """What a client says to a node that it isn't with."""
 
     def test_state(self) -> None:
         """A state is the client's on all nodes."""
-        view, transport = self.watch(2)
+        _view, transport = self.watch(2)
         session, _ = self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
@@ -391,7 +409,7 @@ class AnyNodeTests(NodesWorld):
 
     def test_leave(self) -> None:
         """Who polls and says on another node that it goes is gone in a moment, not after ten seconds."""
-        view, transport = self.watch(2)
+        _view, transport = self.watch(2)
         given = self.polled(0)
         self.wait(1)
         transport.received.clear()

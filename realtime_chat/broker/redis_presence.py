@@ -45,6 +45,7 @@ _SECONDS_BETWEEN_TRIES = 1.0
 _LOOKS_A_LEASE = 6
 _LEASES_OF_A_HASH = 4
 _GONE = b"0"
+_NULL = b"null"
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class _Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
 class _Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     node: str
     mark: str
-    state: msgspec.Raw | None
+    state: msgspec.Raw
     leaves: str | None
 
 
@@ -155,12 +156,14 @@ class RedisPresence:
         self._link = link
         self._token = token
         self._lease = lease
+        self._grace = lease / 3 + 2 * _SECONDS_BETWEEN_TRIES  # in which others put back what was lost
         self._held = held
         self._listener: Listener | None = None
         self._rooms: dict[str, _Standing] = {}
         self._own: dict[str, dict[str, bytes]] = {}  # rows by room and mark
         self._nodes: dict[str, None] = {}  # others that are there
         self._going: dict[str, float] = {}  # others that have stopped, and when they are forgotten
+        self._incomplete: dict[str, float] = {}  # rooms whose hash may lack what others put back, and until when
         self._stale: dict[str, None] = {}  # rooms whose hash has to be read
         self._lost: dict[str, bool] = {}  # rooms whose rows are to be put back, and whether everybody is to look
         self._mending: DelayedCall | None = None
@@ -187,7 +190,7 @@ class RedisPresence:
     async def start(self, listener: Listener) -> None:
         """See :meth:`realtime_chat.broker.redis.Neighbours.start`."""
         self._listener = listener
-        self._trusted_from = self._clock.seconds() + self._lease / 3
+        self._trusted_from = self._clock.seconds() + self._grace
         await self._link.command(*self._live())
         self._looking.start(self._lease / _LOOKS_A_LEASE, now=False)
 
@@ -219,8 +222,8 @@ class RedisPresence:
 
     def unfollow(self, room: str) -> None:
         """See :meth:`realtime_chat.broker.redis.Neighbours.unfollow`."""
-        self._rooms.pop(room, None)
-        self._stale.pop(room, None)
+        for rooms in (self._rooms, self._stale, self._incomplete):
+            rooms.pop(room, None)
 
     async def _read(self, room: str, standing: _Standing) -> None:
         """Read who is in a room, and go on from there with what is heard meanwhile."""
@@ -236,14 +239,24 @@ class RedisPresence:
         pending, standing.pending = standing.pending, None
         if self._rooms.get(room) is not standing or self._listener is None:
             return
-        standing.id, standing.version = look.id, look.version
-        self._listener.others_are(room, look.others)
+        self._compare(room, standing, look, self._listener)
         for node, seconds in held.items():
             self._listener.node_left(node, seconds)
         if look.own != self._own.get(room, {}):
             self._doubt(room)
         for heard in pending:
             self._take(room, standing, heard)
+
+    def _compare(self, room: str, standing: _Standing, look: _Look, listener: Listener) -> None:
+        """Tell who is there. Where another hash has taken a lost one's place, it is waited for others to put back what
+        is theirs before those are forgotten who aren't there."""
+        if standing.id not in (look.id, b""):
+            self._incomplete[room] = self._clock.seconds() + self._grace
+        standing.id, standing.version = look.id, look.version
+        if room not in self._incomplete:
+            listener.others_are(room, look.others)
+        for node, there in look.others.items() if room in self._incomplete else ():
+            listener.others_changed(room, node, there, ())
 
     async def _look_at(self, room: str, standing: _Standing) -> tuple[_Look, Mapping[str, float]]:
         """What a room's hash holds of the nodes that are there, and for how long those of others are held."""
@@ -286,7 +299,7 @@ class RedisPresence:
 
     async def _left_of(self, node: str) -> float | None:
         """For how many seconds a node's clients are held; None where it is there."""
-        now = self._clock.seconds()
+        now: float = self._clock.seconds()
         if self._going.get(node, now) <= now:
             alive = self._names.alive(node)
             value = await self._link.command("GET", alive)
@@ -368,14 +381,15 @@ class RedisPresence:
 
     def _hear_said(self, listener: Listener, said: _Said) -> None:
         if said.node != self._node:
-            listener.said(Saying(said.mark, None if said.state is None else bytes(said.state), said.leaves))
+            state = bytes(said.state)
+            listener.said(Saying(said.mark, None if state == _NULL else state, said.leaves))
 
     # What is told
 
     def say(self, saying: Saying) -> None:
         """See :meth:`realtime_chat.interfaces.IBroker.say`."""
-        state = None if saying.state is None else msgspec.Raw(saying.state)
-        said = _encode(_Said(self._node, saying.mark, state, saying.leaves))
+        state = _NULL if saying.state is None else saying.state
+        said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
         self._link.command("PUBLISH", self._names.nodes, said).addErrback(_trap)
 
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
@@ -472,12 +486,16 @@ class RedisPresence:
 
     async def _look_around(self) -> None:
         now = self._clock.seconds()
+        for room in [room for room, until in self._incomplete.items() if until <= now]:
+            del self._incomplete[room]
+            self._stale[room] = None
+            self._mend_later()
         if not self._link.ready or self._link.counts.connects != self._connects:
             self._connects = self._link.counts.connects
-            self._trusted_from = now + self._lease / 3  # the others may have been cut off as well
+            self._trusted_from = now + self._grace  # the others may have been cut off as well
         if await self._link.command(*self._live("XX")) is None:  # it was lost, or we have slept
             await self._link.command(*self._live())
-            self._trusted_from = now + self._lease / 3
+            self._trusted_from = now + self._grace
             self._lose_all()
         if now >= self._trusted_from:
             await self._look_for_others()

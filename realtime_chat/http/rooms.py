@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from twisted.internet.defer import DeferredList
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -51,9 +50,9 @@ class RoomsResource(JSONResource):
 
     async def _find_out(self, rooms: Sequence[str]) -> None:
         """See that this node knows who is in some rooms."""
-        asked = [found for found in map(self._hub.attended, rooms) if found is not None]
+        asked: list[Deferred[Any]] = [found for found in map(self._hub.attended, rooms) if found is not None]
         for well, result in await DeferredList(asked, consumeErrors=True) if asked else ():
-            if not well and isinstance(result, Failure):
+            if not well:
                 result.raiseException()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,10 @@ from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import Address
 from realtime_chat.redis.wire import Published, RedisProtocol, ServerError, Word, read_info
 
-__all__ = ["Link", "LinkCounts", "Refused"]
+__all__ = ["OLDEST", "Link", "LinkCounts", "Refused"]
+
+OLDEST = (6, 2)
+"""The oldest Redis that has what the scripts need (XTRIM MINID)."""
 
 _SHORTEST = 0.05
 _LONGEST = 2.0
@@ -235,9 +239,11 @@ class Link:
         except ServerError as error:
             raise _unallowed(error) from error
         info = read_info(answer)
-        if info.get("loading") != "0":
+        if _version(info) < OLDEST:
+            raise Refused("Redis {}.{} is too old; right would be {}.{} or newer".format(*_version(info), *OLDEST))
+        if info.get("loading", "0") != "0":
             raise ServerError("LOADING Redis is loading the dataset in memory")
-        if info.get("role") != "master":
+        if info.get("role", "master") != "master":
             raise ServerError("READONLY this is a replica, which takes no messages")
         return info
 
@@ -290,6 +296,12 @@ class Link:
         if what != self._said:
             self._said = what
             self._log.info("redis {name}: {what}", name=self.name, what=what)
+
+
+def _version(info: Mapping[str, str]) -> tuple[int, int]:
+    """The server's version, without its last part; that of the oldest one for those who say none."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", info.get("redis_version", ""))
+    return (int(found[1]), int(found[2])) if found else OLDEST
 
 
 async def _allowed(answer: Deferred[Any]) -> None:

@@ -53,7 +53,11 @@ class Script:
         except ServerError as error:
             if error.word != "NOSCRIPT":
                 raise
-        return await link.command("EVAL", self.text, len(keys), *keys, *arguments)
+        return await self.send(link, keys, arguments)
+
+    def send(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+        """Run it, and let Redis know it."""
+        return link.command("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 def load_script(package: str, *names: str) -> Script:

@@ -121,10 +121,10 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         """
         if not self.connected or self.aborted is not None:
             return fail(_away())
+        answer: Deferred[Any] = self.execute_command(*words)
         self._sent.append(self._clock.seconds())
         if self._deadline is None:
             self._deadline = self._clock.callLater(self._timeout, self._look)
-        answer: Deferred[Any] = self.execute_command(*words)
         return answer.addErrback(_told)
 
     def abort(self, why: str) -> None:

@@ -47,6 +47,7 @@ class RedisStore:
     :param random: gives a float from 0 up to 1.
     :param tick: seconds between two looks after what is too old.
     :param look: seconds between two looks whether the log is still there.
+    :ivar links: its connections; the first one takes commands of others too, in order with the appends.
     """
 
     _log = Logger()
@@ -134,13 +135,18 @@ class RedisStore:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._closed is None:
-            self._closed = "the store is stopped"
-            for call, _ in self._regularly:
-                if call.running:
-                    call.stop()
-            await self._writer.idle()
-        await gatherResults([link.stop() for link in self.links])
+        try:
+            if self._closed is None:
+                self._closed = "the store is stopped"
+                self._stop_looking()
+                await self._writer.idle()
+        finally:  # also for those who lose patience and cancel
+            await gatherResults([link.stop() for link in self.links])
+
+    def _stop_looking(self) -> None:
+        for call, _ in self._regularly:
+            if call.running:
+                call.stop()
 
     async def _begin(self, connection: RedisProtocol) -> None:
         await self._redis_log.begin(connection, connection.info)

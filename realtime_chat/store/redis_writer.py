@@ -166,7 +166,7 @@ class LogWriter:
     async def _run(self, batch: list[_Arrival]) -> list[Outcome]:
         keys, drafts = self._encode(batch)
         try:
-            return self._outcomes(batch, await self._call(batch, keys, drafts))
+            return self._outcomes(batch, await self._script.call(self._link, keys, self._arguments(batch, drafts)))
         except ServerError as error:
             if error.word not in (*LOST, LATE, "NOSCRIPT"):
                 self._log.warn("Redis refuses to append: {text}", text=error.text)
@@ -174,21 +174,15 @@ class LogWriter:
             again = error.word
         self._repeating += 1
         try:
-            await self._mend(again)
-            return self._outcomes(batch, await self._call(batch, keys, drafts))
+            if again != "NOSCRIPT":
+                await self._redis_log.look(self._link, self._link.info)
+            return self._outcomes(batch, await self._script.send(self._link, keys, self._arguments(batch, drafts)))
         finally:
             self._repeating -= 1
 
-    async def _mend(self, word: str) -> None:
-        """Do what lets a script run that didn't."""
-        if word == "NOSCRIPT":
-            await self._script.load(self._link)
-        else:
-            await self._redis_log.look(self._link, self._link.info)
-
-    def _call(self, batch: list[_Arrival], keys: Sequence[str], drafts: Sequence[Word]) -> Deferred[Any]:
+    def _arguments(self, batch: list[_Arrival], drafts: Sequence[Word]) -> list[Word]:
         last = self._redis_log.redis_time(batch[0].came + _SECONDS_TO_STORE)
-        return self._script.call(self._link, keys, [self._link.info["run_id"], last, *drafts])
+        return [self._link.info["run_id"], last, *drafts]
 
     def _encode(self, batch: list[_Arrival]) -> tuple[list[str], list[Word]]:
         rooms: dict[str, int] = {}

@@ -155,7 +155,8 @@ end
 
 -- Whether it is JSON: cjson takes more than that, in numbers, words and control characters.
 local function is_json(text)
-  if not pcall(cjson.decode, '[' .. text .. ']') then
+  local good, decoded = pcall(cjson.decode, '[' .. text .. ']')
+  if not good or #decoded ~= 1 then
     return false
   end
   local bare = string.gsub(string.gsub(text, '\\.', ''), '"[^"]*"', '')

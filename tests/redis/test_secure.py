@@ -1,0 +1,76 @@
+"""A connection to Redis with TLS."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import attrs
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from realtime_chat.errors import StoreRefused
+from realtime_chat.redis.address import Address, parse_address
+from realtime_chat.redis.link import Link
+from tests.certificates import self_signed
+from tests.redis.test_link import until
+from tests.redis_server import RedisServer
+
+
+class SecureTests(TestCase):
+    """``rediss``: encrypted, and the server's certificate verified."""
+
+    def serve_securely(self, host: str) -> Address:
+        """The address of a server whose certificate for ``host`` nobody vouches for yet but itself."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        files = tuple(str(directory / name) for name in ("certificate.pem", "key.pem"))
+        key, certificate = self_signed(host)
+        Path(files[0]).write_bytes(certificate)
+        Path(files[1]).write_bytes(key)
+        self.server = RedisServer(directory, tls=(files[0], files[1])).start()
+        self.addCleanup(self.server.kill)
+        self.certificate = files[0]
+        return parse_address(f"rediss://localhost:{self.server.tls_port}/0")
+
+    async def refused(self, address: Address) -> str:
+        """What the operator is told."""
+        link = Link(reactor, address, "test", random.random)
+        return str(await self.assertFailure(link.start(patience=0.3), StoreRefused))
+
+    timeout = 60
+
+    async def test_verified(self) -> None:
+        """A server whose certificate is vouched for is used, again after its connections were cut."""
+        address = self.serve_securely("localhost").with_authorities(self.certificate)
+        link = Link(reactor, address, "test", random.random)
+        self.addCleanup(link.stop)
+        await link.start()
+        large = b"x" * 3_000_000
+        await link.command("SET", "a", large)
+        self.assertEqual(await link.command("GET", "a"), large)
+        self.server.command("CLIENT", "KILL", "TYPE", "normal")
+        await until(lambda: link.counts.connects == 2)
+
+    async def test_nobody_vouches(self) -> None:
+        """A certificate that nobody vouches for is refused at once, with what to do."""
+        message = await self.refused(self.serve_securely("localhost"))
+        self.assertRegex(
+            message, "^rediss://localhost:[0-9]+/0: no secure connection: certificate verify failed; .*--store-ca"
+        )
+
+    async def test_another_host(self) -> None:
+        """A certificate for another host is refused."""
+        message = await self.refused(self.serve_securely("elsewhere").with_authorities(self.certificate))
+        self.assertIn("no secure connection: the certificate is for another host", message)
+
+    async def test_plain_server(self) -> None:
+        """A server that doesn't speak TLS is refused."""
+        address = self.serve_securely("localhost")
+        await self.refused(attrs.evolve(address, port=self.server.port))
+
+    async def test_plain_client(self) -> None:
+        """A connection without TLS to a port with it is not made."""
+        self.serve_securely("localhost")
+        link = Link(reactor, parse_address(f"redis://localhost:{self.server.tls_port}/0"), "test", random.random)
+        await self.assertFailure(link.start(patience=0.3), StoreRefused)
