@@ -16,13 +16,10 @@ from tests.functional.daemon import CHECKOUT, TWISTD, Daemon
 from tests.functional.proxies import Proxy, balancer
 from tests.redis_server import PERSISTENT, RedisServer
 
-_PASSWORD = "correct horse"
-
-
-def unit() -> str:
-    """The command of the template unit."""
+def documented_line(pattern: str) -> str:
+    """The one line of the operator's pages that fits a pattern: what stands in its group."""
     text = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
-    (line,) = re.findall(r"^   ExecStart=(.* --store redis.*)$", text, re.MULTILINE)
+    (line,) = re.findall(pattern, text, re.MULTILINE)
     return str(line)
 
 
@@ -37,7 +34,7 @@ class UnitDaemon(Daemon):
         self._places = {**places, "%i": str(self.port)}
 
     def command(self) -> list[str]:
-        line = unit()
+        line = documented_line(r"^   ExecStart=(.* --store redis.*)$")
         for there, here in self._places.items():
             assert line.count(there) == 1, (there, line)
             line = line.replace(there, here)
@@ -50,10 +47,13 @@ class OperationsTests(ClusterTestCase):
     """Three daemons of the template unit on one machine, with one Redis, behind haproxy."""
 
     async def start(self) -> tuple[list[UnitDaemon], Proxy]:
-        """All of it."""
-        redis: RedisServer = await self.redis_server(*PERSISTENT, unix=True, password=_PASSWORD)
+        """All of it; Redis has a user for the daemons, and lets nobody else in."""
+        redis: RedisServer = await self.redis_server(*PERSISTENT, unix=True)
+        user = shlex.split(documented_line(r"^ +\$ redis-cli (ACL SETUSER .*)$"))
+        for words in (user, ["ACL", "SETUSER", "default", "off"]):
+            await deferToThread(redis.command, *words)
         secret = Path(self.mktemp()).resolve()
-        secret.write_text(_PASSWORD + "\n")
+        secret.write_text(next(word[1:] for word in user if word.startswith(">")) + "\n")
         places = {"/run/redis/redis-server.sock": redis.path, "%d/redis": str(secret)}
         nodes = [UnitDaemon(self.mktemp(), places) for _ in range(3)]
         for node in nodes:
