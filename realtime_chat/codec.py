@@ -326,6 +326,23 @@ class Entry:
             )
         )
 
+    def message(self) -> Message:
+        """What was encoded."""
+        event = _message_decoder.decode(self.json)
+        return Message(
+            event.room,
+            Position.parse(event.position),
+            event.event,
+            bytes(event.data),
+            event.sender.id,
+            event.sender.name,
+            event.at,
+            None if event.key is UNSET else event.key,
+        )
+
+
+_message_decoder = msgspec.json.Decoder(_MessageEvent)
+
 
 def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     if id is not None:

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from realtime_chat import codec
 from realtime_chat.counts import Counts
 from realtime_chat.doubts import Doubts
-from realtime_chat.errors import RealtimeError
+from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
 from realtime_chat.limits import Limits
@@ -364,6 +364,17 @@ class Hub:
         :raises realtime_chat.errors.RealtimeError: ``store_unavailable``, or ``bad_position``: ``before`` is of
             another epoch.
         """
+        try:
+            return await self._stored_history(room, since, before, limit)
+        except StoreError:
+            page = self._remembered_history(room, since, before, limit)
+            if page is None:
+                raise
+        return page, _end(page, _start(page, since, before)), True
+
+    async def _stored_history(
+        self, room: str, since: Position | None, before: Position | None, limit: int
+    ) -> tuple[Page, Position, bool]:
         if since is not None:
             page = await self._store.read_after(room, since.offset, limit)
             if since.epoch == page.epoch and since.offset + 1 >= page.oldest and since.offset <= page.top:
@@ -373,7 +384,16 @@ class Hub:
         page = await self._store.read_before(room, None if before is None else before.offset, limit)
         if before is not None and before.epoch != page.epoch:
             raise RealtimeError("bad_position", "that position is of a log that is no longer there")
-        return page, _end(page, page.top if before is None else max(0, before.offset - 1)), True
+        return page, _end(page, _start(page, since, before)), True
+
+    def _remembered_history(
+        self, room: str, since: Position | None, before: Position | None, limit: int
+    ) -> Page | None:
+        """The same from memory, as far as that reaches, for when the store can't be read."""
+        known = self.rooms.get(room)
+        if known is None:
+            return None
+        return known.remembered_before(before, limit) if since is None else known.remembered_after(since, limit)
 
     def list_rooms(self) -> Deferred[Sequence[str]]:
         """The names of all rooms that ever had a message, sorted.
@@ -398,6 +418,13 @@ def _check_size(payload: bytes, most: int) -> bytes:
     if len(payload) > most:
         raise RealtimeError("too_large", f"it has {len(payload)} bytes, and may have {most} (--max-message)")
     return payload
+
+
+def _start(page: Page, since: Position | None, before: Position | None) -> int:
+    """Where reading on would start after an empty page."""
+    if since is not None:
+        return since.offset
+    return page.top if before is None else max(0, before.offset - 1)
 
 
 def _end(page: Page, otherwise: int) -> Position:

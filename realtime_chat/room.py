@@ -363,12 +363,35 @@ class Room:
             return None
         if offset == self.top:
             return Slice(epoch, offset, ())
-        if self._limits.history_age is not None:
-            self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
+        self._forget_old()
         entries = self.tail.after(offset, self._limits.page_messages)
         if not entries:
             return None
         return Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+
+    def _forget_old(self) -> None:
+        if self._limits.history_age is not None:
+            self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
+
+    def remembered_after(self, since: Position, limit: int) -> Page | None:
+        """A page of what follows ``since``, of what memory has, for when the store can't be read; None where memory
+        doesn't reach back so far."""
+        if since.epoch != self.epoch or since.offset > self.top:
+            return None
+        self._forget_old()
+        entries = [] if since.offset == self.top else self.tail.after(since.offset, limit)
+        return None if entries is None else self._remembered(entries)
+
+    def remembered_before(self, before: Position | None, limit: int) -> Page | None:
+        """The same of the last messages, or of those before a position; perhaps fewer than there are."""
+        if before is not None and before.epoch != self.epoch:
+            return None
+        self._forget_old()
+        entries = self.tail.before(self.top + 1 if before is None else min(before.offset, self.top + 1), limit)
+        return self._remembered(entries) if entries else None
+
+    def _remembered(self, entries: Sequence[Entry]) -> Page:
+        return Page(self.epoch, self.oldest, self.top, tuple(entry.message() for entry in entries), self.begun)
 
     async def find_after(self, offset: int) -> Slice:
         """One page of what follows ``offset``, also where that is more than was announced here.

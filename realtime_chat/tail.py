@@ -62,3 +62,11 @@ class Tail:
             return None
         start = self._forgotten + offset + 1 - first
         return self._entries[start : start + most]
+
+    def before(self, offset: int, most: int) -> list[Entry]:
+        """The last entries that it holds below ``offset``, at most ``most``."""
+        first = self.first
+        if first is None:
+            return []
+        end = max(self._forgotten, self._forgotten + offset - first)
+        return self._entries[max(self._forgotten, end - most) : end]

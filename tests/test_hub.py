@@ -399,3 +399,51 @@ class SignalTests(SharedWorld):
         self.clock.pump([0.25] * 40)
         self.assertEqual([], self.broker.signals)
         self.assertEqual(["not_joined"], [reply["code"] for reply in transport.received])
+
+
+class RememberedHistoryTests(SharedWorld):
+    """What can be read of a room's history while the store can't be."""
+
+    limits = {"tail_bytes": 2000, "default_last": 5}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reader = self.joined()
+        self.messages = self.elsewhere(*range(1, 41))
+        self.told(*self.messages)
+        self.settle()
+
+    def history(self, **fields: Any) -> dict[str, Any]:
+        """The reply to ``history`` when every read fails."""
+        transport = FakeTransport()
+        command = {"type": "history", "room": "lobby", **fields}
+        Session(self.hub, transport).receive(json.dumps(command).encode())
+        while self.held.looks:
+            self.held.fail_read()
+        self.clock.advance(0)
+        return transport.received[-1]
+
+    def place(self, offset: int) -> str:
+        return str(self.messages[offset - 1].position)
+
+    def test_last(self) -> None:
+        """The last messages are given as they are, from memory."""
+        reply = self.history(limit=2)
+        self.assertEqual(self.reader.of_type("message")[-2:], reply["messages"])
+        self.assertEqual((self.place(40), self.place(40)), (reply["position"], reply["top"]))
+
+    def test_since(self) -> None:
+        """What follows a position is given as far as memory reaches, and is whole."""
+        reply = self.history(since=self.place(38))
+        self.assertEqual(([39, 40], True), ([message["data"] for message in reply["messages"]], reply["recovered"]))
+        self.assertEqual([], self.history(since=self.place(40))["messages"])
+
+    def test_before(self) -> None:
+        """Paging back gives what memory has of it."""
+        reply = self.history(before=self.place(39), limit=1)
+        self.assertEqual([38], [message["data"] for message in reply["messages"]])
+
+    def test_forgotten(self) -> None:
+        """What memory doesn't have, of this or another log, is an error, and no empty page."""
+        for fields in ({"since": self.place(2)}, {"before": self.place(3)}, {"since": "other:39"}, {"room": "never"}):
+            self.assertEqual("store_unavailable", self.history(**fields).get("code"), fields)

@@ -55,3 +55,5 @@ class TailTests(SynchronousTestCase):
             )
         else:
             self.assertIsNone(tail.after(offset, 5))
+        below = [one.offset for one in kept if one.offset < offset]
+        self.assertEqual(below[-5:], [one.offset for one in tail.before(offset, 5)])
