@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections import Counter
 from typing import Any
 
 from twisted.internet import reactor
@@ -70,6 +71,16 @@ class ClusterTestCase(DaemonTestCase):
         """Let others go on."""
         await deferLater(reactor, seconds, lambda: None)
 
+    async def all_see(self, load: Load, count: int, patience: float = 20.0) -> None:
+        """Wait till all readers see so many members, and forget whom they saw leave up to then: while many come at
+        once, one node may know of some of them a moment before another."""
+
+        def counts() -> dict[int, int]:
+            return dict(Counter(reader["count"] for reader in load.ask("see").values()))
+
+        await self.eventually(lambda: set(counts()) == {count}, lambda: str(counts()), patience)
+        await self.ask(load, "forget_who_left")
+
     async def acknowledged(self, load: Load, more: int) -> None:
         """Wait for so many more acknowledgements."""
         progress = await self.ask(load, "progress")
@@ -89,6 +100,11 @@ class ClusterTestCase(DaemonTestCase):
         self.assertEqual({report["top"]}, {account["position"] for account in readers.values()})
         counted = {name: books[name] for name in ("twice", "never_sent", "moved", "stored_later")}
         self.assertEqual({"twice": 0, "never_sent": 0, "moved": [], "stored_later": []}, counted)
+
+    def assert_nobody_left(self, report: dict[str, Any]) -> None:
+        """Nobody was seen to leave."""
+        left = {name: account["left"] for name, account in report["readers"].items() if account["left"]}
+        self.assertEqual({}, left)
 
     def assert_nothing_lost(self, report: dict[str, Any]) -> None:
         """What was acknowledged is in the log, which has no hole, and nobody was told that anything is missing."""

@@ -644,7 +644,7 @@ class _Process:
             "connections": reader.connections,
             "signals": reader.signals,
             "count": reader.view.count,
-            "left": len(reader.view.left),
+            "left": reader.view.left,
         }
 
     async def _read_log(self, port: int) -> _Log:
@@ -739,12 +739,15 @@ class _Process:
         """The time, as the accounts say it."""
         return {"now": time.monotonic()}
 
+    async def forget_who_left(self) -> dict[str, Any]:
+        """From now on it counts whom readers see leave."""
+        for reader in self.readers:
+            reader.view.left.clear()
+        return {}
+
     async def see(self) -> dict[str, Any]:
         """How many members each reader sees, and the signals that it got."""
-        return {
-            reader.name: {"count": reader.view.count, "signals": reader.signals, "left": reader.view.left}
-            for reader in self.readers
-        }
+        return {reader.name: {"count": reader.view.count, "signals": reader.signals} for reader in self.readers}
 
     async def losses(self) -> dict[str, Any]:
         """What each reader was told that it missed."""

@@ -16,6 +16,7 @@ from tests.functional.daemon import CHECKOUT, TWISTD, Daemon
 from tests.functional.proxies import Proxy, balancer
 from tests.redis_server import PERSISTENT, RedisServer
 
+
 def documented_line(pattern: str) -> str:
     """The one line of the operator's pages that fits a pattern: what stands in its group."""
     text = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
@@ -70,6 +71,7 @@ class OperationsTests(ClusterTestCase):
         load = self.load([proxy])
         kinds = {"socket": 6, "events": 6, "poll": 6}
         await self.ask(load, "read", kinds=kinds)
+        await self.all_see(load, 18)
         # Fewer in all than the thousand that the unit keeps, as the whole log is compared.
         await self.ask(load, "write", kinds={"socket": 1, "rooms": 1, "commands": 1}, rate=50)
         for node in nodes:
@@ -83,6 +85,6 @@ class OperationsTests(ClusterTestCase):
         self.assert_balanced(report)
         self.assert_nothing_lost(report)
         self.assertEqual(0, report["books"]["refused"])
-        self.assertEqual([], [name for name, account in report["readers"].items() if account["left"]])
-        await self.eventually(lambda: {one["count"] for one in load.ask("see").values()} == {18})
+        self.assert_nobody_left(report)
+        await self.all_see(load, 18)
         self.assertGreater(min(account["connections"] for account in report["readers"].values()), 1)
