@@ -387,7 +387,7 @@ class Room:
         if before is not None and before.epoch != self.epoch:
             return None
         self._forget_old()
-        entries = self.tail.before(self.top + 1 if before is None else min(before.offset, self.top + 1), limit)
+        entries = self.tail.before(self.top + 1 if before is None else before.offset, limit)
         return self._remembered(entries) if entries else None
 
     def _remembered(self, entries: Sequence[Entry]) -> Page:

@@ -68,5 +68,5 @@ class Tail:
         first = self.first
         if first is None:
             return []
-        end = max(self._forgotten, self._forgotten + offset - first)
-        return self._entries[max(self._forgotten, end - most) : end]
+        start, end = self._forgotten, min(len(self._entries), self._forgotten + offset - first)
+        return self._entries[max(start, end - most) : max(start, end)]
