@@ -294,6 +294,18 @@ class DoubtTests(SharedWorld):
         self.told(*self.elsewhere("a"))
         self.assertEqual((["a"], "new:1"), (self.data(transport), transport.of_type("message")[0]["position"]))
 
+    def test_new_log_heard_of_elsewhere(self) -> None:
+        """Who comes with a position of a new log, of which this node hasn't heard yet, goes on in it: it isn't led back
+        into the old one."""
+        self.elsewhere(*range(20))
+        transport = self.joined(last=0)
+        self.store._epoch, self.store._logs = "new", {}
+        (message,) = self.elsewhere("a")
+        later = self.joined(since="new:0")
+        self.assertEqual((True, ["a"]), (later.received[0]["recovered"], self.data(later)))
+        self.assertEqual(str(message.position), later.of_type("message")[0]["position"])
+        self.assertEqual(["new:0"], [reset["position"] for reset in transport.of_type("reset")])
+
     def test_failure(self) -> None:
         """A mistake of ours is logged, and the room looks again later."""
         self.joined()
