@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
 
 from realtime_chat import codec
 from realtime_chat.counts import Counts
@@ -24,18 +23,7 @@ from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Wheel
 
-__all__ = ["Presence", "Sent"]
-
-
-class Sent(NamedTuple):
-    """A signal that was brought to all who are here.
-
-    :param mark: of the client that sent it.
-    :param event: it, encoded.
-    """
-
-    mark: str
-    event: bytes
+__all__ = ["Presence"]
 
 
 class Presence:
@@ -322,48 +310,48 @@ class Presence:
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> Sent:
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> tuple[str, bytes]:
         """Bring a signal to everyone who is live in a room, and not to the client that sends it.
 
         :param data: an encoded value.
         :param at: milliseconds since 1970.
+        :returns: the client's mark, and the encoded signal.
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
-        sender, there = self._sender(client, room)
+        sender, there, readers = self._sender(client, room)
         rate = self._limits.signal_rate
         if not sender.may_signal(self._clock.seconds(), rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
         signal = codec.encode_signal(room, event, data, sender.user, at)
         self._counts.signals += 1
-        self.bring(there, signal, sender.mark)
-        return Sent(sender.mark, signal)
+        self._bring(there, signal, sender.mark, readers)
+        return sender.mark, signal
 
-    def _sender(self, client: str | None, room: str) -> tuple[Client, Room]:
-        """Who signals in a room.
+    def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
+        """Who signals in a room, and by what it reads the room here.
 
         :raises RealtimeError: ``not_joined``.
         """
         lease = self._lease(client, room)
-        return lease.client, lease.membership.room
+        return lease.client, lease.membership.room, lease.readers
 
     def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
         """Bring an encoded signal to everyone who is live in a room, and to who is between two polls.
 
         :param mark: of the client that it comes from, which doesn't get it; empty where it comes from none.
         """
+        client = self._marked(mark)
+        lease = None if client is None else client.leases.get(room.name)
+        self._bring(room, signal, mark, () if lease is None else lease.readers)
+
+    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
         behind = room.subscribers - room.live_count()
         membership = self.memberships.get(room.name)
         if membership is not None:  # first, as polls that are told now are away after that
             membership.signals.add(self._clock.seconds(), mark, signal)
-        delivered, missed = room.tell("signal", signal, self._readers(room.name, mark))
+        delivered, missed = room.tell("signal", signal, skip)
         self._counts.signals_delivered += delivered
         self._counts.signals_dropped += behind + len(missed)
-
-    def _readers(self, room: str, mark: str) -> Sequence[Subscription]:
-        """By what a client reads a room here."""
-        client = self._marked(mark)
-        lease = None if client is None else client.leases.get(room)
-        return () if lease is None else lease.readers
 
     def _marked(self, mark: str) -> Client | None:
         return self._clients.get(mark)

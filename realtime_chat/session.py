@@ -368,7 +368,8 @@ class Session:
     def _signal(self, command: codec.Signal) -> Answer:
         check_room(command.room)
         check_event(command.event)
-        return self._once_known(self.hub.attended(command.room, self.client), self._signal_known, command)
+        asked = self.hub.attended(command.room, self.client)
+        return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
 
     def _signal_known(self, command: codec.Signal) -> bytes:
         data = codec.encode_value(command.data)

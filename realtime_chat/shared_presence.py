@@ -23,7 +23,7 @@ from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
 from realtime_chat.model import Attendee, Saying, User
-from realtime_chat.presence import Presence, Sent
+from realtime_chat.presence import Presence
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
 
@@ -319,20 +319,20 @@ class SharedPresence(Presence):
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> Sent:
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> tuple[str, bytes]:
         """See :meth:`Presence.signal`; on all nodes."""
         sent = super().signal(client, room, event, data, at)
         self._broker.signal(room, *sent)
         return sent
 
-    def _sender(self, client: str | None, room: str) -> tuple[Client, Room]:
+    def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
         """See :meth:`Presence._sender`; it may be in the room by way of another node."""
         there = self._rooms.get(room)
         mark = None if client is None else self._mark(client)
         elsewhere = mark and self._elsewhere(room, mark)
         if client is None or mark is None or there is None or client in self._clients or not elsewhere:
             return super()._sender(client, room)
-        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there
+        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there, ()
 
     def _visitor(self, client: str, mark: str, attendee: Attendee) -> Client:
         """A client that signals here and is elsewhere; remembered for a while, for the sake of its rate."""
@@ -348,22 +348,16 @@ class SharedPresence(Presence):
     def _marked(self, mark: str) -> Client | None:
         return self._marks.get(mark)
 
-    def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
-        """See :meth:`Presence.bring`."""
+    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
+        """Bring it to nobody whose last poll another node has answered with it."""
+        if self._heard:
+            word, now = _word(signal), self._seconds()
+            skip = [*skip, *(reader for reader, (until, heard) in self._heard.items() if heard == word and until > now)]
         self._bringing = room.name, signal
         try:
-            super().bring(room, signal, mark)
+            super()._bring(room, signal, mark, skip)
         finally:
             self._bringing = None
-
-    def _readers(self, room: str, mark: str) -> Sequence[Subscription]:
-        """See :meth:`Presence._readers`; also polls that another node has answered with the signal that is brought."""
-        readers = super()._readers(room, mark)
-        if not self._heard or self._bringing is None:
-            return readers
-        word, now = _word(self._bringing[1]), self._seconds()
-        heard = [reader for reader, known in self._heard.items() if known[1] == word and known[0] > now]
-        return [*readers, *heard]
 
     # Polls that come from another node
 

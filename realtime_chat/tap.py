@@ -368,9 +368,9 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     names = Names(options["store-prefix"], address.database)
     maximum = options["max-message"]
     store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
-    node, commands = os.urandom(4).hex(), store.links[0]
-    presence = RedisPresence(reactor, names, node, commands, os.urandom)
-    broker = RedisBroker(reactor, address, names, node, random.random, commands, presence, options["relay"])
+    node, (appending, reading) = os.urandom(4).hex(), store.links
+    presence = RedisPresence(reactor, names, node, reading, os.urandom)
+    broker = RedisBroker(reactor, address, names, node, random.random, appending, presence, options["relay"])
     return store, broker
 
 

@@ -31,6 +31,8 @@ class RedisNode:
 
     :param lease: seconds after which the others know that it has died.
     :param held: seconds for which they hold its clients when it has stopped.
+    :param history: messages that are kept a room.
+    :param wall: seconds since 1970.
     """
 
     def __init__(
@@ -41,27 +43,29 @@ class RedisNode:
         held: float = 5.0,
         prefix: str = "realtime",
         database: int = 0,
+        history: int = 1000,
+        wall: Callable[[], float] = time.time,
         **limits: Any,
     ) -> None:
         address = parse_address(server.url_of(database))
         self.names = Names(prefix, database)
         self.name = os.urandom(4).hex()
         self.store = RedisStore(
-            reactor, address, self.names, Retention(1000), 65536, time.time, os.urandom, random.random
+            reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random
         )
         appending, reading = self.store.links
         self.presence = RedisPresence(reactor, self.names, self.name, reading, os.urandom, lease=lease, held=held)
         self.broker = RedisBroker(
             reactor, address, self.names, self.name, random.random, appending, self.presence, probe=0.5
         )
-        configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(**limits))
+        configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=history, **limits))
         self.started: Deferred[None] = Deferred()
         self.service = RealtimeService(
             reactor,
             self.store,
             self.broker,
             configuration,
-            time.time,
+            wall,
             os.urandom,
             self._give_up,
             lambda: self.started.callback(None),
