@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
@@ -317,6 +318,7 @@ class FakeRequest:
 
     def __init__(self, args: dict[bytes, list[bytes]], headers: dict[bytes, list[bytes]] | None = None) -> None:
         self.args = args
+        self.uri = b"/?" + urlencode(args, doseq=True).encode()
         self.requestHeaders = Headers(headers)
         self.responseHeaders = Headers()
         self.content = None

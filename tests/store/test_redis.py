@@ -272,6 +272,17 @@ class BoundsTests(RedisTestCase):
         self.assertGreaterEqual(len(lone), 926)
         self.assertTrue(0 < self.server.command("PTTL", lone[0]) <= KEY_SECONDS * 1000 + 1000)
 
+    async def test_key_used_anew(self) -> None:
+        """A key that was used anew stays with its new message when the old one is trimmed."""
+        self.serve()
+        store = await self.open_store(count=100)
+        await append_all(store, [draft("old", key="k"), *map(draft, range(120))])
+        self.later = KEY_SECONDS + 1.0
+        await store.append(draft("new", key="k"))
+        await append_all(store, [draft(n) for n in range(50)])
+        self.assertGreater(int(self.server.command("XRANGE", "realtime:0:stream:lobby", "-", "+")[0][0][:-2]), 1)
+        self.assertEqual(self.server.command("HKEYS", "realtime:0:keys:lobby"), [b"2:u7:k"])
+
     async def test_less_history(self) -> None:
         """A store that is to keep less than before deletes the rest, a bounded number at a time."""
         self.serve()
@@ -644,6 +655,17 @@ class ForgettingTests(RedisTestCase):
         await self.until(lambda: int(replica.info("replication")["slave_repl_offset"]) >= int(top))
         replica.promote()
         return replica
+
+    async def test_another_run(self) -> None:
+        """Data that came from another run of a server, under our feet, is another log: to appends, and to reads."""
+        self.serve()
+        store = await self.open_store(look=60.0)
+        epochs = [(await store.append(draft())).message.position.epoch]
+        self.server.command("HSET", "realtime:0:log", "run_id", "another")
+        epochs.append((await store.append(draft())).message.position.epoch)
+        self.server.command("HSET", "realtime:0:log", "run_id", "another")
+        epochs.append((await store.read_after("lobby", 0, 9)).epoch)
+        self.assertEqual(len(set(epochs)), 3)
 
     async def test_log_evicted(self) -> None:
         """Where all that is known of the rooms is gone but not the messages, no offset is given twice."""
