@@ -255,6 +255,17 @@ class DoubtTests(SharedWorld):
         self.assertEqual(3, most)
         self.assertEqual([["a"]] * 20, [self.data(transport) for transport in transports])
 
+    def test_many_at_once(self) -> None:
+        """A store that answers at once lets as many rooms look as there are."""
+        self.hub = make_hub(self.store, self.clock, self.broker, **self.limits)
+        self.broker.start(self.hub)
+        transports = [self.joined(f"room{number}") for number in range(2000)]
+        for number in range(2000):
+            self.elsewhere("a", room=f"room{number}")
+        self.hub.doubt()
+        self.clock.advance(0)
+        self.assertEqual([["a"]] * 2000, [self.data(transport) for transport in transports])
+
     def test_store_away(self) -> None:
         """While the store fails there is one try after a while, not one after the other; when it works again, all
         rooms look."""
