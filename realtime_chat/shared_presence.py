@@ -301,7 +301,7 @@ class SharedPresence(Presence):
     def meet(self, client: str | None, room: str) -> Deferred[None] | None:
         """Answer when a client is known to be in a room, or when that isn't to be expected any more; None where there
         is nothing to wait for."""
-        if client is None or self._stopped or (client in self._clients and room in self._clients[client].leases):
+        if client is None or self._stopped or self._reads(client, room):
             return None
         mark = self._mark(client)
         if self._elsewhere(room, mark):
@@ -328,11 +328,18 @@ class SharedPresence(Presence):
     def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
         """See :meth:`Presence._sender`; it may be in the room by way of another node."""
         there = self._rooms.get(room)
-        mark = None if client is None else self._mark(client)
-        elsewhere = mark and self._elsewhere(room, mark)
-        if client is None or mark is None or there is None or client in self._clients or not elsewhere:
+        if client is None or there is None or self._reads(client, room):
             return super()._sender(client, room)
-        return self._visitor(client, mark, max((other.client for other in elsewhere), key=_changed)), there, ()
+        mark = self._mark(client)
+        elsewhere = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
+        if elsewhere is None:
+            return super()._sender(client, room)
+        return self._clients.get(client) or self._visitor(client, mark, elsewhere), there, ()
+
+    def _reads(self, client: str, room: str) -> bool:
+        """Whether a client reads a room by way of this node."""
+        known = self._clients.get(client)
+        return known is not None and room in known.leases and known.leases[room].reads
 
     def _visitor(self, client: str, mark: str, attendee: Attendee) -> Client:
         """A client that signals here and is elsewhere; remembered for a while, for the sake of its rate."""

@@ -418,6 +418,49 @@ class AnyNodeTests(NodesWorld):
         self.wait(1.5)
         self.assertEqual([1], [len(event["left"]) for event in self.events(transport)])
 
+    def test_signal(self) -> None:
+        """A client may signal by way of any node, at the rate of one client; it reaches all but itself."""
+        _, ann = self.arrive(2, "Ann")
+        poller = self.polled(0)
+        poll = self.poll(0, **poller)
+        signals = [codec.Signal(room="lobby", event="e", data=number) for number in range(70)]
+        replies = [self.ask(1, poller["client"], signal) for signal in signals]
+        self.wait(1)
+        taken = sum("rate_limited" not in reply for reply in replies)
+        self.assertEqual(list(range(taken)), [signal["data"] for signal in ann.of_type("signal")])
+        self.assertTrue(60 <= taken <= 64, taken)
+        self.assertNotIn(b"signal", poll.body)
+
+    def ask(self, node: int, client: str, command: codec.Command) -> str:
+        """Do what a command says by a request to a node, which is answered at once where nothing is to be found out."""
+        session = Session(self.hubs[node], _Replies(), client)
+        answer = session.perform(command)
+        if isinstance(answer, Deferred):
+            self.wait(0.1)
+            answer = self.successResultOf(answer)
+        session.close()
+        return answer.decode()
+
+    def test_just_joined(self) -> None:
+        """A command is not refused for having come to a node before the news that its client has joined on another."""
+        self.arrive(0, "Cid")
+        self.arrive(1, "Bob")
+        _, seen = self.arrive(2, "Ann")
+        self.wait(1)
+        self.exchange.lag = 0.1
+        request = self.poll(0)
+        client = json.loads(request.body)["client"]
+        self.assertEqual("", self.ask_soon(1, client, codec.Signal(room="lobby", event="e", data=1)))
+        self.wait(0.2)
+        self.assertEqual(1, len(seen.of_type("signal")))
+
+    def ask_soon(self, node: int, client: str, command: codec.Command) -> str:
+        """The same where the answer takes longer."""
+        answer = Session(self.hubs[node], _Replies(), client).perform(command)
+        assert isinstance(answer, Deferred), "it was known already"
+        self.wait(0.5)
+        return self.successResultOf(answer).decode()
+
     def test_leave_of_nobody(self) -> None:
         """Who isn't in the room by way of any node can't leave it."""
         self.arrive(0)
