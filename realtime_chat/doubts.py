@@ -29,6 +29,7 @@ class Doubts:
         self._due: dict[Room, None] = {}
         self._looking: dict[Room, None] = {}
         self._retry: Alarm | None = None
+        self._going_on = False
 
     def __len__(self) -> int:
         return len(self._due) + len(self._looking)
@@ -49,8 +50,7 @@ class Doubts:
     def add(self, room: Room) -> None:
         """Let a room look, with a look that begins from now on."""
         self._due[room] = None
-        if self._retry is None:
-            self._go_on()
+        self._go_on()
 
     def forget(self, room: Room) -> None:
         """A room is no longer of interest."""
@@ -66,19 +66,23 @@ class Doubts:
             self._timer = None
 
     def _go_on(self) -> None:
-        for room in [room for room in self._due if room not in self._looking]:
-            if len(self._looking) >= self._limits.looks:
-                return
+        if self._going_on:
+            return
+        self._going_on = True
+        while self._retry is None and len(self._looking) < self._limits.looks:
+            room = next((room for room in self._due if room not in self._looking), None)
+            if room is None:
+                break
             del self._due[room]
             self._looking[room] = None
             Deferred.fromCoroutine(room.look()).addBoth(self._looked, room)
+        self._going_on = False
 
     def _looked(self, result: Failure | None, room: Room) -> None:
         del self._looking[room]
         if isinstance(result, Failure):
             self._not_looked(result, room)
-        elif self._retry is None:
-            self._go_on()
+        self._go_on()
 
     def _not_looked(self, failure: Failure, room: Room) -> None:
         if failure.check(StoreError) is None:

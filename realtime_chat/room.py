@@ -447,6 +447,8 @@ class Room:
         if known is not None:
             return known
         if since is not None:
+            if since.epoch != self.epoch:  # which another node may have heard of sooner
+                await self.look()
             found = await self.find_after(since.offset)
             recovered = found.epoch == since.epoch and found.start == since.offset
             self._counts.resumes[recovered] += 1

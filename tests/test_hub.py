@@ -255,6 +255,17 @@ class DoubtTests(SharedWorld):
         self.assertEqual(3, most)
         self.assertEqual([["a"]] * 20, [self.data(transport) for transport in transports])
 
+    def test_many_at_once(self) -> None:
+        """A store that answers at once lets as many rooms look as there are."""
+        self.hub = make_hub(self.store, self.clock, self.broker, **self.limits)
+        self.broker.start(self.hub)
+        transports = [self.joined(f"room{number}") for number in range(2000)]
+        for number in range(2000):
+            self.elsewhere("a", room=f"room{number}")
+        self.hub.doubt()
+        self.clock.advance(0)
+        self.assertEqual([["a"]] * 2000, [self.data(transport) for transport in transports])
+
     def test_store_away(self) -> None:
         """While the store fails there is one try after a while, not one after the other; when it works again, all
         rooms look."""
@@ -293,6 +304,18 @@ class DoubtTests(SharedWorld):
         self.assertEqual([{"type": "reset", "room": "lobby", "position": "new:0"}], transport.of_type("reset"))
         self.told(*self.elsewhere("a"))
         self.assertEqual((["a"], "new:1"), (self.data(transport), transport.of_type("message")[0]["position"]))
+
+    def test_new_log_heard_of_elsewhere(self) -> None:
+        """Who comes with a position of a new log, of which this node hasn't heard yet, goes on in it: it isn't led back
+        into the old one."""
+        self.elsewhere(*range(20))
+        transport = self.joined(last=0)
+        self.store._epoch, self.store._logs = "new", {}
+        (message,) = self.elsewhere("a")
+        later = self.joined(since="new:0")
+        self.assertEqual((True, ["a"]), (later.received[0]["recovered"], self.data(later)))
+        self.assertEqual(str(message.position), later.of_type("message")[0]["position"])
+        self.assertEqual(["new:0"], [reset["position"] for reset in transport.of_type("reset")])
 
     def test_failure(self) -> None:
         """A mistake of ours is logged, and the room looks again later."""
