@@ -104,6 +104,11 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         for ended in waiting:
             ended.callback(None)
 
+    @property
+    def open(self) -> bool:
+        """Whether commands can be sent."""
+        return bool(self.connected) and self.aborted is None
+
     def ended(self) -> Deferred[None]:
         """Answers when the connection is gone."""
         if self.reason is not None:
@@ -119,7 +124,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         :raises StoreError: the connection is gone, or was aborted as Redis didn't answer in time; whether the command
             was done is unknown.
         """
-        if not self.connected or self.aborted is not None:
+        if not self.open:
             return fail(_away())
         answer: Deferred[Any] = self.execute_command(*words)
         self._sent.append(self._clock.seconds())
@@ -129,7 +134,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
 
     def abort(self, why: str) -> None:
         """Cut the connection now, whatever is under way."""
-        if self.aborted is None and self.connected:
+        if self.open:
             self.aborted = why
             self.transport.abortConnection()
 
