@@ -79,6 +79,8 @@ class ManyNodesTests(ClusterTestCase):
         self.assert_nothing_lost(report)
         self.assertEqual(20_000, report["books"]["in_log"])
         self.assert_nobody_left(report)
+        clients = await deferToThread(redis.command, "CLIENT", "LIST")
+        self.assertEqual(3 * len(nodes), clients.count(b"name=realtime-"))
 
 
 class StormTests(ClusterTestCase):
