@@ -484,6 +484,7 @@ class AwayTests(RedisTestCase):
         self.server.start()
         await self.connected(store)
         self.assertEqual((await store.append(draft(2))).message.position.offset, 2)
+        self.assertEqual([line for line in lines if not line.startswith("redis ")], [])
         for link in store.links:
             said = [line for line in lines if line.startswith(f"redis {link.name}: ")]
             self.assertEqual(len(said), 3, said)
