@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.endpoints import connectProtocol
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -46,6 +46,19 @@ class LinkCounts:
 
     def __init__(self) -> None:
         self.attempts = self.connects = self.losses = self.commands = self.failures = self.errors = 0
+
+
+class _OneConnection(Factory):
+    """Twisted's own would log each attempt."""
+
+    noisy = False
+
+    def __init__(self, connection: RedisProtocol) -> None:
+        self._connection = connection
+
+    def buildProtocol(self, addr: Any) -> RedisProtocol:
+        """Called by Twisted."""
+        return self._connection
 
 
 class Link:
@@ -184,9 +197,8 @@ class Link:
     async def _connect(self) -> RedisProtocol:
         self.counts.attempts += 1
         connection = RedisProtocol(self._reactor, self._timeout, self._published)
-        connecting = connectProtocol(self._address.endpoint(self._reactor), connection)
         try:
-            await connecting
+            await self._address.endpoint(self._reactor).connect(_OneConnection(connection))
         except CancelledError:
             raise
         except Exception:
