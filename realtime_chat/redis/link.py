@@ -93,13 +93,14 @@ class Link:
         self._started: Deferred[None] | None = None
         self._give_up_at = 0.0
         self._said = ""
+        self._waiting: list[Deferred[None]] = []
         self.name = name
         self.info: Mapping[str, str] = {}
         self.counts = LinkCounts()
 
     @property
     def ready(self) -> bool:
-        return self._in_use
+        return self._in_use and self._connection is not None and self._connection.open
 
     def start(self, patience: float = _PATIENCE) -> Deferred[None]:
         """Connect, and stay connected from now on.
@@ -123,13 +124,23 @@ class Link:
         self._release()
         return succeed(None) if connection is None else connection.ended()
 
+    def usable(self) -> Deferred[None]:
+        """Answers when commands can be sent.
+
+        :raises StoreError: it was stopped.
+        """
+        if self.ready:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
     def command(self, *words: Word) -> Deferred[Any]:
         """Send a command now; see :meth:`RedisProtocol.command`.
 
         :raises ServerError: Redis answered with an error.
         :raises StoreError: it wasn't connected; or it was, and whether the command was done is unknown.
         """
-        if not self._in_use or self._connection is None:
+        if self._connection is None or not self.ready:
             self.counts.failures += 1
             return fail(StoreError("the store is not connected"))
         self.counts.commands += 1
@@ -251,6 +262,9 @@ class Link:
         self._in_use = True
         self.counts.connects += 1
         self._say(f"connected to {self._address.describe()}")
+        waiting, self._waiting = self._waiting, []
+        for usable in waiting:
+            usable.callback(None)
         if self._started is not None:
             started, self._started = self._started, None
             self._reactor.callLater(0, started.callback, None)  # whoever hears it may stop the link
@@ -283,6 +297,9 @@ class Link:
     def _end(self, failure: Failure) -> None:
         """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""
         self._release()
+        waiting, self._waiting = self._waiting, []
+        for usable in waiting:
+            usable.errback(StoreError("the store is stopped"))
         started, self._started = self._started, None
         if failure.check(CancelledError):
             return

@@ -79,7 +79,7 @@ class RedisStore:
         self._reading = Link(
             reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
         )
-        self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, now)
+        self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, token(8).hex(), now)
         self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
         self._sweep = load_store_script("sweep")
         self._swept: bytes = b"0"
@@ -139,7 +139,7 @@ class RedisStore:
             if self._closed is None:
                 self._closed = "the store is stopped"
                 self._stop_looking()
-                await self._writer.idle()
+                await self._writer.stop()
         finally:  # also for those who lose patience and cancel
             await gatherResults([link.stop() for link in self.links])
 

@@ -1,10 +1,14 @@
-"""Appending to the logs in Redis, many drafts a script."""
+"""Appending to the logs in Redis, many drafts a script.
+
+A script whose answer was lost with its connection is sent again over the next one, under its number: Redis answers as
+before if it was done, and does it if not, unless it is too late.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
@@ -35,6 +39,8 @@ _SECONDS_TO_ANSWER = 1.7
 """After which we say that nothing was stored; the difference is for Redis' answer to come."""
 _SECONDS_TO_WAIT = 1.0
 """For which a draft may wait to be sent at all."""
+_PLACES = 2 * _MOST_IN_FLIGHT
+"""Where Redis remembers its last answers, in turn."""
 
 Outcome = Stored | RealtimeError
 
@@ -62,22 +68,51 @@ class _Arrival:
         self.answer: Deferred[Stored] = Deferred()
 
 
+class _Batch(NamedTuple):
+    """What one script appends.
+
+    :param number: its own.
+    :param words: what the script is told of the drafts.
+    """
+
+    number: int
+    arrivals: list[_Arrival]
+    keys: list[str]
+    words: list[Word]
+
+    @property
+    def came(self) -> float:
+        """When the first of its drafts came."""
+        return self.arrivals[0].came
+
+
 class LogWriter:
     """Appends what comes in a turn together, and keeps a few scripts under way.
 
+    :param node: what no other node is called, nor this one when it is started again.
     :param now: seconds since 1970.
     """
 
     _log = Logger()
 
     def __init__(
-        self, clock: TurnClock, link: Link, log: RedisLog, names: Names, script: Script, now: Callable[[], float]
+        self,
+        clock: TurnClock,
+        link: Link,
+        log: RedisLog,
+        names: Names,
+        script: Script,
+        node: str,
+        now: Callable[[], float],
     ) -> None:
         self._clock = clock
         self._link = link
         self._redis_log = log
         self._names = names
         self._script = script
+        self._node = node
+        self._batches = 0
+        self._stopped = False
         self._now = now
         self._collected: deque[_Arrival] = deque()
         self._submitting = False
@@ -104,8 +139,9 @@ class LogWriter:
             self._clock.callLater(0, self._submit)
         return arrival.answer
 
-    def idle(self) -> Deferred[None]:
-        """Answers when everything that was accepted is answered."""
+    def stop(self) -> Deferred[None]:
+        """Answers when everything that was accepted is answered; nothing more is."""
+        self._stopped = True
         if not self._waiting:
             return succeed(None)
         self._idle.append(Deferred())
@@ -124,7 +160,7 @@ class LogWriter:
         # What is repeated has its turn before what came later.
         while self._collected and self._in_flight < _MOST_IN_FLIGHT and not self._repeating:
             self._in_flight += 1
-            batch = self._take()
+            batch = self._encode(self._take())
             Deferred.fromCoroutine(self._store(batch)).addErrback(self._mistake, batch)
 
     def _drop_late(self) -> None:
@@ -142,68 +178,87 @@ class LogWriter:
             batch.append(arrival)
         return batch
 
-    async def _store(self, batch: list[_Arrival]) -> None:
+    async def _store(self, batch: _Batch) -> None:
         """Store and answer, whatever happens."""
-        patience = batch[0].came + _SECONDS_TO_ANSWER - self._clock.seconds()
-        refusal = self._clock.callLater(max(0.0, patience), self._refuse, batch, StoreError("the store is too slow"))
+        patience = max(0.0, batch.came + _SECONDS_TO_ANSWER - self._clock.seconds())
+        refusal = self._clock.callLater(patience, self._refuse, batch.arrivals, StoreError("the store is too slow"))
         try:
-            outcomes = await self._run(batch)
+            self._answer(batch.arrivals, self._outcomes(batch, await self._run(batch)))
         except StoreError as error:
-            self._refuse(batch, error)
-        else:
-            self._answer(batch, outcomes)
+            self._refuse(batch.arrivals, error)
         finally:
             if refusal.active():
                 refusal.cancel()
             self._in_flight -= 1
             self._submit()
 
-    def _mistake(self, failure: Any, batch: list[_Arrival]) -> None:
+    def _mistake(self, failure: Any, batch: _Batch) -> None:
         """Redis has answered something that it can't, or we have made a mistake."""
-        self._log.failure("Appending {count} drafts", failure, count=len(batch))
-        self._refuse(batch, StoreError("this message can't be stored"))
+        self._log.failure("Appending {count} drafts", failure, count=len(batch.arrivals))
+        self._refuse(batch.arrivals, StoreError("this message can't be stored"))
 
-    async def _run(self, batch: list[_Arrival]) -> list[Outcome]:
-        keys, drafts = self._encode(batch)
+    async def _run(self, batch: _Batch) -> Any:
+        """Run the script, again if that is of use: what was done but not answered is not done twice."""
         try:
-            return self._outcomes(batch, await self._script.call(self._link, keys, self._arguments(batch, drafts)))
-        except ServerError as error:
-            if error.word not in (*LOST, LATE, "NOSCRIPT"):
-                self._log.warn("Redis refuses to append: {text}", text=error.text)
-                raise
-            again = error.word
+            return await self._script.call(self._link, batch.keys, self._arguments(batch))
+        except StoreError as error:
+            why = error
         self._repeating += 1
         try:
-            if again != "NOSCRIPT":
-                await self._redis_log.look(self._link, self._link.info)
-            return self._outcomes(batch, await self._script.send(self._link, keys, self._arguments(batch, drafts)))
+            while self._is_worth_repeating(batch, why):
+                try:
+                    await self._mend(why)
+                    return await self._script.send(self._link, batch.keys, self._arguments(batch))
+                except StoreError as error:
+                    why = error
         finally:
             self._repeating -= 1
+        raise why
 
-    def _arguments(self, batch: list[_Arrival], drafts: Sequence[Word]) -> list[Word]:
-        last = self._redis_log.redis_time(batch[0].came + _SECONDS_TO_STORE)
-        return [self._link.info["run_id"], last, *drafts]
+    def _is_worth_repeating(self, batch: _Batch, why: StoreError) -> bool:
+        passed = self._clock.seconds() - batch.came
+        if not isinstance(why, ServerError):
+            return passed < _SECONDS_TO_ANSWER and not self._stopped
+        if why.word in (*LOST, LATE, "NOSCRIPT"):
+            return passed < _SECONDS_TO_STORE
+        self._log.warn("Redis refuses to append: {text}", text=why.text)
+        return False
 
-    def _encode(self, batch: list[_Arrival]) -> tuple[list[str], list[Word]]:
+    async def _mend(self, why: StoreError) -> None:
+        """Do what lets a script run that didn't, or wasn't heard of again."""
+        if not isinstance(why, ServerError):
+            await self._link.usable()
+        elif why.word != "NOSCRIPT":
+            await self._redis_log.look(self._link, self._link.info)
+
+    def _arguments(self, batch: _Batch) -> list[Word]:
+        last = self._redis_log.redis_time(batch.came + _SECONDS_TO_STORE)
+        place = f"{self._node}:{batch.number % _PLACES}"
+        return [self._link.info["run_id"], last, place, batch.number, *batch.words]
+
+    def _encode(self, arrivals: list[_Arrival]) -> _Batch:
         rooms: dict[str, int] = {}
         keys = [self._names.log]
         words: list[Word] = []
-        for arrival in batch:
+        for arrival in arrivals:
             draft = arrival.draft
             number = rooms.get(draft.room)
             if number is None:
                 number = rooms[draft.room] = len(rooms) + 1
                 keys += (self._names.stream(draft.room), self._names.keys(draft.room))
             words += (number, arrival.at, _row(arrival), *_key(draft))
-        return keys, words
+        self._batches += 1
+        return _Batch(self._batches, arrivals, keys, words)
 
     # Answering
 
-    def _outcomes(self, batch: list[_Arrival], answers: list[Any]) -> list[Outcome]:
+    def _outcomes(self, batch: _Batch, answers: list[Any]) -> list[Outcome]:
         epoch = answers[0].decode()
         self._redis_log.saw(epoch)
-        self.appends.sizes.observe(len(batch))
-        return [self._outcome(arrival, epoch, answer) for arrival, answer in zip(batch, answers[1:], strict=True)]
+        self.appends.sizes.observe(len(batch.arrivals))
+        return [
+            self._outcome(arrival, epoch, answer) for arrival, answer in zip(batch.arrivals, answers[1:], strict=True)
+        ]
 
     def _outcome(self, arrival: _Arrival, epoch: str, answer: Any) -> Outcome:
         draft = arrival.draft

@@ -441,7 +441,7 @@ class FailureTests(NodesCase):
         self.server.kill()
         await self.assertFailure(answer, StoreError)
         self.server.start()
-        await until(lambda: node.link.ready)
+        await until(lambda: node.link.counts.connects == 2)
         self.assertEqual(([], 1), (self.channels(), len(node.broker.subscriptions)))
 
     async def test_lost_while_following_many(self) -> None:
@@ -453,7 +453,7 @@ class FailureTests(NodesCase):
         for answer in answers:
             await self.assertFailure(answer, StoreError)
         self.server.start()
-        await until(lambda: node.link.ready)
+        await until(lambda: node.link.counts.connects == 2)
         await gatherResults([node.broker.follow(f"room{number}") for number in range(200)])
         self.assertEqual((600, 601), (len(self.channels()), len(node.broker.subscriptions)))
         self.assertEqual([], self.flushLoggedErrors())

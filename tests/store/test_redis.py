@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
+from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, ProxyFactory, ProxyServer
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
@@ -402,6 +404,41 @@ class AwayTests(RedisTestCase):
         self.assertEqual(texts(await store.read_after("lobby", 0, 1000)), list(range(60)))
         self.assertEqual(acknowledged, list(range(60)))
         self.assertGreater(store.links[0].counts.losses, 0)
+
+    async def test_killed_connections_without_keys(self) -> None:
+        """What was under way when a connection broke is stored once, and nobody needs to publish again."""
+        self.serve()
+        store = await self.open_store()
+        for n in range(20):
+            answers = [store.append(draft([n, m])) for m in range(20)]
+            await deferLater(reactor, 0)
+            self.server.command("CLIENT", "KILL", "TYPE", "normal")
+            await gatherResults(answers)
+            await self.connected(store)
+        self.assertEqual(
+            texts(await store.read_after("lobby", 0, 1000)), [[n, m] for n in range(20) for m in range(20)]
+        )
+
+    async def test_answer_lost(self) -> None:
+        """An append that was done, and whose answer was lost with the connection, is answered and not doubled."""
+        self.serve()
+        leak = Leak(self.server.port)
+        port = reactor.listenTCP(0, leak, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        store = await self.open_store(f"redis://127.0.0.1:{port.getHost().port}/0", look=60.0)
+        await store.append(draft("a", key="k"))
+        leak.open = True
+        answers = [store.append(each) for each in (draft("b"), draft("a", key="k"), draft("c", key="k"), draft("d"))]
+        await self.until(lambda: self.server.command("XLEN", "realtime:0:stream:lobby") == 3)
+        leak.open = False
+        leak.cut()
+        error = await self.assertFailure(answers.pop(2), RealtimeError)
+        self.assertEqual(error.code, "key_reused")
+        stored = await gatherResults(answers)
+        self.assertEqual(
+            [(each.message.position.offset, each.duplicate) for each in stored], [(2, False), (1, True), (3, False)]
+        )
+        self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b", "d"])
 
     async def publish(self, store: RedisStore, number: int, acknowledged: list[int]) -> None:
         """Publish till it is acknowledged, as clients do."""
@@ -837,6 +874,55 @@ class ReachedTests(RedisTestCase):
         )
         server.command("ACL", "SETUSER", "chat", "on", ">p@ss/:%", *rights.split(), "+info", "+time", "+config|get")
         await self.works(f"redis://chat:p%40ss%2F%3A%25@127.0.0.1:{server.port}/0")
+
+
+class Leak(ProxyFactory):
+    """Stands before a server, and may lose what it answers.
+
+    :ivar open: whether it does.
+    """
+
+    noisy = False
+
+    def __init__(self, port: int) -> None:
+        super().__init__("127.0.0.1", port)
+        self.open = False
+        self._incoming: list[Any] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Called by Twisted."""
+        incoming = _Incoming(self)
+        incoming.factory = self
+        self._incoming.append(incoming)
+        return incoming
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        incoming, self._incoming = self._incoming, []
+        for each in incoming:
+            each.transport.abortConnection()
+
+
+class _Incoming(ProxyServer):
+    def __init__(self, leak: Leak) -> None:
+        self._leak = leak
+
+    def clientProtocolFactory(self) -> ProxyClientFactory:
+        """Called by Twisted."""
+        factory = ProxyClientFactory()
+        factory.protocol = partial(_Outgoing, self._leak)
+        factory.noisy = False
+        return factory
+
+
+class _Outgoing(ProxyClient):
+    def __init__(self, leak: Leak) -> None:
+        self._leak = leak
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called by Twisted."""
+        if not self._leak.open:
+            super().dataReceived(data)
 
 
 async def _failures(answers: list[Deferred[Any]]) -> list[Any]:

@@ -1,8 +1,9 @@
 -- Append to rooms, and announce it; once for each idempotency key.
 --
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
--- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, and then five for each message:
--- the number of its room, its "at", its row (redis/rows.py), the name of its key or nothing, and the digest of its content.
+-- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
+-- and under which number, and then five for each message: the number of its room, its "at", its row (redis/rows.py), the
+-- name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
 -- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left).
 --
@@ -12,12 +13,14 @@
 -- Errors: NOLOG, OTHERLOG, LATE: nothing is stored, and the daemon begins the log or tries again.
 --         BADMESSAGE, KEYREUSED: for other programs; the text says what is wrong.
 
+local REMEMBERED_MILLISECONDS = 10000
+
 local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max')
 if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
-local plain = #KEYS == 3 and #ARGV < 7
+local plain = #KEYS == 3 and #ARGV < 9
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -97,15 +100,29 @@ local function append(number, at, row, name, digest)
   return {first.offset, whole(first.at), row_at(room, first.offset)}
 end
 
-local function append_all()
-  local answer = {epoch}
-  for index = 3, #ARGV, 5 do
+local function append_all(place, number)
+  local answer = {}
+  for index = 5, #ARGV, 5 do
     answer[#answer + 1] = append(
       tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4])
   end
   for _, room in pairs(rooms) do
     close(room)
   end
+  redis.call('SET', place, number .. ' ' .. cmsgpack.pack(answer), 'PX', REMEMBERED_MILLISECONDS)
+  return answer
+end
+
+-- What was answered under a number before.
+local function answered(place, number)
+  local said = redis.call('GET', place)
+  if said and string.sub(said, 1, #number + 1) == number .. ' ' then
+    return cmsgpack.unpack(string.sub(said, #number + 2))
+  end
+end
+
+local function with_epoch(answer)
+  table.insert(answer, 1, epoch)
   return answer
 end
 
@@ -217,9 +234,14 @@ end
 
 if plain then
   return append_one(unpack(ARGV))
+end
+local place = SCOPE .. ':done:' .. ARGV[3]
+local before = answered(place, ARGV[4])
+if before then
+  return with_epoch(before)
 elseif known[1] ~= ARGV[1] then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif milliseconds() > tonumber(ARGV[2]) then
   return redis.error_reply('LATE this was to be stored earlier')
 end
-return append_all()
+return with_epoch(append_all(place, ARGV[4]))
