@@ -438,6 +438,7 @@ class AwayTests(RedisTestCase):
         self.assertEqual(
             [(each.message.position.offset, each.duplicate) for each in stored], [(2, False), (1, True), (3, False)]
         )
+        await self.connected(store)
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b", "d"])
 
     async def publish(self, store: RedisStore, number: int, acknowledged: list[int]) -> None:
