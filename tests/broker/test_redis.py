@@ -405,9 +405,9 @@ class FailureTests(NodesCase):
 
     async def hears_again(self, node: Node, patience: float = 10.0) -> None:
         """What is stored reaches a node, and it has looked into the room and met those there."""
-        await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         await until(lambda: ("lobby",) in node.heard("doubted"), patience)
         await until(lambda: node.neighbours.calls.count(("follow", "lobby")) >= 2, patience)
+        await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         before = len(node.heard("announced"))
         await node.store.append(draft())
         await until(lambda: len(node.heard("announced")) > before, 5)
