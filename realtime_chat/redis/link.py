@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -187,8 +188,8 @@ class Link:
         connecting = connectProtocol(self._address.endpoint(self._reactor), connection)
         try:
             await connecting
-        except CancelledError:
-            raise
+        except (CancelledError, ConnectingCancelledError):
+            raise CancelledError from None
         except Exception:
             raise StoreError(self._address.explain(Failure())) from None
         self._connection = connection

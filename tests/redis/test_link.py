@@ -87,6 +87,15 @@ class LinkTests(TestCase):
         self.server.resume()
         await until(lambda: link.ready)
 
+    async def test_stop_while_connecting(self) -> None:
+        """A link that is stopped while it connects makes no connection any more, and tries no other."""
+        self.server.start()
+        link = Link(reactor, parse_address(self.server.url), "test", random.random)
+        link.start()
+        await link.stop()
+        self.assertEqual(await link.command("PING").addErrback(lambda failure: failure.type), StoreError)
+        self.assertEqual((link.counts.attempts, link.counts.connects), (1, 0))
+
     async def test_busy(self) -> None:
         """A server that has answered in time isn't given up because we were too busy to read that."""
         self.server.start()
