@@ -8,7 +8,6 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.endpoints import connectProtocol
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -90,6 +89,7 @@ class Link:
         self._timeout = timeout
         self._connection: RedisProtocol | None = None
         self._in_use = False
+        self._stopped = False
         self._supervision: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self._give_up_at = 0.0
@@ -119,7 +119,7 @@ class Link:
 
     def stop(self) -> Deferred[None]:
         """Close the connection; what is under way fails. Answers when it is closed."""
-        connection = self._connection
+        connection, self._stopped = self._connection, True
         if self._supervision is not None:
             self._supervision.cancel()
         self._release()
@@ -169,7 +169,7 @@ class Link:
 
     async def _supervise(self) -> None:
         failures = 0
-        while True:
+        while not self._stopped:
             try:
                 connection = await self._connect()
                 failures = 0
@@ -188,9 +188,9 @@ class Link:
         connecting = connectProtocol(self._address.endpoint(self._reactor), connection)
         try:
             await connecting
-        except (CancelledError, ConnectingCancelledError):
-            raise CancelledError from None
         except Exception:
+            if self._stopped:  # which each kind of endpoint tells by another exception
+                raise CancelledError from None
             raise StoreError(self._address.explain(Failure())) from None
         self._connection = connection
         try:
