@@ -13,10 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -139,7 +138,6 @@ class RedisBroker:
         self._probing.clock = reactor
         self._every = probe
         self._probes = self._probes_heard = 0
-        self._awaited: int | None = None
         self._renewals = 0
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
@@ -208,7 +206,6 @@ class RedisBroker:
 
     async def _renew(self, connection: RedisProtocol) -> None:
         """There is a new connection: hear what was heard by the one before, and look for what was missed."""
-        self._awaited, self._probes_heard = None, self._probes
         await self.subscriptions.renew(connection)
         self._renewals += 1
         if self._listener is not None:
@@ -218,18 +215,25 @@ class RedisBroker:
 
     async def _meet_again(self, renewal: int) -> None:
         """Find out who is in the rooms now, some at a time, until that is done for all."""
-        rest = dict.fromkeys(self.subscriptions.groups)
+        rest = self.subscriptions.groups
         while rest and renewal == self._renewals and self._listener is not None:
-            some = [room for room in islice(rest, _AT_ONCE) if room in self.subscriptions]
-            followed = await DeferredList(
-                [Deferred.fromCoroutine(self._neighbours.follow(room)) for room in some], consumeErrors=True
-            )
-            for room in list(islice(rest, _AT_ONCE)):
-                del rest[room]
-            failed = [room for room, (worked, _) in zip(some, followed, strict=True) if not worked]
+            some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
+            found = await gatherResults([Deferred.fromCoroutine(self._is_met(room)) for room in some])
+            failed = [room for room, met in zip(some, found, strict=True) if not met]
             if failed:
-                rest |= dict.fromkeys(failed)
+                rest += failed
                 await deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+
+    async def _is_met(self, room: str) -> bool:
+        """Find out who is in a room, if it is still followed; answer whether that could be done."""
+        try:
+            if room in self.subscriptions:
+                await self._neighbours.follow(room)
+        except StoreError:
+            return False
+        except Exception:
+            self._log.failure("who is in a room could not be found out")
+        return True
 
     # What comes in
 
@@ -314,29 +318,32 @@ class RedisBroker:
 
     # Whether anything comes in at all
 
-    def _probe(self) -> None:
-        """Publish something to ourselves; if what was published the last time has not come by now, nothing does."""
+    async def _probe(self) -> None:
+        """Publish something to ourselves. Whatever is answered after that over the connection that hears, comes after
+        it; if it has not come by then, it never does."""
         if not self._link.ready:
             return
-        if self._awaited is not None:
-            self.counts.deaf += 1
-            self._link.abort(f"it is deaf: what we published came not back within {self._every:g} s")
+        renewals, self._probes = self._renewals, self._probes + 1
+        try:
+            published = await self._is_published(self._probes)
+            await self._link.command("PING")  # has to be answered in time, or else the link gives up by itself
+        except StoreError:
             return
-        self._probes += 1
-        self._link.command("PING").addErrback(_trap)  # has to be answered in time
-        self._commands.command("PUBLISH", self._names.node(self._node), self._probes).addCallbacks(
-            self._probe_told, _trap, callbackArgs=(self._probes,)
-        )
+        if published and self._probes_heard < self._probes and renewals == self._renewals:
+            self.counts.deaf += 1
+            self._link.abort("it is deaf: what we publish to ourselves doesn't come back")
 
-    def _probe_told(self, listeners: int, number: int) -> None:
-        if self._probes_heard < number:
-            self._awaited = number
+    async def _is_published(self, probe: int) -> bool:
+        try:
+            await self._commands.command("PUBLISH", self._names.node(self._node), probe)
+        except StoreError:
+            return False
+        return True
 
     def _hear_probe(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
         if payload.isdigit():
             self._probes_heard = int(payload)
-            self._awaited = None
 
 
 _HEARD: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
@@ -350,7 +357,3 @@ def _read(room: str, announced: Announcement) -> list[Message]:
     """The messages of an announcement."""
     rows = enumerate(read_rows(announced.rows.split(b"\n")), announced.first)
     return [as_message(row, room, announced.epoch, offset) for offset, row in rows]
-
-
-def _trap(failure: Failure) -> None:
-    failure.trap(StoreError)

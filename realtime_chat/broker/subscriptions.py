@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,6 +29,37 @@ class _Commands(Protocol):
     def command(self, *words: Word) -> Deferred[Any]: ...
 
 
+class _Turns:
+    """Lets only so many do something at a time; the others wait for their turn. However many have waited for one, and
+    are done with it at once, they don't go deeper and deeper into each other."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: deque[Deferred[None]] = deque()
+        self._giving = False
+
+    def take(self) -> Deferred[None]:
+        """Answers when it is one's turn."""
+        turn: Deferred[None] = Deferred()
+        self._waiting.append(turn)
+        self._give()
+        return turn
+
+    def give_back(self) -> None:
+        """The turn is over."""
+        self._free += 1
+        self._give()
+
+    def _give(self) -> None:
+        if self._giving:
+            return
+        self._giving = True
+        while self._free and self._waiting:
+            self._free -= 1
+            self._waiting.popleft().callback(None)
+        self._giving = False
+
+
 class Subscriptions:
     """Which channels are heard, and by whom.
 
@@ -45,7 +77,7 @@ class Subscriptions:
         self._by_pattern: dict[bytes, Hear] = {pattern.encode(): hear for pattern, hear in patterns.items()}
         self._leaving: dict[str, None] = {}
         self._is_leaving = False
-        self._turns = DeferredSemaphore(_AT_ONCE // 4)
+        self._turns = _Turns(_AT_ONCE // 4)
 
     def __len__(self) -> int:
         return len(self._by_channel) + len(self._by_pattern)
@@ -54,7 +86,7 @@ class Subscriptions:
         return name in self._groups
 
     @property
-    def groups(self) -> Sequence[str]:
+    def groups(self) -> list[str]:
         """The names of all groups that are wanted."""
         return list(self._groups)
 
@@ -73,7 +105,7 @@ class Subscriptions:
 
         :raises StoreError: not now, and they are not wanted.
         """
-        await self._turns.acquire()
+        await self._turns.take()
         self._groups[name] = tuple(channels)
         for channel in channels:
             self._leaving.pop(channel, None)
@@ -84,7 +116,7 @@ class Subscriptions:
             self.remove(commands, name)
             raise
         finally:
-            self._turns.release()
+            self._turns.give_back()
 
     def remove(self, commands: _Commands, name: str) -> None:
         """Want a group no more."""

@@ -359,12 +359,12 @@ class SubscriptionTests(NodesCase):
 
     async def test_left_while_away(self) -> None:
         """A room that is unfollowed while there is no connection isn't subscribed again."""
-        _, node = await self.nodes()
+        one, node = await self.nodes()
         await node.broker.follow("news")
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: not node.link.ready)
         node.broker.unfollow("lobby")
-        await until(lambda: node.link.ready)
+        await until(lambda: node.link.ready and one.link.ready and one.link.counts.losses)
         self.assertEqual(1, self.publish(node.names.room("lobby"), b"p"))
         self.assertEqual(1, self.publish(node.names.room("news"), b"p"))
 
@@ -405,9 +405,9 @@ class FailureTests(NodesCase):
 
     async def hears_again(self, node: Node, patience: float = 10.0) -> None:
         """What is stored reaches a node, and it has looked into the room and met those there."""
-        await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         await until(lambda: ("lobby",) in node.heard("doubted"), patience)
         await until(lambda: node.neighbours.calls.count(("follow", "lobby")) >= 2, patience)
+        await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         before = len(node.heard("announced"))
         await node.store.append(draft())
         await until(lambda: len(node.heard("announced")) > before, 5)
@@ -441,8 +441,22 @@ class FailureTests(NodesCase):
         self.server.kill()
         await self.assertFailure(answer, StoreError)
         self.server.start()
-        await until(lambda: node.link.ready)
+        await until(lambda: node.link.counts.connects == 2)
         self.assertEqual(([], 1), (self.channels(), len(node.broker.subscriptions)))
+
+    async def test_lost_while_following_many(self) -> None:
+        """The same of thousands, most of which wait for their turn."""
+        node = await self.node()
+        self.server.pause()
+        answers = [node.broker.follow(f"room{number}") for number in range(5000)]
+        self.server.kill()
+        for answer in answers:
+            await self.assertFailure(answer, StoreError)
+        self.server.start()
+        await until(lambda: node.link.counts.connects == 2)
+        await gatherResults([node.broker.follow(f"room{number}") for number in range(200)])
+        self.assertEqual((600, 601), (len(self.channels()), len(node.broker.subscriptions)))
+        self.assertEqual([], self.flushLoggedErrors())
 
     async def test_slow_subscriber(self) -> None:
         """A node that was too slow for Redis, which cuts it off, hears again, and looks for what it missed."""
