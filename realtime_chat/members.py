@@ -303,8 +303,8 @@ class Membership:
     :ivar stamp: of the last change.
     :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
-    :ivar late: readers who hold a digest of other members than are known here, until when these may turn out to be
-        the same, and that digest.
+    :ivar late: readers who hold a digest of other members than are known here, since when they do (in milliseconds
+        since 1970), and that digest.
     """
 
     __slots__ = (
@@ -335,7 +335,7 @@ class Membership:
         self.signals = signals
         self.members: dict[str, _Member] = {}
         self.fresh: list[Subscription] = []
-        self.late: dict[Subscription, tuple[float, str]] = {}
+        self.late: dict[Subscription, tuple[int, str]] = {}
         self.due = 0.0
         self.listed = True
         self._limit = limit

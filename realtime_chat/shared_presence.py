@@ -32,6 +32,10 @@ __all__ = ["SharedPresence"]
 _VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?")
 _NOBODY = digest_of(Attendance(0, b"[]"))
 _NOTHING = b"{}"
+_NO_NODE = "0"
+"""Stands in a version for the node where there is a digest that differs from this node's; the stamp says since when (in
+milliseconds since 1970)."""
+
 _MOST_VISITORS = 10_000
 _OVERTAKEN = 0.5
 """Seconds by which a signal may come later to one node than to another."""
@@ -398,7 +402,9 @@ class SharedPresence(Presence):
             self._heard[reader] = self._seconds() + _OVERTAKEN, heard
         if node == self._node:
             return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
-        return UNKNOWN if digest is None else self._read_digest(reader, digest)
+        if digest is None:
+            return UNKNOWN
+        return self._read_digest(reader, digest, min(int(stamp), self._now()) if node == _NO_NODE else self._now())
 
     def _read_own(self, version: str, digest: str, room: Room) -> int:
         told, membership = self._read_version(version, room), self.memberships.get(room.name)
@@ -414,30 +420,34 @@ class SharedPresence(Presence):
             return told
         return lease.membership.stamp
 
-    def _read_digest(self, reader: Subscription, digest: str) -> int:
+    def _read_digest(self, reader: Subscription, digest: str, since: int) -> int:
         membership = self.memberships.get(reader.room.name)
         if membership is None:
             return reader.room.told if digest == _NOBODY else UNKNOWN
         told = membership.stamp_of(digest)
-        if told == UNKNOWN:  # one of the two nodes may be about to hear what the other knows
-            membership.late[reader] = self._seconds() + 2 * self._limits.presence_interval, digest
-            self._schedule(membership)
-            return reader.room.told
-        return told
+        if told != UNKNOWN or self._is_over(since):
+            return told
+        membership.late[reader] = since, digest  # one of the nodes may be about to hear what the other knows
+        self._schedule(membership)
+        return reader.room.told
+
+    def _is_over(self, since: int) -> bool:
+        """Whether nodes have had the time to hear of each other what one of them knew at a moment."""
+        return self._now() >= since + 2000 * self._limits.presence_interval
 
     def _tell(self, membership: Membership, now: float) -> None:
         late, membership.late = membership.late, {}
         membership.fresh += late
         super()._tell(membership, now)
-        for reader, (due, digest) in late.items():
-            self._tell_late(membership, reader, due, digest)
+        for reader, (since, digest) in late.items():
+            self._tell_late(membership, reader, since, digest)
 
-    def _tell_late(self, membership: Membership, reader: Subscription, due: float, digest: str) -> None:
+    def _tell_late(self, membership: Membership, reader: Subscription, since: int, digest: str) -> None:
         told = membership.stamp_of(digest)
         if told != UNKNOWN:
             reader.told = told
-        elif due > self._seconds():
-            membership.late[reader] = due, digest
+        elif not self._is_over(since):
+            membership.late[reader] = since, digest
             self._schedule(membership)
         elif reader.live:
             self.refresh(reader)
@@ -453,7 +463,8 @@ class SharedPresence(Presence):
         membership = self.memberships.get(name)
         digest: str | None = _NOBODY
         if membership is not None and reader in membership.late:
-            version, digest = f"{self._node}.0", membership.late[reader][1]
+            since, digest = membership.late[reader]
+            version = f"{_NO_NODE}.{since}"
         elif membership is not None:
             digest = membership.digest_at(self._told(reader))
         if self._bringing is not None and self._bringing[0] == name:

@@ -337,6 +337,24 @@ class PollTests(NodesWorld):
         answer = json.loads(poll.body or b"{}")
         return {"presence": answer["presence"]["lobby"]} if answer else {}
 
+    def test_lively_room(self) -> None:
+        """Where other things answer the polls, one that holds old members is given the true ones all the same."""
+        sender, _ = self.arrive(0, "Ann")
+        given = self.polled(0)
+        for node in (1, 2):
+            self.poll(node, **given).disconnect()
+        self.arrive(1, "Bob")
+        self.wait(1)
+        events: list[dict[str, Any]] = []
+        for number in range(10):
+            poll = self.poll(1 + number % 2, **given)
+            self.tell(sender, "signal", room="lobby", event="e", data=number)
+            self.wait(0.1)
+            answer = json.loads(poll.body)
+            given["presence"] = answer["presence"]["lobby"]
+            events += [event for event in answer["events"] if event["type"] == "presence"]
+        self.assertEqual([3], [len(event["members"]) for event in events])
+
     def test_keeps_nothing(self) -> None:
         """One that gives no version back isn't answered over and over because it comes from another node."""
         given = {key: value for key, value in self.polled(0).items() if key != "presence"}
