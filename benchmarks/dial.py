@@ -6,7 +6,7 @@ import math
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks.wires import Conversation
@@ -77,7 +77,7 @@ class _Call:
 
 
 def dial(
-    port: int,
+    ports: Sequence[int],
     count: int,
     converse: Callable[[int], Conversation],
     meanwhile: Callable[[], None] = lambda: None,
@@ -86,6 +86,7 @@ def dial(
 ) -> Iterator[Joined]:
     """Open ``count`` connections and have a conversation on each.
 
+    :param ports: to these in turn.
     :param converse: makes the conversation of the connection with this number.
     :param meanwhile: is called between two looks at what came.
     :param at_once: how many conversations may be under way.
@@ -98,7 +99,7 @@ def dial(
     while dialled < count or calls:
         due = min(count, 1 + (time.monotonic() - begun) * rate)
         while dialled < due and len(calls) < at_once:
-            call = _Call(dialled, port, converse(dialled))
+            call = _Call(dialled, ports[dialled % len(ports)], converse(dialled))
             calls[call.socket.fileno()] = call
             poller.register(call.socket, select.EPOLLOUT)
             dialled += 1

@@ -45,7 +45,7 @@ class Bench:
     """
 
     def __init__(self, job: Job, readers: int, rooms: int = 1) -> None:
-        self.port: int = job["port"]
+        self.ports: list[int] = job["ports"]
         self.pids: list[int] = job["pids"]
         self.wire: Wire = WIRES[job["wire"]]
         self.loop = HotLoop(readers + rooms, rooms)
@@ -58,7 +58,7 @@ class Bench:
     def join(self, count: int, room_of: Callable[[int], int] = lambda number: 0, rooms: int = 1) -> None:
         """So many WebSocket clients join; those of one room one after the other."""
         assert self.wire.join is not None
-        for joined in dial(self.port, count, lambda number: self.wire.join(_name(room_of(number), rooms))):
+        for joined in dial(self.ports, count, lambda number: self.wire.join(_name(room_of(number), rooms))):
             self._read(joined, room_of(joined.number))
             if self.wire.publish is not None:
                 self._let_publish(joined, room_of(joined.number), rooms)
@@ -71,12 +71,12 @@ class Bench:
         """So many clients of server-sent events join; who publishes does it apart, over a WebSocket where it can."""
         wire = self.wire
         assert wire.follow is not None
-        for joined in dial(self.port, count, lambda number: wire.follow(ROOM)):
+        for joined in dial(self.ports, count, lambda number: wire.follow(ROOM)):
             self._read(joined, 0, EVENTS)
         if wire.publish is None or wire.connect is None:
             self.post_to()
         else:
-            for joined in dial(self.port, 1, lambda number: wire.connect(ROOM)):
+            for joined in dial(self.ports, 1, lambda number: wire.connect(ROOM)):
                 self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
         self.settle()
 
@@ -93,18 +93,29 @@ class Bench:
     def post_to(self, room: int = 0, rooms: int = 1) -> None:
         """Who publishes to this room does it by HTTP, on a connection of its own."""
         assert self.wire.post is not None
-        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())), dial_one(self.port))
+        self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())), dial_one(self.ports[0]))
 
     def _publish_apart(self, room: int, message: Publication, connection: socket.socket) -> None:
         self.sockets.append(connection)
         self.loop.add_reader(connection.fileno(), room, SINK)
         self.loop.add_publisher(room, connection.fileno(), message)
 
+    def spread(self, count: int) -> None:
+        """So many WebSocket clients join on the last node, and who publishes is on the first one."""
+        wire = self.wire
+        assert wire.join is not None
+        assert wire.publish is not None
+        for joined in dial(self.ports[-1:], count, lambda number: wire.join(ROOM)):
+            self._read(joined, 0)
+        for joined in dial(self.ports[:1], 1, lambda number: wire.join(ROOM)):
+            self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+        self.settle()
+
     def poll(self, count: int) -> None:
         """So many clients poll, and wait."""
         poll = self.wire.poll
         assert poll is not None
-        for joined in dial(self.port, count, lambda number: poll.first(ROOM), lambda: self.loop.pump(0)):
+        for joined in dial(self.ports, count, lambda number: poll.first(ROOM), lambda: self.loop.pump(0)):
             self.sockets.append(joined.socket)
             self.loop.add_poll(joined.socket.fileno(), 0, poll.request(ROOM), joined.captured)
         self.settle()
@@ -114,7 +125,7 @@ class Bench:
         wire = self.wire
         assert wire.connect is not None
         assert wire.ask is not None
-        for joined in dial(self.port, count, lambda number: wire.connect(ROOM)):
+        for joined in dial(self.ports, count, lambda number: wire.connect(ROOM)):
             self._read(joined, joined.number)
             self.loop.add_publisher(joined.number, joined.socket.fileno(), publication(wire.ask(ROOM)))
         self.settle()
@@ -140,6 +151,10 @@ class Bench:
         """CPU seconds of the server so far."""
         return machine.cpu_seconds(self.pids)
 
+    def redis_cpu(self) -> float:
+        """CPU seconds of the Redis among the server's processes."""
+        return machine.cpu_seconds(machine.processes_of("redis-server", self.pids))
+
     def memory(self) -> float:
         """Resident kilobytes of the server."""
         return machine.resident_kilobytes(self.pids)
@@ -149,7 +164,7 @@ class Bench:
         """Count what happens meanwhile, and what it costs."""
         loop = self.loop
         loop.begin()
-        cpu, own, begun = self.cpu(), time.process_time(), time.monotonic()
+        redis, cpu, own, begun = self.redis_cpu(), self.cpu(), time.process_time(), time.monotonic()
         yield
         busy, elapsed = time.process_time() - own, time.monotonic() - begun
         cpu = self.cpu() - cpu
@@ -160,6 +175,7 @@ class Bench:
         figures["rate"] = counts.delivered / span
         figures["cpu_us"] = cpu * 1e6 / max(counts.delivered, 1)
         figures["answer_us"] = cpu * 1e6 / max(counts.answers, 1)
+        figures["redis_us"] = (self.redis_cpu() - redis) * 1e6 / max(counts.published, 1)
         figures["server_share"] = cpu / elapsed
         figures["generator_share"] = busy / elapsed
         figures.update(zip(("p50_ms", "p95_ms", "p99_ms"), loop.latency(kind, 0.5, 0.95, 0.99), strict=True))
@@ -219,6 +235,13 @@ def _events(job: Job) -> Figures:
     return _phases(bench, job, EVENTS)
 
 
+def _across(job: Job) -> Figures:
+    """From one node to the other; where there is one node, to other connections."""
+    bench = Bench(job, job["members"])
+    bench.spread(job["members"])
+    return _phases(bench, job, WEBSOCKET)
+
+
 def _phases(bench: Bench, job: Job, kind: int) -> Figures:
     """One after the other, the first one after a warm-up."""
     return {
@@ -260,9 +283,9 @@ def _connect(job: Job) -> Figures:
     wire = bench.wire
     assert wire.join is not None
     converse, warm, count, kept = wire.join, job["clients"] // 10, job["clients"], []
-    kept += dial(bench.port, warm, lambda number: converse(ROOM))
+    kept += dial(bench.ports, warm, lambda number: converse(ROOM))
     cpu, own, begun = bench.cpu(), time.process_time(), time.monotonic()
-    kept += dial(bench.port, count, lambda number: converse(ROOM))
+    kept += dial(bench.ports, count, lambda number: converse(ROOM))
     elapsed, busy = time.monotonic() - begun, time.process_time() - own
     time.sleep(_SETTLE)
     return {
@@ -296,7 +319,7 @@ def _storm(job: Job) -> Figures:
     assert enter is not None
     bench.loop.begin()
     told, cpu, own, begun = 0, bench.cpu(), time.process_time(), time.monotonic()
-    for joined in dial(bench.port, count, lambda number: enter(ROOM), _pump(bench), count, job["rate"]):
+    for joined in dial(bench.ports, count, lambda number: enter(ROOM), _pump(bench), count, job["rate"]):
         told += len(joined.came)
         bench._read(joined, 0)
     joined_s = time.monotonic() - begun
@@ -333,7 +356,7 @@ def _resume(job: Job) -> Figures:
         bench.loop.counts.begun = 0  # what is to come was sent before
         begun = time.monotonic()
         for joined in dial(
-            bench.port, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench), clients
+            bench.ports, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench), clients
         ):
             bench._read(joined, 0)
         connected = time.monotonic()
@@ -366,7 +389,7 @@ def _fall_behind(job: Job) -> str:
 
 def _first_position(job: Job) -> Iterator[str]:
     poll = WIRES[job["wire"]].poll
-    for joined in dial(job["port"], 1, lambda number: poll.first(ROOM)):
+    for joined in dial(job["ports"][:1], 1, lambda number: poll.first(ROOM)):
         joined.socket.close()
         yield joined.captured[0]
 
@@ -395,6 +418,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "poll": _poll,
     "events": _events,
     "publish": _publish,
+    "across": _across,
     "connect": _connect,
     "memory": _memory,
     "storm": _storm,

@@ -13,9 +13,10 @@ from pathlib import Path
 __all__ = [
     "cpu_seconds",
     "describe",
-    "free_port",
+    "free_ports",
     "generator_cores",
     "process_tree",
+    "processes_of",
     "raise_file_limit",
     "resident_kilobytes",
     "server_cores",
@@ -36,14 +37,20 @@ def server_cores() -> set[int]:
     return set(_CORES[:-1]) or set(_CORES)
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on, below the ephemeral range."""
+def free_ports(count: int) -> range:
+    """Loopback ports in a row that nobody listens on, below the ephemeral range."""
     while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
+        first = random.randrange(20_000, 32_000 - count)
+        if all(map(_is_free, range(first, first + count))):
+            return range(first, first + count)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def raise_file_limit() -> int:
@@ -61,6 +68,18 @@ def process_tree(pid: int) -> list[int]:
             for task in Path(f"/proc/{process}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
     return found
+
+
+def processes_of(program: str, pids: list[int]) -> list[int]:
+    """Those of these processes that run a program."""
+    return [pid for pid in pids if _command(pid) == program]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def cpu_seconds(pids: list[int]) -> float:

@@ -21,7 +21,7 @@ def measure_client(job: dict[str, Any]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
 
     async def main() -> None:
-        url = f"http://127.0.0.1:{job['port']}/"
+        url = f"http://127.0.0.1:{job['ports'][0]}/"
         async with connect(reactor, url) as writer, connect(reactor, url, transports=(job["transport"],)) as reader:
             room = await reader.join(ROOM, last=0)
             begun, busy = time.monotonic(), time.process_time()

@@ -81,7 +81,7 @@ def _run(measurement: Measurement, server: Server, outcome: Outcome, say: Callab
 
 def _generate(job: dict[str, Any], server: Server, up: Running) -> Figures:
     """Let a generator do one job."""
-    whole = {**job, "wire": server.wire, "port": up.port, "pids": up.pids, "directory": str(up.directory)}
+    whole = {**job, "wire": server.wire, "ports": up.ports, "pids": up.pids, "directory": str(up.directory)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.generate"],
         input=json.dumps(whole),

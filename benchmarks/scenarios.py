@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.servers import COMMIT, OURS, OURS_DURABLE, OURS_SOCKETS, VARIANTS
+from benchmarks.servers import (
+    COMMIT,
+    OURS,
+    OURS_DURABLE,
+    OURS_NODES,
+    OURS_REDIS,
+    OURS_REDIS_SYNCED,
+    OURS_SOCKETS,
+    VARIANTS,
+)
 
 __all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
 
@@ -25,8 +34,10 @@ ALL = (
     "Channels",
 )
 QUICKEST = (OURS, SEND, NCHAN, WS, SOCKET_IO, AUTOBAHN)
-ROOMY = (OURS, NCHAN, WS, "websockets", SOCKET_IO, AUTOBAHN)
+ROOMY = (OURS, SEND, NCHAN, WS, "websockets", SOCKET_IO, AUTOBAHN)
 POLLS = (OURS, NOT_DONE_YET, NCHAN, SOCKET_IO)
+OVER_REDIS = (OURS_DURABLE, OURS_REDIS, OURS_REDIS_SYNCED, OURS_NODES)
+TWO_NODES = ("socket.io over Redis", "Channels over Redis")
 
 
 class Scale(NamedTuple):
@@ -158,12 +169,53 @@ def _publish(scale: Scale) -> list[Measurement]:
         Measurement(
             f"publish, {publishers} over WebSocket" if publishers > 1 else "publish, one over WebSocket",
             {"measure": "publish", "publishers": publishers, "seconds": scale.seconds},
-            (OURS_DURABLE, OURS, AUTOBAHN, COMMIT) if publishers == 1 else (OURS_DURABLE, OURS, AUTOBAHN),
+            (OURS_DURABLE, OURS, AUTOBAHN, SEND, COMMIT) if publishers == 1 else (OURS_DURABLE, OURS, AUTOBAHN, SEND),
             columns,
-            "Each publisher waits for its acknowledgement. Autobahn's is a bare echo, which stores nothing.",
+            "Each publisher waits for its acknowledgement. Autobahn and the floor only echo, and store nothing.",
         )
         for publishers in (1, 100)
     ]
+
+
+def _redis(scale: Scale) -> list[Measurement]:
+    columns = (
+        Column("acknowledged/s", ("rate",), 0),
+        Column("p50 ms", ("p50_ms",), 3),
+        Column("p99 ms", ("p99_ms",), 3),
+        Column("µs CPU", ("cpu_us",)),
+        Column("of it Redis", ("redis_us",)),
+    )
+    return [
+        *(
+            Measurement(
+                f"publish through Redis, {'one' if publishers == 1 else publishers} over WebSocket",
+                {"measure": "publish", "publishers": publishers, "seconds": scale.seconds},
+                OVER_REDIS,
+                columns,
+                "Each publisher waits for its acknowledgement; with two nodes half of them are with each. SQLite "
+                "syncs, and so does Redis with `appendfsync always`; the others keep messages in Redis's memory.",
+            )
+            for publishers in (1, 100)
+        ),
+        _across(scale),
+    ]
+
+
+def _across(scale: Scale) -> Measurement:
+    return Measurement(
+        "from node to node, a room of 100",
+        {"measure": "across", "members": 100, "phases": _phases(scale, _STEADY, _ONE, _MANY)},
+        (*OVER_REDIS, *TWO_NODES),
+        (
+            *_latency(_STEADY, "p50", "p99"),
+            Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
+            Column(f"{_ONE}: µs CPU of Redis a message", (_ONE, "redis_us")),
+            Column(f"{_MANY}: deliveries/s", (_MANY, "rate"), 0),
+            Column(f"{_MANY}: µs CPU a delivery", (_MANY, "cpu_us"), 2),
+        ),
+        "Readers are with the second node, who publishes is with the first; with one node, with that. Ours stores each "
+        "message before it delivers it, the others store nothing.",
+    )
 
 
 def _connect(scale: Scale) -> list[Measurement]:
@@ -281,5 +333,6 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "resume": _resume,
     "crossing": _crossing,
     "client": _client,
+    "redis": _redis,
     "variants": _variants,
 }

@@ -27,6 +27,9 @@ __all__ = [
     "METRICS",
     "OURS",
     "OURS_DURABLE",
+    "OURS_NODES",
+    "OURS_REDIS",
+    "OURS_REDIS_SYNCED",
     "OURS_SOCKETS",
     "SERVERS",
     "UNCOUNTED",
@@ -53,6 +56,7 @@ class Server(NamedTuple):
     :ivar distributions: the Python packages that it needs.
     :ivar npm: the npm packages that it needs.
     :ivar programs: the programs that it needs, with the Debian packages that bring them.
+    :ivar nodes: how many processes serve clients, each on a port of its own.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Server(NamedTuple):
     distributions: tuple[str, ...] = ()
     npm: tuple[str, ...] = ()
     programs: tuple[tuple[str, str], ...] = ()
+    nodes: int = 1
 
     def version(self) -> str:
         """The versions of what it needs."""
@@ -72,11 +77,12 @@ class Server(NamedTuple):
 class Running(NamedTuple):
     """A server that runs.
 
+    :ivar ports: where its nodes listen.
     :ivar pids: its processes.
     :ivar directory: where it may write.
     """
 
-    port: int
+    ports: list[int]
     pids: list[int]
     directory: Path
 
@@ -97,13 +103,19 @@ def _debian_version(package: str) -> str:
 # How each is started
 
 
-def _daemon(
-    store: Callable[[Path], str] = lambda directory: "memory:",
-    twistd: tuple[str, ...] = ("-c", "from twisted.scripts.twistd import run; run()"),
-) -> Command:
-    return lambda port, directory: [
+_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+
+
+def _realtime(port: int | str, store: str, twistd: tuple[str, ...] = _TWISTD) -> list[str]:
+    return [
         *(sys.executable, *twistd, "-n", "--pidfile=", "realtime"),
-        *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store(directory)),
+        *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store),
+    ]
+
+
+def _daemon(store: Callable[[Path], str] = lambda directory: "memory:", twistd: tuple[str, ...] = _TWISTD) -> Command:
+    return lambda port, directory: [
+        *_realtime(port, store(directory), twistd),
         *("--metrics-listen", f"unix:{directory}/{METRICS}"),
     ]
 
@@ -116,7 +128,7 @@ def _node(program: str) -> Command:
     return lambda port, directory: ["node", str(PROGRAMS / program), str(port)]
 
 
-def _daphne(port: int, directory: Path) -> list[str]:
+def _daphne(port: int | str, directory: Path | None = None) -> list[str]:
     return [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "-v", "0", "channels_rooms:application"]
 
 
@@ -124,6 +136,12 @@ def _nginx(port: int, directory: Path) -> list[str]:
     text = (PROGRAMS / "nchan.conf").read_text().replace("@PORT@", str(port)).replace("@DIRECTORY@", str(directory))
     (directory / "nchan.conf").write_text(text)
     return ["nginx", "-c", str(directory / "nchan.conf"), "-e", str(directory / "error.log")]
+
+
+def _over_redis(nodes: int, command: list[str], keeping: str = "memory") -> Command:
+    """So many of these over one Redis; ``peers/nodes.py`` says what its words mean."""
+    launcher = [sys.executable, str(PROGRAMS / "nodes.py")]
+    return lambda port, directory: [*launcher, str(port), str(nodes), keeping, *command]
 
 
 def _floor(port: int, directory: Path) -> list[str]:
@@ -138,6 +156,9 @@ def _nothing(port: int, directory: Path) -> list[str]:
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
+OURS_REDIS = "realtime_chat, Redis"
+OURS_REDIS_SYNCED = "realtime_chat, Redis that syncs"
+OURS_NODES = "realtime_chat, Redis, two nodes"
 COMMIT = "floor: one SQLite commit"
 AS_IT_IS = "realtime_chat, as it is"
 UNCOUNTED = "realtime_chat, nothing counted"
@@ -151,6 +172,8 @@ VARIANTS = {
 """Our daemon with one thing done otherwise, and how ``peers/variants.py`` calls that."""
 
 _NODE = (("node", "nodejs"),)
+_REDIS = (("redis-server", "redis-server"),)
+_OVER_REDIS = _realtime("@PORT@", "redis://127.0.0.1:@REDIS@/0")
 
 SERVERS = {
     server.name: server
@@ -183,6 +206,37 @@ SERVERS = {
         Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
         Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
         Server(COMMIT, "none", _nothing),
+        *(
+            Server(
+                title,
+                "realtime",
+                _over_redis(nodes, _OVER_REDIS, keeping),
+                ("Twisted", "txredisapi", "hiredis"),
+                programs=_REDIS,
+                nodes=nodes,
+            )
+            for title, nodes, keeping in (
+                (OURS_REDIS, 1, "memory"),
+                (OURS_REDIS_SYNCED, 1, "always"),
+                (OURS_NODES, 2, "memory"),
+            )
+        ),
+        Server(
+            "socket.io over Redis",
+            "socket.io",
+            _over_redis(2, ["node", str(PROGRAMS / "socketio_rooms.js"), "@PORT@", "redis://127.0.0.1:@REDIS@"]),
+            npm=("socket.io", "@socket.io/redis-adapter", "redis"),
+            programs=(*_NODE, *_REDIS),
+            nodes=2,
+        ),
+        Server(
+            "Channels over Redis",
+            "channels",
+            _over_redis(2, ["env", "CHANNELS_REDIS=redis://127.0.0.1:@REDIS@", *_daphne("@PORT@")]),
+            ("channels", "channels_redis", "daphne"),
+            programs=_REDIS,
+            nodes=2,
+        ),
     )
 }
 
@@ -193,16 +247,18 @@ def running(server: Server) -> Iterator[Running]:
 
     :raises RuntimeError: it doesn't start.
     """
-    port = machine.free_port()
+    # One port more than there are nodes: a server over Redis has its own.
+    ports = list(machine.free_ports(server.nodes + 1))[: server.nodes]
     with _directory() as directory:
-        command = server.command(port, directory)
+        command = server.command(ports[0], directory)
         if not command:
-            yield Running(0, [], directory)
+            yield Running([], [], directory)
             return
         process = _start(command, directory)
         try:
-            _wait_for(server, process, port, directory)
-            yield Running(port, machine.process_tree(process.pid), directory)
+            for port in ports:
+                _wait_for(server, process, port, directory)
+            yield Running(ports, machine.process_tree(process.pid), directory)
         finally:
             _end(process)
 

@@ -290,7 +290,7 @@ class _SignalEvent(msgspec.Struct, frozen=True, tag="signal", tag_field="type", 
     room: str
     event: str
     data: msgspec.Raw
-    sender: _Sender
+    sender: _Sender | None
     at: int
 
 
@@ -393,9 +393,11 @@ def encode_difference(room: str, count: int, joined: bytes, left: bytes) -> byte
     return _encoder.encode({"type": "presence", "room": room, "count": count, **difference})
 
 
-def encode_signal(room: str, event: str, data: bytes, user: User, at: int) -> bytes:
-    """Tell readers what somebody signals; ``data`` is an encoded value, ``at`` milliseconds since 1970."""
-    return _encoder.encode(_SignalEvent(room, event, msgspec.Raw(data), _Sender(user.id, user.name), at))
+def encode_signal(room: str, event: str, data: bytes, user: User | None, at: int) -> bytes:
+    """Tell readers what somebody signals, or with no user what was relayed; ``data`` is an encoded value, ``at``
+    milliseconds since 1970."""
+    sender = None if user is None else _Sender(user.id, user.name)
+    return _encoder.encode(_SignalEvent(room, event, msgspec.Raw(data), sender, at))
 
 
 def encode_pong(id: CommandId | None) -> bytes:

@@ -59,6 +59,8 @@ class Counts:
     :ivar signals: signals that clients sent.
     :ivar signals_delivered: signals handed to a transport.
     :ivar signals_dropped: signals not brought to a reader, who was behind.
+    :ivar relayed: what other programs published for rooms that are read here, and was signalled there.
+    :ivar relays_refused: the same where it couldn't be.
     """
 
     __slots__ = (
@@ -71,6 +73,8 @@ class Counts:
         "publish_seconds",
         "published",
         "reads",
+        "relayed",
+        "relays_refused",
         "resumes",
         "signals",
         "signals_delivered",
@@ -91,3 +95,5 @@ class Counts:
         self.signals = 0
         self.signals_delivered = 0
         self.signals_dropped = 0
+        self.relayed = 0
+        self.relays_refused = 0

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat import codec
 from realtime_chat.counts import Counts
+from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room
 from realtime_chat.session import Session
+from realtime_chat.shared_presence import SharedPresence
 from realtime_chat.wheel import Wheel
 
 __all__ = ["Hub"]
 
+_SECONDS_BETWEEN_COMPLAINTS = 10.0
+
 
 class _Loading:
-    """A room that is being looked up: who waits for it, and what was announced meanwhile."""
+    """A room that is being looked up: who waits for it, and what happened meanwhile.
 
-    __slots__ = ("announced", "waiting")
+    :ivar announced: the last messages that were announced; the room looks for those before them itself.
+    :ivar doubted: whether something may have been announced that wasn't heard.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("announced", "doubted", "waiting")
+
+    def __init__(self, most: int) -> None:
         self.waiting: list[Deferred[Room]] = []
-        self.announced: list[Message] = []
+        self.announced: deque[Message] = deque(maxlen=most)
+        self.doubted = False
 
 
 class Hub:
@@ -59,7 +70,9 @@ class Hub:
         self.wheel = Wheel(clock)
         self.counts = Counts()
         self.identities = Identities(lambda: store.secret, token)
-        self.presence = Presence(clock, self.wheel, limits, self.counts, token(4).hex())
+        here = clock, self.wheel, limits, self.counts, token(4).hex()
+        self._shared = SharedPresence(*here, broker, self.identities.mark, self.now) if broker.shared else None
+        self.presence = self._shared or Presence(*here)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
         self.stopping = False
@@ -67,10 +80,13 @@ class Hub:
         self._broker = broker
         self._wall = wall
         self._loading: dict[str, _Loading] = {}
+        self._doubts = Doubts(clock, self.wheel, limits)
         self._dirty: list[Room] = []
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
+        self._complained = -_SECONDS_BETWEEN_COMPLAINTS
+        store.watch(self.doubt)
 
     # Sessions
 
@@ -90,6 +106,7 @@ class Hub:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
         self._flush()
+        self._doubts.stop()
         self.presence.stop()
         for session in list(self.sessions):
             session.dismiss("stopping")
@@ -155,6 +172,92 @@ class Hub:
         elif message.room in self._loading:
             self._loading[message.room].announced.append(message)
 
+    # What other nodes tell (see interfaces.Listener)
+
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        """A room's log has grown, here or elsewhere."""
+        known = self.rooms.get(room)
+        wanted = room in self._loading if known is None else not known.knows(epoch, first + count - 1)
+        if wanted:
+            for message in read():
+                self.announce(message)
+
+    def doubted(self, room: str) -> None:
+        """Something may have happened in a room that we didn't hear of."""
+        if room in self._loading:
+            self._loading[room].doubted = True
+        elif room in self.rooms:
+            self._doubts.add(self.rooms[room])
+
+    def doubt(self) -> None:
+        """The logs may be others than before: every room looks."""
+        for room in (*self.rooms, *self._loading):
+            self.doubted(room)
+
+    def signalled(self, room: str, mark: str, data: bytes) -> None:
+        """A client of another node has signalled."""
+        known = self.rooms.get(room)
+        if known is not None:
+            self.presence.bring(known, data, mark)
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
+        known = self.rooms.get(room)
+        if known is None:
+            return
+        try:
+            data = codec.encode_value(codec.decode_body(_check_size(payload, self.limits.max_message)))
+        except RealtimeError as error:
+            self._refuse_relay(room, error.message)
+            return
+        self.counts.relayed += 1
+        self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
+
+    def _refuse_relay(self, room: str, why: str) -> None:
+        """Count it, and say so once in a while."""
+        self.counts.relays_refused += 1
+        now = self.clock.seconds()
+        if now >= self._complained + _SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = now
+            self._log.warn(
+                "what was published for the room {room} is not relayed: {why} (so far {count} such)",
+                room=room,
+                why=why,
+                count=self.counts.relays_refused,
+            )
+
+    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+        """Who is in a room by way of other nodes."""
+        if self._shared is not None:
+            self._shared.others_are(room, others)
+
+    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """Somebody came, changed, or went on another node."""
+        if self._shared is not None:
+            self._shared.others_changed(room, node, came, gone)
+
+    def node_left(self, node: str, held: float) -> None:
+        """A node is no longer there."""
+        if self._shared is not None:
+            self._shared.node_left(node, held)
+
+    def said(self, saying: Saying) -> None:
+        """A client has said something to another node that is for all by way of which it is in rooms."""
+        if self._shared is not None:
+            self._shared.said(saying)
+
+    def attended(self, room: str, client: str | None = None) -> Deferred[None] | None:
+        """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
+
+        :param client: one that should be among them.
+        :returns: None where there is nothing to find out.
+        """
+        if self._shared is None:
+            return None
+        if room in self.rooms:
+            return self._shared.meet(client, room)
+        return self.room(room).addCallback(lambda _: self.attended(room, client))
+
     # Rooms
 
     def room(self, name: str) -> Deferred[Room]:
@@ -169,22 +272,40 @@ class Hub:
         answer: Deferred[Room] = Deferred()
         loading = self._loading.get(name)
         if loading is None:
-            loading = self._loading[name] = _Loading()
+            loading = self._loading[name] = _Loading(self.limits.page_messages)
             loading.waiting.append(answer)
-            self.counts.reads += 1
-            self._store.read_before(name, None, self.limits.page_messages).addCallbacks(
+            Deferred.fromCoroutine(self._load(name)).addCallbacks(
                 self._loaded, self._not_loaded, callbackArgs=(name,), errbackArgs=(name,)
             )
         else:
             loading.waiting.append(answer)
         return answer
 
+    async def _load(self, name: str) -> Page:
+        """Hear of a room first, and then see what was there before."""
+        await self._broker.follow(name)
+        self.counts.reads += 1
+        try:
+            return await self._store.read_before(name, None, self.limits.page_messages)
+        except BaseException:
+            self._unfollow(name)
+            raise
+
+    def _unfollow(self, name: str) -> None:
+        self._broker.unfollow(name)
+        if self._shared is not None:
+            self._shared.forget(name)
+
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
         room = self.rooms[name] = self._make_room(name, page)
         room.used = self.clock.seconds()
+        if self._shared is not None:
+            self._shared.opened(room)
         for message in loading.announced:
             room.announce(message)
+        if loading.doubted:
+            self._doubts.add(room)
         if not self._sweeping:
             self._sweeping = True
             self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
@@ -192,7 +313,8 @@ class Hub:
             answer.callback(room)
 
     def _make_room(self, name: str, page: Page) -> Room:
-        return Room(name, page, self._store, self.limits, self._schedule, self._wall, self.clock, self.counts)
+        told = self._schedule, self._doubts.suspect
+        return Room(name, page, self._store, self.limits, *told, self._wall, self.clock, self.counts)
 
     def _not_loaded(self, failure: Failure, name: str) -> None:
         for answer in self._loading.pop(name).waiting:
@@ -213,8 +335,10 @@ class Hub:
         before = self.clock.seconds() - self.limits.room_idle
         for name, room in list(self.rooms.items()):
             room.forget_batches()
-            if room.idle and room.used <= before and name not in self.presence.memberships:
+            if room.idle and room.used <= before and self.presence.forget(name):
                 del self.rooms[name]
+                self._doubts.forget(room)
+                self._broker.unfollow(name)
         self._shorten_tails()
         self._sweeping = bool(self.rooms)
         if self._sweeping:
@@ -264,6 +388,16 @@ class Hub:
         :raises realtime_chat.errors.StoreError:
         """
         return self._store.check()
+
+
+def _check_size(payload: bytes, most: int) -> bytes:
+    """Give back what isn't too large.
+
+    :raises RealtimeError: ``too_large``.
+    """
+    if len(payload) > most:
+        raise RealtimeError("too_large", f"it has {len(payload)} bytes, and may have {most} (--max-message)")
+    return payload
 
 
 def _end(page: Page, otherwise: int) -> Position:

@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 
 __all__ = [
     "Batch",
@@ -119,11 +119,15 @@ class Listener(Protocol):
         :param gone: by their marks.
         """
 
-    def node_left(self, node: str, hand_over: bool) -> None:
+    def node_left(self, node: str, held: float) -> None:
         """A node is no longer there, and with it those who were in rooms by way of it.
 
-        :param hand_over: whether it stopped in order, so that its clients will be with another node in a moment.
+        :param held: seconds for which they stay there: some where it has stopped in order, as its clients will be with
+            another node in a moment; 0 where it is known to have been away for long.
         """
+
+    def said(self, saying: Saying) -> None:
+        """A client has said something to another node that is for all by way of which it is in rooms."""
 
 
 class IBroker(Interface):
@@ -162,6 +166,9 @@ class IBroker(Interface):
         :param came: who wasn't, or has changed.
         :param gone: who isn't any more, by their marks.
         """
+
+    def say(saying: Saying) -> None:
+        """Tell all other nodes what a client has said to this one, at most once."""
 
 
 class DelayedCall(Protocol):

@@ -33,6 +33,9 @@ class Limits:
     :ivar wait: seconds that a poll waits where it doesn't say.
     :ivar max_wait: seconds that a poll may ask to wait.
     :ivar retry: seconds between two tries to read from a failing store.
+    :ivar overtaken: seconds for which a room waits for messages that a later one has overtaken on its way, before it
+        looks for them in the store.
+    :ivar looks: rooms that look into the store at a time where they may have missed something.
     :ivar presence_limit: members that a room lists; of more only the number is told.
     :ivar presence_page: members on one page of a list that is asked for.
     :ivar presence_gather: seconds from the first change of who is in a room to its event, for more to come with it.
@@ -41,6 +44,7 @@ class Limits:
     :ivar presence_slowest: the same at most.
     :ivar leave_delay: seconds for which a client that left a room may come back without having left.
     :ivar poll_grace: seconds after a poll for which its client is in the room.
+    :ivar hearsay: seconds for which a node that is asked something by a client waits to hear that it is in the room.
     :ivar max_state: bytes of what a client says of itself.
     :ivar signal_rate: signals a second that one client may send; twice that at once.
     :ivar signal_memory: seconds for which signals are kept for polls that come back.
@@ -69,6 +73,8 @@ class Limits:
     wait: float = 25.0
     max_wait: float = 55.0
     retry: float = 1.0
+    overtaken: float = 0.01
+    looks: int = 16
     presence_limit: int = 200
     presence_page: int = 200
     presence_gather: float = 0.05
@@ -76,6 +82,7 @@ class Limits:
     presence_slowest: float = 5.0
     leave_delay: float = 1.5
     poll_grace: float = 10.0
+    hearsay: float = 1.0
     max_state: int = 1024
     signal_rate: float = 30
     signal_memory: float = 5.0

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from itertools import takewhile
 from typing import NamedTuple
 
 from realtime_chat import codec
-from realtime_chat.model import User
+from realtime_chat.model import Attendee, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
 
-__all__ = ["UNKNOWN", "Attendance", "Client", "Hold", "Lease", "MemberPage", "Membership", "Signals"]
+__all__ = [
+    "UNKNOWN",
+    "Attendance",
+    "Client",
+    "Hold",
+    "Lease",
+    "MemberPage",
+    "Membership",
+    "Other",
+    "Signals",
+    "digest_of",
+]
 
 UNKNOWN = -1
 """The stamp of who may have been told nothing."""
@@ -52,15 +64,18 @@ class MemberPage(NamedTuple):
 class Client:
     """A client that is in some room here.
 
+    :ivar mark: what names it to other nodes; its key, where there are none.
     :ivar leases: by room.
     :ivar state: what it says of itself, as a compact JSON object.
-    :ivar changed: when its name or state changed last, as a stamp.
+    :ivar changed: when its name or state changed last, as a number that only grows; where there are other nodes, in
+        milliseconds since 1970.
     """
 
-    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "state", "user")
+    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "mark", "state", "user")
 
-    def __init__(self, key: str, user: User, state: bytes, changed: int) -> None:
+    def __init__(self, key: str, mark: str, user: User, state: bytes, changed: int) -> None:
         self.key = key
+        self.mark = mark
         self.user = user
         self.state = state
         self.changed = changed
@@ -89,9 +104,10 @@ class Lease:
     :ivar told: the stamp up to which its polls were told, for those that don't say.
     :ivar heard: the number of the last signal before its last poll ended.
     :ivar polled: when that was.
+    :ivar attended: whether other nodes were told of it.
     """
 
-    __slots__ = ("away", "client", "heard", "held", "leaving", "membership", "polled", "readers", "told")
+    __slots__ = ("attended", "away", "client", "heard", "held", "leaving", "membership", "polled", "readers", "told")
 
     def __init__(self, client: Client, membership: Membership) -> None:
         self.client = client
@@ -103,6 +119,7 @@ class Lease:
         self.told = UNKNOWN
         self.heard = 0
         self.polled = NEVER
+        self.attended = False
 
     @property
     def reads(self) -> bool:
@@ -133,6 +150,18 @@ class Lease:
         if away:
             self.away = True
             self.membership.signals.away += 1
+
+
+class Other:
+    """What keeps a user in a room by way of another node.
+
+    :ivar client: as that node tells it.
+    """
+
+    __slots__ = ("client",)
+
+    def __init__(self, client: Attendee) -> None:
+        self.client = client
 
 
 class Hold:
@@ -186,21 +215,40 @@ class _Member:
 
     __slots__ = ("_json", "leases")
 
-    def __init__(self) -> None:
-        self.leases: list[Lease] = []
+    def __init__(self, lease: Lease | Other) -> None:
+        self.leases = [lease]
         self._json: bytes | None = None
 
     @property
+    def client(self) -> Client | Attendee:
+        """The client whose name or state changed last: it says what the member is called and says of itself."""
+        leases = self.leases
+        return leases[0].client if len(leases) == 1 else max((lease.client for lease in leases), key=_seniority)
+
+    @property
     def json(self) -> bytes:
-        """The member as it is sent, as the client says whose name or state changed last."""
+        """The member as it is sent."""
         if self._json is None:
-            client = max((lease.client for lease in self.leases), key=lambda client: client.changed)
+            client = self.client
             self._json = codec.encode_member(client.user, client.state)
         return self._json
+
+    def without(self, lease: Lease | Other) -> Client | Attendee:
+        """Who would say it without one of its leases; there are others."""
+        return max((other.client for other in self.leases if other is not lease), key=_seniority)
 
     def forget(self) -> None:
         """Something about it changes."""
         self._json = None
+
+
+def _seniority(client: Client | Attendee) -> tuple[int, str, str, bytes]:
+    """Orders clients of one user, and what several nodes say of one client, in the same way on every node."""
+    return client.changed, client.mark, client.user.name, client.state
+
+
+def _looks_same(one: Client | Attendee, other: Client | Attendee) -> bool:
+    return one is other or (one.state == other.state and one.user == other.user)
 
 
 class Signals:
@@ -222,12 +270,12 @@ class Signals:
         self.away = 0
         self.number = 0
 
-    def add(self, now: float, client: str, data: bytes) -> None:
-        """Somebody signals."""
+    def add(self, now: float, mark: str, data: bytes) -> None:
+        """The client that has this mark signals."""
         self.number += 1
         self.tidy()
         if self.away:
-            self._kept.append((self.number, now, client, data))
+            self._kept.append((self.number, now, mark, data))
             self._size += len(data)
         while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
             self._size -= len(self._kept.pop(0)[3])
@@ -237,7 +285,8 @@ class Signals:
         heard, lease.heard = lease.heard, self.number
         if lease.polled < now - self._seconds:
             return []
-        return [data for number, _, client, data in self._kept if number > heard and client != lease.client.key]
+        own = lease.client.mark
+        return [data for number, _, mark, data in self._kept if number > heard and mark != own]
 
     def tidy(self) -> None:
         """Forget all, if nobody could come back for it."""
@@ -254,11 +303,15 @@ class Membership:
     :ivar stamp: of the last change.
     :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
+    :ivar late: readers who hold a digest of other members than are known here, until when these may turn out to be
+        the same, and that digest.
     """
 
     __slots__ = (
         "_altered",
         "_base",
+        "_digest",
+        "_digest_told",
         "_full",
         "_gone",
         "_ids",
@@ -268,6 +321,7 @@ class Membership:
         "_whole",
         "due",
         "fresh",
+        "late",
         "listed",
         "members",
         "room",
@@ -281,11 +335,14 @@ class Membership:
         self.signals = signals
         self.members: dict[str, _Member] = {}
         self.fresh: list[Subscription] = []
+        self.late: dict[Subscription, tuple[float, str]] = {}
         self.due = 0.0
         self.listed = True
         self._limit = limit
         self._told_count = 0
         self._full: bytes | None = None
+        self._digest: str | None = None
+        self._digest_told: str | None = None
         self._ids: list[str] | None = None
         self._forget_window()
 
@@ -299,33 +356,78 @@ class Membership:
 
     # What changes
 
-    def add(self, lease: Lease, stamp: int) -> None:
-        """A client has come."""
-        user = lease.client.user.id
-        self._note(user)
-        member = self.members.setdefault(user, _Member())
-        member.leases.append(lease)
-        member.forget()
-        self._changed(stamp)
+    def add(self, lease: Lease | Other, stamp: int) -> bool:
+        """A client has come.
 
-    def remove(self, lease: Lease, stamp: int) -> None:
-        """A client has gone."""
+        :returns: whether anything of that is seen.
+        """
+        client = lease.client
+        user = client.user.id
+        member = self.members.get(user)
+        if member is None:
+            self._note(user)
+            self.members[user] = _Member(lease)
+        else:
+            before = member.client
+            unseen = _looks_same(before, client) or _seniority(before) > _seniority(client)
+            if not unseen:
+                self._note(user)
+                member.forget()
+            member.leases.append(lease)
+            if unseen:
+                return False
+        self._changed(stamp)
+        return True
+
+    def remove(self, lease: Lease | Other, stamp: int) -> bool:
+        """A client has gone.
+
+        :returns: whether anything of that is seen.
+        """
         user = lease.client.user.id
-        self._note(user)
         member = self.members[user]
         if len(member.leases) == 1:
+            self._note(user)
             del self.members[user]
             if self.listed:
                 self._gone[user] = member.json
         else:
+            unseen = _looks_same(member.client, member.without(lease))
+            if not unseen:
+                self._note(user)
+                member.forget()
             member.leases.remove(lease)
-            member.forget()
+            if unseen:
+                return False
         self._changed(stamp)
+        return True
+
+    def replace(self, other: Other, attendee: Attendee, stamp: int) -> bool:
+        """Another node says anew what a client of the same user is.
+
+        :returns: whether anything of that is seen.
+        """
+        user = attendee.user.id
+        member = self.members[user]
+        before, known = member.client, other.client
+        other.client = attendee
+        unseen = _looks_same(before, member.client)
+        if not unseen:
+            other.client = known
+            self._note(user)
+            other.client = attendee
+            member.forget()
+            self._changed(stamp)
+        return not unseen
 
     def about_to_alter(self, user: str) -> None:
         """A member's name or state is going to change; :meth:`altered` follows."""
         self._note(user)
         self.members[user].forget()
+
+    def holds_own(self) -> bool:
+        """Whether anybody is in the room by way of this node."""
+        return any(isinstance(lease, Lease) for member in self.members.values() for lease in member.leases)
 
     def altered(self, stamp: int) -> None:
         """A member's name or state has changed."""
@@ -339,7 +441,7 @@ class Membership:
     def _changed(self, stamp: int) -> None:
         self.stamp = stamp
         self._altered = True
-        self._full = None
+        self._full = self._digest = None
         if self.fresh:
             self.fresh = []
         if self.listed:
@@ -390,7 +492,33 @@ class Membership:
             self._told_count = len(self.members)
         self._forget_window()
         self._ids = None
+        if self._digest_told is not None:
+            self._digest_told = self.digest()
         return event
+
+    # What is told, in a word that other nodes understand
+
+    def digest(self) -> str:
+        """A word for what somebody knows who was told of everything: the same on all nodes that know the same."""
+        if self._digest is None:
+            self._digest = digest_of(self.attendance())
+        return self._digest
+
+    def digest_at(self, stamp: int) -> str | None:
+        """The same for who was told up to a stamp; None where that can't be said any more."""
+        if self._digest_told is None and not self._altered:
+            self._digest_told = self.digest()  # from now on it is kept
+        if stamp >= self.stamp or (stamp >= self.room.told and not self._altered):
+            return self.digest()
+        return self._digest_told if stamp == self.room.told else None
+
+    def stamp_of(self, digest: str) -> int:
+        """Up to which stamp somebody was told who holds a digest; UNKNOWN if that is of something else."""
+        if digest == self.digest():
+            return self.stamp
+        return self.room.told if digest == self._digest_told else UNKNOWN
+
+    # What is told, in events
 
     def _event(self) -> bytes | None:
         name, number = self.room.name, len(self.members)
@@ -414,6 +542,12 @@ class Membership:
             elif self._shown:
                 left.append(self._gone[user])
         return joined, left
+
+
+def digest_of(attendance: Attendance) -> str:
+    """A word for who is in a room: 16 hexadecimal characters."""
+    size, members = attendance
+    return blake2b(b"%d" % size if members is None else members, digest_size=8).hexdigest()
 
 
 def _array(members: Sequence[bytes]) -> bytes:

@@ -16,6 +16,7 @@ __all__ = [
     "Message",
     "Page",
     "Position",
+    "Saying",
     "Stored",
     "User",
     "check_event",
@@ -141,14 +142,28 @@ class Attendee(msgspec.Struct, frozen=True):
 
     :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
     :param state: what it says of itself, as a compact JSON object.
-    :param changed: when its name or state changed last, in milliseconds since 1970; where clients of one user differ,
-        the later one counts.
+    :param changed: when its name or state changed last, in milliseconds since 1970; 1 where it has only given a name
+        so far, 0 where it has said nothing. Where clients of one user differ, or nodes about a client, the later one
+        counts.
     """
 
     mark: str
     user: User
     state: bytes = b"{}"
     changed: int = 0
+
+
+class Saying(msgspec.Struct, frozen=True):
+    """What a client says to whichever node it has reached, and is for those by way of which it is in rooms.
+
+    :param mark: the client's.
+    :param state: what it says of itself from now on, as a compact JSON object; None where it says nothing of itself.
+    :param leaves: the room that it is about to leave; None where it leaves none.
+    """
+
+    mark: str
+    state: bytes | None = None
+    leaves: str | None = None
 
 
 def check_room(name: Any) -> str:

@@ -10,6 +10,7 @@ given the full set. A poll carries its stamp as a version.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 
 from realtime_chat import codec
@@ -71,7 +72,7 @@ class Presence:
             return
         known = self._clients.get(client)
         if known is None:
-            known = self._clients[client] = Client(client, user, state, next(self._stamps))
+            known = self._clients[client] = self._meet(client, user, named, state, reader.room.name)
         elif named and user.name != known.user.name:
             self._alter(known, user, known.state)
         lease = known.leases.get(reader.room.name)
@@ -79,16 +80,23 @@ class Presence:
             lease = self._begin(known, reader.room)
         lease.resume(reader)
 
+    def _meet(self, client: str, user: User, named: bool, state: bytes, room: str) -> Client:
+        return Client(client, client, user, state, next(self._stamps))
+
     def _begin(self, client: Client, room: Room) -> Lease:
+        membership = self._membership(room)
+        lease = client.leases[room.name] = Lease(client, membership)
+        if membership.add(lease, next(self._stamps)):
+            self._schedule(membership)
+        return lease
+
+    def _membership(self, room: Room) -> Membership:
         membership = self.memberships.get(room.name)
         if membership is None:
             signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
             membership = Membership(room, self._limits.presence_limit, next(self._stamps), signals)
             self.memberships[room.name] = membership
-        lease = client.leases[room.name] = Lease(client, membership)
-        membership.add(lease, next(self._stamps))
-        self._schedule(membership)
-        return lease
+        return membership
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """A subscription has ended.
@@ -115,15 +123,21 @@ class Presence:
         del client.leases[membership.room.name]
         if not client.leases:
             del self._clients[client.key]
-        membership.remove(lease, next(self._stamps))
-        self._schedule(membership)
+        if membership.remove(lease, next(self._stamps)):
+            self._schedule(membership)
+
+    def forget(self, room: str) -> bool:
+        """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
+        return room not in self.memberships
 
     def leave(self, client: str | None, room: str) -> None:
         """A client says, by a request of its own, that it is about to go: its last poll there was the last.
 
         :raises RealtimeError: ``not_joined``.
         """
-        lease = self._lease(client, room)
+        self._leave(self._lease(client, room))
+
+    def _leave(self, lease: Lease) -> None:
         lease.leaving = True
         if lease.away:
             self._hold(lease, False)
@@ -164,10 +178,14 @@ class Presence:
         memberships = [lease.membership for lease in client.leases.values()]
         for membership in memberships:
             membership.about_to_alter(user.id)
-        client.user, client.state, client.changed = user, state, next(self._stamps)
+        client.user, client.state, client.changed = user, state, self._moment(client)
         for membership in memberships:
             membership.altered(next(self._stamps))
             self._schedule(membership)
+
+    def _moment(self, client: Client) -> int:
+        """When a client changes."""
+        return next(self._stamps)
 
     # Telling
 
@@ -242,11 +260,15 @@ class Presence:
         elif membership is not None and reader.told == membership.stamp:
             membership.knows(reader)
         lease = reader.lease
-        if lease is not None:
+        if lease is not None and self._polled_here(version):
             for signal in lease.membership.signals.missed(lease, self._clock.seconds()):
                 self._counts.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
             lease.membership.signals.tidy()
+
+    def _polled_here(self, version: str | None) -> bool:
+        """Whether a poll's client was not told by another node after its last poll here."""
+        return True
 
     def _told_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
         if version is not None:
@@ -268,10 +290,13 @@ class Presence:
 
         :param remember: whether the client doesn't keep that itself.
         """
-        told = max(reader.told, reader.room.told) if reader.live else reader.told
+        told = self._told(reader)
         if remember and reader.lease is not None:
             reader.lease.told = told
         return f"{self._node}.{max(told, 0)}"
+
+    def _told(self, reader: Subscription) -> int:
+        return max(reader.told, reader.room.told) if reader.live else reader.told
 
     def page(self, room: str, after: str) -> MemberPage:
         """A page of a room's members, sorted by id."""
@@ -285,22 +310,48 @@ class Presence:
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> None:
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> tuple[str, bytes]:
         """Bring a signal to everyone who is live in a room, and not to the client that sends it.
 
         :param data: an encoded value.
         :param at: milliseconds since 1970.
+        :returns: the client's mark, and the encoded signal.
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
-        lease = self._lease(client, room)
-        now, rate = self._clock.seconds(), self._limits.signal_rate
-        if not lease.client.may_signal(now, rate):
+        sender, there, readers = self._sender(client, room)
+        rate = self._limits.signal_rate
+        if not sender.may_signal(self._clock.seconds(), rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
-        signal = codec.encode_signal(room, event, data, lease.client.user, at)
-        membership = lease.membership
-        behind = membership.room.subscribers - membership.room.live_count()
-        membership.signals.add(now, lease.client.key, signal)  # first, as polls that are told now are away after that
-        delivered, missed = membership.room.tell("signal", signal, lease.readers)
+        signal = codec.encode_signal(room, event, data, sender.user, at)
         self._counts.signals += 1
+        self._bring(there, signal, sender.mark, readers)
+        return sender.mark, signal
+
+    def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
+        """Who signals in a room, and by what it reads the room here.
+
+        :raises RealtimeError: ``not_joined``.
+        """
+        lease = self._lease(client, room)
+        return lease.client, lease.membership.room, lease.readers
+
+    def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
+        """Bring an encoded signal to everyone who is live in a room, and to who is between two polls.
+
+        :param mark: of the client that it comes from, which doesn't get it; empty where it comes from none.
+        """
+        client = self._marked(mark)
+        lease = None if client is None else client.leases.get(room.name)
+        self._bring(room, signal, mark, () if lease is None else lease.readers)
+
+    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
+        behind = room.subscribers - room.live_count()
+        membership = self.memberships.get(room.name)
+        if membership is not None:  # first, as polls that are told now are away after that
+            membership.signals.add(self._clock.seconds(), mark, signal)
+        delivered, missed = room.tell("signal", signal, skip)
         self._counts.signals_delivered += delivered
         self._counts.signals_dropped += behind + len(missed)
+
+    def _marked(self, mark: str) -> Client | None:
+        return self._clients.get(mark)

@@ -8,15 +8,14 @@ messages were flushed. So nothing falls between looking and waiting, and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.codec import Entry
 from realtime_chat.counts import Counts
-from realtime_chat.errors import StoreError
 from realtime_chat.interfaces import Batch, Fanout, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Message, Page, Position
@@ -33,11 +32,13 @@ class Slice(NamedTuple):
     """Consecutive entries of a log, ready to be sent.
 
     :param start: the offset that they follow without a hole.
+    :param read: which of the room's looks into the store it comes from, counted from 1; 0 for one out of memory.
     """
 
     epoch: str
     start: int
     entries: Sequence[Entry]
+    read: int = 0
 
 
 class Start(NamedTuple):
@@ -88,28 +89,37 @@ class Room:
 
     :param page: the newest messages and the log's bounds, as the store has them.
     :param schedule: called with the room when it has something to flush at the end of the turn.
+    :param lacks: called with the room when it has heard of a message, and not of what comes before; see :meth:`look`.
     :param wall: seconds since 1970, for forgetting by age.
     :param clock: seconds that only grow, for measuring.
     :param counts: where to count.
+    :ivar begun: where this epoch begins; see :class:`~realtime_chat.model.Page`.
     :ivar oldest: no offset below this one is kept.
-    :ivar top: the last offset that was announced here.
+    :ivar top: the last offset that was announced here, with all before it.
+    :ivar heard: the highest offset that was heard of.
     :ivar told: the stamp up to which everyone who is live was told who is here.
     """
 
     __slots__ = (
         "_announced_at",
         "_batches",
+        "_before",
         "_clock",
         "_counts",
         "_flushed",
+        "_lacks",
         "_limits",
         "_live",
+        "_looks",
         "_pending",
         "_reads",
         "_schedule",
         "_store",
+        "_turns",
         "_wall",
+        "begun",
         "epoch",
+        "heard",
         "name",
         "oldest",
         "subscribers",
@@ -119,8 +129,6 @@ class Room:
         "used",
     )
 
-    _log = Logger()
-
     def __init__(
         self,
         name: str,
@@ -128,14 +136,16 @@ class Room:
         store: IMessageStore,
         limits: Limits,
         schedule: Callable[[Room], None],
+        lacks: Callable[[Room], None],
         wall: Callable[[], float],
         clock: TurnClock,
         counts: Counts,
     ) -> None:
         self.name = name
         self.epoch = page.epoch
+        self.begun = page.begun
         self.oldest = page.oldest
-        self.top = page.top
+        self.top = self.heard = page.top
         self.tail = Tail(limits.history, limits.tail_bytes)
         self.subscribers = 0
         self.used = 0.0
@@ -143,6 +153,7 @@ class Room:
         self._store = store
         self._limits = limits
         self._schedule = schedule
+        self._lacks = lacks
         self._wall = wall
         self._clock = clock
         self._counts = counts
@@ -151,6 +162,9 @@ class Room:
         self._flushed = page.top
         self._pending: list[Entry] = []
         self._reads: dict[int, list[Deferred[Slice]]] = {}
+        self._looks = 0
+        self._turns = 0  # how often another log took this one's place
+        self._before: str | None = None  # the epoch of the one before
         self._batches: dict[Fanout, tuple[Slice, Batch]] = {}
         for message in page.messages:
             self.tail.append(Entry(message))
@@ -174,14 +188,25 @@ class Room:
     def announce(self, message: Message) -> None:
         """Take in a message that was stored: the next one is fanned out at the end of the turn.
 
-        One that was announced before is ignored; one that comes too early makes the room look into the log.
+        One that was announced before is ignored; one that comes too early, or stands in another log, makes the room
+        look into the log.
         """
-        if message.position.epoch != self.epoch:
-            self._start_anew(message.position.epoch, message.position.offset - 1)
-        if message.position.offset == self.top + 1:
+        position = message.position
+        if position.epoch != self.epoch:
+            self._hear(self.top + 1)  # something, at least
+        elif position.offset == self.top + 1:
             self._append(Entry(message))
-        elif message.position.offset > self.top:
-            self._fill_gap(message.position.offset)
+        else:
+            self._hear(position.offset)
+
+    def knows(self, epoch: str, offset: int) -> bool:
+        """Whether an announcement of messages up to this one would bring nothing new."""
+        return epoch == self.epoch and offset <= self.top
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there is something in the log that it has heard of and doesn't have."""
+        return self.heard > self.top
 
     def _append(self, entry: Entry) -> None:
         self.top = entry.offset
@@ -194,46 +219,55 @@ class Room:
             self._schedule(self)
         self._pending.append(entry)
 
-    def _start_anew(self, epoch: str, top: int) -> None:
-        """Go on in another log, or behind a part of this one that is gone: every live reader has to look itself."""
-        self.flush()
-        live = [subscription for readers in self._live.values() for subscription in readers]
-        for subscription in live:
-            self.fall_behind(subscription)
-        self._batches.clear()
-        self.tail.clear()
-        self.epoch, self.top, self.oldest, self._flushed = epoch, top, 1, top
-        for subscription in live:
-            subscription.session.pump()
+    def _hear(self, offset: int) -> None:
+        if offset > self.top:
+            self.heard = max(self.heard, offset)
+            self._lacks(self)
 
-    def _fill_gap(self, until: int) -> None:
-        self.read_after(self.top).addCallbacks(
-            self._gap_read, self._gap_unread, callbackArgs=(until, self.top), errbackArgs=()
-        )
+    async def look(self) -> None:
+        """Take in all that the log has by now beyond what was announced here.
 
-    def _gap_read(self, part: Slice, until: int, before: int) -> None:
-        """One page was taken in; there may be more to come."""
-        if part.epoch == self.epoch and before < self.top < until:
-            self._fill_gap(until)
-
-    def _gap_unread(self, failure: Failure) -> None:
-        """The next announcement tries again; till then the live readers are late, not wrong."""
-        if failure.check(StoreError) is None:
-            self._log.failure("a gap in a room could not be filled", failure)
+        :raises StoreError:
+        """
+        before = self._looks
+        while True:
+            place = self.position
+            part = await self.read_after(self.top)
+            if part.read > before and (not self.lacking or place == self.position):
+                self.heard = self.top
+                return
 
     def _learn(self, page: Page) -> None:
         """Take in what a read shows of the log beyond what was announced."""
+        left: list[Subscription] = []
         if page.epoch != self.epoch:
-            self._start_anew(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
+            left += self._start_anew(page.epoch, page.begun)
+        if page.oldest > self.top + 1:  # what comes next is gone
+            left += self._start_anew(page.epoch, page.oldest - 1)
         for message in page.messages:
             if message.position.offset == self.top + 1:
                 self._append(Entry(message))
-            elif message.position.offset > self.top:
-                self._start_anew(page.epoch, message.position.offset - 1)
-                self._append(Entry(message))
-        if not page.messages and page.top > self.top:
-            self._start_anew(page.epoch, page.top)
         self.oldest = max(self.oldest, page.oldest)
+        self._hear(page.top)
+        for subscription in left:
+            subscription.session.pump()
+
+    def _start_anew(self, epoch: str, top: int) -> list[Subscription]:
+        """Go on in another log, or behind a part of this one that is gone.
+
+        :returns: who was live, and has to look itself.
+        """
+        self.flush()
+        left = [subscription for readers in self._live.values() for subscription in readers]
+        for subscription in left:
+            self.fall_behind(subscription)
+        self._batches.clear()
+        self.tail.clear()
+        if epoch != self.epoch:
+            self._turns += 1
+            self._before, self.begun = self.epoch, top
+        self.epoch, self.top, self.heard, self.oldest, self._flushed = epoch, top, top, 1, top
+        return left
 
     def flush(self) -> None:
         """Bring the pending messages to everyone who is live."""
@@ -316,6 +350,13 @@ class Room:
 
     # Reading the log
 
+    def onward(self, subscription: Subscription) -> int:
+        """The offset after which a reader goes on; one of another log goes on where this one began, or before that
+        with what was kept of the log that it knew."""
+        if subscription.epoch == self.epoch:
+            return subscription.offset
+        return min(subscription.offset, self.begun) if subscription.epoch == self._before else self.begun
+
     def recent_after(self, epoch: str, offset: int) -> Slice | None:
         """What follows ``offset``, if memory has it; see :meth:`read_after`."""
         if epoch != self.epoch or offset > self.top:
@@ -328,6 +369,15 @@ class Room:
         if not entries:
             return None
         return Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+
+    async def find_after(self, offset: int) -> Slice:
+        """One page of what follows ``offset``, also where that is more than was announced here.
+
+        :raises StoreError:
+        """
+        if offset > self.top:  # by way of another node it was
+            await self.look()
+        return self.recent_after(self.epoch, offset) or await self.read_after(offset)
 
     def read_after(self, offset: int) -> Deferred[Slice]:
         """One page of what follows ``offset`` in the store; its start is another where the log lacks a part.
@@ -342,17 +392,15 @@ class Room:
             waiting.append(answer)
             return answer
         self._reads[offset] = [answer]
-        self._counts.reads += 1
-        read = self._store.read_after(self.name, offset, self._limits.page_messages)
-        read.addCallback(self._read_done, offset).addBoth(self._answer_read, offset)
+        Deferred.fromCoroutine(self._read_slice(offset)).addBoth(self._answer_read, offset)
         return answer
 
-    def _read_done(self, page: Page, offset: int) -> Slice:
-        self._learn(page)
+    async def _read_slice(self, offset: int) -> Slice:
+        page, read = await self._read(partial(self._store.read_after, self.name, offset, self._limits.page_messages))
         if not page.messages:
-            return Slice(page.epoch, min(page.top, max(offset, page.oldest - 1)), ())
+            return Slice(page.epoch, min(page.top, max(offset, page.oldest - 1)), (), read)
         entries = [Entry(message) for message in page.messages]
-        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._limits.page_bytes)))
+        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._limits.page_bytes)), read)
 
     def _answer_read(self, result: Slice | Failure, offset: int) -> None:
         for answer in self._reads.pop(offset):
@@ -360,6 +408,20 @@ class Room:
                 answer.errback(result)
             else:
                 answer.callback(result)
+
+    async def _read(self, read: Callable[[], Deferred[Page]]) -> tuple[Page, int]:
+        """A page, which the room has learned from. One that was read before the log became another is read again.
+
+        :returns: the page, and which of the room's looks into the store it is.
+        """
+        while True:
+            self._looks += 1
+            self._counts.reads += 1
+            look, turns = self._looks, self._turns
+            page = await read()
+            if turns == self._turns or page.epoch == self.epoch:
+                self._learn(page)
+                return page, look
 
     def batch(self, fanout: Fanout, part: Slice) -> Batch:
         """Encode a slice, once where many readers stand at the same place."""
@@ -385,12 +447,17 @@ class Room:
         if known is not None:
             return known
         if since is not None:
-            found = await self.read_after(since.offset)
+            if since.epoch != self.epoch:  # which another node may have heard of sooner
+                await self.look()
+            found = await self.find_after(since.offset)
             recovered = found.epoch == since.epoch and found.start == since.offset
             self._counts.resumes[recovered] += 1
             if recovered:
                 return Start(since, True)
-        return Start(Position(self.epoch, await self._before_last(last)), since is None)
+        start = await self._before_last(last)
+        if since is not None and since.epoch == self._before and start.epoch == self.epoch:
+            start = Position(start.epoch, max(start.offset, min(since.offset, self.begun)))  # not again what it had
+        return Start(start, since is None)
 
     def start_known(self, since: Position | None) -> Start | None:
         """The same, where it takes no look into the store to tell that nothing after ``since`` is lost."""
@@ -399,20 +466,20 @@ class Room:
         self._counts.resumes[True] += 1
         return Start(since, True)
 
-    async def _before_last(self, last: int) -> int:
-        """The offset before the last messages that are kept, at most ``last`` of them."""
+    async def _before_last(self, last: int) -> Position:
+        """The position before the last messages that are kept, at most ``last`` of them."""
         first = self.tail.first
         if first is None:
             if last == 0 or self.oldest > self.top:
-                return self.top
+                return self.position
         elif self.top - last >= first - 1:
-            return self.top - last
+            return Position(self.epoch, self.top - last)
         elif first <= self.oldest or len(self.tail) >= self._limits.history:
-            return first - 1
-        self._counts.reads += 1
-        page = await self._store.read_before(self.name, None, last)
-        self._learn(page)
-        return page.messages[0].position.offset - 1 if page.messages else page.top
+            return Position(self.epoch, first - 1)
+        page, _ = await self._read(partial(self._store.read_before, self.name, None, last))
+        if self.lacking:
+            await self.look()
+        return Position(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
 
 
 def _without(readers: dict[Subscription, Any], skip: Collection[Subscription]) -> dict[Subscription, Any]:

@@ -38,7 +38,7 @@ from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResour
 __all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
 
 _PATIENCE = 1.5
-"""Seconds that each step of stopping may take; there are three, and five seconds in all."""
+"""Seconds that each step of stopping may take; all but one are done in a moment, and five seconds are all there is."""
 
 _SPARE_FILES = 64
 _BACKLOG = 1024
@@ -130,6 +130,9 @@ class RealtimeService(Service):
             _make_directory(directory)
         await self._store.start()
         self._log.info("store: {store}", store=self._store.describe())
+        await self._broker.start(self.hub)
+        if self._broker.shared:
+            self._log.info("other nodes: {broker}", broker=self._broker.describe())
         configuration = self._configuration
         site = self._make_site(self._make_resources(), files, configuration.listen, configuration.hosts)
         for description in configuration.listen:
@@ -174,8 +177,7 @@ class RealtimeService(Service):
 
     def _make_metrics(self) -> JSONResource:
         root = JSONResource()
-        links = [link for owner in (self._store, self._broker) for link in getattr(owner, "links", ())]
-        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self._store, links)))
+        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self._store, self._broker)))
         return root
 
     def _make_resources(self) -> JSONResource:
@@ -234,6 +236,7 @@ class RealtimeService(Service):
         self.hub.stop()
         # A list, as unlike gatherResults it ends well when it is cancelled: who doesn't read holds nothing up.
         await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
+        await _at_most(self._reactor, self._broker.stop())
         await _at_most(self._reactor, self._store.stop())
         self.hub.wheel.stop()
         self._log.info("stopped")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -33,6 +33,7 @@ __all__ = ["Session"]
 
 Answer = bytes | Deferred[bytes]
 Command = codec.Command | codec.UnreadableCommand
+C = TypeVar("C", bound=codec.Command)
 
 
 class Session:
@@ -168,7 +169,8 @@ class Session:
 
     def _answered(self, answer: bytes) -> None:
         self._blocked = False
-        self._reply(answer)
+        if answer:
+            self._reply(answer)
         self._work_off()
         if not self.closed and not self.busy:
             self.transport.ready()
@@ -319,7 +321,7 @@ class Session:
         said for whatever else its client reads by."""
         return self.transport.fanout is None
 
-    def _leave(self, command: codec.Leave) -> bytes:
+    def _leave(self, command: codec.Leave) -> Answer:
         subscription = self.subscriptions.pop(check_room(command.room), None)
         if subscription is not None:
             if not subscription.live:
@@ -327,16 +329,27 @@ class Session:
             subscription.room.remove(subscription)
             self.hub.presence.exit(subscription, False)
         elif self._is_request:
-            self.hub.presence.leave(self.client, command.room)
+            return self._once_known(self.hub.attended(command.room, self.client), self._leave_by_request, command)
         else:
             raise RealtimeError("not_joined", "this connection doesn't read that room")
         return codec.encode_left(command.id, command.room)
 
+    def _leave_by_request(self, command: codec.Leave) -> bytes:
+        self.hub.presence.leave(self.client, command.room)
+        return codec.encode_left(command.id, command.room)
+
     # Who else is there
 
-    def _members(self, command: codec.Members) -> bytes:
+    def _members(self, command: codec.Members) -> Answer:
         room = self.check_readable(command.room)
-        return codec.encode_members(command.id, room, *self.hub.presence.page(room, command.after))
+        return self._once_known(self.hub.attended(room), self._members_known, command)
+
+    def _members_known(self, command: codec.Members) -> bytes:
+        return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
+
+    def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
+        """Do what depends on who is in a room: at once where that is known here."""
+        return act(command) if asked is None else asked.addCallback(lambda _: act(command))
 
     def _set_state(self, command: codec.State) -> bytes:
         state = codec.encode_value(command.state)
@@ -352,9 +365,15 @@ class Session:
             )
         return b""
 
-    def _signal(self, command: codec.Signal) -> bytes:
-        room, event = check_room(command.room), check_event(command.event)
-        self.hub.presence.signal(self.client, room, event, codec.encode_value(command.data), self.hub.now())
+    def _signal(self, command: codec.Signal) -> Answer:
+        check_room(command.room)
+        check_event(command.event)
+        asked = self.hub.attended(command.room, self.client)
+        return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
+
+    def _signal_known(self, command: codec.Signal) -> bytes:
+        data = codec.encode_value(command.data)
+        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
         return b""
 
     # What was said before
@@ -409,7 +428,8 @@ class Session:
         """
         while self._behind and not self._reading and not self.transport.full:
             subscription = self._behind[0]
-            part = subscription.room.recent_after(subscription.epoch, subscription.offset)
+            room = subscription.room
+            part = room.recent_after(room.epoch, room.onward(subscription))
             if part is None:
                 self._read(subscription)
             elif not self._bring(subscription, part):
@@ -420,17 +440,16 @@ class Session:
     def _read(self, subscription: Subscription) -> None:
         self._reading = True
         room = subscription.room
-        offset = subscription.offset if subscription.epoch == room.epoch else 0
-        room.read_after(offset).addCallbacks(
-            self._page_read, self._page_unread, callbackArgs=(subscription, offset), errbackArgs=()
+        Deferred.fromCoroutine(room.find_after(room.onward(subscription))).addCallbacks(
+            self._page_read, self._page_unread, callbackArgs=(subscription, room.epoch), errbackArgs=()
         )
 
-    def _page_read(self, part: Slice, subscription: Subscription, offset: int) -> None:
+    def _page_read(self, part: Slice, subscription: Subscription, epoch: str) -> None:
+        """A page has come; where the log became another meanwhile, the reader doesn't go on where it was asked for."""
         self._reading = False
         if self.closed:
             return
-        moved = subscription not in self._behind
-        if not moved and (part.epoch == subscription.epoch or offset == 0):
+        if subscription in self._behind and part.epoch == epoch:
             self._bring(subscription, part)
         self.pump()
 

@@ -22,9 +22,10 @@ from twisted.internet import endpoints
 from twisted.python import usage
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.broker.relay import read_relay
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
-from realtime_chat.interfaces import IMessageStore
+from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.redis.address import KINDS, Address, parse_address
 from realtime_chat.redis.names import Names, check_prefix
@@ -161,6 +162,7 @@ class Options(usage.Options):
                 "store-prefix": PREFIX,
                 "store-password-file": None,
                 "store-ca": None,
+                "relay": [],
                 "data-dir": None,
                 "history": defaults.history,
                 "history-age": None,
@@ -205,6 +207,12 @@ class Options(usage.Options):
     def opt_store_ca(self, path: str) -> None:
         """A file with the certificates (PEM) that vouch for a rediss:// server. [default: those of the system]"""
         self["store-ca"] = path
+
+    @_help
+    def opt_relay(self, relay: str) -> None:
+        """PATTERN=ROOM: what anybody publishes in Redis on a channel that this pattern fits (as with PSUBSCRIBE) is
+        signalled in the room; may be given more than once. [default: PREFIX:relay:ROOM is, for every room]"""
+        self["relay"].append(self._read("relay", relay, read_relay))
 
     @_help
     def opt_data_dir(self, directory: str) -> None:
@@ -316,7 +324,12 @@ class Options(usage.Options):
         return address
 
     def _refuse_redis_options(self) -> None:
-        for option, default in (("store-prefix", PREFIX), ("store-password-file", None), ("store-ca", None)):
+        for option, default in (
+            ("store-prefix", PREFIX),
+            ("store-password-file", None),
+            ("store-ca", None),
+            ("relay", []),
+        ):
             if self[option] != default:
                 raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
 
@@ -328,20 +341,23 @@ def default_data_dir(environ: Any = os.environ) -> Path:
     return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
 
 
-def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, Path | None]:
+def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
+    """The store, what tells other nodes of it, and the directory that it needs."""
     retention = Retention(options["history"], options["history-age"])
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
-        return MemoryStore(retention, time.time, os.urandom), None
+        return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None
     if options["redis"] is not None:
-        return _make_redis_store(options, reactor, retention), None
+        return *_make_redis(options, reactor, retention), None
     directory = Path(options["data-dir"] or default_data_dir())
     path = directory / DATABASE if store is None else Path(store.partition(":")[2])
-    return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), path.parent
+    return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), LocalBroker(), path.parent
 
 
-def _make_redis_store(options: Options, reactor: Any, retention: Retention) -> IMessageStore:
+def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[IMessageStore, IBroker]:
     try:
+        from realtime_chat.broker.redis import RedisBroker
+        from realtime_chat.broker.redis_presence import RedisPresence
         from realtime_chat.store.redis import RedisStore
     except ImportError as error:
         raise usage.UsageError(
@@ -351,14 +367,18 @@ def _make_redis_store(options: Options, reactor: Any, retention: Retention) -> I
     address = options["redis"]
     names = Names(options["store-prefix"], address.database)
     maximum = options["max-message"]
-    return RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
+    store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
+    node, (appending, reading) = os.urandom(4).hex(), store.links
+    presence = RedisPresence(reactor, names, node, reading, os.urandom)
+    broker = RedisBroker(reactor, address, names, node, random.random, appending, presence, options["relay"])
+    return store, broker
 
 
 def makeService(options: Options) -> IService:
     """Wire the daemon that ``options`` describe; nothing is opened yet."""
     from twisted.internet import reactor
 
-    store, directory = _make_store(options, reactor)
+    store, broker, directory = _make_store(options, reactor)
     limits = attrs.evolve(
         Limits(),
         history=options["history"],
@@ -385,7 +405,7 @@ def makeService(options: Options) -> IService:
     return RealtimeService(
         reactor,
         store,
-        LocalBroker(),
+        broker,
         configuration,
         time.time,
         os.urandom,

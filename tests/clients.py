@@ -49,22 +49,22 @@ class Watched:
 
 
 class Client(Watched):
-    """What a reader of one room has seen, and waiting for more of it."""
+    """What a reader of one room has seen, and waiting for more of it.
+
+    :ivar events: all that has come.
+    :ivar messages: the messages among that.
+    """
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
         self.reactor = reactor
         self.port = port
         self.room = room
         self.events: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self.position: str | None = None
         self.client: str | None = None
         self.view = View()
         super().__init__()
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The messages that have come."""
-        return self.of_type("message")
 
     @property
     def data(self) -> list[Any]:
@@ -78,6 +78,8 @@ class Client(Watched):
     def take(self, event: dict[str, Any]) -> None:
         """An event has come."""
         self.events.append(event)
+        if event["type"] == "message":
+            self.messages.append(event)
         if event["type"] in ("message", "joined", "reset"):
             self.position = event["position"]
         self.view.take(event)

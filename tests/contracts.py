@@ -10,15 +10,37 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from realtime_chat.errors import RealtimeError, StoreError
-from realtime_chat.interfaces import IMessageStore
-from realtime_chat.model import Draft, Message, Page, Position, Stored, User
+from realtime_chat.interfaces import IBroker, IMessageStore
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention
+from tests.fakes import Recorder
 
-__all__ = ["MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
+__all__ = ["AWKWARD_NAMES", "BrokerContract", "MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
 
 BOB = User("u7", "Bob")
 START = 1_795_228_664.5
 """Seconds since 1970 at which every test begins."""
+
+AWKWARD_NAMES = [
+    "*",
+    "?",
+    "{x}",
+    "%s",
+    "a:b",
+    "a",
+    "b",
+    "[a-z]",
+    "';--",
+    '"',
+    "\\",
+    "..",
+    "a/b",
+    "0",
+    "null",
+    "é",
+    "e\u0301",
+]
+"""What would be a pattern, a path or a part of a statement, if it weren't a name."""
 
 
 def draft(
@@ -143,25 +165,7 @@ class MessageStoreContract:
     async def test_awkward_names(self) -> None:
         """Rooms and keys are never patterns, paths or parts of a statement."""
         store = await self.open_store()
-        names = [
-            "*",
-            "?",
-            "{x}",
-            "%s",
-            "a:b",
-            "a",
-            "b",
-            "[a-z]",
-            "';--",
-            '"',
-            "\\",
-            "..",
-            "a/b",
-            "0",
-            "null",
-            "é",
-            "e\u0301",
-        ]
+        names = AWKWARD_NAMES
         await append_all(store, [draft(name, name, key=name) for name in names])
         for name in names:
             self.assertEqual(texts(await store.read_after(name, 0, 10)), [name])
@@ -483,6 +487,66 @@ class MessageStoreContract:
             error = await self.assert_raises("store_unavailable", answer)
             self.assertIsInstance(error, StoreError)
             self.assertTrue(error.kind.temporary)
+
+
+class BrokerContract:
+    """What :class:`~realtime_chat.interfaces.IBroker` promises.
+
+    Mix it into a ``TestCase`` whose ``build_broker`` gives a broker that is not started, and whose store is.
+    """
+
+    async def build_broker(self) -> Any:
+        """A broker that is not started."""
+        raise NotImplementedError
+
+    async def start_broker(self) -> tuple[Any, Recorder]:
+        """A started broker, and what it told; it is stopped when the test ends."""
+        broker, listener = await self.build_broker(), Recorder()
+        await broker.start(listener)
+        self.addCleanup(broker.stop)
+        return broker, listener
+
+    async def test_interface(self) -> None:
+        """It has what the interface names, in the same shape."""
+        broker, _ = await self.start_broker()
+        self.assertTrue(verifyObject(IBroker, broker))
+
+    async def test_describe(self) -> None:
+        """It describes itself in one line, started or not."""
+        broker = await self.build_broker()
+        self.assertRegex(broker.describe(), r"^\w.*$")
+
+    async def test_follow(self) -> None:
+        """Rooms can be followed and unfollowed, over and over, whatever they are called."""
+        broker, listener = await self.start_broker()
+        for _ in range(3):
+            for room in AWKWARD_NAMES:
+                await broker.follow(room)
+            for room in AWKWARD_NAMES:
+                broker.unfollow(room)
+        self.assertEqual([], listener.of("announced", "doubted", "signalled", "relayed"))
+
+    async def test_own(self) -> None:
+        """What a node tells is not told to it."""
+        broker, listener = await self.start_broker()
+        await broker.follow("lobby")
+        broker.signal("lobby", "0" * 16, b"{}")
+        broker.attend("lobby", [Attendee("0" * 16, BOB)], [])
+        broker.attend("lobby", [], ["0" * 16])
+        broker.say(Saying("0" * 16, leaves="lobby"))
+        await broker.stop()
+        self.assertEqual([], listener.of("signalled", "others_changed", "said"))
+
+    async def test_stopped(self) -> None:
+        """It can be stopped twice, and tells nothing after that."""
+        broker, listener = await self.start_broker()
+        await broker.follow("lobby")
+        await broker.stop()
+        told = len(listener.told)
+        broker.signal("lobby", "0" * 16, b"{}")
+        broker.unfollow("lobby")
+        await broker.stop()
+        self.assertEqual(told, len(listener.told))
 
 
 async def append_all(store: Any, drafts: list[Draft]) -> list[Stored]:

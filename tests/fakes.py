@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, StoreError
 from realtime_chat.hub import Hub
+from realtime_chat.interfaces import IBroker, Listener
 from realtime_chat.limits import Limits
-from realtime_chat.model import Position
+from realtime_chat.model import Attendee, Message, Position, Saying
 
 
 def tokens(seed: int = 0) -> Callable[[int], bytes]:
@@ -115,6 +118,7 @@ class HeldStore:
         self._store = store
         self._on_commit = on_commit
         self.secret = store.secret
+        self.watch = store.watch
         self.appends: list[tuple[Any, Deferred[Any]]] = []
         self.committed: list[tuple[Any, Deferred[Any]]] = []
         self.looks: list[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = []
@@ -175,11 +179,146 @@ class HeldStore:
             self.answer(0)
 
 
+@implementer(IBroker)
+class HeldBroker:
+    """One node's end of a broker that brings things when it is told to, perhaps twice, in another order, or not at all.
+
+    What it loses it loses as a broker may: it is away then, and when it is back it says which rooms are in doubt.
+    """
+
+    shared = True
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+        self.followed: dict[str, None] = {}
+        self.asked: list[tuple[str, Deferred[None]]] = []
+        self.held: list[tuple[str, Callable[[Listener], None]]] = []
+        self.signals: list[tuple[str, str, bytes]] = []
+        self.away = False
+
+    def describe(self) -> str:
+        return "held"
+
+    def start(self, listener: Listener) -> Deferred[None]:
+        self.listener = listener
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        self.listener = None
+        return succeed(None)
+
+    def follow(self, room: str) -> Deferred[None]:
+        if self.away:
+            return fail(StoreError("the broker is away"))
+        answer: Deferred[None] = Deferred()
+        self.asked.append((room, answer))
+        return answer
+
+    def unfollow(self, room: str) -> None:
+        del self.followed[room]
+
+    def signal(self, room: str, mark: str, data: bytes) -> None:
+        self.signals.append((room, mark, data))
+
+    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        pass
+
+    def say(self, saying: Saying) -> None:
+        pass
+
+    def announce(self, messages: Sequence[Message]) -> None:
+        """A log has grown somewhere."""
+        first = messages[0]
+        self.bring(
+            first.room,
+            lambda listener: listener.announced(
+                first.room, first.position.epoch, first.position.offset, len(messages), lambda: messages
+            ),
+        )
+
+    def bring(self, room: str, news: Callable[[Listener], None]) -> None:
+        """Something happens in a room."""
+        if room in self.followed and not self.away:
+            self.held.append((room, news))
+
+    def subscribe(self) -> None:
+        """Let the next room that is to be followed be followed."""
+        if self.asked:
+            room, answer = self.asked.pop(0)
+            self.followed[room] = None
+            answer.callback(None)
+
+    def deliver(self, index: int, again: bool = False) -> None:
+        """Bring something of what is held."""
+        if self.held:
+            index %= len(self.held)
+            room, news = self.held[index]
+            if not again:
+                del self.held[index]
+            if room in self.followed and self.listener is not None:
+                news(self.listener)
+
+    def lose(self) -> None:
+        """The connection is lost, and with it all that is under way."""
+        self.away = True
+        self.held.clear()
+        asked, self.asked = self.asked, []
+        for _, answer in asked:
+            answer.errback(StoreError("the broker is away"))
+
+    def come_back(self) -> None:
+        """There is a connection again."""
+        if self.away:
+            self.away = False
+            for room in list(self.followed):
+                if self.listener is not None:
+                    self.listener.doubted(room)
+
+
+class Recorder:
+    """A listener that writes down what it is told.
+
+    :ivar told: what and with which arguments; of announcements the messages, decoded.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        self.told.append(("announced", room, epoch, first, count, list(read())))
+
+    def doubted(self, room: str) -> None:
+        self.told.append(("doubted", room))
+
+    def signalled(self, room: str, mark: str, data: bytes) -> None:
+        self.told.append(("signalled", room, mark, data))
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        self.told.append(("relayed", room, payload))
+
+    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+        self.told.append(("others_are", room, others))
+
+    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        self.told.append(("others_changed", room, node, came, gone))
+
+    def node_left(self, node: str, held: float) -> None:
+        self.told.append(("node_left", node, held))
+
+    def said(self, saying: Saying) -> None:
+        self.told.append(("said", saying))
+
+    def of(self, *kinds: str) -> list[tuple[Any, ...]]:
+        """What was told of these kinds."""
+        return [told for told in self.told if told[0] in kinds]
+
+
 class FakeRequest:
     """As much of a request as a poll needs."""
 
     def __init__(self, args: dict[bytes, list[bytes]], headers: dict[bytes, list[bytes]] | None = None) -> None:
         self.args = args
+        self.uri = b"/?" + urlencode(args, doseq=True).encode()
         self.requestHeaders = Headers(headers)
         self.responseHeaders = Headers()
         self.content = None
@@ -213,6 +352,7 @@ class FakeRequest:
             deferred.callback(result)
 
 
-def make_hub(store: Any, clock: Clock, **limits: Any) -> Hub:
+def make_hub(store: Any, clock: Clock, broker: Any = None, **limits: Any) -> Hub:
     """A hub with small limits, so that tests meet them."""
-    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), LocalBroker())
+    broker = LocalBroker() if broker is None else broker
+    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker)

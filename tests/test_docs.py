@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.broker.redis import BrokerCounts
 from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
@@ -174,8 +175,11 @@ class MetricTests(SynchronousTestCase):
         """The operator's table has every metric of the daemon's own, and no other."""
         hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
-        link = SimpleNamespace(name="append", ready=True, counts=LinkCounts())
-        for family in make_registry(hub, SimpleNamespace(commits=Commits()), [link]).collect():
+        store = SimpleNamespace(
+            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counts=LinkCounts())]
+        )
+        broker = SimpleNamespace(counts=BrokerCounts(), subscriptions=())
+        for family in make_registry(hub, store, broker).collect():
             names.add(family.name + "_total" * (family.type == "counter"))
         own = {name for name in names if name.startswith("realtime_")}
         self.assertEqual(

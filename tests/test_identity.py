@@ -59,3 +59,15 @@ class IdentitiesTests(SynchronousTestCase):
         """Who gives no name gets one."""
         user = self.identities.guest(self.identities.issue())
         self.assertEqual(f"Guest {user.id[1:5]}", user.name)
+
+    def test_mark(self) -> None:
+        """Nodes with the same secret give a client the same mark, which no other client has, and which doesn't show
+        the client, nor its user."""
+        client, other = self.identities.issue(), self.identities.issue()
+        mark = self.identities.mark(client)
+        self.assertEqual(mark, Identities(lambda: b"k" * 32, tokens(9)).mark(client))
+        self.assertNotEqual(mark, Identities(lambda: b"x" * 32, tokens(9)).mark(client))
+        self.assertNotEqual(mark, self.identities.mark(other))
+        self.assertRegex(mark, "^[0-9a-f]{16}$")
+        self.assertNotIn(client[:8], mark)
+        self.assertNotIn(self.identities.guest(client).id[1:], mark)

@@ -18,8 +18,9 @@ LAYERS = (
     ("interfaces",),
     ("identity", "tail", "wheel"),
     ("room",),
-    ("members",),
+    ("doubts", "members"),
     ("presence",),
+    ("shared_presence",),
     ("session",),
     ("hub",),
     ("http",),
@@ -34,7 +35,7 @@ LAYERS = (
 PLAIN = frozenset(("counts", "errors", "limits", "model", "codec", "identity", "tail"))
 """Plain values: nothing of Twisted at all."""
 
-DOMAIN = PLAIN | {"interfaces", "wheel", "room", "members", "presence", "session", "hub"}
+DOMAIN = PLAIN | {"interfaces", "wheel", "room", "doubts", "members", "presence", "shared_presence", "session", "hub"}
 TWISTED_IN_DOMAIN = (
     "twisted.internet.defer",
     "twisted.internet.interfaces",
@@ -43,7 +44,7 @@ TWISTED_IN_DOMAIN = (
 )
 _VALUES = frozenset(("counts", "errors", "limits", "model", "interfaces"))
 BESIDE = {
-    "redis": frozenset(("errors", "redis")),
+    "redis": frozenset(("errors", "model", "redis")),
     "store": _VALUES | {"redis", "store"},
     "broker": _VALUES | {"redis", "broker"},
 }

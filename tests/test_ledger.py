@@ -1,8 +1,9 @@
 """For every reader the ledger balances, whatever the order of things.
 
 Hypothesis draws a string of bytes; each byte is a step of a world in which stores answer late, sockets are full,
-clients come and go, logs are trimmed and daemons restart. After each step every reader's account is checked: nothing
-lost, doubled, out of order, or missing without a word.
+clients come and go, logs are trimmed and daemons restart; and of one in which two nodes share a store that may lose its
+newest messages, and tell each other of them late, twice, in a wrong order or not at all. After each step every reader's
+account is checked: nothing lost, doubled, out of order, or missing without a word.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -18,25 +20,56 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import codec
-from realtime_chat.hub import Hub
-from realtime_chat.model import ANONYMOUS, Draft, Position, Stored
+from realtime_chat.model import ANONYMOUS, Draft, Page, Position, Stored
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
-from realtime_chat.store.retention import Retention
+from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
-from tests.fakes import FakeRequest, FakeTransport, HeldStore, make_hub, tokens
+from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, tokens
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))
 ROOMS = ("a", "b")
 HISTORY = 4
 
 
+class ForgetfulStore(MemoryStore):
+    """Logs that can lose their ends, and then go on in a new epoch with what they kept."""
+
+    def __init__(self, now: Any, token: Any) -> None:
+        super().__init__(Retention(HISTORY), now, token)
+        self._token = token
+        self.begun: dict[str, int] = {}
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    def lose(self, most: int) -> None:
+        """Every room loses so many messages, or all that it keeps."""
+        self._epoch = new_epoch(self._token)
+        for room, log in self._logs.items():
+            lost = min(most, len(log.messages))
+            log.top -= lost
+            del log.messages[len(log.messages) - lost :]
+            log.messages[:] = [
+                msgspec.structs.replace(message, position=Position(self._epoch, message.position.offset))
+                for message in log.messages
+            ]
+            log.known = {name: known for name, known in log.known.items() if known.offset <= log.top}
+            self.begun[room] = log.top
+
+    def _read(self, room: str, *args: Any) -> Deferred[Page]:
+        begun = self.begun.get(room, 0)
+        return super()._read(room, *args).addCallback(lambda page: msgspec.structs.replace(page, begun=begun))
+
+
 class Account:
     """What one reader of one room has seen, and whether that is in order."""
 
-    def __init__(self, world: World, room: str) -> None:
+    def __init__(self, world: World, room: str, lasting: bool = False) -> None:
         self.world = world
         self.room = room
+        self.lasting = lasting
         self.position: Position | None = None
 
     def take(self, event: dict[str, Any]) -> None:
@@ -44,7 +77,10 @@ class Account:
         if kind == "message":
             self._message(Position.parse(event["position"]), event["data"])
         elif kind == "reset":
-            self._moved(Position.parse(event["position"]), recovered=False)
+            before, position = self.position, Position.parse(event["position"])
+            self._moved(position, recovered=False)
+            if self.lasting:
+                self.moved_on(before, position)
         elif kind == "joined":
             self._moved(Position.parse(event["position"]), event["recovered"])
         elif kind == "error":
@@ -62,10 +98,23 @@ class Account:
         if before is None or before == position:
             return
         assert not recovered, (before, position)
+        epochs = self.world.epochs
+        assert epochs.index(position.epoch) >= epochs.index(before.epoch), (before, position, epochs)
         if before.epoch == position.epoch:
             assert position.offset >= before.offset, (before, position)
             kept = self.world.kept(self.room)
             assert Position(before.epoch, before.offset + 1) not in kept, (before, position, kept)
+
+    def moved_on(self, before: Position | None, position: Position) -> None:
+        """A connection that lasts comes into a new log with nothing skipped that is there, and nothing shown again."""
+        begun = self.world.stored.begun.get(self.room, 0)
+        if before is None or position.epoch not in (before.epoch, self.world.stored.epoch):
+            return
+        if self.world.epochs[-2:] == [before.epoch, position.epoch]:
+            onward = min(before.offset, begun)
+            assert position.offset >= onward, (before, position, begun)
+            following = Position(position.epoch, onward + 1)
+            assert position.offset == onward or following not in self.world.kept(self.room), (before, position, begun)
 
 
 class SocketReader:
@@ -73,13 +122,14 @@ class SocketReader:
 
     def __init__(self, world: World, room: str) -> None:
         self.world = world
-        self.account = Account(world, room)
+        self.account = Account(world, room, lasting=True)
         self.session: Session | None = None
 
     def connect(self, last: int) -> None:
         if self.session is None:
             self.transport = FakeTransport()
-            self.session = Session(self.world.hub, self.transport)
+            self.node = self.world.some_node()
+            self.session = Session(self.node.hub, self.transport)
             since = self.account.position
             self.session.execute(codec.Join(room=self.account.room, since=since and str(since), last=last))
 
@@ -129,7 +179,8 @@ class PollReader:
             if self.account.position is not None:
                 args[b"since"] = [str(self.account.position).encode()]
             self.request = FakeRequest(args)
-            PollResource(self.world.hub, jsonp=False).render_GET(self.request)  # type: ignore[arg-type]
+            self.node = self.world.some_node()
+            PollResource(self.node.hub, jsonp=False).render_GET(self.request)  # type: ignore[arg-type]
 
     def disconnect(self) -> None:
         """The connection breaks, perhaps with an answer in it."""
@@ -166,10 +217,68 @@ class PollReader:
         self.connect(3)
 
 
-class World:
-    """Everything at once."""
+class Node:
+    """One daemon of the world.
 
-    def __init__(self) -> None:
+    :ivar unaware: whether it has yet to learn that the logs are others.
+    """
+
+    def __init__(self, world: World, broker: HeldBroker | None) -> None:
+        self.held = HeldStore(world.stored, world.committed)
+        self.broker = broker
+        self.unaware = False
+        self.hub = make_hub(
+            self.held,
+            world.clock,
+            broker,
+            history=HISTORY,
+            page_messages=3,
+            tail_bytes=600,
+            room_idle=10.0,
+            default_last=2,
+            looks=2,
+        )
+        if broker is not None:
+            broker.start(self.hub)
+
+    def learn(self) -> None:
+        """The store says that the logs are others."""
+        if self.unaware:
+            self.unaware = False
+            self.hub.doubt()
+
+    def step(self, what: int, which: int) -> None:
+        """Something that only a node among others meets."""
+        if self.broker is not None:
+            (
+                self.broker.subscribe,
+                lambda: self.broker.deliver(0),
+                lambda: self.broker.deliver(which),
+                lambda: self.broker.deliver(which, again=True),
+                self.broker.lose,
+                self.broker.come_back,
+                self.learn,
+            )[what]()
+
+    def settle(self) -> None:
+        """Let everything happen that is under way."""
+        self.learn()
+        self.held.settle()
+        if self.broker is not None:
+            self.broker.come_back()
+            while self.broker.asked or self.broker.held:
+                self.broker.subscribe()
+                self.broker.deliver(0)
+                self.held.settle()
+
+
+class World:
+    """Everything at once.
+
+    :ivar epochs: of the logs, in order.
+    """
+
+    def __init__(self, nodes: int = 1) -> None:
         self.clock = Clock()
         self.log: dict[tuple[str, Position], Any] = {}
         self.attempted = 0
@@ -177,29 +286,55 @@ class World:
         self.unsure: list[tuple[str, int]] = []
         self.readers: list[SocketReader | PollReader] = []
         self.steps = 0
-        self.new_log()
+        self.epochs: list[str] = []
+        self.nodes: list[Node] = []
+        self._several = nodes > 1
+        self.new_log(nodes)
+
+    @property
+    def held(self) -> HeldStore:
+        return self.some_node().held
+
+    def some_node(self) -> Node:
+        """Another one with each step."""
+        return self.nodes[self.steps % len(self.nodes)]
 
     # What may happen
 
-    def new_log(self) -> None:
-        """The database is made anew, and the daemon restarts."""
-        self.stored = MemoryStore(Retention(HISTORY), self.clock.seconds, tokens(self.clock.seconds().__hash__()))
+    def new_log(self, nodes: int = 0) -> None:
+        """The database is made anew, and all daemons restart."""
+        self.stored = ForgetfulStore(self.clock.seconds, tokens(self.clock.seconds().__hash__()))
+        self.epochs.append(self.stored.epoch)
         self.acknowledged.clear()
         self.unsure.clear()
-        self.restart()
+        for index in range(nodes or len(self.nodes)):
+            self.restart(index)
 
-    def restart(self) -> None:
-        """The daemon is killed: what was not committed is lost, what was not answered is unsure."""
+    def restart(self, index: int | None = None) -> None:
+        """A daemon is killed: what was not committed is lost, what was not answered is unsure."""
         self.clock.advance(1)
+        if index is None:
+            index = self.steps % len(self.nodes)
         for reader in self.readers:
-            reader.disconnect()
-        self.held = HeldStore(self.stored, self._committed)
-        self.hub = self._make_hub()
+            if getattr(reader, "node", None) in self.nodes[index : index + 1]:
+                reader.disconnect()
+        self.nodes[index : index + 1] = [Node(self, HeldBroker() if self._several else None)]
 
-    def _make_hub(self) -> Hub:
-        return make_hub(
-            self.held, self.clock, history=HISTORY, page_messages=3, tail_bytes=600, room_idle=10.0, default_last=2
-        )
+    def lose_tail(self, most: int) -> None:
+        """The store loses what came last; the nodes learn of it later."""
+        self.stored.lose(most)
+        self.epochs.append(self.stored.epoch)
+        for room in ROOMS:
+            for message in self.success_of(self.stored.read_before(room, None, HISTORY)).messages:
+                self.log[room, message.position] = json.loads(message.data)
+        logged = {number: position for (_, position), number in self.log.items()}
+        self.acknowledged = {number: logged[number] for number in self.acknowledged if self.is_now(logged[number])}
+        for node in self.nodes:
+            node.unaware = True
+
+    def is_now(self, position: Position) -> bool:
+        """Whether a position is one of the log that there is."""
+        return position.epoch == self.stored.epoch
 
     def publish(self, room: str) -> None:
         self.attempted += 1
@@ -214,10 +349,12 @@ class World:
             self.clock.advance(0)
 
     def publish_elsewhere(self, room: str | None = None) -> None:
-        """Another node stores a message, and its announcement doesn't reach us."""
+        """Something else than a node stores a message, which nobody announces."""
+        if self._several:
+            return
         self.attempted += 1
         draft = Draft(room or ROOMS[self.attempted % 2], "message", b"%d" % self.attempted, ANONYMOUS)
-        self.stored.append(draft).addCallback(self._committed)
+        self.stored.append(draft).addCallback(self._write_down)
 
     def publish_again(self) -> None:
         """Somebody retries what was not acknowledged, with the same key."""
@@ -229,19 +366,31 @@ class World:
             self.unsure.append((room, number))
         command = codec.Publish(room=room, data=number, key=f"k{number}")
         transport = FakeTransport()
-        session = Session(self.hub, transport, "somebody")
-        self.hub.closed(session)
+        hub = self.some_node().hub
+        session = Session(hub, transport, "somebody")
+        hub.closed(session)
         answer = session.act(command)
         assert isinstance(answer, Deferred)
         answer.addCallback(self._acknowledged, room, number)
 
     def _acknowledged(self, raw: bytes, room: str, number: int) -> None:
         position = Position.parse(json.loads(raw)["position"])
-        assert self.acknowledged.setdefault(number, position) == position
         if (room, number) in self.unsure:
             self.unsure.remove((room, number))
+        if not self.is_now(position):
+            return  # what is lost may be acknowledged all the same
+        assert self.acknowledged.setdefault(number, position) == position
 
-    def _committed(self, stored: Stored) -> Stored:
+    def committed(self, stored: Stored) -> Stored:
+        """A node has stored a message, and all nodes are told."""
+        self._write_down(stored)
+        if not stored.duplicate:
+            for node in self.nodes:
+                if node.broker is not None:
+                    node.broker.announce([stored.message])
+        return stored
+
+    def _write_down(self, stored: Stored) -> Stored:
         """Write down what the log says: the truth that readers are held against."""
         message = stored.message
         number = json.loads(message.data)
@@ -264,12 +413,16 @@ class World:
         what, which = byte % 20, byte // 20
         if what < 3:
             self.publish(ROOMS[which % 2])
+            if what and self._several:
+                self.held.commit()
         elif what == 3:
             self.burst(ROOMS[which % 2])
         elif what in (14, 15, 16, 17, 18):
             self._reader_step(what, which)
         elif what == 19:
-            (self.restart, self.new_log, self.publish_again, self.held.fail_read, self.publish_elsewhere)[which % 5]()
+            self._rare_step(which)
+        elif what in (5, 8, 11, 12) and self._several:
+            self.some_node().step(which % 7, self.steps)
         else:
             (
                 self.held.commit,
@@ -285,6 +438,18 @@ class World:
             )[what - 4]()
         for reader in self.readers:
             reader.check()
+
+    def _rare_step(self, which: int) -> None:
+        {
+            0: self.restart,
+            1: self.new_log,
+            2: self.publish_again,
+            3: self.held.fail_read,
+            4: self.publish_elsewhere,
+            5: lambda: self.lose_tail(1),
+            6: lambda: self.lose_tail(3),
+            7: lambda: self.lose_tail(99),
+        }[which % 8]()
 
     def _reader_step(self, what: int, which: int) -> None:
         if what == 14 and len(self.readers) < 6:
@@ -302,31 +467,36 @@ class World:
 
     def settle(self) -> None:
         """Everything that is under way ends, and every reader catches up."""
+        calm = 0
         for _ in range(60):
             for reader in self.readers:
                 reader.settle()
-            self.held.settle()
+            for node in self.nodes:
+                node.settle()
             self.clock.advance(1.5)
+            calm = calm + 1 if self.even() else 0
+            if calm == 6:  # whoever is told something twice is so by now
+                break
         for reader in self.readers:
             reader.check()
+
+    def even(self) -> bool:
+        """Whether all readers stand at the tops of their logs."""
+        tops = {room: self.success_of(self.stored.read_before(room, None, 0)) for room in ROOMS}
+        positions = {room: Position(page.epoch, page.top) for room, page in tops.items()}
+        return all(reader.account.position == positions[reader.account.room] for reader in self.readers)
 
     def balance(self) -> None:
         """Everybody has seen the whole log, and everything acknowledged is in it, once."""
         self.settle()
-        for room in ROOMS:  # what was announced nowhere is found by the next announcement
-            self.publish(room)
-        self.settle()
-        for reader in self.readers:
-            room = reader.account.room
-            page = self.success_of(self.stored.read_before(room, None, 1))
-            assert reader.account.position == Position(page.epoch, page.top), (room, reader.account.position, page)
-        logged = [number for (_, position), number in self.log.items() if position.epoch == page_epoch(self)]
+        if not self._several:
+            for room in ROOMS:  # what was announced nowhere is found by the next announcement
+                self.publish(room)
+            self.settle()
+        assert self.even(), [(reader.account.room, reader.account.position) for reader in self.readers]
+        logged = [number for (_, position), number in self.log.items() if self.is_now(position)]
         assert len(logged) == len(set(logged)), "doubled"
         assert set(self.acknowledged) <= set(logged), "lost"
-
-
-def page_epoch(world: World) -> str:
-    return str(world.success_of(world.stored.read_before("a", None, 1)).epoch)
 
 
 class LedgerTests(SynchronousTestCase):
@@ -338,7 +508,23 @@ class LedgerTests(SynchronousTestCase):
     @given(st.binary(min_size=8, max_size=96))
     def test_ledger_balances(self, steps: bytes) -> None:
         """Nothing acknowledged is lost, nothing is seen twice or out of order, and no gap is silent."""
-        world = World()
+        self._check(World(), steps)
+
+    @settings(
+        max_examples=RUNS // 3, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=False
+    )
+    @given(st.binary(min_size=8, max_size=96))
+    def test_two_nodes_balance(self, steps: bytes) -> None:
+        """The same for clients who are now with one node and now with another, whatever these tell each other."""
+        world = World(nodes=2)
+        for kind in (SocketReader, SocketReader, PollReader):
+            world.steps += 1
+            world.readers.append(kind(world, ROOMS[0]))
+            world.readers[-1].connect(1)
+            world.some_node().settle()
+        self._check(world, steps)
+
+    def _check(self, world: World, steps: bytes) -> None:
         for byte in steps:
             world.step(byte)
         world.balance()

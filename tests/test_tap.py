@@ -33,6 +33,7 @@ VALUED = (
     "store-prefix",
     "store-password-file",
     "store-ca",
+    "relay",
     "data-dir",
     "history",
     "history-age",
@@ -180,11 +181,23 @@ class OptionsTests(SynchronousTestCase):
 
     def test_redis_alone(self) -> None:
         """What is for Redis is a mistake with another store."""
-        for option in ("store-prefix", "store-password-file", "store-ca"):
+        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
             for store in ([], ["--store", "memory:"]):
-                message = str(self.assertRaises(UsageError, parsed, *store, f"--{option}", "x"))
+                message = str(
+                    self.assertRaises(UsageError, parsed, *store, f"--{option}", "x=y" if option == "relay" else "x")
+                )
                 self.assertTrue(message.startswith(f"--{option}: "), message)
                 self.assertIn("redis://HOST/0", message)
+
+    def test_relay(self) -> None:
+        """A relay is a pattern and a room, more than one if need be; what is none is told with what would be one."""
+        given = ("--relay", "alerts:*=news", "--relay", "a=b=news", "--relay", "[ab]?=@u7")
+        options = parsed("--store", "redis://localhost", *given)
+        self.assertEqual([("alerts:*", "news"), ("a=b", "news"), ("[ab]?", "@u7")], options["relay"])
+        for wrong in ("", "news", "=news", "alerts:*=", "alerts:*=a b", "alerts:*=..", "x\n=news", "x" * 257 + "=news"):
+            message = str(self.assertRaises(UsageError, parsed, "--store", "redis://localhost", "--relay", wrong))
+            self.assertTrue(message.startswith("--relay: "), message)
+            self.assertIn("right would be", message)
 
     def test_redis_address(self) -> None:
         """The address of a Redis server is read, with its password from a file; a bad one isn't shown."""

@@ -1,15 +1,27 @@
-"""Django Channels: its tutorial's chat consumer with the in-memory layer. daphne -p PORT channels_rooms:application"""
+"""Django Channels: its tutorial's chat consumer. daphne -p PORT channels_rooms:application
+
+With the in-memory layer; with CHANNELS_REDIS=URL in the environment with channels_redis's.
+"""
 
 import json
+import os
 
 import django
 from django.conf import settings
+
+if "CHANNELS_REDIS" in os.environ:
+    layer = {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [os.environ["CHANNELS_REDIS"]]},
+    }
+else:
+    layer = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
 settings.configure(
     SECRET_KEY="only for the benchmark",
     ALLOWED_HOSTS=["127.0.0.1"],
     INSTALLED_APPS=["daphne", "channels"],
-    CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+    CHANNEL_LAYERS={"default": layer},
 )
 django.setup()
 

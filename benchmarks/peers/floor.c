@@ -1,7 +1,8 @@
 /* The floor: what it costs to send a message to many sockets with a bare loop of send().
  *
  * It answers any GET as a WebSocket, without checking, and sends each text frame that comes (up to 125 bytes, as
- * the benchmark's are) to everybody, itself included. Nothing is queued: who is full is waited for.
+ * the benchmark's are) to everybody who came by the same path, its sender included; on /echo, back to its sender.
+ * Nothing is queued: who is full is waited for.
  *
  *   floor PORT
  */
@@ -18,12 +19,18 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MOST = 65536, CHUNK = 65536 };
+enum { MOST = 65536, CHUNK = 65536, ROOMS = 16384, NAME = 64 };
 
 static const char SWITCH[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                              "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-static int joined[MOST], members, events;
+struct room {
+    char name[NAME];
+    int *joined, members, space;
+};
+
+static struct room rooms[ROOMS], *room_of[MOST]; /* without a room: an echo */
+static int events;
 static unsigned char open_[MOST], rest[MOST][256];
 static size_t rests[MOST];
 
@@ -42,13 +49,41 @@ static void send_all(int fd, const unsigned char *data, size_t size)
     }
 }
 
-static void broadcast(const unsigned char *masked, size_t size)
+static struct room *find_room(const char *name)
+{
+    unsigned at = 5381;
+    for (const char *c = name; *c; c++)
+        at = at * 33 + (unsigned char)*c;
+    for (at %= ROOMS; rooms[at].name[0] && strcmp(rooms[at].name, name); at = (at + 1) % ROOMS)
+        ;
+    strcpy(rooms[at].name, name);
+    return &rooms[at];
+}
+
+static void join(int fd, const char *request)
+{
+    char name[NAME] = "";
+    sscanf(request, "GET %63s", name);
+    struct room *room = room_of[fd] = strcmp(name, "/echo") ? find_room(name) : NULL;
+    if (!room)
+        return;
+    if (room->members == room->space) {
+        room->space = room->space ? 2 * room->space : 16;
+        room->joined = realloc(room->joined, (size_t)room->space * sizeof *room->joined);
+    }
+    room->joined[room->members++] = fd;
+}
+
+static void broadcast(int fd, const unsigned char *masked, size_t size)
 {
     unsigned char frame[2 + 125] = {0x81, (unsigned char)size};
     for (size_t i = 0; i < size; i++)
         frame[2 + i] = masked[4 + i] ^ masked[i & 3];
-    for (int i = 0; i < members; i++)
-        send_all(joined[i], frame, 2 + size);
+    struct room *room = room_of[fd];
+    if (!room)
+        send_all(fd, frame, 2 + size);
+    for (int i = 0; room && i < room->members; i++)
+        send_all(room->joined[i], frame, 2 + size);
 }
 
 static void take(int fd, unsigned char *data, size_t size)
@@ -57,7 +92,7 @@ static void take(int fd, unsigned char *data, size_t size)
     while (size - at >= 6 && size - at >= 6u + (data[at + 1] & 127)) {
         size_t payload = data[at + 1] & 127;
         if ((data[at] & 15) == 1)
-            broadcast(data + at + 2, payload);
+            broadcast(fd, data + at + 2, payload);
         at += 6 + payload;
     }
     rests[fd] = size - at;
@@ -66,9 +101,10 @@ static void take(int fd, unsigned char *data, size_t size)
 
 static void leave(int fd)
 {
-    for (int i = 0; i < members; i++)
-        if (joined[i] == fd)
-            joined[i--] = joined[--members];
+    struct room *room = room_of[fd];
+    for (int i = 0; room && i < room->members; i++)
+        if (room->joined[i] == fd)
+            room->joined[i--] = room->joined[--room->members];
     open_[fd] = 0;
     rests[fd] = 0;
     close(fd);
@@ -85,7 +121,8 @@ static void receive(int fd)
         take(fd, data, rests[fd] + (size_t)size);
     } else {
         open_[fd] = 1;
-        joined[members++] = fd;
+        data[rests[fd] + (size_t)size] = 0;
+        join(fd, (const char *)data);
         send_all(fd, (const unsigned char *)SWITCH, sizeof SWITCH - 1);
     }
 }

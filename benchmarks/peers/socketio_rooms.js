@@ -1,4 +1,4 @@
-// socket.io: rooms, as its documentation shows them. node socketio_rooms.js PORT
+// socket.io: rooms, as its documentation shows them. node socketio_rooms.js PORT [REDIS]
 const { createServer } = require("http");
 const { Server } = require("socket.io");
 
@@ -33,4 +33,18 @@ http.on("request", (request, response) => {
   });
 });
 
-http.listen(Number(process.argv[2]), "127.0.0.1");
+const listen = () => http.listen(Number(process.argv[2]), "127.0.0.1");
+
+// With the URL of a Redis: its adapter, for several processes.
+if (process.argv.length > 3) {
+  const { createClient } = require("redis");
+  const { createAdapter } = require("@socket.io/redis-adapter");
+  const publisher = createClient({ url: process.argv[3] });
+  const subscriber = publisher.duplicate();
+  Promise.all([publisher.connect(), subscriber.connect()]).then(() => {
+    io.adapter(createAdapter(publisher, subscriber));
+    listen();
+  });
+} else {
+  listen();
+}

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import Attendee
+from realtime_chat.model import Attendee, Saying
 
 __all__ = ["LocalBroker"]
 
@@ -43,3 +43,6 @@ class LocalBroker:
 
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
+
+    def say(self, saying: Saying) -> None:
+        """See :meth:`IBroker.say`."""

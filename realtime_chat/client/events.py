@@ -45,12 +45,15 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """Something volatile that another client told the room."""
+    """Something volatile that another client told the room.
+
+    :param sender: None where no client did, but another program, by way of a relay.
+    """
 
     room: str
     event: str
     data: Any
-    sender: Sender
+    sender: Sender | None
     at: int
 
 
@@ -126,7 +129,8 @@ def _message(event: dict[str, Any], me: User | None) -> Message:
 
 
 def _signal(event: dict[str, Any], me: User | None) -> Signal:
-    return Signal(event["room"], event["event"], event.get("data"), _sender(event), event["at"])
+    sender = None if event["from"] is None else _sender(event)
+    return Signal(event["room"], event["event"], event.get("data"), sender, event["at"])
 
 
 def _presence(event: dict[str, Any], me: User | None) -> Presence:

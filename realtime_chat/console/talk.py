@@ -71,9 +71,12 @@ class _Talk:
             self._look_whether_open()
 
     def _signal(self, signal: Signal) -> None:
-        if signal.event == "typing" and signal.at - self._typed.get(signal.sender.id, 0) >= _TYPING_EVERY:
-            self._typed[signal.sender.id] = signal.at
-            self._terminal.print(f"* {safe(signal.sender.name)} is typing …")
+        sender = signal.sender
+        if sender is None or signal.event != "typing":
+            return
+        if signal.at - self._typed.get(sender.id, 0) >= _TYPING_EVERY:
+            self._typed[sender.id] = signal.at
+            self._terminal.print(f"* {safe(sender.name)} is typing …")
 
     def _presence(self, presence: Presence) -> None:
         if presence.members is not None:

@@ -52,7 +52,7 @@ def as_json(event: Event) -> str:
         fields["from"] = fields.pop("sender")
     if isinstance(event, (Message, Reset)):
         fields["position"] = str(event.position)
-    kept = {name: value for name, value in fields.items() if value is not None or name == "data"}
+    kept = {name: value for name, value in fields.items() if value is not None or name in ("data", "from")}
     return _json({"type": _KINDS[type(event)], **kept})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -22,10 +22,11 @@ __all__ = ["MetricsResource", "make_registry"]
 class _HubCollector(Collector):
     """Reads the hub's numbers when it is asked, so that nothing is kept twice."""
 
-    def __init__(self, hub: Hub, store: Any, links: Sequence[Any]) -> None:
+    def __init__(self, hub: Hub, store: Any, broker: Any) -> None:
         self._hub = hub
         self._commits = getattr(store, "commits", None)
-        self._links = links
+        self._links = [link for owner in (store, broker) for link in getattr(owner, "links", ())]
+        self._broker = broker if hasattr(broker, "counts") else None
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the hub and its store."""
@@ -36,6 +37,8 @@ class _HubCollector(Collector):
             yield from self._of_commits(self._commits)
         if self._links:
             yield from self._of_links({link.name: link for link in self._links})
+        if self._broker is not None:
+            yield from self._of_broker(self._broker)
 
     def _of_sessions(self) -> Iterator[Metric]:
         sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
@@ -74,6 +77,9 @@ class _HubCollector(Collector):
         delivered, dropped = counts.signals_delivered, counts.signals_dropped
         yield CounterMetricFamily("realtime_signals_delivered", "Signals handed to transports.", delivered)
         yield CounterMetricFamily("realtime_signals_dropped", "Signals for readers who were behind.", dropped)
+        yield CounterMetricFamily("realtime_relayed", "Relayed publications of other programs.", counts.relayed)
+        refused = counts.relays_refused
+        yield CounterMetricFamily("realtime_relays_refused", "The same that were no JSON, or too large.", refused)
 
     def _of_commits(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
@@ -90,6 +96,18 @@ class _HubCollector(Collector):
         ):
             values = {name: getattr(link.counts, count) for name, link in links.items()}
             yield _counters(f"realtime_redis_{count}", help, "link", values)
+
+    def _of_broker(self, broker: Any) -> Iterator[Metric]:
+        heard = len(broker.subscriptions)
+        yield GaugeMetricFamily("realtime_redis_subscriptions", "Channels in Redis that are heard.", heard)
+        for count, help in (
+            ("announcements", "Announcements of messages that came from Redis."),
+            ("signals", "Signals that came from other nodes."),
+            ("signals_dropped", "Signals that other nodes were not told."),
+            ("malformed", "Publications on the nodes' own channels that no node could have made."),
+            ("deaf", "Connections to Redis that were given up as they brought nothing any more."),
+        ):
+            yield CounterMetricFamily(f"realtime_redis_{count}", help, getattr(broker.counts, count))
 
 
 def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
@@ -110,13 +128,11 @@ def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
     return HistogramMetricFamily(name, help, buckets=histogram.cumulative(), sum_value=histogram.total)
 
 
-def make_registry(hub: Hub, store: Any, links: Sequence[Any] = ()) -> CollectorRegistry:
-    """A registry of its own: the hub's numbers, and those of the process, its memory and its garbage.
-
-    :param links: connections to Redis, each with a name, ``ready`` and its counts.
-    """
+def make_registry(hub: Hub, store: Any, broker: Any = None) -> CollectorRegistry:
+    """A registry of its own: the numbers of the hub, of its store and its broker, as far as they have any, and those of
+    the process, its memory and its garbage."""
     registry = CollectorRegistry()
-    registry.register(_HubCollector(hub, store, links))
+    registry.register(_HubCollector(hub, store, broker))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     return registry

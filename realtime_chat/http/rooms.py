@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -20,6 +22,7 @@ from realtime_chat.model import Draft, Position, User, check_event, check_key, c
 __all__ = ["RoomsResource"]
 
 _FORM = b"application/x-www-form-urlencoded"
+_AT_ONCE = 50
 
 
 class RoomsResource(JSONResource):
@@ -40,8 +43,17 @@ class RoomsResource(JSONResource):
         return answer_later(request, self._list(user, after, most if limit is None else limit))
 
     async def _list(self, user: User, after: str, limit: int) -> bytes:
-        rooms = [room for room in await self._hub.list_rooms() if room > after and may_read(user, room)]
-        return codec.encode_rooms([(room, self._hub.presence.count(room)) for room in rooms[:limit]])
+        rooms = [room for room in await self._hub.list_rooms() if room > after and may_read(user, room)][:limit]
+        for begin in range(0, len(rooms), _AT_ONCE):
+            await self._find_out(rooms[begin : begin + _AT_ONCE])
+        return codec.encode_rooms([(room, self._hub.presence.count(room)) for room in rooms])
+
+    async def _find_out(self, rooms: Sequence[str]) -> None:
+        """See that this node knows who is in some rooms."""
+        asked: list[Deferred[Any]] = [found for found in map(self._hub.attended, rooms) if found is not None]
+        for well, result in await DeferredList(asked, consumeErrors=True) if asked else ():
+            if not well:
+                result.raiseException()
 
 
 class _RoomResource(JSONResource):
@@ -63,10 +75,15 @@ class _MembersResource(JSONResource):
         self._hub = hub
         self._room = room
 
-    def render_GET(self, request: Request) -> bytes:
+    def render_GET(self, request: Request) -> int:
         check_reader(user_of(request, self._hub.identities), check_room(self._room))
-        page = self._hub.presence.page(self._room, one(request.args, b"after") or "")
-        return codec.encode_members(None, self._room, *page)
+        return answer_later(request, self._page(one(request.args, b"after") or ""))
+
+    async def _page(self, after: str) -> bytes:
+        found = self._hub.attended(self._room)
+        if found is not None:
+            await found
+        return codec.encode_members(None, self._room, *self._hub.presence.page(self._room, after))
 
 
 class _MessagesResource(JSONResource):

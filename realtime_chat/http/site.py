@@ -33,6 +33,7 @@ from zope.interface import implementer
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy
+from realtime_chat.http.wishes import read_query
 from realtime_chat.wheel import Alarm, Wheel
 
 __all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
@@ -137,7 +138,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         """All of it is there. Twisted's own reads forms, too, and the query at four times the cost."""
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
-        self.args = _read_query(query) if query else {}
+        self.args = read_query(query)  # type: ignore[assignment]  # nobody puts anything into it
         if self.content is not None:
             self.content.seek(0)
         self.process()
@@ -242,20 +243,6 @@ def when_lost(request: server.Request, call: Callable[[], object]) -> None:
         request.lost = call
     else:
         request.notifyFinish().addErrback(lambda _: call())
-
-
-def _read_query(query: bytes) -> dict[bytes, list[bytes]]:
-    """The values of each name in an address's query; what is no NAME=VALUE is nothing."""
-    args: dict[bytes, list[bytes]] = {}
-    for pair in query.split(b"&"):
-        name, equals, value = pair.partition(b"=")
-        if equals:
-            args.setdefault(_unquoted(name), []).append(_unquoted(value))
-    return args
-
-
-def _unquoted(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
 
 
 class RealtimeChannel(http.HTTPChannel):

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 import attrs
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_name
 
-__all__ = ["Wishes", "check_rooms", "one", "read_wishes"]
+__all__ = ["Parameters", "Wishes", "check_rooms", "natural", "one", "read_query", "read_wishes", "remembering"]
+
+Parameters = Mapping[bytes, Sequence[bytes]]
+"""The values of each name in an address's query."""
+
+_REMEMBERED = 256
+"""So many queries of at most so many bytes are remembered."""
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -28,7 +40,29 @@ class Wishes:
     versions: tuple[str, ...] = ()
 
 
-def one(args: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
+def remembering(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Make what reads a query give the same answer to the same one again, without reading it: of the polls of a room,
+    nearly all ask the same. What it gives is shared, and so must be frozen."""
+    remembered = lru_cache(_REMEMBERED)(read)
+    return lambda query: remembered(query) if len(query) <= _REMEMBERED else read(query)
+
+
+@remembering
+def read_query(query: bytes) -> Parameters:
+    """Read an address's query; what is no NAME=VALUE is nothing."""
+    args: dict[bytes, list[bytes]] = {}
+    for pair in query.split(b"&"):
+        name, equals, value = pair.partition(b"=")
+        if equals:
+            args.setdefault(_unquoted(name), []).append(_unquoted(value))
+    return MappingProxyType(args)
+
+
+def _unquoted(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+
+
+def one(args: Parameters, name: bytes) -> str | None:
     """A parameter that is given once or not at all.
 
     :raises RealtimeError: ``bad_request``.
@@ -39,7 +73,7 @@ def one(args: Mapping[bytes, Sequence[bytes]], name: bytes) -> str | None:
     return _text(name, values[0]) if values else None
 
 
-def natural(args: Mapping[bytes, Sequence[bytes]], name: bytes, most: int) -> int | None:
+def natural(args: Parameters, name: bytes, most: int) -> int | None:
     """A parameter that is a whole number; more than ``most`` is taken as ``most``.
 
     :raises RealtimeError: ``bad_request``.
@@ -66,7 +100,7 @@ def check_rooms(wishes: Wishes, most: int, what: str, example: str) -> None:
         raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
 
 
-def read_wishes(args: Mapping[bytes, Sequence[bytes]], most_last: int) -> Wishes:
+def read_wishes(args: Parameters, most_last: int) -> Wishes:
     """Read the parameters of a WebSocket's, an event stream's or a poll's URL.
 
     :raises RealtimeError: ``bad_request`` or ``bad_position``.

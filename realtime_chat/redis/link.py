@@ -102,6 +102,7 @@ class Link:
         self._timeout = timeout
         self._connection: RedisProtocol | None = None
         self._in_use = False
+        self._stopped = False
         self._supervision: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self._give_up_at = 0.0
@@ -131,7 +132,7 @@ class Link:
 
     def stop(self) -> Deferred[None]:
         """Close the connection; what is under way fails. Answers when it is closed."""
-        connection = self._connection
+        connection, self._stopped = self._connection, True
         if self._supervision is not None:
             self._supervision.cancel()
         self._release()
@@ -181,7 +182,7 @@ class Link:
 
     async def _supervise(self) -> None:
         failures = 0
-        while True:
+        while not self._stopped:
             try:
                 connection = await self._connect()
                 failures = 0
@@ -199,9 +200,9 @@ class Link:
         connection = RedisProtocol(self._reactor, self._timeout, self._published)
         try:
             await self._address.endpoint(self._reactor).connect(_OneConnection(connection))
-        except CancelledError:
-            raise
         except Exception:
+            if self._stopped:  # which each kind of endpoint tells by another exception
+                raise CancelledError from None
             raise StoreError(self._address.explain(Failure())) from None
         self._connection = connection
         try:

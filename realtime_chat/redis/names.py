@@ -70,6 +70,11 @@ class Names:
         """The channel of a node's own probe."""
         return f"{self.scope}:node:{node}"
 
+    @property
+    def nodes(self) -> str:
+        """The channel of all nodes."""
+        return f"{self.scope}:nodes"
+
     def alive(self, node: str) -> str:
         """The key that is there as long as a node lives."""
         return f"{self.scope}:alive:{node}"

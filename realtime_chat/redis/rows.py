@@ -11,7 +11,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["ANNOUNCEMENT", "DAMAGED", "Announcement", "Row", "encode_row", "read_announcement", "read_rows"]
+from realtime_chat.model import Message, Position
+
+__all__ = [
+    "ANNOUNCEMENT",
+    "DAMAGED",
+    "Announcement",
+    "Row",
+    "as_message",
+    "encode_row",
+    "read_announcement",
+    "read_rows",
+]
 
 ANNOUNCEMENT = b"m"
 """The first byte of an announcement."""
@@ -60,6 +71,12 @@ def read_announcement(payload: bytes) -> Announcement:
     if head[:1] != ANNOUNCEMENT or not colon:
         raise ValueError("not an announcement")
     return Announcement(epoch, int(first), int(count), rows)
+
+
+def as_message(row: Row, room: str, epoch: str, offset: int) -> Message:
+    """The message that a row is at its place."""
+    place = Position(epoch, offset)
+    return Message(room, place, row.event, bytes(row.data), row.sender_id, row.sender_name, row.at, row.key)
 
 
 def encode_row(row: Row) -> bytes:

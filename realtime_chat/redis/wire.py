@@ -82,6 +82,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         self._published = published
         self._sent: deque[float] = deque()
         self._deadline: _Call | None = None
+        self._late = False
         self._waiting_for_end: list[Deferred[None]] = []
         self.aborted: str | None = None
         self.reason: Failure | None = None
@@ -144,10 +145,11 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         if not self._sent:
             return
         left = self._sent[0] + self._timeout - self._clock.seconds()
-        if left <= 0:
+        if left <= 0 and self._late:
             self.abort(f"no answer within {self._timeout:g} s")
-        else:
-            self._deadline = self._clock.callLater(left, self._look)
+        else:  # at first it may be we who were too busy to write or to read
+            self._late = left <= 0
+            self._deadline = self._clock.callLater(max(self._timeout / 10, left), self._look)
 
     def replyReceived(self, reply: Any) -> None:
         """Called by txredisapi."""
@@ -157,6 +159,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
             self.abort("an answer that nobody asked for")
             return
         self._sent.popleft()
+        self._late = False
         super().replyReceived(reply)
 
     def _is_publication(self, reply: list[Any]) -> bool:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.errors import StoreError
-from realtime_chat.model import Message, Page, Position
+from realtime_chat.model import Message, Page
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
-from realtime_chat.redis.rows import read_rows
+from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.wire import ServerError, Word
 from realtime_chat.store.redis_log import LOST, RedisLog, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
@@ -117,16 +117,5 @@ class LogReader:
 
 
 def _messages(room: str, epoch: str, offsets: Sequence[bytes], rows: Sequence[bytes]) -> list[Message]:
-    return [
-        Message(
-            room,
-            Position(epoch, int(offset)),
-            row.event,
-            bytes(row.data),
-            row.sender_id,
-            row.sender_name,
-            row.at,
-            row.key,
-        )
-        for offset, row in zip(offsets, read_rows(rows), strict=True)
-    ]
+    found = zip(offsets, read_rows(rows), strict=True)
+    return [as_message(row, room, epoch, int(offset)) for offset, row in found]

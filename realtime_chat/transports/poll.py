@@ -7,7 +7,7 @@ nothing it is live until something comes or its time is up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -20,7 +20,7 @@ from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest, when_lost
-from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_wishes
+from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_query, read_wishes, remembering
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import ANONYMOUS, Position
@@ -301,6 +301,16 @@ def _version(wishes: Wishes, index: int) -> str | None:
     return wishes.versions[index] if wishes.versions else None
 
 
+class _Question(NamedTuple):
+    """What a poll's address asks for.
+
+    :ivar wait: in seconds.
+    """
+
+    wishes: Wishes
+    wait: float
+
+
 class PollResource(JSONResource):
     """``/poll``."""
 
@@ -310,6 +320,7 @@ class PollResource(JSONResource):
         super().__init__()
         self._hub = hub
         self._jsonp = jsonp
+        self._question = remembering(self._read_question)
 
     def render_GET(self, request: Request) -> int:
         wrap = wrap_for(request, self._jsonp)
@@ -320,13 +331,19 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        limits = self._hub.limits
-        wishes = read_wishes(request.args, limits.max_limit)
-        check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
-        wait = natural(request.args, b"wait", int(limits.max_wait))
+        wishes, wait = self._question(request.uri.partition(b"?")[2])
         client = known_client_of(request, self._hub.knows)
         poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
         if client is None and all(since is not None for _, since in wishes.rooms):
             poll.be_nobody()
-        poll.begin(wishes, limits.wait if wait is None else wait)
+        poll.begin(wishes, wait)
         return NOT_DONE_YET
+
+    def _read_question(self, query: bytes) -> _Question:
+        """What an address asks for."""
+        limits = self._hub.limits
+        args = read_query(query)
+        wishes = read_wishes(args, limits.max_limit)
+        check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
+        wait = natural(args, b"wait", int(limits.max_wait))
+        return _Question(wishes, limits.wait if wait is None else wait)

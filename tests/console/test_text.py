@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.client import Member, Message, Position, Reset, Sender
+from realtime_chat.client import Member, Message, Position, Reset, Sender, Signal
 from realtime_chat.console.text import as_json, as_line, member_as_line, safe
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -56,6 +56,12 @@ class TextTests(SynchronousTestCase):
         )
         reset = json.loads(as_json(Reset("lobby", Position("e", 7))))
         self.assertEqual({"type": "reset", "room": "lobby", "position": "e:7"}, reset)
+
+    def test_json_of_what_is_nobodys(self) -> None:
+        """A signal that was relayed has a sender, which is null."""
+        signal = json.loads(as_json(Signal("lobby", "relay", None, None, 7)))
+        expected = {"type": "signal", "room": "lobby", "event": "relay", "data": None, "from": None, "at": 7}
+        self.assertEqual(expected, signal)
 
     def test_people_read_text(self) -> None:
         """Letters of all scripts, and signs, stay as they are; a line's end is spelt out."""

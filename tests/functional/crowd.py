@@ -1,24 +1,20 @@
-"""Many cheap clients of one room, in a process of their own: ``python crowd.py PORT``.
+"""Many cheap clients of one room, in a process of their own: ``python -m tests.functional.crowd PORT``.
 
-Each is a WebSocket or a poller with the least code that keeps the protocol: raw bytes on asyncio's sockets. The process
-does what comes as lines of JSON on its standard input, and answers each line with one.
+Each is a WebSocket or a poller with the least code that keeps the protocol: raw bytes on asyncio's sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import random
-import resource
-import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.functional.aside import Aside, serve
 
 __all__ = ["Crowd"]
 
@@ -260,55 +256,13 @@ class _Process:
         self.clients.clear()
         return {}
 
-    async def serve(self) -> None:
-        """Do what the lines say, until there are no more."""
-        loop = asyncio.get_running_loop()
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            command = json.loads(line)
-            answer = await getattr(self, command.pop("do"))(**command)
-            print(json.dumps(answer), flush=True)
 
-
-class Crowd:
+class Crowd(Aside):
     """Such a process, as a test has it."""
 
     def __init__(self, port: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Let it do something, and wait for the answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(f"the crowd ended with {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-
-def _main() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(_Process(int(sys.argv[1])).serve())
-    os._exit(0)
+        super().__init__("tests.functional.crowd", str(port))
 
 
 if __name__ == "__main__":
-    _main()
+    serve(_Process(int(sys.argv[1])))

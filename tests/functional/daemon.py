@@ -20,11 +20,11 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-__all__ = ["CHECKOUT", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
+__all__ = ["CHECKOUT", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-_TWISTD = "from twisted.scripts.twistd import run; run()"
+TWISTD = "from twisted.scripts.twistd import run; run()"
 _PATIENCE = 20.0
 
 
@@ -63,16 +63,20 @@ class Daemon:
     :param directory: for its data and its log; kept over restarts.
     :param options: further options of ``realtime``.
     :param prefix: a command that runs it, in the same process.
+    :param program: Python that is run in the place of ``twistd``.
     :ivar status: what the last one that ended by itself or was asked to has exited with.
     """
 
     status: int | None = None
 
-    def __init__(self, directory: str | Path, *options: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: str | Path, *options: str, prefix: tuple[str, ...] = (), program: str = TWISTD
+    ) -> None:
         self.directory = Path(directory).resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.options = options
         self.prefix = prefix
+        self.program = program
         self.port = free_port()
         self.log_path = self.directory / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,13 +114,17 @@ class Daemon:
             self.kill()
         return self.log[before:]
 
-    def _run(self) -> None:
+    def command(self) -> list[str]:
+        """What is run."""
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
+        return [sys.executable, "-c", self.program, *arguments, *self.options]
+
+    def _run(self) -> None:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-c", _TWISTD, *arguments, *self.options],
+                [*self.prefix, *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -167,9 +175,15 @@ class DaemonTestCase(TestCase):
 
     timeout = 120
 
-    def daemon(self, *options: str, prefix: tuple[str, ...] = (), directory: str | Path | None = None) -> Daemon:
+    def daemon(
+        self,
+        *options: str,
+        prefix: tuple[str, ...] = (),
+        directory: str | Path | None = None,
+        program: str = TWISTD,
+    ) -> Daemon:
         """A daemon that isn't started yet."""
-        daemon = Daemon(directory or self.mktemp(), *options, prefix=prefix)
+        daemon = Daemon(directory or self.mktemp(), *options, prefix=prefix, program=program)
         self.addCleanup(daemon.kill)
         return daemon
 

@@ -1,4 +1,4 @@
-"""nginx and haproxy in front of a daemon, as ``docs/howto/proxies.rst`` configures them."""
+"""nginx and haproxy in front of daemons, as ``docs`` configures them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.functional.browsers import program
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 
-__all__ = ["Proxy", "documented", "haproxy", "nginx"]
+__all__ = ["Proxy", "balancer", "documented", "haproxy", "nginx"]
 
 _NGINX = """
 daemon off;
@@ -30,9 +31,9 @@ http {{
 """
 
 
-def documented(language: str) -> str:
-    """The one block of a language in the how-to, as it stands there."""
-    text = (CHECKOUT / "docs" / "howto" / "proxies.rst").read_text("utf-8")
+def documented(language: str, page: str = "howto/proxies.rst") -> str:
+    """The one block of a language on a page, as it stands there."""
+    text = (CHECKOUT / "docs" / page).read_text("utf-8")
     (block,) = re.findall(rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)", text)
     return block
 
@@ -41,10 +42,12 @@ class Proxy:
     """A proxy that runs.
 
     :ivar port: where it listens.
+    :param path: of the daemon, as it is seen through the proxy.
     """
 
-    def __init__(self, arguments: list[str], log: Path, port: int) -> None:
+    def __init__(self, arguments: list[str], log: Path, port: int, path: str = "/chat/") -> None:
         self.port = port
+        self._path = path
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -57,7 +60,7 @@ class Proxy:
     def _answers(self) -> bool:
         assert self._process.poll() is None, f"the proxy ended:\n{self._log.read_text()}"
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/chat/healthz", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._path}healthz", timeout=5).close()
         except (urllib.error.URLError, OSError):
             return False
         return True
@@ -72,9 +75,13 @@ class Proxy:
             self._process.wait()
 
 
-def _at(snippet: str, listen: str, here: str, daemon: Daemon) -> str:
-    """A snippet with the addresses of this test, which must not be anything else's."""
-    for address, other in ((listen, here), ("127.0.0.1:8080", f"127.0.0.1:{daemon.port}")):
+def _at(snippet: str, listen: str, here: str, daemons: Sequence[Daemon], first: int = 8080) -> str:
+    """A snippet with the addresses of this test, which must not be anything else's.
+
+    :param first: the first daemon's port in the snippet; those of the others follow.
+    """
+    places = [(f"127.0.0.1:{first + at}", f"127.0.0.1:{daemon.port}") for at, daemon in enumerate(daemons)]
+    for address, other in ((listen, here), *places):
         assert snippet.count(address) == 1, address
         snippet = snippet.replace(address, other)
     return snippet
@@ -84,7 +91,7 @@ def nginx(directory: Path, daemon: Daemon, snippet: str) -> Proxy:
     """nginx, with this ``server`` in an otherwise empty configuration."""
     directory.mkdir()
     port = free_port()
-    snippet = _at(snippet, "listen 443 ssl;", f"listen 127.0.0.1:{port};", daemon)
+    snippet = _at(snippet, "listen 443 ssl;", f"listen 127.0.0.1:{port};", [daemon])
     (directory / "nginx.conf").write_text(_NGINX.format(directory=directory, snippet=snippet))
     arguments = [program("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     return Proxy([*arguments, "-e", str(directory / "error.log")], directory / "log", port)
@@ -92,9 +99,18 @@ def nginx(directory: Path, daemon: Daemon, snippet: str) -> Proxy:
 
 def haproxy(directory: Path, daemon: Daemon, snippet: str) -> Proxy:
     """haproxy, with these frontends and backends for its configuration."""
+    return _haproxy(directory, snippet, [daemon], 8080, "/chat/")
+
+
+def balancer(directory: Path, daemons: Sequence[Daemon]) -> Proxy:
+    """haproxy before several daemons, as the operator's pages have it."""
+    return _haproxy(directory, documented("text", "operations.rst"), daemons, 8081, "/")
+
+
+def _haproxy(directory: Path, snippet: str, daemons: Sequence[Daemon], first: int, path: str) -> Proxy:
     directory.mkdir()
     port = free_port()
     certificate = "bind :443 ssl crt /etc/haproxy/example.com.pem"
-    snippet = _at(snippet, certificate, f"bind 127.0.0.1:{port}", daemon)
+    snippet = _at(snippet, certificate, f"bind 127.0.0.1:{port}", daemons, first)
     (directory / "haproxy.cfg").write_text(re.sub("(?m)^   ", "", snippet))
-    return Proxy([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], directory / "log", port)
+    return Proxy([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], directory / "log", port, path)

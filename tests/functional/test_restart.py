@@ -322,6 +322,7 @@ class Reader(Client):
         self.account.take(event)
         super().take(event)
         self.events.clear()
+        self.messages.clear()
 
     async def run(self, stays_away: Callable[[int], bool] = lambda at: False) -> None:
         """Read until stopped.

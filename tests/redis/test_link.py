@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from twisted.internet import reactor
@@ -85,6 +86,26 @@ class LinkTests(TestCase):
         self.assertLess(reactor.seconds() - begun, 1.0)
         self.server.resume()
         await until(lambda: link.ready)
+
+    async def test_stop_while_connecting(self) -> None:
+        """A link that is stopped while it connects makes no connection any more, and tries no other."""
+        self.server.start()
+        link = Link(reactor, parse_address(self.server.url), "test", random.random)
+        link.start()
+        await link.stop()
+        self.assertEqual(await link.command("PING").addErrback(lambda failure: failure.type), StoreError)
+        self.assertEqual((link.counts.attempts, link.counts.connects), (1, 0))
+
+    async def test_busy(self) -> None:
+        """A server that has answered in time isn't given up because we were too busy to read that."""
+        self.server.start()
+        link = self.link(timeout=0.1)
+        await link.start()
+        answers = [link.command("PING") for _ in range(5)]
+        time.sleep(0.3)
+        for answer in answers:
+            self.assertEqual(await answer, b"PONG")
+        self.assertEqual((link.counts.losses, link.counts.failures), (0, 0))
 
     async def test_killed_connection(self) -> None:
         """A connection that the server closes is replaced."""

@@ -38,15 +38,25 @@ class ServedTestCase(TestCase):
 
     def serve(self) -> None:
         """Start a daemon with an empty store."""
-        self.store = MemoryStore(Retention(self.history), time.time, os.urandom)
+        self.store = MemoryStore(Retention(self.history), lambda: self.wall(), os.urandom)
         self.service = self.make_service()
         self.service.startService()
         self.port = self.service.ports()[0]
 
+    async def serve_anew(self) -> None:
+        """Stop the daemon, and start another with an empty store."""
+        await self.service.stopService()
+        self.serve()
+
     def make_service(self) -> RealtimeService:
-        limits = Limits(history=self.history, **self.limits)
-        configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits)
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
+        return RealtimeService(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom)
+
+    def configuration(self) -> Configuration:
+        return Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=self.history, **self.limits))
+
+    def wall(self) -> float:
+        """The store's clock."""
+        return time.time()
 
     async def _stop(self) -> None:
         for client in self.clients:
@@ -342,10 +352,10 @@ class EventsContractTests(TransportContract, ServedTestCase):
     kind = EventClient
 
 
-class TogetherTests(ServedTestCase):
+class TogetherContract:
     """All transports share the same rooms."""
 
-    async def test_another_transport_for_every_message(self) -> None:
+    async def test_another_transport_for_every_message(self: Any) -> None:
         """Who changes its transport between every two messages, taking its position along, loses and doubles none."""
         writer = await self.started(SocketClient)
         position = (await writer.publish("first"))["position"]
@@ -364,7 +374,7 @@ class TogetherTests(ServedTestCase):
         expected = [text for number in range(30) for text in (number, f"after {number}")]
         self.assertEqual(expected, seen + last.data)
 
-    async def test_two_rooms_three_transports(self) -> None:
+    async def test_two_rooms_three_transports(self: Any) -> None:
         """300 messages in each of two rooms from all transports at once: none in the wrong room, one order for all."""
         readers = [await self.started(kind, room) for room in "ab" for kind in KINDS]
         writers = [await self.started(kind, room, last=0) for room in "ab" for kind in KINDS]
@@ -382,16 +392,15 @@ class TogetherTests(ServedTestCase):
             self.assertEqual({room}, {text[0] for text in ours[0]})
             self.assertEqual(300, len(set(ours[0])))
 
-    async def test_ten_thousand_at_once(self) -> None:
+    async def test_ten_thousand_at_once(self: Any) -> None:
         """A burst of 10,000 messages in one turn of a frozen wall clock gives identical logs on all transports."""
         self.history = 10_000
-        await self.service.stopService()
-        self.serve()
+        await self.serve_anew()
         readers = [await self.started(kind) for kind in KINDS]
         writer = self.client(SocketClient)
         await writer.connect()
         frozen = time.time()
-        self.patch(self.store, "_now", lambda: frozen)
+        self.patch(self, "wall", lambda: frozen)
         for number in range(10_000):
             writer.send(type="publish", room="lobby", data=number)
         for reader in readers:
@@ -400,6 +409,10 @@ class TogetherTests(ServedTestCase):
             self.assertEqual(readers[0].messages, other.messages)
         self.assertEqual(list(range(10_000)), readers[0].data)
         self.assertEqual(1, len({message["at"] for message in readers[0].messages}))
+
+
+class TogetherTests(TogetherContract, ServedTestCase):
+    """The same in memory, and crowds."""
 
     async def test_a_thousand_polls(self) -> None:
         """One publish answers a thousand waiting polls."""

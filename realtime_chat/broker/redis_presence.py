@@ -1,0 +1,564 @@
+"""Who is in which room by way of which node, in Redis.
+
+For each room there is a hash with a row for each client, which its node writes and deletes (``lua/attend.lua``). Every
+change raises the hash's version and is published with it, so that who follows a room knows whether it has heard of all
+changes, and reads the whole hash where it hasn't. Rows are believed as long as their node renews its key; a node that
+finds that another's is gone tells all, so that all forget that node's clients at the same time. What Redis loses, each
+node puts back.
+
+What is published on a room's channel is ``pID VERSION NODE``, a line break, and the JSON array ``[rows of who came or
+changed, marks of who went]``; a row is ``[mark, user's id, name, guest, state, changed]``. On the channel of all nodes
+it is one of the JSON arrays ``["bye", NODE, SECONDS]``, ``["gone", NODE]`` and ``["said", NODE, MARK, STATE, ROOM]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.broker.subscriptions import Hear
+from realtime_chat.errors import StoreError
+from realtime_chat.interfaces import DelayedCall, Listener
+from realtime_chat.model import Attendee, Saying, User
+from realtime_chat.redis.link import Link
+from realtime_chat.redis.names import Names
+from realtime_chat.redis.scripts import load_script
+from realtime_chat.redis.wire import Word
+
+__all__ = ["RedisPresence"]
+
+_PACKAGE = "realtime_chat.broker"
+_HEAD = re.compile(rb"p([0-9a-f]{1,32}) ([0-9]{1,16}) ([0-9a-f]{1,32})")
+_FIELD = re.compile(rb"([0-9a-f]{1,32}):([0-9a-f]{1,32})")
+_ROOMS_AT_ONCE = 50
+_ROOMS_A_CALL = 500
+_MOST_PENDING = 1000
+_SECONDS_BETWEEN_TRIES = 1.0
+_LOOKS_A_LEASE = 6
+_LEASES_OF_A_HASH = 4
+_GONE = b"0"
+_NULL = b"null"
+
+T = TypeVar("T")
+
+
+class _Row(msgspec.Struct, array_like=True, frozen=True):
+    """See :class:`~realtime_chat.model.Attendee`."""
+
+    mark: str
+    id: str
+    name: str
+    guest: bool
+    state: msgspec.Raw
+    changed: int
+
+
+class _Bye(msgspec.Struct, array_like=True, frozen=True, tag="bye"):
+    node: str
+    held: float
+
+
+class _Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
+    node: str
+
+
+class _Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
+    node: str
+    mark: str
+    state: msgspec.Raw
+    leaves: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_row = msgspec.json.Decoder(_Row).decode
+_decode_change = msgspec.json.Decoder(tuple[list[_Row], list[str]]).decode
+_decode_news = msgspec.json.Decoder(_Bye | _Gone | _Said).decode
+
+
+class _Standing:
+    """How far a room was followed.
+
+    :ivar id: of its hash; empty if there is none.
+    :ivar pending: what was heard while the hash is being read; None while it isn't.
+    :ivar again: whether it has to be read once more.
+    """
+
+    __slots__ = ("again", "id", "pending", "version")
+
+    def __init__(self) -> None:
+        self.id = b""
+        self.version = 0
+        self.pending: list[_Heard] | None = None
+        self.again = False
+
+    def follows(self, heard: _Heard) -> bool:
+        """Whether that is the next change."""
+        if self.id in (heard.id, b""):
+            return heard.version == self.version + 1
+        return False
+
+
+class _Heard(NamedTuple):
+    """A change, as it is published."""
+
+    id: bytes
+    version: int
+    node: str
+    came: Sequence[Attendee]
+    gone: Sequence[str]
+
+
+class _Look(NamedTuple):
+    """What a room's hash holds."""
+
+    id: bytes
+    version: int
+    own: Mapping[str, bytes]
+    others: Mapping[str, Sequence[Attendee]]
+
+
+class RedisPresence:
+    """What one node tells and hears of who is in the rooms (``broker.redis.Neighbours``).
+
+    :param clock: the reactor's.
+    :param names: of keys and channels.
+    :param node: what no other node is called.
+    :param link: by which it is told.
+    :param token: random bytes, as many as it is asked for.
+    :param lease: seconds after which a node that has died is known to be gone.
+    :param held: seconds for which the others hold those who were there by way of a node that has stopped.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        names: Names,
+        node: str,
+        link: Link,
+        token: Callable[[int], bytes],
+        *,
+        lease: float = 30.0,
+        held: float = 5.0,
+    ) -> None:
+        self._clock = clock
+        self._names = names
+        self._node = node
+        self._link = link
+        self._token = token
+        self._lease = lease
+        self._grace = lease / 3 + 2 * _SECONDS_BETWEEN_TRIES  # in which others put back what was lost
+        self._held = held
+        self._listener: Listener | None = None
+        self._rooms: dict[str, _Standing] = {}
+        self._own: dict[str, dict[str, bytes]] = {}  # rows by room and mark
+        self._nodes: dict[str, None] = {}  # others that are there
+        self._going: dict[str, float] = {}  # others that have stopped, and when they are forgotten
+        self._incomplete: dict[str, float] = {}  # rooms whose hash may lack what others put back, and until when
+        self._stale: dict[str, None] = {}  # rooms whose hash has to be read
+        self._lost: dict[str, bool] = {}  # rooms whose rows are to be put back, and whether everybody is to look
+        self._mending: DelayedCall | None = None
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+        self._looks = 0
+        self._connects = 0
+        self._trusted_from = 0.0
+        self._attend, self._put_back, self._renew = (
+            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "put_back", "renew")
+        )
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are known, this one included."""
+        return 1 + len(self._nodes)
+
+    # Starting and stopping
+
+    def channels(self) -> Mapping[str, Hear]:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.channels`."""
+        return {self._names.nodes: self._hear_news}
+
+    async def start(self, listener: Listener) -> None:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.start`."""
+        self._listener = listener
+        self._trusted_from = self._clock.seconds() + self._grace
+        await self._link.command(*self._live())
+        self._looking.start(self._lease / _LOOKS_A_LEASE, now=False)
+
+    def _live(self, *condition: str) -> tuple[Word, ...]:
+        """The command that keeps this node's key."""
+        milliseconds = int(self._lease * 1000 * (1 - 1 / _LOOKS_A_LEASE))
+        return ("SET", self._names.alive(self._node), "1", "PX", milliseconds, *condition)
+
+    async def stop(self) -> None:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.stop`. What this node wrote stays, for those who look while
+        its clients are held; see ``lua/renew.lua``."""
+        self._listener = None
+        if self._looking.running:
+            self._looking.stop()
+        if self._mending is not None and self._mending.active():
+            self._mending.cancel()
+        alive = self._names.alive(self._node)
+        await self._link.command("SET", alive, _GONE, "PX", int(self._held * 1000))
+        await self._link.command("PUBLISH", self._names.nodes, _encode(_Bye(self._node, self._held)))
+
+    # Rooms that are followed
+
+    async def follow(self, room: str) -> None:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.follow`."""
+        standing = self._rooms.get(room)
+        if standing is None:
+            standing = self._rooms[room] = _Standing()
+        await self._read(room, standing)
+
+    def unfollow(self, room: str) -> None:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.unfollow`."""
+        for rooms in (self._rooms, self._stale, self._incomplete):
+            rooms.pop(room, None)
+
+    async def _read(self, room: str, standing: _Standing) -> None:
+        """Read who is in a room, and go on from there with what is heard meanwhile."""
+        if standing.pending is not None:
+            standing.again = True
+            return
+        standing.pending = []
+        try:
+            look, held = await self._look_at(room, standing)
+        except BaseException:
+            standing.pending = None
+            raise
+        pending, standing.pending = standing.pending, None
+        if self._rooms.get(room) is not standing or self._listener is None:
+            return
+        self._compare(room, standing, look, self._listener)
+        for node, seconds in held.items():
+            self._listener.node_left(node, seconds)
+        if look.own != self._own.get(room, {}):
+            self._doubt(room)
+        for heard in pending:
+            self._take(room, standing, heard)
+
+    def _compare(self, room: str, standing: _Standing, look: _Look, listener: Listener) -> None:
+        """Tell who is there. Where another hash has taken a lost one's place, it is waited for others to put back what
+        is theirs before those are forgotten who aren't there."""
+        if standing.id not in (look.id, b""):
+            self._incomplete[room] = self._clock.seconds() + self._grace
+        standing.id, standing.version = look.id, look.version
+        if room not in self._incomplete:
+            listener.others_are(room, look.others)
+        for node, there in look.others.items() if room in self._incomplete else ():
+            listener.others_changed(room, node, there, ())
+
+    async def _look_at(self, room: str, standing: _Standing) -> tuple[_Look, Mapping[str, float]]:
+        """What a room's hash holds of the nodes that are there, and for how long those of others are held."""
+        while True:
+            standing.again = False
+            look = self._parse(await self._link.command("HGETALL", self._names.members(room)))
+            gone, held = await self._judge(look.others)
+            if not standing.again:
+                others = {node: rows for node, rows in look.others.items() if node not in gone}
+                return look._replace(others=others), held
+
+    def _parse(self, fields: Sequence[bytes]) -> _Look:
+        """Read a hash; what isn't a row is passed over."""
+        own: dict[str, bytes] = {}
+        others: dict[str, list[Attendee]] = {}
+        head = {b"id": b"", b"v": b"0"}
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            match = _FIELD.fullmatch(field)
+            if match is None:
+                head[field] = value
+            elif match[1].decode() == self._node:
+                own[match[2].decode()] = value
+            else:
+                others.setdefault(match[1].decode(), []).extend(_read_rows(value))
+        return _Look(head[b"id"], int(head[b"v"]), own, others)
+
+    async def _judge(self, nodes: Iterable[str]) -> tuple[set[str], dict[str, float]]:
+        """Which of some nodes are gone, and for how long those are held that have stopped."""
+        gone, held = set(), {}
+        for node in nodes:
+            left = None if node in self._nodes else await self._left_of(node)
+            if left is None:
+                self._nodes[node] = None
+                self._going.pop(node, None)
+            elif left > 0:
+                held[node] = left
+            else:
+                gone.add(node)
+        return gone, held
+
+    async def _left_of(self, node: str) -> float | None:
+        """For how many seconds a node's clients are held; None where it is there."""
+        now: float = self._clock.seconds()
+        if self._going.get(node, now) <= now:
+            alive = self._names.alive(node)
+            value = await self._link.command("GET", alive)
+            if value not in (None, _GONE):
+                return None
+            milliseconds = 0 if value is None else await self._link.command("PTTL", alive)
+            self._going[node] = now + max(0, milliseconds) / 1000
+        return self._going[node] - now
+
+    # What is heard
+
+    def heard(self, room: str, payload: bytes) -> bool:
+        """See :meth:`realtime_chat.broker.redis.Neighbours.heard`."""
+        head, _, body = payload.partition(b"\n")
+        match = _HEAD.fullmatch(head)
+        standing = self._rooms.get(room)
+        if match is None or standing is None:
+            return match is not None
+        try:
+            came, gone = _decode_change(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        heard = _Heard(match[1], int(match[2]), match[3].decode(), list(map(_attendee, came)), gone)
+        if standing.pending is None:
+            self._take(room, standing, heard)
+        elif len(standing.pending) < _MOST_PENDING:
+            standing.pending.append(heard)
+        else:
+            standing.again = True
+        return True
+
+    def _take(self, room: str, standing: _Standing, heard: _Heard) -> None:
+        """Take in a change, or read the hash if this isn't the next one."""
+        if heard.id == standing.id and heard.version <= standing.version:
+            return
+        if not standing.follows(heard):
+            self._read_soon(room)
+            return
+        standing.id, standing.version = heard.id, heard.version
+        if heard.node != self._node and self._listener is not None:
+            self._nodes[heard.node] = None
+            self._going.pop(heard.node, None)
+            self._listener.others_changed(room, heard.node, heard.came, heard.gone)
+
+    def _read_soon(self, room: str) -> None:
+        self._stale.pop(room, None)
+        standing = self._rooms.get(room)
+        if standing is not None:
+            Deferred.fromCoroutine(self._read(room, standing)).addErrback(self._not_read, room)
+
+    def _not_read(self, failure: Failure, room: str) -> None:
+        failure.trap(StoreError)
+        self._stale[room] = None
+        self._mend_later()
+
+    def _hear_news(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        """Something is told to all nodes."""
+        try:
+            news = _decode_news(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
+            return
+        if self._listener is not None:
+            _NEWS[type(news)](self, self._listener, news)
+
+    def _hear_bye(self, listener: Listener, bye: _Bye) -> None:
+        if bye.node != self._node:
+            self._nodes.pop(bye.node, None)
+            self._going[bye.node] = self._clock.seconds() + bye.held
+            listener.node_left(bye.node, bye.held)
+
+    def _hear_gone(self, listener: Listener, gone: _Gone) -> None:
+        if gone.node == self._node:  # we have slept for too long
+            self._link.command(*self._live()).addCallbacks(lambda _: self._lose_all(), _trap)
+        else:
+            self._nodes.pop(gone.node, None)
+            self._going[gone.node] = self._clock.seconds()
+            listener.node_left(gone.node, 0)
+
+    def _hear_said(self, listener: Listener, said: _Said) -> None:
+        if said.node != self._node:
+            state = bytes(said.state)
+            listener.said(Saying(said.mark, None if state == _NULL else state, said.leaves))
+
+    # What is told
+
+    def say(self, saying: Saying) -> None:
+        """See :meth:`realtime_chat.interfaces.IBroker.say`."""
+        state = _NULL if saying.state is None else saying.state
+        said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
+        self._link.command("PUBLISH", self._names.nodes, said).addErrback(_trap)
+
+    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """See :meth:`realtime_chat.interfaces.IBroker.attend`."""
+        rows = {attendee.mark: _encode(_row(attendee)) for attendee in came}
+        own = self._own.setdefault(room, {})
+        own |= rows
+        for mark in gone:
+            own.pop(mark, None)
+        if not own:
+            del self._own[room]
+        if self._listener is not None:
+            Deferred.fromCoroutine(self._tell(room, rows, gone, len(own))).addErrback(self._not_told, room)
+
+    async def _tell(self, room: str, rows: Mapping[str, bytes], gone: Sequence[str], all: int) -> None:
+        body = b"[[%b],%b]" % (b",".join(rows.values()), _encode(gone))
+        words = [*self._head(room), body, len(rows), *self._fields(rows), *map(self._field, gone)]
+        if await self._attend.run(self._link, [self._names.members(room)], words) and all > len(rows):
+            self._doubt(room)  # it was lost, and with it our other rows
+
+    def _head(self, room: str) -> list[Word]:
+        seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
+        return [self._names.room(room), self._node, self._token(8).hex(), seconds]
+
+    def _field(self, mark: str) -> str:
+        return f"{self._node}:{mark}"
+
+    def _fields(self, rows: Mapping[str, bytes]) -> Iterator[Word]:
+        for mark, row in rows.items():
+            yield self._field(mark)
+            yield row
+
+    def _not_told(self, failure: Failure, room: str) -> None:
+        failure.trap(StoreError)
+        self._doubt(room)
+
+    # What was lost
+
+    def _doubt(self, room: str, look: bool = False) -> None:
+        """Our rows may not be what stands there.
+
+        :param look: whether everybody is to look, even if they are.
+        """
+        self._lost[room] = self._lost.get(room, False) or look
+        self._mend_later()
+
+    def _lose_all(self) -> None:
+        for room in self._own:
+            self._doubt(room, True)
+
+    def _mend_later(self) -> None:
+        if self._mending is None and self._listener is not None:
+            self._mending = self._clock.callLater(_SECONDS_BETWEEN_TRIES, self._mend)
+
+    def _mend(self) -> None:
+        Deferred.fromCoroutine(self._mend_some()).addErrback(self._failed)
+
+    async def _mend_some(self) -> None:
+        """Put back and read what has to be, a few rooms at a time."""
+        while (self._lost or self._stale) and self._link.ready and self._listener is not None:
+            lost = list(islice(self._lost.items(), _ROOMS_AT_ONCE))
+            stale = list(islice(self._stale, _ROOMS_AT_ONCE))
+            for room, _ in lost:
+                del self._lost[room]
+            put_back = [Deferred.fromCoroutine(self._put(*one)).addErrback(self._not_put, *one) for one in lost]
+            for room in stale:
+                self._read_soon(room)
+            await DeferredList(put_back, consumeErrors=True)
+            if any(room in self._lost for room, _ in lost):
+                break
+        self._mending = None
+        if self._lost or self._stale:
+            self._mend_later()
+
+    async def _put(self, room: str, look: bool) -> None:
+        rows = self._own.get(room, {})
+        words = [*self._head(room), int(look), *self._fields(rows)]
+        await self._put_back.run(self._link, [self._names.members(room)], words)
+
+    def _not_put(self, failure: Failure, room: str, look: bool) -> None:
+        failure.trap(StoreError)
+        self._doubt(room, look)
+
+    # Who is there at all
+
+    async def _look(self) -> None:
+        """Renew what is ours, and see whether the others do."""
+        try:
+            await self._look_around()
+        except StoreError:
+            pass  # the next look is soon
+        except Exception:
+            self._log.failure("a look at the other nodes failed")
+
+    async def _look_around(self) -> None:
+        now = self._clock.seconds()
+        for room in [room for room, until in self._incomplete.items() if until <= now]:
+            del self._incomplete[room]
+            self._stale[room] = None
+            self._mend_later()
+        if not self._link.ready or self._link.counts.connects != self._connects:
+            self._connects = self._link.counts.connects
+            self._trusted_from = now + self._grace  # the others may have been cut off as well
+        if await self._link.command(*self._live("XX")) is None:  # it was lost, or we have slept
+            await self._link.command(*self._live())
+            self._trusted_from = now + self._grace
+            self._lose_all()
+        if now >= self._trusted_from:
+            await self._look_for_others()
+        self._looks += 1
+        if self._looks % _LOOKS_A_LEASE == 0:
+            await self._renew_rooms()
+
+    async def _look_for_others(self) -> None:
+        """Tell everybody which nodes have died."""
+        nodes = list(self._nodes)
+        if not nodes:
+            return
+        alive = await self._link.command("MGET", *map(self._names.alive, nodes))
+        for node, value in zip(nodes, alive, strict=True):
+            if value is None:
+                self._log.info("node {node} is gone", node=node)
+                await self._link.command("PUBLISH", self._names.nodes, _encode(_Gone(node)))
+
+    async def _renew_rooms(self) -> None:
+        """Keep the rooms that our clients are in, and delete there what is left of nodes that are gone."""
+        seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
+        now = self._clock.seconds()
+        gone = [node for node, until in self._going.items() if until <= now]
+        for rooms in _parts(list(self._own), _ROOMS_A_CALL):
+            keys = [*map(self._names.alive, gone), *map(self._names.members, rooms)]
+            for number in await self._renew.run(self._link, keys, [seconds, *gone]):
+                self._doubt(rooms[number])
+        forgotten = now - self._lease * _LEASES_OF_A_HASH
+        self._going = {node: until for node, until in self._going.items() if until > forgotten}
+
+    def _failed(self, failure: Failure) -> None:
+        self._mending = None
+        self._log.failure("who is in the rooms could not be put back", failure)
+
+
+_NEWS: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
+    _Bye: RedisPresence._hear_bye,
+    _Gone: RedisPresence._hear_gone,
+    _Said: RedisPresence._hear_said,
+}
+
+
+def _row(attendee: Attendee) -> _Row:
+    user = attendee.user
+    return _Row(attendee.mark, user.id, user.name, user.guest, msgspec.Raw(attendee.state), attendee.changed)
+
+
+def _attendee(row: _Row) -> Attendee:
+    return Attendee(row.mark, User(row.id, row.name, row.guest), bytes(row.state), row.changed)
+
+
+def _read_rows(value: bytes) -> Iterator[Attendee]:
+    """The attendee of a row; none if it isn't one."""
+    try:
+        yield _attendee(_decode_row(value))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _trap(failure: Failure) -> None:
+    failure.trap(StoreError)

@@ -1,0 +1,282 @@
+"""Tests for :mod:`realtime_chat.broker.redis_presence`: who is in a room, over a real Redis."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import treq
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from tests.clients import EventClient, PollClient, SocketClient
+from tests.redis_nodes import NodesTestCase, RovingPollClient
+
+KINDS = (SocketClient, EventClient, PollClient)
+
+
+class TogetherTests(NodesTestCase):
+    """Nodes that are well."""
+
+    async def test_everywhere(self) -> None:
+        """Clients of each transport on each node see those of all, who comes, and who goes."""
+        one, two = self.nodes
+        clients = [await self.client(kind, one, f"a{number}") for number, kind in enumerate(KINDS)]
+        clients += [await self.client(kind, two, f"b{number}") for number, kind in enumerate(KINDS)]
+        names = ["a0", "a1", "a2", "b0", "b1", "b2"]
+        for client in clients:
+            await client.sees(*names)
+        await clients[0].stop()
+        for client in clients[1:]:
+            await client.sees(*names[1:])
+        self.assertEqual([1] * 5, [len(client.view.left) for client in clients[1:]])
+
+    async def test_states(self) -> None:
+        """A state that a client says to one node, by a request, is seen on the other, whichever it is with."""
+        one, two = self.nodes
+        poller, watcher = await self.client(PollClient, one, "Ann"), await self.client(SocketClient, two, "Bob")
+        await watcher.sees("Ann", "Bob")
+        other = EventClient(reactor, two.port)
+        other.client = poller.client
+        self.clients.append(other)
+        await other.tell(type="state", state={"mood": "fine"})
+
+        def moods() -> list[Any]:
+            return [member["state"] for member in (watcher.view.members or {}).values() if member["name"] == "Ann"]
+
+        await watcher.until(lambda: moods() == [{"mood": "fine"}])
+        self.assertEqual([], watcher.view.left)
+
+    async def test_roving_poll(self) -> None:
+        """A client whose every poll goes to another node is told of all, tells nothing by it, and leaves once."""
+        watcher = await self.client(SocketClient, self.nodes[0], "Ann")
+        rover = RovingPollClient(reactor, self.nodes[1].port)
+        rover.rove(self.nodes)
+        self.clients.append(rover)
+        await rover.start(name="Bob")
+        await self.agree("Ann", "Bob")
+        await watcher.sees("Ann", "Bob")
+        events = len(watcher.of_type("presence"))
+        writer = await self.client(SocketClient, self.nodes[1], "Cid")
+        for number in range(40):
+            await writer.publish(number)
+            await rover.count(number + 1)
+        self.assertEqual(list(range(40)), rover.data)
+        await rover.sees("Ann", "Bob", "Cid")
+        self.assertEqual(1, len(watcher.of_type("presence")) - events)
+        other = EventClient(reactor, self.nodes[0].port)
+        other.client = rover.client
+        self.clients.append(other)
+        await rover.stop()
+        self.assertEqual("left", (await other.tell(type="leave", room="lobby"))["type"])
+        await watcher.sees("Ann", "Cid")
+        self.assertEqual(1, len(watcher.view.left))
+
+    async def test_asked(self) -> None:
+        """A node on which nobody reads the room finds out who is there before it answers."""
+        one, two = self.nodes
+        await (await self.client(SocketClient, one, "Ann")).publish("there is a room")
+        await self.until(lambda: self.fields())
+        for path, key in (("rooms/lobby/members", "members"), ("rooms", "rooms")):
+            answer = await treq.get(f"http://127.0.0.1:{two.port}/{path}", persistent=False)
+            (found,) = (await answer.json())[key]
+            self.assertEqual("Ann" if key == "members" else 1, found["name" if key == "members" else "count"])
+
+    async def test_storm(self) -> None:
+        """Hundreds who join at once are told to the others by a few changes."""
+        one, two = self.nodes
+        watcher = await self.client(SocketClient, two, "Ann")
+        before = self.version()
+        crowd = SocketClient(reactor, one.port)
+        self.clients.append(crowd)
+        begun = time.monotonic()
+        sessions = [await self.client(SocketClient, one, f"n{number:03}") for number in range(150)]
+        taken = time.monotonic() - begun
+        await self.until(lambda: watcher.view.count == 151)
+        self.assertLessEqual(self.version() - before, taken / 0.25 + 4)
+        self.assertEqual(151, len(sessions) + 1)
+
+    async def test_nothing_left(self) -> None:
+        """When all have gone there is no row of anybody, and what is left goes by itself."""
+        clients = [await self.client(SocketClient, node, "Ann") for node in self.nodes]
+        await self.until(lambda: len(self.fields()) == 2)
+        for client in clients:
+            await client.stop()
+        await self.until(lambda: not self.fields())
+        self.assertGreater(self.server.command("TTL", "realtime:0:members:lobby"), 0)
+        self.assertEqual(({}, {}), (self.nodes[0].presence._own, self.nodes[0].presence._lost))
+
+    async def test_apart(self) -> None:
+        """Another prefix, another database, and a room of a strange name are other rooms."""
+        others = [await self.node(prefix="other"), await self.node(database=1)]
+        await self.client(SocketClient, self.nodes[0], "Ann")
+        for other in others:
+            await self.client(SocketClient, other, "Bob")
+        await self.until(lambda: len(self.fields()) == 1)
+        await deferLater(reactor, 0.3, lambda: None)  # type: ignore[arg-type]
+        self.assertEqual([["Ann"], ["Bob"], ["Bob"]], [node.members for node in (self.nodes[0], *others)])
+
+    def fields(self) -> list[bytes]:
+        """The rows of the lobby."""
+        return [field for field in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in field]
+
+    def version(self) -> int:
+        return int(self.server.command("HGET", "realtime:0:members:lobby", "v") or 0)
+
+
+class GoneTests(NodesTestCase):
+    """Nodes that go."""
+
+    options = {"lease": 1.5, "held": 3.0}
+
+    async def test_dies(self) -> None:
+        """A node that has died takes those with it who were there by way of it, and no one else, within the lease."""
+        third = await self.node()
+        one, two, _ = self.nodes
+        await self.client(SocketClient, one, "Ann")
+        watchers = [await self.client(SocketClient, node, name) for node, name in ((two, "Bob"), (third, "Cid"))]
+        for watcher in watchers:
+            await watcher.sees("Ann", "Bob", "Cid")
+        begun = time.monotonic()
+        await one.die()
+        for watcher in watchers:
+            await watcher.sees("Bob", "Cid")
+            self.assertEqual(1, len(watcher.view.left))
+        self.assertGreater(time.monotonic() - begun, 0.5)
+        self.assertLess(time.monotonic() - begun, 4.0)
+        await self.until(
+            lambda: one.name.encode() not in b"".join(self.server.command("HKEYS", "realtime:0:members:lobby"))
+        )
+
+    async def test_stops(self) -> None:
+        """Nobody sees those leave who come to another node when theirs has stopped; who doesn't come has left."""
+        one, two = self.nodes
+        moving = await self.client(SocketClient, one, "Ann")
+        await moving.who()
+        staying = await self.client(SocketClient, one, "Bob")
+        watcher = await self.client(SocketClient, two, "Cid")
+        await watcher.sees("Ann", "Bob", "Cid")
+        await one.stop()
+        self.assertFalse(staying.open)
+        await deferLater(reactor, 1.0, lambda: None)  # type: ignore[arg-type]
+        await self.client(SocketClient, two, "Ann", moving.client)
+        third = await self.node()
+        late = await self.client(SocketClient, third, "Dan")
+        self.assertEqual(["Ann", "Bob", "Cid", "Dan"], late.view.names)
+        for one_of in (watcher, late):
+            await one_of.sees("Ann", "Cid", "Dan")
+            self.assertEqual(1, len(one_of.view.left))
+
+    async def test_sleeps(self) -> None:
+        """A node that was taken for dead is there again with all of its clients."""
+        one, two = self.nodes
+        await self.client(SocketClient, one, "Ann")
+        watcher = await self.client(SocketClient, two, "Bob")
+        await watcher.sees("Ann", "Bob")
+        self.server.command("PUBLISH", "realtime:0:nodes", f'["gone","{one.name}"]')
+        await watcher.sees("Bob")
+        await watcher.sees("Ann", "Bob")
+
+
+class LossTests(NodesTestCase):
+    """A Redis that loses things."""
+
+    options = {"lease": 1.5}
+
+    async def there(self) -> list[SocketClient]:
+        """A client on each node; all see each other."""
+        clients = [
+            await self.client(SocketClient, node, name) for node, name in zip(self.nodes, ("Ann", "Bob"), strict=True)
+        ]
+        for client in clients:
+            await client.sees("Ann", "Bob")
+        return clients
+
+    async def known_anew(self) -> None:
+        """A new node knows all who are there."""
+        await self.until(
+            lambda: len([f for f in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in f]) == 2
+        )
+        third = await self.node()
+        await self.client(SocketClient, third, "Cid")
+        await self.agree("Ann", "Bob", "Cid")
+
+    async def test_flushed(self) -> None:
+        """After a FLUSHALL each node puts back what is its own, and nobody was seen to leave."""
+        clients = await self.there()
+        self.server.command("FLUSHALL")
+        await self.known_anew()
+        self.assertEqual([[], []], [client.view.left for client in clients])
+
+    async def test_restarted(self) -> None:
+        """So it does after a restart that kept nothing."""
+        clients = await self.there()
+        self.server.restart()
+        await self.known_anew()
+        self.assertEqual([[], []], [client.view.left for client in clients])
+
+    async def test_evicted(self) -> None:
+        """So it does where one room's hash is gone, at the latest when the next one comes to it."""
+        clients = await self.there()
+        self.server.command("DEL", "realtime:0:members:lobby")
+        await self.known_anew()
+        self.assertEqual([[], []], [client.view.left for client in clients])
+
+    async def test_connections_killed(self) -> None:
+        """What happens while a node hears nothing, or can tell nothing, is known when it can again."""
+        _, bob = await self.there()
+        for kind in ("pubsub", "normal"):
+            self.server.command("CLIENT", "KILL", "TYPE", kind)
+            await bob.stop()
+            await self.agree("Ann")
+            self.server.command("CLIENT", "KILL", "TYPE", kind)
+            bob = await self.returned("Bob")
+            await self.agree("Ann", "Bob")
+
+    async def returned(self, name: str) -> Any:
+        """A client who joins the second node as soon as that can be."""
+        client = SocketClient(reactor, self.nodes[1].port)
+        self.clients.append(client)
+        await client.connect({"room": "lobby", "name": name})
+        while True:
+            await client.until(lambda: client.of_type("joined") or client.of_type("error"))
+            if client.of_type("joined"):
+                return client
+            client.events.clear()
+            await deferLater(reactor, 0.2, lambda: None)  # type: ignore[arg-type]
+            client.send(type="join", room="lobby")
+
+    async def test_lost_change(self) -> None:
+        """A change that wasn't heard is found with the next one."""
+        await self.there()
+        two = self.nodes[1]
+        heard, two.presence._take = two.presence._take, lambda *_: None  # type: ignore[method-assign]
+        third = await self.node()
+        dan = await self.client(SocketClient, third, "Dan")
+        await self.until(lambda: "Dan" in self.nodes[0].members)
+        two.presence._take = heard  # type: ignore[method-assign]
+        self.assertNotIn("Dan", two.members)
+        await self.client(SocketClient, third, "Eve")
+        await self.agree("Ann", "Bob", "Dan", "Eve")
+        self.assertEqual([], dan.view.left)
+
+    async def test_garbage(self) -> None:
+        """What no node has written is passed over."""
+        clients = await self.there()
+        members = "realtime:0:members:lobby"
+        self.server.command("HSET", members, "abc", "x", "12ab:34cd", "[1", "12ab:56ef", "\xff")
+        for payload in ("p", "p1 2", "pab 99 cd\n[", "pab 99 cd\n[[],[]]", "pab 1 cd\n[[[1]],[]]"):
+            self.server.command("PUBLISH", "realtime:0:room:lobby", payload)
+        for payload in (
+            "",
+            "{}",
+            '["bye"]',
+            '["gone","nobody"]',
+            '["said","ab","cd",null,null]',
+            '["said","ab","cd",{},7]',
+        ):
+            self.server.command("PUBLISH", "realtime:0:nodes", payload)
+        third = await self.node()
+        await self.client(SocketClient, third, "Cid")
+        await self.agree("Ann", "Bob", "Cid")
+        self.assertEqual([[], []], [client.view.left for client in clients])

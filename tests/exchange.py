@@ -1,0 +1,192 @@
+"""Nodes without a network: what one tells reaches the others after a while, twice, or only when they look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from realtime_chat.hub import Hub
+from realtime_chat.interfaces import IBroker, Listener
+from realtime_chat.limits import Limits
+from realtime_chat.model import Attendee, Saying
+from tests.fakes import tokens
+
+HELD = 5.0
+"""Seconds for which those of a node that has stopped are held."""
+
+
+class Look(NamedTuple):
+    """Who is in a room, since which version, and which nodes are gone, after what time for good."""
+
+    version: int
+    others: dict[str, list[Attendee]]
+    going: dict[str, float]
+
+
+class Exchange:
+    """What all nodes reach, and who is in which room there.
+
+    :param lag: seconds that everything takes, each way.
+    :ivar members: who is in a room, by node and mark.
+    :ivar versions: how often that has changed.
+    :ivar told: how often anybody told anything.
+    """
+
+    def __init__(self, clock: Clock, lag: float = 0.01) -> None:
+        self.clock = clock
+        self.lag = lag
+        self.ends: list[End] = []
+        self.members: dict[str, dict[tuple[str, str], Attendee]] = {}
+        self.versions: dict[str, int] = {}
+        self.going: dict[str, float] = {}
+        self.told = 0
+
+    def later(self, do: Callable[..., object], *args: Any) -> None:
+        """Do something when it has come here or there; what was sent first comes first."""
+        self.clock.callLater(self.lag, do, *args)
+
+    def change(self, node: str, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """Somebody came or went on a node."""
+        members = self.members.setdefault(room, {})
+        members.update({(node, attendee.mark): attendee for attendee in came})
+        for mark in gone:
+            members.pop((node, mark), None)
+        version = self.versions[room] = self.versions.get(room, 0) + 1
+        self.told += 1
+        for end in self.ends:
+            if room in end.followed:
+                self.later(end.bring, room, version, node, came, gone)
+
+    def spread(self, node: str, saying: Saying) -> None:
+        """A client has said something on a node."""
+        self.told += 1
+        for end in self.ends:
+            if end.name != node:
+                self.later(end.bring_saying, saying)
+
+    def end(self, node: str, held: float) -> None:
+        """A node is gone: it has stopped, and who was there by way of it is held for a while; or its time was over."""
+        self.ends = [end for end in self.ends if end.name != node]
+        self.going[node] = self.clock.seconds() + held
+        self.clock.callLater(held, self._clear, node)
+        for end in self.ends:
+            self.later(end.bring_end, node, held)
+
+    def _clear(self, node: str) -> None:
+        for members in self.members.values():
+            for key in [key for key in members if key[0] == node]:
+                del members[key]
+        del self.going[node]
+
+
+@implementer(IBroker)
+class End:
+    """One node's end of it.
+
+    :ivar loses: how many of the next differences get lost. A gap is seen by the next that comes, or after a while.
+    :ivar doubles: whether each difference comes twice.
+    :ivar cut: whether it is dead: nothing comes or goes any more.
+    """
+
+    shared = True
+    listener: Listener
+
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        self.name = name
+        self.exchange = exchange
+        self.followed: dict[str, int] = {}
+        self.loses = 0
+        self.doubles = False
+        self.cut = False
+        exchange.ends.append(self)
+
+    def describe(self) -> str:
+        return "an exchange"
+
+    def start(self, listener: Listener) -> Deferred[None]:
+        self.listener = listener
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        self.exchange.later(self.exchange.end, self.name, HELD)
+        return succeed(None)
+
+    def follow(self, room: str) -> Deferred[None]:
+        answer: Deferred[None] = Deferred()
+        self.followed[room] = -1
+        self.exchange.later(self._look, room, answer)
+        return answer
+
+    def unfollow(self, room: str) -> None:
+        del self.followed[room]
+
+    def signal(self, room: str, mark: str, data: bytes) -> None:
+        for end in self.exchange.ends:
+            if end is not self and room in end.followed:
+                self.exchange.later(end.listener.signalled, room, mark, data)
+
+    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        if not self.cut:
+            self.exchange.later(self.exchange.change, self.name, room, came, gone)
+
+    def say(self, saying: Saying) -> None:
+        if not self.cut:
+            self.exchange.later(self.exchange.spread, self.name, saying)
+
+    def _look(self, room: str, answer: Deferred[None] | None = None) -> None:
+        """See who is in a room by now; it takes a while until that is here."""
+        others: dict[str, list[Attendee]] = {}
+        for (node, _), attendee in self.exchange.members.get(room, {}).items():
+            if node != self.name:
+                others.setdefault(node, []).append(attendee)
+        look = Look(self.exchange.versions.get(room, 0), others, dict(self.exchange.going))
+        self.exchange.later(self._seen, room, look, answer)
+
+    def _seen(self, room: str, look: Look, answer: Deferred[None] | None) -> None:
+        version, others, going = look
+        if version > self.followed.get(room, version) and not self.cut:
+            self.followed[room] = version
+            self.listener.others_are(room, others)
+            for node, until in going.items():
+                self.listener.node_left(node, until - self.exchange.clock.seconds())
+        if answer is not None:
+            answer.callback(None)
+
+    def bring(self, room: str, version: int, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+        """A difference has come."""
+        if self.cut or version <= self.followed.get(room, version):
+            return
+        if self.loses:
+            self.loses -= 1
+            self.exchange.clock.callLater(0.3, self._look, room)
+        elif version > self.followed[room] + 1:
+            self._look(room)
+        elif node != self.name:
+            self.followed[room] = version
+            for _ in range(1 + self.doubles):
+                self.listener.others_changed(room, node, came, gone)
+        else:
+            self.followed[room] = version
+
+    def bring_saying(self, saying: Saying) -> None:
+        """A saying has come."""
+        if not self.cut:
+            self.listener.said(saying)
+
+    def bring_end(self, node: str, held: float) -> None:
+        """It has come to be known that a node is gone."""
+        if not self.cut:
+            self.listener.node_left(node, held)
+
+
+def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tuple[Hub, End]:
+    """A node, and its end of the exchange."""
+    clock = exchange.clock
+    end = End(exchange, f"node{number}")
+    hub = Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
+    end.start(hub)
+    return hub, end

@@ -1,0 +1,112 @@
+"""A real redis-server, several real daemons over it, and what is sent through them."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections import Counter
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from tests.functional.daemon import TWISTD, Daemon, DaemonTestCase, wait_until
+from tests.functional.load import Load, Place
+from tests.redis_server import RedisServer
+
+__all__ = ["ClusterTestCase", "status_of"]
+
+HISTORY = "1000000"
+
+
+def status_of(url: str) -> int:
+    """The status of the answer to a GET; 0 where there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+class ClusterTestCase(DaemonTestCase):
+    """Tests of some nodes over one Redis, and of the accounts of those who wrote and read meanwhile."""
+
+    _log = Logger()
+
+    async def redis_server(self, *options: str, **more: Any) -> RedisServer:
+        """A redis-server that runs."""
+        server = RedisServer(self.mktemp(), *options, **more)
+        self.addCleanup(server.kill)
+        await deferToThread(server.start)
+        return server
+
+    async def nodes(self, count: int, store: str, *options: str, program: str = TWISTD) -> list[Daemon]:
+        """So many daemons that run."""
+        words = ("--store", store, "--history", HISTORY, *options)
+        daemons = [self.daemon(*words, program=program) for _ in range(count)]
+        await gatherResults([deferToThread(daemon.start) for daemon in daemons])
+        return daemons
+
+    def load(self, nodes: list[Daemon], redis: RedisServer | None = None, room: str = "lobby", **more: Any) -> Load:
+        """Writers and readers of a room, who end with the test."""
+        ports = [node.port for node in nodes]
+        load = Load(Place(ports, room, None if redis is None else redis.port, **more))
+        self.addCleanup(load.kill)
+        return load
+
+    async def ask(self, load: Load, do: str, **arguments: Any) -> dict[str, Any]:
+        """Let them do something; others may be asked meanwhile."""
+        return await deferToThread(load.ask, do, **arguments)
+
+    async def eventually(self, condition: Any, describe: Any = lambda: "", patience: float = 20.0) -> Any:
+        """Wait till a function that blocks gives something true."""
+        return await deferToThread(wait_until, condition, describe, patience)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let others go on."""
+        await deferLater(reactor, seconds, lambda: None)
+
+    async def all_see(self, load: Load, count: int, patience: float = 20.0) -> None:
+        """Wait till all readers see so many members, and forget whom they saw leave up to then: while many come at
+        once, one node may know of some of them a moment before another."""
+
+        def counts() -> dict[int, int]:
+            return dict(Counter(reader["count"] for reader in load.ask("see").values()))
+
+        await self.eventually(lambda: set(counts()) == {count}, lambda: str(counts()), patience)
+        await self.ask(load, "forget_who_left")
+
+    async def acknowledged(self, load: Load, more: int) -> None:
+        """Wait for so many more acknowledgements."""
+        progress = await self.ask(load, "progress")
+        target = progress["acknowledged"] + more
+        await self.eventually(lambda: load.ask("progress")["acknowledged"] >= target, lambda: str(progress))
+
+    def assert_balanced(self, report: dict[str, Any]) -> None:
+        """Nothing is lost, doubled, out of order or silently missing; everybody has seen the same."""
+        books, readers = report["books"], report["readers"]
+        sums = {
+            what: sum(account[what] for account in readers.values()) for what in ("received", "lost", "connections")
+        }
+        self._log.info("{books} {sums}", books=books, sums=sums)
+        wrong = {name: account for name, account in readers.items() if account["wrong"] or account["lost"]}
+        self.assertEqual({}, wrong)
+        self.assertEqual(([], [], 0), (report["failures"], report["log_differs"], report["unlike_log"]))
+        self.assertEqual({report["top"]}, {account["position"] for account in readers.values()})
+        counted = {name: books[name] for name in ("twice", "never_sent", "moved", "stored_later")}
+        self.assertEqual({"twice": 0, "never_sent": 0, "moved": [], "stored_later": []}, counted)
+
+    def assert_nobody_left(self, report: dict[str, Any]) -> None:
+        """Nobody was seen to leave."""
+        left = {name: account["left"] for name, account in report["readers"].items() if account["left"]}
+        self.assertEqual({}, left)
+
+    def assert_nothing_lost(self, report: dict[str, Any]) -> None:
+        """What was acknowledged is in the log, which has no hole, and nobody was told that anything is missing."""
+        told = {name: account["told"] for name, account in report["readers"].items() if account["told"]}
+        self.assertEqual(({}, 0, 0), (told, report["books"]["lost"], report["books"]["holes"]))

@@ -1,0 +1,275 @@
+"""The least that talks to a daemon and to Redis, on asyncio: requests, WebSockets, event streams, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["GONE", "HTTPWire", "RedisError", "RedisWire", "SocketWire", "StreamWire", "Unavailable", "frame"]
+
+_TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
+_PATIENCE = 20.0
+
+
+class Unavailable(Exception):
+    """The other side says that trying again may help."""
+
+
+class RedisError(Exception):
+    """Redis answers a command with an error."""
+
+
+# What a client meets of a server that is killed, that stops, hangs, or is not there yet.
+GONE = (OSError, EOFError, TimeoutError, Unavailable)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A client's WebSocket frame, with a mask of zeros."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x80 | opcode, 0x80 | size)) + b"\0\0\0\0" + payload
+    return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
+
+
+class _Wire(asyncio.Protocol):
+    """A connection whose answer begins with an HTTP head.
+
+    :ivar head: this head, once it is whole.
+    """
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.head = b""
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.transport: Any = None
+        self._take = take
+        self._data = b""
+
+    @classmethod
+    async def connect(cls, port: int, request: bytes, take: Callable[[bytes], None]) -> Any:
+        """Connect, ask, and wait for the head of the answer.
+
+        :param take: is given what comes, piece by piece.
+        :raises Unavailable: it isn't what was asked for.
+        """
+        loop = asyncio.get_running_loop()
+        wire = cls(take)
+        async with asyncio.timeout(_PATIENCE):
+            wire.transport, _ = await loop.create_connection(lambda: wire, "127.0.0.1", port)
+            wire.transport.write(request)
+            try:
+                await wire.opened
+            except BaseException:
+                wire.transport.abort()
+                raise
+        return wire
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if not self.head:
+            head, end, rest = self._data.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self.head, self._data = head, rest
+            self._opened()
+        self._read()
+
+    def _opened(self) -> None:
+        if self.opened.done():
+            return
+        if self.head[9:12] in (b"101", b"200"):
+            self.opened.set_result(None)
+        else:
+            self.opened.set_exception(Unavailable(self.head[:12].decode() + self._data[:200].decode(errors="replace")))
+
+    def _read(self) -> None:
+        raise NotImplementedError
+
+    def connection_lost(self, reason: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionResetError("closed before its answer"))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def close(self) -> None:
+        """Cut it."""
+        self.transport.abort()
+
+
+class SocketWire(_Wire):
+    """A WebSocket."""
+
+    def _read(self) -> None:
+        data, at, end = self._data, 0, len(self._data)
+        while end - at >= 2:
+            size, start = data[at + 1], at + 2
+            if size >= 126:
+                start += 2 if size == 126 else 8
+                size = int.from_bytes(data[at + 2 : start], "big")
+            if end < start + size:
+                break
+            self._frame(data[at] & 15, data[start : start + size])
+            at = start + size
+        self._data = data[at:]
+
+    def _frame(self, opcode: int, payload: bytes) -> None:
+        if opcode == _TEXT:
+            self._take(payload)
+        elif opcode == _PING:
+            self.transport.write(frame(_PONG, payload))
+        elif opcode == _CLOSE:
+            self.transport.write(frame(_CLOSE, payload[:2]))
+            self.transport.close()
+
+    def send(self, payload: bytes) -> None:
+        """Send one text.
+
+        :raises ConnectionResetError: the connection is lost already.
+        """
+        if self.lost.done() or self.transport.is_closing():
+            raise ConnectionResetError("the connection is lost")
+        self.transport.write(frame(_TEXT, payload))
+
+    def say_goodbye(self) -> None:
+        """Close it in order; it is lost when the other side has done so, too."""
+        self.transport.write(frame(_CLOSE, b"\x03\xe8"))
+
+
+class StreamWire(_Wire):
+    """An event stream; what is taken are the values of ``data``."""
+
+    def _read(self) -> None:
+        *blocks, self._data = self._data.split(b"\n\n")
+        for block in blocks:
+            for line in block.split(b"\n"):
+                if line.startswith(b"data: "):
+                    self._take(line[6:])
+
+
+class HTTPWire:
+    """One connection to a port that is kept, and opened again where it was lost."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, bytes]:
+        """Status and body of an answer.
+
+        :raises OSError, EOFError, TimeoutError: there is none; what became of the request isn't known.
+        """
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._streams
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", ""]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                writer.write("\r\n".join(lines).encode() + body)
+                status, length, keep = _read_head(await reader.readuntil(b"\r\n\r\n"))
+                answer = await (reader.read() if length is None else reader.readexactly(length))
+        except BaseException:
+            self.close()
+            raise
+        if not keep:
+            self.close()
+        return status, answer
+
+    def close(self) -> None:
+        """Cut it."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+def _read_head(head: bytes) -> tuple[int, int | None, bool]:
+    """The status, the length of the body where it is said, and whether the connection is kept."""
+    lines = head.lower().split(b"\r\n")
+    fields = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
+    length = fields.get(b"content-length")
+    keep = length is not None and fields.get(b"connection") != b"close"
+    return int(lines[0][9:12]), None if length is None else int(length), keep
+
+
+class RedisWire:
+    """A connection to Redis; commands may be sent before the answers to others have come."""
+
+    def __init__(self, port: int, database: int = 0) -> None:
+        self.port = port
+        self._database = database
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._opening = asyncio.Lock()
+
+    async def do(self, *words: str | bytes | int) -> Any:
+        """The answer to a command.
+
+        :raises OSError, EOFError, TimeoutError: there is none; what became of the command isn't known.
+        :raises RedisError:
+        """
+        async with self._opening:
+            if self._streams is None:
+                self._streams = await asyncio.open_connection("127.0.0.1", self.port)
+                self._task = asyncio.create_task(self._read(self._streams[0]))
+                if self._database:
+                    self._send(("SELECT", self._database))
+        answer = self._send(words)
+        async with asyncio.timeout(_PATIENCE):
+            return await answer
+
+    def _send(self, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:
+        if self._streams is None:
+            raise ConnectionResetError("the connection is lost")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._streams[1].write(_command(words))
+        return answer
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                answer = await _answer(reader)
+                waiting = self._waiting.popleft()
+                if not waiting.done():
+                    waiting.set_exception(answer) if isinstance(answer, RedisError) else waiting.set_result(answer)
+        except (OSError, EOFError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        self.close()
+        for answer in waiting:
+            if not answer.done():
+                answer.set_exception(ConnectionResetError(str(error)))
+
+    def close(self) -> None:
+        """Cut it."""
+        if self._streams is not None:
+            with contextlib.suppress(OSError):
+                self._streams[1].transport.abort()
+            self._streams = None
+
+
+def _command(words: tuple[str | bytes | int, ...]) -> bytes:
+    parts = [f"*{len(words)}\r\n".encode()]
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+async def _answer(reader: asyncio.StreamReader) -> Any:
+    line = await reader.readuntil(b"\r\n")
+    kind, rest = line[:1], line[1:-2]
+    if kind == b"-":
+        return RedisError(rest.decode())
+    if kind == b":":
+        return int(rest)
+    if kind == b"$":
+        return None if rest == b"-1" else (await reader.readexactly(int(rest) + 2))[:-2]
+    if kind == b"*":
+        return None if rest == b"-1" else [await _answer(reader) for _ in range(int(rest))]
+    return rest
