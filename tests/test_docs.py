@@ -39,7 +39,7 @@ PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
 
 OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid"}
 CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat")
-OF_OTHERS = {"json", "draft", "quick", "only", "runs"}
+OF_OTHERS = {"json", "draft", "now", "quick", "only", "runs"}
 
 
 def _section(text: str, title: str) -> str:
