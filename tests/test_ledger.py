@@ -511,7 +511,7 @@ class LedgerTests(SynchronousTestCase):
         self._check(World(), steps)
 
     @settings(
-        max_examples=RUNS // 3, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=False
+        max_examples=RUNS // 4, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=False
     )
     @given(st.binary(min_size=8, max_size=96))
     def test_two_nodes_balance(self, steps: bytes) -> None:
