@@ -109,7 +109,7 @@ class StormTests(ClusterTestCase):
         await self.all_see(load, 60, 60)
 
     async def storm(self) -> None:
-        """Failures at random, each kind as often as the others."""
+        """Failures at random, each kind about as often as the others, and each at least once."""
         faults = [
             self.kill_subscribers,
             self.kill_clients,
@@ -118,12 +118,13 @@ class StormTests(ClusterTestCase):
             self.restart,
             self.kill_node,
         ]
-        end, happened = time.monotonic() + SECONDS, Counter[str]()
-        while time.monotonic() < end:
-            for fault in random.sample(faults, len(faults)):
-                await fault()
-                happened[fault.__name__] += 1
-                await self.sleep(random.uniform(0.2, 1.0))
+        end, happened, to_come = time.monotonic() + SECONDS, Counter[str](), list(faults)
+        while time.monotonic() < end or len(happened) < len(faults):
+            to_come = to_come or list(faults)
+            fault = to_come.pop(random.randrange(len(to_come)))
+            await fault()
+            happened[fault.__name__] += 1
+            await self.sleep(random.uniform(0.2, 1.0))
         self._log.info("{happened}", happened=dict(happened))
 
     async def kill_subscribers(self) -> None:
