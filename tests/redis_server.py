@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _running: set[RedisServer] = set()
 class RedisServer:
     """``redis-server`` on a free loopback port, which keeps nothing unless ``options`` say otherwise.
 
-    :param directory: for its data, its log and its Unix socket; kept over restarts.
+    :param directory: for its data and its log; kept over restarts.
     :param options: further options of ``redis-server``.
     :param unix: whether it has a Unix socket as well, ``path``.
     :param tls: the names of a certificate and a key; it listens on ``tls_port`` as well.
@@ -48,7 +49,8 @@ class RedisServer:
         self.port = free_port()
         self.tls_port = free_port() if tls else 0
         self.password = password
-        self.path = str(self.directory / "redis.sock")
+        # Not in the directory, whose path may be longer than the 107 bytes of a socket's.
+        self.path = str(Path(tempfile.gettempdir(), f"realtime-redis-{self.port}.sock"))
         self._tls = tls
         self._unix = unix
         self._process: subprocess.Popen[bytes] | None = None
@@ -158,6 +160,7 @@ class RedisServer:
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         _running.discard(self)
+        Path(self.path).unlink(missing_ok=True)
         if process is not None:
             process.send_signal(how)
             process.send_signal(signal.SIGCONT)

@@ -85,6 +85,7 @@ class TransportContract:
     """The tests that every transport passes; ``kind`` is its client."""
 
     kind: type[Client]
+    limits: dict[str, Any] = {"poll_grace": 4.0}  # of the 10 seconds that members of polls are waited for
 
     async def test_joins_with_the_last_messages(self: Any) -> None:
         """A reader without a position starts with as many messages as it asks for."""
