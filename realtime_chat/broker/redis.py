@@ -30,13 +30,14 @@ from realtime_chat.redis.address import Address
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
-from realtime_chat.redis.wire import RedisProtocol
+from realtime_chat.redis.wire import RedisProtocol, ServerError
 
 __all__ = ["BrokerCounts", "Neighbours", "RedisBroker"]
 
 PRESENCE = b"p"
 SIGNAL = b"s"
 _SIGNAL_HEAD = re.compile(rb"s([0-9a-f]+) ([0-9a-f]+)")
+_FLUSHED = b"__redis__:invalidate"
 _MOST_UNDER_WAY = 10_000
 _AT_ONCE = 100
 _SECONDS_BETWEEN_TRIES = 1.0
@@ -141,9 +142,7 @@ class RedisBroker:
         self._renewals = 0
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
-        self._link = Link(
-            reactor, address, "subscribe", random, on_ready=self._renew, published=self.subscriptions.published
-        )
+        self._link = Link(reactor, address, "subscribe", random, on_ready=self._renew, published=self._published)
         self.links: Sequence[Link] = (self._link,)
         self.counts = BrokerCounts()
 
@@ -206,12 +205,16 @@ class RedisBroker:
 
     async def _renew(self, connection: RedisProtocol) -> None:
         """There is a new connection: hear what was heard by the one before, and look for what was missed."""
+        await _hear_flushes(connection)
         await self.subscriptions.renew(connection)
         self._renewals += 1
         if self._listener is not None:
-            for room in self.subscriptions.groups:
-                self._listener.doubted(room)
+            self._doubt_all(self._listener)
             Deferred.fromCoroutine(self._meet_again(self._renewals))
+
+    def _doubt_all(self, listener: Listener) -> None:
+        for room in self.subscriptions.groups:
+            listener.doubted(room)
 
     async def _meet_again(self, renewal: int) -> None:
         """Find out who is in the rooms now, some at a time, until that is done for all."""
@@ -236,6 +239,11 @@ class RedisBroker:
         return True
 
     # What comes in
+
+    def _published(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        if channel == _FLUSHED and self._listener is not None:
+            self._doubt_all(self._listener)
+        self.subscriptions.published(pattern, channel, payload)
 
     def _hear_room(self, room: str, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
@@ -351,6 +359,18 @@ _HEARD: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
     SIGNAL: RedisBroker._hear_signal,
     PRESENCE: RedisBroker._hear_presence,
 }
+
+
+async def _hear_flushes(connection: RedisProtocol) -> None:
+    """Be told at once of data that is flushed: as by Redis' client-side caching, with nothing cached. Where it isn't
+    allowed, the store finds out when it looks the next time."""
+    try:
+        number = await connection.command("CLIENT", "ID")
+        await connection.command("CLIENT", "TRACKING", "ON", "REDIRECT", number, "OPTIN")
+        await connection.command("SUBSCRIBE", _FLUSHED)
+    except ServerError as error:
+        if error.word != "NOPERM":
+            raise
 
 
 def _read(room: str, announced: Announcement) -> list[Message]:

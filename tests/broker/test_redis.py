@@ -165,7 +165,7 @@ class NodesCase(TestCase):
     def channels(self) -> list[str]:
         """What is subscribed on the server, except for the nodes' own."""
         names = [name.decode() for name in self.server.command("PUBSUB", "CHANNELS")]
-        return sorted(name for name in names if ":node:" not in name)
+        return sorted(name for name in names if ":node:" not in name and not name.startswith("__redis__"))
 
 
 class HeardTests(NodesCase):
@@ -418,6 +418,26 @@ class FailureTests(NodesCase):
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: node.link.counts.losses == 1)
         await self.hears_again(node)
+
+    async def test_flushed(self) -> None:
+        """That the data was flushed is heard of at once, and every room looks."""
+        node, _ = await self.nodes()
+        node.store.links[0].abort("not by way of the store")
+        await node.broker.follow("news")
+        self.server.command("FLUSHALL")
+        await until(lambda: {("lobby",), ("news",)} <= set(node.heard("doubted")), 1.0)
+        self.assertEqual(0, node.link.counts.losses)
+
+    async def test_flushes_not_allowed(self) -> None:
+        """A user who may not hear of that hears all the rest."""
+        rights = ("on", "nopass", "~*", "&realtime:*", "+@all", "-client|tracking")
+        self.server.command("ACL", "SETUSER", "some", *rights)
+        node = Node(f"redis://some:none@127.0.0.1:{self.server.port}/0")
+        await node.start()
+        self.addCleanup(node.stop)
+        await node.broker.follow("lobby")
+        await node.store.append(draft())
+        await until(lambda: node.heard("announced"))
 
     async def test_follow_while_away(self) -> None:
         """While there is no connection a room can't be followed, which is said at once."""
