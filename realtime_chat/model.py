@@ -90,6 +90,11 @@ class Draft(msgspec.Struct, frozen=True):
     sender: User
     key: str | None = None
 
+    def placed(self, position: Position, at: int) -> Message:
+        """The message that it is at a place in its log."""
+        sender = self.sender
+        return Message(self.room, position, self.event, self.data, sender.id, sender.name, at, self.key)
+
 
 class Message(msgspec.Struct, frozen=True):
     """One stored entry of a room's log.

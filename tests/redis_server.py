@@ -14,15 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
+from twisted.trial.unittest import TestCase
 
 from tests.functional.daemon import free_port, wait_until
 
-__all__ = ["PERSISTENT", "RedisServer"]
+__all__ = ["PERSISTENT", "RedisServer", "shared_server"]
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 """Options with which nothing that was answered is lost by a kill."""
 
 _running: set[RedisServer] = set()
+_shared: list[RedisServer] = []
+
+
+def shared_server(case: TestCase) -> RedisServer:
+    """One server for all tests that don't harm it; it is empty."""
+    if not _shared:
+        _shared.append(RedisServer(case.mktemp()).start())
+    _shared[0].command("FLUSHALL")
+    return _shared[0]
 
 
 class RedisServer:

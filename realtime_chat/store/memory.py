@@ -118,7 +118,7 @@ class MemoryStore:
 
     def _add(self, log: _Log, draft: Draft, at: int) -> Message:
         log.top += 1
-        message = _placed(draft, self._epoch, log.top, at)
+        message = draft.placed(Position(self._epoch, log.top), at)
         log.messages.append(message)
         if len(log.messages) > self._most:
             self._trim(log)
@@ -136,7 +136,7 @@ class MemoryStore:
         if known.digest != digest:
             return fail(RealtimeError("key_reused", "this key was used for another message in this room"))
         kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
-        return succeed(Stored(kept[0] if kept else _placed(draft, self._epoch, known.offset, known.at), True))
+        return succeed(Stored(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True))
 
     def _still_known(self, log: _Log, name: tuple[str, str], at: int) -> _Known | None:
         known = log.known.get(name)
@@ -196,11 +196,6 @@ class MemoryStore:
 
     def watch(self, doubt: Callable[[], None]) -> None:
         """See :meth:`IMessageStore.watch`; these logs never change by themselves."""
-
-
-def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
-    sender = draft.sender
-    return Message(draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key)
 
 
 def _stopped() -> StoreError:

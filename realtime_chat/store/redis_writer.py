@@ -20,7 +20,7 @@ from realtime_chat.interfaces import TurnClock
 from realtime_chat.model import Draft, Message, Position, Stored
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
-from realtime_chat.redis.rows import Row, encode_row, read_rows
+from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import ServerError, Word
 from realtime_chat.store.redis_log import LATE, LOST, RedisLog
@@ -264,7 +264,7 @@ class LogWriter:
         draft = arrival.draft
         if isinstance(answer, int):
             self._redis_log.saw_top(draft.room, answer)
-            return Stored(_placed(draft, Position(epoch, answer), arrival.at))
+            return Stored(draft.placed(Position(epoch, answer), arrival.at))
         if not isinstance(answer, list):
             return RealtimeError("key_reused", "this key was used for another message in this room")
         offset, at, row = answer
@@ -312,16 +312,9 @@ def _key(draft: Draft) -> tuple[str, str]:
     return f"{len(draft.sender.id.encode())}:{draft.sender.id}:{draft.key}", content_digest(draft).hex()
 
 
-def _placed(draft: Draft, place: Position, at: int) -> Message:
-    sender = draft.sender
-    return Message(draft.room, place, draft.event, draft.data, sender.id, sender.name, at, draft.key)
-
-
 def _first(draft: Draft, place: Position, at: int, row: bytes) -> Message:
     """The message that was stored under a draft's key; of one that is gone, what its key and the draft tell."""
     if not row:
-        return _placed(draft, place, at)
+        return draft.placed(place, at)
     (first,) = read_rows([row])
-    return Message(
-        draft.room, place, first.event, bytes(first.data), first.sender_id, first.sender_name, first.at, first.key
-    )
+    return as_message(first, draft.room, place.epoch, place.offset)

@@ -176,7 +176,7 @@ class _Batch:
     def _again(self, draft: Draft, digest: bytes, known: _Known) -> Outcome:
         if known.digest != digest:
             return RealtimeError("key_reused", "this key was used for another message in this room")
-        return Stored(known.message or _placed(draft, self.epoch, known.offset, known.at), duplicate=True)
+        return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
     def _place(self, draft: Draft, at: int) -> Message:
         room = self.rooms.get(draft.room)
@@ -184,7 +184,7 @@ class _Batch:
             room = self.rooms[draft.room] = _Room(self.next_room, 0, new=True)
             self.next_room += 1
         room.top += 1
-        return _placed(draft, self.epoch, room.top, at)
+        return draft.placed(Position(self.epoch, room.top), at)
 
     def _add_row(self, message: Message, digest: bytes | None) -> None:
         self.last = message
@@ -515,8 +515,3 @@ class LogWriter:
         (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
         self._swept = last if more else 0
         return bool(more)
-
-
-def _placed(draft: Draft, epoch: str, offset: int, at: int) -> Message:
-    sender = draft.sender
-    return Message(draft.room, Position(epoch, offset), draft.event, draft.data, sender.id, sender.name, at, draft.key)

@@ -25,17 +25,7 @@ from realtime_chat.store.redis import RedisStore
 from realtime_chat.store.retention import Retention
 from tests.contracts import AWKWARD_NAMES, BrokerContract, draft
 from tests.fakes import Recorder
-from tests.redis_server import RedisServer
-
-_shared: list[RedisServer] = []
-
-
-def shared_server(case: TestCase) -> RedisServer:
-    """One server for all tests that don't harm it; it is empty."""
-    if not _shared:
-        _shared.append(RedisServer(case.mktemp()).start())
-    _shared[0].command("FLUSHALL")
-    return _shared[0]
+from tests.redis_server import RedisServer, shared_server
 
 
 async def until(condition: Callable[[], Any], patience: float = 15.0) -> None:

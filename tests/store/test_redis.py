@@ -29,26 +29,10 @@ from realtime_chat.store.redis import RedisStore
 from realtime_chat.store.redis_log import load_store_script
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 from tests.contracts import BOB, MessageStoreContract, append_all, draft, offsets, texts, whole_log
-from tests.redis_server import PERSISTENT, RedisServer
+from tests.redis_server import PERSISTENT, RedisServer, shared_server
 
 _UNAVAILABLE_WITHIN = 2.0
 """Seconds in which a publish has to be refused while Redis is away."""
-
-_shared: list[RedisServer] = []
-
-
-def shared_server(case: TestCase) -> RedisServer:
-    """One server for all tests that don't harm it; it is empty."""
-    if not _shared:
-        _shared.append(RedisServer(case.mktemp()).start())
-    _shared[0].command("FLUSHALL")
-    return _shared[0]
-
-
-def tearDownModule() -> None:
-    """Called by trial."""
-    while _shared:
-        _shared.pop().kill()
 
 
 class RedisStoreTests(MessageStoreContract, TestCase):
