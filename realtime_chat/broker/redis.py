@@ -169,13 +169,16 @@ class RedisBroker:
 
     async def _stop(self) -> None:
         self._listener = None
-        if self._probing.running:
+        if self._probing.running:  # else it was never there for the others
             self._probing.stop()
+            await self._say_that_it_stops()
+        await self._link.stop()
+
+    async def _say_that_it_stops(self) -> None:
         try:
             await self._neighbours.stop()
         except StoreError as error:
             self._log.warn("the other nodes were not told that this one stops: {why}", why=error.message)
-        await self._link.stop()
 
     # Rooms
 

@@ -141,8 +141,8 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         fitting = False
     if not fitting:
-        shown = kind if kind in KINDS else "this"
-        raise ValueError(f"{shown!r} … is not the address of a Redis server; right would be {_RIGHT}")
+        shown = f"{kind}://…" if kind in KINDS else "this"  # no more of it, as there may be a password
+        raise ValueError(f"{shown} is not the address of a Redis server; right would be {_RIGHT}")
     return parts
 
 
