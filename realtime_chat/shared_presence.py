@@ -266,15 +266,14 @@ class SharedPresence(Presence):
         changes = self._news.setdefault(lease.membership.room.name, {})
         changes[lease.client.mark] = None if gone else lease
         if self._flushing is None:
-            wait = max(self._limits.presence_gather, self._flushed + self._limits.presence_interval - self._seconds())
+            wait = max(
+                self._limits.presence_gather, self._flushed + self._limits.presence_interval - self._clock.seconds()
+            )
             self._flushing = self._clock.callLater(wait, self._flush)
-
-    def _seconds(self) -> float:
-        return self._clock.seconds()
 
     def _flush(self) -> None:
         self._flushing = None
-        self._flushed = self._seconds()
+        self._flushed = self._clock.seconds()
         news, self._news = self._news, {}
         for room, changes in news.items():
             came = [_attend(lease) for lease in changes.values() if lease is not None]
@@ -362,7 +361,7 @@ class SharedPresence(Presence):
     def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
         """Bring it to nobody whose last poll another node has answered with it."""
         if self._heard:
-            word, now = _word(signal), self._seconds()
+            word, now = _word(signal), self._clock.seconds()
             skip = [*skip, *(reader for reader, (until, heard) in self._heard.items() if heard == word and until > now)]
         self._bringing = room.name, signal
         try:
@@ -399,7 +398,7 @@ class SharedPresence(Presence):
             return UNKNOWN
         node, stamp, digest, heard = match.groups()
         if node != self._node and heard is not None:
-            self._heard[reader] = self._seconds() + _OVERTAKEN, heard
+            self._heard[reader] = self._clock.seconds() + _OVERTAKEN, heard
         if node == self._node:
             return self._read_own(f"{node}.{stamp}", digest or "", reader.room)
         if digest is None:

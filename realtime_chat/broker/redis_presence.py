@@ -31,7 +31,7 @@ from realtime_chat.model import Attendee, Saying, User
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.scripts import load_script
-from realtime_chat.redis.wire import Word
+from realtime_chat.redis.wire import Word, ignore_store_error
 
 __all__ = ["RedisPresence"]
 
@@ -373,7 +373,7 @@ class RedisPresence:
 
     def _hear_gone(self, listener: Listener, gone: _Gone) -> None:
         if gone.node == self._node:  # we have slept for too long
-            self._link.command(*self._live()).addCallbacks(lambda _: self._lose_all(), _trap)
+            self._link.command(*self._live()).addCallbacks(lambda _: self._lose_all(), ignore_store_error)
         else:
             self._nodes.pop(gone.node, None)
             self._going[gone.node] = self._clock.seconds()
@@ -390,7 +390,7 @@ class RedisPresence:
         """See :meth:`realtime_chat.interfaces.IBroker.say`."""
         state = _NULL if saying.state is None else saying.state
         said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
-        self._link.command("PUBLISH", self._names.nodes, said).addErrback(_trap)
+        self._link.command("PUBLISH", self._names.nodes, said).addErrback(ignore_store_error)
 
     def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         """See :meth:`realtime_chat.interfaces.IBroker.attend`."""
@@ -558,7 +558,3 @@ def _read_rows(value: bytes) -> Iterator[Attendee]:
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _trap(failure: Failure) -> None:
-    failure.trap(StoreError)

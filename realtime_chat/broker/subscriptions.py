@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError
-from realtime_chat.redis.wire import Word
+from realtime_chat.redis.wire import Commands, ignore_store_error
 
 __all__ = ["Hear", "Subscriptions"]
 
@@ -21,12 +19,6 @@ Hear = Callable[[bytes | None, bytes, bytes], None]
 
 _AT_ONCE = 200
 """Commands that are under way at a time, so that none waits long for its answer, however many there are."""
-
-
-class _Commands(Protocol):
-    """A link or a connection."""
-
-    def command(self, *words: Word) -> Deferred[Any]: ...
 
 
 class _Turns:
@@ -100,7 +92,7 @@ class Subscriptions:
         except Exception:  # one publication never costs the connection
             self._log.failure("what was published could not be told")
 
-    async def add(self, commands: _Commands, name: str, channels: Mapping[str, Hear]) -> None:
+    async def add(self, commands: Commands, name: str, channels: Mapping[str, Hear]) -> None:
         """Want some channels as one group, and subscribe them.
 
         :raises StoreError: not now, and they are not wanted.
@@ -118,13 +110,13 @@ class Subscriptions:
         finally:
             self._turns.give_back()
 
-    def remove(self, commands: _Commands, name: str) -> None:
+    def remove(self, commands: Commands, name: str) -> None:
         """Want a group no more."""
         self._leaving |= dict.fromkeys(self._forget(name))
         if not self._is_leaving:
-            Deferred.fromCoroutine(self._leave(commands)).addErrback(_trap)
+            Deferred.fromCoroutine(self._leave(commands)).addErrback(ignore_store_error)
 
-    async def _leave(self, commands: _Commands) -> None:
+    async def _leave(self, commands: Commands) -> None:
         """Unsubscribe what isn't wanted any more; what can't be now needn't be, as the connection is lost."""
         self._is_leaving = True
         try:
@@ -142,7 +134,7 @@ class Subscriptions:
             del self._by_channel[channel.encode()]
         return channels
 
-    async def renew(self, commands: _Commands) -> None:
+    async def renew(self, commands: Commands) -> None:
         """Subscribe all that is wanted over a new connection, and nothing that isn't wanted any more when that is done.
 
         :raises StoreError: the connection failed.
@@ -156,13 +148,9 @@ class Subscriptions:
         await self._leave(commands)
 
 
-async def _all(commands: _Commands, command: str, channels: Iterable[str]) -> None:
+async def _all(commands: Commands, command: str, channels: Iterable[str]) -> None:
     """Do the same with all channels, each in a command of its own, as Redis answers once for each channel."""
     try:
         await gatherResults([commands.command(command, channel) for channel in channels], consumeErrors=True)
     except FirstError as first:
         first.subFailure.raiseException()
-
-
-def _trap(failure: Failure) -> None:
-    failure.trap(StoreError)

@@ -5,19 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.redis.wire import ServerError, Word
+from realtime_chat.redis.wire import Commands, ServerError, Word
 
 __all__ = ["Script", "load_script"]
-
-
-class _Commands(Protocol):
-    """A link or a connection."""
-
-    def command(self, *words: Word) -> Deferred[Any]: ...
 
 
 class Script:
@@ -30,18 +24,18 @@ class Script:
         self.text = text
         self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis' own choice
 
-    def call(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+    def call(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
         """Run it where Redis knows it.
 
         :raises ServerError: also with the word ``NOSCRIPT``.
         """
         return link.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
-    def load(self, link: _Commands) -> Deferred[Any]:
+    def load(self, link: Commands) -> Deferred[Any]:
         """Let Redis know it."""
         return link.command("SCRIPT", "LOAD", self.text)
 
-    async def run(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
+    async def run(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
         """Run it; where Redis doesn't know it (any more), send its text along.
 
         :param keys: all keys that it uses.
@@ -55,7 +49,7 @@ class Script:
                 raise
         return await self.send(link, keys, arguments)
 
-    def send(self, link: _Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+    def send(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
         """Run it, and let Redis know it."""
         return link.command("EVAL", self.text, len(keys), *keys, *arguments)
 

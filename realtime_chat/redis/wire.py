@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError
 
-__all__ = ["Published", "RedisProtocol", "ServerError", "Word", "read_info"]
+__all__ = ["Commands", "Published", "RedisProtocol", "ServerError", "Word", "ignore_store_error", "read_info"]
 
 Word = str | bytes | int
 """A part of a command."""
@@ -37,6 +37,17 @@ _MEANINGS = {
     "NOPERM": "the store doesn't allow this",
 }
 _LEAVE = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
+
+
+class Commands(Protocol):
+    """What takes commands: a link or a connection."""
+
+    def command(self, *words: Word) -> Deferred[Any]: ...
+
+
+def ignore_store_error(failure: Failure) -> None:
+    """The end of a command whose failing needs no answer, as the link sees to its own connection."""
+    failure.trap(StoreError)
 
 
 class ServerError(StoreError):

@@ -82,7 +82,7 @@ class RedisStore:
         self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, token(8).hex(), now)
         self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
         self._sweep = load_store_script("sweep")
-        self._swept: bytes = b"0"
+        self._swept = b"0"
         self._looks = 0
         self._regularly = [(LoopingCall(self._look), look), (LoopingCall(self._sweep_some), tick)]
         self._closed: str | None = "the store is not started"
@@ -206,9 +206,8 @@ class RedisStore:
         if not link.ready:
             return
         try:
-            scan = ("HSCAN", self._names.log, self._swept, "MATCH", "room:*", "COUNT", _ROOMS_A_SWEEP)
-            self._swept, fields = await link.command(*scan)
-            await self._sweep_rooms(link, [name[5:].decode() for name in fields[::2]])
+            self._swept, rooms = await self._redis_log.scan_rooms(link, self._swept, _ROOMS_A_SWEEP)
+            await self._sweep_rooms(link, rooms)
         except StoreError as error:
             self._log.warn("Trimming in Redis: {why}", why=error.message)
         except Exception:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.scripts import Script, load_script
-from realtime_chat.redis.wire import ServerError, Word, read_info
+from realtime_chat.redis.wire import Commands, ServerError, read_info
 from realtime_chat.store.retention import Retention, new_epoch
 
-__all__ = ["LATE", "LOST", "Commands", "Persistence", "RedisLog", "load_store_script"]
+__all__ = ["LATE", "LOST", "Persistence", "RedisLog", "load_store_script"]
 
 LATE = "LATE"
 """What a script says to what was to be stored earlier."""
@@ -26,12 +25,6 @@ LOST = ("NOLOG", "OTHERLOG")
 _ROOMS_KNOWN = 10_000
 _ROOMS_AT_ONCE = 1000
 _NO_REPLICATION = "0" * 40
-
-
-class Commands(Protocol):
-    """A link or a connection."""
-
-    def command(self, *words: Word) -> Deferred[Any]: ...
 
 
 def load_store_script(name: str) -> Script:
@@ -183,6 +176,16 @@ class RedisLog:
             await self.begin(connection, info)
         else:
             self.saw(epoch.decode())
+
+    async def scan_rooms(self, connection: Commands, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
+        """Some rooms of the log, about ``count``; a room may come twice.
+
+        :param cursor: where to go on; ``b"0"`` is the beginning.
+        :returns: where to go on, ``b"0"`` after the last of them; and their names.
+        :raises StoreError:
+        """
+        cursor, fields = await connection.command("HSCAN", self._names.log, cursor, "MATCH", "room:*", "COUNT", count)
+        return cursor, [name.removeprefix(b"room:").decode() for name in fields[::2]]
 
     async def look_closely(self, connection: Commands) -> None:
         """See whether Redis promises the same as before, and still knows the script for other programs.

@@ -107,11 +107,10 @@ class LogReader:
 
     async def _rooms(self) -> list[str]:
         found: set[str] = set()
-        cursor: Word = b"0"
+        cursor = b"0"
         while True:
-            scan = ("HSCAN", self._names.log, cursor, "MATCH", "room:*", "COUNT", _ROOMS_AT_ONCE)
-            cursor, fields = await self._link.command(*scan)
-            found |= {name[5:].decode() for name in fields[::2]}
+            cursor, rooms = await self._redis_log.scan_rooms(self._link, cursor, _ROOMS_AT_ONCE)
+            found.update(rooms)
             if cursor == b"0":
                 return sorted(found)
 
