@@ -14,7 +14,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
-from realtime_chat.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 from realtime_chat.presence import Presence
@@ -82,6 +82,7 @@ class Hub:
         self._loading: dict[str, _Loading] = {}
         self._doubts = Doubts(clock, self.wheel, limits)
         self._dirty: list[Room] = []
+        self._holding: dict[SessionTransport, None] = {}
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
@@ -321,11 +322,22 @@ class Hub:
             answer.errback(failure)
 
     def _schedule(self, room: Room) -> None:
-        if not self._dirty:
-            self.clock.callLater(0, self._flush)
+        self._flush_soon()
         self._dirty.append(room)
 
+    def release_soon(self, transport: SessionTransport) -> None:
+        """Let a transport send the replies that it holds at the end of the turn."""
+        self._flush_soon()
+        self._holding[transport] = None
+
+    def _flush_soon(self) -> None:
+        if not (self._dirty or self._holding):
+            self.clock.callLater(0, self._flush)
+
     def _flush(self) -> None:
+        holding, self._holding = self._holding, {}
+        for transport in holding:
+            transport.release()
         dirty, self._dirty = self._dirty, []
         for room in dirty:
             room.flush()

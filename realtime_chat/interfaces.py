@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -217,6 +217,12 @@ class SessionTransport(Protocol):
     def send(self, data: bytes) -> None:
         """Send one encoded reply or event, in order with everything else."""
 
+    def hold(self, data: bytes) -> None:
+        """Send one encoded reply together with what comes next, at the latest when it is told to :meth:`release` it."""
+
+    def release(self) -> None:
+        """Send the replies that are held, if there are any."""
+
     def send_event(self, kind: str, data: bytes) -> None:
         """Send one encoded event that stands in no log; ``kind`` is its type."""
 
@@ -262,8 +268,9 @@ class Fanout(Protocol):
     def encode_event(self, kind: str, data: bytes) -> Batch:
         """Make a batch of one encoded event that stands in no log; ``kind`` is its type."""
 
-    def send(self, batch: Any, readers: Mapping[R, Any]) -> list[tuple[R, int]]:
+    def send(self, batch: Any, readers: MutableMapping[R, Any], first: Collection[R] = ()) -> list[tuple[R, int]]:
         """Send to all, each with its outlet.
 
+        :param first: those of them who are sent to before all others, as they hold replies that go with it.
         :returns: those whose transport is full now, with how many messages each took, which can be all.
         """

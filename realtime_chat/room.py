@@ -102,6 +102,7 @@ class Room:
 
     __slots__ = (
         "_announced_at",
+        "_answered",
         "_batches",
         "_before",
         "_clock",
@@ -161,6 +162,7 @@ class Room:
         self._live: dict[Fanout, dict[Subscription, Any]] = {}
         self._flushed = page.top
         self._pending: list[Entry] = []
+        self._answered: dict[Subscription, None] = {}
         self._reads: dict[int, list[Deferred[Slice]]] = {}
         self._looks = 0
         self._turns = 0  # how often another log took this one's place
@@ -216,8 +218,15 @@ class Room:
             return
         if not self._pending:
             self._announced_at = self._clock.seconds()
-            self._schedule(self)
+            if not self._answered:
+                self._schedule(self)
         self._pending.append(entry)
+
+    def answer(self, subscription: Subscription) -> None:
+        """Let a reader's transport send the replies that it holds at the end of the turn, together with what is new."""
+        if not self._pending and not self._answered:
+            self._schedule(self)
+        self._answered[subscription] = None
 
     def _hear(self, offset: int) -> None:
         if offset > self.top:
@@ -271,17 +280,20 @@ class Room:
 
     def flush(self) -> None:
         """Bring the pending messages to everyone who is live."""
-        if not self._pending:
-            return
-        entries, self._pending = self._pending, []
-        for chunk in _chunks(entries, self._limits.page_bytes):
-            self._fan_out(chunk)
+        answered, self._answered = self._answered, {}
+        if self._pending:
+            entries, self._pending = self._pending, []
+            for chunk in _chunks(entries, self._limits.page_bytes):
+                self._fan_out(chunk, answered)
+        for subscription in answered:
+            subscription.transport.release()
 
-    def _fan_out(self, entries: Sequence[Entry]) -> None:
+    def _fan_out(self, entries: Sequence[Entry], answered: Collection[Subscription]) -> None:
         for fanout, readers in list(self._live.items()):
             batch = fanout.encode(self.name, self.epoch, entries)
             delivered = len(readers) * batch.count
-            for subscription, taken in fanout.send(batch, readers):
+            first = [subscription for subscription in answered if subscription in readers]
+            for subscription, taken in fanout.send(batch, readers, first):
                 delivered -= batch.count - taken
                 self.fall_behind(subscription)
                 subscription.offset = self._flushed + taken

@@ -31,6 +31,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.transports.fanout import write_now
+from realtime_chat.transports.intake import Intake
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -100,6 +101,7 @@ class RealtimeService(Service):
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
+        self._intake = Intake(reactor)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
         self._in_start = True
@@ -170,6 +172,7 @@ class RealtimeService(Service):
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
             write=write_now,
+            read=self._intake.take,
             public=self._public,
         )
         self._sites.append(site)
@@ -238,6 +241,7 @@ class RealtimeService(Service):
         await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
         await _at_most(self._reactor, self._broker.stop())
         await _at_most(self._reactor, self._store.stop())
+        self._intake.close()
         self.hub.wheel.stop()
         self._log.info("stopped")
 

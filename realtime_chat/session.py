@@ -146,24 +146,31 @@ class Session:
             self._reply(self._refusal(error))
             return
         self._publishing += 1
-        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command,), errbackArgs=(command.id,))
+        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command,), errbackArgs=(command,))
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
-            self.transport.send(answer)
+            self.transport.hold(answer)
             self.pump()
+            self.transport.release()
 
     def _published(self, stored: Stored, command: codec.Publish) -> None:
-        self._acknowledge(_encode_published(stored, command))
+        self._acknowledge(_encode_published(stored, command), command.room)
 
-    def _not_published(self, failure: Failure, id: codec.CommandId | None) -> None:
-        self._acknowledge(self._failed(_name_command(failure, id), id))
+    def _not_published(self, failure: Failure, command: codec.Publish) -> None:
+        self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room)
 
-    def _acknowledge(self, answer: bytes) -> None:
+    def _acknowledge(self, answer: bytes, room: str) -> None:
+        """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
         self._publishing -= 1
         if self.closed:
             return
-        self.transport.send(answer)
+        self.transport.hold(answer)
+        subscription = self.subscriptions.get(room)
+        if subscription is not None and subscription.live:
+            subscription.room.answer(subscription)
+        else:
+            self.hub.release_soon(self.transport)
         if self._publishing == self.hub.limits.max_publishes - 1:
             self.transport.ready()
 

@@ -53,8 +53,8 @@ class FakeFanout:
     def encode_event(self, kind: str, data: bytes) -> Batch:
         return Batch([SimpleNamespace(json=data)])
 
-    def send(self, batch: Batch, readers: Any) -> list[tuple[Any, int]]:
-        sent = [(reader, reader.transport.send_batch(batch)) for reader in list(readers)]
+    def send(self, batch: Batch, readers: Any, first: Any = ()) -> list[tuple[Any, int]]:
+        sent = [(reader, reader.transport.send_batch(batch)) for reader in dict.fromkeys((*first, *readers))]
         return [(reader, taken) for reader, taken in sent if reader.transport.full]
 
 
@@ -69,13 +69,22 @@ class FakeTransport:
         self.window = window
         self.full = False
         self.received: list[dict[str, Any]] = []
+        self.held: list[bytes] = []
         self.said_goodbye: Goodbye | None = None
         self.readied = 0
         self.queued = 0
         self.outlet = None
 
     def send(self, data: bytes) -> None:
+        self.release()
         self.received.append(json.loads(data))
+
+    def hold(self, data: bytes) -> None:
+        self.held.append(data)
+
+    def release(self) -> None:
+        held, self.held = self.held, []
+        self.received += map(json.loads, held)
 
     def send_event(self, kind: str, data: bytes) -> None:
         self.send(data)
@@ -83,6 +92,7 @@ class FakeTransport:
     def send_batch(self, batch: Batch) -> int:
         if self.full or self.said_goodbye:
             return 0
+        self.release()
         taken = batch.count if self.window is None else min(batch.count, self.window)
         self.received += [json.loads(entry.json) for entry in batch.entries[:taken]]
         if self.window is not None:

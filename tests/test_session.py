@@ -330,9 +330,33 @@ class PublishTests(World):
         self.held.commit()
         self.assertEqual([], transport.received)
         self.held.acknowledge()
+        self.turn()
         (reply,) = transport.received
         self.assertEqual(("published", "p", "lobby"), (reply["type"], reply["id"], reply["room"]))
         self.assertTrue(reply["position"].endswith(":1"))
+
+    def test_published_with_its_message(self) -> None:
+        """Who reads the room that it writes to gets the acknowledgement right before the message, in the same turn."""
+        _, other = self.joined()
+        session, transport = self.joined()
+        self.tell(session, "publish", room="lobby", data=1, id="p")
+        self.tell(session, "publish", room="lobby", data=2, id="q")
+        self.assertEqual(["joined"], [event["type"] for event in transport.received])
+        self.turn()
+        kinds = [event["type"] for event in transport.received]
+        self.assertEqual(["joined", "published", "published", "message", "message"], kinds)
+        self.assertEqual([1, 2], self.data(other))
+
+    def test_published_behind(self) -> None:
+        """Who publishes and is left behind at the same moment gets the acknowledgement, and is brought the message."""
+        session, transport = self.joined()
+        self.tell(session, "publish", room="lobby", data=1, id="p")
+        transport.window = 0
+        self.turn()
+        self.assertEqual(["joined", "published"], [event["type"] for event in transport.received])
+        transport.window, transport.full = None, False
+        session.drained()
+        self.assertEqual([1], self.data(transport))
 
     def test_key(self) -> None:
         """The same key and content answer the first position and reach nobody again; other content is refused."""

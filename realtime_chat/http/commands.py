@@ -33,6 +33,12 @@ class _Replies:
     def send(self, data: bytes) -> None:
         """Replies are what the commands answer."""
 
+    def hold(self, data: bytes) -> None:
+        """The same."""
+
+    def release(self) -> None:
+        """Nothing is held."""
+
     def send_event(self, kind: str, data: bytes) -> None:
         """Nothing is delivered here."""
 

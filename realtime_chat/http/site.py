@@ -270,6 +270,7 @@ class RealtimeChannel(http.HTTPChannel):
     def connectionMade(self) -> None:
         """Start to wait for a first request, or refuse to."""
         super().connectionMade()
+        self.site.read(self.transport)
         self.site.opened(self)
         excess = self.site.connections - self.site.max_connections
         if excess > self.site.max_refusals:
@@ -723,6 +724,10 @@ def _write(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
+def _leave_to_reactor(transport: Any) -> None:
+    """It reads from every connection by itself."""
+
+
 class RealtimeSite(server.Site):
     """The HTTP side of the daemon.
 
@@ -735,6 +740,7 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
     :param write: how whole answers are given to a transport.
+    :param read: is given the transport of each new connection, and may read from it in the reactor's place.
     :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar stopping: whether no connection is kept open for a next request any more.
@@ -760,6 +766,7 @@ class RealtimeSite(server.Site):
         max_connections: int,
         log_path: str | None = None,
         write: Callable[[Any, bytes], None] = _write,
+        read: Callable[[Any], None] = _leave_to_reactor,
         public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
@@ -769,6 +776,7 @@ class RealtimeSite(server.Site):
         self.max_body = max_body
         self.max_connections = max_connections
         self.write = write
+        self.read = read
         self.public = public
         self.stopping = False
         self._channels: set[RealtimeChannel] = set()

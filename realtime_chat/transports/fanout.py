@@ -13,7 +13,7 @@ import socket
 import struct
 import termios
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "direct_send",
     "finish_frame",
     "give_up_after",
+    "is_plain",
     "queued",
     "send_to_all",
     "unsent",
@@ -65,10 +66,15 @@ class Frames:
         return more
 
 
+def is_plain(transport: Any) -> bool:
+    """Whether a transport is an open connection whose bytes go over its socket as they are."""
+    return type(transport) in _DIRECT and not transport.TLS and not transport.disconnected
+
+
 def direct_send(transport: Any) -> Send | None:
     """What sends to a transport's socket past the transport, which is right only while nothing is queued on it; None
     where that can't be done."""
-    if type(transport) not in _DIRECT or transport.TLS or transport.disconnected:
+    if not is_plain(transport):
         return None
     send: Send = transport.socket.send
     return send
@@ -127,11 +133,29 @@ def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
     return whole + 1
 
 
-def send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+def send_to_all(
+    frames: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+) -> list[tuple[R, int]]:
     """Send to each reader, by its :func:`direct_send` where it has one.
 
+    :param first: those of them whose transport has something to send before, together with this.
     :returns: those whose transport is full now, with how many messages each took.
     """
+    if not first:
+        return _send_to_all(frames, readers)
+    outlets = {reader: readers[reader] for reader in first}
+    full = []
+    for reader in first:
+        readers[reader] = len  # takes all, and sends nothing: this one has it
+        taken = _send_ordinarily(reader, frames)
+        if reader.transport.full:
+            full.append((reader, taken))
+    full += _send_to_all(frames, readers)
+    readers.update((reader, outlet) for reader, outlet in outlets.items() if reader in readers)
+    return full
+
+
+def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
     data, size = frames.data, len(frames.data)
     ordinary: list[R] = []
     rest: list[tuple[R, int]] = []

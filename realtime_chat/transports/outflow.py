@@ -35,6 +35,7 @@ class Outflow:
     session: Session | None
     outlet: Send | None
     full: bool
+    _held = b""
     _slow: Alarm | None
 
     # What a protocol adds
@@ -73,6 +74,8 @@ class Outflow:
 
     def put(self, data: bytes) -> None:
         """Send bytes that are no message, in order with everything else."""
+        if self._held:
+            data, self._held = self._held + data, b""
         if self.outlet is None or self.full:
             self.transport.write(data)
             return
@@ -90,16 +93,28 @@ class Outflow:
         """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
         if self.full or not self.may_send:
             return 0
+        held, self._held = self._held, b""
         if self.outlet is None:
-            self.transport.write(batch.data)
+            self.transport.write(held + batch.data)
             return batch.count
         try:
-            sent = self.outlet(batch.data)
+            sent = self.outlet(held + batch.data) - len(held)
         except BlockingIOError:
-            sent = 0
+            sent = -len(held)
         except OSError:
             return batch.count
-        return batch.count if sent == len(batch.data) else self.send_rest(batch, sent)
+        if sent < 0:
+            self.transport.write(held[sent:])
+        return batch.count if sent == len(batch.data) else self.send_rest(batch, max(sent, 0))
+
+    def hold(self, data: bytes) -> None:
+        """Keep bytes for the next that are sent."""
+        self._held += data
+
+    def release(self) -> None:
+        """Send what is held, unless the connection ends."""
+        if self._held and self.may_send:
+            self.put(b"")
 
     def send_rest(self, batch: Frames, sent: int) -> int:
         """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.

@@ -6,7 +6,7 @@ nothing it is live until something comes or its time is up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -91,8 +91,10 @@ class _PollFanout:
     def encode_event(self, kind: str, data: bytes) -> _Event:
         return _Event(kind, data)
 
-    def send(self, batch: _Events | _Event, readers: Mapping[R, None]) -> list[tuple[R, int]]:
-        """Answer them all; none is left that could be full."""
+    def send(
+        self, batch: _Events | _Event, readers: Mapping[R, None], first: Collection[R] = ()
+    ) -> list[tuple[R, int]]:
+        """Answer them all; none is left that could be full, and none gives commands that have replies."""
         for reader in list(readers):
             try:
                 reader.transport.send_batch(batch)
@@ -215,6 +217,12 @@ class _Poll:
 
     def send(self, data: bytes) -> None:
         self._events.append(data)
+
+    def hold(self, data: bytes) -> None:
+        """A poll gives no commands, and so gets no replies."""
+
+    def release(self) -> None:
+        """Nothing is held."""
 
     def send_event(self, kind: str, data: bytes) -> None:
         self._events.append(data)

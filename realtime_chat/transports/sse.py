@@ -6,7 +6,7 @@ sockets of all who read one room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from math import inf
 
 import attrs
@@ -83,8 +83,10 @@ class _RoomFanout:
     def encode_event(self, kind: str, data: bytes) -> Frames:
         return Frames([block(kind, data)])
 
-    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
-        return send_to_all(batch, readers)
+    def send(
+        self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+    ) -> list[tuple[R, int]]:
+        return send_to_all(batch, readers, first)
 
 
 class _Blocks(Frames):
@@ -109,7 +111,9 @@ class _RoomsFanout(_RoomFanout):
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         return _Blocks(room, epoch, entries)
 
-    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+    def send(
+        self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+    ) -> list[tuple[R, int]]:
         return send_to_all(batch, dict.fromkeys(readers))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -110,8 +110,10 @@ class _WebSocketFanout:
     def encode_event(self, kind: str, data: bytes) -> Frames:
         return Frames([self._encode(data)])
 
-    def send(self, batch: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
-        return send_to_all(batch, readers)
+    def send(
+        self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+    ) -> list[tuple[R, int]]:
+        return send_to_all(batch, readers, first)
 
 
 _PLAIN = _WebSocketFanout(frame)
@@ -254,6 +256,9 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
             self.put(frame(data))
+
+    def hold(self, data: bytes) -> None:
+        super().hold(frame(data))
 
     def send_event(self, kind: str, data: bytes) -> None:
         self.send(data)

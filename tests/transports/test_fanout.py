@@ -203,6 +203,40 @@ class SendToAllTests(SynchronousTestCase):
         self.assertEqual([], send_to_all(Frames([b"a"]), {bad: None, good: None}))
         self.assertEqual((b"a", 1), (good.wire, len(self.flushLoggedErrors(ValueError))))
 
+    def test_first(self) -> None:
+        """Who is sent to first is so by its transport, gets it once, and keeps its outlet and its place."""
+        order: list[bytes] = []
+
+        class Early(Reader):
+            full = False
+
+            def send_batch(self, frames: Frames) -> int:
+                order.append(b"first")
+                return frames.count
+
+        plain, early = Reader(), Early()
+        plain.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
+        readers = {reader: reader.connection.socket.send for reader in (plain, early)}
+        outlets = readers.copy()
+        self.assertEqual([], send_to_all(Frames([b"a"]), readers, [early]))
+        self.assertEqual(([b"first", b"a"], b""), (order, early.connection.wire))
+        self.assertEqual(list(outlets.items()), list(readers.items()))
+
+    def test_first_and_full(self) -> None:
+        """One that becomes full, and leaves, is named with how much it took, and doesn't come back."""
+        readers: dict[Any, Any] = {}
+
+        class Leaver(OrdinaryReader):
+            def send_batch(self, frames: Frames) -> int:
+                self.full = True
+                del readers[self]
+                return 1
+
+        early = Leaver()
+        readers[early] = None
+        self.assertEqual([(early, 1)], send_to_all(Frames([b"a", b"b"]), readers, [early]))
+        self.assertEqual({}, readers)
+
     def test_leaving_meanwhile(self) -> None:
         """A reader may leave while the others are sent to."""
         readers: dict[Any, None] = {}

@@ -1,0 +1,129 @@
+"""Bytes from many sockets: what :mod:`~realtime_chat.transports.fanout` is for sending.
+
+For each socket that has something to read, a Twisted reactor goes through its logging context and several methods,
+which costs more than reading a short command does. Here the plain connections have an ``epoll`` of their own, which
+itself is one descriptor to the reactor: all that have something to read are read in one loop.
+"""
+
+# Twisted calls most of what stands here by names of its own.
+# ruff: noqa: N802
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from realtime_chat.transports.fanout import is_plain
+
+__all__ = ["Intake"]
+
+_PIECE = 64 * 1024
+"""Bytes that are read of one socket at once, as many as Twisted reads."""
+
+
+@implementer(IReadDescriptor)
+class Intake:
+    """Reads from connections in the reactor's place, and is the reactor to them.
+
+    A connection that it reads from has it as its ``reactor``, so that whoever pauses, resumes or closes the connection
+    by way of Twisted's transport tells it. Everything but reading it passes on. Without ``epoll`` (on other systems
+    than Linux) and after :meth:`close` all is left to the reactor.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._poll: Any = None
+        self._transports: dict[int, Any] = {}
+        self._closed = not hasattr(select, "epoll")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def take(self, transport: Any) -> None:
+        """Read from a connection from now on, if it is a plain one; any other is left to the reactor."""
+        if self._closed or not is_plain(transport):
+            return
+        if self._poll is None:
+            self._poll = select.epoll()
+            self._reactor.addReader(self)
+        self._reactor.removeReader(transport)
+        transport.reactor = self
+        self.addReader(transport)
+
+    def close(self) -> None:
+        """Leave the connections that are still open to the reactor."""
+        self._closed = True
+        if self._poll is None:
+            return
+        self._reactor.removeReader(self)
+        self._poll.close()
+        self._poll = None
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            self._reactor.addReader(transport)
+
+    # What its connections take for the reactor's
+
+    def addReader(self, transport: Any) -> None:
+        """Go on reading."""
+        if self._poll is None:
+            self._reactor.addReader(transport)
+            return
+        descriptor = transport.fileno()
+        if self._transports.get(descriptor) is not transport:
+            self._transports[descriptor] = transport
+            self._poll.register(descriptor, select.EPOLLIN)
+
+    def removeReader(self, transport: Any) -> None:
+        """Read no more for now, or for ever; Twisted says so before it closes the socket."""
+        if self._poll is None:
+            self._reactor.removeReader(transport)
+        elif self._transports.pop(transport.fileno(), None) is not None:
+            self._poll.unregister(transport.fileno())
+
+    # What the reactor calls
+
+    def fileno(self) -> int:
+        """The descriptor that can be read when one of the sockets can."""
+        return -1 if self._poll is None else self._poll.fileno()
+
+    def logPrefix(self) -> str:
+        """What the reactor logs errors under."""
+        return "intake"
+
+    def doRead(self) -> None:
+        """Read what there is, of each socket a piece."""
+        transports = self._transports
+        for descriptor, _ in self._poll.poll(0):
+            transport = transports.get(descriptor)
+            if transport is None:  # what was read just now of another made it pause or close
+                continue
+            try:
+                data = transport.socket.recv(_PIECE)
+            except BlockingIOError:
+                continue
+            except OSError:
+                transport.connectionLost(Failure(ConnectionLost()))
+                continue
+            if not data:
+                transport.readConnectionLost(Failure(ConnectionDone()))
+                continue
+            try:
+                transport.protocol.dataReceived(data)
+            except Exception:
+                self._log.failure("a connection is closed, as what came from it could not be dealt with")
+                transport.connectionLost(Failure())
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends: so does every connection."""
+        for transport in list(self._transports.values()):
+            transport.connectionLost(reason)
+        self.close()

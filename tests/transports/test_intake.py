@@ -1,0 +1,198 @@
+"""Tests for :mod:`realtime_chat.transports.intake`, over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from realtime_chat.transports import intake
+from realtime_chat.transports.intake import Intake
+from tests.clients import Watched
+
+
+class Peer(Watched, Protocol):
+    """One end of a connection, which keeps what comes."""
+
+    reactor = reactor
+    lost: Any = None
+
+    def __init__(self, when_made: Callable[[Peer], None] = lambda peer: None) -> None:
+        super().__init__()
+        self.data = b""
+        self.on_data: Callable[[], object] = lambda: None
+        self._when_made = when_made
+
+    def connectionMade(self) -> None:
+        self._when_made(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+        self.on_data()
+        self.notice()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.lost = reason
+        self.notice()
+
+
+class IntakeTests(TestCase, Watched):
+    """Reading from many sockets."""
+
+    timeout = 30
+    reactor = reactor
+    paired = 0
+
+    async def setUp(self) -> None:
+        Watched.__init__(self)
+        self.intake = Intake(reactor)
+        self.addCleanup(self.intake.close)
+        self.accepted: list[Peer] = []
+        factory = Factory.forProtocol(lambda: Peer(self.accept))
+        self.port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        self.addCleanup(self.port.stopListening)
+
+    def accept(self, peer: Peer) -> None:
+        self.accepted.append(peer)
+        self.intake.take(peer.transport)
+        self.notice()
+
+    async def pair(self) -> tuple[Peer, Peer]:
+        """A client, and our end of its connection, from which something was read already."""
+        endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self.port.getHost().port}")
+        client: Peer = await endpoint.connect(Factory.forProtocol(Peer))
+        client.transport.write(b".")
+        await self.until(lambda: len(self.accepted) > self.paired)
+        ours = self.accepted[self.paired]
+        self.paired += 1
+        await ours.until(lambda: ours.data)
+        self.addCleanup(self.part, client, ours)
+        return client, ours
+
+    async def part(self, *peers: Peer) -> None:
+        for peer in peers:
+            if peer.lost is None:
+                peer.transport.abortConnection()
+                await peer.until(lambda peer=peer: peer.lost)
+
+    async def test_reads(self) -> None:
+        """What comes is given to the protocol, and the reactor doesn't know the connection as a reader."""
+        client, ours = await self.pair()
+        client.transport.write(b"hello")
+        await ours.until(lambda: ours.data == b".hello")
+        self.assertNotIn(ours.transport, reactor.getReaders())
+        self.assertIn(self.intake, reactor.getReaders())
+
+    async def test_answers(self) -> None:
+        """Writing, and waiting to write, is the reactor's as before."""
+        client, ours = await self.pair()
+        ours.transport.write(b"x" * 3_000_000)
+        await client.until(lambda: len(client.data) == 3_000_000)
+
+    async def test_pause(self) -> None:
+        """Of a paused connection nothing is read, and all that it sent when it goes on."""
+        client, ours = await self.pair()
+        other, fence = await self.pair()
+        ours.transport.pauseProducing()
+        client.transport.write(b"later")
+        other.transport.write(b"now")
+        await fence.until(lambda: fence.data == b".now")
+        self.assertEqual(b".", ours.data)
+        ours.transport.resumeProducing()
+        await ours.until(lambda: ours.data == b".later")
+
+    async def test_pausing_each_other(self) -> None:
+        """Who is paused while others are read is not read in that turn either."""
+        pairs = [await self.pair() for _ in range(3)]
+        ends = [ours for _, ours in pairs]
+
+        def pause_others(reader: Peer) -> None:
+            for end in ends:
+                if end is not reader:
+                    end.transport.pauseProducing()
+
+        for end in ends:
+            end.on_data = lambda end=end: pause_others(end)
+        for client, _ in pairs:
+            client.transport.write(b"x")
+        other, fence = await self.pair()
+        other.transport.write(b"!")
+        await fence.until(lambda: fence.data == b".!")
+        self.assertEqual([b".", b".", b".x"], sorted(end.data for end in ends))
+
+    async def test_end(self) -> None:
+        """A connection that is closed by its client is lost cleanly, and forgotten."""
+        client, ours = await self.pair()
+        client.transport.loseConnection()
+        await ours.until(lambda: ours.lost)
+        self.assertIsInstance(ours.lost.value, ConnectionDone)
+        self.assertEqual({}, self.intake._transports)
+
+    async def test_reset(self) -> None:
+        """One that breaks is lost."""
+        client, ours = await self.pair()
+        client.transport.abortConnection()
+        await ours.until(lambda: ours.lost)
+        self.assertIsInstance(ours.lost.value, ConnectionLost)
+
+    async def test_closing(self) -> None:
+        """Our own end can be closed as ever."""
+        client, ours = await self.pair()
+        ours.transport.loseConnection()
+        await client.until(lambda: client.lost)
+        await ours.until(lambda: ours.lost)
+        self.assertEqual({}, self.intake._transports)
+
+    async def test_a_bad_one(self) -> None:
+        """A protocol that raises is logged and closed; the others go on."""
+        client, ours = await self.pair()
+        other, good = await self.pair()
+        ours.on_data = lambda: 1 / 0
+        client.transport.write(b"x")
+        await ours.until(lambda: ours.lost)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        other.transport.write(b"y")
+        await good.until(lambda: good.data == b".y")
+
+    async def test_handed_back(self) -> None:
+        """When it is closed, the connections that are open go on by way of the reactor; so do those that pause."""
+        client, ours = await self.pair()
+        other, paused = await self.pair()
+        paused.transport.pauseProducing()
+        self.intake.close()
+        self.assertNotIn(self.intake, reactor.getReaders())
+        paused.transport.resumeProducing()
+        client.transport.write(b"x")
+        other.transport.write(b"y")
+        await ours.until(lambda: ours.data == b".x")
+        await paused.until(lambda: paused.data == b".y")
+        self.assertIn(ours.transport, reactor.getReaders())
+
+    async def test_reactor_ends(self) -> None:
+        """When the reactor ends, so do the connections."""
+        _, ours = await self.pair()
+        self.intake.connectionLost(Failure(ConnectionLost()))
+        self.assertIsInstance(ours.lost.value, ConnectionLost)
+
+    async def test_others(self) -> None:
+        """A transport that isn't known is left to the reactor, and nothing is opened for it."""
+        transport = StringTransport()
+        self.intake.take(transport)
+        self.assertEqual(-1, self.intake.fileno())
+
+    async def test_without_epoll(self) -> None:
+        """On a system without epoll all is the reactor's."""
+        self.patch(intake, "select", SimpleNamespace())
+        self.intake = Intake(reactor)
+        client, ours = await self.pair()
+        client.transport.write(b"hello")
+        await ours.until(lambda: ours.data == b".hello")
+        self.assertIn(ours.transport, reactor.getReaders())

@@ -1,0 +1,132 @@
+"""Tests for :mod:`realtime_chat.transports.outflow`, against a socket that takes as much as it is told to."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.limits import Limits
+from realtime_chat.transports.fanout import Frames
+from realtime_chat.transports.outflow import Outflow
+from realtime_chat.wheel import Wheel
+from tests.transports.test_fanout import FakeConnection
+
+
+class Connection(Outflow):
+    """The sending half of a protocol whose connection takes ``space`` bytes."""
+
+    session = None
+    full = False
+    may_send = True
+    hub: Any = None
+    _slow = None
+
+    def __init__(self, space: int = 1 << 30, direct: bool = True) -> None:
+        clock = Clock()
+        self.hub = SimpleNamespace(clock=clock, wheel=Wheel(clock), limits=Limits())
+        self.transport = FakeConnection(space)
+        self.sends: list[bytes] = []
+        self.outlet = self._send if direct else None
+
+    def _send(self, data: bytes) -> int:
+        self.sends.append(data)
+        return self.transport.socket.send(data)
+
+    def stop_reading(self) -> None:
+        pass
+
+    def read_on(self) -> None:
+        pass
+
+
+class HoldTests(SynchronousTestCase):
+    """Replies that wait for what goes out next."""
+
+    def test_in_one_piece(self) -> None:
+        """What is held goes out together, with the next messages or with anything else."""
+        connection = Connection()
+        connection.hold(b"a")
+        connection.hold(b"b")
+        self.assertEqual([], connection.sends)
+        self.assertEqual(2, connection.send_batch(Frames([b"c", b"d"])))
+        connection.hold(b"e")
+        connection.put(b"f")
+        self.assertEqual([b"abcd", b"ef"], connection.sends)
+
+    def test_released(self) -> None:
+        """It goes out by itself when it is released, and then no more."""
+        connection = Connection()
+        connection.hold(b"a")
+        connection.release()
+        connection.release()
+        connection.put(b"b")
+        self.assertEqual([b"a", b"b"], connection.sends)
+
+    def test_closing(self) -> None:
+        """Nothing is released on a connection that ends."""
+        connection = Connection()
+        connection.hold(b"a")
+        connection.may_send = False
+        connection.release()
+        self.assertEqual(b"", connection.transport.wire)
+
+    def test_no_short_way(self) -> None:
+        """Over TLS, too, it is one write."""
+        connection = Connection(direct=False)
+        connection.hold(b"a")
+        connection.send_batch(Frames([b"b"]))
+        self.assertEqual([b"ab"], connection.transport._tempDataBuffer)
+
+    def test_broken(self) -> None:
+        """To a broken connection everything counts as sent: the reactor finds out by itself."""
+        connection = Connection()
+        connection.transport.socket.error = ConnectionResetError()
+        connection.hold(b"a")
+        self.assertEqual(1, connection.send_batch(Frames([b"b"])))
+        self.assertEqual(b"", connection.transport.wire)
+
+    def test_partly_held(self) -> None:
+        """Where not even the replies go out at once, they are queued, no message is taken, and it is full."""
+        for space in range(4):
+            connection = Connection(space)
+            connection.hold(b"aaa")
+            self.assertEqual((0, True), (connection.send_batch(Frames([b"b", b"c"])), connection.full), space)
+            self.assertEqual(b"aaa", connection.transport.wire)
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(("hold", "put", "batch", "release", "drain")),
+                st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4),
+                st.integers(0, 80),
+            ),
+            max_size=40,
+        ),
+        st.booleans(),
+    )
+    @settings(max_examples=500)
+    def test_order(self, steps: list[tuple[str, list[bytes], int]], direct: bool) -> None:
+        """Whatever the socket takes: replies and whole messages arrive once, in the order in which they were given."""
+        connection = Connection(40, direct)
+        expected = b""
+        for step, texts, space in steps:
+            if step == "hold":
+                connection.hold(texts[0])
+                expected += texts[0]
+            elif step == "put":
+                connection.put(texts[0])
+                expected += texts[0]
+            elif step == "batch":
+                expected += b"".join(texts[: connection.send_batch(Frames(texts))])
+            elif step == "release":
+                connection.release()
+            else:
+                connection.transport.drain(space)
+                connection.resumeProducing()
+        connection.release()
+        self.assertEqual(expected, connection.transport.wire)
