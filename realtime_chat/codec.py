@@ -148,6 +148,8 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 encode_value = _encoder.encode
 _INTEGER_LIMIT = int(1.7976931348623157e308)
+_INTEGER_DIGITS = 300
+"""An integer with no more digits than these is within the limit."""
 
 
 class UnreadableCommand(RealtimeError):
@@ -165,10 +167,11 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(_decode(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", _why_not_json(error)) from error
-    if isinstance(command, (Publish, Signal)):
-        _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
-    elif isinstance(command, State):
-        _check_value(command.state, raw, MAX_DEPTH - 1, command.id)
+    if _is_suspicious(raw):
+        if isinstance(command, (Publish, Signal)):
+            _check_value(command.data, MAX_DEPTH - 1, command.id)
+        elif isinstance(command, State):
+            _check_value(command.state, MAX_DEPTH - 1, command.id)
     return command
 
 
@@ -200,7 +203,8 @@ def decode_body(raw: bytes) -> Any:
     :raises UnreadableCommand: ``bad_request``.
     """
     value = _decode(raw)
-    _check_value(value, raw, MAX_DEPTH)
+    if _is_suspicious(raw):
+        _check_value(value, MAX_DEPTH)
     return value
 
 
@@ -233,16 +237,20 @@ def _explain(value: Any, error: msgspec.ValidationError) -> UnreadableCommand:
     return UnreadableCommand("bad_request", f"{kind}: {error}", id)
 
 
-def _check_value(value: Any, raw: bytes, most: int, id: CommandId | None = None) -> None:
+def _is_suspicious(raw: bytes) -> bool:
+    """Whether :func:`_check_value` could find something in what these bytes say, told without looking at it."""
+    return len(raw) > _INTEGER_DIGITS or raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH
+
+
+def _check_value(value: Any, most: int, id: CommandId | None = None) -> None:
     """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
 
-    :param raw: the bytes that ``value`` was read from, for telling cheaply that nothing can be wrong.
     :param most: how deep it may nest.
     :raises UnreadableCommand: ``bad_request``.
     """
-    if raw.count(b"{") + raw.count(b"[") > most and _depth(value) > most:
+    if _depth(value) > most:
         raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
-    if len(raw) > 300 and _has_huge_integer(value):
+    if _has_huge_integer(value):
         raise UnreadableCommand("bad_request", "a number is out of range", id)
 
 

@@ -131,12 +131,25 @@ class Hub:
 
         :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
         """
+        begun = self.clock.seconds()
+        return self.append(draft).addCallbacks(self.stored, self.not_stored, callbackArgs=(begun,))
+
+    def append(self, draft: Draft) -> Deferred[Stored]:
+        """Store a message, for one who calls :meth:`stored` or :meth:`not_stored` with what comes of it, at once.
+
+        :meth:`publish` is the same with one callback more, which counts where most of what comes is this.
+
+        :raises realtime_chat.errors.RealtimeError: as that does.
+        """
         self.check_open()
         self._publishing += 1
-        begun = self.clock.seconds()
-        return self._store.append(draft).addCallbacks(self._stored, self._not_stored, callbackArgs=(begun,))
+        return self._store.append(draft)
 
-    def _stored(self, stored: Stored, begun: float) -> Stored:
+    def stored(self, stored: Stored, begun: float) -> Stored:
+        """A message is durable: tell the room's readers.
+
+        :param begun: when it was published, by the clock.
+        """
         self._publish_ended()
         self.counts.publish_seconds.observe(self.clock.seconds() - begun)
         if stored.duplicate:
@@ -146,7 +159,8 @@ class Hub:
             self.announce(stored.message)
         return stored
 
-    def _not_stored(self, failure: Failure) -> Failure:
+    def not_stored(self, failure: Failure) -> Failure:
+        """A message was refused."""
         self._publish_ended()
         error = failure.value
         self.counts.publish_errors[error.code if isinstance(error, RealtimeError) else "internal"] += 1

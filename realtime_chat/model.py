@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -27,6 +28,9 @@ __all__ = [
     "may_read",
     "private_owner",
 ]
+
+_REMEMBERED = 1024
+"""So many names that were found right are not looked at again."""
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -176,7 +180,12 @@ def check_room(name: Any) -> str:
 
     :raises RealtimeError: ``bad_room``.
     """
-    if not isinstance(name, str) or not _ROOM.fullmatch(name) or name in (".", ".."):
+    return _checked_room(name if isinstance(name, str) else "")
+
+
+@lru_cache(_REMEMBERED)
+def _checked_room(name: str) -> str:
+    if not _ROOM.fullmatch(name) or name in (".", ".."):
         raise RealtimeError(
             "bad_room",
             "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor ..",
@@ -203,6 +212,7 @@ def check_reader(user: User, room: str) -> None:
         raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
 
 
+@lru_cache(_REMEMBERED)
 def check_event(name: str) -> str:
     """Give back a client's event name.
 

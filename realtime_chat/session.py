@@ -119,10 +119,11 @@ class Session:
 
     def execute(self, command: Command) -> None:
         """Do what one command says, after those before it and when the transport takes the reply, and send that."""
+        if self.closed:
+            return
         if self._blocked or self._queue or self.transport.full:
-            if not self.closed:
-                self._queue.append(command)
-        elif not self.closed:
+            self._queue.append(command)
+        else:
             self._execute(command)
 
     def _execute(self, command: Command) -> None:
@@ -139,14 +140,15 @@ class Session:
 
     def _execute_publish(self, command: codec.Publish) -> None:
         """The same for what comes most often, with as few callbacks as can be."""
+        begun = self.hub.clock.seconds()
         try:
-            stored = self._store(command)
+            stored = self.hub.append(self._draft(command))
         except RealtimeError as error:
             error.id = command.id
             self._reply(self._refusal(error))
             return
         self._publishing += 1
-        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command,), errbackArgs=(command,))
+        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command, begun), errbackArgs=(command,))
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
@@ -154,10 +156,12 @@ class Session:
             self.pump()
             self.transport.release()
 
-    def _published(self, stored: Stored, command: codec.Publish) -> None:
+    def _published(self, stored: Stored, command: codec.Publish, begun: float) -> None:
+        self.hub.stored(stored, begun)
         self._acknowledge(_encode_published(stored, command), command.room)
 
     def _not_published(self, failure: Failure, command: codec.Publish) -> None:
+        self.hub.not_stored(failure)
         self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room)
 
     def _acknowledge(self, answer: bytes, room: str) -> None:
@@ -405,17 +409,16 @@ class Session:
     # What it writes
 
     def _publish(self, command: codec.Publish) -> Deferred[bytes]:
-        return self._store(command).addCallback(_encode_published, command)
+        return self.hub.publish(self._draft(command)).addCallback(_encode_published, command)
 
-    def _store(self, command: codec.Publish) -> Deferred[Stored]:
-        draft = Draft(
+    def _draft(self, command: codec.Publish) -> Draft:
+        return Draft(
             check_room(command.room),
             check_event(command.event),
             codec.encode_value(command.data),
             self.identify(),
             None if command.key is None else check_key(command.key),
         )
-        return self.hub.publish(draft)
 
     # Behind, pumped, live
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 __all__ = ["deflated_frame", "frame", "short_frame", "unmask"]
@@ -9,13 +10,17 @@ __all__ = ["deflated_frame", "frame", "short_frame", "unmask"]
 _TEXT = 0x81
 _COMPRESSED_TEXT = 0xC1
 _MASKED = 0x80
+_LONGER_HEAD = struct.Struct("!BBH").pack
+_LONGEST_HEAD = struct.Struct("!BBQ").pack
+_SHORT_HEADS = [bytes((_TEXT, size)) for size in range(126)]
 _WORTH_IT = 96
 """Bytes below which deflate saves nothing worth its time."""
 
 
 def frame(payload: bytes) -> bytes:
     """One unmasked text frame (RFC 6455, section 5.2)."""
-    return _frame(_TEXT, payload)
+    size = len(payload)
+    return _SHORT_HEADS[size] + payload if size < 126 else _frame(_TEXT, payload)
 
 
 def deflated_frame(payload: bytes) -> bytes:
@@ -37,8 +42,8 @@ def _frame(first: int, payload: bytes) -> bytes:
     if size < 126:
         return bytes((first, size)) + payload
     if size < 65536:
-        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+        return _LONGER_HEAD(first, 126, size) + payload
+    return _LONGEST_HEAD(first, 127, size) + payload
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:

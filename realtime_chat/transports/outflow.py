@@ -19,6 +19,9 @@ from realtime_chat.wheel import Alarm
 
 __all__ = ["Outflow"]
 
+_NOTHING: list[bytes] = []
+"""What all that hold nothing share; nothing is put into it."""
+
 
 @implementer(IPushProducer)
 class Outflow:
@@ -35,7 +38,7 @@ class Outflow:
     session: Session | None
     outlet: Send | None
     full: bool
-    _held = b""
+    _held: list[bytes] = _NOTHING
     _slow: Alarm | None
 
     # What a protocol adds
@@ -75,7 +78,7 @@ class Outflow:
     def put(self, data: bytes) -> None:
         """Send bytes that are no message, in order with everything else."""
         if self._held:
-            data, self._held = self._held + data, b""
+            data = self._with_held(data)
         if self.outlet is None or self.full:
             self.transport.write(data)
             return
@@ -93,23 +96,33 @@ class Outflow:
         """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
         if self.full or not self.may_send:
             return 0
-        held, self._held = self._held, b""
+        data = self._with_held(batch.data) if self._held else batch.data
         if self.outlet is None:
-            self.transport.write(held + batch.data)
+            self.transport.write(data)
             return batch.count
         try:
-            sent = self.outlet(held + batch.data) - len(held)
+            sent = self.outlet(data)
         except BlockingIOError:
-            sent = -len(held)
+            sent = 0
         except OSError:
             return batch.count
-        if sent < 0:
-            self.transport.write(held[sent:])
-        return batch.count if sent == len(batch.data) else self.send_rest(batch, max(sent, 0))
+        if sent == len(data):
+            return batch.count
+        held = len(data) - len(batch.data)
+        if sent < held:
+            self.transport.write(data[sent:held])
+        return self.send_rest(batch, max(0, sent - held))
 
     def hold(self, data: bytes) -> None:
         """Keep bytes for the next that are sent."""
-        self._held += data
+        if self._held:
+            self._held.append(data)
+        else:
+            self._held = [data]
+
+    def _with_held(self, data: bytes) -> bytes:
+        held, self._held = self._held, _NOTHING
+        return b"".join((*held, data))
 
     def release(self) -> None:
         """Send what is held, unless the connection ends."""

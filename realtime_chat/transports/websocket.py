@@ -183,8 +183,10 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         if not self.data and self.current_frame is None and not self.inside_message:
             while self.state == self.STATE_OPEN and (found := short_frame(data, start, self.short)) is not None:
                 begin, end = found
-                self.onMessage(unmask(data[begin:end], data[begin - 4 : begin]), False)
+                if self.session is not None:
+                    self.session.receive(unmask(data[begin:end], data[begin - 4 : begin]))
                 start = end
+            self._wait_while_busy()
         if start < len(data):
             self._dataReceived(data[start:])
 
@@ -196,7 +198,10 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
             session.execute(codec.UnreadableCommand("bad_request", "a command is a text frame, this one was binary"))
         else:
             session.receive(payload)
-        if session.busy:
+        self._wait_while_busy()
+
+    def _wait_while_busy(self) -> None:
+        if self.session is not None and self.session.busy:
             self.stop_reading()
 
     def onMessageBegin(self, isBinary: bool) -> None:
