@@ -532,9 +532,10 @@ def _same(one: Slice, other: Slice) -> bool:
 
 def _chunks(entries: Sequence[Entry], most_bytes: int) -> Iterator[Sequence[Entry]]:
     """Cut into runs of at most ``most_bytes``, of at least one entry each."""
-    if len(entries) == 1:
-        yield entries
-        return
+    return iter((entries,)) if len(entries) == 1 else _cut(entries, most_bytes)
+
+
+def _cut(entries: Sequence[Entry], most_bytes: int) -> Iterator[Sequence[Entry]]:
     start = size = 0
     for index, entry in enumerate(entries):
         if size and size + len(entry.json) > most_bytes:

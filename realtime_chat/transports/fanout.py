@@ -54,8 +54,8 @@ class Frames:
 
     def __init__(self, frames: Sequence[bytes]) -> None:
         self.count = len(frames)
-        self.data = b"".join(frames)
-        self.ends = list(accumulate(map(len, frames)))
+        self.data = frames[0] if self.count == 1 else b"".join(frames)
+        self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
 
     def then(self, frame: bytes) -> Frames:
         """These frames and one more."""
@@ -143,7 +143,7 @@ def send_to_all(
     """
     if not first:
         return _send_to_all(frames, readers)
-    outlets = {reader: readers[reader] for reader in first}
+    outlets = [(reader, readers[reader]) for reader in first]
     full = []
     for reader in first:
         readers[reader] = len  # takes all, and sends nothing: this one has it
@@ -151,7 +151,9 @@ def send_to_all(
         if reader.transport.full:
             full.append((reader, taken))
     full += _send_to_all(frames, readers)
-    readers.update((reader, outlet) for reader, outlet in outlets.items() if reader in readers)
+    for reader, outlet in outlets:
+        if reader in readers:
+            readers[reader] = outlet
     return full
 
 
