@@ -349,7 +349,7 @@ def _crossing(job: Job) -> Figures:
 def _resume(job: Job) -> Figures:
     """All clients come back at once, each so many messages behind."""
     clients, behind = job["clients"], job["behind"]
-    position = _fall_behind(job)
+    position = job.get("position") or _fall_behind(job)["position"]
     bench = Bench(job, clients)
     reads, figures = _store_reads(job), {}
     with bench.measured(figures, WEBSOCKET):
@@ -371,8 +371,8 @@ def _pump(bench: Bench) -> Callable[[], None]:
     return lambda: bench.loop.pump(0)
 
 
-def _fall_behind(job: Job) -> str:
-    """Publish what the clients will have missed; answer the position before it."""
+def _fall_behind(job: Job) -> Figures:
+    """Publish what the clients will have missed; find the position before it."""
     bench = Bench(job, 1)
     with contextlib.closing(_first_position(job)) as positions:
         position = next(positions)
@@ -384,7 +384,7 @@ def _fall_behind(job: Job) -> str:
         raise RuntimeError("the messages to catch up with did not arrive")
     for connection in bench.sockets:
         connection.close()
-    return position
+    return {"position": position}
 
 
 def _first_position(job: Job) -> Iterator[str]:
@@ -424,6 +424,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "storm": _storm,
     "crossing": _crossing,
     "resume": _resume,
+    "fall behind": _fall_behind,
     "client": _client,
 }
 

@@ -70,7 +70,7 @@ _EVENTS = "server-sent events, a room of 1,000"
 _STORM = "presence storm, 300 clients join a room, 60 a second"
 _BIG_STORM = "presence storm, 2,000 clients join a room, 400 a second"
 _CONNECT = "connect, and join where that is told apart"
-_RESUME = "resume, 5,000 clients, each 100 messages behind"
+_RESUME = "5,000 clients, each 100 messages behind"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
 
 
@@ -175,8 +175,14 @@ GOALS = (
         1.0,
         _ratio(_join(OURS, _BIG_STORM, "kilobytes"), _join(OURS, _STORM, "kilobytes")),
     ),
-    Goal("resume, 5,000 clients × 100 messages", 10, _figure(_RESUME, OURS_DURABLE, "seconds"), unit="s"),
-    Goal("resume, store reads (a tenth of the clients)", 500, _figure(_RESUME, OURS_DURABLE, "store_reads"), unit=""),
+    *(
+        Goal(f"{when}, {what}", limit, _figure(f"{when}, {_RESUME}", OURS_DURABLE, figure), unit=unit)
+        for when in ("resume", "resume after a restart")
+        for what, limit, figure, unit in (
+            ("5,000 clients × 100 messages", 10, "seconds", "s"),
+            ("store reads (a tenth of the clients)", 500, "store_reads", ""),
+        )
+    ),
     *(
         Goal(f"{way}, p99, 100 clients", 50, _figure(_CROSSING, OURS_DURABLE, way, "p99_ms"), unit="ms")
         for way in ("WebSocket to poll", "poll to WebSocket")

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.installs import missing
 from benchmarks.scenarios import Measurement
-from benchmarks.servers import CHECKOUT, SERVERS, Running, Server, running
+from benchmarks.servers import CHECKOUT, SERVERS, Running, Server, running, scratch
 
 __all__ = ["Outcome", "Results", "measure"]
 
@@ -71,12 +71,21 @@ def _run(measurement: Measurement, server: Server, outcome: Outcome, say: Callab
         outcome.why = "missing: " + ", ".join(lacking)
     elif not outcome.why:
         try:
-            with running(server) as up:
-                outcome.runs.append(_generate(measurement.job, server, up))
+            outcome.runs.append(_measure_once(measurement, server))
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             outcome.why = f"failed: {error}"
     if outcome.why:
         say(f"  {outcome.why}")
+
+
+def _measure_once(measurement: Measurement, server: Server) -> Figures:
+    job = measurement.job
+    with scratch() as directory:
+        if measurement.before is not None:
+            with running(server, directory) as up:
+                job = {**job, **_generate(measurement.before, server, up)}
+        with running(server, directory) as up:
+            return _generate(job, server, up)
 
 
 def _generate(job: dict[str, Any], server: Server, up: Running) -> Figures:

@@ -71,6 +71,7 @@ class Measurement(NamedTuple):
     """One job for each of some servers; the first column is the one that is compared.
 
     :ivar remark: what has to be known to read the table.
+    :ivar before: a job before that, after which the server is started again; what it finds out is added to the job.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Measurement(NamedTuple):
     servers: tuple[str, ...]
     columns: tuple[Column, ...]
     remark: str = ""
+    before: dict[str, Any] | None = None
 
 
 _ONE, _MANY, _STEADY = "1 in flight", "64 in flight", "40 a second"
@@ -266,8 +268,18 @@ def _resume(scale: Scale) -> list[Measurement]:
     )
     clients = scale.most // 2
     job = {"measure": "resume", "clients": clients, "behind": 100}
-    title = f"resume, {clients:,} clients, each 100 messages behind"
-    return [Measurement(title, job, (OURS_DURABLE, OURS), columns)]
+    title = f"{clients:,} clients, each 100 messages behind"
+    return [
+        Measurement(f"resume, {title}", job, (OURS_DURABLE, OURS), columns),
+        Measurement(
+            f"resume after a restart, {title}",
+            job,
+            (OURS_DURABLE,),
+            columns,
+            "The daemon was started again meanwhile, and has read nothing yet.",
+            {"measure": "fall behind", "behind": 100},
+        ),
+    ]
 
 
 def _crossing(scale: Scale) -> list[Measurement]:

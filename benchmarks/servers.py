@@ -37,6 +37,7 @@ __all__ = [
     "Running",
     "Server",
     "running",
+    "scratch",
 ]
 
 PROGRAMS = HERE / "peers"
@@ -242,29 +243,29 @@ SERVERS = {
 
 
 @contextlib.contextmanager
-def running(server: Server) -> Iterator[Running]:
+def running(server: Server, directory: Path) -> Iterator[Running]:
     """Start a server on the cores that are not the generator's, and end it and all its processes afterwards.
 
+    :param directory: where it may write; see :func:`scratch`.
     :raises RuntimeError: it doesn't start.
     """
     # One port more than there are nodes: a server over Redis has its own.
     ports = list(machine.free_ports(server.nodes + 1))[: server.nodes]
-    with _directory() as directory:
-        command = server.command(ports[0], directory)
-        if not command:
-            yield Running([], [], directory)
-            return
-        process = _start(command, directory)
-        try:
-            for port in ports:
-                _wait_for(server, process, port, directory)
-            yield Running(ports, machine.process_tree(process.pid), directory)
-        finally:
-            _end(process)
+    command = server.command(ports[0], directory)
+    if not command:
+        yield Running([], [], directory)
+        return
+    process = _start(command, directory)
+    try:
+        for port in ports:
+            _wait_for(server, process, port, directory)
+        yield Running(ports, machine.process_tree(process.pid), directory)
+    finally:
+        _end(process)
 
 
 @contextlib.contextmanager
-def _directory() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     """A directory on a real disk, which /tmp needn't be."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=BUILD) as name:
