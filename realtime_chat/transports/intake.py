@@ -111,19 +111,25 @@ class Intake:
             except BlockingIOError:
                 continue
             except OSError:
-                transport.connectionLost(Failure(ConnectionLost()))
-                continue
-            if not data:
-                transport.readConnectionLost(Failure(ConnectionDone()))
+                self._lose(transport, Failure(ConnectionLost()))
                 continue
             try:
-                transport.protocol.dataReceived(data)
+                if data:
+                    transport.protocol.dataReceived(data)
+                else:
+                    transport.readConnectionLost(Failure(ConnectionDone()))
             except Exception:
                 self._log.failure("a connection is closed, as what came from it could not be dealt with")
-                transport.connectionLost(Failure())
+                self._lose(transport, Failure())
+
+    def _lose(self, transport: Any, reason: Failure) -> None:
+        try:
+            transport.connectionLost(reason)
+        except Exception:  # if the reactor saw it, it would close all of them
+            self._log.failure("a connection is closed, and something could not deal with that")
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends: so does every connection."""
         for transport in list(self._transports.values()):
-            transport.connectionLost(reason)
+            self._lose(transport, reason)
         self.close()

@@ -29,6 +29,7 @@ class Peer(Watched, Protocol):
         super().__init__()
         self.data = b""
         self.on_data: Callable[[], object] = lambda: None
+        self.on_lost: Callable[[], object] = lambda: None
         self._when_made = when_made
 
     def connectionMade(self) -> None:
@@ -42,6 +43,7 @@ class Peer(Watched, Protocol):
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.lost = reason
         self.notice()
+        self.on_lost()
 
 
 class IntakeTests(TestCase, Watched):
@@ -159,6 +161,28 @@ class IntakeTests(TestCase, Watched):
         client.transport.write(b"x")
         await ours.until(lambda: ours.lost)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+        other.transport.write(b"y")
+        await good.until(lambda: good.data == b".y")
+
+    async def test_bad_losers(self) -> None:
+        """One that raises when its connection is lost, in whatever way, disturbs no other."""
+        other, good = await self.pair()
+
+        def end(client: Peer) -> None:
+            client.transport.loseConnection()
+
+        def break_off(client: Peer) -> None:
+            client.transport.abortConnection()
+
+        def confuse(client: Peer) -> None:
+            client.transport.write(b"x")
+
+        for lose in (end, break_off, confuse):
+            client, ours = await self.pair()
+            ours.on_data = ours.on_lost = lambda: 1 / 0
+            lose(client)
+            await ours.until(lambda ours=ours: ours.lost)
+            self.assertLessEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         other.transport.write(b"y")
         await good.until(lambda: good.data == b".y")
 
