@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,7 +35,7 @@ _ROOMS_A_SWEEP = 100
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
 # thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
-# view would cost three times as much. Padding with empty rows to a power of two lets the prepared statements be reused.
+# view would cost three times as much. Padding with empty rows to one of a few sizes lets prepared statements be reused.
 _TRIGGERS = """
 CREATE TEMP VIEW trims AS
 SELECT NULL AS room, NULL AS below, NULL AS young, NULL AS most;
@@ -63,14 +64,21 @@ CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %
     VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
 END;
 """
-_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "key", "data", "digest")
-_PADDING = (None,) * len(_COLUMNS)
-_ROW = f"({','.join('?' * len(_COLUMNS))})"
-_INSERTS = {
-    size: f"INSERT INTO messages ({', '.join(_COLUMNS)}) "
-    f"SELECT * FROM (VALUES {','.join([_ROW] * size)}) WHERE column1 IS NOT NULL"
-    for size in (1 << power for power in range(MOST_DRAFTS.bit_length()))
-}
+# The sqlite3 module looks for adapters of None and of bytes, not of a bytearray, which costs more than binding it. So
+# there are columns for a key only where a draft of the commit has one, and empty rows are of zeros.
+_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")
+_KEY_COLUMNS = (*_COLUMNS, "key", "digest")
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_DRAFTS)
+
+
+def _insert_of(columns: Sequence[str], size: int) -> str:
+    row = f"({','.join('?' * len(columns))})"
+    return (
+        f"INSERT INTO messages ({', '.join(columns)}) SELECT * FROM (VALUES {','.join([row] * size)}) WHERE column1 > 0"
+    )
+
+
+_INSERTS = {columns: [_insert_of(columns, size) for size in _SIZES] for columns in (_COLUMNS, _KEY_COLUMNS)}
 _ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
@@ -143,33 +151,39 @@ class _Batch:
 
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param known: by room, sender's id and key.
+    :param keyed: whether a draft may have a key.
     """
 
     def __init__(
-        self, epoch: str, rooms: dict[str, _Room], next_room: int, known: dict[tuple[str, str, str], _Known]
+        self,
+        epoch: str,
+        rooms: dict[str, _Room],
+        next_room: int,
+        known: dict[tuple[str, str, str], _Known],
+        keyed: bool,
     ) -> None:
         self.epoch = epoch
         self.rooms = rooms
         self.next_room = next_room
         self.outcomes: list[Outcome] = []
         self.rows: list[Any] = []
+        self.columns = _KEY_COLUMNS if keyed else _COLUMNS
         self.bytes = 0
-        self.count = 0
         self.last: Message | None = None
         self._known = known
+        self._keyed = keyed
 
     def add(self, draft: Draft, at: int) -> None:
         """Give the next draft its place, or the answer that its key has already."""
         if draft.key is None:
-            self._add_row(self._place(draft, at), None)
+            self._place(draft, at, None)
             return
         digest = content_digest(draft)
         name = draft.room, draft.sender.id, draft.key
         known = self._known.get(name)
         if known is None:
-            message = self._place(draft, at)
+            message = self._place(draft, at, digest)
             self._known[name] = _Known(digest, message.position.offset, at, message)
-            self._add_row(message, digest)
         else:
             self.outcomes.append(self._again(draft, digest, known))
 
@@ -178,23 +192,24 @@ class _Batch:
             return RealtimeError("key_reused", "this key was used for another message in this room")
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
-    def _place(self, draft: Draft, at: int) -> Message:
-        room = self.rooms.get(draft.room)
-        if room is None:
-            room = self.rooms[draft.room] = _Room(self.next_room, 0, new=True)
-            self.next_room += 1
-        room.top += 1
-        return draft.placed(Position(self.epoch, room.top), at)
-
-    def _add_row(self, message: Message, digest: bytes | None) -> None:
-        self.last = message
+    def _place(self, draft: Draft, at: int, digest: bytes | None) -> Message:
+        room = self.rooms.get(draft.room) or self._add_room(draft.room)
+        room.top = offset = room.top + 1
+        message = self.last = draft.placed(Position(self.epoch, offset), at)
+        data = message.data
         self.outcomes.append(Stored(message))
-        self.count += 1
-        self.bytes += len(message.data)
+        self.bytes += len(data)
         self.rows += (
-            self.rooms[message.room].id, message.position.offset, message.at, message.event, message.sender_id,
-            message.sender_name, message.key, message.data, digest,
+            room.id, offset, at, message.event, message.sender_id, message.sender_name, bytearray(data)
         )  # fmt: skip
+        if self._keyed:
+            self.rows += (message.key, None if digest is None else bytearray(digest))
+        return message
+
+    def _add_room(self, name: str) -> _Room:
+        room = self.rooms[name] = _Room(self.next_room, 0, new=True)
+        self.next_room += 1
+        return room
 
 
 class LogWriter:
@@ -323,8 +338,9 @@ class LogWriter:
 
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
-        known = self._find_keys(connection, [draft for draft, _ in drafts], rooms)
-        batch = _Batch(self._epoch, rooms, self._next_room, known)
+        keyed = [draft for draft, _ in drafts if draft.key is not None]
+        known = self._find_keys(connection, keyed, rooms) if keyed else {}
+        batch = _Batch(self._epoch, rooms, self._next_room, known, bool(keyed))
         for draft, at in drafts:
             batch.add(draft, at)
         return batch
@@ -341,7 +357,7 @@ class LogWriter:
     def _find_keys(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], rooms: dict[str, _Room]
     ) -> dict[tuple[str, str, str], _Known]:
-        keyed = [draft for draft in drafts if draft.key is not None and draft.room in rooms]
+        keyed = [draft for draft in drafts if draft.room in rooms]
         if not keyed:
             return {}
         asked = _encode([(rooms[draft.room].id, draft.sender.id, draft.key) for draft in keyed]).decode()
@@ -396,8 +412,11 @@ class LogWriter:
             raise
 
     def _insert_messages(self, connection: sqlite3.Connection, batch: _Batch) -> None:
-        size = 1 << (batch.count - 1).bit_length()
-        connection.execute(_INSERTS[size], batch.rows + list(_PADDING * (size - batch.count)))
+        width = len(batch.columns)
+        count = len(batch.rows) // width
+        fitting = bisect_left(_SIZES, count)
+        padding = [0] * (width * (_SIZES[fitting] - count))
+        connection.execute(_INSERTS[batch.columns][fitting], batch.rows + padding)
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
