@@ -168,18 +168,31 @@ class _Batch:
         self.outcomes: list[Outcome] = []
         self.rows: list[Any] = []
         self.columns = _KEY_COLUMNS if keyed else _COLUMNS
-        self.bytes = 0
-        self.last: Message | None = None
         self._known = known
         self._keyed = keyed
 
-    def add(self, draft: Draft, at: int) -> None:
-        """Give the next draft its place, or the answer that its key has already."""
-        if draft.key is None:
-            self._place(draft, at, None)
-            return
+    @property
+    def size(self) -> int:
+        """How many bytes of data it adds."""
+        return sum(map(len, self.rows[_COLUMNS.index("data") :: len(self.columns)]))
+
+    @property
+    def last(self) -> Message | None:
+        """The last message that it adds."""
+        added = (one.message for one in reversed(self.outcomes) if isinstance(one, Stored) and not one.duplicate)
+        return next(added, None)
+
+    def add(self, drafts: Sequence[tuple[Draft, int]]) -> None:
+        """Give each draft its place, or the answer that its key has already."""
+        for draft, at in drafts:
+            if draft.key is None:
+                self._place(draft, at)
+            else:
+                self._place_once(draft, at, draft.key)
+
+    def _place_once(self, draft: Draft, at: int, key: str) -> None:
         digest = content_digest(draft)
-        name = draft.room, draft.sender.id, draft.key
+        name = draft.room, draft.sender.id, key
         known = self._known.get(name)
         if known is None:
             message = self._place(draft, at, digest)
@@ -192,18 +205,15 @@ class _Batch:
             return RealtimeError("key_reused", "this key was used for another message in this room")
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
-    def _place(self, draft: Draft, at: int, digest: bytes | None) -> Message:
+    def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message:
         room = self.rooms.get(draft.room) or self._add_room(draft.room)
         room.top = offset = room.top + 1
-        message = self.last = draft.placed(Position(self.epoch, offset), at)
-        data = message.data
+        message = draft.placed(Position(self.epoch, offset), at)
         self.outcomes.append(Stored(message))
-        self.bytes += len(data)
-        self.rows += (
-            room.id, offset, at, message.event, message.sender_id, message.sender_name, bytearray(data)
-        )  # fmt: skip
+        sender = draft.sender
+        self.rows += (room.id, offset, at, draft.event, sender.id, sender.name, bytearray(draft.data))
         if self._keyed:
-            self.rows += (message.key, None if digest is None else bytearray(digest))
+            self.rows += (draft.key, None if digest is None else bytearray(digest))
         return message
 
     def _add_room(self, name: str) -> _Room:
@@ -341,8 +351,7 @@ class LogWriter:
         keyed = [draft for draft, _ in drafts if draft.key is not None]
         known = self._find_keys(connection, keyed, rooms) if keyed else {}
         batch = _Batch(self._epoch, rooms, self._next_room, known, bool(keyed))
-        for draft, at in drafts:
-            batch.add(draft, at)
+        batch.add(drafts)
         return batch
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
@@ -440,7 +449,7 @@ class LogWriter:
         while len(self._rooms) > _ROOMS_KNOWN:
             self._rooms.popitem(last=False)
         self._since_checkpoint[0] += 1
-        self._since_checkpoint[1] += batch.bytes
+        self._since_checkpoint[1] += batch.size
 
     def settle(self) -> list[Outcome] | None:
         """Find out what became of the commit whose fate was unknown; None while that can't be seen.
@@ -450,20 +459,20 @@ class LogWriter:
         :raises StoreError: it was not stored.
         """
         batch = self._doubtful
-        if batch is None or batch.last is None:
+        last = None if batch is None else batch.last
+        if batch is None or last is None:
             return None
         try:
             identity = self.open()
             assert self._connection is not None
             if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 return None
-            place = batch.last.position
             sql = "SELECT top FROM rooms WHERE name = ?"
-            row = self._connection.execute(sql, (batch.last.room,)).fetchone()
+            row = self._connection.execute(sql, (last.room,)).fetchone()
         except (sqlite3.Error, StoreRefused):
             return None
         self._doubtful = None
-        if identity.epoch == batch.epoch and row is not None and row[0] >= place.offset:
+        if identity.epoch == batch.epoch and row is not None and row[0] >= last.position.offset:
             return batch.outcomes
         raise StoreError("the disk failed")
 
