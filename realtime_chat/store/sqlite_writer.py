@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,6 +70,9 @@ END;
 _COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")
 _KEY_COLUMNS = (*_COLUMNS, "key", "digest")
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_DRAFTS)
+# A prepared statement holds on to what was bound to it last, so commits of much data share a few of them.
+_SIZES_OF_MUCH = (16, MOST_DRAFTS)
+_MUCH = 64 * 1024
 
 
 def _insert_of(columns: Sequence[str], size: int) -> str:
@@ -78,7 +82,7 @@ def _insert_of(columns: Sequence[str], size: int) -> str:
     )
 
 
-_INSERTS = {columns: [_insert_of(columns, size) for size in _SIZES] for columns in (_COLUMNS, _KEY_COLUMNS)}
+_INSERTS = {(columns, size): _insert_of(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES}
 _ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
@@ -171,7 +175,7 @@ class _Batch:
         self._known = known
         self._keyed = keyed
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many bytes of data it adds."""
         return sum(map(len, self.rows[_COLUMNS.index("data") :: len(self.columns)]))
@@ -423,9 +427,9 @@ class LogWriter:
     def _insert_messages(self, connection: sqlite3.Connection, batch: _Batch) -> None:
         width = len(batch.columns)
         count = len(batch.rows) // width
-        fitting = bisect_left(_SIZES, count)
-        padding = [0] * (width * (_SIZES[fitting] - count))
-        connection.execute(_INSERTS[batch.columns][fitting], batch.rows + padding)
+        sizes = _SIZES if batch.size <= _MUCH else _SIZES_OF_MUCH
+        size = sizes[bisect_left(sizes, count)]
+        connection.execute(_INSERTS[batch.columns, size], batch.rows + [0] * (width * (size - count)))
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
