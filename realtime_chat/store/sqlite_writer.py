@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,6 +68,7 @@ END;
 # there are columns for a key only where a draft of the commit has one, and empty rows are of zeros.
 _COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")
 _KEY_COLUMNS = (*_COLUMNS, "key", "digest")
+_DATA = _COLUMNS.index("data")
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_DRAFTS)
 # A prepared statement holds on to what was bound to it last, so commits of much data share a few of them.
 _SIZES_OF_MUCH = (16, MOST_DRAFTS)
@@ -156,6 +156,7 @@ class _Batch:
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param known: by room, sender's id and key.
     :param keyed: whether a draft may have a key.
+    :ivar size: how many bytes of data it adds.
     """
 
     def __init__(
@@ -172,13 +173,9 @@ class _Batch:
         self.outcomes: list[Outcome] = []
         self.rows: list[Any] = []
         self.columns = _KEY_COLUMNS if keyed else _COLUMNS
+        self.size = 0
         self._known = known
         self._keyed = keyed
-
-    @cached_property
-    def size(self) -> int:
-        """How many bytes of data it adds."""
-        return sum(map(len, self.rows[_COLUMNS.index("data") :: len(self.columns)]))
 
     @property
     def last(self) -> Message | None:
@@ -193,6 +190,7 @@ class _Batch:
                 self._place(draft, at)
             else:
                 self._place_once(draft, at, draft.key)
+        self.size = sum(map(len, self.rows[_DATA :: len(self.columns)]))
 
     def _place_once(self, draft: Draft, at: int, key: str) -> None:
         digest = content_digest(draft)
