@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,7 +35,7 @@ _ROOMS_A_SWEEP = 100
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
 # thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
-# view would cost three times as much. Padding with empty rows to a power of two lets the prepared statements be reused.
+# view would cost three times as much. Padding with empty rows to one of a few sizes lets prepared statements be reused.
 _TRIGGERS = """
 CREATE TEMP VIEW trims AS
 SELECT NULL AS room, NULL AS below, NULL AS young, NULL AS most;
@@ -63,14 +64,25 @@ CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %
     VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
 END;
 """
-_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "key", "data", "digest")
-_PADDING = (None,) * len(_COLUMNS)
-_ROW = f"({','.join('?' * len(_COLUMNS))})"
-_INSERTS = {
-    size: f"INSERT INTO messages ({', '.join(_COLUMNS)}) "
-    f"SELECT * FROM (VALUES {','.join([_ROW] * size)}) WHERE column1 IS NOT NULL"
-    for size in (1 << power for power in range(MOST_DRAFTS.bit_length()))
-}
+# The sqlite3 module looks for adapters of None and of bytes, not of a bytearray, which costs more than binding it. So
+# there are columns for a key only where a draft of the commit has one, and empty rows are of zeros.
+_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")
+_KEY_COLUMNS = (*_COLUMNS, "key", "digest")
+_DATA = _COLUMNS.index("data")
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MOST_DRAFTS)
+# A prepared statement holds on to what was bound to it last, so commits of much data share a few of them.
+_SIZES_OF_MUCH = (16, MOST_DRAFTS)
+_MUCH = 64 * 1024
+
+
+def _insert_of(columns: Sequence[str], size: int) -> str:
+    row = f"({','.join('?' * len(columns))})"
+    return (
+        f"INSERT INTO messages ({', '.join(columns)}) SELECT * FROM (VALUES {','.join([row] * size)}) WHERE column1 > 0"
+    )
+
+
+_INSERTS = {(columns, size): _insert_of(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES}
 _ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
@@ -143,33 +155,50 @@ class _Batch:
 
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param known: by room, sender's id and key.
+    :param keyed: whether a draft may have a key.
+    :ivar size: how many bytes of data it adds.
     """
 
     def __init__(
-        self, epoch: str, rooms: dict[str, _Room], next_room: int, known: dict[tuple[str, str, str], _Known]
+        self,
+        epoch: str,
+        rooms: dict[str, _Room],
+        next_room: int,
+        known: dict[tuple[str, str, str], _Known],
+        keyed: bool,
     ) -> None:
         self.epoch = epoch
         self.rooms = rooms
         self.next_room = next_room
         self.outcomes: list[Outcome] = []
         self.rows: list[Any] = []
-        self.bytes = 0
-        self.count = 0
-        self.last: Message | None = None
+        self.columns = _KEY_COLUMNS if keyed else _COLUMNS
+        self.size = 0
         self._known = known
+        self._keyed = keyed
 
-    def add(self, draft: Draft, at: int) -> None:
-        """Give the next draft its place, or the answer that its key has already."""
-        if draft.key is None:
-            self._add_row(self._place(draft, at), None)
-            return
+    @property
+    def last(self) -> Message | None:
+        """The last message that it adds."""
+        added = (one.message for one in reversed(self.outcomes) if isinstance(one, Stored) and not one.duplicate)
+        return next(added, None)
+
+    def add(self, drafts: Sequence[tuple[Draft, int]]) -> None:
+        """Give each draft its place, or the answer that its key has already."""
+        for draft, at in drafts:
+            if draft.key is None:
+                self._place(draft, at)
+            else:
+                self._place_once(draft, at, draft.key)
+        self.size = sum(map(len, self.rows[_DATA :: len(self.columns)]))
+
+    def _place_once(self, draft: Draft, at: int, key: str) -> None:
         digest = content_digest(draft)
-        name = draft.room, draft.sender.id, draft.key
+        name = draft.room, draft.sender.id, key
         known = self._known.get(name)
         if known is None:
-            message = self._place(draft, at)
+            message = self._place(draft, at, digest)
             self._known[name] = _Known(digest, message.position.offset, at, message)
-            self._add_row(message, digest)
         else:
             self.outcomes.append(self._again(draft, digest, known))
 
@@ -178,23 +207,21 @@ class _Batch:
             return RealtimeError("key_reused", "this key was used for another message in this room")
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
-    def _place(self, draft: Draft, at: int) -> Message:
-        room = self.rooms.get(draft.room)
-        if room is None:
-            room = self.rooms[draft.room] = _Room(self.next_room, 0, new=True)
-            self.next_room += 1
-        room.top += 1
-        return draft.placed(Position(self.epoch, room.top), at)
-
-    def _add_row(self, message: Message, digest: bytes | None) -> None:
-        self.last = message
+    def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message:
+        room = self.rooms.get(draft.room) or self._add_room(draft.room)
+        room.top = offset = room.top + 1
+        message = draft.placed(Position(self.epoch, offset), at)
         self.outcomes.append(Stored(message))
-        self.count += 1
-        self.bytes += len(message.data)
-        self.rows += (
-            self.rooms[message.room].id, message.position.offset, message.at, message.event, message.sender_id,
-            message.sender_name, message.key, message.data, digest,
-        )  # fmt: skip
+        sender = draft.sender
+        self.rows += (room.id, offset, at, draft.event, sender.id, sender.name, bytearray(draft.data))
+        if self._keyed:
+            self.rows += (draft.key, None if digest is None else bytearray(digest))
+        return message
+
+    def _add_room(self, name: str) -> _Room:
+        room = self.rooms[name] = _Room(self.next_room, 0, new=True)
+        self.next_room += 1
+        return room
 
 
 class LogWriter:
@@ -323,10 +350,10 @@ class LogWriter:
 
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
-        known = self._find_keys(connection, [draft for draft, _ in drafts], rooms)
-        batch = _Batch(self._epoch, rooms, self._next_room, known)
-        for draft, at in drafts:
-            batch.add(draft, at)
+        keyed = [draft for draft, _ in drafts if draft.key is not None]
+        known = self._find_keys(connection, keyed, rooms) if keyed else {}
+        batch = _Batch(self._epoch, rooms, self._next_room, known, bool(keyed))
+        batch.add(drafts)
         return batch
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
@@ -341,7 +368,7 @@ class LogWriter:
     def _find_keys(
         self, connection: sqlite3.Connection, drafts: Sequence[Draft], rooms: dict[str, _Room]
     ) -> dict[tuple[str, str, str], _Known]:
-        keyed = [draft for draft in drafts if draft.key is not None and draft.room in rooms]
+        keyed = [draft for draft in drafts if draft.room in rooms]
         if not keyed:
             return {}
         asked = _encode([(rooms[draft.room].id, draft.sender.id, draft.key) for draft in keyed]).decode()
@@ -396,8 +423,11 @@ class LogWriter:
             raise
 
     def _insert_messages(self, connection: sqlite3.Connection, batch: _Batch) -> None:
-        size = 1 << (batch.count - 1).bit_length()
-        connection.execute(_INSERTS[size], batch.rows + list(_PADDING * (size - batch.count)))
+        width = len(batch.columns)
+        count = len(batch.rows) // width
+        sizes = _SIZES if batch.size <= _MUCH else _SIZES_OF_MUCH
+        size = sizes[bisect_left(sizes, count)]
+        connection.execute(_INSERTS[batch.columns, size], batch.rows + [0] * (width * (size - count)))
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
@@ -421,7 +451,7 @@ class LogWriter:
         while len(self._rooms) > _ROOMS_KNOWN:
             self._rooms.popitem(last=False)
         self._since_checkpoint[0] += 1
-        self._since_checkpoint[1] += batch.bytes
+        self._since_checkpoint[1] += batch.size
 
     def settle(self) -> list[Outcome] | None:
         """Find out what became of the commit whose fate was unknown; None while that can't be seen.
@@ -431,20 +461,20 @@ class LogWriter:
         :raises StoreError: it was not stored.
         """
         batch = self._doubtful
-        if batch is None or batch.last is None:
+        last = None if batch is None else batch.last
+        if batch is None or last is None:
             return None
         try:
             identity = self.open()
             assert self._connection is not None
             if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 return None
-            place = batch.last.position
             sql = "SELECT top FROM rooms WHERE name = ?"
-            row = self._connection.execute(sql, (batch.last.room,)).fetchone()
+            row = self._connection.execute(sql, (last.room,)).fetchone()
         except (sqlite3.Error, StoreRefused):
             return None
         self._doubtful = None
-        if identity.epoch == batch.epoch and row is not None and row[0] >= place.offset:
+        if identity.epoch == batch.epoch and row is not None and row[0] >= last.position.offset:
             return batch.outcomes
         raise StoreError("the disk failed")
 

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
-from realtime_chat.model import Draft, User
+from realtime_chat.model import Draft, Message, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
@@ -346,6 +346,33 @@ class WaitingTests(SQLiteTestCase):
         self.assertLess(store.commits.commits, 50)
         self.assertEqual(store.commits.messages, 1000)
         self.assertLessEqual(store.commits.largest, 256)
+
+    async def test_sizes(self) -> None:
+        """Commits of every size are stored whole and in order, with and without keys, and with much data."""
+        store = await self.open_store(count=10_000)
+        top = 0
+        for count in (1, 2, 3, 5, 9, 16, 17, 47, 49, 65, 97, 129, 193, 256, 257):
+            for keyed, text in [(0, "a"), (1, "a"), (2, "a"), (0, "b" * 70_000 if count < 10 else "b" * 4000)]:
+                drafts = [
+                    draft(f"{text}{number}", key=f"{count}-{number}-{keyed}" if keyed and number % keyed == 0 else None)
+                    for number in range(count)
+                ]
+                stored = [one.message for one in await append_all(store, drafts)]
+                self.assertEqual([one.data for one in stored], [one.data for one in drafts])
+                self.assertEqual([one.position.offset for one in stored], list(range(top + 1, top + count + 1)))
+                found = [message async for message in self.read_all(store, top)]
+                self.assertEqual(found, stored)
+                top += count
+        kinds = "SELECT group_concat(DISTINCT typeof(data)), group_concat(DISTINCT typeof(digest)) FROM messages"
+        self.assertEqual(self.query(kinds), ("blob", "null,blob"))
+        self.assertEqual(self.query("SELECT top FROM rooms"), (top,))
+
+    async def read_all(self, store: SQLiteStore, after: int) -> AsyncIterator[Message]:
+        """What the lobby holds after an offset, page by page."""
+        while messages := (await store.read_after("lobby", after, 1000)).messages:
+            for message in messages:
+                yield message
+            after = messages[-1].position.offset
 
     async def test_bounded_queue(self) -> None:
         """More than a bounded number of waiting drafts is refused at once."""
