@@ -31,7 +31,7 @@ from twisted.web.resource import IResource, getChildForRequest
 from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http import answers
+from realtime_chat.http import answers, heads
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy
 from realtime_chat.http.wishes import read_query
 from realtime_chat.wheel import Alarm, Wheel
@@ -46,11 +46,8 @@ _CORS_EXPOSED = b"Retry-After"
 _CORS_SECONDS = b"600"
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _LENGTH_DIGITS = 15
-_HEADER = re.compile(rb"([A-Za-z0-9-]+): ?([!-~](?:[ -~]*[!-~])?)\r\n")
-_WHOLE_GET = re.compile(
-    rb"GET (/[!-~]*) HTTP/1\.1\r\n"
-    rb"((?:(?!(?i:Content-Length|Transfer-Encoding|Expect):)" + _HEADER.pattern.replace(b"([", b"(?:[") + rb")*)\r\n"
-)
+_KNOWN_BYTES = 1024
+"""Header lines of at most so many bytes are remembered, for a connection's next request."""
 
 
 class _Phase(enum.Enum):
@@ -141,6 +138,12 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         self.args = read_query(query)  # type: ignore[assignment]  # nobody puts anything into it
         if self.content is not None:
             self.content.seek(0)
+        self.process()
+
+    def take(self, target: heads.Target) -> None:
+        """The same of a GET without a body, whose first line was read."""
+        self.method, self.uri, self.clientproto = b"GET", target.uri, b"HTTP/1.1"
+        self.path, self.args = target.path, target.args  # type: ignore[assignment]
         self.process()
 
     def process(self) -> None:
@@ -262,7 +265,8 @@ class RealtimeChannel(http.HTTPChannel):
     _answered = 0
     _discarded = 0
     _successor: _Successor | None = None
-    _target = b""
+    _known_lines: bytes | None = None
+    _known: heads.HeaderBlock | None = None
     is_over = False
 
     # Deadlines. Every connection has one at most, for what it is waiting for now.
@@ -286,6 +290,7 @@ class RealtimeChannel(http.HTTPChannel):
             self._discard(data)
             return
         if not self._take_whole(data):
+            self._known_lines = self._known = None
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
             LineReceiver.dataReceived(self, data)
         self._watch()
@@ -295,21 +300,51 @@ class RealtimeChannel(http.HTTPChannel):
         line by line; everything else, and whatever is odd, is left to that."""
         if self.requests or self._buffer or not (self.line_mode and self.persistent):
             return False
-        head = _WHOLE_GET.fullmatch(data)
-        if head is None or len(data) > self.totalHeadersSize:
+        if len(data) > self.totalHeadersSize:
             return False
-        headers = _HEADER.findall(head[2])
-        if len(headers) > self.maxHeaders:
+        line, _, rest = data.partition(b"\r\n")
+        if rest == self._known_lines:
+            target = heads.read_line(line)
+            if target is not None:
+                self._take_known(target)
+                return True
+        return self._take_unknown(data, rest)
+
+    def _take_unknown(self, data: bytes, rest: bytes) -> bool:
+        whole = heads.split_whole(data)
+        headers = None if whole is None else heads.read_headers(whole[1], self.maxHeaders)
+        if whole is None or headers is None:
             return False
         request = self.requestFactory(self)
-        for name, value in headers:
-            request.requestHeaders.addRawHeader(name, value)
+        request.requestHeaders = headers
         self.requests.append(request)
-        self._command, self._path, self._version = b"GET", head[1], b"HTTP/1.1"
+        self._command, self._path, self._version = b"GET", whole[0], b"HTTP/1.1"
         self.allHeadersReceived()
         if self.length == 0:
+            self._remember(headers, rest)
             self.allContentReceived()
         return True
+
+    def _remember(self, headers: Headers, rest: bytes) -> None:
+        """Remember header lines that were checked, if nothing in them changes what is answered, nor the connection."""
+        is_plain = self.persistent and not headers.hasHeader(b"Origin") and self.site.logPath is None
+        self._known_lines = rest if is_plain and len(rest) <= _KNOWN_BYTES else None
+        self._known = None
+
+    def _take_known(self, target: heads.Target) -> None:
+        """Take a request whose header lines are those of the one before it."""
+        if self._known is None:
+            self._known = heads.HeaderBlock(self._known_lines)
+        self._watched = None
+        self._wait(None)
+        request = self.requestFactory(self)
+        request.requestHeaders = self._known
+        self.requests.append(request)
+        self._handlingRequest = True
+        self.line_mode = 0
+        if self.site.origins.lists_any:
+            request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
+        request.take(target)
 
     def _phase(self) -> _Phase:
         if self.is_over:
