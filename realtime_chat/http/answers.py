@@ -171,6 +171,13 @@ def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
     return NOT_DONE_YET
 
 
+_METHODS = {b"GET": "render_GET", b"HEAD": "render_GET"}
+
+
+def _method(method: bytes) -> str:
+    return "render_" + method.decode("ascii", "replace")
+
+
 class JSONResource(Resource):
     """A resource that answers in JSON, errors too.
 
@@ -185,10 +192,9 @@ class JSONResource(Resource):
 
     def render(self, request: Request) -> int:
         """Answer by the method that is called ``render_`` and the request's own."""
-        if any(request.postpath or ()):
+        if request.postpath and any(request.postpath):
             return NotFound().render(request)
-        method = "GET" if request.method == b"HEAD" else request.method.decode("ascii", "replace")
-        render = getattr(self, f"render_{method}", None)
+        render = getattr(self, _METHODS.get(request.method) or _method(request.method), None)
         if render is None:
             return self._refuse_method(request) if self.allowed() else NotFound().render(request)
         try:

@@ -21,13 +21,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ISSLTransport, ITransport
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
-from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
-from twisted.web.resource import IResource, getChildForRequest
+from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
@@ -91,17 +90,52 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     # All requests share these, so nothing may be put into them.
     received_cookies: Any = MappingProxyType({})
     cookies: Any = ()
+    notifications: Any = ()
+    queued = False
+    _parsePOSTFormSubmission = False
+    _asked: Headers | None = None
+    _said: Headers | None = None
+    _adapted: dict[str, Any] | None = None
+    prepath: Any = ()
+    postpath: Any = ()
 
     def __init__(self, channel: RealtimeChannel, queued: object = False) -> None:
         # Not Twisted's, which asks the kernel for both ends' addresses, and makes room for cookies, each time.
-        self.notifications = []
         self.channel = channel
-        self.requestHeaders = Headers()
-        self.responseHeaders = Headers()
         self.transport = channel.transport
-        self.queued = False
-        self._parsePOSTFormSubmission = False
-        Componentized.__init__(self)
+
+    # What few requests need is made when it is asked for.
+
+    @property
+    def requestHeaders(self) -> Headers:  # type: ignore[override]
+        """The headers that came."""
+        if self._asked is None:
+            self._asked = Headers()
+        return self._asked
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: Headers) -> None:
+        self._asked = headers
+
+    @property
+    def responseHeaders(self) -> Headers:  # type: ignore[override]
+        """The headers that are going to be sent."""
+        if self._said is None:
+            self._said = Headers()
+        return self._said
+
+    @property
+    def _adapterCache(self) -> dict[str, Any]:
+        """Twisted's: what the request was adapted to."""
+        if self._adapted is None:
+            self._adapted = {}
+        return self._adapted
+
+    def notifyFinish(self) -> Deferred[None]:
+        """A Deferred that fires when the request is answered, and fails when its connection is lost before that."""
+        waiting: Deferred[None] = Deferred()
+        self.notifications = [*self.notifications, waiting]
+        return waiting
 
     @property
     def client(self) -> Any:
@@ -142,9 +176,17 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
 
     def take(self, target: heads.Target) -> None:
         """The same of a GET without a body, whose first line was read."""
-        self.method, self.uri, self.clientproto = b"GET", target.uri, b"HTTP/1.1"
-        self.path, self.args = target.path, target.args  # type: ignore[assignment]
-        self.process()
+        self.method, self.clientproto = b"GET", b"HTTP/1.1"
+        self.uri, self.path, self.args = target  # type: ignore[assignment]
+        site = self.site = self.channel.site
+        leaf = site.leaf(target.path)
+        if leaf is None:
+            self.process()
+            return
+        try:
+            self.render(leaf)
+        except Exception:
+            self.processingFailed(Failure())
 
     def process(self) -> None:
         """Find the resource, and let it answer."""
@@ -196,7 +238,21 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
 
     def answer_whole(self, given: answers.Answer) -> None:
         """Send status, headers and body in one piece, and finish."""
-        self.code, self.startedWriting, self.sentLength = given.status, 1, len(given.body)
+        body, status, content_type = given
+        self.code, self.startedWriting, self.sentLength = status, 1, len(body)
+        if self._said is None and status == http.OK and self.clientproto == b"HTTP/1.1":
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: %b\r\nCache-Control: no-store\r\n%b" % (
+                len(body),
+                content_type,
+                self.site.headers_of_all(),
+            )
+        else:
+            head = self._head(given)
+        has_body = self.method != b"HEAD" and status not in NO_BODY_CODES
+        self.site.write(self.channel.transport, head + body if has_body else head)
+        self._end()
+
+    def _head(self, given: answers.Answer) -> bytes:
         lines = [self.clientproto, b" %d " % given.status, _REASONS.get(given.status, b"Unknown"), b"\r\n"]
         has_policy = False
         for name, values in self.responseHeaders.getAllRawHeaders():
@@ -208,10 +264,21 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         if not has_policy:
             lines.append(b"Cache-Control: no-store\r\n")
         lines.append(self.site.headers_of_all())
-        if self.method != b"HEAD" and given.status not in NO_BODY_CODES:
-            lines.append(given.body)
-        self.site.write(self.channel.transport, b"".join(lines))
-        self.finish()
+        return b"".join(lines)
+
+    def _end(self) -> None:
+        """Finish what was answered whole: Twisted's own way looks for what can't be then."""
+        if self.producer is not None:
+            self.finish()
+            return
+        self.site.log(self)
+        self.finished = 1
+        channel, self.channel = self.channel, None  # type: ignore[assignment]
+        channel.requestDone(self)
+        self.content = None
+        notifications, self.notifications = self.notifications, ()
+        for waiting in notifications:
+            waiting.callback(None)
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is lost, and there will be no answer."""
@@ -225,7 +292,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
             self.requestHeaders = _NO_HEADERS
             self.args = {}
             self.content = None
-            self.prepath = self.postpath = []
+            self.prepath = self.postpath = ()
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         """Set the status; Twisted has no words for all of ours."""
@@ -805,6 +872,8 @@ class RealtimeSite(server.Site):
         public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
+        is_plain = isinstance(resource, Resource) and type(resource).getChildWithDefault is Resource.getChildWithDefault
+        self._children: dict[bytes, IResource] = resource.children if is_plain else {}
         self.wheel = wheel
         self.hosts = hosts
         self.origins = origins
@@ -835,6 +904,11 @@ class RealtimeSite(server.Site):
         """The resource at a request's address."""
         resource: IResource = getChildForRequest(self.resource, request)
         return resource
+
+    def leaf(self, path: bytes) -> IResource | None:
+        """The leaf right below the root at a path, if there is one and nothing has to be unquoted to tell."""
+        leaf = self._children.get(path[1:])
+        return leaf if leaf is not None and leaf.isLeaf and path[1:].isalnum() else None
 
     def body_too_large(self) -> RealtimeError:
         """What is wrong with a longer body."""
