@@ -7,21 +7,19 @@ a difference, or as the full set where a difference doesn't say it; in a large r
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import takewhile
 from typing import NamedTuple
 
 from realtime_chat import codec
 from realtime_chat.model import Attendee, User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Alarm, Wheel
+from realtime_chat.wheel import Hold
 
 __all__ = [
     "UNKNOWN",
     "Attendance",
     "Client",
-    "Hold",
     "Lease",
     "MemberPage",
     "Membership",
@@ -113,7 +111,7 @@ class Lease:
         self.client = client
         self.membership = membership
         self.readers: list[Subscription] = []
-        self.held: Hold | None = None
+        self.held: Hold[Lease] | None = None
         self.away = False
         self.leaving = False
         self.told = UNKNOWN
@@ -142,7 +140,7 @@ class Lease:
             self.away = False
             self.membership.signals.away -= 1
 
-    def hold(self, hold: Hold, away: bool) -> None:
+    def hold(self, hold: Hold[Lease], away: bool) -> None:
         """Hold it for a while, though nothing reads by it."""
         self.release()
         self.held = hold
@@ -162,52 +160,6 @@ class Other:
 
     def __init__(self, client: Attendee) -> None:
         self.client = client
-
-
-class Hold:
-    """Leases that are held for the same time each, and so end in the order in which they were added.
-
-    A poll that comes back costs an entry in a dictionary, and no alarm of its own.
-
-    :param now: seconds of the wheel's clock.
-    :param seconds: how long a lease is held at least.
-    :param end: called with a lease that was not dropped in time.
-    """
-
-    def __init__(self, wheel: Wheel, now: Callable[[], float], seconds: float, end: Callable[[Lease], object]) -> None:
-        self._wheel = wheel
-        self._now = now
-        self._seconds = seconds
-        self._end = end
-        self._due: dict[Lease, float] = {}
-        self._alarm: Alarm | None = None
-
-    def add(self, lease: Lease) -> None:
-        """Hold a lease from now on."""
-        self._due[lease] = self._now() + self._seconds
-        if self._alarm is None:
-            self._alarm = self._wheel.call_later(self._seconds, self._end_some)
-
-    def drop(self, lease: Lease) -> None:
-        """Hold a lease no longer."""
-        self._due.pop(lease, None)
-        if not self._due:
-            self.stop()
-
-    def stop(self) -> None:
-        """Forget all leases."""
-        self._due.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
-    def _end_some(self) -> None:
-        now, self._alarm = self._now(), None
-        for lease in list(takewhile(lambda lease: self._due[lease] <= now, self._due)):
-            del self._due[lease]
-            self._end(lease)
-        if self._due and self._alarm is None:
-            self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
 
 
 class _Member:

@@ -18,10 +18,10 @@ from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.interfaces import DelayedCall, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import UNKNOWN, Attendance, Client, Hold, Lease, MemberPage, Membership, Signals
+from realtime_chat.members import UNKNOWN, Attendance, Client, Lease, MemberPage, Membership, Signals
 from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Wheel
+from realtime_chat.wheel import Hold, Wheel
 
 __all__ = ["Presence"]
 

@@ -7,12 +7,16 @@ operation each way; here adding and cancelling are a dictionary operation, and t
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
+from typing import Generic, TypeVar
 
 from twisted.logger import Logger
 
 from realtime_chat.interfaces import DelayedCall, TurnClock
 
-__all__ = ["Alarm", "Wheel"]
+__all__ = ["Alarm", "Hold", "Wheel"]
+
+K = TypeVar("K")
 
 
 class Alarm:
@@ -102,3 +106,50 @@ class Wheel:
                 alarm.ring()
             except Exception:
                 self._log.failure("a call that was due failed")
+
+
+class Hold(Generic[K]):
+    """What is held for the same time each, and so ends in the order in which it was added.
+
+    Of what mostly doesn't come to its end each costs an entry in a dictionary, and no alarm of its own.
+
+    :param now: seconds of the wheel's clock.
+    :param seconds: how long each is held at least.
+    :param end: called with what was not dropped in time.
+    """
+
+    def __init__(self, wheel: Wheel, now: Callable[[], float], seconds: float, end: Callable[[K], object]) -> None:
+        self._wheel = wheel
+        self._now = now
+        self._seconds = seconds
+        self._end = end
+        self._due: dict[K, float] = {}
+        self._alarm: Alarm | None = None
+
+    def add(self, held: K) -> None:
+        """Hold something, which isn't held yet, from now on."""
+        self._due[held] = self._now() + self._seconds
+        if self._alarm is None:
+            self._alarm = self._wheel.call_later(self._seconds, self._end_some)
+
+    def drop(self, held: K) -> None:
+        """Hold it no longer, if it is held."""
+        if self._due.pop(held, None) is not None and not self._due:
+            self.stop()
+
+    def stop(self) -> None:
+        """Forget all."""
+        self._due.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _end_some(self) -> None:
+        now, self._alarm = self._now(), None
+        try:
+            for held in list(takewhile(lambda held: self._due[held] <= now, self._due)):
+                if self._due.pop(held, None) is not None:
+                    self._end(held)
+        finally:
+            if self._due and self._alarm is None:
+                self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)

@@ -33,7 +33,7 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers, heads
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy
 from realtime_chat.http.wishes import read_query
-from realtime_chat.wheel import Alarm, Wheel
+from realtime_chat.wheel import Alarm, Hold, Wheel
 
 __all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
@@ -332,6 +332,7 @@ class RealtimeChannel(http.HTTPChannel):
     _answered = 0
     _discarded = 0
     _successor: _Successor | None = None
+    _is_paused = False
     _known_lines: bytes | None = None
     _known: heads.HeaderBlock | None = None
     is_over = False
@@ -356,7 +357,10 @@ class RealtimeChannel(http.HTTPChannel):
         if self.is_over:
             self._discard(data)
             return
-        if not self._take_whole(data):
+        is_next = self.line_mode and self.persistent and not self._buffer and not self.requests
+        if is_next and self._take_known(data):
+            return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
+        if not (is_next and self._take_whole(data)):
             self._known_lines = self._known = None
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
             LineReceiver.dataReceived(self, data)
@@ -365,20 +369,7 @@ class RealtimeChannel(http.HTTPChannel):
     def _take_whole(self, data: bytes) -> bool:
         """Take a plain request without a body that came in one piece, as nearly all do, at a third of what it costs
         line by line; everything else, and whatever is odd, is left to that."""
-        if self.requests or self._buffer or not (self.line_mode and self.persistent):
-            return False
-        if len(data) > self.totalHeadersSize:
-            return False
-        line, _, rest = data.partition(b"\r\n")
-        if rest == self._known_lines:
-            target = heads.read_line(line)
-            if target is not None:
-                self._take_known(target)
-                return True
-        return self._take_unknown(data, rest)
-
-    def _take_unknown(self, data: bytes, rest: bytes) -> bool:
-        whole = heads.split_whole(data)
+        whole = heads.split_whole(data) if len(data) <= self.totalHeadersSize else None
         headers = None if whole is None else heads.read_headers(whole[1], self.maxHeaders)
         if whole is None or headers is None:
             return False
@@ -388,7 +379,7 @@ class RealtimeChannel(http.HTTPChannel):
         self._command, self._path, self._version = b"GET", whole[0], b"HTTP/1.1"
         self.allHeadersReceived()
         if self.length == 0:
-            self._remember(headers, rest)
+            self._remember(headers, data.partition(b"\r\n")[2])
             self.allContentReceived()
         return True
 
@@ -398,20 +389,26 @@ class RealtimeChannel(http.HTTPChannel):
         self._known_lines = rest if is_plain and len(rest) <= _KNOWN_BYTES else None
         self._known = None
 
-    def _take_known(self, target: heads.Target) -> None:
-        """Take a request whose header lines are those of the one before it."""
-        if self._known is None:
-            self._known = heads.HeaderBlock(self._known_lines)
+    def _take_known(self, data: bytes) -> bool:
+        """Take a plain request whose header lines are those of the one before it, byte for byte: what was checked of
+        them holds, and what is left is its first line."""
+        line, _, lines = data.partition(b"\r\n")
+        target = heads.read_line(line) if lines == self._known_lines and len(data) <= self.totalHeadersSize else None
+        if target is None:
+            return False
         self._watched = None
         self._wait(None)
         request = self.requestFactory(self)
+        if self._known is None:
+            self._known = heads.HeaderBlock(lines)
         request.requestHeaders = self._known
+        if self.site.origins.lists_any:
+            request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
         self.requests.append(request)
         self._handlingRequest = True
         self.line_mode = 0
-        if self.site.origins.lists_any:
-            request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
         request.take(target)
+        return True
 
     def _phase(self) -> _Phase:
         if self.is_over:
@@ -431,15 +428,21 @@ class RealtimeChannel(http.HTTPChannel):
         if watched == self._watched or phase is _Phase.OVER:
             return
         self._watched = watched
+        if phase is _Phase.IDLE:
+            self._wait(None)
+            self.site.idle.add(self)
+            return
         seconds = self.site.deadlines.get(phase.name)
-        self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self._too_late))
+        self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self.too_late))
 
     def _wait(self, alarm: Alarm | None) -> None:
+        self.site.idle.drop(self)
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = alarm
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """What is waited for has not come."""
         phase = self._phase()
         self._log.debug("closing a connection: too long without {what}", what=phase.value)
         if phase in _SAY:
@@ -564,6 +567,16 @@ class RealtimeChannel(http.HTTPChannel):
         elif not self.is_over:
             super().rawDataReceived(data)
 
+    def pauseProducing(self) -> None:
+        """The client doesn't read: read no more requests of it for now."""
+        self._is_paused = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It reads again."""
+        super().resumeProducing()
+        self._is_paused = self._handlingRequest
+
     def allContentReceived(self) -> None:
         """Hand a complete request on."""
         if not self.is_over:
@@ -574,7 +587,13 @@ class RealtimeChannel(http.HTTPChannel):
         self._answered += 1
         if self.site.stopping:
             self.persistent = False
-        super().requestDone(request)
+        if self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
+            self._is_paused = self._waitingForTransport
+            super().requestDone(request)
+        else:  # the same, where nothing more has come, and nothing stopped reading
+            self.requests.remove(request)
+            self._handlingRequest = False
+            self.line_mode = 1
         if not self._busyReceiving:
             self._watch()
 
@@ -845,6 +864,7 @@ class RealtimeSite(server.Site):
     :param read: is given the transport of each new connection, and may read from it in the reactor's place.
     :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
+    :ivar idle: connections that were answered, and have to ask again in time.
     :ivar stopping: whether no connection is kept open for a next request any more.
     """
 
@@ -874,6 +894,7 @@ class RealtimeSite(server.Site):
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
         is_plain = isinstance(resource, Resource) and type(resource).getChildWithDefault is Resource.getChildWithDefault
         self._children: dict[bytes, IResource] = resource.children if is_plain else {}
+        self.idle: Hold[RealtimeChannel] = Hold(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.too_late)
         self.wheel = wheel
         self.hosts = hosts
         self.origins = origins
