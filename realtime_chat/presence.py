@@ -80,6 +80,21 @@ class Presence:
             lease = self._begin(known, reader.room)
         lease.resume(reader)
 
+    def enter_again(self, reader: Subscription, client: str, name: str | None) -> bool:
+        """The same of a client that is in some room already, as itself; nothing is done for any other.
+
+        :param name: the name that it gives, if it gives one.
+        :returns: whether it is.
+        """
+        known = self._clients.get(client)
+        if known is None or name not in (None, known.user.name):
+            return False
+        lease = known.leases.get(reader.room.name)
+        if lease is None:
+            lease = self._begin(known, reader.room)
+        lease.resume(reader)
+        return True
+
     def _meet(self, client: str, user: User, named: bool, state: bytes, room: str) -> Client:
         return Client(client, client, user, state, next(self._stamps))
 
@@ -141,14 +156,6 @@ class Presence:
         lease.leaving = True
         if lease.away:
             self._hold(lease, False)
-
-    def user_of(self, client: str | None, name: str | None) -> User | None:
-        """Who a client is that is in some room; None for one that isn't, or that goes by another name now.
-
-        :param name: the name that it gives, if it gives one.
-        """
-        known = None if client is None else self._clients.get(client)
-        return known.user if known is not None and name in (None, known.user.name) else None
 
     def knows(self, client: str) -> bool:
         """Whether a client is in some room, and so was issued by us."""

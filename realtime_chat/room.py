@@ -496,7 +496,10 @@ class Room:
 
     def start_known(self, since: Position | None) -> Start | None:
         """The same, where it takes no look into the store to tell that nothing after ``since`` is lost."""
-        if since is None or self.recent_after(since.epoch, since.offset) is None:
+        if since is None:
+            return None
+        is_top = since.offset == self.top and since.epoch == self.epoch
+        if not is_top and self.recent_after(since.epoch, since.offset) is None:
             return None
         self._counts.resumes[True] += 1
         return Start(since, True)

@@ -320,11 +320,16 @@ class Session:
         room.add()
         self._behind.append(subscription)
         if not self._is_request:
-            presence = self.hub.presence
-            user = self.user or presence.user_of(self.client, self._name) or self.identify()
-            if self.client is not None:
-                presence.enter(subscription, self.client, user, self._name is not None, self._state)
+            self._enter(subscription)
         return subscription
+
+    def _enter(self, subscription: Subscription) -> None:
+        presence, name = self.hub.presence, self._name
+        if self.user is None and self.client is not None and presence.enter_again(subscription, self.client, name):
+            return
+        user = self.identify()
+        if self.client is not None:
+            presence.enter(subscription, self.client, user, name is not None, self._state)
 
     @property
     def _is_request(self) -> bool:
@@ -439,6 +444,9 @@ class Session:
         while self._behind and not self._reading and not self.transport.full:
             subscription = self._behind[0]
             room = subscription.room
+            if subscription.offset == room.top and subscription.epoch == room.epoch:
+                self._go_live(subscription)
+                continue
             part = room.recent_after(room.epoch, room.onward(subscription))
             if part is None:
                 self._read(subscription)
@@ -489,12 +497,16 @@ class Session:
             self.hub.counts.delivered[self.transport.fanout.name] += taken
         if subscription not in self._behind:
             return True  # the transport is done with this session
+        self._go_live(subscription)
+        return taken > 0 or not part.entries
+
+    def _go_live(self, subscription: Subscription) -> None:
+        """Make a subscription live, if nothing is left to be brought to it."""
         self._behind.remove(subscription)
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
         elif subscription.told < subscription.room.told:
             self.hub.presence.refresh(subscription)
-        return taken > 0 or not part.entries
 
 
 def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:

@@ -14,7 +14,7 @@ from realtime_chat.http.wishes import one
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
 
-__all__ = ["CLIENT_HEADER", "Wrap", "client_of", "known_client_of", "user_of", "wrap_for"]
+__all__ = ["CLIENT_HEADER", "Wrap", "as_it_is", "client_of", "known_client_of", "user_of", "wrap_for"]
 
 CLIENT_HEADER = b"Realtime-Client"
 
@@ -61,9 +61,9 @@ def wrap_for(request: Request, jsonp: bool) -> Wrap:
     :param jsonp: whether it may have a script.
     :raises RealtimeError: ``forbidden`` or ``bad_request``.
     """
-    callback = one(request.args, b"callback")
+    callback = one(request.args, b"callback") if b"callback" in request.args else None
     if callback is None:
-        return _as_it_is
+        return as_it_is
     if not jsonp:
         raise RealtimeError("forbidden", "JSONP is off on this server; its operator can start it with --allow-jsonp")
     if len(callback) > 64 or not _CALLBACK.fullmatch(callback):
@@ -71,7 +71,8 @@ def wrap_for(request: Request, jsonp: bool) -> Wrap:
     return partial(_script, callback.encode())
 
 
-def _as_it_is(answer: Answer) -> Answer:
+def as_it_is(answer: Answer) -> Answer:
+    """Leave an answer in JSON."""
     return answer
 
 

@@ -60,6 +60,7 @@ class _Phase(enum.Enum):
     OVER = "its end"
 
 
+_IDLE = _Phase.IDLE  # an Enum's members are slow to get at
 _SAY = {
     _Phase.HEADERS: "all headers of a request have to be there within {:g} s",
     _Phase.BODY: "the whole body of a request has to be there within {:g} s after its headers",
@@ -594,7 +595,12 @@ class RealtimeChannel(http.HTTPChannel):
             self.requests.remove(request)
             self._handlingRequest = False
             self.line_mode = 1
-        if not self._busyReceiving:
+        if self._busyReceiving:
+            return
+        if self._watched is None and not self.is_over:  # so nothing was waited for
+            self._watched = (_IDLE, self._answered)
+            self.site.idle.add(self)
+        else:
             self._watch()
 
     # What is refused, and how a connection ends.

@@ -18,15 +18,15 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, known_client_of, wrap_for
+from realtime_chat.http.clients import Wrap, as_it_is, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest, when_lost
 from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_query, read_wishes, remembering
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import ANONYMOUS, Position
+from realtime_chat.model import ANONYMOUS, Position, check_room, private_owner
 from realtime_chat.room import Room, Start
 from realtime_chat.session import Session
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Hold
 
 __all__ = ["PollResource"]
 
@@ -107,12 +107,12 @@ class _Poll:
     """One waiting request, as the transport of a session. Its first page is its last, and then it is full."""
 
     __slots__ = (
-        "_alarm",
         "_at_once",
         "_bytes_left",
         "_client",
         "_deaf",
         "_events",
+        "_hold",
         "_looking",
         "_positions",
         "_remembers",
@@ -139,7 +139,7 @@ class _Poll:
         self._events: list[bytes] = []
         self._positions: dict[str, str] = {}
         self._at_once = False
-        self._alarm: Alarm | None = None
+        self._hold: Hold[_Poll] | None = None
         self._remembers = bool(wishes.versions)  # what it was told of who is in a room, so that we needn't
         self._deaf = False  # to that
         self.session = Session(hub, self, client, wishes.name)
@@ -151,8 +151,21 @@ class _Poll:
         self.session.user = ANONYMOUS
         self._deaf = not self._remembers
 
-    def begin(self, wishes: Wishes, wait: float) -> None:
+    def begin(self, wishes: Wishes, hold: Hold[_Poll]) -> None:
         """Find where each room's reading starts, and what is there already.
+
+        :param hold: ends those that wait as long as this one.
+        """
+        known = self._known_starts(wishes)
+        if known is None:
+            Deferred.fromCoroutine(self._look(wishes, hold)).addErrback(self.fail)
+            return
+        for index, (room, start) in enumerate(known):
+            self._start_at(room, start, False, _version(wishes, index))
+        self._look_done(hold)
+
+    def check_readable(self, wishes: Wishes) -> None:
+        """See that its client may read all rooms.
 
         :raises RealtimeError: a room may not be read.
         """
@@ -162,13 +175,6 @@ class _Poll:
         except RealtimeError:
             self._let_go()
             raise
-        known = self._known_starts(wishes)
-        if known is None:
-            Deferred.fromCoroutine(self._look(wishes, wait)).addErrback(self.fail)
-            return
-        for index, (room, start) in enumerate(known):
-            self._start_at(room, start, False, _version(wishes, index))
-        self._look_done(wait)
 
     def _known_starts(self, wishes: Wishes) -> list[tuple[Room, Start]] | None:
         """Where the reading of all rooms starts, if that can be told without the store."""
@@ -182,7 +188,7 @@ class _Poll:
             known.append((room, start))
         return known
 
-    async def _look(self, wishes: Wishes, wait: float) -> None:
+    async def _look(self, wishes: Wishes, hold: Hold[_Poll]) -> None:
         """The same, where the store has to be asked."""
         hub = self.session.hub
         last = self.session.last(wishes.last)
@@ -190,14 +196,15 @@ class _Poll:
             room = await hub.room(name)
             start = await room.start(since, last)
             self._start_at(room, start, since is None, _version(wishes, index))
-        self._look_done(wait)
+        self._look_done(hold)
 
-    def _look_done(self, wait: float) -> None:
+    def _look_done(self, hold: Hold[_Poll]) -> None:
         if self._request is None:
             return
         self.session.pump()
         if self._request is not None:
-            self._alarm = self.session.hub.wheel.call_within(wait, self.answer)
+            self._hold = hold
+            hold.add(self)
             if isinstance(self._request, RealtimeRequest):
                 self._request.forget_question()
 
@@ -276,7 +283,7 @@ class _Poll:
         versions = self._versions()
         self._let_go()
         body = codec.encode_poll(self._client, self._events, self._positions, versions)
-        answer(request, self._wrap(Answer(body)))
+        answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
     def _versions(self) -> dict[str, str]:
         presence = self.session.hub.presence
@@ -301,22 +308,31 @@ class _Poll:
 
     def _let_go(self) -> None:
         self.session.close(polls=True)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._hold is not None:
+            self._hold.drop(self)
 
 
 def _version(wishes: Wishes, index: int) -> str | None:
     return wishes.versions[index] if wishes.versions else None
 
 
+def _is_open(room: str) -> bool:
+    try:
+        return private_owner(check_room(room)) is None
+    except RealtimeError:
+        return False
+
+
 class _Question(NamedTuple):
     """What a poll's address asks for.
 
     :ivar wait: in seconds.
+    :ivar is_open: whether everybody may read these rooms; else it takes a look whether the client may.
     """
 
     wishes: Wishes
     wait: float
+    is_open: bool
 
 
 class PollResource(JSONResource):
@@ -329,6 +345,7 @@ class PollResource(JSONResource):
         self._hub = hub
         self._jsonp = jsonp
         self._question = remembering(self._read_question)
+        self._holds: dict[float, Hold[_Poll]] = {}
 
     def render_GET(self, request: Request) -> int:
         wrap = wrap_for(request, self._jsonp)
@@ -339,13 +356,21 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        wishes, wait = self._question(request.uri.partition(b"?")[2])
+        wishes, wait, is_open = self._question(request.uri.partition(b"?")[2])
         client = known_client_of(request, self._hub.knows)
         poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
         if client is None and all(since is not None for _, since in wishes.rooms):
             poll.be_nobody()
-        poll.begin(wishes, wait)
+        if not is_open:
+            poll.check_readable(wishes)
+        poll.begin(wishes, self._holds.get(wait) or self._hold_for(wait))
         return NOT_DONE_YET
+
+    def _hold_for(self, wait: float) -> Hold[_Poll]:
+        """What ends polls that wait so many seconds; there are at most as many as whole seconds in ``max_wait``."""
+        wheel, clock = self._hub.wheel, self._hub.clock
+        hold = self._holds[wait] = Hold(wheel, clock.seconds, wait - wheel.lateness, _Poll.answer)
+        return hold
 
     def _read_question(self, query: bytes) -> _Question:
         """What an address asks for."""
@@ -354,4 +379,4 @@ class PollResource(JSONResource):
         wishes = read_wishes(args, limits.max_limit)
         check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
-        return _Question(wishes, limits.wait if wait is None else wait)
+        return _Question(wishes, limits.wait if wait is None else wait, all(_is_open(room) for room, _ in wishes.rooms))
