@@ -115,6 +115,7 @@ class Room:
         "_pending",
         "_reads",
         "_schedule",
+        "_slice",
         "_store",
         "_turns",
         "_wall",
@@ -164,6 +165,7 @@ class Room:
         self._pending: list[Entry] = []
         self._answered: dict[Subscription, None] = {}
         self._reads: dict[int, list[Deferred[Slice]]] = {}
+        self._slice: Slice | None = None  # that was read out of memory last; the tail holds all of it
         self._looks = 0
         self._turns = 0  # how often another log took this one's place
         self._before: str | None = None  # the epoch of the one before
@@ -212,6 +214,7 @@ class Room:
 
     def _append(self, entry: Entry) -> None:
         self.top = entry.offset
+        self._slice = None
         self.tail.append(entry)
         if not self._live and not self._pending:
             self._flushed = self.top
@@ -271,6 +274,7 @@ class Room:
         for subscription in left:
             self.fall_behind(subscription)
         self._batches.clear()
+        self._slice = None
         self.tail.clear()
         if epoch != self.epoch:
             self._turns += 1
@@ -376,13 +380,17 @@ class Room:
         if offset == self.top:
             return Slice(epoch, offset, ())
         self._forget_old()
+        if self._slice is not None and self._slice.start == offset:
+            return self._slice
         entries = self.tail.after(offset, self._limits.page_messages)
         if not entries:
             return None
-        return Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+        self._slice = Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+        return self._slice
 
     def _forget_old(self) -> None:
         if self._limits.history_age is not None:
+            self._slice = None
             self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
 
     def remembered_after(self, since: Position, limit: int) -> Page | None:
@@ -461,7 +469,7 @@ class Room:
     def batch(self, fanout: Fanout, part: Slice) -> Batch:
         """Encode a slice, once where many readers stand at the same place."""
         cached = self._batches.get(fanout)
-        if cached is not None and _same(cached[0], part):
+        if cached is not None and (cached[0] is part or _same(cached[0], part)):
             return cached[1]
         batch = fanout.encode(self.name, part.epoch, part.entries)
         self._batches[fanout] = (part, batch)
@@ -470,6 +478,7 @@ class Room:
     def forget_batches(self) -> None:
         """Let go of what was encoded for readers who are behind."""
         self._batches.clear()
+        self._slice = None
 
     async def start(self, since: Position | None, last: int) -> Start:
         """Where a reader with these wishes starts.
