@@ -268,10 +268,12 @@ class Presence:
             membership.knows(reader)
         lease = reader.lease
         if lease is not None and self._polled_here(version):
-            for signal in lease.membership.signals.missed(lease, self._clock.seconds()):
-                self._counts.signals_delivered += 1
-                reader.transport.send_event("signal", signal)
-            lease.membership.signals.tidy()
+            signals = lease.membership.signals
+            if lease.heard != signals.number:
+                for signal in signals.missed(lease, self._clock.seconds()):
+                    self._counts.signals_delivered += 1
+                    reader.transport.send_event("signal", signal)
+            signals.tidy()
 
     def _polled_here(self, version: str | None) -> bool:
         """Whether a poll's client was not told by another node after its last poll here."""

@@ -39,6 +39,9 @@ RETRY_AFTER = b"2"
 """Seconds after which a client may try again what failed for a while."""
 
 
+JSON = b"application/json"
+
+
 class Answer(NamedTuple):
     """What a request is answered with.
 
@@ -48,13 +51,13 @@ class Answer(NamedTuple):
 
     body: bytes
     status: int = 200
-    content_type: bytes = b"application/json"
+    content_type: bytes = JSON
 
 
 class AnswersWhole:
     """A request that can be answered at once, without Twisted's way through headers and chunks."""
 
-    def answer_whole(self, given: Answer) -> None:
+    def answer_whole(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
         """Send status, headers and body together, and finish."""
         raise NotImplementedError
 
@@ -86,10 +89,10 @@ def answer(request: Request, given: Answerable) -> int:
     """
     if is_gone(request):
         return NOT_DONE_YET
-    given = given if isinstance(given, Answer) else Answer(given)
     if isinstance(request, AnswersWhole):
-        request.answer_whole(given)
+        request.answer_whole(*given) if isinstance(given, Answer) else request.answer_whole(given)
     else:
+        given = given if isinstance(given, Answer) else Answer(given)
         request.setResponseCode(given.status)
         describe(request.responseHeaders, given)
         request.write(given.body)
@@ -214,9 +217,9 @@ class JSONResource(Resource):
 
 
 def _answer_any(request: Request, given: Any) -> int:
-    if isinstance(given, (bytes, Answer)):
-        return answer(request, given)
-    return NOT_DONE_YET if given is NOT_DONE_YET else answer_later(request, given)
+    if given is NOT_DONE_YET:
+        return NOT_DONE_YET
+    return answer(request, given) if isinstance(given, (bytes, Answer)) else answer_later(request, given)
 
 
 class NotFound(JSONResource):

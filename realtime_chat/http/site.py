@@ -238,9 +238,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         answers.failure_answer(self, reason)
         return reason
 
-    def answer_whole(self, given: answers.Answer) -> None:
+    def answer_whole(self, body: bytes, status: int = _OK, content_type: bytes = answers.JSON) -> None:
         """Send status, headers and body in one piece, and finish."""
-        body, status, content_type = given
         self.code, self.startedWriting, self.sentLength = status, 1, len(body)
         if self._said is None and status == _OK and self.clientproto == b"HTTP/1.1":
             head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: %b\r\nCache-Control: no-store\r\n%b" % (
@@ -249,7 +248,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
                 self.site.headers_of_all(),
             )
         else:
-            head = self._head(given)
+            head = self._head(answers.Answer(body, status, content_type))
         has_body = self.method != b"HEAD" and status not in NO_BODY_CODES
         self.site.write(self.channel.transport, head + body if has_body else head)
         self._end()
