@@ -7,7 +7,7 @@ nothing it is live until something comes or its time is up.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -101,6 +101,13 @@ class _PollFanout:
             except Exception:  # one bad client never disturbs another
                 self._log.failure("a poll could not be answered")
         return []
+
+
+class _Over:
+    """The transport of a session that is closed, in its poll's place: else both would wait for the garbage collector."""
+
+    fanout: ClassVar[_PollFanout]
+    full = True
 
 
 class _Poll:
@@ -308,8 +315,13 @@ class _Poll:
 
     def _let_go(self) -> None:
         self.session.close(polls=True)
+        self.session.transport = _OVER
         if self._hold is not None:
             self._hold.drop(self)
+
+
+_Over.fanout = _Poll.fanout
+_OVER: Any = _Over()
 
 
 def _version(wishes: Wishes, index: int) -> str | None:
