@@ -118,6 +118,8 @@ class Hold(Generic[K]):
     :param end: called with what was not dropped in time.
     """
 
+    _log = Logger()
+
     def __init__(self, wheel: Wheel, now: Callable[[], float], seconds: float, end: Callable[[K], object]) -> None:
         self._wheel = wheel
         self._now = now
@@ -146,10 +148,14 @@ class Hold(Generic[K]):
 
     def _end_some(self) -> None:
         now, self._alarm = self._now(), None
+        for held in list(takewhile(lambda held: self._due[held] <= now, self._due)):
+            if self._due.pop(held, None) is not None:
+                self._end_one(held)
+        if self._due and self._alarm is None:
+            self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
+
+    def _end_one(self, held: K) -> None:
         try:
-            for held in list(takewhile(lambda held: self._due[held] <= now, self._due)):
-                if self._due.pop(held, None) is not None:
-                    self._end(held)
-        finally:
-            if self._due and self._alarm is None:
-                self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
+            self._end(held)
+        except Exception:
+            self._log.failure("what was held for long enough could not be ended")

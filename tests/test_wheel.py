@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.wheel import Wheel
+from realtime_chat.wheel import Hold, Wheel
 
 
 class WheelTests(SynchronousTestCase):
@@ -88,3 +88,62 @@ class WheelTests(SynchronousTestCase):
         self.assertEqual(len(plan), len(late))
         for seconds in late:
             self.assertTrue(-1e-9 <= seconds <= 0.55, late)
+
+
+class HoldTests(SynchronousTestCase):
+    """What is held for the same time each."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wheel = Wheel(self.clock, 0.25)
+        self.ended: list[str] = []
+        self.hold: Hold[str] = Hold(self.wheel, self.clock.seconds, 2.0, self.end)
+
+    def end(self, held: str) -> None:
+        self.ended.append(held)
+        if held == "bad":
+            raise ZeroDivisionError
+
+    def test_each_in_its_time(self) -> None:
+        """Each is ended after its own time, never before and hardly late, with one alarm for all."""
+        for held in "abc":
+            self.hold.add(held)
+            self.clock.pump([0.25] * 2)
+        self.assertEqual(1, len(self.wheel))
+        self.clock.pump([0.25] * 1)
+        self.assertEqual([], self.ended)
+        self.clock.pump([0.25] * 3)
+        self.assertEqual(["a"], self.ended)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual((["a", "b", "c"], 0), (self.ended, len(self.wheel)))
+
+    def test_drop(self) -> None:
+        """What is dropped isn't ended, what is held again has all its time again, and dropping again does nothing."""
+        self.hold.add("a")
+        self.hold.add("b")
+        self.clock.pump([0.25] * 6)
+        self.hold.drop("a")
+        self.hold.drop("a")
+        self.hold.add("a")
+        self.clock.pump([0.25] * 5)
+        self.assertEqual(["b"], self.ended)
+        self.hold.drop("a")
+        self.assertEqual(0, len(self.wheel))
+        self.clock.pump([0.25] * 12)
+        self.assertEqual(["b"], self.ended)
+
+    def test_dropped_by_another(self) -> None:
+        """One that ends can drop another that is due at the same time."""
+        hold: Hold[str] = Hold(self.wheel, self.clock.seconds, 1.0, lambda held: (self.end(held), hold.drop("b")))
+        hold.add("a")
+        hold.add("b")
+        self.clock.pump([0.25] * 8)
+        self.assertEqual((["a"], 0), (self.ended, len(self.wheel)))
+
+    def test_failure_stays_alone(self) -> None:
+        """One that can't be ended is logged and keeps no other from ending."""
+        self.hold.add("bad")
+        self.hold.add("a")
+        self.clock.pump([0.25] * 12)
+        self.assertEqual(["bad", "a"], self.ended)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))

@@ -90,7 +90,10 @@ def answer(request: Request, given: Answerable) -> int:
     if is_gone(request):
         return NOT_DONE_YET
     if isinstance(request, AnswersWhole):
-        request.answer_whole(*given) if isinstance(given, Answer) else request.answer_whole(given)
+        if isinstance(given, Answer):
+            request.answer_whole(*given)
+        else:
+            request.answer_whole(given)
     else:
         given = given if isinstance(given, Answer) else Answer(given)
         request.setResponseCode(given.status)
@@ -217,8 +220,8 @@ class JSONResource(Resource):
 
 
 def _answer_any(request: Request, given: Any) -> int:
-    if given is NOT_DONE_YET:
-        return NOT_DONE_YET
+    if isinstance(given, int):  # NOT_DONE_YET
+        return given
     return answer(request, given) if isinstance(given, (bytes, Answer)) else answer_later(request, given)
 
 

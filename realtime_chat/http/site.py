@@ -109,7 +109,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     # What few requests need is made when it is asked for.
 
     @property
-    def requestHeaders(self) -> Headers:  # type: ignore[override]
+    def requestHeaders(self) -> Headers:
         """The headers that came."""
         if self._asked is None:
             self._asked = Headers()
@@ -120,14 +120,18 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         self._asked = headers
 
     @property
-    def responseHeaders(self) -> Headers:  # type: ignore[override]
+    def responseHeaders(self) -> Headers:
         """The headers that are going to be sent."""
         if self._said is None:
             self._said = Headers()
         return self._said
 
+    @responseHeaders.setter
+    def responseHeaders(self, headers: Headers) -> None:
+        self._said = headers
+
     @property
-    def _adapterCache(self) -> dict[str, Any]:
+    def _adapterCache(self) -> dict[str, Any]:  # type: ignore[override]
         """Twisted's: what the request was adapted to."""
         if self._adapted is None:
             self._adapted = {}
@@ -399,9 +403,8 @@ class RealtimeChannel(http.HTTPChannel):
             return False
         self._watched = None
         self._wait(None)
+        self._known = self._known or heads.HeaderBlock(lines)
         request = self.requestFactory(self)
-        if self._known is None:
-            self._known = heads.HeaderBlock(lines)
         request.requestHeaders = self._known
         if self.site.origins.lists_any:
             request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
@@ -855,6 +858,14 @@ def _leave_to_reactor(transport: Any) -> None:
     """It reads from every connection by itself."""
 
 
+def _children_of(resource: IResource) -> dict[bytes, IResource]:
+    """A resource's children, where it looks for them nowhere but among these."""
+    if isinstance(resource, Resource) and type(resource).getChildWithDefault is Resource.getChildWithDefault:
+        children: dict[bytes, IResource] = resource.children
+        return children
+    return {}
+
+
 class RealtimeSite(server.Site):
     """The HTTP side of the daemon.
 
@@ -898,9 +909,8 @@ class RealtimeSite(server.Site):
         public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
-        is_plain = isinstance(resource, Resource) and type(resource).getChildWithDefault is Resource.getChildWithDefault
-        self._children: dict[bytes, IResource] = resource.children if is_plain else {}
-        self.idle: Hold[RealtimeChannel] = Hold(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.too_late)
+        self._children = _children_of(resource)
+        self.idle = Hold(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.too_late)
         self.wheel = wheel
         self.hosts = hosts
         self.origins = origins

@@ -104,7 +104,8 @@ class _PollFanout:
 
 
 class _Over:
-    """The transport of a session that is closed, in its poll's place: else both would wait for the garbage collector."""
+    """Stands in a poll's place as the transport of its session, which is closed: else both would wait for the garbage
+    collector."""
 
     fanout: ClassVar[_PollFanout]
     full = True

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.web.server import Request
 
 from realtime_chat.http.answers import JSONResource
-from tests.http.test_site import BAD, SiteTestCase, read_answers
+from tests.http.test_site import BAD, SiteTestCase, get, read_answers
 
 TARGETS = (
     b"/",
@@ -84,6 +84,112 @@ class WholeTests(SiteTestCase):
         """So does each request that is known to be bad."""
         for data, _, _ in BAD.values():
             self.assert_same(data, len(data) // 2)
+
+    @given(
+        st.lists(st.sampled_from(LINES), max_size=3),
+        st.lists(
+            st.tuples(
+                st.sampled_from((b"GET", b"GET", b"GET", b"HEAD", b"OPTIONS")),
+                st.sampled_from((*TARGETS, b"/old?a=1", b"/nothing", b"/old/", b"/%6fld")),
+                st.lists(st.sampled_from(LINES), max_size=1),
+            ),
+            min_size=2,
+            max_size=4,
+        ),
+        st.integers(min_value=1, max_value=30),
+    )
+    def test_again(self, lines: list[bytes], requests: list[tuple[bytes, bytes, list[bytes]]], cut: int) -> None:
+        """So does one that comes after others with the same header lines, or with nearly the same."""
+        heads = [
+            b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: localhost", *lines, *more, b"", b""])
+            for method, target, more in requests
+        ]
+        whole = self.send(*heads)
+        pieces = self.send(*(piece for head in heads for piece in (head[:cut], head[cut:])))
+        self.assertEqual(pieces.value(), whole.value(), heads)
+        self.assertEqual((pieces.disconnecting, pieces.half_closed), (whole.disconnecting, whole.half_closed), heads)
+
+    def test_known(self) -> None:
+        """A next request with the same header lines is not read line by line, nor are these; they are all there."""
+        self.root.putChild(b"kept", kept := _Kept())
+        transport = self.send(get(b"/kept?a=1", b"X-A: b"))
+        transport.protocol.lineReceived = lambda line: self.fail("it was read line by line")
+        transport.protocol._take_whole = lambda data: self.fail("its header lines were read")
+        for path in (b"/kept?a=2", b"/kept?a=3", b"/kept/%61?a=4"):
+            transport.protocol.dataReceived(get(path, b"X-A: b"))
+        self.assertEqual([[b"1"], [b"2"], [b"3"]], [request.args[b"a"] for request in kept.requests])
+        for request in kept.requests:
+            headers = dict(request.requestHeaders.getAllRawHeaders())
+            self.assertEqual({b"Host": [b"localhost"], b"X-A": [b"b"]}, headers)
+        self.assertEqual([200, 200, 200, 404], [said.status for said in read_answers(transport.value())])
+
+    def test_not_known(self) -> None:
+        """What changes the answer or the connection, what a log is written of, and what is long is read each time."""
+        long = b"X-A: " + b"b" * 2000
+        for site, line in (
+            (self.site, b"Origin: https://other.example"),
+            (self.site, long),
+            (self.make_site(log_path=self.mktemp()), b"X-A: b"),
+        ):
+            self.site = site
+            self.addCleanup(site.stopFactory)
+            transport = self.send(*[get(b"/", line)] * 3)
+            self.assertIsNone(transport.protocol._known_lines, line)
+            self.assertEqual([200] * 3, [said.status for said in read_answers(transport.value())])
+            transport.lose()
+
+    def test_known_and_idle(self) -> None:
+        """Each next request of a connection has the whole time again, and one that doesn't come ends it."""
+        transport = self.send(get())
+        for _ in range(3):
+            self.wait(50)
+            transport.protocol.dataReceived(get())
+        self.wait(55)
+        self.assertFalse(transport.disconnecting)
+        self.wait(6)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(4, len(read_answers(transport.value())))
+
+    def test_known_and_waiting(self) -> None:
+        """A next request may wait for its answer longer than a connection may be idle."""
+        transport = self.send(get(), get(b"/later"))
+        self.wait(100)
+        self.assertFalse(transport.disconnecting)
+        self.root.waiting.pop().callback(b"{}")
+        self.assertEqual(2, len(read_answers(transport.value())))
+        self.assertEqual(1, len(self.wheel))
+
+    def test_stopping(self) -> None:
+        """The answer to a next request is the last one where the site stops."""
+        transport = self.send(get(), get(b"/later"))
+        stopped = self.site.stop()
+        self.root.waiting.pop().callback(b"{}")
+        self.assertTrue(transport.disconnecting)
+        transport.lose()
+        self.assertIsNone(self.successResultOf(stopped))
+
+    def test_client_that_reads_nothing(self) -> None:
+        """No more is read of a client that doesn't read its answers, until it does; also if a request of it waited."""
+        transport = self.send(get(), get(b"/later"))
+        transport.protocol.pauseProducing()
+        self.assertEqual("producing", transport.producerState)
+        self.root.waiting.pop().callback(b"{}")
+        transport.protocol.pauseProducing()
+        self.assertEqual("paused", transport.producerState)
+        transport.protocol.resumeProducing()
+        self.assertEqual("producing", transport.producerState)
+        transport.protocol.dataReceived(get())
+        self.assertEqual(3, len(read_answers(transport.value())))
+
+    def test_resumed_while_waiting(self) -> None:
+        """A client that was paused, and reads again while a request of it waits, is read on after the answer."""
+        transport = self.send(get())
+        transport.protocol.pauseProducing()
+        transport.protocol.dataReceived(get(b"/later"))
+        transport.protocol.resumeProducing()
+        self.assertEqual("paused", transport.producerState)
+        self.root.waiting.pop().callback(b"{}")
+        self.assertEqual("producing", transport.producerState)
 
     def test_plain(self) -> None:
         """A browser's GET takes the short way, with all its headers and arguments."""
