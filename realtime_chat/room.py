@@ -116,6 +116,7 @@ class Room:
         "_reads",
         "_schedule",
         "_slice",
+        "_sliced",
         "_store",
         "_turns",
         "_wall",
@@ -165,7 +166,8 @@ class Room:
         self._pending: list[Entry] = []
         self._answered: dict[Subscription, None] = {}
         self._reads: dict[int, list[Deferred[Slice]]] = {}
-        self._slice: Slice | None = None  # that was read out of memory last; the tail holds all of it
+        self._slice: Slice | None = None  # that was read out of the tail last
+        self._sliced = 0  # and the tail's changes then
         self._looks = 0
         self._turns = 0  # how often another log took this one's place
         self._before: str | None = None  # the epoch of the one before
@@ -214,7 +216,6 @@ class Room:
 
     def _append(self, entry: Entry) -> None:
         self.top = entry.offset
-        self._slice = None
         self.tail.append(entry)
         if not self._live and not self._pending:
             self._flushed = self.top
@@ -274,7 +275,6 @@ class Room:
         for subscription in left:
             self.fall_behind(subscription)
         self._batches.clear()
-        self._slice = None
         self.tail.clear()
         if epoch != self.epoch:
             self._turns += 1
@@ -380,17 +380,17 @@ class Room:
         if offset == self.top:
             return Slice(epoch, offset, ())
         self._forget_old()
-        if self._slice is not None and self._slice.start == offset:
+        if self._slice is not None and self._slice.start == offset and self._sliced == self.tail.changes:
             return self._slice
         entries = self.tail.after(offset, self._limits.page_messages)
         if not entries:
             return None
         self._slice = Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+        self._sliced = self.tail.changes
         return self._slice
 
     def _forget_old(self) -> None:
         if self._limits.history_age is not None:
-            self._slice = None
             self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
 
     def remembered_after(self, since: Position, limit: int) -> Page | None:

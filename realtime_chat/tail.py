@@ -12,9 +12,10 @@ class Tail:
 
     :param most: entries that are kept at most.
     :param most_bytes: bytes of encoded messages that are kept at most; the newest entry always is.
+    :ivar changes: a number that grows whenever it holds something else.
     """
 
-    __slots__ = ("_entries", "_forgotten", "_most", "_most_bytes", "size")
+    __slots__ = ("_entries", "_forgotten", "_most", "_most_bytes", "changes", "size")
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._entries: list[Entry] = []
@@ -22,6 +23,7 @@ class Tail:
         self._most = most
         self._most_bytes = most_bytes
         self.size = 0
+        self.changes = 0
 
     def __len__(self) -> int:
         return len(self._entries) - self._forgotten
@@ -33,6 +35,7 @@ class Tail:
 
     def append(self, entry: Entry) -> None:
         """Add the entry that follows the last one."""
+        self.changes += 1
         self._entries.append(entry)
         self.size += len(entry.json)
         while len(self) > self._most or (self.size > self._most_bytes and len(self) > 1):
@@ -42,6 +45,7 @@ class Tail:
             self._forgotten = 0
 
     def _forget(self) -> None:
+        self.changes += 1
         self.size -= len(self._entries[self._forgotten].json)
         self._forgotten += 1
 
@@ -52,6 +56,7 @@ class Tail:
 
     def clear(self) -> None:
         """Forget all."""
+        self.changes += 1
         self._entries.clear()
         self._forgotten = self.size = 0
 

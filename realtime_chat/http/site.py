@@ -389,8 +389,8 @@ class RealtimeChannel(http.HTTPChannel):
         return True
 
     def _remember(self, headers: Headers, rest: bytes) -> None:
-        """Remember header lines that were checked, if nothing in them changes what is answered, nor the connection."""
-        is_plain = self.persistent and not headers.hasHeader(b"Origin") and self.site.logPath is None
+        """Remember header lines that were checked, if they don't change what is answered, and no log wants them."""
+        is_plain = not headers.hasHeader(b"Origin") and self.site.logPath is None
         self._known_lines = rest if is_plain and len(rest) <= _KNOWN_BYTES else None
         self._known = None
 

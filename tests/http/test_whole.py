@@ -138,6 +138,18 @@ class WholeTests(SiteTestCase):
             self.assertEqual([200] * 3, [said.status for said in read_answers(transport.value())])
             transport.lose()
 
+    def test_known_and_empty_lines(self) -> None:
+        """An empty line between any two requests is overlooked, as some clients send one."""
+        transport = self.send(*[get(), b"\r\n"] * 5)
+        self.assertEqual([200] * 5, [said.status for said in read_answers(transport.value())])
+
+    def test_known_and_quoted(self) -> None:
+        """What has to be unquoted or taken apart to be found is not found without."""
+        for name in (b"a/b", b"%6fld", b"a b"):
+            self.root.putChild(name, _Kept())
+        transport = self.send(get(), get(b"/a/b"), get(b"/%256fld"), get(b"/a%20b"), get(b"/a%2fb"))
+        self.assertEqual([200, 404, 200, 200, 200], [said.status for said in read_answers(transport.value())])
+
     def test_known_and_idle(self) -> None:
         """Each next request of a connection has the whole time again, and one that doesn't come ends it."""
         transport = self.send(get())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 from urllib.parse import urlencode
 
@@ -391,6 +393,24 @@ class PresenceTests(PollTestCase):
         self.assertEqual(({}, {}, None), (presence.memberships, presence._clients, presence._timer))
         self.assertEqual(1, len(self.hub.wheel))  # the sweep of idle rooms
         self.assert_nothing_left()
+
+
+class TraceTests(PollTestCase):
+    """What a poll leaves behind."""
+
+    def test_no_cycles(self) -> None:
+        """A poll that was answered, at once or later, is gone with its session, and no garbage collector is needed."""
+        since = self.publish(0)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        at_once, later = self.poll("lobby", since=since.split(":")[0] + ":0"), self.poll("lobby", since=since)
+        waiting = [weakref.ref(session) for session in self.hub.sessions]
+        self.assertEqual((True, False, 1), (at_once.answered, later.answered, len(waiting)))
+        self.publish(1)
+        self.turn()
+        self.assertTrue(later.answered)
+        self.assertIsNone(waiting[0]())
 
 
 class LargeRoomTests(PollTestCase):
