@@ -72,19 +72,21 @@ class HeaderBlock(Headers):
 
     All requests with the same lines on a connection share it, so nothing can be put into it: what is put is lost. The
     answer to the last question is kept, as requests of a kind ask the same; the rest isn't, to cost little memory.
+
+    :ivar lines: the lines, with the empty one at their end.
     """
 
-    __slots__ = ("_lines", "_name", "_values")
+    __slots__ = ("_name", "_values", "lines")
 
     def __init__(self, lines: bytes) -> None:
-        self._lines = lines
+        self.lines = lines
         self._name: Any = None
         self._values: Any = None
 
     @property
     def _rawHeaders(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
         headers = Headers()
-        for name, value in _HEADER.findall(self._lines):
+        for name, value in _HEADER.findall(self.lines):
             headers.addRawHeader(name, value)
         return headers._rawHeaders
 

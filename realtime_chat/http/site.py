@@ -338,7 +338,6 @@ class RealtimeChannel(http.HTTPChannel):
     _discarded = 0
     _successor: _Successor | None = None
     _is_paused = False
-    _known_lines: bytes | None = None
     _known: heads.HeaderBlock | None = None
     is_over = False
 
@@ -366,7 +365,7 @@ class RealtimeChannel(http.HTTPChannel):
         if is_next and self._take_known(data):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
         if not (is_next and self._take_whole(data)):
-            self._known_lines = self._known = None
+            self._known = None
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
             LineReceiver.dataReceived(self, data)
         self._watch()
@@ -391,21 +390,22 @@ class RealtimeChannel(http.HTTPChannel):
     def _remember(self, headers: Headers, rest: bytes) -> None:
         """Remember header lines that were checked, if they don't change what is answered, and no log wants them."""
         is_plain = not headers.hasHeader(b"Origin") and self.site.logPath is None
-        self._known_lines = rest if is_plain and len(rest) <= _KNOWN_BYTES else None
-        self._known = None
+        self._known = heads.HeaderBlock(rest) if is_plain and len(rest) <= _KNOWN_BYTES else None
 
     def _take_known(self, data: bytes) -> bool:
         """Take a plain request whose header lines are those of the one before it, byte for byte: what was checked of
         them holds, and what is left is its first line."""
+        known = self._known
+        if known is None or len(data) > self.totalHeadersSize:
+            return False
         line, _, lines = data.partition(b"\r\n")
-        target = heads.read_line(line) if lines == self._known_lines and len(data) <= self.totalHeadersSize else None
+        target = heads.read_line(line) if lines == known.lines else None
         if target is None:
             return False
         self._watched = None
         self._wait(None)
-        self._known = self._known or heads.HeaderBlock(lines)
         request = self.requestFactory(self)
-        request.requestHeaders = self._known
+        request.requestHeaders = known
         if self.site.origins.lists_any:
             request.responseHeaders.setRawHeaders(b"Vary", [b"Origin"])
         self.requests.append(request)

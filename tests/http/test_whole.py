@@ -134,7 +134,7 @@ class WholeTests(SiteTestCase):
             self.site = site
             self.addCleanup(site.stopFactory)
             transport = self.send(*[get(b"/", line)] * 3)
-            self.assertIsNone(transport.protocol._known_lines, line)
+            self.assertIsNone(transport.protocol._known, line)
             self.assertEqual([200] * 3, [said.status for said in read_answers(transport.value())])
             transport.lose()
 
