@@ -70,6 +70,7 @@ class GrowthTests(DaemonTestCase):
         self.wrong: list[str] = []
         self.rss: list[tuple[int, int]] = []
         self.largest = 0
+        self.joined: Deferred[None] = Deferred()
         self.done: Deferred[None] = Deferred()
         self.reading: Deferred[None] = Deferred()
 
@@ -127,6 +128,8 @@ class GrowthTests(DaemonTestCase):
             self.messages += 1
         elif kind == "reset":
             self.told += offset - self.at
+        else:
+            self.joined.callback(None)
         self.at = offset
         if self.at == MESSAGES:
             self.reading.callback(None)
@@ -146,6 +149,7 @@ class GrowthTests(DaemonTestCase):
         """
         self.server = await self.started("--history", str(HISTORY))
         await self.connect(_Reader, "?room=lobby")
+        await self.joined  # or it would start at the last of what was written by then
         begun = time.monotonic()
         await self.connect(_Writer)
         await self.done
