@@ -169,9 +169,9 @@ def decode_command(raw: bytes) -> Command:
         raise UnreadableCommand("bad_request", _why_not_json(error)) from error
     if _is_suspicious(raw):
         if isinstance(command, (Publish, Signal)):
-            _check_value(command.data, MAX_DEPTH - 1, command.id)
+            _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
         elif isinstance(command, State):
-            _check_value(command.state, MAX_DEPTH - 1, command.id)
+            _check_value(command.state, raw, MAX_DEPTH - 1, command.id)
     return command
 
 
@@ -204,7 +204,7 @@ def decode_body(raw: bytes) -> Any:
     """
     value = _decode(raw)
     if _is_suspicious(raw):
-        _check_value(value, MAX_DEPTH)
+        _check_value(value, raw, MAX_DEPTH)
     return value
 
 
@@ -239,18 +239,23 @@ def _explain(value: Any, error: msgspec.ValidationError) -> UnreadableCommand:
 
 def _is_suspicious(raw: bytes) -> bool:
     """Whether :func:`_check_value` could find something in what these bytes say, told without looking at it."""
-    return len(raw) > _INTEGER_DIGITS or raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH
+    return len(raw) > _INTEGER_DIGITS or _brackets(raw) >= MAX_DEPTH
 
 
-def _check_value(value: Any, most: int, id: CommandId | None = None) -> None:
+def _brackets(raw: bytes) -> int:
+    return raw.count(b"{") + raw.count(b"[")
+
+
+def _check_value(value: Any, raw: bytes, most: int, id: CommandId | None = None) -> None:
     """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
 
+    :param raw: the bytes that ``value`` was read from, for telling cheaply that nothing can be wrong.
     :param most: how deep it may nest.
     :raises UnreadableCommand: ``bad_request``.
     """
-    if _depth(value) > most:
+    if _brackets(raw) > most and _depth(value) > most:
         raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
-    if _has_huge_integer(value):
+    if len(raw) > _INTEGER_DIGITS and _has_huge_integer(value):
         raise UnreadableCommand("bad_request", "a number is out of range", id)
 
 

@@ -350,11 +350,17 @@ class Hub:
 
     def _flush(self) -> None:
         holding, self._holding = self._holding, {}
-        for transport in holding:
-            transport.release()
         dirty, self._dirty = self._dirty, []
+        for transport in holding:
+            try:
+                transport.release()
+            except Exception:  # one bad client never disturbs another
+                self._log.failure("replies could not be sent")
         for room in dirty:
-            room.flush()
+            try:
+                room.flush()
+            except Exception:
+                self._log.failure("a room's messages could not be brought to its readers")
 
     def _sweep(self) -> None:
         """Forget rooms that were idle for a while, and the oldest tails where they are too much together."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.codec import Entry
@@ -131,6 +132,8 @@ class Room:
         "top",
         "used",
     )
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -290,7 +293,10 @@ class Room:
             for chunk in _chunks(entries, self._limits.page_bytes):
                 self._fan_out(chunk, answered)
         for subscription in answered:
-            subscription.transport.release()
+            try:
+                subscription.transport.release()
+            except Exception:  # one bad client never disturbs another
+                self._log.failure("replies could not be sent")
 
     def _fan_out(self, entries: Sequence[Entry], answered: Collection[Subscription]) -> None:
         for fanout, readers in list(self._live.items()):

@@ -157,7 +157,10 @@ class Session:
             self.transport.release()
 
     def _published(self, stored: Stored, command: codec.Publish, begun: float) -> None:
-        self.hub.stored(stored, begun)
+        try:
+            self.hub.stored(stored, begun)
+        except Exception:  # it is stored all the same
+            self._log.failure("a message that was stored could not be announced")
         self._acknowledge(_encode_published(stored, command), command.room)
 
     def _not_published(self, failure: Failure, command: codec.Publish) -> None:

@@ -358,6 +358,26 @@ class PublishTests(World):
         session.drained()
         self.assertEqual([1], self.data(transport))
 
+    def test_bad_transports(self) -> None:
+        """Transports that can't send the replies that they hold disturb nobody, neither now nor later."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        reading, bad_reader = self.joined()
+        writing, bad_writer = self.client()
+        _, reader = self.joined()
+        _, other = self.joined("other")
+        bad_reader.send_batch = lambda batch: batch.count  # type: ignore[method-assign]
+        bad_reader.release = bad_writer.release = fail  # type: ignore[method-assign]
+        for number in range(2):
+            self.tell(reading, "publish", room="lobby", data=number)
+            self.tell(writing, "publish", room="elsewhere", data=number)
+            self.publish(number, room="other")
+            self.turn()
+        self.assertEqual(([0, 1], [0, 1]), (self.data(reader), self.data(other)))
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
     def test_key(self) -> None:
         """The same key and content answer the first position and reach nobody again; other content is refused."""
         _, reader = self.joined()

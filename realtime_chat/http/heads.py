@@ -7,6 +7,7 @@ line. So both are read once, where what was read of the same bytes can be had ag
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar, overload
 
 from twisted.web.http_headers import Headers
@@ -59,8 +60,10 @@ def split_whole(data: bytes) -> tuple[bytes, bytes] | None:
 def read_headers(lines: bytes, most: int) -> Headers | None:
     """Read header lines that :func:`split_whole` gave; None for more than ``most``."""
     found = _HEADER.findall(lines)
-    if len(found) > most:
-        return None
+    return None if len(found) > most else _headers(found)
+
+
+def _headers(found: Iterable[tuple[bytes, bytes]]) -> Headers:
     headers = Headers()
     for name, value in found:
         headers.addRawHeader(name, value)
@@ -85,10 +88,11 @@ class HeaderBlock(Headers):
 
     @property
     def _rawHeaders(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        headers = Headers()
-        for name, value in _HEADER.findall(self.lines):
-            headers.addRawHeader(name, value)
-        return headers._rawHeaders
+        return self.copy()._rawHeaders
+
+    def copy(self) -> Headers:
+        """Headers that can be changed."""
+        return _headers(_HEADER.findall(self.lines))
 
     @overload
     def getRawHeaders(self, name: Any) -> Any: ...

@@ -145,15 +145,18 @@ def send_to_all(
         return _send_to_all(frames, readers)
     outlets = [(reader, readers[reader]) for reader in first]
     full = []
-    for reader in first:
-        readers[reader] = len  # takes all, and sends nothing: this one has it
-        taken = _send_ordinarily(reader, frames)
-        if reader.transport.full:
-            full.append((reader, taken))
-    full += _send_to_all(frames, readers)
-    for reader, outlet in outlets:
-        if reader in readers:
-            readers[reader] = outlet
+    try:
+        for reader in first:
+            if reader in readers:
+                readers[reader] = len  # takes all, and sends nothing: this one has it
+            taken = _send_ordinarily(reader, frames)
+            if reader.transport.full:
+                full.append((reader, taken))
+        full += _send_to_all(frames, readers)
+    finally:
+        for reader, outlet in outlets:
+            if reader in readers:
+                readers[reader] = outlet
     return full
 
 

@@ -73,12 +73,12 @@ class Intake:
     # What its connections take for the reactor's
 
     def addReader(self, transport: Any) -> None:
-        """Go on reading."""
+        """Go on reading, unless the connection was aborted."""
         if self._poll is None:
             self._reactor.addReader(transport)
             return
         descriptor = transport.fileno()
-        if self._transports.get(descriptor) is not transport:
+        if self._transports.get(descriptor) is not transport and not getattr(transport, "_aborting", False):
             self._transports[descriptor] = transport
             self._poll.register(descriptor, select.EPOLLIN)
 
@@ -117,12 +117,14 @@ class Intake:
                 if data:
                     transport.protocol.dataReceived(data)
                 else:
+                    self.removeReader(transport)
                     transport.readConnectionLost(Failure(ConnectionDone()))
             except Exception:
                 self._log.failure("a connection is closed, as what came from it could not be dealt with")
                 self._lose(transport, Failure())
 
     def _lose(self, transport: Any, reason: Failure) -> None:
+        self.removeReader(transport)
         try:
             transport.connectionLost(reason)
         except Exception:  # if the reactor saw it, it would close all of them

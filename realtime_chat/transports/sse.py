@@ -114,7 +114,7 @@ class _RoomsFanout(_RoomFanout):
     def send(
         self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
     ) -> list[tuple[R, int]]:
-        return send_to_all(batch, dict.fromkeys(readers))
+        return send_to_all(batch, dict.fromkeys(readers))  # none holds replies, and all go by their transport
 
 
 # The streams

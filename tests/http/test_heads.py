@@ -67,6 +67,14 @@ class HeaderBlockTests(SynchronousTestCase):
         self.block.removeHeader(b"Host")
         self.assertEqual(list(self.headers.getAllRawHeaders()), list(self.block.getAllRawHeaders()))
 
+    def test_copy(self) -> None:
+        """A copy of it says the same, and can be changed."""
+        copy = self.block.copy()
+        self.assertEqual(list(self.headers.getAllRawHeaders()), list(copy.getAllRawHeaders()))
+        copy.addRawHeader(b"X-A", b"c")
+        self.assertIn(b"c", copy.getRawHeaders(b"X-A"))
+        self.assertEqual(list(self.headers.getAllRawHeaders()), list(self.block.getAllRawHeaders()))
+
     def test_too_many(self) -> None:
         """Too many are not read."""
         self.assertIsNone(read_headers(LINES, 3))

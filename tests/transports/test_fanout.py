@@ -237,6 +237,26 @@ class SendToAllTests(SynchronousTestCase):
         self.assertEqual([(early, 1)], send_to_all(Frames([b"a", b"b"]), readers, [early]))
         self.assertEqual({}, readers)
 
+    def test_first_and_a_bad_one(self) -> None:
+        """Whatever goes wrong with others: who was sent to first is sent to in the next turn, too."""
+
+        class Bad(Reader):
+            def send_rest(self, frames: Frames, sent: int) -> int:
+                raise ZeroDivisionError
+
+        class Early(Reader):
+            full = False
+
+            def send_batch(self, frames: Frames) -> int:
+                return frames.count
+
+        early, bad = Early(), Bad(0)
+        readers = {reader: reader.connection.socket.send for reader in (early, bad)}
+        self.assertRaises(ZeroDivisionError, send_to_all, Frames([b"a"]), readers, [early])
+        del readers[bad]
+        send_to_all(Frames([b"b"]), readers)
+        self.assertEqual(b"b", early.connection.wire)
+
     def test_leaving_meanwhile(self) -> None:
         """A reader may leave while the others are sent to."""
         readers: dict[Any, None] = {}

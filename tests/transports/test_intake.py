@@ -9,10 +9,12 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from realtime_chat.transports import intake
 from realtime_chat.transports.intake import Intake
@@ -44,6 +46,36 @@ class Peer(Watched, Protocol):
         self.lost = reason
         self.notice()
         self.on_lost()
+
+
+class BadProducer:
+    """Can't be stopped."""
+
+    stopped = 0
+
+    def pauseProducing(self) -> None:
+        pass
+
+    def resumeProducing(self) -> None:
+        pass
+
+    def stopProducing(self) -> None:
+        self.stopped += 1
+        raise ZeroDivisionError
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Peer):
+    """Counts how often it is told that nothing more will come."""
+
+    ends = 0
+
+    def readConnectionLost(self) -> None:
+        self.ends += 1
+        self.notice()
+
+    def writeConnectionLost(self) -> None:
+        pass
 
 
 class IntakeTests(TestCase, Watched):
@@ -185,6 +217,55 @@ class IntakeTests(TestCase, Watched):
             self.assertLessEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
         other.transport.write(b"y")
         await good.until(lambda: good.data == b".y")
+
+    async def test_bad_producer(self) -> None:
+        """Of a connection whose producer raises when it is stopped, nothing is read again and again."""
+        other, good = await self.pair()
+        client, ours = await self.pair()
+        producer = BadProducer()
+        ours.transport.registerProducer(producer, True)
+        client.transport.loseConnection()
+        await client.until(lambda: client.lost)
+        for _ in range(2):
+            await self.fence(other, good)
+        self.assertIn(producer.stopped, (1, 2))
+        self.assertEqual(producer.stopped, len(self.flushLoggedErrors(ZeroDivisionError)))
+        ours.transport.producer = None
+        ours.transport.connectionLost(Failure(ConnectionDone()))
+
+    async def fence(self, client: Peer, ours: Peer) -> None:
+        """Let the reactor turn several times, in each of which something is read."""
+        for _ in range(5):
+            size = len(ours.data)
+            client.transport.write(b"!")
+            await ours.until(lambda size=size: len(ours.data) > size)
+
+    async def test_half_closed(self) -> None:
+        """A protocol that can go on when its client has said all is told so once."""
+        other, good = await self.pair()
+        client, ours = await self.pair()
+        half: Any = HalfCloseable()
+        half.makeConnection(ours.transport)
+        ours.transport.protocol = half
+        client.transport.loseWriteConnection()
+        await half.until(lambda: half.ends)
+        await self.fence(other, good)
+        self.assertEqual(1, half.ends)
+        half.transport.write(b"the rest")
+        await client.until(lambda: client.data == b"the rest")
+        ours.transport.protocol = ours
+
+    async def test_aborted(self) -> None:
+        """A connection that was aborted gives nothing more, whoever lets it read on."""
+        other, good = await self.pair()
+        client, ours = await self.pair()
+        ours.transport.pauseProducing()
+        client.transport.write(b"late")
+        await self.fence(other, good)
+        ours.transport.abortConnection()
+        ours.transport.resumeProducing()
+        await ours.until(lambda: ours.lost)
+        self.assertEqual(b".", ours.data)
 
     async def test_handed_back(self) -> None:
         """When it is closed, the connections that are open go on by way of the reactor; so do those that pause."""
