@@ -70,11 +70,11 @@ class HalfCloseable(Peer):
 
     ends = 0
 
-    def readConnectionLost(self) -> None:
+    def readConnectionLost(self) -> None:  # noqa: N802
         self.ends += 1
         self.notice()
 
-    def writeConnectionLost(self) -> None:
+    def writeConnectionLost(self) -> None:  # noqa: N802
         pass
 
 
