@@ -413,6 +413,12 @@ def _client(job: Job) -> Figures:
     return measure_client(job)
 
 
+def _counting(job: Job) -> Figures:
+    from benchmarks.counting import measure_counting  # brings the daemon's own modules, which no other job wants
+
+    return measure_counting(job)
+
+
 MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "fanout": _fanout,
     "poll": _poll,
@@ -426,6 +432,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "resume": _resume,
     "fall behind": _fall_behind,
     "client": _client,
+    "counting": _counting,
 }
 
 

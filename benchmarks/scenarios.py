@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks.servers import (
+    ALONE,
     COMMIT,
     OURS,
     OURS_DURABLE,
@@ -329,6 +330,13 @@ def _variants(scale: Scale) -> list[Measurement]:
             {"measure": "poll", "members": 100, "phases": _phases(scale, _ONE)},
             servers,
             (Column("µs CPU an answer", (_ONE, "answer_us")),),
+        ),
+        Measurement(
+            "variants: a publish, counted and not counted",
+            {"measure": "counting", "messages": 10_000, "rounds": 10},
+            (ALONE,),
+            (Column("counted: µs CPU", ("counted_us",), 2), Column("not counted: µs CPU", ("uncounted_us",), 2)),
+            "In one process, in turn, from a command's bytes to its reply's: without frames, sockets and a reactor.",
         ),
     ]
 

@@ -21,6 +21,7 @@ from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
 
 __all__ = [
+    "ALONE",
     "AS_IT_IS",
     "CHECKOUT",
     "COMMIT",
@@ -161,6 +162,7 @@ OURS_REDIS = "realtime_chat, Redis"
 OURS_REDIS_SYNCED = "realtime_chat, Redis that syncs"
 OURS_NODES = "realtime_chat, Redis, two nodes"
 COMMIT = "floor: one SQLite commit"
+ALONE = "realtime_chat, one session"
 AS_IT_IS = "realtime_chat, as it is"
 UNCOUNTED = "realtime_chat, nothing counted"
 VARIANTS = {
@@ -207,6 +209,7 @@ SERVERS = {
         Server("floor: send()", "plain", _floor, programs=(("gcc", "gcc"),)),
         Server("floor: NOT_DONE_YET", "bare poll", _python("bare_poll.py"), ("Twisted",)),
         Server(COMMIT, "none", _nothing),
+        Server(ALONE, "none", _nothing, ("Twisted",)),
         *(
             Server(
                 title,
