@@ -167,11 +167,10 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(_decode(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", _why_not_json(error)) from error
-    if _is_suspicious(raw):
-        if isinstance(command, (Publish, Signal)):
-            _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
-        elif isinstance(command, State):
-            _check_value(command.state, raw, MAX_DEPTH - 1, command.id)
+    if isinstance(command, (Publish, Signal)):
+        _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
+    elif isinstance(command, State):
+        _check_value(command.state, raw, MAX_DEPTH - 1, command.id)
     return command
 
 
@@ -203,8 +202,7 @@ def decode_body(raw: bytes) -> Any:
     :raises UnreadableCommand: ``bad_request``.
     """
     value = _decode(raw)
-    if _is_suspicious(raw):
-        _check_value(value, raw, MAX_DEPTH)
+    _check_value(value, raw, MAX_DEPTH)
     return value
 
 
@@ -237,15 +235,6 @@ def _explain(value: Any, error: msgspec.ValidationError) -> UnreadableCommand:
     return UnreadableCommand("bad_request", f"{kind}: {error}", id)
 
 
-def _is_suspicious(raw: bytes) -> bool:
-    """Whether :func:`_check_value` could find something in what these bytes say, told without looking at it."""
-    return len(raw) > _INTEGER_DIGITS or _brackets(raw) >= MAX_DEPTH
-
-
-def _brackets(raw: bytes) -> int:
-    return raw.count(b"{") + raw.count(b"[")
-
-
 def _check_value(value: Any, raw: bytes, most: int, id: CommandId | None = None) -> None:
     """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
 
@@ -253,7 +242,7 @@ def _check_value(value: Any, raw: bytes, most: int, id: CommandId | None = None)
     :param most: how deep it may nest.
     :raises UnreadableCommand: ``bad_request``.
     """
-    if _brackets(raw) > most and _depth(value) > most:
+    if raw.count(b"{") + raw.count(b"[") > most and _depth(value) > most:
         raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
     if len(raw) > _INTEGER_DIGITS and _has_huge_integer(value):
         raise UnreadableCommand("bad_request", "a number is out of range", id)
