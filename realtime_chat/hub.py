@@ -18,7 +18,7 @@ from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, T
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 from realtime_chat.presence import Presence
-from realtime_chat.room import Room
+from realtime_chat.room import Room, release_all
 from realtime_chat.session import Session
 from realtime_chat.shared_presence import SharedPresence
 from realtime_chat.wheel import Wheel
@@ -351,15 +351,11 @@ class Hub:
     def _flush(self) -> None:
         holding, self._holding = self._holding, {}
         dirty, self._dirty = self._dirty, []
-        for transport in holding:
-            try:
-                transport.release()
-            except Exception:  # one bad client never disturbs another
-                self._log.failure("replies could not be sent")
+        release_all(holding)
         for room in dirty:
             try:
                 room.flush()
-            except Exception:
+            except Exception:  # one bad room never disturbs another
                 self._log.failure("a room's messages could not be brought to its readers")
 
     def _sweep(self) -> None:

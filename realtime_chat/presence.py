@@ -75,10 +75,7 @@ class Presence:
             known = self._clients[client] = self._meet(client, user, named, state, reader.room.name)
         elif named and user.name != known.user.name:
             self._alter(known, user, known.state)
-        lease = known.leases.get(reader.room.name)
-        if lease is None:
-            lease = self._begin(known, reader.room)
-        lease.resume(reader)
+        self._resume(known, reader)
 
     def enter_again(self, reader: Subscription, client: str, name: str | None) -> bool:
         """The same of a client that is in some room already, as itself; nothing is done for any other.
@@ -89,11 +86,14 @@ class Presence:
         known = self._clients.get(client)
         if known is None or name not in (None, known.user.name):
             return False
-        lease = known.leases.get(reader.room.name)
-        if lease is None:
-            lease = self._begin(known, reader.room)
-        lease.resume(reader)
+        self._resume(known, reader)
         return True
+
+    def _resume(self, client: Client, reader: Subscription) -> None:
+        lease = client.leases.get(reader.room.name)
+        if lease is None:
+            lease = self._begin(client, reader.room)
+        lease.resume(reader)
 
     def _meet(self, client: str, user: User, named: bool, state: bytes, room: str) -> Client:
         return Client(client, client, user, state, next(self._stamps))

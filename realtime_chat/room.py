@@ -7,7 +7,7 @@ messages were flushed. So nothing falls between looking and waiting, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from realtime_chat.members import Lease
     from realtime_chat.session import Session
 
-__all__ = ["Room", "Slice", "Start", "Subscription", "Telling"]
+__all__ = ["Room", "Slice", "Start", "Subscription", "Telling", "release_all"]
+
+_log = Logger()
 
 
 class Slice(NamedTuple):
@@ -133,8 +135,6 @@ class Room:
         "used",
     )
 
-    _log = Logger()
-
     def __init__(
         self,
         name: str,
@@ -225,14 +225,16 @@ class Room:
             return
         if not self._pending:
             self._announced_at = self._clock.seconds()
-            if not self._answered:
-                self._schedule(self)
+            self._flush_soon()
         self._pending.append(entry)
+
+    def _flush_soon(self) -> None:
+        if not (self._pending or self._answered):
+            self._schedule(self)
 
     def answer(self, subscription: Subscription) -> None:
         """Let a reader's transport send the replies that it holds at the end of the turn, together with what is new."""
-        if not self._pending and not self._answered:
-            self._schedule(self)
+        self._flush_soon()
         self._answered[subscription] = None
 
     def _hear(self, offset: int) -> None:
@@ -292,11 +294,7 @@ class Room:
             entries, self._pending = self._pending, []
             for chunk in _chunks(entries, self._limits.page_bytes):
                 self._fan_out(chunk, answered)
-        for subscription in answered:
-            try:
-                subscription.transport.release()
-            except Exception:  # one bad client never disturbs another
-                self._log.failure("replies could not be sent")
+        release_all(subscription.transport for subscription in answered)
 
     def _fan_out(self, entries: Sequence[Entry], answered: Collection[Subscription]) -> None:
         for fanout, readers in list(self._live.items()):
@@ -533,6 +531,15 @@ class Room:
         if self.lacking:
             await self.look()
         return Position(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
+
+
+def release_all(transports: Iterable[SessionTransport]) -> None:
+    """Let transports send the replies that they hold; one that can't disturbs no other."""
+    for transport in transports:
+        try:
+            transport.release()
+        except Exception:
+            _log.failure("replies could not be sent")
 
 
 def _without(readers: dict[Subscription, Any], skip: Collection[Subscription]) -> dict[Subscription, Any]:

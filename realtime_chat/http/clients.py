@@ -61,7 +61,7 @@ def wrap_for(request: Request, jsonp: bool) -> Wrap:
     :param jsonp: whether it may have a script.
     :raises RealtimeError: ``forbidden`` or ``bad_request``.
     """
-    callback = one(request.args, b"callback") if b"callback" in request.args else None
+    callback = one(request.args, b"callback")
     if callback is None:
         return as_it_is
     if not jsonp:
