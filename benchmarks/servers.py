@@ -33,7 +33,6 @@ __all__ = [
     "OURS_REDIS_SYNCED",
     "OURS_SOCKETS",
     "SERVERS",
-    "UNCOUNTED",
     "VARIANTS",
     "Running",
     "Server",
@@ -164,11 +163,10 @@ OURS_NODES = "realtime_chat, Redis, two nodes"
 COMMIT = "floor: one SQLite commit"
 ALONE = "realtime_chat, one session"
 AS_IT_IS = "realtime_chat, as it is"
-UNCOUNTED = "realtime_chat, nothing counted"
 VARIANTS = {
     AS_IT_IS: "plain",
     "realtime_chat, asyncio and uvloop": "uvloop",
-    UNCOUNTED: "uncounted",
+    "realtime_chat, nothing counted": "uncounted",
     "realtime_chat, Python's own garbage collection": "garbage",
     "realtime_chat, corked": "corked",
 }
