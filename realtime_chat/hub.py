@@ -25,8 +25,6 @@ from realtime_chat.wheel import Wheel
 
 __all__ = ["Hub"]
 
-_SECONDS_BETWEEN_COMPLAINTS = 10.0
-
 
 class _Loading:
     """A room that is being looked up: who waits for it, and what happened meanwhile.
@@ -86,7 +84,6 @@ class Hub:
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
-        self._complained = -_SECONDS_BETWEEN_COMPLAINTS
         store.watch(self.doubt)
 
     # Sessions
@@ -223,23 +220,13 @@ class Hub:
         try:
             data = codec.encode_value(codec.decode_body(_check_size(payload, self.limits.max_message)))
         except RealtimeError as error:
-            self._refuse_relay(room, error.message)
+            self.counts.relays_refused += 1
+            self._log.warn(
+                "what was published for the room {room} is not relayed: {why}", room=room, why=error.message
+            )
             return
         self.counts.relayed += 1
         self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
-
-    def _refuse_relay(self, room: str, why: str) -> None:
-        """Count it, and say so once in a while."""
-        self.counts.relays_refused += 1
-        now = self.clock.seconds()
-        if now >= self._complained + _SECONDS_BETWEEN_COMPLAINTS:
-            self._complained = now
-            self._log.warn(
-                "what was published for the room {room} is not relayed: {why} (so far {count} such)",
-                room=room,
-                why=why,
-                count=self.counts.relays_refused,
-            )
 
     def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
         """Who is in a room by way of other nodes."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import attrs
 from twisted.application.service import IService
 from twisted.internet import endpoints
+from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
 from realtime_chat.broker.local import LocalBroker
@@ -27,6 +28,7 @@ from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
+from realtime_chat.logs import throttle
 from realtime_chat.redis.address import KINDS, Address, parse_address
 from realtime_chat.redis.names import Names, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
@@ -410,8 +412,24 @@ def makeService(options: Options) -> IService:
         time.time,
         os.urandom,
         partial(_give_up, reactor),
-        _spare_the_garbage_collector,
+        partial(_begun, reactor),
     )
+
+
+def _begun(reactor: Any) -> None:
+    """The daemon listens: strangers can come."""
+    _spare_the_garbage_collector()
+    reactor.callWhenRunning(_throttle_log, reactor)  # by then Twisted's runners have begun to log
+
+
+def _throttle_log(reactor: Any) -> None:
+    """Leave out of the log what repeats, as strangers can make it."""
+
+    def later(seconds: float, call: Callable[[], object]) -> None:
+        reactor.callFromThread(reactor.callLater, seconds, call)
+
+    undo = throttle(globalLogPublisher, time.monotonic, later, (f"{RealtimeService.__module__}.RealtimeService",))
+    reactor.addSystemEventTrigger("after", "shutdown", undo)
 
 
 def _spare_the_garbage_collector() -> None:

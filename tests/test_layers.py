@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("counts", "errors", "limits"),
+    ("counts", "errors", "limits", "logs"),
     ("model",),
     ("codec",),
     ("interfaces",),

@@ -41,7 +41,6 @@ _FLUSHED = b"__redis__:invalidate"
 _MOST_UNDER_WAY = 10_000
 _AT_ONCE = 100
 _SECONDS_BETWEEN_TRIES = 1.0
-_SECONDS_BETWEEN_COMPLAINTS = 10.0
 
 
 class Neighbours(Protocol):
@@ -134,7 +133,6 @@ class RedisBroker:
         self._listener: Listener | None = None
         self._relay = Relay(self._relayed)
         self._under_way = 0
-        self._complained = -_SECONDS_BETWEEN_COMPLAINTS
         self._probing = LoopingCall(self._probe)
         self._probing.clock = reactor
         self._every = probe
@@ -281,14 +279,7 @@ class RedisBroker:
     def _complain(self, channel: bytes) -> None:
         """Something came that nobody of us has published."""
         self.counts.malformed += 1
-        now = self._reactor.seconds()
-        if now >= self._complained + _SECONDS_BETWEEN_COMPLAINTS:
-            self._complained = now
-            self._log.warn(
-                "something was published on {channel!a} that no node publishes there (so far {count} such)",
-                channel=channel,
-                count=self.counts.malformed,
-            )
+        self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
 
     # What anybody publishes
 

@@ -13,11 +13,12 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.errors import StoreError
+from realtime_chat.logs import ThrottledLog
 from realtime_chat.model import Attendee, Saying
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
@@ -242,8 +243,15 @@ class HeardTests(NodesCase):
                 self.publish(channel, payload)
             await until(lambda: one.broker.counts.malformed == len(wrong))
         self.assertEqual([("lobby",)] * len(wrong), one.heard("doubted"))
-        said = [event for event in events if "no node publishes" in (event["log_format"] or "")]
-        self.assertEqual(2, len(said))  # by each node
+        said: list[str] = []
+        throttled = ThrottledLog(lambda event: said.append(formatEvent(event)), lambda: 0.0, lambda *_: None)
+        for event in events:
+            if "no node publishes" in (event["log_format"] or ""):
+                throttled(event)
+        self.assertEqual(2, len(said))
+        throttled.tell_all()
+        # This node's, and all or some of the other's, which heard the same.
+        self.assertLessEqual(len(wrong) - 2, int(said[-1].split()[0]))
         self.assertTrue(one.link.ready)
 
     async def test_mistake(self) -> None:
