@@ -10,6 +10,7 @@ given the full set. A poll carries its stamp as a version.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import count
 
@@ -24,6 +25,8 @@ from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Hold, Wheel
 
 __all__ = ["Presence"]
+
+_STAMP = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
 class Presence:
@@ -288,7 +291,7 @@ class Presence:
 
     def _read_version(self, version: str, room: Room) -> int:
         node, _, digits = version.partition(".")
-        if node != self._node or not digits.isascii() or not digits.isdecimal() or len(digits) > 16:
+        if node != self._node or not _STAMP.fullmatch(digits):
             return UNKNOWN
         membership = self.memberships.get(room.name)
         top = room.told if membership is None else membership.stamp

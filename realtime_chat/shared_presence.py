@@ -29,7 +29,7 @@ from realtime_chat.wheel import Alarm, Wheel
 
 __all__ = ["SharedPresence"]
 
-_VERSION = re.compile(r"([0-9a-f]{1,16})\.([0-9]{1,16})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?")
+_VERSION = re.compile(r"([0-9a-f]{1,16})\.(0|[1-9][0-9]{0,15})(?:\.([0-9a-f]{16})?(?:\.([0-9a-f]{8}))?)?(?<!\.)")
 _NOBODY = digest_of(Attendance(0, b"[]"))
 _NOTHING = b"{}"
 _NO_NODE = "0"

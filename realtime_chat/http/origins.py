@@ -79,8 +79,8 @@ def _is_ipv4(text: str) -> bool:
 
 def _port(text: str) -> int:
     port = int(text)
-    if not 1 <= port <= 65535:
-        raise ValueError("a port is a number from 1 to 65535")
+    if not 1 <= port <= 65535 or text != str(port):
+        raise ValueError("a port is a number from 1 to 65535, without zeros before it")
     return port
 
 

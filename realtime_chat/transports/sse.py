@@ -373,9 +373,11 @@ def _resumed(request: RealtimeRequest, wishes: Wishes) -> Wishes:
 
 
 def _read_id(text: str, rooms: Sequence[str]) -> dict[str, Position]:
-    if len(rooms) == 1 and "=" not in text:
+    if len(rooms) == 1:
         text = f"{rooms[0]}={text}"
     pairs = [part.partition("=") for part in text.split(",")]
+    if len({room for room, _, _ in pairs}) < len(pairs):
+        raise RealtimeError("bad_position", "Last-Event-ID names each room once")
     try:
         positions = {room: Position.parse(position) for room, _, position in pairs}
     except RealtimeError as error:

@@ -1,0 +1,172 @@
+"""Every identifier that a client brings has exactly one spelling."""
+
+from __future__ import annotations
+
+import base64
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.errors import RealtimeError
+from realtime_chat.http.origins import Authority, _normalise
+from realtime_chat.identity import Identities
+from realtime_chat.model import Position, check_event, check_key, check_room
+from realtime_chat.presence import _STAMP
+from realtime_chat.shared_presence import _VERSION
+from realtime_chat.transports.sse import _read_id
+from tests.fakes import tokens
+
+IDENTITIES = Identities(lambda: b"k" * 32, tokens())
+CLIENTS = [IDENTITIES.issue() for _ in range(200)]
+
+epochs = st.text("abcxyzABC019_-", min_size=1, max_size=12)
+offsets = st.integers(0, 10**16 - 1)
+positions = st.builds(Position, epochs, offsets)
+rooms = st.text("abcXYZ019_.:@~-", min_size=1, max_size=20).filter(lambda name: name not in (".", ".."))
+ids = st.dictionaries(rooms, positions, min_size=2, max_size=4)
+
+
+def respellings(text: str) -> st.SearchStrategy[str]:
+    """What somebody may write who means the same: other digits, signs, cases, forms, white space, ways to encode."""
+    place = st.integers(0, len(text))
+    noise = st.sampled_from(
+        ["0", "+", "-", " ", "\n", "\0", "=", ".", ",", ":", "%", "_", "/", "\u200b", "\u0301", "٣", "3"]
+    )
+    return st.one_of(
+        st.just(text),
+        st.sampled_from((f"0{text}", text.replace(":", ":0"), text.replace(".", ".0"))),
+        st.builds(lambda at, sign: text[:at] + sign + text[at:], place, noise),
+        st.builds(lambda at, sign: text[:at] + sign + text[at + 1 :], place, noise),
+        st.builds(lambda at: text[:at] + text[at:].swapcase(), place),
+        st.builds(
+            lambda at: text[:at] + "".join(chr(ord("\uff10") + int(c)) if c in "0123456789" else c for c in text[at:]),
+            place,
+        ),
+        st.builds(lambda at: text[:at] + text[at : at + 1].replace("-", "+").replace("_", "/") + text[at + 1 :], place),
+        st.just(text.translate({ord("-"): "+", ord("_"): "/"})),
+        st.just("".join(f"%{ord(sign):02x}" for sign in text)),
+        st.sampled_from(("NFC", "NFD", "NFKC", "NFKD")).map(lambda form: unicodedata.normalize(form, text)),
+        st.just(f"{text},{text}"),
+        st.just(f"{text}."),
+    )
+
+
+def respelled(valid: st.SearchStrategy[str]) -> Any:
+    """Pairs of a right spelling and a doubtful one."""
+    return valid.flatmap(lambda text: st.tuples(st.just(text), respellings(text)))
+
+
+class OneSpellingTests(SynchronousTestCase):
+    """What is accepted is what encoding its meaning gives."""
+
+    def check(self, text: str, decode: Callable[[str], Any], encode: Callable[[Any], str]) -> None:
+        try:
+            value = decode(text)
+        except (RealtimeError, ValueError):
+            return
+        self.assertEqual(text, encode(value))
+
+    @given(respelled(st.sampled_from(CLIENTS)))
+    def test_clients(self, pair: tuple[str, str]) -> None:
+        """A client's bits have one spelling that is known."""
+        right, doubtful = pair
+        self.assertTrue(IDENTITIES.known(right))
+
+        def decode(text: str) -> bytes:
+            return base64.b64decode(IDENTITIES.check(text).encode(), b"-_")
+
+        self.check(doubtful, decode, lambda bits: base64.urlsafe_b64encode(bits).decode())
+
+    def test_clients_by_other_alphabets(self) -> None:
+        """The other alphabet of base64, which decoders take as well, makes nobody another client."""
+        changed = [client.translate({ord("-"): "+", ord("_"): "/"}) for client in CLIENTS]
+        different = [other for client, other in zip(CLIENTS, changed, strict=True) if client != other]
+        self.assertGreater(len(different), 50)
+        self.assertEqual([], [other for other in different if IDENTITIES.known(other)])
+
+    @given(positions, st.data())
+    @example(Position("k3x9", 42), None)
+    def test_positions(self, position: Position, data: Any) -> None:
+        """A position is read from one spelling: no zeros before it, no sign, no other digits."""
+        self.assertEqual(position, Position.parse(str(position)))
+        doubtful = (
+            ["k3x9:042", "k3x9:+42", "k3x9:٤٢", "k3x9:42 "] if data is None else [data.draw(respellings(str(position)))]
+        )
+        for text in doubtful:
+            self.check(text, Position.parse, str)
+
+    @given(ids.flatmap(lambda known: st.tuples(st.just(known), respellings(_encode_id(known)))))
+    def test_ids_of_streams(self, pair: tuple[dict[str, Position], str]) -> None:
+        """So has the id of an event stream that reads several rooms, each of which it names once."""
+        known, doubtful = pair
+        self.assertEqual(known, _read_id(_encode_id(known), list(known)))
+        self.check(doubtful, lambda text: _read_id(text, list(known)), _encode_id)
+
+    @given(positions, st.data())
+    def test_id_of_one_room(self, position: Position, data: Any) -> None:
+        """Where one room is read, the id is the position."""
+        self.assertEqual({"lobby": position}, _read_id(str(position), ["lobby"]))
+        for text in (f"lobby={position}", data.draw(respellings(str(position)))):
+            self.check(text, lambda text: _read_id(text, ["lobby"]), lambda known: str(known["lobby"]))
+
+    @given(respelled(st.integers(0, 10**16 - 1).map(str)))
+    def test_stamps(self, pair: tuple[str, str]) -> None:
+        """The number in a version of presence has one spelling."""
+        self.assertTrue(_STAMP.fullmatch(pair[0]))
+        self.check(pair[1], lambda text: int(text) if _STAMP.fullmatch(text) else int("no"), str)
+
+    @given(
+        st.from_regex(
+            r"[0-9a-f]{8}\.(0|[1-9][0-9]{0,8})(\.[0-9a-f]{16}|\.[0-9a-f]{16}\.[0-9a-f]{8}|\.\.[0-9a-f]{8})?",
+            fullmatch=True,
+        ).flatmap(lambda text: st.tuples(st.just(text), respellings(text)))
+    )
+    @example(("12345678.5", "12345678.5."))
+    def test_versions(self, pair: tuple[str, str]) -> None:
+        """So has a version that nodes share."""
+        self.assertTrue(_VERSION.fullmatch(pair[0]))
+
+        def decode(text: str) -> tuple[str, int, str | None, str | None]:
+            match = _VERSION.fullmatch(text)
+            if match is None:
+                raise ValueError
+            return match[1], int(match[2]), match[3], match[4]
+
+        self.check(pair[1], decode, _encode_version)
+
+    @given(respelled(rooms))
+    def test_rooms(self, pair: tuple[str, str]) -> None:
+        """A room's name is itself, and no other form of it is a name at all or another room's."""
+        self.assertEqual(pair[0], check_room(pair[0]))
+        self.check(pair[1], check_room, lambda name: unicodedata.normalize("NFKC", name))
+
+    @given(st.text(min_size=1, max_size=20).flatmap(lambda text: st.tuples(st.just(text), respellings(text))))
+    def test_keys_and_events(self, pair: tuple[str, str]) -> None:
+        """Keys and names of events are compared as they are: nothing is stripped, folded or composed."""
+        for text in pair:
+            self.check(text, check_key, str)
+            self.check(text, check_event, str)
+
+    @given(st.integers(1, 65535), st.data())
+    @example(80, None)
+    def test_hosts(self, port: int, data: Any) -> None:
+        """But for the case of letters, and how an IPv6 address is shortened, a host has one spelling."""
+        host = f"a.example:{port}"
+        doubtful = "a.example:080" if data is None else data.draw(respellings(host))
+        self.check(doubtful.lower(), Authority.parse, str)
+        self.check(f"app://{doubtful.lower()}", _normalise, str)  # whose port is never left out
+
+
+def _encode_id(positions: dict[str, Position]) -> str:
+    return ",".join(f"{room}={position}" for room, position in positions.items())
+
+
+def _encode_version(version: tuple[str, int, str | None, str | None]) -> str:
+    node, stamp, digest, heard = version
+    if heard is not None:
+        return f"{node}.{stamp}.{digest or ''}.{heard}"
+    return f"{node}.{stamp}" if digest is None else f"{node}.{stamp}.{digest}"
