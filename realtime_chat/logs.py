@@ -209,13 +209,13 @@ def _pattern(text: str) -> str:
     return _DIGITS.sub("0", text)[:_KIND_LENGTH]
 
 
-def _raised(failure: Failure) -> Hashable:
+def _raised(failure: Failure) -> tuple[object, ...]:
     """What was raised, and in which line of a program."""
     trace = failure.getTracebackObject()
     while getattr(trace, "tb_next", None) is not None:
         trace = trace.tb_next
     if trace is None:
-        return failure.type
+        return (failure.type,)
     code = trace.tb_frame.f_code if hasattr(trace, "tb_frame") else None
     return failure.type, getattr(code, "co_filename", None), getattr(trace, "tb_lineno", None)
 
