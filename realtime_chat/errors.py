@@ -89,10 +89,17 @@ def internal_error(id: str | int | float | None = None) -> RealtimeError:
 
 
 class StoreError(RealtimeError):
-    """The store can't do this now: nothing was stored, and trying again later may work."""
+    """The store can't do this now: nothing was stored, and trying again later may work.
 
-    def __init__(self, message: str) -> None:
+    :param message: a fixed sentence, as clients are told it: no path, no address, nothing of another error's text.
+    :ivar detail: what only the operator is told, in the log; the message where there is nothing more to tell.
+    """
+
+    def __init__(self, message: str, detail: str = "") -> None:
         super().__init__("store_unavailable", message)
+        self.detail = detail or message
+        if detail:
+            self.args = (f"{self.code}: {message}: {detail}",)
 
 
 class StoreRefused(Exception):

@@ -221,9 +221,7 @@ class Hub:
             data = codec.encode_value(codec.decode_body(_check_size(payload, self.limits.max_message)))
         except RealtimeError as error:
             self.counts.relays_refused += 1
-            self._log.warn(
-                "what was published for the room {room} is not relayed: {why}", room=room, why=error.message
-            )
+            self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)
             return
         self.counts.relayed += 1
         self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))

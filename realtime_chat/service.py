@@ -276,7 +276,9 @@ def raise_file_limit() -> int:
 
 def _make_directory(directory: Path) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed([parent for parent in directory.parents if not parent.exists()]):
+            parent.mkdir(mode=0o700, exist_ok=True)  # pathlib's own parents=True leaves them to the umask
+        directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StoreRefused(
             f"the data directory {directory} can't be made ({error.strerror}); name another with --data-dir"

@@ -79,6 +79,24 @@ class DecodeTests(SynchronousTestCase):
         for raw in (b'{"type":"<script>"}', b'{"type":"join","room":{"<script>":1}}', b'{"<script>":1}', b"<script>"):
             self.assertNotIn("<script>", self.assertRaises(UnreadableCommand, decode_command, raw).message)
 
+    @given(
+        st.sampled_from([str(kind.__struct_config__.tag) for kind in codec.COMMANDS] + ["MARKER", None]),
+        st.dictionaries(
+            st.sampled_from(["room", "data", "event", "key", "since", "last", "limit", "state", "v", "id", "MARKER"]),
+            st.sampled_from(["MARKER", ["MARKER"], {"MARKER": "MARKER"}, 1.5, -1, True, None, "MARKER" * 300]),
+        ),
+        st.booleans(),
+    )
+    def test_no_word_is_echoed(self, kind: Any, fields: dict[str, Any], array: bool) -> None:
+        """Whatever is wrong with a command, the message repeats no word of it."""
+        raw = json.dumps({"type": kind} | fields).encode()
+        try:
+            (command,), _ = decode_commands(b"[%b]" % raw if array else raw)
+        except UnreadableCommand as error:
+            command = error
+        if isinstance(command, UnreadableCommand):
+            self.assertNotIn("MARKER", command.message)
+
     def test_id_of_a_wrong_command(self) -> None:
         """An error carries the command's id where that could be read."""
         error = self.assertRaises(UnreadableCommand, decode_command, b'{"type":"dance","id":"x7"}')

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import operator
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import errors
+from realtime_chat.codec import encode_error
 from realtime_chat.errors import ERRORS, GOODBYES, Goodbye, RealtimeError, StoreError
+
+PACKAGE = Path(errors.__file__).parent
 
 
 class ErrorTests(SynchronousTestCase):
@@ -41,6 +47,49 @@ class ErrorTests(SynchronousTestCase):
         """A store that can't is an error for a while."""
         error = StoreError("the disk is full")
         self.assertEqual(("store_unavailable", 503, True), (error.code, *error.kind))
+
+    def test_detail(self) -> None:
+        """What only the operator is told stands in the log's text of it, and not in what a client is told."""
+        error = StoreError("the store can't be read", "/srv/db: permission denied")
+        self.assertNotIn("/srv", encode_error(error).decode())
+        self.assertIn("/srv/db: permission denied", str(error))
+        self.assertEqual("the disk is full", StoreError("the disk is full").detail)
+
+
+class MessageTests(SynchronousTestCase):
+    """What clients are told is written down here, and not made of what something else says."""
+
+    def test_store(self) -> None:
+        """The message of a store's error is a fixed sentence, or that of another such error."""
+        fixed = re.compile(r"'[^'{]*'|\"[^\"{]*\"|_[A-Z]+|self\._closed|error\.message")
+        for where, call in _calls("StoreError"):
+            self.assertRegex(ast.unparse(call.args[0]), rf"^({fixed.pattern})$", where)
+
+    def test_caught(self) -> None:
+        """No error tells a client the text of an exception that was caught; what the JSON decoder says is tested."""
+        for where, call in _calls("RealtimeError", "StoreError", "UnreadableCommand"):
+            message = call.args[0 if _name(call) == "StoreError" else 1]
+            fixed = {
+                id(node.value)
+                for node in ast.walk(message)
+                if isinstance(node, ast.Attribute) and node.attr == "message"
+            }
+            names = {node.id for node in ast.walk(message) if isinstance(node, ast.Name) and id(node) not in fixed}
+            self.assertEqual(set(), names & {"error", "failure", "refusal", "str", "repr", "path", "pid"}, where)
+
+
+def _calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
+    """Where the server makes such errors."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "codec.py" or path.parent.name in ("client", "console"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and _name(node) in names:
+                yield f"{path.name}:{node.lineno}", node
+
+
+def _name(call: ast.Call) -> str | None:
+    return getattr(call.func, "id", None)
 
 
 class GoodbyeTests(SynchronousTestCase):

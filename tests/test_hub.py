@@ -372,7 +372,9 @@ class RelayTests(SharedWorld):
             b"1 2",
         ]
         said: list[str] = []
-        throttled = ThrottledLog(lambda event: said.append(formatEvent(event)), self.clock.seconds, self.clock.callLater)
+        throttled = ThrottledLog(
+            lambda event: said.append(formatEvent(event)), self.clock.seconds, self.clock.callLater
+        )
         with capturedLogs() as events:
             for payload in wrong:
                 self.hub.relayed("lobby", payload)

@@ -141,9 +141,7 @@ class ThrottledLogTests(SynchronousTestCase):
         log = Logger("here", observer=throttled)
         for seconds[0] in (0.0, 1.0, 2.0, 61.0):
             log.warn("bad")
-        self.assertEqual(
-            ["bad", "bad", "1 more like this were left out within 60 s: bad", "bad"], self.written()
-        )
+        self.assertEqual(["bad", "bad", "1 more like this were left out within 60 s: bad", "bad"], self.written())
 
     def test_spared(self) -> None:
         """The lines of who is spared are all written."""

@@ -176,7 +176,7 @@ class RedisBroker:
         try:
             await self._neighbours.stop()
         except StoreError as error:
-            self._log.warn("the other nodes were not told that this one stops: {why}", why=error.message)
+            self._log.warn("the other nodes were not told that this one stops: {why}", why=error.detail)
 
     # Rooms
 

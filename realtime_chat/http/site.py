@@ -10,8 +10,10 @@ clients often can't read why. All that is mended in the channel, before a resour
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -823,11 +825,15 @@ def _redacted_pair(pair: bytes) -> bytes:
     return name + mark + b"REDACTED" if mark and is_secret else pair
 
 
+_MOST_QUOTED = 4096
+"""So many bytes of a word stand in the access log; a request may have four times as many."""
+
+
 def _quoted(text: bytes) -> str:
-    """Any bytes as one quoted word of printable ASCII."""
-    return (
-        '"' + "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in text) + '"'
-    )
+    """Any bytes as one quoted word of printable ASCII; of a very long one the beginning."""
+    cut = text[:_MOST_QUOTED]
+    words = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in cut)
+    return f'"{words}..."' if len(text) > _MOST_QUOTED else f'"{words}"'
 
 
 def access_line(when: str, request: http.Request) -> str:
@@ -1018,7 +1024,7 @@ class RealtimeSite(server.Site):
             self._logFile = self._openLogFile(self.logPath)
 
     def _openLogFile(self, path: str | bytes) -> TextIO:
-        return open(path, "a", 1, encoding="ascii", newline="\n")
+        return open(path, "a", 1, encoding="ascii", newline="\n", opener=partial(os.open, mode=0o600))
 
     def log(self, request: http.Request) -> None:
         """Write a request's line. A log that can't be written is reported once, and disturbs no request."""

@@ -25,10 +25,14 @@ _SHORTEST = 0.05
 _LONGEST = 2.0
 _GROWTH = 1.7
 _PATIENCE = 10.0
+_AWAY = "the store is not connected"
 
 
 class Refused(StoreError):
-    """It can't be connected to, and only a person can change that; the message says how."""
+    """It can't be connected to, and only a person can change that; the detail says how."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(_AWAY, detail)
 
 
 class LinkCounts:
@@ -156,7 +160,7 @@ class Link:
         """
         if self._connection is None or not self.ready:
             self.counts.failures += 1
-            return fail(StoreError("the store is not connected"))
+            return fail(StoreError(_AWAY))
         self.counts.commands += 1
         return self._connection.command(*words).addErrback(self._failed, self._connection)
 
@@ -188,7 +192,7 @@ class Link:
                 failures = 0
                 why = await self._lost(connection)
             except StoreError as error:
-                why = _text(error)
+                why = error.detail
                 self._consider(error)
             self._release()
             self._say(why)
@@ -203,7 +207,7 @@ class Link:
         except Exception:
             if self._stopped:  # which each kind of endpoint tells by another exception
                 raise CancelledError from None
-            raise StoreError(self._address.explain(Failure())) from None
+            raise StoreError(_AWAY, self._address.explain(Failure())) from None
         self._connection = connection
         try:
             await self._prepare(connection)
@@ -216,12 +220,12 @@ class Link:
         """Why a connection can't be used, if it broke: what broke it says more than the command that failed."""
         if isinstance(error, (ServerError, Refused)) and connection.aborted is None:
             return error
-        connection.abort(error.message)
+        connection.abort(error.detail)
         await connection.ended()
         why = self._explain(connection)
         if why.startswith("no secure"):
             return Refused(f"{why}; right is the host that stands in the server's certificate, and its CA (--store-ca)")
-        return StoreError(why)
+        return StoreError(_AWAY, why)
 
     def _explain(self, connection: RedisProtocol) -> str:
         """Why a connection is gone."""
@@ -305,7 +309,7 @@ class Link:
         if self._started is None or (isinstance(error, ServerError) and error.word == "LOADING"):
             return
         if isinstance(error, Refused) or self._reactor.seconds() >= self._give_up_at:
-            raise StoreRefused(f"{self._address.describe()}: {_text(error)}")
+            raise StoreRefused(f"{self._address.describe()}: {error.detail}")
 
     def _end(self, failure: Failure) -> None:
         """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""
@@ -349,7 +353,3 @@ def _unallowed(error: ServerError) -> StoreError:
     if error.word == "NOPERM":
         return Refused(f"Redis doesn't allow this user what is needed ({error.text})")
     return error
-
-
-def _text(error: StoreError) -> str:
-    return error.text if isinstance(error, ServerError) else error.message

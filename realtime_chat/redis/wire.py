@@ -61,7 +61,7 @@ class ServerError(StoreError):
         self.text = _CONTROL.sub("?", text)[:_LONGEST_TEXT]
         word = text.partition(" ")[0]
         self.word = word if _WORD.fullmatch(word) else "ERR"
-        super().__init__(_MEANINGS.get(self.word, f"the store refused this ({self.word})"))
+        super().__init__(_MEANINGS.get(self.word, "the store refused this"), self.text)
 
     @property
     def leave(self) -> bool:

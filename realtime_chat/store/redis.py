@@ -196,7 +196,7 @@ class RedisStore:
             if self._looks % _LOOKS_A_CLOSE_ONE == 0:
                 await self._redis_log.look_closely(link)
         except StoreError as error:
-            self._log.warn("Looking at the log in Redis: {why}", why=error.message)
+            self._log.warn("Looking at the log in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Looking at the log in Redis")
 
@@ -209,7 +209,7 @@ class RedisStore:
             self._swept, rooms = await self._redis_log.scan_rooms(link, self._swept, _ROOMS_A_SWEEP)
             await self._sweep_rooms(link, rooms)
         except StoreError as error:
-            self._log.warn("Trimming in Redis: {why}", why=error.message)
+            self._log.warn("Trimming in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Trimming in Redis")
 

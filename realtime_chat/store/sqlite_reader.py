@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from twisted.logger import Logger
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.model import Message, Page, Position
@@ -67,6 +68,8 @@ class LogReader:
     :param now: seconds since 1970, for ages.
     """
 
+    _log = Logger()
+
     def __init__(self, file: DatabaseFile, retention: Retention, now: Callable[[], float]) -> None:
         self._file = file
         self._retention = retention
@@ -120,7 +123,8 @@ class LogReader:
                 return self._opened().execute(statement, values).fetchone()
             except (sqlite3.Error, StoreRefused) as error:
                 self._drop()
-                raise StoreError(f"the store can't be read: {error}") from error
+                self._log.error("{path} can't be read: {error}", path=self._file.path, error=str(error))
+                raise StoreError("the store can't be read", str(error)) from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:

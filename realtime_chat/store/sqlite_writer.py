@@ -307,7 +307,7 @@ class LogWriter:
                 self.open()
             except StoreRefused as refusal:
                 self._complain(str(refusal))
-                raise StoreError(str(refusal)) from refusal
+                raise StoreError("the store can't be opened", str(refusal)) from refusal
         assert self._connection is not None
         return self._connection
 
@@ -441,7 +441,7 @@ class LogWriter:
             self._doubtful = batch
             return FateUnknown(str(error))
         self.close()
-        return StoreError(f"the store can't be written to: {error}")
+        return StoreError("the store can't be written to", str(error))
 
     def _remember(self, batch: _Batch) -> None:
         self._next_room = batch.next_room

@@ -93,7 +93,7 @@ def bad_websockets(port: int) -> None:
         b"\x81\xff" + b"\xff" * 8,
         frame(0x81, b"", 60_000),
         b"\x89\xfe\x01\x00" + b"\0\0\0\0" + b"x" * 256,
-        b'\x81\xff' + struct.pack(">Q", 1 << 40) + b"\0\0\0\0" + EVIL,
+        b"\x81\xff" + struct.pack(">Q", 1 << 40) + b"\0\0\0\0" + EVIL,
     )
     for number in range(ROUNDS):
         with upgraded(port) as connection, contextlib.suppress(OSError):

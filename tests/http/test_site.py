@@ -869,6 +869,13 @@ class AccessLogTests(SiteTestCase):
             ],
         )
 
+    def test_long(self) -> None:
+        """Of what is very long, the beginning is written."""
+        self.send(get(b"/?a=" + b"b" * 6000, b"User-Agent: " + b"\xff" * 6000))
+        (line,) = self.lines()
+        self.assertEqual(2, line.count('..."'))
+        self.assertLess(len(line), 4096 + 4 * 4096 + 200)
+
     def test_secrets(self) -> None:
         """Secret query values are redacted, however their names are written, also in the referrer."""
         query = b"/?room=r&client=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET&last=1"
