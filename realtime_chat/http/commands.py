@@ -87,7 +87,8 @@ class CommandsResource(JSONResource):
         commands, many = codec.decode_commands(body)
         session = self._session(request)
         try:
-            return await (_perform_all(session, commands) if many else _perform_one(session, commands[0]))
+            most = self._hub.limits.answer_bytes
+            return await (_perform_all(session, commands, most) if many else _perform_one(session, commands[0]))
         finally:
             session.close()
 
@@ -107,16 +108,29 @@ async def _perform_one(session: Session, command: codec.Command | UnreadableComm
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand]) -> bytes:
-    """All of them in order; publishes don't wait for each other."""
+async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand], most: int) -> bytes:
+    """All of them in order; publishes don't wait for each other.
+
+    :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
+    """
     answers: list[bytes | Deferred[bytes]] = []
+    size = 0
     for command in commands:
+        if size >= most:
+            answers.append(_not_begun(command, most))
+            continue
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
         answers.append(answer or codec.encode_ok(command.id))
+        size += 0 if isinstance(answer, Deferred) else len(answer)
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"
+
+
+def _not_begun(command: codec.Command | UnreadableCommand, most: int) -> bytes:
+    message = f"the replies before this one have {most} bytes or more together; send this command again by itself"
+    return codec.encode_error(RealtimeError("too_many", message, command.id))
 
 
 def _script_commands(request: Request) -> bytes:

@@ -33,7 +33,7 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers, heads
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy
 from realtime_chat.http.wishes import read_query
-from realtime_chat.wheel import Alarm, Hold, Wheel
+from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
 
 __all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
@@ -57,6 +57,7 @@ class _Phase(enum.Enum):
     HEADERS = "the rest of a request's headers"
     BODY = "the rest of a request's body"
     ANSWER = "our answer"
+    DRAIN = "the client to read our answers"
     IDLE = "a next request"
     OVER = "its end"
 
@@ -332,8 +333,8 @@ class RealtimeChannel(http.HTTPChannel):
     transport: Any = None
     maxHeaders = 100
     requestFactory: Any = RealtimeRequest
-    _alarm: Alarm | None = None
     _watched: tuple[_Phase, int] | None = None
+    _alarm: Alarm | Stall | None = None
     _answered = 0
     _discarded = 0
     _successor: _Successor | None = None
@@ -361,7 +362,7 @@ class RealtimeChannel(http.HTTPChannel):
         if self.is_over:
             self._discard(data)
             return
-        is_next = self.line_mode and self.persistent and not self._buffer and not self.requests
+        is_next = self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused)
         if is_next and self._take_known(data):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
         if not (is_next and self._take_whole(data)):
@@ -419,6 +420,8 @@ class RealtimeChannel(http.HTTPChannel):
             return _Phase.OVER
         if self._handlingRequest:
             return _Phase.ANSWER
+        if self._waitingForTransport:
+            return _Phase.DRAIN
         if not self.line_mode:
             return _Phase.BODY
         if self._buffer or self.requests:
@@ -436,10 +439,18 @@ class RealtimeChannel(http.HTTPChannel):
             self._wait(None)
             self.site.idle.add(self)
             return
+        if phase is _Phase.DRAIN:
+            self._wait(self._stall(self.site.slow))
+            return
         seconds = self.site.deadlines.get(phase.name)
         self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self.too_late))
 
-    def _wait(self, alarm: Alarm | None) -> None:
+    def _stall(self, seconds: float) -> Stall:
+        """Abort the connection when the client takes nothing of what was written for so long."""
+        transport = self.transport
+        return Stall(self.site.wheel, seconds, lambda: self.site.unsent(transport), transport.abortConnection)
+
+    def _wait(self, alarm: Alarm | Stall | None) -> None:
         self.site.idle.drop(self)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -575,11 +586,19 @@ class RealtimeChannel(http.HTTPChannel):
         """The client doesn't read: read no more requests of it for now."""
         self._is_paused = True
         super().pauseProducing()
+        self._watch()
 
     def resumeProducing(self) -> None:
-        """It reads again."""
+        """It has read: go on with what it had sent meanwhile."""
         super().resumeProducing()
         self._is_paused = self._handlingRequest
+        self.paused = False
+        rest, self._buffer = self._buffer, b""
+        if self.line_mode and rest:
+            self.dataReceived(rest)
+        else:
+            self._buffer = rest
+            self._watch()
 
     def allContentReceived(self) -> None:
         """Hand a complete request on."""
@@ -591,7 +610,9 @@ class RealtimeChannel(http.HTTPChannel):
         self._answered += 1
         if self.site.stopping:
             self.persistent = False
-        if self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
+        if self._waitingForTransport and self.persistent and not self.is_over:
+            self._hold_back(request)
+        elif self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
             self._is_paused = self._waitingForTransport
             super().requestDone(request)
         else:  # the same, where nothing more has come, and nothing stopped reading
@@ -605,6 +626,17 @@ class RealtimeChannel(http.HTTPChannel):
             self.site.idle.add(self)
         else:
             self._watch()
+
+    def _hold_back(self, request: RealtimeRequest) -> None:
+        """Begin no further request before the client has read the answers that wait for it, and read none either: so
+        one connection holds one answer and what little a transport holds."""
+        self.requests.remove(request)
+        self._handlingRequest = False
+        self.line_mode = 1
+        self.paused = True  # which LineReceiver heeds
+        self._buffer += b"".join(self._dataBuffer)
+        self._dataBuffer = []
+        self._networkProducer.pauseProducing()
 
     # What is refused, and how a connection ends.
 
@@ -652,7 +684,7 @@ class RealtimeChannel(http.HTTPChannel):
         transport = self.transport
         transport.unregisterProducer()
         self._networkProducer.resumeProducing()
-        self._wait(self.site.wheel.call_later(self.site.linger_seconds, transport.abortConnection))
+        self._wait(self._stall(self.site.linger_seconds))
         # TLS closes by messages of its own: only the bare socket may be closed by half.
         half_close = getattr(transport, "loseWriteConnection", None)
         if half_close is None or ISSLTransport.providedBy(transport):
@@ -667,14 +699,14 @@ class RealtimeChannel(http.HTTPChannel):
 
     def close_if_idle(self) -> None:
         """Close, if nothing was asked that isn't answered."""
-        if self._phase() in (_Phase.CONNECTED, _Phase.IDLE):
+        if self._phase() in (_Phase.CONNECTED, _Phase.IDLE, _Phase.DRAIN):
             self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Close when everything is written, and in any case after a while."""
+        """Close when everything is written, and in any case once the client takes nothing more of it for a while."""
         if not self.is_over:
             self._end()
-            self._wait(self.site.wheel.call_later(self.site.closing_seconds, self.transport.abortConnection))
+            self._wait(self._stall(self.site.slow))
         super().loseConnection()
 
     def _end(self) -> None:
@@ -854,6 +886,10 @@ def _write(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
+def _unknown(transport: Any) -> int:
+    return 0
+
+
 def _leave_to_reactor(transport: Any) -> None:
     """It reads from every connection by itself."""
 
@@ -878,7 +914,9 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
     :param write: how whole answers are given to a transport.
+    :param unsent: how many bytes of what was given to a transport its other side has not acknowledged.
     :param read: is given the transport of each new connection, and may read from it in the reactor's place.
+    :param slow: seconds without progress after which a connection is closed whose client doesn't read its answers.
     :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar idle: connections that were answered, and have to ask again in time.
@@ -891,7 +929,6 @@ class RealtimeSite(server.Site):
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
     linger_seconds = 5.0
     linger_bytes = 4 * 1024 * 1024
-    closing_seconds = 60.0
     max_refusals = 64
 
     def __init__(
@@ -905,7 +942,9 @@ class RealtimeSite(server.Site):
         max_connections: int,
         log_path: str | None = None,
         write: Callable[[Any, bytes], None] = _write,
+        unsent: Callable[[Any], int] = _unknown,
         read: Callable[[Any], None] = _leave_to_reactor,
+        slow: float = 60.0,
         public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
@@ -917,6 +956,8 @@ class RealtimeSite(server.Site):
         self.max_body = max_body
         self.max_connections = max_connections
         self.write = write
+        self.unsent = unsent
+        self.slow = slow
         self.read = read
         self.public = public
         self.stopping = False

@@ -27,7 +27,7 @@ from realtime_chat.model import Position
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
 from realtime_chat.transports.outflow import Outflow
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Alarm, Stall
 
 __all__ = ["EventsResource"]
 
@@ -134,7 +134,7 @@ class _RoomStream(Outflow, Protocol):
     _ended = False
     _ignored = 0
     _alarm: Alarm | None = None
-    _slow: Alarm | None = None
+    _slow: Stall | None = None
 
     def __init__(self, hub: Hub, random: Random) -> None:
         self._hub = hub
