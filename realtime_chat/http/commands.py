@@ -11,7 +11,7 @@ from realtime_chat import codec
 from realtime_chat.codec import UnreadableCommand
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
-from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
 from realtime_chat.model import ANONYMOUS, Position, check_name
@@ -67,6 +67,9 @@ class CommandsResource(JSONResource):
         super().__init__()
         self._hub = hub
         self._jsonp = jsonp
+
+    def is_guarded(self, request: Request) -> bool:
+        return not asks_for_script(request, self._jsonp)
 
     def render_POST(self, request: Request) -> int:
         return answer_later(request, self._run(request, json_body(request)))

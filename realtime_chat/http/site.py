@@ -31,11 +31,18 @@ from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers, heads
-from realtime_chat.http.origins import Authority, HostList, OriginPolicy
+from realtime_chat.http.origins import (
+    FOR_SCRIPTS,
+    Authority,
+    HostList,
+    OriginPolicy,
+    destination_of,
+    is_foreign,
+)
 from realtime_chat.http.wishes import read_query
 from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
 
-__all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
+__all__ = ["MAX_LINE", "RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
 _REASONS = {**http.RESPONSES, 421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests"}
 _REASONS[431] = b"Request Header Fields Too Large"
@@ -46,6 +53,14 @@ _CORS_SECONDS = b"600"
 _OK = 200  # to get at what is in twisted.web.http takes half a microsecond, as some of it is deprecated
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _LENGTH_DIGITS = 15
+_FOREIGN = (
+    "a page of another site or origin asked for this in a way that no script of it can read; what it may read it asks "
+    "for with an Origin header, as fetch and EventSource do, and whoever runs this can list it with --allow-origin"
+)
+MAX_LINE = 8000
+"""Bytes of the longest line of a request that any client needs, which common proxies let through. All header lines
+together may have more than three times that: an address, a Last-Event-ID, and what browsers add."""
+
 _KNOWN_BYTES = 1024
 """Header lines of at most so many bytes are remembered, for a connection's next request."""
 
@@ -81,6 +96,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
 
     :ivar has_body: whether its headers announced a body; an upgrade must not have one.
     :ivar is_cross_origin: whether a page of another origin, one that is listed, sent it.
+    :ivar is_foreign: whether a browser says that another origin's page is behind it, and not which.
+    :ivar destination: what a browser wants its answer for; ``empty`` is for a script.
     :ivar lost: called if the connection is lost before the answer; see :func:`when_lost`.
     """
 
@@ -88,6 +105,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     site: RealtimeSite
     has_body = False
     is_cross_origin = False
+    is_foreign = False
+    destination = FOR_SCRIPTS
     lost: Callable[[], object] | None = None
     defaultContentType = b"application/json"
     # All requests share these, so nothing may be put into them.
@@ -223,6 +242,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     def render(self, resource: IResource) -> None:
         """Let a resource answer; what it leaves open stays open."""
         try:
+            if self.is_foreign and isinstance(resource, answers.JSONResource) and resource.is_guarded(self):
+                raise RealtimeError("bad_origin", _FOREIGN)
             body = resource.render(self)
         except UnsupportedMethod as error:
             self._refuse_method(error.allowedMethods)
@@ -332,6 +353,7 @@ class RealtimeChannel(http.HTTPChannel):
     site: RealtimeSite
     transport: Any = None
     maxHeaders = 100
+    totalHeadersSize = 24 * 1024
     requestFactory: Any = RealtimeRequest
     _watched: tuple[_Phase, int] | None = None
     _alarm: Alarm | Stall | None = None
@@ -374,7 +396,7 @@ class RealtimeChannel(http.HTTPChannel):
     def _take_whole(self, data: bytes) -> bool:
         """Take a plain request without a body that came in one piece, as nearly all do, at a third of what it costs
         line by line; everything else, and whatever is odd, is left to that."""
-        whole = heads.split_whole(data) if len(data) <= self.totalHeadersSize else None
+        whole = heads.split_whole(data) if len(data) <= self.MAX_LENGTH else None
         headers = None if whole is None else heads.read_headers(whole[1], self.maxHeaders)
         if whole is None or headers is None:
             return False
@@ -384,20 +406,21 @@ class RealtimeChannel(http.HTTPChannel):
         self._command, self._path, self._version = b"GET", whole[0], b"HTTP/1.1"
         self.allHeadersReceived()
         if self.length == 0:
-            self._remember(headers, data.partition(b"\r\n")[2])
+            self._remember(request, data.partition(b"\r\n")[2])
             self.allContentReceived()
         return True
 
-    def _remember(self, headers: Headers, rest: bytes) -> None:
+    def _remember(self, request: RealtimeRequest, rest: bytes) -> None:
         """Remember header lines that were checked, if they don't change what is answered, and no log wants them."""
-        is_plain = not headers.hasHeader(b"Origin") and self.site.logPath is None
+        is_usual = not request.is_foreign and request.destination == FOR_SCRIPTS
+        is_plain = is_usual and not request.requestHeaders.hasHeader(b"Origin") and self.site.logPath is None
         self._known = heads.HeaderBlock(rest) if is_plain and len(rest) <= _KNOWN_BYTES else None
 
     def _take_known(self, data: bytes) -> bool:
         """Take a plain request whose header lines are those of the one before it, byte for byte: what was checked of
         them holds, and what is left is its first line."""
         known = self._known
-        if known is None or len(data) > self.totalHeadersSize:
+        if known is None or len(data) > self.MAX_LENGTH:
             return False
         line, _, lines = data.partition(b"\r\n")
         target = heads.read_line(line) if lines == known.lines else None
@@ -529,7 +552,10 @@ class RealtimeChannel(http.HTTPChannel):
         hosts = headers.getRawHeaders(b"Host", ())
         host = self.site.hosts.check(hosts)
         self._path = self._origin_form(self._path, host)
-        self._check_origin(request, headers.getRawHeaders(b"Origin", ()), hosts[0])
+        origins = headers.getRawHeaders(b"Origin", ())
+        self._check_origin(request, origins, hosts[0])
+        request.destination = destination_of(headers)
+        request.is_foreign = not origins and is_foreign(headers)
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):
             raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
         if self.length is not None and self.length > self.site.max_body:

@@ -26,7 +26,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.site import RealtimeChannel, RealtimeSite
+from realtime_chat.http.site import MAX_LINE, RealtimeChannel, RealtimeSite
 from realtime_chat.transports.fanout import unsent
 from realtime_chat.wheel import Wheel
 
@@ -48,6 +48,7 @@ class Root(JSONResource):
             (b"broken", _Broken()),
             (b"old", _Old()),
             (b"upgrade", _Upgrade(self)),
+            (b"guarded", _Guarded()),
             (b"big", self.big),
             (b"late", self.late),
         ):
@@ -67,6 +68,13 @@ class _Index(JSONResource):
     def render_POST(self, request: Request) -> Answer:
         self.bodies.append(request.content.read())
         return Answer(b"{}", 201)
+
+
+class _Guarded(_Index):
+    """Is for pages of its own origin, and of those that are listed."""
+
+    isLeaf = True
+    guarded = True
 
 
 class _Later(JSONResource):
@@ -292,7 +300,7 @@ BAD = {
     "101 headers": (get(b"/", *[b"X-A: b"] * 100), 431, "bad_request"),
     "a long header": (get(b"/", b"X-A: " + b"b" * 17000), 431, "bad_request"),
     "a long header without end": (b"GET / HTTP/1.1\r\nX-A: " + b"b" * 17000, 431, "bad_request"),
-    "long headers": (get(b"/", *[b"X-A: " + b"b" * 4000] * 5), 431, "bad_request"),
+    "long headers": (get(b"/", *[b"X-A: " + b"b" * 4000] * 7), 431, "bad_request"),
     "a long address": (get(b"/" + b"a" * 17000), 431, "bad_request"),
     "an authority as target": (get(b"localhost:80", method=b"CONNECT"), 400, "bad_request"),
     "a relative target": (get(b"rooms"), 400, "bad_request"),
@@ -422,6 +430,13 @@ class RequestTests(SiteTestCase):
         self.assertEqual(said.headers["server"], "realtime_chat")
         self.assertEqual(said.headers["x-content-type-options"], "nosniff")
         self.assertFalse(transport.disconnecting or transport.half_closed)
+
+    def test_long_lines(self) -> None:
+        """The longest address, the longest Last-Event-ID, and what browsers add go together."""
+        longest = b"a" * (MAX_LINE - len(b"GET /?a= HTTP/1.1"))
+        headers = (b"Last-Event-ID: " + b"b" * MAX_LINE, b"Cookie: " + b"c" * 3072)
+        for pieces in ((get(b"/?a=" + longest, *headers),), (get(b"/?a=" + longest), get(b"/?a=" + longest, *headers))):
+            self.assertEqual({200}, {said.status for said in read_answers(self.send(*pieces).value())})
 
     def test_hosts(self) -> None:
         """All names of loopback are served, on any port and in any case."""
@@ -607,6 +622,36 @@ class OriginTests(SiteTestCase):
         self.assertEqual(refused.code, "bad_origin")
         self.assertNotIn("access-control-allow-origin", refused.headers)
         self.assertEqual(self.ask(get(b"/", method=b"OPTIONS")).code, "method_not_allowed")
+
+
+class ForeignTests(SiteTestCase):
+    """What other origins' pages ask for without being able to read it."""
+
+    def statuses(self, path: bytes, *headers: bytes) -> int:
+        return self.ask(get(path, *headers)).status
+
+    def test_table(self) -> None:
+        """Browsers say that another origin's page is behind it: refused where that matters, if no Origin is allowed."""
+        foreign = (b"Sec-Fetch-Site: cross-site", b"sec-fetch-site: Same-Site")
+        for header in foreign:
+            for path in (b"/guarded", b"/guarded?a=1", b"/%67uarded", b"/guarded/"):
+                said = self.ask(get(path, header))
+                self.assertEqual((path, 403, "bad_origin"), (path, said.status, said.code))
+            self.assertEqual(200, self.statuses(b"/", header))
+            self.assertEqual(404, self.statuses(b"/nowhere", header))
+            self.assertEqual(200, self.statuses(b"/guarded", header, b"Origin: https://other.example"))
+            self.assertEqual(403, self.statuses(b"/guarded", header, b"Origin: https://evil.example"))
+        for header in (b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Site: none", b"X: y"):
+            self.assertEqual(200, self.statuses(b"/guarded", header))
+
+    def test_remembered(self) -> None:
+        """On one connection each address is decided by itself, however often the same headers come."""
+        foreign, own = b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Site: same-origin"
+        asked = [(b"/", foreign), (b"/guarded", foreign), (b"/guarded", foreign), (b"/guarded", own)]
+        asked += [(b"/guarded", own), (b"/", own), (b"/guarded", foreign)]
+        transport = self.send(*(get(path, header) for path, header in asked))
+        statuses = [said.status for said in read_answers(transport.value())]
+        self.assertEqual([200, 403, 403, 200, 200, 200, 403], statuses)
 
 
 class DeadlineTests(SiteTestCase):
