@@ -427,7 +427,7 @@ def encode_pong(id: CommandId | None) -> bytes:
 
 
 _LONGEST_AROUND = 2600
-"""Bytes of an encoded message besides its data at most: names of 128 characters of four bytes, room, position, words."""
+"""Bytes of an encoded message besides its data at most: of names, whose characters have up to four, and of words."""
 
 
 def first_of_page(page: Page, most: int) -> Page:

@@ -19,8 +19,8 @@ class Limits:
     :ivar max_errors: errors after which a connection is told goodbye.
     :ivar default_last: messages that a reader without a position starts with.
     :ivar max_limit: the largest page of history, in messages.
-    :ivar answer_bytes: a page of history, an answer to a poll or to an array of commands ends with what brings it to so
-        many bytes.
+    :ivar answer_bytes: a page of history, the replies to an array of commands, and what else than messages a poll or a
+        stream begins with, end with what brings them to so many bytes.
     :ivar page_messages: the largest page of a reader who is behind, in messages.
     :ivar page_bytes: the same in bytes; also what one turn sends to a reader at once.
     :ivar tail_bytes: what a room keeps in memory for readers who are a little behind.

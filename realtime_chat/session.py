@@ -306,7 +306,7 @@ class Session:
         """
         subscription = self.subscribe(room, start.position)
         presence = self.hub.presence
-        attendance = presence.show(room.name, subscription) if listed else (presence.count(room.name), None)
+        attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance)
 
     def last(self, last: int | None) -> int:

@@ -23,6 +23,7 @@ from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
+from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
 from realtime_chat.redis.link import LinkCounts

@@ -353,7 +353,7 @@ class RealtimeChannel(http.HTTPChannel):
     site: RealtimeSite
     transport: Any = None
     maxHeaders = 100
-    totalHeadersSize = 24 * 1024
+    totalHeadersSize = 24 * 1024  # noqa: N815
     requestFactory: Any = RealtimeRequest
     _watched: tuple[_Phase, int] | None = None
     _alarm: Alarm | Stall | None = None

@@ -223,7 +223,9 @@ class _Poll:
         room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
         subscription = self.session.subscribe(room, start.position)
-        if subscription is not None and not self.full:  # else its version says that it wasn't told
+        if subscription is not None and self.full:  # its version says that it wasn't told
+            hub.presence.put_off(room.name, subscription)
+        elif subscription is not None:
             hub.presence.resume_poll(subscription, version, fresh)
         if start.recovered:
             self._positions[room.name] = str(start.position)

@@ -290,7 +290,7 @@ class ArrayTests(StubTestCase):
         self.publish(*["a" * 60_000] * 18)
         reads = [{"type": "history", "id": number, "room": "lobby"} for number in range(5)]
         publish = {"type": "publish", "id": "p", "room": "lobby", "data": 1}
-        response, body = self.ask("POST", "commands", json=[*reads, publish, {"type": "nothing", "id": 7}, 1])
+        _, body = self.ask("POST", "commands", json=[*reads, publish, {"type": "nothing", "id": 7}, 1])
         replies = json.loads(body)
         self.assertLess(len(body), 1_250_000)
         self.assertEqual(["history", *["error"] * 7], [reply["type"] for reply in replies])

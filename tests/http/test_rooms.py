@@ -181,7 +181,7 @@ class ReadTests(RoomsTestCase):
         """A page ends with what brings its JSON to a mebibyte, however little of that is data, and paging loses
         nothing."""
         name, draft = "\U0001f600" * 64, {"event": "\u00fc" * 128, "data": "", "key": ""}
-        status, welcome = self.command({"type": "hello"})
+        _, welcome = self.command({"type": "hello"})
         client = {"client": welcome["client"], "name": name}
         for number in range(1000):
             draft["key"] = f"{number:03}" + '"' * 125
