@@ -180,11 +180,11 @@ class ReadTests(RoomsTestCase):
     def test_largest(self) -> None:
         """A page ends with what brings its JSON to a mebibyte, however little of that is data, and paging loses
         nothing."""
-        name, draft = "\U0001f600" * 64, {"event": "\u00fc" * 128, "data": "", "key": ""}
+        name, draft = "\U0001f600" * 64, {"event": "\U0001f600" * 128, "data": "", "key": ""}
         _, welcome = self.command({"type": "hello"})
         client = {"client": welcome["client"], "name": name}
         for number in range(1000):
-            draft["key"] = f"{number:03}" + '"' * 125
+            draft["key"] = f"{number:03}" + "\U0001f600" * 125
             self.command({"type": "publish", "room": "r" * 128, **draft}, client)
         for way, place in (("since", -1), ("before", 0)):
             found: list[str] = []
