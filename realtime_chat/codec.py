@@ -54,6 +54,8 @@ __all__ = [
     "encode_signal",
     "encode_value",
     "encode_welcome",
+    "first_of_page",
+    "last_of_page",
 ]
 
 MAX_DEPTH = 32
@@ -422,6 +424,34 @@ def encode_signal(room: str, event: str, data: bytes, user: User | None, at: int
 def encode_pong(id: CommandId | None) -> bytes:
     """The reply to ``ping``."""
     return _identified(id, {"type": "pong"})
+
+
+_LONGEST_AROUND = 2600
+"""Bytes of an encoded message besides its data at most: of names, whose characters have up to four, and of words."""
+
+
+def first_of_page(page: Page, most: int) -> Page:
+    """The page up to the message that brings it to ``most`` bytes as JSON."""
+    count = _begin_within(page.messages, most)
+    return page if count == len(page.messages) else msgspec.structs.replace(page, messages=page.messages[:count])
+
+
+def last_of_page(page: Page, most: int) -> Page:
+    """The page from the message on that brings it to ``most`` bytes as JSON, counted from the end."""
+    count = _begin_within(page.messages[::-1], most)
+    return page if count == len(page.messages) else msgspec.structs.replace(page, messages=page.messages[-count:])
+
+
+def _begin_within(messages: Sequence[Message], most: int) -> int:
+    """How many of the first messages begin within ``most`` bytes of JSON."""
+    if len(messages) * _LONGEST_AROUND + sum(len(message.data) for message in messages) <= most:
+        return len(messages)  # as nearly always, which is told without encoding them
+    size = 0
+    for index, message in enumerate(messages):
+        if size >= most:
+            return index
+        size += len(Entry(message).json)
+    return len(messages)
 
 
 def _page_fields(room: str, position: Position, page: Page, recovered: bool) -> dict[str, Any]:

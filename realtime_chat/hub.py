@@ -388,13 +388,16 @@ class Hub:
     async def _stored_history(
         self, room: str, since: Position | None, before: Position | None, limit: int
     ) -> tuple[Page, Position, bool]:
+        most = self.limits.answer_bytes
         if since is not None:
             page = await self._store.read_after(room, since.offset, limit)
             if since.epoch == page.epoch and since.offset + 1 >= page.oldest and since.offset <= page.top:
+                page = codec.first_of_page(page, most)
                 return page, _end(page, since.offset), True
-            page = await self._store.read_before(room, None, limit)
+            page = codec.last_of_page(await self._store.read_before(room, None, limit), most)
             return page, _end(page, page.top), False
         page = await self._store.read_before(room, None if before is None else before.offset, limit)
+        page = codec.last_of_page(page, most)
         if before is not None and before.epoch != page.epoch:
             raise RealtimeError("bad_position", "that position is of a log that is no longer there")
         return page, _end(page, _start(page, since, before)), True

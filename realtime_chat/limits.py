@@ -19,6 +19,8 @@ class Limits:
     :ivar max_errors: errors after which a connection is told goodbye.
     :ivar default_last: messages that a reader without a position starts with.
     :ivar max_limit: the largest page of history, in messages.
+    :ivar answer_bytes: a page of history, the replies to an array of commands, and what else than messages a poll or a
+        stream begins with, end with what brings them to so many bytes.
     :ivar page_messages: the largest page of a reader who is behind, in messages.
     :ivar page_bytes: the same in bytes; also what one turn sends to a reader at once.
     :ivar tail_bytes: what a room keeps in memory for readers who are a little behind.
@@ -59,6 +61,7 @@ class Limits:
     max_errors: int = 1000
     default_last: int = 50
     max_limit: int = 1000
+    answer_bytes: int = 1024 * 1024
     page_messages: int = 100
     page_bytes: int = 256 * 1024
     tail_bytes: int = 512 * 1024

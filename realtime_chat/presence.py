@@ -248,6 +248,12 @@ class Presence:
         reader.told = membership.stamp
         return membership.show(reader)
 
+    def put_off(self, room: str, reader: Subscription | None) -> Attendance:
+        """How many are in a room; a reader is told who they are when it is live."""
+        if reader is not None:
+            reader.told = UNKNOWN
+        return Attendance(self.count(room), None)
+
     def refresh(self, reader: Subscription) -> None:
         """Give a reader, who has missed something, all members or their number."""
         attendance = self.show(reader.room.name, reader)

@@ -30,7 +30,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
-from realtime_chat.transports.fanout import write_now
+from realtime_chat.transports.fanout import unsent, write_now
 from realtime_chat.transports.intake import Intake
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
@@ -172,6 +172,8 @@ class RealtimeService(Service):
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
             write=write_now,
+            unsent=unsent,
+            slow=configuration.limits.slow,
             read=self._intake.take,
             public=self._public,
         )

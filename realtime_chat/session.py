@@ -298,13 +298,15 @@ class Session:
         start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 
-    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None) -> bytes:
+    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None, listed: bool = True) -> bytes:
         """Read a room from where a reader starts.
 
+        :param listed: whether its members are told with it; else they come when the reader is live.
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start.position)
-        attendance = self.hub.presence.show(room.name, subscription)
+        presence = self.hub.presence
+        attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance)
 
     def last(self, last: int | None) -> int:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from realtime_chat.interfaces import DelayedCall, TurnClock
 
-__all__ = ["Alarm", "Hold", "Wheel"]
+__all__ = ["Alarm", "Hold", "Stall", "Wheel"]
 
 K = TypeVar("K")
 
@@ -59,6 +59,10 @@ class Wheel:
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
+
+    def seconds(self) -> float:
+        """The clock's time."""
+        return self._clock.seconds()
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Alarm:
         """Call ``call()`` when ``seconds`` have passed."""
@@ -106,6 +110,42 @@ class Wheel:
                 alarm.ring()
             except Exception:
                 self._log.failure("a call that was due failed")
+
+
+class Stall:
+    """Calls ``call()`` once a number has not gone down for a while: who makes progress has all the time that it needs.
+
+    :param seconds: without progress; it is looked at six times in that time.
+    :param left: gives the number, such as bytes that the other side has not acknowledged.
+    """
+
+    __slots__ = ("_alarm", "_call", "_due", "_left", "_lowest", "_seconds", "_wheel")
+
+    def __init__(self, wheel: Wheel, seconds: float, left: Callable[[], float], call: Callable[[], object]) -> None:
+        self._wheel = wheel
+        self._seconds = seconds
+        self._left = left
+        self._call = call
+        self._lowest = left()
+        self._due = wheel.seconds() + seconds
+        self._wait()
+
+    def _wait(self) -> None:
+        remaining = self._due - self._wheel.seconds()
+        self._alarm = self._wheel.call_later(min(remaining, self._seconds / 6), self._look)
+
+    def _look(self) -> None:
+        left, now = self._left(), self._wheel.seconds()
+        if left < self._lowest:
+            self._lowest, self._due = left, now + self._seconds
+        if now < self._due:
+            self._wait()
+        else:
+            self._call()
+
+    def cancel(self) -> None:
+        """See that it is never called; more than once, or after the call, does nothing."""
+        self._alarm.cancel()
 
 
 class Hold(Generic[K]):

@@ -23,6 +23,7 @@ from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
+from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
 from realtime_chat.redis.link import LinkCounts
@@ -101,6 +102,10 @@ class OptionTests(SynchronousTestCase):
             (limits.max_limit, "at most {:,} (more is taken"),
             (limits.page_messages, "at most one page: {} messages"),
             (limits.page_bytes // 1024, "within {} KiB"),
+            (RealtimeChannel.MAX_LENGTH, "at most {:,} bytes, and all together"),
+            (RealtimeChannel.totalHeadersSize, "and all together {:,}"),
+            (MAX_LINE, "No client needs a line above {:,} bytes"),
+            (MAX_LINE, "An id has {:,} bytes at most"),
             (limits.max_errors, "after {:,} the connection is closed"),
             (limits.max_publishes, "{} publishes may wait"),
             (limits.ping, "the server pings every {:g} seconds"),

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.wheel import Hold, Wheel
+from realtime_chat.wheel import Hold, Stall, Wheel
 
 
 class WheelTests(SynchronousTestCase):
@@ -147,3 +147,42 @@ class HoldTests(SynchronousTestCase):
         self.clock.pump([0.25] * 12)
         self.assertEqual(["bad", "a"], self.ended)
         self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
+
+
+class StallTests(SynchronousTestCase):
+    """Who makes progress is left alone."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wheel = Wheel(self.clock)
+        self.left = 1000.0
+        self.called: list[float] = []
+        self.stall = Stall(self.wheel, 60, lambda: self.left, lambda: self.called.append(self.clock.seconds()))
+
+    def pass_time(self, seconds: float, progress: float = 0) -> None:
+        for _ in range(int(seconds)):
+            self.clock.advance(1)
+            self.left -= progress
+
+    def test_none(self) -> None:
+        """It is called when there was no progress for the time, once."""
+        self.pass_time(300)
+        self.assertEqual([True], [60 <= at <= 62 for at in self.called])
+        self.assertEqual(0, len(self.wheel))
+
+    def test_some(self) -> None:
+        """Any progress gives the whole time again, and what is added is none."""
+        self.pass_time(600, progress=1)
+        self.left += 10_000
+        self.pass_time(45)
+        self.assertEqual([], self.called)
+        self.pass_time(30)
+        self.assertEqual(1, len(self.called))
+
+    def test_cancel(self) -> None:
+        """One that was cancelled is never called."""
+        self.pass_time(30)
+        self.stall.cancel()
+        self.stall.cancel()
+        self.pass_time(100)
+        self.assertEqual(([], 0), (self.called, len(self.wheel)))

@@ -189,12 +189,19 @@ class JSONResource(Resource):
 
     A ``render_`` method gives bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
     or NOT_DONE_YET; it may raise :class:`~realtime_chat.errors.RealtimeError`. HEAD is answered by ``render_GET``.
+    A resource that is ``guarded`` isn't for images, forms and links of other origins' pages.
     What isn't among the children is not found, also below a leaf, and what has no ``render_`` method is not allowed.
     """
+
+    guarded = False
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """There are no children but those that were put."""
         return NotFound()
+
+    def is_guarded(self, request: Request) -> bool:
+        """Whether a request that another origin's page is behind, which can't read the answer, is refused."""
+        return self.guarded
 
     def render(self, request: Request) -> int:
         """Answer by the method that is called ``render_`` and the request's own."""

@@ -10,11 +10,22 @@ from twisted.web.server import Request
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer
+from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.wishes import one
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
 
-__all__ = ["CLIENT_HEADER", "Wrap", "as_it_is", "client_of", "known_client_of", "user_of", "wrap_for"]
+__all__ = [
+    "CLIENT_HEADER",
+    "Wrap",
+    "as_it_is",
+    "asks_for_script",
+    "client_of",
+    "is_readable",
+    "known_client_of",
+    "user_of",
+    "wrap_for",
+]
 
 CLIENT_HEADER = b"Realtime-Client"
 
@@ -53,6 +64,24 @@ def user_of(request: Request, identities: Identities) -> User:
     if client is None:
         return ANONYMOUS
     return identities.guest(identities.check(client), one(request.args, b"name"))
+
+
+def asks_for_script(request: Request, jsonp: bool) -> bool:
+    """Whether a request wants a script that gives its answer to the page, and may have one.
+
+    :param jsonp: whether anyone may.
+    """
+    return jsonp and b"callback" in request.args
+
+
+def is_readable(request: Request, jsonp: bool) -> bool:
+    """Whether a script can read the answer: not that of an image, a frame or a link. Where the browser doesn't say, as
+    old ones don't, and over plain HTTP from elsewhere none does, it is taken to be so.
+
+    :param jsonp: whether an answer may be a script.
+    """
+    destination = getattr(request, "destination", FOR_SCRIPTS)
+    return destination == FOR_SCRIPTS or (destination == b"script" and asks_for_script(request, jsonp))
 
 
 def wrap_for(request: Request, jsonp: bool) -> Wrap:

@@ -11,7 +11,7 @@ from realtime_chat import codec
 from realtime_chat.codec import UnreadableCommand
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
-from realtime_chat.http.clients import Wrap, client_of, wrap_for
+from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
 from realtime_chat.model import ANONYMOUS, Position, check_name
@@ -68,6 +68,9 @@ class CommandsResource(JSONResource):
         self._hub = hub
         self._jsonp = jsonp
 
+    def is_guarded(self, request: Request) -> bool:
+        return not asks_for_script(request, self._jsonp)
+
     def render_POST(self, request: Request) -> int:
         return answer_later(request, self._run(request, json_body(request)))
 
@@ -87,7 +90,8 @@ class CommandsResource(JSONResource):
         commands, many = codec.decode_commands(body)
         session = self._session(request)
         try:
-            return await (_perform_all(session, commands) if many else _perform_one(session, commands[0]))
+            most = self._hub.limits.answer_bytes
+            return await (_perform_all(session, commands, most) if many else _perform_one(session, commands[0]))
         finally:
             session.close()
 
@@ -107,16 +111,29 @@ async def _perform_one(session: Session, command: codec.Command | UnreadableComm
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand]) -> bytes:
-    """All of them in order; publishes don't wait for each other."""
+async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand], most: int) -> bytes:
+    """All of them in order; publishes don't wait for each other.
+
+    :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
+    """
     answers: list[bytes | Deferred[bytes]] = []
+    size = 0
     for command in commands:
+        if size >= most:
+            answers.append(_not_begun(command, most))
+            continue
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
         answers.append(answer or codec.encode_ok(command.id))
+        size += 0 if isinstance(answer, Deferred) else len(answer)
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"
+
+
+def _not_begun(command: codec.Command | UnreadableCommand, most: int) -> bytes:
+    message = f"the replies before this one have {most} bytes or more together; send this command again by itself"
+    return codec.encode_error(RealtimeError("too_many", message, command.id))
 
 
 def _script_commands(request: Request) -> bytes:

@@ -11,12 +11,30 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from twisted.web.http_headers import Headers
+
 from realtime_chat.errors import RealtimeError
 
-__all__ = ["LOOPBACK", "Authority", "HostList", "OriginPolicy", "normalise_origin"]
+__all__ = [
+    "FOR_SCRIPTS",
+    "LOOPBACK",
+    "Authority",
+    "HostList",
+    "OriginPolicy",
+    "destination_of",
+    "is_foreign",
+    "normalise_origin",
+]
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """The names that are served without any configuration."""
+
+FOR_SCRIPTS = b"empty"
+"""The destination of what a script asks for (Fetch, section 2.2.5), and of what comes from no browser."""
+
+_FOREIGN_SITES = frozenset((b"cross-site", b"same-site"))
+_GUESSED = ((b"image/", b"image"), (b"text/html,application/xhtml+xml", b"document"), (b"text/css", b"style"))
+"""What elements of browsers that send no ``Sec-Fetch-Dest`` say first that they accept; Java says text/html alone."""
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
@@ -243,6 +261,25 @@ class OriginPolicy:
 
     def _lists(self, normal: str) -> bool:
         return normal in self._listed or ("*" in self._listed and normal != "null")
+
+
+def is_foreign(headers: Headers) -> bool:
+    """Whether the headers of a request without an ``Origin`` say that a page of another origin is behind it (Fetch
+    Metadata). A page that may read the answer asks with an ``Origin``; a sibling's page has an origin of its own."""
+    return not _FOREIGN_SITES.isdisjoint(_lower(headers, b"Sec-Fetch-Site"))
+
+
+def destination_of(headers: Headers) -> bytes:
+    """What a browser wants the answer for; where it doesn't say, what is told by the types that it accepts."""
+    said = _lower(headers, b"Sec-Fetch-Dest")
+    if said:
+        return said[-1]
+    accepted = b",".join(_lower(headers, b"Accept")).replace(b" ", b"")
+    return next((guess for begin, guess in _GUESSED if accepted.startswith(begin)), FOR_SCRIPTS)
+
+
+def _lower(headers: Headers, name: bytes) -> list[bytes]:
+    return [value.strip().lower() for value in headers.getRawHeaders(name, ())]
 
 
 def _sent(origin: bytes) -> str | None:

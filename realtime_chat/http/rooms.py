@@ -28,6 +28,8 @@ _AT_ONCE = 50
 class RoomsResource(JSONResource):
     """``/rooms``, and below it a room each."""
 
+    guarded = True
+
     def __init__(self, hub: Hub) -> None:
         super().__init__()
         self._hub = hub
@@ -59,6 +61,8 @@ class RoomsResource(JSONResource):
 class _RoomResource(JSONResource):
     """``/rooms/{room}``."""
 
+    guarded = True
+
     def __init__(self, hub: Hub, room: str) -> None:
         super().__init__()
         self.putChild(b"messages", _MessagesResource(hub, room))
@@ -69,6 +73,7 @@ class _MembersResource(JSONResource):
     """``/rooms/{room}/members``."""
 
     isLeaf = True
+    guarded = True
 
     def __init__(self, hub: Hub, room: str) -> None:
         super().__init__()
@@ -90,6 +95,7 @@ class _MessagesResource(JSONResource):
     """``/rooms/{room}/messages``."""
 
     isLeaf = True
+    guarded = True
 
     def __init__(self, hub: Hub, room: str) -> None:
         super().__init__()

@@ -33,11 +33,18 @@ from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http import answers, heads
-from realtime_chat.http.origins import Authority, HostList, OriginPolicy
+from realtime_chat.http.origins import (
+    FOR_SCRIPTS,
+    Authority,
+    HostList,
+    OriginPolicy,
+    destination_of,
+    is_foreign,
+)
 from realtime_chat.http.wishes import read_query
-from realtime_chat.wheel import Alarm, Hold, Wheel
+from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
 
-__all__ = ["RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
+__all__ = ["MAX_LINE", "RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
 _REASONS = {**http.RESPONSES, 421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests"}
 _REASONS[431] = b"Request Header Fields Too Large"
@@ -48,6 +55,14 @@ _CORS_SECONDS = b"600"
 _OK = 200  # to get at what is in twisted.web.http takes half a microsecond, as some of it is deprecated
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _LENGTH_DIGITS = 15
+_FOREIGN = (
+    "a page of another site or origin asked for this in a way that no script of it can read; what it may read it asks "
+    "for with an Origin header, as fetch and EventSource do, and whoever runs this can list it with --allow-origin"
+)
+MAX_LINE = 8000
+"""Bytes of the longest line of a request that any client needs, which common proxies let through. All header lines
+together may have more than three times that: an address, a Last-Event-ID, and what browsers add."""
+
 _KNOWN_BYTES = 1024
 """Header lines of at most so many bytes are remembered, for a connection's next request."""
 
@@ -59,6 +74,7 @@ class _Phase(enum.Enum):
     HEADERS = "the rest of a request's headers"
     BODY = "the rest of a request's body"
     ANSWER = "our answer"
+    DRAIN = "the client to read our answers"
     IDLE = "a next request"
     OVER = "its end"
 
@@ -82,6 +98,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
 
     :ivar has_body: whether its headers announced a body; an upgrade must not have one.
     :ivar is_cross_origin: whether a page of another origin, one that is listed, sent it.
+    :ivar is_foreign: whether a browser says that another origin's page is behind it, and not which.
+    :ivar destination: what a browser wants its answer for; ``empty`` is for a script.
     :ivar lost: called if the connection is lost before the answer; see :func:`when_lost`.
     """
 
@@ -89,6 +107,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     site: RealtimeSite
     has_body = False
     is_cross_origin = False
+    is_foreign = False
+    destination = FOR_SCRIPTS
     lost: Callable[[], object] | None = None
     defaultContentType = b"application/json"
     # All requests share these, so nothing may be put into them.
@@ -224,6 +244,8 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
     def render(self, resource: IResource) -> None:
         """Let a resource answer; what it leaves open stays open."""
         try:
+            if self.is_foreign and isinstance(resource, answers.JSONResource) and resource.is_guarded(self):
+                raise RealtimeError("bad_origin", _FOREIGN)
             body = resource.render(self)
         except UnsupportedMethod as error:
             self._refuse_method(error.allowedMethods)
@@ -333,9 +355,10 @@ class RealtimeChannel(http.HTTPChannel):
     site: RealtimeSite
     transport: Any = None
     maxHeaders = 100
+    totalHeadersSize = 24 * 1024  # noqa: N815
     requestFactory: Any = RealtimeRequest
-    _alarm: Alarm | None = None
     _watched: tuple[_Phase, int] | None = None
+    _alarm: Alarm | Stall | None = None
     _answered = 0
     _discarded = 0
     _successor: _Successor | None = None
@@ -363,7 +386,7 @@ class RealtimeChannel(http.HTTPChannel):
         if self.is_over:
             self._discard(data)
             return
-        is_next = self.line_mode and self.persistent and not self._buffer and not self.requests
+        is_next = self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused)
         if is_next and self._take_known(data):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
         if not (is_next and self._take_whole(data)):
@@ -375,7 +398,7 @@ class RealtimeChannel(http.HTTPChannel):
     def _take_whole(self, data: bytes) -> bool:
         """Take a plain request without a body that came in one piece, as nearly all do, at a third of what it costs
         line by line; everything else, and whatever is odd, is left to that."""
-        whole = heads.split_whole(data) if len(data) <= self.totalHeadersSize else None
+        whole = heads.split_whole(data) if len(data) <= self.MAX_LENGTH else None
         headers = None if whole is None else heads.read_headers(whole[1], self.maxHeaders)
         if whole is None or headers is None:
             return False
@@ -385,20 +408,21 @@ class RealtimeChannel(http.HTTPChannel):
         self._command, self._path, self._version = b"GET", whole[0], b"HTTP/1.1"
         self.allHeadersReceived()
         if self.length == 0:
-            self._remember(headers, data.partition(b"\r\n")[2])
+            self._remember(request, data.partition(b"\r\n")[2])
             self.allContentReceived()
         return True
 
-    def _remember(self, headers: Headers, rest: bytes) -> None:
+    def _remember(self, request: RealtimeRequest, rest: bytes) -> None:
         """Remember header lines that were checked, if they don't change what is answered, and no log wants them."""
-        is_plain = not headers.hasHeader(b"Origin") and self.site.logPath is None
+        is_usual = not request.is_foreign and request.destination == FOR_SCRIPTS
+        is_plain = is_usual and not request.requestHeaders.hasHeader(b"Origin") and self.site.logPath is None
         self._known = heads.HeaderBlock(rest) if is_plain and len(rest) <= _KNOWN_BYTES else None
 
     def _take_known(self, data: bytes) -> bool:
         """Take a plain request whose header lines are those of the one before it, byte for byte: what was checked of
         them holds, and what is left is its first line."""
         known = self._known
-        if known is None or len(data) > self.totalHeadersSize:
+        if known is None or len(data) > self.MAX_LENGTH:
             return False
         line, _, lines = data.partition(b"\r\n")
         target = heads.read_line(line) if lines == known.lines else None
@@ -421,6 +445,8 @@ class RealtimeChannel(http.HTTPChannel):
             return _Phase.OVER
         if self._handlingRequest:
             return _Phase.ANSWER
+        if self._waitingForTransport:
+            return _Phase.DRAIN
         if not self.line_mode:
             return _Phase.BODY
         if self._buffer or self.requests:
@@ -438,10 +464,18 @@ class RealtimeChannel(http.HTTPChannel):
             self._wait(None)
             self.site.idle.add(self)
             return
+        if phase is _Phase.DRAIN:
+            self._wait(self._stall(self.site.slow))
+            return
         seconds = self.site.deadlines.get(phase.name)
         self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self.too_late))
 
-    def _wait(self, alarm: Alarm | None) -> None:
+    def _stall(self, seconds: float) -> Stall:
+        """Abort the connection when the client takes nothing of what was written for so long."""
+        transport = self.transport
+        return Stall(self.site.wheel, seconds, lambda: self.site.unsent(transport), transport.abortConnection)
+
+    def _wait(self, alarm: Alarm | Stall | None) -> None:
         self.site.idle.drop(self)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -520,7 +554,10 @@ class RealtimeChannel(http.HTTPChannel):
         hosts = headers.getRawHeaders(b"Host", ())
         host = self.site.hosts.check(hosts)
         self._path = self._origin_form(self._path, host)
-        self._check_origin(request, headers.getRawHeaders(b"Origin", ()), hosts[0])
+        origins = headers.getRawHeaders(b"Origin", ())
+        self._check_origin(request, origins, hosts[0])
+        request.destination = destination_of(headers)
+        request.is_foreign = not origins and is_foreign(headers)
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):
             raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
         if self.length is not None and self.length > self.site.max_body:
@@ -577,11 +614,19 @@ class RealtimeChannel(http.HTTPChannel):
         """The client doesn't read: read no more requests of it for now."""
         self._is_paused = True
         super().pauseProducing()
+        self._watch()
 
     def resumeProducing(self) -> None:
-        """It reads again."""
+        """It has read: go on with what it had sent meanwhile."""
         super().resumeProducing()
         self._is_paused = self._handlingRequest
+        self.paused = False
+        rest, self._buffer = self._buffer, b""
+        if self.line_mode and rest:
+            self.dataReceived(rest)
+        else:
+            self._buffer = rest
+            self._watch()
 
     def allContentReceived(self) -> None:
         """Hand a complete request on."""
@@ -593,7 +638,9 @@ class RealtimeChannel(http.HTTPChannel):
         self._answered += 1
         if self.site.stopping:
             self.persistent = False
-        if self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
+        if self._waitingForTransport and self.persistent and not self.is_over:
+            self._hold_back(request)
+        elif self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
             self._is_paused = self._waitingForTransport
             super().requestDone(request)
         else:  # the same, where nothing more has come, and nothing stopped reading
@@ -607,6 +654,17 @@ class RealtimeChannel(http.HTTPChannel):
             self.site.idle.add(self)
         else:
             self._watch()
+
+    def _hold_back(self, request: RealtimeRequest) -> None:
+        """Begin no further request before the client has read the answers that wait for it, and read none either: so
+        one connection holds one answer and what little a transport holds."""
+        self.requests.remove(request)
+        self._handlingRequest = False
+        self.line_mode = 1
+        self.paused = True  # which LineReceiver heeds
+        self._buffer += b"".join(self._dataBuffer)
+        self._dataBuffer = []
+        self._networkProducer.pauseProducing()
 
     # What is refused, and how a connection ends.
 
@@ -654,7 +712,7 @@ class RealtimeChannel(http.HTTPChannel):
         transport = self.transport
         transport.unregisterProducer()
         self._networkProducer.resumeProducing()
-        self._wait(self.site.wheel.call_later(self.site.linger_seconds, transport.abortConnection))
+        self._wait(self._stall(self.site.linger_seconds))
         # TLS closes by messages of its own: only the bare socket may be closed by half.
         half_close = getattr(transport, "loseWriteConnection", None)
         if half_close is None or ISSLTransport.providedBy(transport):
@@ -669,14 +727,14 @@ class RealtimeChannel(http.HTTPChannel):
 
     def close_if_idle(self) -> None:
         """Close, if nothing was asked that isn't answered."""
-        if self._phase() in (_Phase.CONNECTED, _Phase.IDLE):
+        if self._phase() in (_Phase.CONNECTED, _Phase.IDLE, _Phase.DRAIN):
             self.loseConnection()
 
     def loseConnection(self) -> None:
-        """Close when everything is written, and in any case after a while."""
+        """Close when everything is written, and in any case once the client takes nothing more of it for a while."""
         if not self.is_over:
             self._end()
-            self._wait(self.site.wheel.call_later(self.site.closing_seconds, self.transport.abortConnection))
+            self._wait(self._stall(self.site.slow))
         super().loseConnection()
 
     def _end(self) -> None:
@@ -860,6 +918,10 @@ def _write(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
+def _unknown(transport: Any) -> int:
+    return 0
+
+
 def _leave_to_reactor(transport: Any) -> None:
     """It reads from every connection by itself."""
 
@@ -884,7 +946,9 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
     :param write: how whole answers are given to a transport.
+    :param unsent: how many bytes of what was given to a transport its other side has not acknowledged.
     :param read: is given the transport of each new connection, and may read from it in the reactor's place.
+    :param slow: seconds without progress after which a connection is closed whose client doesn't read its answers.
     :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar idle: connections that were answered, and have to ask again in time.
@@ -897,7 +961,6 @@ class RealtimeSite(server.Site):
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
     linger_seconds = 5.0
     linger_bytes = 4 * 1024 * 1024
-    closing_seconds = 60.0
     max_refusals = 64
 
     def __init__(
@@ -911,7 +974,9 @@ class RealtimeSite(server.Site):
         max_connections: int,
         log_path: str | None = None,
         write: Callable[[Any, bytes], None] = _write,
+        unsent: Callable[[Any], int] = _unknown,
         read: Callable[[Any], None] = _leave_to_reactor,
+        slow: float = 60.0,
         public: frozenset[bytes] = frozenset(),
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
@@ -923,6 +988,8 @@ class RealtimeSite(server.Site):
         self.max_body = max_body
         self.max_connections = max_connections
         self.write = write
+        self.unsent = unsent
+        self.slow = slow
         self.read = read
         self.public = public
         self.stopping = False

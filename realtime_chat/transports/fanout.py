@@ -87,9 +87,12 @@ def queued(transport: Any) -> int:
 
 
 def unsent(transport: Any) -> int:
-    """Bytes that the other side has not yet acknowledged, as far as can be told."""
+    """Bytes that the other side has not yet acknowledged, as far as can be told.
+
+    TLS has its own handle, but gives the attributes of the transport below it, whose socket has the bytes.
+    """
     try:
-        answer = fcntl.ioctl(transport.getHandle().fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        answer = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     except (AttributeError, OSError):
         return queued(transport)
     return queued(transport) + int(struct.unpack("i", answer)[0])

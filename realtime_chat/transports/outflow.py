@@ -15,7 +15,7 @@ from zope.interface import implementer
 from realtime_chat.hub import Hub
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, unsent
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Stall
 
 __all__ = ["Outflow"]
 
@@ -39,7 +39,7 @@ class Outflow:
     outlet: Send | None
     full: bool
     _held: list[bytes] = _NOTHING
-    _slow: Alarm | None
+    _slow: Stall | None
 
     # What a protocol adds
 
@@ -173,20 +173,11 @@ class Outflow:
         if self.session is not None:
             self.session.filled()
         self.stop_reading()
-        self._watch(unsent(self.transport), self.hub.limits.slow)
+        self._slow = Stall(self.hub.wheel, self.hub.limits.slow, lambda: unsent(self.transport), self._stalled)
 
-    def _watch(self, left: int, patience: float) -> None:
-        """Look now and then whether a full connection drains at all."""
-        step = self.hub.limits.slow / 6
-        self._slow = self.hub.wheel.call_later(step, lambda: self._look(left, patience - step))
-
-    def _look(self, left: int, patience: float) -> None:
-        now = unsent(self.transport)
-        if now < left:
-            self._watch(now, self.hub.limits.slow)
-        elif patience > 0:
-            self._watch(left, patience)
-        elif self.session is not None:
+    def _stalled(self) -> None:
+        """It doesn't drain at all."""
+        if self.session is not None:
             self.session.dismiss("slow")
 
     def stop_watching(self) -> None:

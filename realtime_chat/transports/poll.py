@@ -18,7 +18,7 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, as_it_is, known_client_of, wrap_for
+from realtime_chat.http.clients import Wrap, as_it_is, asks_for_script, is_readable, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest, when_lost
 from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_query, read_wishes, remembering
 from realtime_chat.hub import Hub
@@ -120,6 +120,7 @@ class _Poll:
         "_client",
         "_deaf",
         "_events",
+        "_events_left",
         "_hold",
         "_looking",
         "_positions",
@@ -143,6 +144,7 @@ class _Poll:
         self._looking = True  # at what is there already; once that was done, whatever comes is the answer
         self._room_left = hub.limits.page_messages
         self._bytes_left = hub.limits.page_bytes
+        self._events_left = hub.limits.answer_bytes  # for what is no message
         self._client = client
         self._events: list[bytes] = []
         self._positions: dict[str, str] = {}
@@ -221,7 +223,9 @@ class _Poll:
         room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
         subscription = self.session.subscribe(room, start.position)
-        if subscription is not None:
+        if subscription is not None and self.full:  # its version says that it wasn't told
+            hub.presence.put_off(room.name, subscription)
+        elif subscription is not None:
             hub.presence.resume_poll(subscription, version, fresh)
         if start.recovered:
             self._positions[room.name] = str(start.position)
@@ -241,6 +245,8 @@ class _Poll:
 
     def send_event(self, kind: str, data: bytes) -> None:
         self._events.append(data)
+        self._events_left -= len(data)
+        self.full = self.full or self._events_left <= 0
 
     def send_batch(self, batch: _Events | _Event) -> int:
         if isinstance(batch, _Event):
@@ -252,7 +258,7 @@ class _Poll:
             self._positions[batch.room] = batch.position(taken)
             self._room_left -= taken
             self._bytes_left -= len(events)
-        self.full = taken < batch.count or self._bytes_left <= 0
+        self.full = self.full or taken < batch.count or self._bytes_left <= 0
         if not self._looking:
             self.answer()
         return taken
@@ -360,6 +366,9 @@ class PollResource(JSONResource):
         self._question = remembering(self._read_question)
         self._holds: dict[float, Hold[_Poll]] = {}
 
+    def is_guarded(self, request: Request) -> bool:
+        return not asks_for_script(request, self._jsonp)
+
     def render_GET(self, request: Request) -> int:
         wrap = wrap_for(request, self._jsonp)
         try:
@@ -370,9 +379,10 @@ class PollResource(JSONResource):
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
         wishes, wait, is_open = self._question(request.uri.partition(b"?")[2])
-        client = known_client_of(request, self._hub.knows)
+        readable = is_readable(request, self._jsonp)
+        client = known_client_of(request, self._hub.knows) if readable else None
         poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
-        if client is None and all(since is not None for _, since in wishes.rooms):
+        if not readable or (client is None and all(since is not None for _, since in wishes.rooms)):
             poll.be_nobody()
         if not is_open:
             poll.check_readable(wishes)

@@ -18,16 +18,16 @@ from realtime_chat import codec
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
-from realtime_chat.http.clients import known_client_of
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.clients import is_readable, known_client_of
+from realtime_chat.http.site import MAX_LINE, RealtimeRequest
 from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import Position
+from realtime_chat.model import ANONYMOUS, Position
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
 from realtime_chat.transports.outflow import Outflow
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Alarm, Stall
 
 __all__ = ["EventsResource"]
 
@@ -36,6 +36,7 @@ _RETRY = 1.0
 _SPREAD = 2.0
 """Seconds over which those who come back are spread."""
 
+_LONGEST_PLACE = len("=k3x9wq2a:9007199254740992,")
 _LIFETIME_SPREAD = 0.2
 _CLOSE_WAIT = 2.0
 _MOST_IGNORED = 64 * 1024
@@ -134,7 +135,7 @@ class _RoomStream(Outflow, Protocol):
     _ended = False
     _ignored = 0
     _alarm: Alarm | None = None
-    _slow: Alarm | None = None
+    _slow: Stall | None = None
 
     def __init__(self, hub: Hub, random: Random) -> None:
         self._hub = hub
@@ -160,10 +161,12 @@ class _RoomStream(Outflow, Protocol):
         for name, _ in wishes.rooms:
             session.check_readable(name)
         last = session.last(wishes.last)
+        left = self._hub.limits.answer_bytes
         for name, since in wishes.rooms:
             room = await self._hub.room(name)
             start = await room.start(since, last)
-            joined = session.enter(room, start)
+            joined = session.enter(room, start, listed=left > 0)
+            left -= len(joined)
             self._opening.append(self._placed("joined", joined, name, str(start.position)))
 
     def begin(self, session: Session, head: bytes, transport: ITransport) -> None:
@@ -315,6 +318,7 @@ class EventsResource(JSONResource):
     """
 
     isLeaf = True
+    guarded = True
 
     def __init__(self, hub: Hub, random: Random) -> None:
         super().__init__()
@@ -334,9 +338,12 @@ class EventsResource(JSONResource):
         hub.check_open()
         wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
         check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
+        _check_id([name for name, _ in wishes.rooms])
         stream = _RoomStream(hub, self._random) if len(wishes.rooms) == 1 else _RoomsStream(hub, self._random)
         client = known_client_of(request, hub.knows) or hub.identities.issue()
         session = stream.session = Session(hub, stream, client, wishes.name)
+        if not is_readable(request, False):
+            session.user = ANONYMOUS
         try:
             await stream.look(session, wishes)
             hub.check_open()
@@ -370,6 +377,18 @@ def _resumed(request: RealtimeRequest, wishes: Wishes) -> Wishes:
         return wishes
     positions = _read_id(text, [name for name, _ in wishes.rooms])
     return attrs.evolve(wishes, rooms=tuple((name, positions.get(name, since)) for name, since in wishes.rooms))
+
+
+def _check_id(rooms: Sequence[str]) -> None:
+    """See that the longest id of these rooms fits into a request's header, or the stream couldn't be resumed.
+
+    :raises RealtimeError: ``too_many``.
+    """
+    if sum(map(len, rooms)) + _LONGEST_PLACE * len(rooms) > MAX_LINE:
+        raise RealtimeError(
+            "too_many",
+            f"the id of a stream of these rooms could be longer than {MAX_LINE} bytes; read some by another stream",
+        )
 
 
 def _read_id(text: str, rooms: Sequence[str]) -> dict[str, Position]:

@@ -36,7 +36,7 @@ from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, queued, send_to_all
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 from realtime_chat.transports.outflow import Outflow
-from realtime_chat.wheel import Alarm
+from realtime_chat.wheel import Alarm, Stall
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
 
@@ -135,7 +135,7 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     _pings = 0
     _fragments = 0
     _alarm: Alarm | None = None
-    _slow: Alarm | None = None
+    _slow: Stall | None = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self.factory = factory

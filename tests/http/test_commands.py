@@ -285,6 +285,20 @@ class ArrayTests(StubTestCase):
         self.assertEqual((400, "bad_request"), (status, error["code"]))
         self.assertEqual(100, self.successResultOf(self.store.read_after("a", 0, 1)).top)
 
+    def test_large_replies(self) -> None:
+        """After a mebibyte of replies no further command is begun, and each is told that it is too many."""
+        self.publish(*["a" * 60_000] * 18)
+        reads = [{"type": "history", "id": number, "room": "lobby"} for number in range(5)]
+        publish = {"type": "publish", "id": "p", "room": "lobby", "data": 1}
+        _, body = self.ask("POST", "commands", json=[*reads, publish, {"type": "nothing", "id": 7}, 1])
+        replies = json.loads(body)
+        self.assertLess(len(body), 1_250_000)
+        self.assertEqual(["history", *["error"] * 7], [reply["type"] for reply in replies])
+        self.assertEqual([0, 1, 2, 3, 4, "p", 7, None], [reply.get("id") for reply in replies])
+        self.assertEqual({("too_many", True)}, {(reply["code"], reply["temporary"]) for reply in replies[1:]})
+        _, page = self.get("rooms/lobby/messages", {"limit": 1})
+        self.assertEqual("a" * 60_000, page["messages"][0]["data"])
+
     def test_deep(self) -> None:
         """The array itself counts where JSON nests too deep."""
         status, error = self.command([{"type": "publish", "room": "a", "data": json.loads("[" * 31 + "]" * 31)}])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http.origins import Authority, HostList, OriginPolicy, normalise_origin
+from realtime_chat.http.origins import Authority, HostList, OriginPolicy, destination_of, is_foreign, normalise_origin
 
 
 class AuthorityTests(SynchronousTestCase):
@@ -322,3 +323,36 @@ class OriginPolicyTests(SynchronousTestCase):
     def test_any_bytes(self, origin: bytes, host: bytes) -> None:
         """No bytes make it fail, or are permitted by chance."""
         self.assertFalse(OriginPolicy(["https://example.com"]).permits(b"x" + origin, host, False))
+
+
+class FetchTests(SynchronousTestCase):
+    """What browsers say of where a request comes from, and what its answer is for."""
+
+    def test_destinations(self) -> None:
+        """A destination is what is said, or else told by how images and pages are asked for; else it is a script's."""
+        for header, value, destination in (
+            ("Sec-Fetch-Dest", "empty", b"empty"),
+            ("Sec-Fetch-Dest", "Image", b"image"),
+            ("Sec-Fetch-Dest", "document", b"document"),
+            ("Accept", "image/avif,image/webp,*/*;q=0.8", b"image"),
+            ("Accept", "image/png, image/svg+xml, image/*;q=0.8, */*;q=0.5", b"image"),
+            ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", b"document"),
+            ("Accept", "text/html, application/xhtml+xml, */*", b"document"),
+            ("Accept", "text/css,*/*;q=0.1", b"style"),
+            ("Accept", "*/*", b"empty"),
+            ("Accept", "text/event-stream", b"empty"),
+            ("Accept", "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", b"empty"),  # Java, no browser
+            ("X", "y", b"empty"),
+        ):
+            self.assertEqual((value, destination), (value, destination_of(Headers({header: [value]}))))
+
+    def test_said_counts(self) -> None:
+        """What is said counts more than what is accepted."""
+        headers = Headers({"Sec-Fetch-Dest": ["empty"], "Accept": ["image/png"]})
+        self.assertEqual(b"empty", destination_of(headers))
+
+    def test_foreign(self) -> None:
+        """Another site's page, and one of a sibling, have another origin."""
+        for value, foreign in (("cross-site", True), ("Same-Site", True), ("same-origin", False), ("none", False)):
+            self.assertEqual((value, foreign), (value, is_foreign(Headers({"Sec-Fetch-Site": [value]}))))
+        self.assertFalse(is_foreign(Headers()))

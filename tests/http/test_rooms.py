@@ -177,6 +177,32 @@ class ReadTests(RoomsTestCase):
         self.assertEqual([1, 2], self.offsets(before=self.at(3)))
         self.assertEqual([], self.offsets(before=self.at(1)))
 
+    def test_largest(self) -> None:
+        """A page ends with what brings its JSON to a mebibyte, however little of that is data, and paging loses
+        nothing."""
+        name, draft = "\U0001f600" * 64, {"event": "\U0001f600" * 128, "data": "", "key": ""}
+        _, welcome = self.command({"type": "hello"})
+        client = {"client": welcome["client"], "name": name}
+        for number in range(1000):
+            draft["key"] = f"{number:03}" + "\U0001f600" * 125
+            self.command({"type": "publish", "room": "r" * 128, **draft}, client)
+        for way, place in (("since", -1), ("before", 0)):
+            found: list[str] = []
+            query: dict[str, Any] = {"limit": 1000} if way == "before" else {"since": "", "limit": 1000}
+            if way == "since":
+                _, page = self.get(f"rooms/{'r' * 128}/messages", {"limit": 1})
+                query["since"] = page["position"].partition(":")[0] + ":0"
+            while True:
+                _, body = self.ask("GET", f"rooms/{'r' * 128}/messages", query)
+                self.assertLess(len(body), 1_060_000)
+                page = json.loads(body)
+                if not page["messages"]:
+                    break
+                keys = [message["key"] for message in page["messages"]]
+                found = found + keys if way == "since" else keys + found
+                query[way] = page["messages"][place]["position"]
+            self.assertEqual([f"{number:03}" for number in range(1000)], [key[:3] for key in found])
+
     def test_lost(self) -> None:
         """A since that the log doesn't cover is told as such, and the last messages come instead."""
         for since in ("elsewhere:3", self.at(61)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.site import RealtimeChannel, RealtimeSite
+from realtime_chat.http.site import MAX_LINE, RealtimeChannel, RealtimeSite
+from realtime_chat.transports.fanout import unsent
 from realtime_chat.wheel import Wheel
 
 MAX_BODY = 100
@@ -39,12 +41,16 @@ class Root(JSONResource):
         self.waiting: list[Any] = []
         self.cancelled: list[Any] = []
         self.index = _Index()
+        self.big, self.late = _Big(), _BigLater()
         for name, child in (
             (b"", self.index),
             (b"later", _Later(self)),
             (b"broken", _Broken()),
             (b"old", _Old()),
             (b"upgrade", _Upgrade(self)),
+            (b"guarded", _Guarded()),
+            (b"big", self.big),
+            (b"late", self.late),
         ):
             self.putChild(name, child)
 
@@ -64,6 +70,13 @@ class _Index(JSONResource):
         return Answer(b"{}", 201)
 
 
+class _Guarded(_Index):
+    """Is for pages of its own origin, and of those that are listed."""
+
+    isLeaf = True
+    guarded = True
+
+
 class _Later(JSONResource):
     def __init__(self, root: Root) -> None:
         super().__init__()
@@ -73,6 +86,33 @@ class _Later(JSONResource):
         waiting: Deferred[bytes] = Deferred(self._root.cancelled.append)
         self._root.waiting.append(waiting)
         return answer_later(request, waiting, cancel=True)
+
+
+class _Big(JSONResource):
+    """Answers at once with more than sockets take unread, and counts how often."""
+
+    isLeaf = True
+    size = 300_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def render_GET(self, request: Request) -> Any:
+        self.asked += 1
+        return b" " * self.size + b"#%d;" % self.asked
+
+    def render_POST(self, request: Request) -> Any:
+        return self.render_GET(request)
+
+
+class _BigLater(_Big):
+    """The same in a later turn."""
+
+    def render_GET(self, request: Request) -> int:
+        later: Deferred[bytes] = Deferred()
+        reactor.callLater(0, later.callback, super().render_GET(request))
+        return answer_later(request, later)
 
 
 class _Broken(JSONResource):
@@ -231,7 +271,8 @@ def post(body: bytes, *headers: bytes) -> bytes:
     return get(b"/", b"Content-Length: %d" % len(body), *headers, method=b"POST") + body
 
 
-CHUNKED = get(b"/", b"Transfer-Encoding: chunked", method=b"POST")
+CHUNK = b"Transfer-Encoding: chunked"
+CHUNKED = get(b"/", CHUNK, method=b"POST")
 
 BAD = {
     "no request line": (b"hello\r\n\r\n", 400, "bad_request"),
@@ -259,7 +300,7 @@ BAD = {
     "101 headers": (get(b"/", *[b"X-A: b"] * 100), 431, "bad_request"),
     "a long header": (get(b"/", b"X-A: " + b"b" * 17000), 431, "bad_request"),
     "a long header without end": (b"GET / HTTP/1.1\r\nX-A: " + b"b" * 17000, 431, "bad_request"),
-    "long headers": (get(b"/", *[b"X-A: " + b"b" * 4000] * 5), 431, "bad_request"),
+    "long headers": (get(b"/", *[b"X-A: " + b"b" * 4000] * 7), 431, "bad_request"),
     "a long address": (get(b"/" + b"a" * 17000), 431, "bad_request"),
     "an authority as target": (get(b"localhost:80", method=b"CONNECT"), 400, "bad_request"),
     "a relative target": (get(b"rooms"), 400, "bad_request"),
@@ -389,6 +430,13 @@ class RequestTests(SiteTestCase):
         self.assertEqual(said.headers["server"], "realtime_chat")
         self.assertEqual(said.headers["x-content-type-options"], "nosniff")
         self.assertFalse(transport.disconnecting or transport.half_closed)
+
+    def test_long_lines(self) -> None:
+        """The longest address, the longest Last-Event-ID, and what browsers add go together."""
+        longest = b"a" * (MAX_LINE - len(b"GET /?a= HTTP/1.1"))
+        headers = (b"Last-Event-ID: " + b"b" * MAX_LINE, b"Cookie: " + b"c" * 3072)
+        for pieces in ((get(b"/?a=" + longest, *headers),), (get(b"/?a=" + longest), get(b"/?a=" + longest, *headers))):
+            self.assertEqual({200}, {said.status for said in read_answers(self.send(*pieces).value())})
 
     def test_hosts(self) -> None:
         """All names of loopback are served, on any port and in any case."""
@@ -574,6 +622,36 @@ class OriginTests(SiteTestCase):
         self.assertEqual(refused.code, "bad_origin")
         self.assertNotIn("access-control-allow-origin", refused.headers)
         self.assertEqual(self.ask(get(b"/", method=b"OPTIONS")).code, "method_not_allowed")
+
+
+class ForeignTests(SiteTestCase):
+    """What other origins' pages ask for without being able to read it."""
+
+    def statuses(self, path: bytes, *headers: bytes) -> int:
+        return self.ask(get(path, *headers)).status
+
+    def test_table(self) -> None:
+        """Browsers say that another origin's page is behind it: refused where that matters, if no Origin is allowed."""
+        foreign = (b"Sec-Fetch-Site: cross-site", b"sec-fetch-site: Same-Site")
+        for header in foreign:
+            for path in (b"/guarded", b"/guarded?a=1", b"/%67uarded", b"/guarded/"):
+                said = self.ask(get(path, header))
+                self.assertEqual((path, 403, "bad_origin"), (path, said.status, said.code))
+            self.assertEqual(200, self.statuses(b"/", header))
+            self.assertEqual(404, self.statuses(b"/nowhere", header))
+            self.assertEqual(200, self.statuses(b"/guarded", header, b"Origin: https://other.example"))
+            self.assertEqual(403, self.statuses(b"/guarded", header, b"Origin: https://evil.example"))
+        for header in (b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Site: none", b"X: y"):
+            self.assertEqual(200, self.statuses(b"/guarded", header))
+
+    def test_remembered(self) -> None:
+        """On one connection each address is decided by itself, however often the same headers come."""
+        foreign, own = b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Site: same-origin"
+        asked = [(b"/", foreign), (b"/guarded", foreign), (b"/guarded", foreign), (b"/guarded", own)]
+        asked += [(b"/guarded", own), (b"/", own), (b"/guarded", foreign)]
+        transport = self.send(*(get(path, header) for path, header in asked))
+        statuses = [said.status for said in read_answers(transport.value())]
+        self.assertEqual([200, 403, 403, 200, 200, 200, 403], statuses)
 
 
 class DeadlineTests(SiteTestCase):
@@ -940,7 +1018,8 @@ class RawClient(Protocol):
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.received = b""
+        self._searched = 0
+        self.received = bytearray()
         self.lost: Deferred[Failure] = Deferred()
         self._waiting: tuple[bytes, Deferred[None]] | None = None
 
@@ -949,14 +1028,15 @@ class RawClient(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        if self._waiting is not None and self._waiting[0] in self.received:
+        if self._waiting is not None and self.received.find(self._waiting[0], self._searched) >= 0:
             waiting, self._waiting = self._waiting[1], None
             waiting.callback(None)
+        self._searched = max(0, len(self.received) - 100)
 
     def until(self, text: bytes) -> Deferred[None]:
         """When ``text`` has come."""
         waiting: Deferred[None] = Deferred()
-        self._waiting = (text, waiting)
+        self._waiting, self._searched = (text, waiting), 0
         self.dataReceived(b"")
         return waiting
 
@@ -971,7 +1051,9 @@ class SocketTests(TestCase):
         self.wheel = Wheel(reactor)
         self.addCleanup(self.wheel.stop)
         self.root = Root()
-        self.site = RealtimeSite(self.root, reactor, self.wheel, HostList(), OriginPolicy(), MAX_BODY, 1000)
+        self.site = RealtimeSite(
+            self.root, reactor, self.wheel, HostList(), OriginPolicy(), MAX_BODY, 1000, unsent=unsent
+        )
         pem = Path(twisted.test.__file__).with_name("server.pem").read_bytes()
         context = ssl.PrivateCertificate.loadPEM(pem).options()
         self.ports = {
@@ -1039,6 +1121,90 @@ class SocketTests(TestCase):
         await self.check_all_gone()
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def held(self) -> int:
+        """The most bytes that any connection has in this process, to be sent or to be read."""
+        found = [0]
+        for channel in self.site._channels:
+            transport: Any = channel.transport
+            waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+            found += [waiting, len(channel._buffer) + sum(map(len, channel._dataBuffer))]
+        return max(found)
+
+    async def check_unread(self, path: bytes, big: _Big, asking: Callable[[bytes], bytes] = get) -> None:
+        """Clients ask for fifty answers at once, and read none for a while."""
+        count = 50
+        for kind in self.ports:
+            big.asked = 0
+            client = self.connect(kind, asking(path) * count)
+            await client.until(b"200 OK")
+            client.transport.pauseProducing()
+            before = -1
+            while before < big.asked:  # until no more are begun in a tenth of a second
+                before = big.asked
+                await _turn(0.1)
+            self.assertLess(big.asked, count // 2)
+            self.assertLess(self.held(), 2 * big.size)
+            client.transport.resumeProducing()
+            await client.until(b"#%d;" % count)
+            bodies = [said.body.lstrip() for said in read_answers(client.received)]
+            self.assertEqual([b"#%d;" % number for number in range(1, count + 1)], bodies)
+            client.transport.loseConnection()
+            await client.lost
+        await self.check_all_gone()
+
+    async def test_unread_answers(self) -> None:
+        """Who reads nothing has one answer waiting, and no further request begun; once it reads, all are answered in
+        order."""
+        await self.check_unread(b"/big", self.root.big)
+
+    async def test_unread_late_answers(self) -> None:
+        """So has who asks for what takes a while."""
+        await self.check_unread(b"/late", self.root.late)
+
+    async def test_unread_answers_to_bodies(self) -> None:
+        """So has who sends bodies."""
+        await self.check_unread(
+            b"/big", self.root.big, lambda path: get(path, CHUNK, method=b"POST") + b"1\r\nx\r\n0\r\n\r\n"
+        )
+
+    async def test_never_read(self) -> None:
+        """Who takes nothing of an answer for a while is cut off; who takes a little now and then is not."""
+        self.site.slow = 1.0
+        self.root.big.size = 10_000_000
+        for kind in ("tcp", "tls"):
+            slow, stuck = self.connect(kind, get(b"/big") + get(b"/nowhere")), self.connect(kind, get(b"/big"))
+            for client in (slow, stuck):
+                await client.until(b"200 OK")
+                client.transport.pauseProducing()
+            begun = reactor.seconds()
+            while self.site.connections > 1 or reactor.seconds() < begun + 3:
+                slow.transport.resumeProducing()
+                await _turn(0.02)
+                slow.transport.pauseProducing()
+                await _turn(0.3)
+                self.assertLess(reactor.seconds(), begun + 20)
+            slow.transport.resumeProducing()
+            await slow.until(b'"not_found"')
+            slow.transport.loseConnection()
+            await slow.lost
+            stuck.transport.resumeProducing()
+            await stuck.lost
+        await self.check_all_gone()
+
+    async def test_stopping(self) -> None:
+        """A site that stops finishes the answer that is being read, and begins none of those asked for behind it."""
+        client = self.connect("tcp", get(b"/big") * 100)
+        await client.until(b"200 OK")
+        client.transport.pauseProducing()
+        while not self.held():
+            await _turn()
+        stopped = self.site.stop()
+        client.transport.resumeProducing()
+        await client.lost
+        await stopped
+        answers = read_answers(client.received)
+        self.assertEqual((self.root.big.asked, self.root.big.size), (len(answers), answers[-1].body.count(b" ")))
+
     async def test_connection_limit(self) -> None:
         """The connection too many can read that it is, also one that had sent its request already."""
         self.site.max_connections = 0
@@ -1049,7 +1215,7 @@ class SocketTests(TestCase):
         await self.check_all_gone()
 
 
-def _turn() -> Deferred[None]:
+def _turn(seconds: float = 0.005) -> Deferred[None]:
     turned: Deferred[None] = Deferred()
-    reactor.callLater(0.005, turned.callback, None)
+    reactor.callLater(seconds, turned.callback, None)
     return turned

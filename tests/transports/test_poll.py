@@ -620,3 +620,33 @@ class TroubleTests(PollTestCase):
         late = self.poll("lobby")
         self.assertEqual((503, "stopping"), (late.status, late.answer["code"]))
         self.assert_nothing_left()
+
+
+class CrowdTests(PollTestCase):
+    """Polls of rooms with more members than an answer has bytes for."""
+
+    limits = {"answer_bytes": 4000}
+
+    def test_many_members(self) -> None:
+        """An answer ends with what brings it to its limit, and the next ones bring the rest, whoever keeps versions."""
+        rooms = [f"room-{number}" for number in range(6)]
+        others = [self.poll(*rooms, last="0", name=f"Somebody {number:02}") for number in range(40)]
+        self.clock.advance(1)
+        for versions in (False, True):
+            told: dict[str, int] = {}
+            answer: dict[str, Any] = self.poll(*rooms, last="0").answer
+            for _ in range(10):
+                self.assertLess(len(json.dumps(answer)), 12_000)
+                told |= {event["room"]: len(event["members"]) for event in answer["events"] if "members" in event}
+                if len(told) == len(rooms):
+                    break
+                since = [answer["positions"][room] for room in rooms]
+                pairs = [("room", room) for room in rooms] + [("since", one) for one in since]
+                if versions:
+                    pairs += [("presence", answer["presence"][room]) for room in rooms]
+                poll = Poll(self.site, "poll?" + urlencode(pairs), **{"Realtime-Client": answer["client"]})
+                self.clock.advance(1)
+                answer = poll.answer
+            self.assertEqual(set(rooms), set(told))
+            self.assertGreaterEqual(min(told.values()), 40)
+        self.assertEqual(40, len(others))

@@ -147,6 +147,7 @@ class BeginningTests(EventsTestCase):
             ([], (), (400, "bad_request")),
             ([("room", "a b")], (), (400, "bad_room")),
             (rooms, (), (429, "too_many")),
+            ([("room", f"{number:0128}") for number in range(52)], (), (429, "too_many")),
             ([("room", "a"), ("room", "a")], (), (400, "bad_request")),
             ([("room", "a"), ("since", "nonsense")], (), (400, "bad_position")),
             ([("room", "a"), ("last", "-1")], (), (400, "bad_request")),
@@ -187,6 +188,30 @@ def failed(error: Exception) -> Deferred[Any]:
     deferred: Deferred[Any] = Deferred()
     deferred.errback(error)
     return deferred
+
+
+class CrowdTests(EventsTestCase):
+    """Streams of rooms with more members than an answer has bytes for."""
+
+    limits = {"answer_bytes": 4000}
+
+    async def test_many_members(self) -> None:
+        """A stream begins with as many members as an answer may hold; those of the other rooms come when it is live."""
+        rooms = [f"room-{number}" for number in range(5)]
+        for number in range(40):
+            await self.opened(*rooms, name=f"Somebody {number:02}")
+        client = await self.opened(*rooms)
+        joined = client.of_type("joined")
+        self.assertEqual([True, True, False, False, False], ["members" in event for event in joined])
+        self.assertEqual({41}, {event["count"] for event in joined})
+
+        def told() -> dict[str, int]:
+            """How many members each room was told to have, as a list."""
+            events = client.of_type("presence")
+            return {event["room"]: len(event["members"]) for event in events if "members" in event}
+
+        await client.until(lambda: len(told()) >= 3)
+        self.assertEqual(dict.fromkeys(rooms[2:], 41), told())
 
 
 class LookingTests(EventsTestCase):
