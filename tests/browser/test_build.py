@@ -14,7 +14,7 @@ from tests.functional.browsers import NPM_MODULES, node
 from tests.functional.daemon import CHECKOUT
 
 _BUILT = CHECKOUT / "realtime_chat" / "static" / "realtime.js"
-_LARGEST = 8000
+_LARGEST = 8500
 
 _PARSE = """
 const acorn = require(process.env.NPM_MODULES + '/acorn');
@@ -56,7 +56,7 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(set(), misnamed())
 
     def test_size(self) -> None:
-        """It has at most 8 kB, gzipped."""
+        """It has at most 8.5 kB, gzipped."""
         size = len(gzip.compress(_BUILT.read_bytes(), 9, mtime=0))
         self.assertLessEqual(size, _LARGEST)
 
