@@ -51,7 +51,7 @@ _OURS = frozenset(
     """
     abortSending add address admit adopt again alive answered arrived asked askPart askWhy attempt attempts awaited
     base begun bid check checkCaughtUp choose complain connection countWaiting deadline disown down dress drop
-    eachLink eachRoom emit entering exclude expected failures first flush flushLater forget giveUp greet handle
+    eachLink eachRoom emit entering exclude expected extend failures first flush flushLater forget giveUp greet handle
     hasChanged heard held hold identified isOpen isOver isReading isSending isUp item kind kinds largest lastId line
     link listen listeners longest longestLine missed most mostRooms names next objection ondown onevent onup opened
     outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put query queue read

@@ -194,11 +194,12 @@
       this.refuse(reply.room);
     } else {
       this.hasChanged = true;
+      this.onmessage({}); // there is progress
     }
   };
 
   HttpSocket.prototype.refuse = function (name) {
-    this.exclude({type: 'error', code: 'too_many', message: 'These are too many rooms.', temporary: true, room: name});
+    this.exclude({type: 'error', code: 'too_many', message: 'Too many rooms.', temporary: true, room: name});
   };
 
   /** Reading a room has begun; `event` says who is there. Gives whether that is news. */
@@ -264,18 +265,18 @@
 
   /** What one room has is that room's trouble, and what is too long can be shorter: then it reads on, and gives true. */
   HttpSocket.prototype.survives = function (answer) {
-    var error = answer || {}, isOurs = error.room && this.rooms['room ' + error.room];
-    if (isOurs) {
+    var error = answer || {}, survives = true;
+    if (error.room && this.rooms['room ' + error.room]) {
       this.exclude(error);
-    } else if ((error.status !== 414 && error.status !== 431) || this.longestLine < 500) {
-      return false;
-    } else {
+    } else if ((/414|431/).test(error.status) && this.longestLine > 500) {
       this.longestLine /= 2;
+    } else {
+      survives = false;
     }
-    if (!this.isOver) {
+    if (survives && !this.isOver) {
       this.read();
     }
-    return true;
+    return survives;
   };
 
   /** An address below the base. Its `client` saves pages of other origins the question whether a header is allowed. */

@@ -94,7 +94,9 @@
     }
     // Not asked: of a command that can't be read the server can't say whose it is.
     if (!(/^(?!\.\.?$)[\w.:@~-]{1,128}$/).test(this.name)) {
-      later(0, function () { self.refused(trouble('bad_room', 'A room is 1 to 128 of A-Z a-z 0-9 _ - . : @ ~')); });
+      this.timer = later(0, function () {
+        self.refused(trouble('bad_room', 'A room is 1 to 128 of A-Z a-z 0-9 _ - . : @ ~'));
+      });
       return;
     }
     link[link.isUp ? 'ask' : 'askFirst'](command, function (reply) {
