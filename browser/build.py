@@ -57,7 +57,7 @@ _OURS = frozenset(
     outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put query queue read
     readAgain readMore reads received refuse release remember replied request retryLater retryTimer rooms say
     secrets sendLater settle shaky show silence size socket stop stopAsking stored survives takeBatch takePart tell
-    text timer tooLarge took trouble trying turns unlisten upSince version wait waiting wasUp watch wishes enter
+    text timer tooLarge trouble trying turns unlisten upSince version wait waiting wasUp watch wishes enter
     """.split()  # noqa: SIM905
 )
 

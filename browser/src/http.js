@@ -243,8 +243,8 @@
   HttpSocket.prototype.takePart = function (names, path) {
     var taken = [], query = [], left = this.longestLine - this.address(path, [], this.client).length, room, wish;
     while (names.length) {
-      room = this.rooms['room ' + names[0]]; // what the server has let us join needs no encoding
-      wish = 'room=' + names[0] + '&since=' + room.since + '&presence=' + encodeURIComponent(room.version);
+      room = this.rooms['room ' + names[0]]; // all of it are the server's words, which need no encoding
+      wish = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
       left -= wish.length + 1;
       if (left < 0 && taken.length) {
         break;

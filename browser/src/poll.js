@@ -37,7 +37,7 @@
   };
 
   Poll.prototype.readMore = function () {
-    while (!this.isOver && this.line.length && this.parts.length < SIDE_BY_SIDE) {
+    while (this.line.length && this.parts.length < SIDE_BY_SIDE) {
       this.askPart(this.takePart(this.line, 'poll'));
     }
   };
@@ -47,12 +47,11 @@
     this.parts.push(part);
     part.query.push('wait=' + wait);
     part.stop = this.request('poll', part.query, null, wait + ANSWER_WITHIN, function (answer) {
-      self.took = now() - begun;
-      self.polled(answer, part);
+      self.polled(answer, part, now() - begun);
     });
   };
 
-  Poll.prototype.polled = function (answer, part) {
+  Poll.prototype.polled = function (answer, part, took) {
     var self = this;
     part.stop = noop;
     if (!answer || answer.client !== this.client) {
@@ -75,7 +74,7 @@
       if (answer.events.some(function (event) { return event.type === 'goodbye'; })) {
         this.end({});
       }
-      this.readAgain(part, answer.events.length || this.took > 1000 ? 0 : Math.min(1, ROUND / this.turns));
+      this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(1, ROUND / this.turns));
     }
   };
 

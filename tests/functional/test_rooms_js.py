@@ -59,9 +59,7 @@ class RoomsTests(BrowserTestCase):
         for kind in TRANSPORTS:
             self.redis.command("SET", f"realtime:0:stream:sick-{kind}", "no stream")
             tab = self.page()
-            tab.run(
-                f"window.running = window.runRooms('sick', {json.dumps(kind)}).then((wrong) => {{ window.wrong = wrong; }})"
-            )
+            tab.run(f"window.running = window.runRooms('sick', '{kind}').then((wrong) => {{ window.wrong = wrong; }})")
             wait_until(lambda tab=tab: tab.run("return window.isTold || window.wrong"), patience=60)
             self.redis.command("DEL", f"realtime:0:stream:sick-{kind}")
             tab.run("await window.running")
