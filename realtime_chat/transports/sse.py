@@ -23,7 +23,7 @@ from realtime_chat.http.site import MAX_LINE, RealtimeRequest
 from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import ANONYMOUS, Position
+from realtime_chat.model import ANONYMOUS, Position, naming
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
 from realtime_chat.transports.outflow import Outflow
@@ -159,12 +159,14 @@ class _RoomStream(Outflow, Protocol):
         :raises RealtimeError: ``bad_room``, ``forbidden`` or ``store_unavailable``.
         """
         for name, _ in wishes.rooms:
-            session.check_readable(name)
+            with naming(name):
+                session.check_readable(name)
         last = session.last(wishes.last)
         left = self._hub.limits.answer_bytes
         for name, since in wishes.rooms:
-            room = await self._hub.room(name)
-            start = await room.start(since, last)
+            with naming(name):
+                room = await self._hub.room(name)
+                start = await room.start(since, last)
             joined = session.enter(room, start, listed=left > 0)
             left -= len(joined)
             self._opening.append(self._placed("joined", joined, name, str(start.position)))
@@ -173,7 +175,8 @@ class _RoomStream(Outflow, Protocol):
         """Send the head of the answer, who the client is and where its rooms stand, and then what there is."""
         user = session.identify()
         assert session.client is not None
-        welcome = codec.encode_welcome(None, session.client, user, self._hub.limits.heartbeat)
+        limits = self._hub.limits
+        welcome = codec.encode_welcome(None, session.client, user, limits.heartbeat, limits.max_rooms)
         opening = [head, self._retry(_RETRY), b"\n", block("welcome", welcome), *self._opening]
         self._opening = []
         self.makeConnection(transport)
