@@ -203,6 +203,8 @@ class _Poll:
         for index, (name, since) in enumerate(wishes.rooms):
             room = await hub.room(name)
             start = await room.start(since, last)
+            if self._request is None:
+                return  # it is gone: no more rooms are looked up for it
             self._start_at(room, start, since is None, _version(wishes, index))
         self._look_done(hold)
 
