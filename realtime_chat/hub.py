@@ -260,6 +260,11 @@ class Hub:
         if self._shared is not None:
             self._shared.others_changed(room, node, came, gone)
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        """Who is in a room by way of one other node, all of them."""
+        if self._shared is not None:
+            self._shared.node_has(room, node, there)
+
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
         if self._shared is not None:
@@ -372,7 +377,7 @@ class Hub:
     def _sweep(self) -> None:
         """Forget rooms that were idle for a while, and the oldest tails where they are too much together."""
         before = self.clock.seconds() - self.limits.room_idle
-        for name, room in list(self.rooms.items()):
+        for room in list(self.rooms.values()):
             room.forget_batches()
             if room.used <= before:
                 self._forget(room)
@@ -393,9 +398,9 @@ class Hub:
             self._idle[room] = None
 
     def _forget_empty(self, room: Room) -> None:
-        """A room without messages goes, or else is looked at again: as long as a client is between two polls."""
-        if not room.subscribers and self.rooms.get(room.name) is room and not self._forget(room):
-            self._left(room)
+        """A room without messages goes, unless it is read again. Where a lease holds it, the end of that says so."""
+        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.subscribers or room.idle):
+            self._left(room)  # when it has been looked up
 
     def _forget(self, room: Room) -> bool:
         """Forget a room, unless it is of interest to somebody."""

@@ -15,8 +15,8 @@ class Limits:
     :ivar history_age: seconds that a message is kept; None for ever.
     :ivar max_message: bytes of the largest command, body or frame.
     :ivar max_rooms: rooms that one connection may read.
-    :ivar max_rooms_total: rooms that are in memory at a time; no others are taken in. A room without messages takes 1 KB
-        with its reader.
+    :ivar max_rooms_total: rooms that are in memory at a time; no others are taken in. A room without messages takes
+        1 KB with its reader.
     :ivar max_publishes: publishes of one connection that may wait for the store; more are not read from it.
     :ivar max_errors: errors after which a connection is told goodbye.
     :ivar default_last: messages that a reader without a position starts with.

@@ -138,6 +138,7 @@ class Presence:
             del self._clients[client.key]
         if membership.remove(lease, next(self._stamps)):
             self._schedule(membership)
+        membership.room.left()
 
     def forget(self, room: str) -> bool:
         """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
@@ -221,6 +222,7 @@ class Presence:
                 reader.told = UNKNOWN
         if not membership.members:
             del self.memberships[membership.room.name]
+            membership.room.left()
 
     def _interval(self, members: int) -> float:
         """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""

@@ -95,7 +95,7 @@ class RoomContext(NamedTuple):
     :param schedule: called with the room when it has something to flush at the end of the turn.
     :param lacks: called with the room when it has heard of a message, and not of what comes before; see
         :meth:`Room.look`.
-    :param left: called with the room when its last reader has gone.
+    :param left: called with the room when its last reader has gone, and when the lease has ended that held it longer.
     :param wall: seconds since 1970, for forgetting by age.
     :param clock: seconds that only grow, for measuring.
     :param counts: where to count.
@@ -361,6 +361,10 @@ class Room:
         self.subscribers -= 1
         if subscription.live:
             self._not_live(subscription)
+        self.left()
+
+    def left(self) -> None:
+        """One thing less holds the room: if nobody reads it, it may go."""
         if not self.subscribers:
             self._context.left(self)
 

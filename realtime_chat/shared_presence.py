@@ -148,6 +148,14 @@ class SharedPresence(Presence):
         if room in self._rooms and node not in self._going:
             self._change(room, node, came, gone)
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        """Who is in a room by way of one other node, all of them."""
+        if room not in self._rooms or node in self._going:
+            return
+        gone = set(self._nodes.get(node, {}).get(room, {})).difference(one.mark for one in there)
+        if there or gone:
+            self._change(room, node, there, list(gone))
+
     def _change(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         others = self._nodes.setdefault(node, {}).setdefault(room, {})
         there = self._rooms[room]

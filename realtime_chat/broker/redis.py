@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -140,6 +141,7 @@ class RedisBroker:
         self._every = probe
         self._probes = self._probes_heard = 0
         self._renewals = 0
+        self._pause: Deferred[None] = succeed(None)
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = Link(reactor, address, "subscribe", random, on_ready=self._renew, published=self._published)
@@ -169,6 +171,7 @@ class RedisBroker:
 
     async def _stop(self) -> None:
         self._listener = None
+        self._pause.cancel()
         if self._probing.running:  # else it was never there for the others
             self._probing.stop()
             await self._say_that_it_stops()
@@ -228,7 +231,9 @@ class RedisBroker:
             failed = [room for room, met in zip(some, found, strict=True) if not met]
             if failed:
                 rest += failed
-                await deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+                self._pause = deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+                with suppress(CancelledError):
+                    await self._pause
 
     async def _is_met(self, room: str) -> bool:
         """Find out who is in a room, if it is still followed; answer whether that could be done."""
