@@ -391,8 +391,8 @@ class Hub:
         if self.stopping:
             return
         if room.empty:
-            self._unread.drop(room)
-            self._unread.add(room)
+            if room not in self._unread:
+                self._unread.add(room)
         else:
             self._idle.pop(room, None)
             self._idle[room] = None

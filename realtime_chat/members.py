@@ -157,7 +157,8 @@ class Lease:
 
     def remove(self, reader: Subscription) -> None:
         """Its client reads the room by one subscription less."""
-        self.readers = tuple(other for other in self.readers if other is not reader)
+        readers = self.readers
+        self.readers = () if len(readers) == 1 else tuple(other for other in readers if other is not reader)
 
     def release(self) -> None:
         """Hold it no longer."""

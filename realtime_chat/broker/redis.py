@@ -142,6 +142,8 @@ class RedisBroker:
         self._probes = self._probes_heard = 0
         self._renewals = 0
         self._pause: Deferred[None] = succeed(None)
+        self._heard: Hear = self._hear_room  # the same for all rooms, each of which costs its channels alone
+        self._heard_relay: Hear = self._hear_relay
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = Link(reactor, address, "subscribe", random, on_ready=self._renew, published=self._published)
@@ -200,9 +202,7 @@ class RedisBroker:
             raise
 
     def _channels(self, room: str) -> dict[str, Hear]:
-        hear: Hear = partial(self._hear_room, room)
-        relay: Hear = partial(self._relay.take, (room,))
-        return {self._names.room(room): hear, **dict.fromkeys(self._names.relay(room), relay)}
+        return {self._names.room(room): self._heard, **dict.fromkeys(self._names.relay(room), self._heard_relay)}
 
     def unfollow(self, room: str) -> None:
         """See :meth:`IBroker.unfollow`."""
@@ -253,8 +253,12 @@ class RedisBroker:
             self._doubt_all(self._listener)
         self.subscriptions.published(pattern, channel, payload)
 
-    def _hear_room(self, room: str, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _hear_relay(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        self._relay.take((self._names.relay_room_of(channel.decode()),), pattern, channel, payload)
+
+    def _hear_room(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
+        room = self._names.room_of(channel.decode())
         hear = _HEARD.get(payload[:1])
         if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
             self._complain(channel)
