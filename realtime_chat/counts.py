@@ -55,6 +55,7 @@ class Counts:
     :ivar resumes: readers who came with a position, by whether that could be recovered.
     :ivar goodbyes: by reason.
     :ivar reads: pages of a log that were read from the store for readers.
+    :ivar rooms_refused: rooms that were asked for and not taken in, as there were too many.
     :ivar presence: events about who is in a room, handed to a transport.
     :ivar signals: signals that clients sent.
     :ivar signals_delivered: signals handed to a transport.
@@ -76,6 +77,7 @@ class Counts:
         "relayed",
         "relays_refused",
         "resumes",
+        "rooms_refused",
         "signals",
         "signals_delivered",
         "signals_dropped",
@@ -91,6 +93,7 @@ class Counts:
         self.resumes: Counter[bool] = Counter()
         self.goodbyes: Counter[str] = Counter()
         self.reads = 0
+        self.rooms_refused = 0
         self.presence = 0
         self.signals = 0
         self.signals_delivered = 0

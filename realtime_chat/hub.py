@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,12 +18,14 @@ from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, T
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
 from realtime_chat.presence import Presence
-from realtime_chat.room import Room, release_all
+from realtime_chat.room import Room, RoomContext, release_all
 from realtime_chat.session import Session
 from realtime_chat.shared_presence import SharedPresence
-from realtime_chat.wheel import Wheel
+from realtime_chat.wheel import Hold, Wheel
 
 __all__ = ["Hub"]
+
+_TRIES_TO_EVICT = 8
 
 
 class _Loading:
@@ -45,7 +47,8 @@ class Hub:
     """The rooms that somebody here reads, and the sessions that read them.
 
     A room is looked up by its first reader, told of every message that is stored, and forgotten when it has been idle
-    for a while; a room without readers costs nothing.
+    for a while; a room without readers costs nothing. One without messages, which anybody can make up, goes with its
+    last reader. There are at most ``max_rooms_total``: the idle ones go first, and then no others are taken in.
 
     :param wall: seconds since 1970; orders nothing.
     :param token: gives so many random bytes.
@@ -79,6 +82,12 @@ class Hub:
         self._wall = wall
         self._loading: dict[str, _Loading] = {}
         self._doubts = Doubts(clock, self.wheel, limits)
+        self._context = RoomContext(
+            store, limits, self._schedule, self._doubts.suspect, self._left, wall, clock, self.counts
+        )
+        self._unread = Hold(self.wheel, clock.seconds, limits.empty_idle, self._forget_empty)
+        self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
+        self._tails_loaded = 0  # bytes since the tails were shortened
         self._dirty: list[Room] = []
         self._holding: dict[SessionTransport, None] = {}
         self._sweeping = False
@@ -105,6 +114,7 @@ class Hub:
         self.stopping = True
         self._flush()
         self._doubts.stop()
+        self._unread.stop()
         self.presence.stop()
         for session in list(self.sessions):
             session.dismiss("stopping")
@@ -236,6 +246,11 @@ class Hub:
         if self._shared is not None:
             self._shared.others_changed(room, node, came, gone)
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        """Who is in a room by way of one other node, all of them."""
+        if self._shared is not None:
+            self._shared.node_has(room, node, there)
+
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
         if self._shared is not None:
@@ -263,7 +278,7 @@ class Hub:
     def room(self, name: str) -> Deferred[Room]:
         """The room, looked up in the store where need be.
 
-        :raises realtime_chat.errors.StoreError:
+        :raises realtime_chat.errors.RealtimeError: ``store_unavailable``, or ``too_many``: no more rooms fit in memory.
         """
         room = self.rooms.get(name)
         if room is not None:
@@ -272,6 +287,8 @@ class Hub:
         answer: Deferred[Room] = Deferred()
         loading = self._loading.get(name)
         if loading is None:
+            if not self._has_place():
+                return fail(self._refuse_room())
             loading = self._loading[name] = _Loading(self.limits.page_messages)
             loading.waiting.append(answer)
             Deferred.fromCoroutine(self._load(name)).addCallbacks(
@@ -298,12 +315,16 @@ class Hub:
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
-        room = self.rooms[name] = self._make_room(name, page)
+        room = self.rooms[name] = Room(name, page, self._context)
         room.used = self.clock.seconds()
         if self._shared is not None:
             self._shared.opened(room)
         for message in loading.announced:
             room.announce(message)
+        self._left(room)  # unless somebody takes it
+        self._tails_loaded += room.tail.size
+        if self._tails_loaded > self.limits.tails_bytes // 4:
+            self._shorten_tails()
         if loading.doubted:
             self._doubts.add(room)
         if not self._sweeping:
@@ -311,10 +332,6 @@ class Hub:
             self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
         for answer in loading.waiting:
             answer.callback(room)
-
-    def _make_room(self, name: str, page: Page) -> Room:
-        told = self._schedule, self._doubts.suspect
-        return Room(name, page, self._store, self.limits, *told, self._wall, self.clock, self.counts)
 
     def _not_loaded(self, failure: Failure, name: str) -> None:
         for answer in self._loading.pop(name).waiting:
@@ -346,18 +363,62 @@ class Hub:
     def _sweep(self) -> None:
         """Forget rooms that were idle for a while, and the oldest tails where they are too much together."""
         before = self.clock.seconds() - self.limits.room_idle
-        for name, room in list(self.rooms.items()):
+        for room in list(self.rooms.values()):
             room.forget_batches()
-            if room.idle and room.used <= before and self.presence.forget(name):
-                del self.rooms[name]
-                self._doubts.forget(room)
-                self._broker.unfollow(name)
+            if room.used <= before:
+                self._forget(room)
         self._shorten_tails()
         self._sweeping = bool(self.rooms)
         if self._sweeping:
             self.wheel.call_later(self.limits.room_idle / 2, self._sweep)
 
+    def _left(self, room: Room) -> None:
+        """Nobody reads a room any more: one without messages goes soon, any other when its place is needed."""
+        if self.stopping:
+            return
+        if room.empty:
+            if room not in self._unread:
+                self._unread.add(room)
+        else:
+            self._idle.pop(room, None)
+            self._idle[room] = None
+
+    def _forget_empty(self, room: Room) -> None:
+        """A room without messages goes, unless it is read again. Where a lease holds it, the end of that says so."""
+        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.subscribers or room.idle):
+            self._left(room)  # when it has been looked up
+
+    def _forget(self, room: Room) -> bool:
+        """Forget a room, unless it is of interest to somebody."""
+        if not room.idle or not self.presence.forget(room.name):
+            return False
+        del self.rooms[room.name]
+        self._idle.pop(room, None)
+        self._unread.drop(room)
+        self._doubts.forget(room)
+        self._broker.unfollow(room.name)
+        return True
+
+    def _has_place(self) -> bool:
+        """Whether one more room fits in memory, if need be in the place of one that is idle."""
+        if len(self.rooms) + len(self._loading) < self.limits.max_rooms_total:
+            return True
+        for _ in range(min(_TRIES_TO_EVICT, len(self._idle))):
+            room = next(iter(self._idle))
+            if self._forget(room):
+                return True
+            del self._idle[room]
+            if not room.subscribers:  # somebody will be back
+                self._idle[room] = None
+        return False
+
+    def _refuse_room(self) -> RealtimeError:
+        self.counts.rooms_refused += 1
+        most = self.limits.max_rooms_total
+        return RealtimeError("too_many", f"this server has {most} rooms open already; try again in a moment")
+
     def _shorten_tails(self) -> None:
+        self._tails_loaded = 0
         size = sum(room.tail.size for room in self.rooms.values())
         for room in sorted(self.rooms.values(), key=lambda room: room.used):
             if size <= self.limits.tails_bytes:

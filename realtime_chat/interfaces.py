@@ -119,6 +119,9 @@ class Listener(Protocol):
         :param gone: by their marks.
         """
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        """Who is in a room by way of one other node, all of them."""
+
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there, and with it those who were in rooms by way of it.
 

@@ -15,6 +15,8 @@ class Limits:
     :ivar history_age: seconds that a message is kept; None for ever.
     :ivar max_message: bytes of the largest command, body or frame.
     :ivar max_rooms: rooms that one connection may read.
+    :ivar max_rooms_total: rooms that are in memory at a time; no others are taken in. A room without messages takes
+        1 KB with its reader.
     :ivar max_publishes: publishes of one connection that may wait for the store; more are not read from it.
     :ivar max_errors: errors after which a connection is told goodbye.
     :ivar default_last: messages that a reader without a position starts with.
@@ -26,6 +28,7 @@ class Limits:
     :ivar tail_bytes: what a room keeps in memory for readers who are a little behind.
     :ivar tails_bytes: what all rooms together keep.
     :ivar room_idle: seconds after which a room without readers leaves memory.
+    :ivar empty_idle: the same of one that never had a message.
     :ivar ping: seconds between two pings.
     :ivar pong: seconds in which a ping is to be answered.
     :ivar slow: seconds without one drained byte after which a full connection is closed.
@@ -57,6 +60,7 @@ class Limits:
     history_age: float | None = None
     max_message: int = 65536
     max_rooms: int = 100
+    max_rooms_total: int = 50_000
     max_publishes: int = 256
     max_errors: int = 1000
     default_last: int = 50
@@ -67,6 +71,7 @@ class Limits:
     tail_bytes: int = 512 * 1024
     tails_bytes: int = 64 * 1024 * 1024
     room_idle: float = 60.0
+    empty_idle: float = 1.0
     ping: float = 25
     pong: float = 7.0
     slow: float = 60.0

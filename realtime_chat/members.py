@@ -7,11 +7,12 @@ a difference, or as the full set where a difference doesn't say it; in a large r
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 from realtime_chat import codec
+from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Hold
@@ -69,7 +70,7 @@ class Client:
         milliseconds since 1970.
     """
 
-    __slots__ = ("_filled", "_tokens", "changed", "key", "leases", "mark", "state", "user")
+    __slots__ = ("_filled", "_json", "_tokens", "changed", "key", "leases", "mark", "state", "user")
 
     def __init__(self, key: str, mark: str, user: User, state: bytes, changed: int) -> None:
         self.key = key
@@ -78,8 +79,21 @@ class Client:
         self.state = state
         self.changed = changed
         self.leases: dict[str, Lease] = {}
+        self._json: bytes | None = None
         self._tokens = 0.0
         self._filled = NEVER
+
+    @property
+    def json(self) -> bytes:
+        """The user as it is sent as a member, the same in all of its rooms."""
+        if self._json is None:
+            self._json = codec.encode_member(self.user, self.state)
+        return self._json
+
+    def alter(self, user: User, state: bytes, changed: int) -> None:
+        """Its name or its state is another one from now on."""
+        self.user, self.state, self.changed = user, state, changed
+        self._json = None
 
     def may_signal(self, now: float, rate: float) -> bool:
         """Take a token out of its bucket, which holds those of two seconds, if there is one."""
@@ -110,7 +124,7 @@ class Lease:
     def __init__(self, client: Client, membership: Membership) -> None:
         self.client = client
         self.membership = membership
-        self.readers: list[Subscription] = []
+        self.readers: tuple[Subscription, ...] = ()
         self.held: Hold[Lease] | None = None
         self.away = False
         self.leaving = False
@@ -118,6 +132,16 @@ class Lease:
         self.heard = 0
         self.polled = NEVER
         self.attended = False
+
+    @property
+    def leases(self) -> Sequence[Lease | Other]:
+        """What keeps its user in the room, as long as it is alone in that; see :class:`_Member`."""
+        return (self,)
+
+    @property
+    def json(self) -> bytes:
+        """The member as it is sent, as long as it is alone."""
+        return self.client.json
 
     @property
     def reads(self) -> bool:
@@ -128,8 +152,13 @@ class Lease:
         """Its client reads the room."""
         self.release()
         self.leaving = False
-        self.readers.append(reader)
+        self.readers += (reader,)
         reader.lease = self
+
+    def remove(self, reader: Subscription) -> None:
+        """Its client reads the room by one subscription less."""
+        readers = self.readers
+        self.readers = () if len(readers) == 1 else tuple(other for other in readers if other is not reader)
 
     def release(self) -> None:
         """Hold it no longer."""
@@ -156,26 +185,42 @@ class Other:
     :ivar client: as that node tells it.
     """
 
-    __slots__ = ("client",)
+    __slots__ = ("_json", "client")
 
     def __init__(self, client: Attendee) -> None:
+        self.become(client)
+
+    def become(self, client: Attendee) -> None:
+        """That node tells it anew."""
         self.client = client
+        self._json: bytes | None = None
+
+    @property
+    def leases(self) -> Sequence[Lease | Other]:
+        """See :class:`Lease`."""
+        return (self,)
+
+    @property
+    def json(self) -> bytes:
+        """See :class:`Lease`."""
+        if self._json is None:
+            self._json = codec.encode_member(self.client.user, self.client.state)
+        return self._json
 
 
 class _Member:
-    """A user in a room, by at least one lease."""
+    """A user in a room by several leases; one that is alone stands for the member itself."""
 
     __slots__ = ("_json", "leases")
 
-    def __init__(self, lease: Lease | Other) -> None:
-        self.leases = [lease]
+    def __init__(self, leases: list[Lease | Other]) -> None:
+        self.leases = leases
         self._json: bytes | None = None
 
     @property
     def client(self) -> Client | Attendee:
         """The client whose name or state changed last: it says what the member is called and says of itself."""
-        leases = self.leases
-        return leases[0].client if len(leases) == 1 else max((lease.client for lease in leases), key=_seniority)
+        return max((lease.client for lease in self.leases), key=_seniority)
 
     @property
     def json(self) -> bytes:
@@ -192,6 +237,10 @@ class _Member:
     def forget(self) -> None:
         """Something about it changes."""
         self._json = None
+
+
+_Place = Lease | Other | _Member
+"""What stands for a member."""
 
 
 def _seniority(client: Client | Attendee) -> tuple[int, str, str, bytes]:
@@ -217,7 +266,7 @@ class Signals:
     def __init__(self, seconds: float, most_bytes: int) -> None:
         self._seconds = seconds
         self._most_bytes = most_bytes
-        self._kept: list[tuple[int, float, str, bytes]] = []
+        self._kept: list[tuple[int, float, str, bytes]] | None = None
         self._size = 0
         self.away = 0
         self.number = 0
@@ -226,34 +275,36 @@ class Signals:
         """The client that has this mark signals."""
         self.number += 1
         self.tidy()
-        if self.away:
-            self._kept.append((self.number, now, mark, data))
-            self._size += len(data)
+        if not self.away:
+            return
+        if self._kept is None:
+            self._kept = []
+        self._kept.append((self.number, now, mark, data))
+        self._size += len(data)
         while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
             self._size -= len(self._kept.pop(0)[3])
 
     def missed(self, lease: Lease, now: float) -> list[bytes]:
         """What was signalled since a lease's last poll, by others, if that is not long ago."""
         heard, lease.heard = lease.heard, self.number
-        if lease.polled < now - self._seconds:
+        if lease.polled < now - self._seconds or self._kept is None:
             return []
         own = lease.client.mark
         return [data for number, _, mark, data in self._kept if number > heard and mark != own]
 
     def tidy(self) -> None:
         """Forget all, if nobody could come back for it."""
-        if not self.away and self._kept:
-            self._kept.clear()
+        if not self.away:
+            self._kept = None
             self._size = 0
 
 
 class Membership:
     """A room's members, and what its readers were told of them.
 
-    :param limit: how many members are listed at most; in a larger room only their number is told. It is small again
+    :param limits: how many members are listed at most; in a larger room only their number is told. It is small again
         when a tenth of them are gone, so that one who comes and goes doesn't cost everybody a whole list.
     :ivar stamp: of the last change.
-    :ivar fresh: readers who were told of everything up to that, and not yet by an event.
     :ivar due: when the next event may be sent.
     :ivar late: readers who hold a digest of other members than are known here, since when they do (in milliseconds
         since 1970), and that digest.
@@ -264,33 +315,35 @@ class Membership:
         "_base",
         "_digest",
         "_digest_told",
+        "_fresh",
         "_full",
         "_gone",
         "_ids",
-        "_limit",
+        "_limits",
+        "_only",
+        "_several",
         "_shown",
+        "_signals",
         "_told_count",
         "_whole",
         "due",
-        "fresh",
         "late",
         "listed",
-        "members",
         "room",
-        "signals",
         "stamp",
     )
 
-    def __init__(self, room: Room, limit: int, stamp: int, signals: Signals) -> None:
+    def __init__(self, room: Room, limits: Limits, stamp: int) -> None:
         self.room = room
         self.stamp = room.told = stamp
-        self.signals = signals
-        self.members: dict[str, _Member] = {}
-        self.fresh: list[Subscription] = []
-        self.late: dict[Subscription, tuple[int, str]] = {}
+        self._only: _Place | None = None  # the only member, where there were never several: most rooms have no more
+        self._several: dict[str, _Place] | None = None
+        self.late: dict[Subscription, tuple[int, str]] | None = None
         self.due = 0.0
         self.listed = True
-        self._limit = limit
+        self._fresh: list[Subscription] | None = None
+        self._limits = limits
+        self._signals: Signals | None = None
         self._told_count = 0
         self._full: bytes | None = None
         self._digest: str | None = None
@@ -300,11 +353,59 @@ class Membership:
 
     def _forget_window(self) -> None:
         """All was told: what is collected from here on is the next difference."""
-        self._base: dict[str, bytes | None] = {}  # what was told of those who changed
-        self._gone: dict[str, bytes] = {}
+        self._base: dict[str, bytes | None] | None = None  # what was told of those who changed
+        self._gone: dict[str, bytes] | None = None
         self._altered = False  # whether anything changed since the last event
         self._shown = False  # whether somebody was given the members after that
         self._whole = False  # whether a difference doesn't say it
+
+    @property
+    def members(self) -> Mapping[str, _Place]:
+        """The members by the ids of their users."""
+        if self._several is not None:
+            return self._several
+        return {} if self._only is None else {self._only.client.user.id: self._only}
+
+    def _put(self, user: str, member: _Place) -> None:
+        if self._several is None and (self._only is None or self._only.client.user.id == user):
+            self._only = member
+            return
+        if self._several is None:
+            self._several, self._only = dict(self.members), None
+        self._several[user] = member
+
+    def _take(self, user: str) -> None:
+        if self._several is None:
+            self._only = None
+        else:
+            del self._several[user]
+
+    @property
+    def fresh(self) -> list[Subscription]:
+        """Readers who were told of everything up to the last change, and not yet by an event."""
+        return [] if self._fresh is None else self._fresh
+
+    def take_fresh(self) -> list[Subscription]:
+        """Give them, and forget them: there is an event now."""
+        fresh, self._fresh = self.fresh, None
+        return fresh
+
+    @property
+    def signals(self) -> Signals:
+        """The last signals in the room."""
+        if self._signals is None:
+            self._signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
+        return self._signals
+
+    @property
+    def signalled(self) -> int:
+        """How many signals there were."""
+        return 0 if self._signals is None else self._signals.number
+
+    def tidy(self) -> None:
+        """Forget the last signals, if nobody could come back for them."""
+        if self._signals is not None:
+            self._signals.tidy()
 
     # What changes
 
@@ -318,14 +419,13 @@ class Membership:
         member = self.members.get(user)
         if member is None:
             self._note(user)
-            self.members[user] = _Member(lease)
+            self._put(user, lease)
         else:
             before = member.client
             unseen = _looks_same(before, client) or _seniority(before) > _seniority(client)
             if not unseen:
                 self._note(user)
-                member.forget()
-            member.leases.append(lease)
+            self._put(user, _Member([*member.leases, lease]))
             if unseen:
                 return False
         self._changed(stamp)
@@ -338,17 +438,18 @@ class Membership:
         """
         user = lease.client.user.id
         member = self.members[user]
-        if len(member.leases) == 1:
+        if not isinstance(member, _Member):
             self._note(user)
-            del self.members[user]
+            self._take(user)
             if self.listed:
+                self._gone = self._gone or {}
                 self._gone[user] = member.json
         else:
             unseen = _looks_same(member.client, member.without(lease))
             if not unseen:
                 self._note(user)
-                member.forget()
-            member.leases.remove(lease)
+            rest = [other for other in member.leases if other is not lease]
+            self._put(user, rest[0] if len(rest) == 1 else _Member(rest))
             if unseen:
                 return False
         self._changed(stamp)
@@ -362,20 +463,25 @@ class Membership:
         user = attendee.user.id
         member = self.members[user]
         before, known = member.client, other.client
-        other.client = attendee
+        other.become(attendee)
         unseen = _looks_same(before, member.client)
         if not unseen:
-            other.client = known
+            other.become(known)
             self._note(user)
-            other.client = attendee
-            member.forget()
+            other.become(attendee)
+            self._forget(member)
             self._changed(stamp)
         return not unseen
 
     def about_to_alter(self, user: str) -> None:
         """A member's name or state is going to change; :meth:`altered` follows."""
         self._note(user)
-        self.members[user].forget()
+        self._forget(self.members[user])
+
+    def _forget(self, member: _Place) -> None:
+        """What was encoded of a member is no longer right."""
+        if isinstance(member, _Member):
+            member.forget()
 
     def holds_own(self) -> bool:
         """Whether anybody is in the room by way of this node."""
@@ -386,7 +492,11 @@ class Membership:
         self._changed(stamp)
 
     def _note(self, user: str) -> None:
-        if self.listed and user not in self._base:
+        if not self.listed:
+            return
+        if self._base is None:
+            self._base = {}
+        if user not in self._base:
             member = self.members.get(user)
             self._base[user] = None if member is None else member.json
 
@@ -394,16 +504,15 @@ class Membership:
         self.stamp = stamp
         self._altered = True
         self._full = self._digest = None
-        if self.fresh:
-            self.fresh = []
+        self._fresh = None
         if self.listed:
             self._ids = None
-        listed = len(self.members) <= (self._limit if self.listed else self._limit - self._limit // 10)
+        limit = self._limits.presence_limit
+        listed = len(self.members) <= (limit if self.listed else limit - limit // 10)
         if listed != self.listed:
             self.listed = listed
             self._whole = True
-            self._base.clear()
-            self._gone.clear()
+            self._base = self._gone = None
 
     # What is told
 
@@ -416,15 +525,24 @@ class Membership:
     def knows(self, reader: Subscription) -> None:
         """Take note that a reader needs no event for what has changed up to now."""
         if self._altered:
-            self.fresh.append(reader)
+            self.spare(reader)
+
+    def spare(self, reader: Subscription) -> None:
+        """Don't bring a reader the next event."""
+        if self._fresh is None:
+            self._fresh = []
+        self._fresh.append(reader)
 
     def attendance(self) -> Attendance:
         """The members' number, and a list of them where they are few."""
         if not self.listed:
             return Attendance(len(self.members), None)
+        if self._only is not None:  # nothing is kept for it
+            return Attendance(1, _array([self._only.json]))
+        members = self.members
         if self._full is None:
-            self._full = _array([self.members[user].json for user in sorted(self.members)])
-        return Attendance(len(self.members), self._full)
+            self._full = _array([members[user].json for user in sorted(members)])
+        return Attendance(len(members), self._full)
 
     def page(self, after: str, most: int) -> MemberPage:
         """Up to ``most`` members with ids above ``after``. In a large room it may lag behind as much as events do."""
@@ -484,14 +602,14 @@ class Membership:
     def _difference(self) -> tuple[list[bytes], list[bytes]]:
         """Who has come or changed, and who has gone; who was shown the members in between needs all that happened."""
         joined, left = [], []
-        for user, before in self._base.items():
+        for user, before in (self._base or {}).items():
             member = self.members.get(user)
             if member is not None:
                 if self._shown or member.json != before:
                     joined.append(member.json)
             elif before is not None:
                 left.append(before)
-            elif self._shown:
+            elif self._shown and self._gone is not None:
                 left.append(self._gone[user])
         return joined, left
 

@@ -19,7 +19,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.interfaces import DelayedCall, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import UNKNOWN, Attendance, Client, Lease, MemberPage, Membership, Signals
+from realtime_chat.members import UNKNOWN, Attendance, Client, Lease, MemberPage, Membership
 from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Hold, Wheel
@@ -111,9 +111,7 @@ class Presence:
     def _membership(self, room: Room) -> Membership:
         membership = self.memberships.get(room.name)
         if membership is None:
-            signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
-            membership = Membership(room, self._limits.presence_limit, next(self._stamps), signals)
-            self.memberships[room.name] = membership
+            membership = self.memberships[room.name] = Membership(room, self._limits, next(self._stamps))
         return membership
 
     def exit(self, reader: Subscription, polls: bool) -> None:
@@ -124,10 +122,10 @@ class Presence:
         lease, reader.lease = reader.lease, None
         if lease is None or self._stopped:
             return
-        lease.readers.remove(reader)
+        lease.remove(reader)
         if polls:
             lease.polled = self._clock.seconds()
-            lease.heard = lease.membership.signals.number
+            lease.heard = lease.membership.signalled
         if not lease.readers:
             self._hold(lease, polls and not lease.leaving)
 
@@ -143,6 +141,7 @@ class Presence:
             del self._clients[client.key]
         if membership.remove(lease, next(self._stamps)):
             self._schedule(membership)
+        membership.room.left()
 
     def forget(self, room: str) -> bool:
         """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
@@ -188,7 +187,7 @@ class Presence:
         memberships = [lease.membership for lease in client.leases.values()]
         for membership in memberships:
             membership.about_to_alter(user.id)
-        client.user, client.state, client.changed = user, state, self._moment(client)
+        client.alter(user, state, self._moment(client))
         for membership in memberships:
             membership.altered(next(self._stamps))
             self._schedule(membership)
@@ -216,7 +215,7 @@ class Presence:
             self._timer = self._clock.callLater(self._limits.presence_interval, self._tick)
 
     def _tell(self, membership: Membership, now: float) -> None:
-        fresh, membership.fresh = membership.fresh, []
+        fresh = membership.take_fresh()
         event = membership.news()
         if event is not None:
             membership.due = now + self._interval(len(membership.members))
@@ -226,6 +225,7 @@ class Presence:
                 reader.told = UNKNOWN
         if not membership.members:
             del self.memberships[membership.room.name]
+            membership.room.left()
 
     def _interval(self, members: int) -> float:
         """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
@@ -242,7 +242,7 @@ class Presence:
         membership = self.memberships.get(room)
         if membership is None:
             return Attendance(0, b"[]")
-        membership.signals.tidy()
+        membership.tidy()
         if reader is None:
             return membership.attendance()
         reader.told = membership.stamp
@@ -277,12 +277,12 @@ class Presence:
             membership.knows(reader)
         lease = reader.lease
         if lease is not None and self._polled_here(version):
-            signals = lease.membership.signals
-            if lease.heard != signals.number:
-                for signal in signals.missed(lease, self._clock.seconds()):
+            there = lease.membership
+            if lease.heard != there.signalled:
+                for signal in there.signals.missed(lease, self._clock.seconds()):
                     self._counts.signals_delivered += 1
                     reader.transport.send_event("signal", signal)
-            signals.tidy()
+            there.tidy()
 
     def _polled_here(self, version: str | None) -> bool:
         """Whether a poll's client was not told by another node after its last poll here."""

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from realtime_chat.members import Lease
     from realtime_chat.session import Session
 
-__all__ = ["Room", "Slice", "Start", "Subscription", "Telling", "release_all"]
+__all__ = ["Room", "RoomContext", "Slice", "Start", "Subscription", "Telling", "release_all"]
 
 _log = Logger()
+_NO_TAIL = Tail(0, 0)
+"""Stands for the tail of every room that has none yet; nothing is ever added to it."""
 
 
 class Slice(NamedTuple):
@@ -87,15 +89,35 @@ class Subscription:
         self.told = 0
 
 
-class Room:
-    """One room's log as far as this node has told its readers, and these readers.
+class RoomContext(NamedTuple):
+    """What all rooms of a node share.
 
-    :param page: the newest messages and the log's bounds, as the store has them.
     :param schedule: called with the room when it has something to flush at the end of the turn.
-    :param lacks: called with the room when it has heard of a message, and not of what comes before; see :meth:`look`.
+    :param lacks: called with the room when it has heard of a message, and not of what comes before; see
+        :meth:`Room.look`.
+    :param left: called with the room when its last reader has gone, and when the lease has ended that held it longer.
     :param wall: seconds since 1970, for forgetting by age.
     :param clock: seconds that only grow, for measuring.
     :param counts: where to count.
+    """
+
+    store: IMessageStore
+    limits: Limits
+    schedule: Callable[[Room], None]
+    lacks: Callable[[Room], None]
+    left: Callable[[Room], None]
+    wall: Callable[[], float]
+    clock: TurnClock
+    counts: Counts
+
+
+class Room:
+    """One room's log as far as this node has told its readers, and these readers.
+
+    Anybody can name rooms that don't exist, so a room without messages is small: what it may never need is made when it
+    is needed, and a reader who is alone has no dictionary.
+
+    :param page: the newest messages and the log's bounds, as the store has them.
     :ivar begun: where this epoch begins; see :class:`~realtime_chat.model.Page`.
     :ivar oldest: no offset below this one is kept.
     :ivar top: the last offset that was announced here, with all before it.
@@ -104,25 +126,20 @@ class Room:
     """
 
     __slots__ = (
+        "_alone",
         "_announced_at",
         "_answered",
         "_batches",
         "_before",
-        "_clock",
-        "_counts",
+        "_context",
         "_flushed",
-        "_lacks",
-        "_limits",
         "_live",
         "_looks",
         "_pending",
         "_reads",
-        "_schedule",
         "_slice",
         "_sliced",
-        "_store",
         "_turns",
-        "_wall",
         "begun",
         "epoch",
         "heard",
@@ -135,53 +152,42 @@ class Room:
         "used",
     )
 
-    def __init__(
-        self,
-        name: str,
-        page: Page,
-        store: IMessageStore,
-        limits: Limits,
-        schedule: Callable[[Room], None],
-        lacks: Callable[[Room], None],
-        wall: Callable[[], float],
-        clock: TurnClock,
-        counts: Counts,
-    ) -> None:
+    def __init__(self, name: str, page: Page, context: RoomContext) -> None:
         self.name = name
         self.epoch = page.epoch
         self.begun = page.begun
         self.oldest = page.oldest
         self.top = self.heard = page.top
-        self.tail = Tail(limits.history, limits.tail_bytes)
+        self.tail = _NO_TAIL
         self.subscribers = 0
         self.used = 0.0
         self.told = 0
-        self._store = store
-        self._limits = limits
-        self._schedule = schedule
-        self._lacks = lacks
-        self._wall = wall
-        self._clock = clock
-        self._counts = counts
+        self._context = context
         self._announced_at = 0.0
-        self._live: dict[Fanout, dict[Subscription, Any]] = {}
+        self._alone: Subscription | None = None  # the only one that is live, where it was never one of several
+        self._live: dict[Fanout, dict[Subscription, Any]] | None = None  # all that are live, where there were several
         self._flushed = page.top
-        self._pending: list[Entry] = []
-        self._answered: dict[Subscription, None] = {}
-        self._reads: dict[int, list[Deferred[Slice]]] = {}
+        self._pending: list[Entry] | None = None
+        self._answered: dict[Subscription, None] | None = None
+        self._reads: dict[int, list[Deferred[Slice]]] | None = None
         self._slice: Slice | None = None  # that was read out of the tail last
         self._sliced = 0  # and the tail's changes then
         self._looks = 0
         self._turns = 0  # how often another log took this one's place
         self._before: str | None = None  # the epoch of the one before
-        self._batches: dict[Fanout, tuple[Slice, Batch]] = {}
+        self._batches: dict[Fanout, tuple[Slice, Batch]] | None = None
         for message in page.messages:
-            self.tail.append(Entry(message))
+            self._keep(Entry(message))
 
     @property
     def idle(self) -> bool:
         """Whether nobody here reads it or is about to."""
         return not self.subscribers and not self._reads
+
+    @property
+    def empty(self) -> bool:
+        """Whether its log never had a message, as far as is known here: nothing is lost if it is forgotten."""
+        return not self.top and not self.heard
 
     @property
     def position(self) -> Position:
@@ -190,7 +196,15 @@ class Room:
 
     def live_count(self) -> int:
         """How many subscriptions are live."""
-        return sum(map(len, self._live.values()))
+        alone = 0 if self._alone is None else 1
+        return alone if self._live is None else alone + sum(map(len, self._live.values()))
+
+    def _readers(self) -> list[tuple[Fanout, dict[Subscription, Any]]]:
+        """Everyone who is live, with their outlets, by what brings messages to them."""
+        if self._alone is not None:
+            transport = self._alone.transport
+            return [(transport.fanout, {self._alone: transport.outlet})]
+        return [] if self._live is None else list(self._live.items())
 
     # What is new in the log
 
@@ -219,28 +233,37 @@ class Room:
 
     def _append(self, entry: Entry) -> None:
         self.top = entry.offset
-        self.tail.append(entry)
-        if not self._live and not self._pending:
-            self._flushed = self.top
-            return
-        if not self._pending:
-            self._announced_at = self._clock.seconds()
+        self._keep(entry)
+        if self._pending:
+            self._pending.append(entry)
+        elif self._live or self._alone is not None:
+            self._announced_at = self._context.clock.seconds()
             self._flush_soon()
-        self._pending.append(entry)
+            self._pending = [entry]
+        else:
+            self._flushed = self.top
+
+    def _keep(self, entry: Entry) -> None:
+        if self.tail is _NO_TAIL:
+            limits = self._context.limits
+            self.tail = Tail(limits.history, limits.tail_bytes)
+        self.tail.append(entry)
 
     def _flush_soon(self) -> None:
         if not (self._pending or self._answered):
-            self._schedule(self)
+            self._context.schedule(self)
 
     def answer(self, subscription: Subscription) -> None:
         """Let a reader's transport send the replies that it holds at the end of the turn, together with what is new."""
         self._flush_soon()
+        if self._answered is None:
+            self._answered = {}
         self._answered[subscription] = None
 
     def _hear(self, offset: int) -> None:
         if offset > self.top:
             self.heard = max(self.heard, offset)
-            self._lacks(self)
+            self._context.lacks(self)
 
     async def look(self) -> None:
         """Take in all that the log has by now beyond what was announced here.
@@ -276,10 +299,10 @@ class Room:
         :returns: who was live, and has to look itself.
         """
         self.flush()
-        left = [subscription for readers in self._live.values() for subscription in readers]
+        left = [subscription for _, readers in self._readers() for subscription in readers]
         for subscription in left:
             self.fall_behind(subscription)
-        self._batches.clear()
+        self._batches = None
         self.tail.clear()
         if epoch != self.epoch:
             self._turns += 1
@@ -289,15 +312,17 @@ class Room:
 
     def flush(self) -> None:
         """Bring the pending messages to everyone who is live."""
-        answered, self._answered = self._answered, {}
+        answered, self._answered = self._answered, None
         if self._pending:
-            entries, self._pending = self._pending, []
-            for chunk in _chunks(entries, self._limits.page_bytes):
-                self._fan_out(chunk, answered)
-        release_all(subscription.transport for subscription in answered)
+            entries, self._pending = self._pending, None
+            for chunk in _chunks(entries, self._context.limits.page_bytes):
+                self._fan_out(chunk, answered or ())
+        if answered:
+            release_all(subscription.transport for subscription in answered)
 
     def _fan_out(self, entries: Sequence[Entry], answered: Collection[Subscription]) -> None:
-        for fanout, readers in list(self._live.items()):
+        counts, clock = self._context.counts, self._context.clock
+        for fanout, readers in self._readers():
             batch = fanout.encode(self.name, self.epoch, entries)
             delivered = len(readers) * batch.count
             first = [subscription for subscription in answered if subscription in readers]
@@ -305,8 +330,8 @@ class Room:
                 delivered -= batch.count - taken
                 self.fall_behind(subscription)
                 subscription.offset = self._flushed + taken
-            self._counts.delivered[fanout.name] += delivered
-            self._counts.lag_seconds.observe(self._clock.seconds() - self._announced_at, delivered)
+            counts.delivered[fanout.name] += delivered
+            counts.lag_seconds.observe(clock.seconds() - self._announced_at, delivered)
         self._flushed = entries[-1].offset
 
     def tell(self, kind: str, event: bytes, skip: Collection[Subscription] = ()) -> Telling:
@@ -316,7 +341,7 @@ class Room:
         :param event: it, encoded.
         """
         delivered, missed = 0, []
-        for fanout, live in list(self._live.items()):
+        for fanout, live in self._readers():
             readers = _without(live, skip)
             delivered += len(readers)
             for subscription, taken in fanout.send(fanout.encode_event(kind, event), readers) if readers else ():
@@ -336,14 +361,24 @@ class Room:
         self.subscribers -= 1
         if subscription.live:
             self._not_live(subscription)
+        self.left()
+
+    def left(self) -> None:
+        """One thing less holds the room: if nobody reads it, it may go."""
+        if not self.subscribers:
+            self._context.left(self)
 
     def _not_live(self, subscription: Subscription) -> None:
         subscription.live = False
+        if self._live is None:
+            self._alone = None
+            return
         fanout = subscription.transport.fanout
         readers = self._live[fanout]
         del readers[subscription]
         if not readers:
             del self._live[fanout]
+            self._live = self._live or None
 
     def go_live(self, subscription: Subscription) -> bool:
         """Tell a reader from now on, if its cursor has come to the top.
@@ -354,6 +389,11 @@ class Room:
             return False
         self.flush()
         subscription.live = True
+        if self._live is None and self._alone is None:
+            self._alone = subscription
+            return True
+        if self._live is None:
+            self._live, self._alone = dict(self._readers()), None
         transport = subscription.transport
         self._live.setdefault(transport.fanout, {})[subscription] = transport.outlet
         return True
@@ -386,16 +426,16 @@ class Room:
         self._forget_old()
         if self._slice is not None and self._slice.start == offset and self._sliced == self.tail.changes:
             return self._slice
-        entries = self.tail.after(offset, self._limits.page_messages)
+        entries = self.tail.after(offset, self._context.limits.page_messages)
         if not entries:
             return None
-        self._slice = Slice(epoch, offset, next(_chunks(entries, self._limits.page_bytes)))
+        self._slice = Slice(epoch, offset, next(_chunks(entries, self._context.limits.page_bytes)))
         self._sliced = self.tail.changes
         return self._slice
 
     def _forget_old(self) -> None:
-        if self._limits.history_age is not None:
-            self.tail.forget_before((self._wall() - self._limits.history_age) * 1000)
+        if self._context.limits.history_age is not None:
+            self.tail.forget_before((self._context.wall() - self._context.limits.history_age) * 1000)
 
     def remembered_after(self, since: Position, limit: int) -> Page | None:
         """A page of what follows ``since``, of what memory has, for when the store can't be read; None where memory
@@ -434,6 +474,8 @@ class Room:
         :raises StoreError:
         """
         answer: Deferred[Slice] = Deferred()
+        if self._reads is None:
+            self._reads = {}
         waiting = self._reads.get(offset)
         if waiting is not None:
             waiting.append(answer)
@@ -443,14 +485,19 @@ class Room:
         return answer
 
     async def _read_slice(self, offset: int) -> Slice:
-        page, read = await self._read(partial(self._store.read_after, self.name, offset, self._limits.page_messages))
+        page, read = await self._read(
+            partial(self._context.store.read_after, self.name, offset, self._context.limits.page_messages)
+        )
         if not page.messages:
             return Slice(page.epoch, min(page.top, max(offset, page.oldest - 1)), (), read)
         entries = [Entry(message) for message in page.messages]
-        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._limits.page_bytes)), read)
+        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._context.limits.page_bytes)), read)
 
     def _answer_read(self, result: Slice | Failure, offset: int) -> None:
-        for answer in self._reads.pop(offset):
+        assert self._reads is not None
+        waiting = self._reads.pop(offset)
+        self._reads = self._reads or None
+        for answer in waiting:
             if isinstance(result, Failure):
                 answer.errback(result)
             else:
@@ -463,7 +510,7 @@ class Room:
         """
         while True:
             self._looks += 1
-            self._counts.reads += 1
+            self._context.counts.reads += 1
             look, turns = self._looks, self._turns
             page = await read()
             if turns == self._turns or page.epoch == self.epoch:
@@ -472,6 +519,8 @@ class Room:
 
     def batch(self, fanout: Fanout, part: Slice) -> Batch:
         """Encode a slice, once where many readers stand at the same place."""
+        if self._batches is None:
+            self._batches = {}
         cached = self._batches.get(fanout)
         if cached is not None and (cached[0] is part or _same(cached[0], part)):
             return cached[1]
@@ -481,8 +530,7 @@ class Room:
 
     def forget_batches(self) -> None:
         """Let go of what was encoded for readers who are behind."""
-        self._batches.clear()
-        self._slice = None
+        self._batches = self._slice = None
 
     async def start(self, since: Position | None, last: int) -> Start:
         """Where a reader with these wishes starts.
@@ -499,7 +547,7 @@ class Room:
                 await self.look()
             found = await self.find_after(since.offset)
             recovered = found.epoch == since.epoch and found.start == since.offset
-            self._counts.resumes[recovered] += 1
+            self._context.counts.resumes[recovered] += 1
             if recovered:
                 return Start(since, True)
         start = await self._before_last(last)
@@ -514,7 +562,7 @@ class Room:
         is_top = since.offset == self.top and since.epoch == self.epoch
         if not is_top and self.recent_after(since.epoch, since.offset) is None:
             return None
-        self._counts.resumes[True] += 1
+        self._context.counts.resumes[True] += 1
         return Start(since, True)
 
     async def _before_last(self, last: int) -> Position:
@@ -525,9 +573,9 @@ class Room:
                 return self.position
         elif self.top - last >= first - 1:
             return Position(self.epoch, self.top - last)
-        elif first <= self.oldest or len(self.tail) >= self._limits.history:
+        elif first <= self.oldest or len(self.tail) >= self._context.limits.history:
             return Position(self.epoch, first - 1)
-        page, _ = await self._read(partial(self._store.read_before, self.name, None, last))
+        page, _ = await self._read(partial(self._context.store.read_before, self.name, None, last))
         if self.lacking:
             await self.look()
         return Position(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)

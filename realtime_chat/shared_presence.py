@@ -148,6 +148,14 @@ class SharedPresence(Presence):
         if room in self._rooms and node not in self._going:
             self._change(room, node, came, gone)
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        """Who is in a room by way of one other node, all of them."""
+        if room not in self._rooms or node in self._going:
+            return
+        gone = set(self._nodes.get(node, {}).get(room, {})).difference(one.mark for one in there)
+        if there or gone:
+            self._change(room, node, there, list(gone))
+
     def _change(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         others = self._nodes.setdefault(node, {}).setdefault(room, {})
         there = self._rooms[room]
@@ -176,7 +184,7 @@ class SharedPresence(Presence):
             return membership is not None and membership.add(other, next(self._stamps))
         if membership is not None:
             return membership.replace(other, attendee, next(self._stamps))
-        other.client = attendee
+        other.become(attendee)
         return False
 
     def _take_out(self, membership: Membership | None, other: Other | None) -> bool:
@@ -384,7 +392,7 @@ class SharedPresence(Presence):
 
     def _drop_late(self, reader: Subscription) -> None:
         membership = self.memberships.get(reader.room.name)
-        if membership is not None:
+        if membership is not None and membership.late is not None:
             membership.late.pop(reader, None)
 
     def _polled_here(self, version: str | None) -> bool:
@@ -426,17 +434,23 @@ class SharedPresence(Presence):
         told = membership.stamp_of(digest)
         if told != UNKNOWN or self._is_over(since):
             return told
-        membership.late[reader] = since, digest  # one of the nodes may be about to hear what the other knows
-        self._schedule(membership)
+        self._wait(membership, reader, since, digest)  # one of the nodes may be about to hear what the other knows
         return reader.room.told
+
+    def _wait(self, membership: Membership, reader: Subscription, since: int, digest: str) -> None:
+        if membership.late is None:
+            membership.late = {}
+        membership.late[reader] = since, digest
+        self._schedule(membership)
 
     def _is_over(self, since: int) -> bool:
         """Whether nodes have had the time to hear of each other what one of them knew at a moment."""
         return self._now() >= since + 2000 * self._limits.presence_interval
 
     def _tell(self, membership: Membership, now: float) -> None:
-        late, membership.late = membership.late, {}
-        membership.fresh += late
+        late, membership.late = membership.late or {}, None
+        for reader in late:
+            membership.spare(reader)
         super()._tell(membership, now)
         for reader, (since, digest) in late.items():
             self._tell_late(membership, reader, since, digest)
@@ -446,8 +460,7 @@ class SharedPresence(Presence):
         if told != UNKNOWN:
             reader.told = told
         elif not self._is_over(since):
-            membership.late[reader] = since, digest
-            self._schedule(membership)
+            self._wait(membership, reader, since, digest)
         elif reader.live:
             self.refresh(reader)
             reader.session.pump()
@@ -461,7 +474,7 @@ class SharedPresence(Presence):
         name = reader.room.name
         membership = self.memberships.get(name)
         digest: str | None = _NOBODY
-        if membership is not None and reader in membership.late:
+        if membership is not None and membership.late and reader in membership.late:
             since, digest = membership.late[reader]
             version = f"{_NO_NODE}.{since}"
         elif membership is not None:

@@ -173,6 +173,7 @@ class Options(usage.Options):
                 "max-message": defaults.max_message,
                 "max-connections": None,
                 "max-rooms": defaults.max_rooms,
+                "max-rooms-total": defaults.max_rooms_total,
                 "stream-lifetime": defaults.stream_lifetime,
                 "presence-limit": defaults.presence_limit,
                 "signal-rate": defaults.signal_rate,
@@ -259,6 +260,12 @@ class Options(usage.Options):
     def opt_max_rooms(self, count: str) -> None:
         """How many rooms one connection may read. [default: 100]"""
         self["max-rooms"] = self._read("max-rooms", count, _whole)
+
+    @_help
+    def opt_max_rooms_total(self, count: str) -> None:
+        """How many rooms are in memory at a time: those that somebody reads, and those that were read in the last
+        minute; others are refused for the moment. [default: 50000]"""
+        self["max-rooms-total"] = self._read("max-rooms-total", count, _whole)
 
     @_help
     def opt_stream_lifetime(self, age: str) -> None:
@@ -387,6 +394,7 @@ def makeService(options: Options) -> IService:
         history_age=options["history-age"],
         max_message=options["max-message"],
         max_rooms=options["max-rooms"],
+        max_rooms_total=options["max-rooms-total"],
         stream_lifetime=options["stream-lifetime"] or None,
         presence_limit=options["presence-limit"],
         signal_rate=options["signal-rate"],

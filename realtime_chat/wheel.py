@@ -168,6 +168,9 @@ class Hold(Generic[K]):
         self._due: dict[K, float] = {}
         self._alarm: Alarm | None = None
 
+    def __contains__(self, held: K) -> bool:
+        return held in self._due
+
     def add(self, held: K) -> None:
         """Hold something, which isn't held yet, from now on."""
         self._due[held] = self._now() + self._seconds

@@ -312,6 +312,9 @@ class Recorder:
     def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
         self.told.append(("others_changed", room, node, came, gone))
 
+    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+        self.told.append(("node_has", room, node, there))
+
     def node_left(self, node: str, held: float) -> None:
         self.told.append(("node_left", node, held))
 

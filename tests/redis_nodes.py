@@ -16,7 +16,9 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.broker.redis_presence import RedisPresence
+from realtime_chat.errors import StoreError
 from realtime_chat.limits import Limits
+from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
 from realtime_chat.service import Configuration, RealtimeService
@@ -139,6 +141,15 @@ class NodesTestCase(TestCase):
         self.clients.append(made)
         await made.start(name=name)
         return made
+
+    async def write(self) -> None:
+        """Let the lobby have a message; Redis holds who is there only for a room that has one."""
+        while True:
+            try:
+                await self.nodes[0].hub.publish(Draft("lobby", "message", b"1", ANONYMOUS))
+                return
+            except StoreError:
+                await deferLater(reactor, 0.1, lambda: None)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], Any], patience: float = 20.0) -> None:
         """Wait for a condition, with a deadline."""

@@ -1,6 +1,9 @@
 """Tests for :mod:`realtime_chat.session`, :mod:`realtime_chat.room` and :mod:`realtime_chat.hub` together."""
 
+import gc
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -11,7 +14,8 @@ from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from tests.fakes import FakeFanout, FakeTransport, HeldStore, make_hub, tokens
+from realtime_chat.transports.poll import PollResource
+from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, make_hub, tokens
 
 
 class World(SynchronousTestCase):
@@ -577,6 +581,143 @@ class LifeTests(World):
         self.turn()
         self.assertEqual(["x" * 200, "more"], self.data(readers[0]))
         self.assertEqual(["x" * 200, "more"], self.data(self.joined("r0")[1]))
+
+
+class EmptyRoomTests(World):
+    """Rooms without messages, which anybody can make up."""
+
+    def poll(self, *rooms: str, client: str | None = None) -> FakeRequest:
+        """Poll rooms; the first poll is answered at once."""
+        headers = {b"Realtime-Client": [client.encode()]} if client else None
+        request = FakeRequest({b"room": [room.encode() for room in rooms], b"wait": [b"20"]}, headers)
+        PollResource(self.hub, jsonp=False).render_GET(request)  # type: ignore[arg-type]
+        return request
+
+    def wait(self, seconds: float) -> None:
+        """Let time go by."""
+        self.clock.pump([0.25] * round(seconds * 4))
+
+    def assert_small(self, read: Callable[[int], object]) -> None:
+        """A hundred rooms, each read by one client, as 20 clients read them, take less than 1 KB each."""
+        kept = [read(20)]
+        self.wait(0.5)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            kept += [read(number) for number in range(20)]
+            self.wait(2)
+            gc.collect()
+            size, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertEqual(2100, len(self.hub.rooms))
+        self.assertLess(size / 2000, 1024)
+
+    def test_size(self) -> None:
+        """One takes less than a kilobyte with its reader, its member and all."""
+
+        def read(number: int) -> Session:
+            session, transport = self.client()
+            for room in range(100):
+                self.tell(session, "join", room=f"made-up-{number}-{room}")
+            self.wait(0.25)
+            transport.received.clear()
+            return session
+
+        self.assert_small(read)
+
+    def test_size_polled(self) -> None:
+        """So it does while its reader is between two polls."""
+
+        def read(number: int) -> None:
+            self.poll(*(f"made-up-{number}-{room}" for room in range(100)))
+
+        self.assert_small(read)
+
+    def test_gone_with_the_reader(self) -> None:
+        """It goes a moment after its last reader's user is out of it, with all that is known of it."""
+        session, _ = self.joined("made-up")
+        session.close()
+        self.wait(4)
+        self.assertEqual(({}, {}), (self.hub.rooms, self.hub.presence.memberships))
+
+    def test_poll_comes_back(self) -> None:
+        """It is there for the next poll, as long as that is waited for, and then goes."""
+        client = json.loads(self.poll("made-up").body)["client"]
+        room = self.hub.rooms["made-up"]
+        for _ in range(3):
+            self.wait(8)
+            self.poll("made-up", client=client)
+            self.assertIs(room, self.hub.rooms["made-up"])
+        self.wait(12)
+        self.assertEqual(({}, {}), (self.hub.rooms, self.hub.presence.memberships))
+
+    def test_gone_though_nobody_came(self) -> None:
+        """It goes if who asked for it is gone before it was found."""
+        self.slow_hub()
+        request = self.poll("a", "b")
+        request.disconnect()
+        self.held.settle()
+        self.wait(3)
+        self.assertEqual({}, self.hub.rooms)
+
+    def test_message_keeps_it(self) -> None:
+        """One that has its first message meanwhile stays as any other does."""
+        session, _ = self.joined("made-up")
+        self.publish(1, room="made-up")
+        self.turn()
+        session.close()
+        self.wait(10)
+        self.assertEqual(["made-up"], list(self.hub.rooms))
+
+
+class ManyRoomsTests(World):
+    """A bound on the rooms in memory."""
+
+    limits = {"max_rooms_total": 3}
+
+    def test_refused(self) -> None:
+        """What is one too many is refused for the moment, and counted; the others go on."""
+        rooms = [self.joined(name) for name in "abc"]
+        _, transport = self.joined("d")
+        (error,) = transport.received
+        self.assertEqual(("too_many", True, 1), (error["code"], error["temporary"], self.hub.counts.rooms_refused))
+        again = self.joined("a")[1]
+        self.publish("on", room="a")
+        self.turn()
+        self.assertEqual((["on"], ["on"]), (self.data(rooms[0][1]), self.data(again)))
+
+    def test_looked_up(self) -> None:
+        """Rooms that are being looked up count."""
+        self.slow_hub()
+        transports = [self.joined(name)[1] for name in "abcd"]
+        self.held.settle()
+        types = [transport.received[0]["type"] for transport in transports]
+        self.assertEqual(["joined", "joined", "joined", "error"], types)
+
+    def test_idle_ones_go_first(self) -> None:
+        """Rooms with messages that nobody reads make place for others, those that were left first before others; and
+        one that is read is never one of them."""
+        sessions = {}
+        for name in "abc":
+            self.publish(1, room=name)
+            sessions[name] = self.joined(name)[0]
+        for name in "bac":
+            sessions[name].close()
+        self.clock.pump([0.5] * 8)
+        self.joined("b")
+        for name, left in (("d", ["c", "b", "d"]), ("e", ["b", "d", "e"])):
+            self.assertEqual("joined", self.joined(name)[1].received[0]["type"])
+            self.assertEqual(sorted(left), sorted(self.hub.rooms))
+        self.assertEqual("error", self.joined("f")[1].received[0]["type"])
+
+    def test_tails_are_bounded_while_rooms_are_read(self) -> None:
+        """However many rooms are looked up between two sweeps, their tails are bounded."""
+        self.hub = make_hub(self.store, self.clock, tails_bytes=8000)
+        for number in range(40):
+            self.publish("x" * 500, room=f"r{number}")
+            self.joined(f"r{number}")
+            self.assertLessEqual(sum(room.tail.size for room in self.hub.rooms.values()), 8000 + 3000)
 
 
 class HistoryTests(World):

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat import codec
 from realtime_chat.http.commands import _Replies
 from realtime_chat.hub import Hub
+from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -227,6 +228,7 @@ class LookTests(NodesWorld):
 
     def test_forgotten(self) -> None:
         """A room that nobody reads here is forgotten though others are in it elsewhere, and known again when needed."""
+        self.successResultOf(self.hubs[0].publish(Draft("lobby", "message", b"1", ANONYMOUS)))
         self.arrive(0, "Ann")
         self.request(1, None, codec.Members(room="lobby"))
         hub, end = self.nodes[1]

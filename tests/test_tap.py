@@ -42,6 +42,7 @@ VALUED = (
     "max-message",
     "max-connections",
     "max-rooms",
+    "max-rooms-total",
     "stream-lifetime",
     "presence-limit",
     "signal-rate",
@@ -71,7 +72,7 @@ class OptionsTests(SynchronousTestCase):
         for name in ("host", "allow-origin", "metrics-listen"):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
-        self.assertEqual(3600, options["stream-lifetime"])
+        self.assertEqual((50_000, 3600), (options["max-rooms-total"], options["stream-lifetime"]))
         self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
         self.assertEqual("on", options["page"])
@@ -139,6 +140,7 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
+            ("max-rooms-total", ("", "0", "-5", "all"), "1000"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             ("presence-limit", ("", "0", "-5", "all"), "1000"),
             ("signal-rate", ("", "0", "0.5", "all"), "1000"),
@@ -316,12 +318,12 @@ class MakeServiceTests(SynchronousTestCase):
         service, configuration, _ = self.made(
             *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
-            *("--presence-limit", "7", "--signal-rate", "4"),
+            *("--presence-limit", "7", "--signal-rate", "4", "--max-rooms-total", "6"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
             *("--stream-lifetime", "10m", "--page", "off"),
         )
         limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7, signal_rate=4)
-        limits = attrs.evolve(limits, stream_lifetime=600.0)
+        limits = attrs.evolve(limits, stream_lifetime=600.0, max_rooms_total=6)
         expected = Configuration(
             listen=("tcp:0",),
             hosts=("a.example",),

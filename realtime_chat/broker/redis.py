@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -138,6 +139,9 @@ class RedisBroker:
         self._every = probe
         self._probes = self._probes_heard = 0
         self._renewals = 0
+        self._pause: Deferred[None] = succeed(None)
+        self._heard: Hear = self._hear_room  # the same for all rooms, each of which costs its channels alone
+        self._heard_relay: Hear = self._hear_relay
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = Link(reactor, address, "subscribe", random, on_ready=self._renew, published=self._published)
@@ -167,6 +171,7 @@ class RedisBroker:
 
     async def _stop(self) -> None:
         self._listener = None
+        self._pause.cancel()
         if self._probing.running:  # else it was never there for the others
             self._probing.stop()
             await self._say_that_it_stops()
@@ -195,9 +200,7 @@ class RedisBroker:
             raise
 
     def _channels(self, room: str) -> dict[str, Hear]:
-        hear: Hear = partial(self._hear_room, room)
-        relay: Hear = partial(self._relay.take, (room,))
-        return {self._names.room(room): hear, **dict.fromkeys(self._names.relay(room), relay)}
+        return {self._names.room(room): self._heard, **dict.fromkeys(self._names.relay(room), self._heard_relay)}
 
     def unfollow(self, room: str) -> None:
         """See :meth:`IBroker.unfollow`."""
@@ -226,7 +229,9 @@ class RedisBroker:
             failed = [room for room, met in zip(some, found, strict=True) if not met]
             if failed:
                 rest += failed
-                await deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+                self._pause = deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+                with suppress(CancelledError):
+                    await self._pause
 
     async def _is_met(self, room: str) -> bool:
         """Find out who is in a room, if it is still followed; answer whether that could be done."""
@@ -246,8 +251,12 @@ class RedisBroker:
             self._doubt_all(self._listener)
         self.subscriptions.published(pattern, channel, payload)
 
-    def _hear_room(self, room: str, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _hear_relay(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        self._relay.take((self._names.relay_room_of(channel.decode()),), pattern, channel, payload)
+
+    def _hear_room(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
+        room = self._names.room_of(channel.decode())
         hear = _HEARD.get(payload[:1])
         if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
             self._complain(channel)

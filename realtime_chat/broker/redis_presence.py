@@ -1,14 +1,20 @@
 """Who is in which room by way of which node, in Redis.
 
-For each room there is a hash with a row for each client, which its node writes and deletes (``lua/attend.lua``). Every
-change raises the hash's version and is published with it, so that who follows a room knows whether it has heard of all
-changes, and reads the whole hash where it hasn't. Rows are believed as long as their node renews its key; a node that
-finds that another's is gone tells all, so that all forget that node's clients at the same time. What Redis loses, each
-node puts back.
+For each room that ever had a message there is a hash with a row for each client, which its node writes and deletes
+(``lua/attend.lua``). Every change raises the hash's version and is published with it, so that who follows a room knows
+whether it has heard of all changes, and reads the whole hash where it hasn't. Rows are believed as long as their node
+renews its key; a node that finds that another's is gone tells all, so that all forget that node's clients at the same
+time. What Redis loses, each node puts back.
+
+A room without messages leaves nothing in Redis, as anybody can name any number of them. Its changes are only published.
+A node that begins to follow it asks the others that do (``lua/look.lua``), and each of them says who is there by way of
+it. After the room's first message the next change makes the hash, and all nodes put into it what is theirs.
 
 What is published on a room's channel is ``pID VERSION NODE``, a line break, and the JSON array ``[rows of who came or
-changed, marks of who went]``; a row is ``[mark, user's id, name, guest, state, changed]``. On the channel of all nodes
-it is one of the JSON arrays ``["bye", NODE, SECONDS]``, ``["gone", NODE]`` and ``["said", NODE, MARK, STATE, ROOM]``.
+changed, marks of who went]``; a row is ``[mark, user's id, name, guest, state, changed]``. Where there is no hash the
+version is 0, and in the id's place stands ``-`` for a change, ``=`` for all who are there by way of the node, and ``?``
+for the same with a question to the others. On the channel of all nodes it is one of the JSON arrays
+``["bye", NODE, SECONDS]``, ``["gone", NODE]`` and ``["said", NODE, MARK, STATE, ROOM]``.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,16 +43,19 @@ from realtime_chat.redis.wire import Word, ignore_store_error
 __all__ = ["RedisPresence"]
 
 _PACKAGE = "realtime_chat.broker"
-_HEAD = re.compile(rb"p([0-9a-f]{1,32}) ([0-9]{1,16}) ([0-9a-f]{1,32})")
+_HEAD = re.compile(rb"p([0-9a-f]{1,32}|[-=?]) ([0-9]{1,16}) ([0-9a-f]{1,32})")
 _FIELD = re.compile(rb"([0-9a-f]{1,32}):([0-9a-f]{1,32})")
 _ROOMS_AT_ONCE = 50
 _ROOMS_A_CALL = 500
 _MOST_PENDING = 1000
 _SECONDS_BETWEEN_TRIES = 1.0
+_SECONDS_TO_ANSWER = 0.3
 _LOOKS_A_LEASE = 6
 _LEASES_OF_A_HASH = 4
 _GONE = b"0"
 _NULL = b"null"
+_CHANGE, _ALL, _QUESTION = b"-", b"=", b"?"
+"""What is told of a room that has no hash."""
 
 T = TypeVar("T")
 
@@ -89,15 +99,30 @@ class _Standing:
     :ivar id: of its hash; empty if there is none.
     :ivar pending: what was heard while the hash is being read; None while it isn't.
     :ivar again: whether it has to be read once more.
+    :ivar answers: who is there by way of each node that has answered; None while none is asked.
+    :ivar wanted: how many nodes have to answer.
+    :ivar complete: is told when they have; None while it isn't waited for.
     """
 
-    __slots__ = ("again", "id", "pending", "version")
+    __slots__ = ("again", "answers", "complete", "id", "pending", "version", "wanted")
 
     def __init__(self) -> None:
         self.id = b""
         self.version = 0
         self.pending: list[_Heard] | None = None
         self.again = False
+        self.answers: dict[str, Sequence[Attendee]] | None = None
+        self.wanted = 0
+        self.complete: Deferred[None] | None = None
+
+    def answer(self, heard: _Heard) -> None:
+        """A node says who is there by way of it."""
+        if self.answers is None:
+            return
+        self.answers[heard.node] = heard.came
+        if self.complete is not None and len(self.answers) >= self.wanted:
+            complete, self.complete = self.complete, None
+            complete.callback(None)
 
     def follows(self, heard: _Heard) -> bool:
         """Whether that is the next change."""
@@ -117,12 +142,16 @@ class _Heard(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a room's hash holds."""
+    """What a room's hash holds, or where there is none, what the other nodes say.
+
+    :param complete: whether all that were asked have answered.
+    """
 
     id: bytes
     version: int
     own: Mapping[str, bytes]
     others: Mapping[str, Sequence[Attendee]]
+    complete: bool = True
 
 
 class RedisPresence:
@@ -172,8 +201,8 @@ class RedisPresence:
         self._looks = 0
         self._connects = 0
         self._trusted_from = 0.0
-        self._attend, self._put_back, self._renew = (
-            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "put_back", "renew")
+        self._attend, self._look_up, self._put_back, self._renew = (
+            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "look", "put_back", "renew")
         )
 
     @property
@@ -218,6 +247,10 @@ class RedisPresence:
         standing = self._rooms.get(room)
         if standing is None:
             standing = self._rooms[room] = _Standing()
+            await self._read(room, standing, True)
+            return
+        if not standing.id:  # the others may not hear us yet
+            self._incomplete[room] = self._clock.seconds() + self._grace
         await self._read(room, standing)
 
     def unfollow(self, room: str) -> None:
@@ -225,8 +258,11 @@ class RedisPresence:
         for rooms in (self._rooms, self._stale, self._incomplete):
             rooms.pop(room, None)
 
-    async def _read(self, room: str, standing: _Standing) -> None:
-        """Read who is in a room, and go on from there with what is heard meanwhile."""
+    async def _read(self, room: str, standing: _Standing, first: bool = False) -> None:
+        """Read who is in a room, and go on from there with what is heard meanwhile.
+
+        :param first: whether nothing is known of it yet.
+        """
         if standing.pending is not None:
             standing.again = True
             return
@@ -234,12 +270,14 @@ class RedisPresence:
         try:
             look, held = await self._look_at(room, standing)
         except BaseException:
-            standing.pending = None
+            standing.pending = standing.answers = None
             raise
         pending, standing.pending = standing.pending, None
         if self._rooms.get(room) is not standing or self._listener is None:
             return
-        self._compare(room, standing, look, self._listener)
+        if not look.complete and not first:  # who hasn't answered is asked again, and not forgotten
+            self._incomplete[room] = self._clock.seconds() + self._grace
+        self._compare(room, standing, look, self._listener, first)
         for node, seconds in held.items():
             self._listener.node_left(node, seconds)
         if look.own != self._own.get(room, {}):
@@ -247,10 +285,10 @@ class RedisPresence:
         for heard in pending:
             self._take(room, standing, heard)
 
-    def _compare(self, room: str, standing: _Standing, look: _Look, listener: Listener) -> None:
-        """Tell who is there. Where another hash has taken a lost one's place, it is waited for others to put back what
-        is theirs before those are forgotten who aren't there."""
-        if standing.id not in (look.id, b""):
+    def _compare(self, room: str, standing: _Standing, look: _Look, listener: Listener, first: bool) -> None:
+        """Tell who is there. Where a hash has taken the place of a lost one, or of none, it is waited for others to put
+        back what is theirs before those are forgotten who aren't there."""
+        if standing.id != look.id and not first:
             self._incomplete[room] = self._clock.seconds() + self._grace
         standing.id, standing.version = look.id, look.version
         if room not in self._incomplete:
@@ -259,14 +297,36 @@ class RedisPresence:
             listener.others_changed(room, node, there, ())
 
     async def _look_at(self, room: str, standing: _Standing) -> tuple[_Look, Mapping[str, float]]:
-        """What a room's hash holds of the nodes that are there, and for how long those of others are held."""
+        """What a room's hash holds of the nodes that are there, and for how long those of others are held; where there
+        is none, who is there by way of those that follow the room."""
         while True:
             standing.again = False
-            look = self._parse(await self._link.command("HGETALL", self._names.members(room)))
+            standing.answers = {}
+            own = self._own.get(room, {})
+            words: list[Word] = [self._names.room(room), self._node, b"[[%b],[]]" % b",".join(own.values())]
+            asked, *fields = await self._look_up.run(self._link, [self._names.members(room)], words)
+            look = self._parse(fields)
+            if not fields:
+                complete = await self._answered(standing, asked - 1)
+                look = _Look(b"", 0, self._own.get(room, {}), standing.answers, complete)
+            standing.answers = None
             gone, held = await self._judge(look.others)
             if not standing.again:
                 others = {node: rows for node, rows in look.others.items() if node not in gone}
                 return look._replace(others=others), held
+
+    async def _answered(self, standing: _Standing, wanted: int) -> bool:
+        """Wait till so many nodes have said who is there by way of them; answer whether they have."""
+        if standing.answers is None or len(standing.answers) >= wanted:
+            return True
+        standing.wanted, standing.complete = wanted, Deferred()
+        try:
+            await standing.complete.addTimeout(_SECONDS_TO_ANSWER, self._clock)
+        except DeferredTimeout:
+            return False
+        finally:
+            standing.complete = None
+        return True
 
     def _parse(self, fields: Sequence[bytes]) -> _Look:
         """Read a hash; what isn't a row is passed over."""
@@ -315,6 +375,8 @@ class RedisPresence:
         """See :meth:`realtime_chat.broker.redis.Neighbours.heard`."""
         head, _, body = payload.partition(b"\n")
         match = _HEAD.fullmatch(head)
+        if match is not None and match[1] == _QUESTION and match[3].decode() != self._node:
+            self._say_all(room)
         standing = self._rooms.get(room)
         if match is None or standing is None:
             return match is not None
@@ -323,6 +385,8 @@ class RedisPresence:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         heard = _Heard(match[1], int(match[2]), match[3].decode(), list(map(_attendee, came)), gone)
+        if heard.id in (_ALL, _QUESTION) and heard.node != self._node:
+            standing.answer(heard)
         if standing.pending is None:
             self._take(room, standing, heard)
         elif len(standing.pending) < _MOST_PENDING:
@@ -333,16 +397,40 @@ class RedisPresence:
 
     def _take(self, room: str, standing: _Standing, heard: _Heard) -> None:
         """Take in a change, or read the hash if this isn't the next one."""
+        if heard.version == 0:
+            self._take_in(room, heard)
+            return
         if heard.id == standing.id and heard.version <= standing.version:
             return
         if not standing.follows(heard):
             self._read_soon(room)
             return
+        if not standing.id:
+            self._has_hash(room)
         standing.id, standing.version = heard.id, heard.version
-        if heard.node != self._node and self._listener is not None:
-            self._nodes[heard.node] = None
-            self._going.pop(heard.node, None)
+        self._take_in(room, heard)
+
+    def _take_in(self, room: str, heard: _Heard) -> None:
+        if heard.node == self._node or self._listener is None:
+            return
+        self._nodes[heard.node] = None
+        self._going.pop(heard.node, None)
+        if heard.id in (_ALL, _QUESTION):
+            self._listener.node_has(room, heard.node, heard.came)
+        else:
             self._listener.others_changed(room, heard.node, heard.came, heard.gone)
+
+    def _has_hash(self, room: str) -> None:
+        """A room has a hash now: put into it what is ours, and believe that it is whole when all could do that."""
+        self._incomplete[room] = self._clock.seconds() + self._grace
+        if room in self._own:
+            Deferred.fromCoroutine(self._put(room, False)).addErrback(self._not_put, room, False)
+
+    def _say_all(self, room: str) -> None:
+        """Answer who is in a room by way of this node."""
+        rows = self._own.get(room, {})
+        said = b"p%b 0 %b\n[[%b],[]]" % (_ALL, self._node.encode(), b",".join(rows.values()))
+        self._link.command("PUBLISH", self._names.room(room), said).addErrback(ignore_store_error)
 
     def _read_soon(self, room: str) -> None:
         self._stale.pop(room, None)
@@ -407,12 +495,15 @@ class RedisPresence:
     async def _tell(self, room: str, rows: Mapping[str, bytes], gone: Sequence[str], all: int) -> None:
         body = b"[[%b],%b]" % (b",".join(rows.values()), _encode(gone))
         words = [*self._head(room), body, len(rows), *self._fields(rows), *map(self._field, gone)]
-        if await self._attend.run(self._link, [self._names.members(room)], words) and all > len(rows):
+        if await self._attend.run(self._link, self._keys(room), words) and all > len(rows):
             self._doubt(room)  # it was lost, and with it our other rows
+
+    def _keys(self, room: str) -> list[str]:
+        return [self._names.members(room), self._names.log]
 
     def _head(self, room: str) -> list[Word]:
         seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
-        return [self._names.room(room), self._node, self._token(8).hex(), seconds]
+        return [self._names.room(room), room, self._node, self._token(8).hex(), seconds]
 
     def _field(self, mark: str) -> str:
         return f"{self._node}:{mark}"
@@ -467,7 +558,7 @@ class RedisPresence:
     async def _put(self, room: str, look: bool) -> None:
         rows = self._own.get(room, {})
         words = [*self._head(room), int(look), *self._fields(rows)]
-        await self._put_back.run(self._link, [self._names.members(room)], words)
+        await self._put_back.run(self._link, self._keys(room), words)
 
     def _not_put(self, failure: Failure, room: str, look: bool) -> None:
         failure.trap(StoreError)
@@ -519,7 +610,8 @@ class RedisPresence:
         seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
         now = self._clock.seconds()
         gone = [node for node, until in self._going.items() if until <= now]
-        for rooms in _parts(list(self._own), _ROOMS_A_CALL):
+        kept = [room for room in self._own if room not in self._rooms or self._rooms[room].id]
+        for rooms in _parts(kept, _ROOMS_A_CALL):
             keys = [*map(self._names.alive, gone), *map(self._names.members, rooms)]
             for number in await self._renew.run(self._link, keys, [seconds, *gone]):
                 self._doubt(rooms[number])

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
 from realtime_chat.errors import StoreError
-from realtime_chat.redis.wire import Commands, ignore_store_error
+from realtime_chat.redis.wire import Commands, Word, ignore_store_error
 
 __all__ = ["Hear", "Subscriptions"]
 
@@ -64,10 +64,10 @@ class Subscriptions:
     def __init__(self, always: Mapping[str, Hear], patterns: Mapping[str, Hear]) -> None:
         self._always = dict(always)
         self._patterns = dict(patterns)
-        self._groups: dict[str, Sequence[str]] = {}
+        self._groups: dict[str, Sequence[bytes]] = {}
         self._by_channel: dict[bytes, Hear] = {channel.encode(): hear for channel, hear in always.items()}
         self._by_pattern: dict[bytes, Hear] = {pattern.encode(): hear for pattern, hear in patterns.items()}
-        self._leaving: dict[str, None] = {}
+        self._leaving: dict[bytes, None] = {}
         self._is_leaving = False
         self._turns = _Turns(_AT_ONCE // 4)
 
@@ -98,12 +98,13 @@ class Subscriptions:
         :raises StoreError: not now, and they are not wanted.
         """
         await self._turns.take()
-        self._groups[name] = tuple(channels)
-        for channel in channels:
+        encoded = {channel.encode(): hear for channel, hear in channels.items()}
+        self._groups[name] = tuple(encoded)
+        for channel in encoded:
             self._leaving.pop(channel, None)
-        self._by_channel.update((channel.encode(), hear) for channel, hear in channels.items())
+        self._by_channel.update(encoded)
         try:
-            await _all(commands, "SUBSCRIBE", channels)
+            await _all(commands, "SUBSCRIBE", encoded)
         except StoreError:
             self.remove(commands, name)
             raise
@@ -128,10 +129,10 @@ class Subscriptions:
         finally:
             self._is_leaving = False
 
-    def _forget(self, name: str) -> Sequence[str]:
+    def _forget(self, name: str) -> Sequence[bytes]:
         channels = self._groups.pop(name, ())
         for channel in channels:
-            del self._by_channel[channel.encode()]
+            del self._by_channel[channel]
         return channels
 
     async def renew(self, commands: Commands) -> None:
@@ -148,7 +149,7 @@ class Subscriptions:
         await self._leave(commands)
 
 
-async def _all(commands: Commands, command: str, channels: Iterable[str]) -> None:
+async def _all(commands: Commands, command: str, channels: Iterable[Word]) -> None:
     """Do the same with all channels, each in a command of its own, as Redis answers once for each channel."""
     try:
         await gatherResults([commands.command(command, channel) for channel in channels], consumeErrors=True)

@@ -51,6 +51,8 @@ class _HubCollector(Collector):
         members = sum(len(membership.members) for membership in self._hub.presence.memberships.values())
         yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
+        refused = self._hub.counts.rooms_refused
+        yield CounterMetricFamily("realtime_rooms_refused", "Rooms that were one too many in memory.", refused)
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
         queued = sum(session.transport.queued for session in sessions)

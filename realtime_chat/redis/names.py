@@ -66,6 +66,10 @@ class Names:
         """The channels on which anybody may send something to a room; of database 0 also that without a number."""
         return tuple(channel + room for channel in self._relay)
 
+    def relay_room_of(self, channel: str) -> str:
+        """The room of such a channel."""
+        return next(channel[len(prefix) :] for prefix in self._relay if channel.startswith(prefix))
+
     def node(self, node: str) -> str:
         """The channel of a node's own probe."""
         return f"{self.scope}:node:{node}"

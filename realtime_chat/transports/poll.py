@@ -207,6 +207,8 @@ class _Poll:
             with naming(name):
                 room = await hub.room(name)
                 start = await room.start(since, last)
+            if self._request is None:
+                return  # it is gone: no more rooms are looked up for it
             self._start_at(room, start, since is None, _version(wishes, index))
         self._look_done(hold)
 

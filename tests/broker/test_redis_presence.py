@@ -84,6 +84,7 @@ class TogetherTests(NodesTestCase):
 
     async def test_storm(self) -> None:
         """Hundreds who join at once are told to the others by a few changes."""
+        await self.write()
         one, two = self.nodes
         watcher = await self.client(SocketClient, two, "Ann")
         before = self.version()
@@ -98,6 +99,7 @@ class TogetherTests(NodesTestCase):
 
     async def test_nothing_left(self) -> None:
         """When all have gone there is no row of anybody, and what is left goes by itself."""
+        await self.write()
         clients = [await self.client(SocketClient, node, "Ann") for node in self.nodes]
         await self.until(lambda: len(self.fields()) == 2)
         for client in clients:
@@ -108,6 +110,7 @@ class TogetherTests(NodesTestCase):
 
     async def test_apart(self) -> None:
         """Another prefix, another database, and a room of a strange name are other rooms."""
+        await self.write()
         others = [await self.node(prefix="other"), await self.node(database=1)]
         await self.client(SocketClient, self.nodes[0], "Ann")
         for other in others:
@@ -128,11 +131,14 @@ class GoneTests(NodesTestCase):
     """Nodes that go."""
 
     options = {"lease": 1.5, "held": 3.0}
+    has_messages = True
 
     async def test_dies(self) -> None:
         """A node that has died takes those with it who were there by way of it, and no one else, within the lease."""
         third = await self.node()
         one, two, _ = self.nodes
+        if self.has_messages:
+            await self.write()
         await self.client(SocketClient, one, "Ann")
         watchers = [await self.client(SocketClient, node, name) for node, name in ((two, "Bob"), (third, "Cid"))]
         for watcher in watchers:
@@ -151,6 +157,7 @@ class GoneTests(NodesTestCase):
     async def test_stops(self) -> None:
         """Nobody sees those leave who come to another node when theirs has stopped; who doesn't come has left."""
         one, two = self.nodes
+        await self.write()
         moving = await self.client(SocketClient, one, "Ann")
         await moving.who()
         staying = await self.client(SocketClient, one, "Bob")
@@ -178,13 +185,95 @@ class GoneTests(NodesTestCase):
         await watcher.sees("Ann", "Bob")
 
 
+class EmptyRoomTests(NodesTestCase):
+    """Rooms without messages, of which anybody can make up any number: Redis holds nothing of them."""
+
+    options = {"lease": 1.5, "held": 3.0}
+
+    def keys(self) -> list[str]:
+        """The keys in Redis that name the lobby or any other room."""
+        keys = [key.decode() for key in self.server.command("KEYS", "*")]
+        return [key for key in keys if key != "realtime:0:log" and ":alive:" not in key]
+
+    def rooms(self) -> list[str]:
+        """The rooms that the log knows, and those of which a node hears."""
+        known = [
+            field.decode() for field in self.server.command("HKEYS", "realtime:0:log") if field.startswith(b"room:")
+        ]
+        heard = [channel.decode() for channel in self.server.command("PUBSUB", "CHANNELS", "realtime:*:room:*")]
+        return known + heard
+
+    async def test_nothing_stored(self) -> None:
+        """Whatever is done in a room without messages, over all transports on two nodes, makes no key in Redis; and a
+        moment after the last reader no node knows the room or hears of it."""
+        one, two = self.nodes
+        clients = [
+            await self.client(kind, node, f"n{number}") for number, kind in enumerate(KINDS) for node in (one, two)
+        ]
+        for client in clients:
+            await client.sees("n0", "n0", "n1", "n1", "n2", "n2")
+        for node in self.nodes:
+            for path in ("rooms/made-up/members", "rooms/made-up/messages"):
+                answer = await treq.get(f"http://127.0.0.1:{node.port}/{path}", persistent=False)
+                self.assertEqual(200, answer.code)
+                await answer.content()
+        self.assertEqual([], self.keys())
+        for client in clients:
+            await client.stop()
+        await self.until(lambda: not any(node.hub.rooms for node in self.nodes))
+        await self.until(lambda: not self.rooms())
+        self.assertEqual([], self.keys())
+        for node in self.nodes:
+            self.assertEqual(({}, {}, {}), (node.presence._rooms, node.presence._own, node.presence._incomplete))
+
+    async def test_nobody_answers(self) -> None:
+        """A node that doesn't answer holds up a join for a moment only, and its clients aren't forgotten."""
+        one, two = self.nodes
+        await self.client(SocketClient, one, "Ann")
+        self.patch(one.presence, "_say_all", lambda room: None)
+        begun = time.monotonic()
+        watcher = await self.client(SocketClient, two, "Bob")
+        self.assertLess(time.monotonic() - begun, 2.0)
+        await self.until(lambda: "Bob" in one.members)
+        del one.presence._say_all  # type: ignore[attr-defined]
+        self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await watcher.sees("Ann", "Bob")
+        self.assertEqual([], watcher.view.left)
+
+    async def test_first_message(self) -> None:
+        """When a room has its first message, who is there is kept in Redis from the next change on, and nobody is seen
+        to leave."""
+        third = await self.node()
+        clients = [
+            await self.client(SocketClient, node, name)
+            for node, name in zip(self.nodes, ("Ann", "Bob", "Cid"), strict=True)
+        ]
+        for client in clients:
+            await client.sees("Ann", "Bob", "Cid")
+        await self.write()
+        clients.append(await self.client(SocketClient, third, "Dan"))
+        await self.until(lambda: len(self.server.command("HKEYS", "realtime:0:members:lobby")) == 2 + 4)
+        for client in clients:
+            await client.sees("Ann", "Bob", "Cid", "Dan")
+            self.assertEqual([], client.view.left)
+
+
+class EmptyGoneTests(GoneTests):
+    """Nodes that go, as to a room without messages."""
+
+    has_messages = False
+
+
 class LossTests(NodesTestCase):
     """A Redis that loses things."""
 
     options = {"lease": 1.5}
+    has_messages = True
 
     async def there(self) -> list[SocketClient]:
         """A client on each node; all see each other."""
+        if self.has_messages:
+            await self.write()
         clients = [
             await self.client(SocketClient, node, name) for node, name in zip(self.nodes, ("Ann", "Bob"), strict=True)
         ]
@@ -194,9 +283,13 @@ class LossTests(NodesTestCase):
 
     async def known_anew(self) -> None:
         """A new node knows all who are there."""
-        await self.until(
-            lambda: len([f for f in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in f]) == 2
-        )
+        if self.has_messages:
+            await self.write()
+            await self.until(
+                lambda: len([f for f in self.server.command("HKEYS", "realtime:0:members:lobby") if b":" in f]) == 2
+            )
+        else:
+            await self.until(lambda: all(link.ready for node in self.nodes for link in node.broker.links))
         third = await self.node()
         await self.client(SocketClient, third, "Cid")
         await self.agree("Ann", "Bob", "Cid")
@@ -248,6 +341,7 @@ class LossTests(NodesTestCase):
 
     async def test_lost_change(self) -> None:
         """A change that wasn't heard is found with the next one."""
+        await self.write()
         await self.there()
         two = self.nodes[1]
         heard, two.presence._take = two.presence._take, lambda *_: None  # type: ignore[method-assign]
@@ -280,3 +374,9 @@ class LossTests(NodesTestCase):
         await self.client(SocketClient, third, "Cid")
         await self.agree("Ann", "Bob", "Cid")
         self.assertEqual([[], []], [client.view.left for client in clients])
+
+
+class EmptyLossTests(LossTests):
+    """A Redis that loses things, as to a room without messages."""
+
+    has_messages = False

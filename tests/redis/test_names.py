@@ -31,6 +31,9 @@ class NamesTests(SynchronousTestCase):
         """A channel leads back to its room."""
         names = Names("chat", 3)
         self.assertEqual(names.room_of(names.room("a:b")), "a:b")
+        for scope in (names, Names("chat", 0)):
+            for channel in scope.relay("relay:0:a"):
+                self.assertEqual(scope.relay_room_of(channel), "relay:0:a")
 
     def test_prefix(self) -> None:
         """A prefix is short and has no colon, blank or pattern."""

@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -351,6 +352,65 @@ class EventsContractTests(TransportContract, ServedTestCase):
     """The contract on server-sent events, with commands by request."""
 
     kind = EventClient
+
+
+class FullContract:
+    """A node with as many rooms in memory as it may have."""
+
+    limits: dict[str, Any] = {"max_rooms_total": 2, "poll_grace": 2.0}
+    statuses = {"members": 200, "signal": 400}  # where the answers need no room
+
+    async def ask(self: Any, path: str, **json: Any) -> tuple[int, Any, Any]:
+        """Ask something by HTTP; give the status, Retry-After, and the answer."""
+        url = f"http://127.0.0.1:{self.port}/{path}"
+        asked = treq.post(url, json=json, persistent=False) if json else treq.get(url, persistent=False)
+        response = await asked
+        return response.code, response.headers.getRawHeaders("Retry-After"), await response.json()
+
+    async def test_one_more(self: Any) -> None:
+        """One room more is refused for the moment on every transport, those that are there go on, history is read all
+        the same, and when a reader has gone another room has its place."""
+        readers = [await self.started(kind) for kind in KINDS]
+        other = await self.started(SocketClient, "other")
+        refused = [await self.ask(path) for path in ("poll?room=c", "poll?room=lobby&room=c", "sse?room=c")]
+        refused.append(await self.ask("commands", type="join", room="c"))
+        client = self.client(SocketClient, "c")
+        await client.connect({"room": "c"})
+        await client.until(lambda: client.of_type("error"))
+        for status, after, error in (*refused, (429, ["1"], client.of_type("error")[0])):
+            self.assertEqual((429, "too_many", True), (status, error["code"], error["temporary"]))
+            self.assertIsNotNone(after)
+            self.assertIn("try again", error["message"])
+        self.assertEqual(self.statuses["members"], (await self.ask("rooms/c/members"))[0])
+        signal = await self.ask(f"commands?client={readers[-1].client}", type="signal", room="c", event="e", data=1)
+        self.assertEqual(self.statuses["signal"], signal[0])
+        history = await self.ask("rooms/c/messages")
+        self.assertEqual((200, []), (history[0], history[2]["messages"]))
+        await other.publish("on")
+        for reader in readers:
+            await reader.publish("on")
+        for reader in readers:
+            await reader.count(3)
+        await other.stop()
+        await self.until(lambda: "other" not in self.service.hub.presence.memberships)
+        await self.started(PollClient, "c")
+
+    async def test_nothing_stays(self: Any) -> None:
+        """Rooms without messages that were read over any transport, or asked about, are gone soon after their last
+        reader, with all that is known of who was there."""
+        for _ in range(10):
+            for kind in KINDS:
+                reader = await self.started(kind)
+                await reader.stop()
+            self.assertEqual(200, (await self.ask("rooms/lobby/members"))[0])
+        hub = self.service.hub
+        await self.until(lambda: not hub.rooms)
+        self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub._loading))
+        self.assertEqual([], list(await self.store.rooms()))
+
+
+class FullTests(FullContract, ServedTestCase):
+    """A node alone."""
 
 
 class TogetherContract:

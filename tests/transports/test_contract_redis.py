@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from tests.clients import Client, EventClient, PollClient, SocketClient
 from tests.redis_nodes import RedisNode
 from tests.redis_server import RedisServer
-from tests.transports.test_contract import ServedTestCase, TogetherContract, TransportContract
+from tests.transports.test_contract import FullContract, ServedTestCase, TogetherContract, TransportContract
 
 
 class RedisServedTestCase(ServedTestCase):
@@ -78,6 +78,12 @@ class RedisEventsContractTests(TransportContract, RedisServedTestCase):
 
 class RedisTogetherTests(TogetherContract, RedisServedTestCase):
     """All transports share the same rooms over Redis."""
+
+
+class RedisFullTests(FullContract, RedisServedTestCase):
+    """A node over Redis, which looks up a room to know who is in it."""
+
+    statuses = {"members": 429, "signal": 429}
 
 
 class NodesWebSocketContractTests(TransportContract, RedisServedTestCase):
