@@ -44,7 +44,19 @@ class RedisStoreTests(MessageStoreContract, TestCase):
         address = parse_address(shared_server(self).url)
         names = Names("realtime", 0)
         now = self.clock.seconds
-        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random)
+        self.address = address
+        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random, tick=0.02)
+
+    async def pass_half_a_second(self) -> None:
+        """By Redis' own clock, which is that of this machine."""
+        await deferLater(reactor, 0.5)
+
+    async def read_room(self, store: RedisStore, room: str) -> None:
+        """Follow a room, as a node does by way of which somebody reads it, whichever node that is."""
+        link = Link(reactor, self.address, "test", random.random)
+        self.addCleanup(link.stop)
+        await link.start()
+        await link.command("SUBSCRIBE", Names("realtime", 0).room(room))
 
 
 class RedisTestCase(TestCase):
@@ -159,7 +171,7 @@ class NodesTests(RedisTestCase):
             await append_all(store, [draft(number, key="k"), draft(number, room=f"room{number}")])
         for number, store in enumerate(stores):
             self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [number])
-            self.assertEqual(list(await store.rooms()), ["lobby", f"room{number}"])
+            self.assertEqual(list(await store.rooms("", 1000)), ["lobby", f"room{number}"])
         self.assertEqual(len({store.secret for store in stores}), 3)
 
     async def test_strange_names(self) -> None:
@@ -187,7 +199,7 @@ class NodesTests(RedisTestCase):
         for room in rooms:
             self.assertEqual(texts(await store.read_after(room, 0, 9)), [[room, n] for n in (147, 148, 149)])
             self.assertTrue((await store.append(draft([room, 1], room, key="k"))).duplicate)
-        self.assertEqual(list(await store.rooms()), sorted(rooms))
+        self.assertEqual(list(await store.rooms("", 1000)), sorted(rooms))
 
     async def test_announced(self) -> None:
         """What one turn appends is announced once a room, in order, byte for byte, with its first offset."""
@@ -464,7 +476,7 @@ class AwayTests(RedisTestCase):
         await self.until(lambda: not any(link.ready for link in store.links))
         begun = reactor.seconds()
         while reactor.seconds() - begun < 1.0:
-            for answer in (store.append(draft()), store.read_after("lobby", 0, 1), store.rooms(), store.check()):
+            for answer in (store.append(draft()), store.read_after("lobby", 0, 1), store.rooms("", 1000), store.check()):
                 self.failureResultOf(answer, StoreError)
             await deferLater(reactor, 0.1)
         self.server.start()
@@ -793,7 +805,7 @@ class PlainTests(RedisTestCase):
         for arguments, room, reason in wrong:
             with self.assertRaisesRegex(hiredis.ReplyError, f"^BADMESSAGE .*{reason}", msg=repr(arguments)):
                 self.append(*arguments, room=room)
-        self.assertEqual(list(await store.rooms()), [])
+        self.assertEqual(list(await store.rooms("", 1000)), [])
 
     async def test_accepted(self) -> None:
         """All that is JSON is taken as it is."""

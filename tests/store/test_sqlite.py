@@ -41,7 +41,9 @@ class SQLiteStoreTests(MessageStoreContract, TestCase):
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
-        return SQLiteStore(reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom)
+        return SQLiteStore(
+            reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom, tick=0.02
+        )
 
 
 class SQLiteTestCase(TestCase):
