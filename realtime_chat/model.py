@@ -209,7 +209,7 @@ def may_read(user: User, room: str) -> bool:
 
 
 def listed_ranges(user: User, after: str) -> Iterator[tuple[str, str]]:
-    """Where the rooms are that a user may read, in order: each range is what its rooms come after, and the last of them.
+    """Where the rooms are that a user may read, in order: what the rooms of a range come after, and its end.
 
     Private rooms stand together, so that a list passes by those of others without looking at them.
 

@@ -356,9 +356,7 @@ def default_data_dir(environ: Any = os.environ) -> Path:
 
 def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
     """The store, what tells other nodes of it, and the directory that it needs."""
-    retention = Retention(
-        options["history"], options["history-age"], options["max-rooms-stored"], options["room-rate"]
-    )
+    retention = Retention(options["history"], options["history-age"], options["max-rooms-stored"], options["room-rate"])
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
         return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None

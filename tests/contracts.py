@@ -19,7 +19,16 @@ from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying
 from realtime_chat.store.retention import KEY_SECONDS, SECONDS_AT_ONCE, Retention
 from tests.fakes import Recorder
 
-__all__ = ["AWKWARD_NAMES", "BrokerContract", "MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
+__all__ = [
+    "AWKWARD_NAMES",
+    "BrokerContract",
+    "MessageStoreContract",
+    "check_positions",
+    "draft",
+    "offsets",
+    "texts",
+    "whole_log",
+]
 
 BOB = User("u7", "Bob")
 START = 1_795_228_664.5
@@ -708,6 +717,11 @@ class BrokerContract:
             for room in AWKWARD_NAMES:
                 broker.unfollow(room)
         self.assertEqual([], listener.of("announced", "doubted", "signalled", "relayed"))
+
+    async def test_count(self) -> None:
+        """In rooms that nobody is in there are none, whatever they are called."""
+        broker, _ = await self.start_broker()
+        self.assertEqual([0] * len(AWKWARD_NAMES), list(await broker.count(AWKWARD_NAMES)))
 
     async def test_own(self) -> None:
         """What a node tells is not told to it."""

@@ -24,6 +24,7 @@ from realtime_chat.redis.address import Address
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.redis import RedisStore
+from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
 
@@ -42,6 +43,8 @@ VALUED = (
     "max-message",
     "max-connections",
     "max-rooms",
+    "max-rooms-stored",
+    "room-rate",
     "stream-lifetime",
     "presence-limit",
     "signal-rate",
@@ -71,6 +74,7 @@ class OptionsTests(SynchronousTestCase):
         for name in ("host", "allow-origin", "metrics-listen"):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
+        self.assertEqual((1_000_000, 100), (options["max-rooms-stored"], options["room-rate"]))
         self.assertEqual(3600, options["stream-lifetime"])
         self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
@@ -102,6 +106,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", "16M", 16 * 1024**2),
             ("max-connections", "5", 5),
             ("max-rooms", "3", 3),
+            ("max-rooms-stored", "5", 5),
+            ("room-rate", "7", 7),
             ("stream-lifetime", "90", 90.0),
             ("stream-lifetime", "2h", 7200.0),
             ("stream-lifetime", "0", 0.0),
@@ -139,6 +145,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
+            ("max-rooms-stored", ("", "0", "-5", "all"), "1000"),
+            ("room-rate", ("", "0", "0.5", "all"), "1000"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             ("presence-limit", ("", "0", "-5", "all"), "1000"),
             ("signal-rate", ("", "0", "0.5", "all"), "1000"),
@@ -335,6 +343,13 @@ class MakeServiceTests(SynchronousTestCase):
         )
         self.assertEqual(expected, configuration)
         self.assertEqual(limits, service.hub.limits)
+
+    def test_kept(self) -> None:
+        """What is kept, and how many rooms there are and are made, arrives at every store."""
+        options = ("--history", "5", "--history-age", "1d", "--max-rooms-stored", "6", "--room-rate", "7")
+        for store in ("memory:", "sqlite:/nowhere/chat", "redis://127.0.0.1/0"):
+            made = self.made("--store", store, *options)[2]
+            self.assertEqual(Retention(5, 86400.0, 6, 7), made._retention, store)
 
     def test_no_end(self) -> None:
         """Streams end after an hour, or never."""

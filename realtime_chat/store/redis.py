@@ -79,7 +79,9 @@ class RedisStore:
         self._reading = Link(
             reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
         )
-        self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, token(8).hex(), now, retention)
+        self._writer = LogWriter(
+            reactor, self._appending, self._redis_log, names, append, token(8).hex(), now, retention
+        )
         self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
         self._sweep = load_store_script("sweep")
         self._swept = b"0"

@@ -161,7 +161,10 @@ class RedisLog:
             some = rooms[begin : begin + _ROOMS_AT_ONCE]
             fields = ("floor", *(f"room:{room}" for room in some))
             floor, *states = await connection.command("HMGET", self._names.log, *fields)
-            if any(_top(floor if state is None else state) < self._tops.get(room, 0) for room, state in zip(some, states, strict=True)):
+            if any(
+                _top(floor if state is None else state) < self._tops.get(room, 0)
+                for room, state in zip(some, states, strict=True)
+            ):
                 return True
         return False
 
