@@ -145,7 +145,7 @@ class RedisLog:
             "" if age is None else int(age * 1000),
             self._max_message,
             self._retention.rooms,
-            self._retention.room_rate,
+            str(self._retention.room_rate),
             self._append.sha,
             doubtful,
         )

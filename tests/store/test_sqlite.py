@@ -286,7 +286,7 @@ class FileTests(SQLiteTestCase):
         await self.eventually(is_so)
 
     async def test_forgotten_after_restart(self) -> None:
-        """What is left of forgotten rooms, how many there are, and since when one is empty, are known after a restart."""
+        """A restart forgets neither what is left of forgotten rooms, nor their number, nor since when one is empty."""
         store = await self.open_store(age=60)
         await append_all(store, [draft(n, "a") for n in range(5)])
         await self.listed(store)
