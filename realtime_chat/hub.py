@@ -16,7 +16,7 @@ from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
+from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User, listed_ranges
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room, RoomContext, release_all
 from realtime_chat.session import Session
@@ -93,7 +93,7 @@ class Hub:
         self._sweeping = False
         self._publishing = 0
         self._published: Deferred[None] | None = None
-        store.watch(self.doubt)
+        store.watch(self.doubt, self.is_known)
 
     # Sessions
 
@@ -472,12 +472,27 @@ class Hub:
             return None
         return known.remembered_before(before, limit) if since is None else known.remembered_after(since, limit)
 
-    def list_rooms(self) -> Deferred[Sequence[str]]:
-        """The names of all rooms that ever had a message, sorted.
+    def is_known(self, room: str) -> bool:
+        """Whether a room is in memory here, or about to be; called on any thread."""
+        return room in self.rooms or room in self._loading
+
+    async def list_rooms(self, user: User, after: str, limit: int) -> list[tuple[str, int]]:
+        """The first rooms after a name that a user may read, sorted, and how many members each has.
 
         :raises realtime_chat.errors.StoreError:
         """
-        return self._store.rooms()
+        found: list[str] = []
+        for begin, last in listed_ranges(user, after):
+            rest = limit - len(found)
+            if rest > 0:
+                found += [room for room in await self._store.rooms(begin, rest) if room <= last]
+        return list(zip(found, await self._count(found), strict=True))
+
+    async def _count(self, rooms: Sequence[str]) -> list[int]:
+        """How many members rooms have; of those that aren't followed here the broker knows it."""
+        unknown = [room for room in rooms if room not in self.rooms] if self._shared is not None else []
+        counts = dict(zip(unknown, await self._broker.count(unknown), strict=True)) if unknown else {}
+        return [counts[room] if room in counts else self.presence.count(room) for room in rooms]
 
     def check_store(self) -> Deferred[None]:
         """Answer when messages can be stored.

@@ -49,7 +49,8 @@ class IMessageStore(Interface):
         order of the offsets. With a key that is kept for this room and sender, the same content answers the first
         entry again.
 
-        :raises realtime_chat.errors.RealtimeError: ``key_reused``: other content is kept under this key.
+        :raises realtime_chat.errors.RealtimeError: ``key_reused``: other content is kept under this key; ``too_many``
+            or ``rate_limited``: it would make a room, and there are too many, or they are made too fast.
         :raises realtime_chat.errors.StoreError: it was not stored.
         """
 
@@ -66,8 +67,13 @@ class IMessageStore(Interface):
         :raises realtime_chat.errors.StoreError:
         """
 
-    def rooms() -> Deferred[Sequence[str]]:
-        """The names of all rooms that ever had a message, sorted.
+    def rooms(after: str, limit: int) -> Deferred[Sequence[str]]:
+        """The names of the first ``limit`` rooms that follow ``after``, sorted by code points; it costs what they cost,
+        however many there are. A room is there from its first message until it is forgotten.
+
+        A room without messages is forgotten after a while (:attr:`Retention.room_age`) if nobody reads it. All that is
+        left is one number for the whole store, the highest top of all that were forgotten: it is the top of every room
+        that isn't there, and who makes such a room goes on after it. So no position is given to two messages.
 
         :raises realtime_chat.errors.StoreError:
         """
@@ -78,9 +84,14 @@ class IMessageStore(Interface):
         :raises realtime_chat.errors.StoreError:
         """
 
-    def watch(doubt: Callable[[], None]) -> None:
-        """Say who is to be called when the logs may be others than before, though nothing was appended here: when
-        there is a new epoch, which :meth:`read_after` shows then."""
+    def watch(doubt: Callable[[], None], is_read: Callable[[str], bool] = ...) -> None:
+        """Say who knows of readers.
+
+        :param doubt: called when the logs may be others than before, though nothing was appended here: when there is a
+            new epoch, which :meth:`read_after` shows then.
+        :param is_read: whether somebody on this node reads a room, which then isn't forgotten; called on any thread. A
+            wrong answer costs readers no more than a ``reset``.
+        """
 
 
 class Listener(Protocol):
@@ -150,6 +161,12 @@ class IBroker(Interface):
 
     def stop() -> Deferred[None]:
         """Tell the others that this node goes, and hear no more."""
+
+    def count(rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        """How many users are in some rooms by way of all nodes: one look for all of them, and none is followed.
+
+        :raises StoreError: not now.
+        """
 
     def follow(room: str) -> Deferred[None]:
         """Hear of a room; answered when all that happens there from now on is told.

@@ -28,6 +28,7 @@ __all__ = [
     "check_reader",
     "check_room",
     "is_room",
+    "listed_ranges",
     "may_read",
     "naming",
     "private_owner",
@@ -35,6 +36,9 @@ __all__ = [
 
 _REMEMBERED = 1024
 """So many names that were found right are not looked at again."""
+
+_LAST = "\x7f"
+"""Comes after every character that a room's name may have."""
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -136,8 +140,8 @@ class Page(msgspec.Struct, frozen=True):
     """Some consecutive messages of a room, and the bounds of its log at the moment of the read.
 
     :param oldest: the lowest offset that is kept; ``top + 1`` where nothing is.
-    :param top: the highest offset that was ever given; 0 for a room without messages. A room's top outlives its
-        messages.
+    :param top: the highest offset that was ever given. A room's top outlives its messages; of a room that isn't there
+        it is the highest one of all rooms that were forgotten, 0 where none was.
     :param messages: ascending by offset.
     :param begun: the offset after which the epoch's own messages begin; what is below was kept from an earlier epoch,
         and may lack its end. A reader of another epoch goes on from here.
@@ -220,6 +224,18 @@ def private_owner(room: str) -> str | None:
 def may_read(user: User, room: str) -> bool:
     """Whether a user may read a room: a private one is its owner's alone."""
     return private_owner(room) in (None, user.id)
+
+
+def listed_ranges(user: User, after: str) -> Iterator[tuple[str, str]]:
+    """Where the rooms are that a user may read, in order: what the rooms of a range come after, and its end.
+
+    Private rooms stand together, so that a list passes by those of others without looking at them.
+
+    :param after: the first room comes after this name.
+    """
+    own = f"@{user.id}"
+    ranges = (("", f"?{_LAST}"), (own[:-1] + chr(ord(own[-1]) - 1) + _LAST, own), (f"@{_LAST}", _LAST))
+    return ((max(after, first), last) for first, last in ranges if after < last)
 
 
 def check_reader(user: User, room: str) -> None:

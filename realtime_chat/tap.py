@@ -155,7 +155,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        defaults = Limits()
+        defaults, kept = Limits(), Retention()
         self.update(
             {
                 "listen": [],
@@ -174,6 +174,8 @@ class Options(usage.Options):
                 "max-connections": None,
                 "max-rooms": defaults.max_rooms,
                 "max-rooms-total": defaults.max_rooms_total,
+                "max-rooms-stored": kept.rooms,
+                "room-rate": kept.room_rate,
                 "stream-lifetime": defaults.stream_lifetime,
                 "presence-limit": defaults.presence_limit,
                 "signal-rate": defaults.signal_rate,
@@ -268,6 +270,17 @@ class Options(usage.Options):
         self["max-rooms-total"] = self._read("max-rooms-total", count, _whole)
 
     @_help
+    def opt_max_rooms_stored(self, count: str) -> None:
+        """How many rooms there may be in the store; where there are so many, none is made. [default: 1000000]"""
+        self["max-rooms-stored"] = self._read("max-rooms-stored", count, _whole)
+
+    @_help
+    def opt_room_rate(self, count: str) -> None:
+        """How many rooms are made a second, by all clients together; at once, what 20 seconds would bring.
+        [default: 100]"""
+        self["room-rate"] = self._read("room-rate", count, _whole)
+
+    @_help
     def opt_stream_lifetime(self, age: str) -> None:
         """After how long an event stream ends, so that its client comes back, perhaps to another process: seconds, or
         with a unit s m h d; a tenth more or less, so that not all come at once. 0 for no end. [default: 1h]"""
@@ -352,7 +365,7 @@ def default_data_dir(environ: Any = os.environ) -> Path:
 
 def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
     """The store, what tells other nodes of it, and the directory that it needs."""
-    retention = Retention(options["history"], options["history-age"])
+    retention = Retention(options["history"], options["history-age"], options["max-rooms-stored"], options["room-rate"])
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
         return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import random
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User
-from realtime_chat.store.retention import KEY_SECONDS, Retention
+from realtime_chat.store.retention import KEY_SECONDS, SECONDS_AT_ONCE, Retention
 from tests.fakes import Recorder
 
-__all__ = ["AWKWARD_NAMES", "BrokerContract", "MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
+__all__ = [
+    "AWKWARD_NAMES",
+    "BrokerContract",
+    "MessageStoreContract",
+    "check_positions",
+    "draft",
+    "offsets",
+    "texts",
+    "whole_log",
+]
 
 BOB = User("u7", "Bob")
 START = 1_795_228_664.5
@@ -65,6 +78,38 @@ async def whole_log(store: Any, room: str) -> Page:
     return Page(page.epoch, page.oldest, page.top, tuple(messages))
 
 
+async def check_positions(store: Any, steps: bytes, pass_time: Callable[[int], Awaitable[None]]) -> None:
+    """Publish, read, and let rooms be forgotten; and resume with every position that was ever given.
+
+    :param steps: what happens, a byte for each step.
+    :param pass_time: lets so many seconds pass; for 60 and more, till all rooms are forgotten.
+    """
+    published: dict[str, dict[int, int]] = {room: {} for room in "abc"}
+    young: dict[str, set[int]] = {room: set() for room in "abc"}
+    given: dict[str, set[int]] = {room: set() for room in "abc"}
+    for number, byte in enumerate(steps):
+        room = "abc"[byte // 8 % 3]
+        if byte % 8 == 7:
+            await pass_time(60)
+            for kept in young.values():
+                kept.clear()
+        elif byte % 8 == 6:
+            given[room].add((await store.read_before(room, None, 9)).top)
+        else:
+            offset = (await store.append(draft(number, room))).message.position.offset
+            assert offset > max(published[room], default=0), (room, offset)
+            assert offset == 1 + max(given[room] | {0}) or not young[room], (room, offset)
+            published[room][offset] = number
+            young[room].add(offset)
+            given[room].add(offset)
+        for each in "abc":
+            for position in given[each]:
+                page = await store.read_after(each, position, 1000)
+                if page.oldest - 1 <= position <= page.top:  # then nothing is missing
+                    following = {offset: data for offset, data in published[each].items() if offset > position}
+                    assert following == dict(zip(offsets(page), texts(page), strict=True)), (each, position, page)
+
+
 def texts(page: Page) -> list[Any]:
     """The data of a page's messages."""
     return [json.loads(message.data) for message in page.messages]
@@ -82,12 +127,12 @@ class MessageStoreContract:
         self.clock.advance(START)
 
     def build_store(self, retention: Retention) -> Any:
-        """A store that is not started and starts empty."""
+        """A store that is not started and starts empty; it looks often after what is too old."""
         raise NotImplementedError
 
-    async def open_store(self, count: int = 1000, age: float | None = None) -> Any:
+    async def open_store(self, count: int = 1000, age: float | None = None, **bounds: Any) -> Any:
         """A started store that is stopped when the test ends."""
-        store = self.build_store(Retention(count, age))
+        store = self.build_store(Retention(count, age, **bounds))
         await store.start()
         self.addCleanup(store.stop)
         return store
@@ -106,6 +151,22 @@ class MessageStoreContract:
             self.assertEqual(error.code, code)
             return error
         raise AssertionError(f"{result!r} instead of {code}")
+
+    async def pass_half_a_second(self) -> None:
+        """By the clock that counts for how fast rooms are made."""
+        self.clock.advance(0.5)
+
+    async def read_room(self, store: Any, room: str) -> None:
+        """Let somebody on this node read a room till the test ends."""
+        store.watch(lambda: None, lambda name: name == room)
+
+    async def forgotten(self, store: Any, *rooms: str, step: float) -> None:
+        """Let time pass, so many seconds at a time, till rooms are not listed any more."""
+        deadline = time.monotonic() + 20
+        while listed := set(rooms) & set(await store.rooms("", 1000)):
+            assert time.monotonic() < deadline, f"{listed} are still there"
+            self.clock.advance(step)
+            await deferLater(reactor, 0.01)
 
     async def test_interface(self) -> None:
         """It has what the interface names, in the same shape."""
@@ -170,7 +231,7 @@ class MessageStoreContract:
         for name in names:
             self.assertEqual(texts(await store.read_after(name, 0, 10)), [name])
             self.assertTrue((await store.append(draft(name, name, key=name))).duplicate)
-        self.assertEqual(list(await store.rooms()), sorted(names))
+        self.assertEqual(list(await store.rooms("", 1000)), sorted(names))
 
     async def test_unicode(self) -> None:
         """Any text comes back as it was."""
@@ -452,17 +513,148 @@ class MessageStoreContract:
     async def test_rooms(self) -> None:
         """The rooms are those that ever had a message, sorted; reading one makes none."""
         store = await self.open_store(age=60)
-        self.assertEqual(list(await store.rooms()), [])
+        self.assertEqual(list(await store.rooms("", 1000)), [])
         await append_all(store, [draft(room=room) for room in ["b", "a", "B", "@u7", "b"]])
         await store.read_after("never", 0, 10)
         self.clock.advance(61)
-        self.assertEqual(list(await store.rooms()), ["@u7", "B", "a", "b"])
+        self.assertEqual(list(await store.rooms("", 1000)), ["@u7", "B", "a", "b"])
+
+    async def test_pages_of_rooms(self) -> None:
+        """Rooms come page by page, sorted, each once, wherever a page begins."""
+        store = await self.open_store()
+        rooms = [f"{begin}{number}" for begin in ("-", "@", "A", "a", "~") for number in range(5)]
+        await append_all(store, [draft(room=room) for room in random.Random(1).sample(rooms, len(rooms))])
+        for limit in (1, 7, 25, 26):
+            pages = [list(await store.rooms("", limit))]
+            while pages[-1]:
+                pages.append(list(await store.rooms(pages[-1][-1], limit)))
+            self.assertEqual(sorted(rooms), [room for page in pages for room in page])
+            self.assertEqual({limit}, {len(page) for page in pages[:-2]} or {limit})
+        self.assertEqual(["A3", "A4"], list(await store.rooms("A25", 2)))
+        self.assertEqual([], list(await store.rooms("~~", 9)))
+        self.assertEqual([], list(await store.rooms("", 0)))
+
+    async def test_too_many_rooms(self) -> None:
+        """Where there are as many rooms as there may be none is made, and those that exist take messages."""
+        store = await self.open_store(rooms=3)
+        answers = [store.append(draft(room, room, key=room)) for room in ("a", "b", "c", "d", "a")]
+        error = await self.assert_raises("too_many", answers.pop(3))
+        self.assertIn("there are 3 rooms", error.message)
+        self.assertTrue(error.temporary)
+        self.assertEqual([1, 1, 1, 1], [(await answer).message.position.offset for answer in answers])
+        await self.assert_raises("too_many", store.append(draft("d", "d")))
+        self.assertEqual(["a", "b", "c"], list(await store.rooms("", 9)))
+        self.assertEqual((0, ()), ((page := await store.read_after("d", 0, 9)).top, page.messages))
+        self.assertEqual(2, (await store.append(draft("more", "a"))).message.position.offset)
+
+    async def test_forgotten_rooms_make_room(self) -> None:
+        """Rooms that are forgotten don't count any more."""
+        store = await self.open_store(age=60, rooms=2)
+        await append_all(store, [draft(room="a"), draft(room="b")])
+        await self.assert_raises("too_many", store.append(draft(room="c")))
+        await self.forgotten(store, "a", "b", step=31)
+        await append_all(store, [draft(room="c"), draft(room="d")])
+        await self.assert_raises("too_many", store.append(draft(room="a")))
+
+    async def test_room_rate(self) -> None:
+        """Rooms are made at a rate, some at once; those that exist take messages."""
+        store = await self.open_store(room_rate=2)
+        await append_all(store, [draft(room=f"r{number}") for number in range(2 * SECONDS_AT_ONCE)])
+        error = await self.assert_raises("rate_limited", store.append(draft(room="new", key="k")))
+        self.assertIn("2 rooms a second", error.message)
+        self.assertTrue(error.temporary)
+        self.assertEqual(2, (await store.append(draft(room="r0"))).message.position.offset)
+        self.clock.rightNow -= 3600
+        await self.assert_raises("rate_limited", store.append(draft(room="new")))
+        await self.pass_half_a_second()
+        answers = [store.append(draft(room=room)) for room in ("new", "newer", "new")]
+        await self.assert_raises("rate_limited", answers.pop(1))
+        self.assertEqual([1, 2], [(await answer).message.position.offset for answer in answers])
+        self.assertEqual(2 * SECONDS_AT_ONCE + 1, len(await store.rooms("", 1000)))
+
+    async def test_forgotten(self) -> None:
+        """An unused room leaves the highest top of all: rooms that aren't there stand at it, and begin after it."""
+        store = await self.open_store(age=60)
+        await append_all(store, [draft(n, room) for room, top in (("a", 3), ("b", 5), ("c", 2)) for n in range(top)])
+        await self.forgotten(store, "a", "b", "c", step=31)
+        for room in ("a", "b", "never"):
+            for page in (await store.read_after(room, 3, 9), await store.read_before(room, None, 9)):
+                self.assertEqual((6, 5, ()), (page.oldest, page.top, page.messages), room)
+            self.assertEqual(6, (await store.append(draft("new", room))).message.position.offset)
+            page = await store.read_after(room, 5, 9)
+            self.assertEqual((6, 6, ["new"]), (page.oldest, page.top, texts(page)), room)
+        self.assertEqual(["a", "b", "never"], list(await store.rooms("", 9)))
+
+    async def test_forgotten_again(self) -> None:
+        """What is left of rooms only grows, and a room that exists goes on from its own top."""
+        store = await self.open_store(age=60)
+        await append_all(store, [draft(n, "a") for n in range(9)] + [draft(n, "b") for n in range(2)])
+        await self.read_room(store, "b")
+        await self.forgotten(store, "a", step=31)
+        await append_all(store, [draft(room="c")])
+        await self.forgotten(store, "c", step=31)
+        self.assertEqual(10, (await store.read_after("a", 0, 9)).top)
+        self.assertEqual(3, (await store.append(draft(room="b"))).message.position.offset)
+
+    async def test_read_rooms_stay(self) -> None:
+        """A room that somebody reads is not forgotten, however long nobody has said anything there."""
+        store = await self.open_store(age=60)
+        await append_all(store, [draft(room="read"), draft(room="unused")])
+        await self.read_room(store, "read")
+        await self.forgotten(store, "unused", step=31)
+        for _ in range(5):
+            await append_all(store, [draft(room="again")])
+            await self.forgotten(store, "again", step=31)
+        self.assertEqual(["read"], list(await store.rooms("", 9)))
+        self.assertEqual(2, (await store.append(draft(room="read"))).message.position.offset)
+
+    async def test_used_rooms_stay(self) -> None:
+        """Rooms with messages are kept, also where others are forgotten around them."""
+        store = await self.open_store(age=60)
+        await append_all(store, [draft(room="unused"), draft(1, room="used")])
+        while "unused" in await store.rooms("", 9):
+            await append_all(store, [draft(2, room="used")])
+            await self.forgotten_or_later(store)
+        self.assertEqual(["used"], list(await store.rooms("", 9)))
+
+    async def forgotten_or_later(self, store: Any) -> None:
+        """Let a little time pass, here and by the store's clock."""
+        self.clock.advance(31)
+        await deferLater(reactor, 0.01)
+
+    async def test_keys_of_forgotten(self) -> None:
+        """A key is known for 300 seconds, whatever becomes of its room; then it is free."""
+        store = await self.open_store(age=20)
+        first = await store.append(draft("a", key="k"))
+        for _ in range(14):
+            self.clock.advance(21)
+            await append_all(store, [draft(room="other")])
+            await deferLater(reactor, 0.01)
+        again = await store.append(draft("a", key="k"))
+        self.assertEqual((first.message.position, True), (again.message.position, again.duplicate))
+        self.clock.advance(KEY_SECONDS)
+        await self.forgotten(store, "lobby", step=21)
+        self.assertFalse((await store.append(draft("b", key="k"))).duplicate)
+
+    async def test_no_position_twice(self) -> None:
+        """Rooms that are made, used, forgotten and made anew never give a position to another message."""
+        for seed in range(3):
+            store = await self.open_store(age=60)
+
+            async def pass_time(seconds: int, store: Any = store) -> None:
+                if seconds < 60:
+                    self.clock.advance(seconds)
+                else:
+                    await self.forgotten(store, *"abc", step=31)
+
+            await check_positions(store, random.Random(seed).randbytes(60), pass_time)
+            await store.stop()
 
     async def test_check(self) -> None:
         """A store that works says so, and shows no trace of having been asked."""
         store = await self.open_store()
         self.assertIsNone(await store.check())
-        self.assertEqual(list(await store.rooms()), [])
+        self.assertEqual(list(await store.rooms("", 1000)), [])
 
     async def test_stop_finishes(self) -> None:
         """Stopping answers what was accepted before."""
@@ -481,7 +673,7 @@ class MessageStoreContract:
             store.append(draft(key="k")),
             store.read_after("lobby", 0, 1),
             store.read_before("lobby", None, 1),
-            store.rooms(),
+            store.rooms("", 1000),
             store.check(),
         ):
             error = await self.assert_raises("store_unavailable", answer)
@@ -525,6 +717,11 @@ class BrokerContract:
             for room in AWKWARD_NAMES:
                 broker.unfollow(room)
         self.assertEqual([], listener.of("announced", "doubted", "signalled", "relayed"))
+
+    async def test_count(self) -> None:
+        """In rooms that nobody is in there are none, whatever they are called."""
+        broker, _ = await self.start_broker()
+        self.assertEqual([0] * len(AWKWARD_NAMES), list(await broker.count(AWKWARD_NAMES)))
 
     async def test_own(self) -> None:
         """What a node tells is not told to it."""

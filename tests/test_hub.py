@@ -64,6 +64,81 @@ class SharedWorld(SynchronousTestCase):
         return self.hub.rooms[name]
 
 
+class ForgottenTests(SharedWorld):
+    """Rooms that the store forgets while somebody reads them."""
+
+    def forget_another(self, top: int) -> None:
+        """Another room, with so many messages, is forgotten."""
+        self.elsewhere(*range(top), room="another")
+        self.store.forget("another")
+
+    def seen(self, transport: FakeTransport) -> list[tuple[str, int]]:
+        """The types and offsets of what a reader was told of the log after it had joined."""
+        told = [event for event in transport.received if event["type"] in ("reset", "message")]
+        return [(event["type"], int(event["position"].split(":")[1])) for event in told]
+
+    def test_never_made(self) -> None:
+        """Who reads a room that isn't there gets its first message, after a reset where that begins higher by now."""
+        transport = self.joined()
+        self.forget_another(5)
+        self.told(*self.elsewhere("first", "second"))
+        self.clock.advance(1)
+        self.settle()
+        self.assertEqual([("reset", 5), ("message", 6), ("message", 7)], self.seen(transport))
+        self.assertTrue(self.room().live_count())
+
+    def test_forgotten(self) -> None:
+        """Who reads a room that was forgotten all the same goes on after the highest of those that were."""
+        messages = self.elsewhere("a", "b")
+        transport = self.joined(last=0)
+        self.forget_another(5)
+        self.store.forget("lobby")
+        self.told(*self.elsewhere("c"))
+        self.clock.advance(1)
+        self.settle()
+        self.assertEqual([("reset", 5), ("message", 6)], self.seen(transport))
+        self.assertEqual((["c"], 2), (self.data(transport), messages[-1].position.offset))
+
+    def test_highest(self) -> None:
+        """Who reads the one that was the highest misses nothing, and no reset comes."""
+        self.elsewhere("a", "b")
+        transport = self.joined(last=0)
+        self.store.forget("lobby")
+        self.told(*self.elsewhere("c"))
+        self.settle()
+        self.assertEqual([("message", 3)], self.seen(transport))
+
+    def test_resumed(self) -> None:
+        """A position of a forgotten room can't be recovered, unless nothing was missed; either way all is shown."""
+        self.elsewhere("a", "b", "c")
+        epoch = self.elsewhere("x")[0].position.epoch
+        self.store.forget("lobby")
+        self.elsewhere("d", "e")
+        for since, recovered, data in ((2, False, ["d", "e"]), (4, True, ["d", "e"]), (5, True, ["e"])):
+            transport = self.joined(since=f"{epoch}:{since}")
+            (joined,) = transport.of_type("joined")
+            self.assertEqual((recovered, data), (joined["recovered"], self.data(transport)), since)
+
+    def test_resumed_before_made_anew(self) -> None:
+        """The same before the room is made anew: who resumes follows without a gap."""
+        epoch = self.elsewhere("a", "b", "c")[0].position.epoch
+        self.store.forget("lobby")
+        early, late = self.joined(since=f"{epoch}:1"), self.joined(since=f"{epoch}:3")
+        for transport, recovered in ((early, False), (late, True)):
+            (joined,) = transport.of_type("joined")
+            self.assertEqual((recovered, f"{epoch}:3"), (joined["recovered"], joined["position"]))
+        self.told(*self.elsewhere("d"))
+        self.settle()
+        self.assertEqual([[("message", 4)]] * 2, [self.seen(early), self.seen(late)])
+
+    def test_known(self) -> None:
+        """The store knows which rooms are in memory, or are being looked up."""
+        Session(self.hub, FakeTransport()).receive(b'{"type": "join", "room": "lobby"}')
+        self.assertEqual((True, False), (self.hub.is_known("lobby"), self.hub.is_known("other")))
+        self.settle()
+        self.assertEqual((True, False), (self.hub.is_known("lobby"), self.hub.is_known("other")))
+
+
 class FollowTests(SharedWorld):
     """Rooms are heard of before they are looked at, and for as long as they are of interest."""
 

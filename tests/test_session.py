@@ -119,7 +119,7 @@ class JoinTests(World):
         (joined,) = transport.received
         self.assertEqual(("joined", 7, True), (joined["type"], joined["id"], joined["recovered"]))
         self.assertEqual((joined["position"], joined["top"]), (joined["top"], joined["position"]))
-        self.assertEqual([], list(self.successResultOf(self.store.rooms())))
+        self.assertEqual([], list(self.successResultOf(self.store.rooms("", 1000))))
 
     def test_last(self) -> None:
         """Without a position one starts so many messages before the top."""

@@ -24,6 +24,7 @@ from realtime_chat.redis.address import Address
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.redis import RedisStore
+from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
 
@@ -43,6 +44,8 @@ VALUED = (
     "max-connections",
     "max-rooms",
     "max-rooms-total",
+    "max-rooms-stored",
+    "room-rate",
     "stream-lifetime",
     "presence-limit",
     "signal-rate",
@@ -73,6 +76,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
         self.assertEqual((50_000, 3600), (options["max-rooms-total"], options["stream-lifetime"]))
+        self.assertEqual((1_000_000, 100), (options["max-rooms-stored"], options["room-rate"]))
         self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
         self.assertEqual("on", options["page"])
@@ -103,6 +107,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-message", "16M", 16 * 1024**2),
             ("max-connections", "5", 5),
             ("max-rooms", "3", 3),
+            ("max-rooms-stored", "5", 5),
+            ("room-rate", "7", 7),
             ("stream-lifetime", "90", 90.0),
             ("stream-lifetime", "2h", 7200.0),
             ("stream-lifetime", "0", 0.0),
@@ -141,6 +147,8 @@ class OptionsTests(SynchronousTestCase):
             ("max-connections", ("", "0", "-5", "all"), "1000"),
             ("max-rooms", ("", "0", "-5", "all"), "1000"),
             ("max-rooms-total", ("", "0", "-5", "all"), "1000"),
+            ("max-rooms-stored", ("", "0", "-5", "all"), "1000"),
+            ("room-rate", ("", "0", "0.5", "all"), "1000"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             ("presence-limit", ("", "0", "-5", "all"), "1000"),
             ("signal-rate", ("", "0", "0.5", "all"), "1000"),
@@ -337,6 +345,13 @@ class MakeServiceTests(SynchronousTestCase):
         )
         self.assertEqual(expected, configuration)
         self.assertEqual(limits, service.hub.limits)
+
+    def test_kept(self) -> None:
+        """What is kept, and how many rooms there are and are made, arrives at every store."""
+        options = ("--history", "5", "--history-age", "1d", "--max-rooms-stored", "6", "--room-rate", "7")
+        for store in ("memory:", "sqlite:/nowhere/chat", "redis://127.0.0.1/0"):
+            made = self.made("--store", store, *options)[2]
+            self.assertEqual(Retention(5, 86400.0, 6, 7), made._retention, store)
 
     def test_no_end(self) -> None:
         """Streams end after an hour, or never."""

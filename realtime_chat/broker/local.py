@@ -31,6 +31,10 @@ class LocalBroker:
         """See :meth:`IBroker.stop`."""
         return succeed(None)
 
+    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        """See :meth:`IBroker.count`."""
+        return succeed([0] * len(rooms))
+
     def follow(self, room: str) -> Deferred[None]:
         """See :meth:`IBroker.follow`."""
         return succeed(None)

@@ -56,6 +56,9 @@ class Neighbours(Protocol):
     async def stop(self) -> None:
         """The node ends: tell the others."""
 
+    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        """See :meth:`IBroker.count`."""
+
     async def follow(self, room: str) -> None:
         """A room's channel is heard from now on: tell the listener who is there. Called again when it may not have been
         heard for a while.
@@ -184,6 +187,10 @@ class RedisBroker:
             self._log.warn("the other nodes were not told that this one stops: {why}", why=error.detail)
 
     # Rooms
+
+    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        """See :meth:`IBroker.count`."""
+        return self._neighbours.count(rooms)
 
     def follow(self, room: str) -> Deferred[None]:
         """See :meth:`IBroker.follow`."""

@@ -201,8 +201,8 @@ class RedisPresence:
         self._looks = 0
         self._connects = 0
         self._trusted_from = 0.0
-        self._attend, self._look_up, self._put_back, self._renew = (
-            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "look", "put_back", "renew")
+        self._attend, self._look_up, self._put_back, self._renew, self._count = (
+            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "look", "put_back", "renew", "count")
         )
 
     @property
@@ -239,6 +239,11 @@ class RedisPresence:
         alive = self._names.alive(self._node)
         await self._link.command("SET", alive, _GONE, "PX", int(self._held * 1000))
         await self._link.command("PUBLISH", self._names.nodes, _encode(_Bye(self._node, self._held)))
+
+    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        """See :meth:`realtime_chat.interfaces.IBroker.count`."""
+        keys = map(self._names.members, rooms)
+        return Deferred.fromCoroutine(self._count.run(self._link, list(keys), [self._names.alive("")]))
 
     # Rooms that are followed
 

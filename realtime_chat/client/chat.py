@@ -167,7 +167,7 @@ class Chat:
             after = {"after": reply["after"]}
 
     async def rooms(self) -> list[str]:
-        """The names of the rooms that ever had a message and may be read.
+        """The names of the rooms that there are and may be read.
 
         :raises realtime_chat.errors.RealtimeError: the server refuses.
         """

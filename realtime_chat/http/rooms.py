@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
@@ -17,12 +15,11 @@ from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.wishes import natural, one
 from realtime_chat.hub import Hub
-from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room, may_read
+from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 
 __all__ = ["RoomsResource"]
 
 _FORM = b"application/x-www-form-urlencoded"
-_AT_ONCE = 50
 
 
 class RoomsResource(JSONResource):
@@ -45,17 +42,7 @@ class RoomsResource(JSONResource):
         return answer_later(request, self._list(user, after, most if limit is None else limit))
 
     async def _list(self, user: User, after: str, limit: int) -> bytes:
-        rooms = [room for room in await self._hub.list_rooms() if room > after and may_read(user, room)][:limit]
-        for begin in range(0, len(rooms), _AT_ONCE):
-            await self._find_out(rooms[begin : begin + _AT_ONCE])
-        return codec.encode_rooms([(room, self._hub.presence.count(room)) for room in rooms])
-
-    async def _find_out(self, rooms: Sequence[str]) -> None:
-        """See that this node knows who is in some rooms."""
-        asked: list[Deferred[Any]] = [found for found in map(self._hub.attended, rooms) if found is not None]
-        for well, result in await DeferredList(asked, consumeErrors=True) if asked else ():
-            if not well:
-                result.raiseException()
+        return codec.encode_rooms(await self._hub.list_rooms(user, after, limit))
 
 
 class _RoomResource(JSONResource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,9 +12,20 @@ from zope.interface import implementer
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, leading_part, new_epoch, young_part
+from realtime_chat.store.retention import (
+    KEY_SECONDS,
+    NewRooms,
+    Retention,
+    content_digest,
+    leading_part,
+    new_epoch,
+    young_part,
+)
 
 __all__ = ["MemoryStore"]
+
+_ROOMS_A_SWEEP = 100
+_MILLISECONDS_BETWEEN_SWEEPS = 1000
 
 _Messages = tuple[Message, ...]
 
@@ -27,12 +39,16 @@ class _Known(NamedTuple):
 
 
 class _Log:
-    """One room's messages, without a hole; the last is that of ``top``."""
+    """One room's messages, without a hole; the last is that of ``top``.
 
-    __slots__ = ("known", "messages", "top")
+    :ivar emptied: when it was found to have none, in milliseconds since 1970; None while it has some.
+    """
 
-    def __init__(self) -> None:
-        self.top = 0
+    __slots__ = ("emptied", "known", "messages", "top")
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self.emptied: int | None = None
         self.messages: list[Message] = []
         # From (sender's id, key), in the order of the offsets.
         self.known: dict[tuple[str, str], _Known] = {}
@@ -87,6 +103,12 @@ class MemoryStore:
         self._most = retention.count + retention.slack
         self._now = now
         self._logs: dict[str, _Log] = {}
+        self._names: list[str] = []  # those of the logs, sorted
+        self._floor = 0
+        self._new_rooms = NewRooms(retention)
+        self._is_read: Callable[[str], bool] = lambda room: False
+        self._swept_at = 0
+        self._swept = ""
         self._epoch = new_epoch(token)
         self._stopped = False
         self.secret = token(32) if secret is None else secret
@@ -108,10 +130,16 @@ class MemoryStore:
         """See :meth:`IMessageStore.append`."""
         if self._stopped:
             return fail(_stopped())
+        at = int(self._now() * 1000)
+        if abs(at - self._swept_at) >= _MILLISECONDS_BETWEEN_SWEEPS:
+            self._sweep(at)
         log = self._logs.get(draft.room)
         if log is None:
-            log = self._logs[draft.room] = _Log()
-        at = int(self._now() * 1000)
+            refusal = self._new_rooms.refusal(len(self._logs), at)
+            if refusal is not None:
+                return fail(refusal)
+            log = self._logs[draft.room] = _Log(self._floor)
+            insort(self._names, draft.room)
         if draft.key is None:
             return succeed(Stored(self._add(log, draft, at)))
         return self._append_once(log, draft, draft.key, at)
@@ -168,7 +196,7 @@ class MemoryStore:
             return fail(_stopped())
         log = self._logs.get(room)
         if log is None:
-            return succeed(Page(self._epoch, 1, 0))
+            return succeed(Page(self._epoch, self._floor + 1, self._floor))
         cutoff = self._retention.cutoff(self._now())
         oldest = log.oldest(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
@@ -184,18 +212,43 @@ class MemoryStore:
     def _trim(self, log: _Log) -> None:
         log.forget(self._oldest(log), int((self._now() - KEY_SECONDS) * 1000))
 
-    def rooms(self) -> Deferred[Sequence[str]]:
+    # Nothing here has a clock that ticks: whoever uses the store sweeps it.
+
+    def _sweep(self, at: int) -> None:
+        """Let go of what can't be read in the next rooms, and of those that are unused."""
+        begin = bisect_right(self._names, self._swept)
+        rooms = self._names[begin : begin + _ROOMS_A_SWEEP]
+        self._swept_at, self._swept = at, rooms[-1] if len(rooms) == _ROOMS_A_SWEEP else ""
+        for room in rooms:
+            log = self._logs[room]
+            self._trim(log)
+            if log.messages:
+                log.emptied = None
+            elif log.emptied is None or self._is_read(room):
+                log.emptied = at
+            elif not log.known and at >= log.emptied + self._retention.room_age * 1000:
+                self.forget(room)
+
+    def forget(self, room: str) -> None:
+        """Forget a room that is there, see :meth:`IMessageStore.rooms`."""
+        self._floor = max(self._floor, self._logs.pop(room).top)
+        del self._names[bisect_right(self._names, room) - 1]
+
+    def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
         if self._stopped:
             return fail(_stopped())
-        return succeed(sorted(room for room, log in self._logs.items() if log.top))
+        self._sweep(int(self._now() * 1000))
+        begin = bisect_right(self._names, after)
+        return succeed(self._names[begin : begin + limit])
 
     def check(self) -> Deferred[None]:
         """See :meth:`IMessageStore.check`."""
         return fail(_stopped()) if self._stopped else succeed(None)
 
-    def watch(self, doubt: Callable[[], None]) -> None:
+    def watch(self, doubt: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
         """See :meth:`IMessageStore.watch`; these logs never change by themselves."""
+        self._is_read = is_read
 
 
 def _stopped() -> StoreError:

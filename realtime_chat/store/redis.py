@@ -79,7 +79,9 @@ class RedisStore:
         self._reading = Link(
             reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
         )
-        self._writer = LogWriter(reactor, self._appending, self._redis_log, names, append, token(8).hex(), now)
+        self._writer = LogWriter(
+            reactor, self._appending, self._redis_log, names, append, token(8).hex(), now, retention
+        )
         self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
         self._sweep = load_store_script("sweep")
         self._swept = b"0"
@@ -165,9 +167,9 @@ class RedisStore:
         """See :meth:`IMessageStore.read_before`."""
         return self._refusal() or self._reader.read_before(room, offset, limit)
 
-    def rooms(self) -> Deferred[Sequence[str]]:
+    def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._refusal() or self._reader.rooms()
+        return self._refusal() or self._reader.rooms(after, limit)
 
     def check(self) -> Deferred[None]:
         """See :meth:`IMessageStore.check`."""
@@ -176,8 +178,8 @@ class RedisStore:
     async def _check(self) -> None:
         await self._redis_log.look(self._appending, self._appending.info, write=True)
 
-    def watch(self, doubt: Callable[[], None]) -> None:
-        """See :meth:`IMessageStore.watch`; Redis may have lost its data."""
+    def watch(self, doubt: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
+        """See :meth:`IMessageStore.watch`; Redis may have lost its data. It knows itself which rooms a node follows."""
         self._redis_log.doubt = doubt
 
     def _refusal(self) -> Deferred[Any] | None:
@@ -201,7 +203,7 @@ class RedisStore:
             self._log.failure("Looking at the log in Redis")
 
     async def _sweep_some(self) -> None:
-        """Trim the next rooms that nobody writes to."""
+        """Trim the next rooms that nobody writes to, and forget those that are unused."""
         link = self._reading
         if not link.ready:
             return
@@ -215,9 +217,9 @@ class RedisStore:
 
     async def _sweep_rooms(self, link: Link, rooms: Sequence[str]) -> None:
         names = self._names
-        age = self._retention.age
+        age, room_age = self._retention.age, int(self._retention.room_age * 1000)
         keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
         now = int(self._now() * 1000)
-        arguments = (self._retention.count, "" if age is None else int(age * 1000), now, _ENTRIES_A_SWEEP)
+        arguments = (self._retention.count, "" if age is None else int(age * 1000), now, _ENTRIES_A_SWEEP, room_age)
         while rooms and link.ready and await self._sweep.run(link, keys, arguments):
             pass

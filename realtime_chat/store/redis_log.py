@@ -144,6 +144,8 @@ class RedisLog:
             self._retention.count,
             "" if age is None else int(age * 1000),
             self._max_message,
+            self._retention.rooms,
+            str(self._retention.room_rate),
             self._append.sha,
             doubtful,
         )
@@ -153,12 +155,16 @@ class RedisLog:
         return str(epoch.decode())
 
     async def _lacks(self, connection: Commands) -> bool:
-        """Whether a room's top is lower than one that was seen."""
+        """Whether a room's top is lower than one that was seen; see :attr:`realtime_chat.model.Page.top`."""
         rooms = list(self._tops)
         for begin in range(0, len(rooms), _ROOMS_AT_ONCE):
             some = rooms[begin : begin + _ROOMS_AT_ONCE]
-            states = await connection.command("HMGET", self._names.log, *(f"room:{room}" for room in some))
-            if any(_top(state) < self._tops.get(room, 0) for room, state in zip(some, states, strict=True)):
+            fields = ("floor", *(f"room:{room}" for room in some))
+            floor, *states = await connection.command("HMGET", self._names.log, *fields)
+            if any(
+                _top(floor if state is None else state) < self._tops.get(room, 0)
+                for room, state in zip(some, states, strict=True)
+            ):
                 return True
         return False
 
@@ -201,7 +207,7 @@ class RedisLog:
 
 
 def _top(state: bytes | None) -> int:
-    """The top in a room's field of the log."""
+    """The top in a room's field of the log, or in that of rooms that are not there."""
     word = (state or b"0").partition(b" ")[0]
     return int(word) if word.isdigit() else 0
 

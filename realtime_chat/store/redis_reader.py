@@ -13,6 +13,7 @@ from realtime_chat.model import Message, Page
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import as_message, read_rows
+from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import ServerError, Word
 from realtime_chat.store.redis_log import LOST, RedisLog, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
@@ -21,7 +22,6 @@ __all__ = ["LogReader"]
 
 _MOST_UNDER_WAY = 16
 _MOST_WAITING = 20_000
-_ROOMS_AT_ONCE = 1000
 
 _T = TypeVar("_T")
 
@@ -39,6 +39,7 @@ class LogReader:
         self._retention = retention
         self._now = now
         self._script = load_store_script("read")
+        self._list = load_store_script("list")
         self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
         self._under_way = 0
 
@@ -50,9 +51,9 @@ class LogReader:
         """See :meth:`IMessageStore.read_before`."""
         return self._ask(lambda: self._page(room, "before", "+" if offset is None else offset, limit))
 
-    def rooms(self) -> Deferred[Sequence[str]]:
+    def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._ask(self._rooms)
+        return self._ask(lambda: self._rooms(after, limit))
 
     def lost(self) -> None:
         """The connection is gone; what waits is not read."""
@@ -85,7 +86,7 @@ class LogReader:
     async def _page(self, room: str, direction: str, offset: Word, limit: int) -> Page:
         cutoff = self._retention.cutoff(self._now())
         asked = (direction, offset, limit, self._retention.count, cutoff, PAGE_BYTES)
-        answer = await self._read([self._names.log, self._names.stream(room)], asked)
+        answer = await self._run(self._script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()
         oldest, top, begun = map(int, answer[1:4])
         self._redis_log.saw(epoch)
@@ -96,23 +97,17 @@ class LogReader:
             oldest = found[len(found) - len(messages) - 1].position.offset + 1
         return Page(epoch, oldest, top, tuple(messages), begun)
 
-    async def _read(self, keys: Sequence[str], asked: Sequence[Word]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], asked: Sequence[Word]) -> Any:
         try:
-            return await self._script.run(self._link, keys, [self._link.info["run_id"], *asked])
+            return await script.run(self._link, keys, [self._link.info["run_id"], *asked])
         except ServerError as error:
             if error.word not in LOST:
                 raise
         await self._redis_log.begin(self._link, self._link.info)
-        return await self._script.run(self._link, keys, [self._link.info["run_id"], *asked])
+        return await script.run(self._link, keys, [self._link.info["run_id"], *asked])
 
-    async def _rooms(self) -> list[str]:
-        found: set[str] = set()
-        cursor = b"0"
-        while True:
-            cursor, rooms = await self._redis_log.scan_rooms(self._link, cursor, _ROOMS_AT_ONCE)
-            found.update(rooms)
-            if cursor == b"0":
-                return sorted(found)
+    async def _rooms(self, after: str, limit: int) -> list[str]:
+        return [name.decode() for name in await self._run(self._list, [self._names.log], [after, limit])]
 
 
 def _messages(room: str, epoch: str, offsets: Sequence[bytes], rows: Sequence[bytes]) -> list[Message]:

@@ -24,7 +24,7 @@ from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import ServerError, Word
 from realtime_chat.store.redis_log import LATE, LOST, RedisLog
-from realtime_chat.store.retention import content_digest
+from realtime_chat.store.retention import Retention, content_digest
 
 __all__ = ["Appends", "LogWriter"]
 
@@ -104,7 +104,9 @@ class LogWriter:
         script: Script,
         node: str,
         now: Callable[[], float],
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._clock = clock
         self._link = link
         self._redis_log = log
@@ -266,9 +268,16 @@ class LogWriter:
             self._redis_log.saw_top(draft.room, answer)
             return Stored(draft.placed(Position(epoch, answer), arrival.at))
         if not isinstance(answer, list):
-            return RealtimeError("key_reused", "this key was used for another message in this room")
+            return self._refusal(answer)
         offset, at, row = answer
         return Stored(_first(draft, Position(epoch, offset), int(at), row), duplicate=True)
+
+    def _refusal(self, word: bytes) -> RealtimeError:
+        if word == b"MANY":
+            return self._retention.too_many_rooms
+        if word == b"FAST":
+            return self._retention.too_fast
+        return RealtimeError("key_reused", "this key was used for another message in this room")
 
     def _answer(self, batch: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
         for arrival, outcome in zip(batch, outcomes, strict=True):

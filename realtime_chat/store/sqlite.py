@@ -186,9 +186,10 @@ class SQLiteStore:
         self._collect((None, 0, answer))
         return answer
 
-    def watch(self, doubt: Callable[[], None]) -> None:
+    def watch(self, doubt: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
         """See :meth:`IMessageStore.watch`; the file may be replaced."""
         self._doubt = doubt
+        self._writer.is_read = is_read
 
     def _replaced(self) -> None:
         """On the writing thread: this is another log now."""
@@ -222,9 +223,9 @@ class SQLiteStore:
         """See :meth:`IMessageStore.read_before`."""
         return self._ask(lambda: self._reader.read_before(room, offset, limit))
 
-    def rooms(self) -> Deferred[Sequence[str]]:
+    def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._ask(self._reader.rooms)
+        return self._ask(lambda: self._reader.rooms(after, limit))
 
     def _ask(self, read: Callable[[], _T]) -> Deferred[_T]:
         if self._closed is not None:

@@ -28,7 +28,7 @@ WITH log AS MATERIALIZED (
         top + 1) AS oldest
     FROM rooms WHERE name = :room
 )
-SELECT epoch, log.top, log.oldest, (
+SELECT epoch, floor, log.top, log.oldest, (
     SELECT json_group_array(json_array(offset, at, event, CAST(data AS TEXT), sender_id, sender_name, key))
     FROM (
         SELECT *, sum(length(data)) OVER (ORDER BY offset %(direction)s) - length(data) AS ahead
@@ -44,7 +44,9 @@ FROM identity LEFT JOIN log
 """
 _AFTER = _PAGE % {"beyond": ">", "direction": "ASC"}
 _BEFORE = _PAGE % {"beyond": "<", "direction": "DESC"}
-_ROOMS = "SELECT json_group_array(name) FROM rooms"
+_ROOMS = """
+SELECT json_group_array(name) FROM (SELECT name FROM rooms WHERE name > :after ORDER BY name LIMIT :limit)
+"""
 _BEYOND = 2**62
 
 
@@ -91,12 +93,12 @@ class LogReader:
         """
         return self._page(_BEFORE, room, _BEYOND if offset is None else offset, limit)
 
-    def rooms(self) -> list[str]:
+    def rooms(self, after: str, limit: int) -> list[str]:
         """See :meth:`IMessageStore.rooms`.
 
         :raises StoreError:
         """
-        return sorted(_decode_names(self._row(_ROOMS, {})[0]))
+        return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
         cutoff = self._retention.cutoff(self._now())
@@ -108,9 +110,9 @@ class LogReader:
             "count": self._retention.count,
             "cutoff": cutoff,
         }
-        epoch, top, oldest, rows = self._row(statement, asked)
+        epoch, floor, top, oldest, rows = self._row(statement, asked)
         if top is None:
-            return Page(epoch, 1, 0)
+            return Page(epoch, floor + 1, floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         messages = young_part([_message(room, epoch, row) for row in found], cutoff)
         if len(messages) < len(found):

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
+from realtime_chat.store.retention import KEY_SECONDS, NewRooms, Retention, content_digest
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
@@ -51,7 +51,7 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
 END;
 
 CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
-    UPDATE rooms SET top = NEW.offset WHERE id = NEW.room;
+    UPDATE rooms SET top = NEW.offset, emptied = NULL WHERE id = NEW.room;
 END;
 
 CREATE TEMP TRIGGER file_key AFTER INSERT ON main.messages WHEN NEW.digest IS NOT NULL BEGIN
@@ -84,6 +84,7 @@ def _insert_of(columns: Sequence[str], size: int) -> str:
 
 _INSERTS = {(columns, size): _insert_of(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES}
 _ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
+_COUNT_ROOMS = "SELECT floor, (SELECT count(*) FROM rooms) FROM identity"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
 FROM json_each(?) AS asked CROSS JOIN rooms ON rooms.name = asked.value
@@ -102,6 +103,13 @@ SELECT id, max(top - :count + 1, ifnull(
     :young, :most
 FROM rooms WHERE id > :after AND id <= :last
 """
+_FIND_EMPTY = """
+SELECT id, name, top, emptied, EXISTS (SELECT 1 FROM keys WHERE room = rooms.id) FROM rooms
+WHERE id > ? AND id <= ? AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.id)
+"""
+_SET_EMPTIED = "UPDATE rooms SET emptied = ? WHERE id = ?"
+_RAISE_FLOOR = "UPDATE identity SET floor = max(floor, ?)"
+_FORGET_ROOM = "DELETE FROM rooms WHERE id = ?"
 
 Outcome = Stored | RealtimeError
 
@@ -154,8 +162,12 @@ class _Batch:
     """What one commit adds, and what each draft will be answered.
 
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
+    :param floor: after which offset a new room begins.
+    :param refusal: why a room can't be made, by the number of those that this batch makes before it, and the time; None
+        where it can.
     :param known: by room, sender's id and key.
     :param keyed: whether a draft may have a key.
+    :ivar made: how many rooms it makes.
     :ivar size: how many bytes of data it adds.
     """
 
@@ -164,16 +176,21 @@ class _Batch:
         epoch: str,
         rooms: dict[str, _Room],
         next_room: int,
+        floor: int,
+        refusal: Callable[[int, int], RealtimeError | None],
         known: dict[tuple[str, str, str], _Known],
         keyed: bool,
     ) -> None:
         self.epoch = epoch
         self.rooms = rooms
         self.next_room = next_room
+        self.made = 0
         self.outcomes: list[Outcome] = []
         self.rows: list[Any] = []
         self.columns = _KEY_COLUMNS if keyed else _COLUMNS
         self.size = 0
+        self._floor = floor
+        self._refusal = refusal
         self._known = known
         self._keyed = keyed
 
@@ -198,7 +215,8 @@ class _Batch:
         known = self._known.get(name)
         if known is None:
             message = self._place(draft, at, digest)
-            self._known[name] = _Known(digest, message.position.offset, at, message)
+            if message is not None:
+                self._known[name] = _Known(digest, message.position.offset, at, message)
         else:
             self.outcomes.append(self._again(draft, digest, known))
 
@@ -207,8 +225,10 @@ class _Batch:
             return RealtimeError("key_reused", "this key was used for another message in this room")
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
-    def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message:
-        room = self.rooms.get(draft.room) or self._add_room(draft.room)
+    def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
+        room = self.rooms.get(draft.room) or self._add_room(draft.room, at)
+        if room is None:
+            return None
         room.top = offset = room.top + 1
         message = draft.placed(Position(self.epoch, offset), at)
         self.outcomes.append(Stored(message))
@@ -218,9 +238,14 @@ class _Batch:
             self.rows += (draft.key, None if digest is None else bytearray(digest))
         return message
 
-    def _add_room(self, name: str) -> _Room:
-        room = self.rooms[name] = _Room(self.next_room, 0, new=True)
+    def _add_room(self, name: str, at: int) -> _Room | None:
+        refusal = self._refusal(self.made, at)
+        if refusal is not None:
+            self.outcomes.append(refusal)
+            return None
+        room = self.rooms[name] = _Room(self.next_room, self._floor, new=True)
         self.next_room += 1
+        self.made += 1
         return room
 
 
@@ -229,6 +254,7 @@ class LogWriter:
 
     :param reader: has the only other connection to the file.
     :param replaced: called when the file was found to be another log.
+    :ivar is_read: whether somebody reads a room.
     """
 
     _log = Logger()
@@ -251,12 +277,16 @@ class LogWriter:
         self._secret: bytes | None = None
         self._rooms: OrderedDict[str, _Room] = OrderedDict()
         self._next_room = 1
+        self._rooms_stored = 0
+        self._floor = 0
+        self._new_rooms = NewRooms(retention)
         self._since_checkpoint = [0, 0]
         self._commits_a_checkpoint = 8
         self._wal_size = 0
         self._swept = 0
         self._trouble: str | None = None
         self._doubtful: _Batch | None = None
+        self.is_read: Callable[[str], bool] = lambda room: False
 
     def open(self) -> Identity:
         """Open or create the database.
@@ -271,6 +301,7 @@ class LogWriter:
             self._replaced()
         self._epoch = identity.epoch
         self._secret = self._secret or identity.secret
+        self._floor, self._rooms_stored = connection.execute(_COUNT_ROOMS).fetchone()
         self._connection = connection
         self._reader.open()
         return identity
@@ -352,9 +383,12 @@ class LogWriter:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
         keyed = [draft for draft, _ in drafts if draft.key is not None]
         known = self._find_keys(connection, keyed, rooms) if keyed else {}
-        batch = _Batch(self._epoch, rooms, self._next_room, known, bool(keyed))
+        batch = _Batch(self._epoch, rooms, self._next_room, self._floor, self._refusal, known, bool(keyed))
         batch.add(drafts)
         return batch
+
+    def _refusal(self, made: int, at: int) -> RealtimeError | None:
+        return self._new_rooms.refusal(self._rooms_stored + made, at)
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
         rooms = {name: _Room(room.id, room.top) for name in names if (room := self._rooms.get(name)) is not None}
@@ -417,9 +451,7 @@ class LogWriter:
             self._insert_messages(connection, batch)
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
+            _roll_back(connection)
             raise
 
     def _insert_messages(self, connection: sqlite3.Connection, batch: _Batch) -> None:
@@ -445,6 +477,7 @@ class LogWriter:
 
     def _remember(self, batch: _Batch) -> None:
         self._next_room = batch.next_room
+        self._rooms_stored += batch.made
         self._rooms.update(batch.rooms)
         for name in batch.rooms:
             self._rooms.move_to_end(name)
@@ -514,7 +547,7 @@ class LogWriter:
             connection.execute("PRAGMA busy_timeout = 1000")
 
     def look_after(self) -> None:
-        """Notice that the file was replaced, checkpoint, and trim rooms that nobody writes to."""
+        """Notice that the file was replaced, checkpoint, trim rooms that nobody writes to, and forget the unused."""
         try:
             connection = self._ready()
         except StoreError:
@@ -542,6 +575,45 @@ class LogWriter:
                 "last": last,
             },
         )
+        self._sweep_empty(connection, self._swept, last, int(now * 1000))
         (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
         self._swept = last if more else 0
         return bool(more)
+
+    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int, now: int) -> None:
+        """Forget what is unused among some rooms; of a room that is read, remember now and then that it was."""
+        patience = int(self._retention.room_age * 1000)
+        emptied: list[tuple[int, int]] = []
+        unused: list[tuple[int, str, int]] = []
+        for id, name, top, since, has_keys in connection.execute(_FIND_EMPTY, (after, last)).fetchall():
+            if since is None or (now - since >= patience / 2 and self.is_read(name)):
+                emptied.append((now, id))
+            elif now - since >= patience and not has_keys:
+                unused.append((id, name, top))
+        if emptied or unused:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(_SET_EMPTIED, emptied)
+                self._forget_rooms(connection, unused)
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+            self._forgotten(unused)
+
+    def _forget_rooms(self, connection: sqlite3.Connection, rooms: Sequence[tuple[int, str, int]]) -> None:
+        if rooms:
+            connection.execute(_RAISE_FLOOR, (max(top for _, _, top in rooms),))
+            connection.executemany(_FORGET_ROOM, [(id,) for id, _, _ in rooms])
+
+    def _forgotten(self, rooms: Sequence[tuple[int, str, int]]) -> None:
+        self._rooms_stored -= len(rooms)
+        for _, name, top in rooms:
+            self._floor = max(self._floor, top)
+            self._rooms.pop(name, None)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")

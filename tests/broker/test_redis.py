@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
@@ -55,6 +55,9 @@ class Neighbours:
 
     async def stop(self) -> None:
         self.calls.append(("stop",))
+
+    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
+        return succeed([0] * len(rooms))
 
     async def follow(self, room: str) -> None:
         if self.failing:

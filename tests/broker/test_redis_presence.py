@@ -82,6 +82,40 @@ class TogetherTests(NodesTestCase):
             (found,) = (await answer.json())[key]
             self.assertEqual("Ann" if key == "members" else 1, found["name" if key == "members" else "count"])
 
+    async def test_listed(self) -> None:
+        """A list of rooms says of each how many users are in it, and its node hears of none of them afterwards."""
+        one, two = self.nodes
+        ann = await self.client(SocketClient, one, "Ann")
+        for number in range(50):
+            await ann.tell(type="publish", room=f"r{number}", data=number)
+        await ann.publish("here")
+        await self.client(EventClient, one, "Ann again", ann.client)
+        await self.client(SocketClient, two, "Bob")
+        third = await self.node()
+        await self.until(lambda: len(self.fields()) == 2)
+        before = len(third.broker.subscriptions)
+        answer = await treq.get(f"http://127.0.0.1:{third.port}/rooms", persistent=False)
+        counts = {room["room"]: room["count"] for room in (await answer.json())["rooms"]}
+        self.assertEqual({"lobby": 2, **{f"r{number}": 0 for number in range(50)}}, counts)
+        self.assertEqual((before, 0), (len(third.broker.subscriptions), len(third.hub.rooms)))
+        self.assertEqual([2], await third.broker.count(["lobby"]))
+
+    async def test_counted(self) -> None:
+        """A user counts once, by however many nodes; of nodes that are gone nobody counts."""
+        members = "realtime:0:members:lobby"
+        one, two = (node.name for node in self.nodes)
+        for field, row in (
+            (f"{one}:aa", '["aa","u1","Ann",true,{},1]'),
+            (f"{two}:aa", '["aa","u1","Ann",true,{},1]'),
+            (f"{two}:bb", '["bb","u2","Bob",true,{},1]'),
+            ("dead:cc", '["cc","u3","Cid",true,{},1]'),
+            (f"{one}:dd", "damaged"),
+            ("v", "4"),
+            ("id", "0a"),
+        ):
+            self.server.command("HSET", members, field, row)
+        self.assertEqual([0, 2], await self.nodes[0].broker.count(["other", "lobby"]))
+
     async def test_storm(self) -> None:
         """Hundreds who join at once are told to the others by a few changes."""
         await self.write()

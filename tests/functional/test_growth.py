@@ -348,7 +348,7 @@ class RoomTests(ServedTestCase):
         self.assertEqual(10, len(self.service.hub.sessions))
         self.assertEqual(set(), {name for session in self.service.hub.sessions for name in session.subscriptions})
         await self.until(lambda: not self.service.hub.rooms)
-        self.assertEqual([], list(await self.store.rooms()))
+        self.assertEqual([], list(await self.store.rooms("", 1000)))
         for client in clients:
             await client.stop()
         await self.until(lambda: not self.service.hub.sessions and len(self.service.hub.wheel) <= before)

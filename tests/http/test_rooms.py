@@ -9,6 +9,10 @@ from urllib.parse import quote, urlencode
 from twisted.internet.defer import fail
 
 from realtime_chat.errors import StoreError
+from realtime_chat.model import ANONYMOUS, Draft
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import SECONDS_AT_ONCE, Retention
+from tests.fakes import tokens
 from tests.http.test_commands import StubTestCase
 
 
@@ -322,6 +326,48 @@ class ListTests(RoomsTestCase):
             pages.append(self.names(limit=10, after=pages[-1][-1]))
         self.assertEqual([10, 10, 5, 0], [len(page) for page in pages])
         self.assertEqual(rooms, [room for page in pages for room in page])
+
+    def test_private_ones_cost_nothing(self) -> None:
+        """A page costs what it shows, however many private rooms of others stand between, and has one's own."""
+        self.store = MemoryStore(Retention(room_rate=1000), self.clock.seconds, tokens())
+        self.serve(self.store)
+        welcome = self.hello()
+        own, headers = "@" + welcome["user"]["id"], {"Realtime-Client": welcome["client"]}
+        for number in range(1000):
+            self.store.append(Draft(f"@u{number:03}", "message", b"1", ANONYMOUS))
+            self.store.append(Draft(f"@z{number:03}", "message", b"1", ANONYMOUS))
+        rooms = ["0", "9", own, "@", "A", "b", "~"]
+        for room in rooms:
+            self.store.append(Draft(room, "message", b"1", ANONYMOUS))
+        looked: list[int] = []
+        rooms_of = self.store.rooms
+        self.patch(self.store, "rooms", lambda after, limit: (looked.append(limit), rooms_of(after, limit))[1])
+        for limit in (1, 2, 3, 100):
+            seen = [""]
+            while page := self.get("rooms", {"after": seen[-1], "limit": limit}, headers=headers)[1]["rooms"]:
+                seen += [room["room"] for room in page]
+            self.assertEqual(["0", "9", own, "A", "b", "~"], seen[1:])
+        self.assertLess(sum(looked), 2000)
+        self.assertEqual(["0", "9", "A", "b", "~"], self.names())
+
+    def test_made_too_fast(self) -> None:
+        """A message to a new room is refused where rooms are made too fast, one to a room that exists is not."""
+        self.serve(MemoryStore(Retention(room_rate=1), self.clock.seconds, tokens()))
+        answers = [self.post(f"r{number}", json={"data": 1}) for number in range(SECONDS_AT_ONCE + 1)]
+        self.assertEqual([201] * SECONDS_AT_ONCE, [status for status, _ in answers[:-1]])
+        status, error = answers[-1]
+        self.assertEqual((429, "rate_limited", True), (status, error["code"], error["temporary"]))
+        self.assertEqual(201, self.post("r0", json={"data": 2})[0])
+        self.clock.advance(1)
+        self.assertEqual(201, self.post("new", json={"data": 2})[0])
+
+    def test_too_many(self) -> None:
+        """Where there are as many rooms as there may be, no command makes one."""
+        self.serve(MemoryStore(Retention(rooms=1), self.clock.seconds, tokens()))
+        self.publish(1)
+        status, error = self.command({"type": "publish", "id": 7, "room": "new", "data": 1})
+        self.assertEqual((429, "too_many", 7), (status, error["code"], error["id"]))
+        self.assertEqual(["lobby"], self.names())
 
     def test_none(self) -> None:
         """Without rooms the list is empty."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from tests.contracts import MessageStoreContract, append_all, draft
+from tests.contracts import MessageStoreContract, append_all, check_positions, draft
 
 
 class MemoryStoreTests(MessageStoreContract, TestCase):
@@ -22,6 +25,19 @@ class MemoryStoreTests(MessageStoreContract, TestCase):
         store = self.build_store(Retention())
         self.successResultOf(store.append(draft()))
         self.assertEqual(self.successResultOf(store.read_after("lobby", 0, 1)).top, 1)
+
+    @settings(max_examples=300, deadline=None, database=None)
+    @given(st.binary(min_size=5, max_size=60))
+    def test_no_position_twice_ever(self, steps: bytes) -> None:
+        """In no order of making, using, forgetting and making anew does a position stand for two messages."""
+        store = self.build_store(Retention(1000, 60))
+
+        async def pass_time(seconds: int) -> None:
+            self.clock.advance(seconds)
+            while await store.rooms("", 9):
+                self.clock.advance(31)
+
+        self.successResultOf(Deferred.fromCoroutine(check_positions(store, steps, pass_time)))
 
     async def test_new_epoch(self) -> None:
         """Every store in memory is another log."""
@@ -52,3 +68,6 @@ class RetentionTests(TestCase):
         for count, age in [(0, None), (-1, None), (10, 0), (10, -1.0)]:
             with self.assertRaises(ValueError):
                 Retention(count, age)
+        for rooms, rate in [(0, 1), (1, 0), (-1, 1), (1, -1)]:
+            with self.assertRaises(ValueError):
+                Retention(rooms=rooms, room_rate=rate)

@@ -44,7 +44,19 @@ class RedisStoreTests(MessageStoreContract, TestCase):
         address = parse_address(shared_server(self).url)
         names = Names("realtime", 0)
         now = self.clock.seconds
-        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random)
+        self.address = address
+        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random, tick=0.02)
+
+    async def pass_half_a_second(self) -> None:
+        """By Redis' own clock, which is that of this machine."""
+        await deferLater(reactor, 0.5)
+
+    async def read_room(self, store: RedisStore, room: str) -> None:
+        """Follow a room, as a node does by way of which somebody reads it, whichever node that is."""
+        link = Link(reactor, self.address, "test", random.random, published=lambda *event: None)
+        self.addCleanup(link.stop)
+        await link.start()
+        await link.command("SUBSCRIBE", Names("realtime", 0).room(room))
 
 
 class RedisTestCase(TestCase):
@@ -63,12 +75,18 @@ class RedisTestCase(TestCase):
         return self.server
 
     def build_store(
-        self, url: str | None = None, prefix: str = "realtime", count: int = 1000, age: float | None = None, **more: Any
+        self,
+        url: str | None = None,
+        prefix: str = "realtime",
+        count: int = 1000,
+        age: float | None = None,
+        retention: Retention | None = None,
+        **more: Any,
     ) -> RedisStore:
         address = parse_address(url or self.server.url)
         names = Names(prefix, address.database)
         more = {"look": 0.05, "tick": 0.05, **more}
-        retention = Retention(count, age)
+        retention = retention or Retention(count, age)
         store = RedisStore(reactor, address, names, retention, 65536, self.now, os.urandom, random.random, **more)
         self.addCleanup(store.stop)
         return store
@@ -159,7 +177,7 @@ class NodesTests(RedisTestCase):
             await append_all(store, [draft(number, key="k"), draft(number, room=f"room{number}")])
         for number, store in enumerate(stores):
             self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [number])
-            self.assertEqual(list(await store.rooms()), ["lobby", f"room{number}"])
+            self.assertEqual(list(await store.rooms("", 1000)), ["lobby", f"room{number}"])
         self.assertEqual(len({store.secret for store in stores}), 3)
 
     async def test_strange_names(self) -> None:
@@ -187,7 +205,7 @@ class NodesTests(RedisTestCase):
         for room in rooms:
             self.assertEqual(texts(await store.read_after(room, 0, 9)), [[room, n] for n in (147, 148, 149)])
             self.assertTrue((await store.append(draft([room, 1], room, key="k"))).duplicate)
-        self.assertEqual(list(await store.rooms()), sorted(rooms))
+        self.assertEqual(list(await store.rooms("", 1000)), sorted(rooms))
 
     async def test_announced(self) -> None:
         """What one turn appends is announced once a room, in order, byte for byte, with its first offset."""
@@ -227,6 +245,129 @@ class NodesTests(RedisTestCase):
         page = await store.read_after("lobby", 0, 9)
         self.assertEqual([message.event for message in page.messages], ["message", "$damaged", "$damaged", "message"])
         self.assertEqual((offsets(page), texts(page)), ([1, 2, 3, 4], [1, None, None, 4]))
+
+
+class ListTests(RedisTestCase):
+    """The list of rooms beside the log, and what is left of rooms that are forgotten."""
+
+    async def listed(self, store: RedisStore, *rooms: str) -> None:
+        """Let time pass till these are the rooms."""
+        deadline = reactor.seconds() + 20
+        while list(await store.rooms("", 99)) != list(rooms):
+            assert reactor.seconds() < deadline, await store.rooms("", 99)
+            self.later += 31
+            await deferLater(reactor, 0.01)
+
+    async def test_lost(self) -> None:
+        """A list that is lost, or lacks rooms, is made anew, also by who has just started."""
+        self.serve()
+        store = await self.open_store()
+        await append_all(store, [draft(room=room) for room in "cab"])
+        self.server.command("DEL", "realtime:0:rooms")
+        self.assertEqual(["a", "b", "c"], list(await store.rooms("", 9)))
+        self.server.command("DEL", "realtime:0:rooms")
+        await append_all(store, [draft(room=room) for room in "dab"])
+        self.assertEqual(["a", "b", "c", "d"], list(await store.rooms("", 9)))
+        self.server.command("DEL", "realtime:0:rooms")
+        await self.open_store()
+        self.assertEqual(4, self.server.command("ZCARD", "realtime:0:rooms"))
+
+    async def test_older_release(self) -> None:
+        """Rooms of an older release are listed, those too that one of its nodes makes meanwhile."""
+        self.serve()
+        store = await self.open_store()
+        await append_all(store, [draft(number, f"r{number:04}") for number in range(1500)])
+        await store.stop()
+        self.server.command("DEL", "realtime:0:rooms", "realtime:0:empty")
+        self.server.command("HDEL", "realtime:0:log", "rooms", "rate", "making", "floor", "unlisted")
+        store = await self.open_store()
+        self.assertEqual([f"r{number:04}" for number in range(1500)], list(await store.rooms("", 2000)))
+        epoch = (await store.read_after("r0000", 0, 1)).epoch
+        self.server.command("HSET", "realtime:0:log", "room:older", f"1 {epoch} 0")
+        self.assertEqual(["older", "r0000"], list(await store.rooms("", 2)))
+        await store.append(draft(room="newer"))
+        self.assertEqual(["newer", "older"], list(await store.rooms("", 2)))
+
+    async def test_new_log(self) -> None:
+        """Where all that is known of the rooms is lost, the list of a new log has none of the old one's."""
+        self.serve()
+        store = await self.open_store()
+        await append_all(store, [draft(room=room) for room in "ab"])
+        self.server.command("DEL", "realtime:0:log")
+        self.assertEqual([], list(await store.rooms("", 9)))
+        await store.append(draft(room="c"))
+        self.assertEqual(["c"], list(await store.rooms("", 9)))
+
+    async def test_forgotten_leave_nothing(self) -> None:
+        """Of forgotten rooms there is no key and no field left, but for one number."""
+        self.serve()
+        store = await self.open_store(age=60)
+        before = self.server.command("HLEN", "realtime:0:log")
+        await append_all(store, [draft(n, f"r{n % 100}") for n in range(500)])
+        await self.listed(store)
+        self.assertEqual(before, self.server.command("HLEN", "realtime:0:log"))
+        self.assertEqual(b"5", self.server.command("HGET", "realtime:0:log", "floor"))
+        left = {key for key in self.server.command("KEYS", "*") if b":done:" not in key}
+        self.assertEqual({b"realtime:0:log"}, left)
+
+    async def test_restarted_safely(self) -> None:
+        """After a restart that loses nothing, rooms that were forgotten are not taken for messages that are lost."""
+        self.serve(*PERSISTENT)
+        store = await self.open_store(age=60)
+        doubts = self.watched(store)
+        position = (await append_all(store, [draft(n) for n in range(5)]))[-1].message.position
+        await self.listed(store)
+        self.server.restart()
+        await self.until(lambda: store.links[0].counts.connects == 2)
+        await self.connected(store)
+        page = await store.read_after("lobby", 2, 9)
+        self.assertEqual((position.epoch, 6, 5, []), (page.epoch, page.oldest, page.top, doubts))
+        self.assertEqual(6, (await store.append(draft(room="new"))).message.position.offset)
+
+    async def test_restarted_with_a_snapshot(self) -> None:
+        """After a restart that lost a room's last messages and that it was forgotten, there is a new epoch."""
+        self.serve()
+        store = await self.open_store(age=60)
+        doubts = self.watched(store)
+        await append_all(store, [draft(n) for n in range(5)])
+        epoch = (await store.read_after("lobby", 0, 9)).epoch
+        self.server.command("SAVE")
+        await append_all(store, [draft(n) for n in range(3)])
+        await self.listed(store)
+        self.assertEqual(8, (await store.read_after("lobby", 0, 9)).top)
+        self.server.restart()
+        await self.until(lambda: doubts)
+        await self.connected(store)
+        self.assertNotEqual(epoch, (await store.read_after("lobby", 0, 9)).epoch)
+
+    async def test_followed_elsewhere(self) -> None:
+        """A room that any node follows is not forgotten by another, and goes when that one is gone."""
+        self.serve()
+        store = await self.open_store(age=60)
+        link = Link(reactor, parse_address(self.server.url), "test", random.random, published=lambda *event: None)
+        self.addCleanup(link.stop)
+        await link.start()
+        await link.command("SUBSCRIBE", Names("realtime", 0).room("read"))
+        await append_all(store, [draft(room="read"), draft(room="unused")])
+        await self.listed(store, "read")
+        for _ in range(3):
+            await store.append(draft(room="again"))
+            await self.listed(store, "read")
+        await link.stop()
+        await self.listed(store)
+
+    async def test_forgotten_after_a_day(self) -> None:
+        """Where messages are kept for ever, a room that has lost its messages is forgotten after a day."""
+        self.serve()
+        store = await self.open_store()
+        await append_all(store, [draft(room="a"), draft(room="a"), draft(room="b")])
+        self.server.command("DEL", "realtime:0:stream:a")
+        await self.until(lambda: self.server.command("ZCARD", "realtime:0:empty") == 1)
+        self.later = 86_000.0
+        self.assertEqual(["a", "b"], list(await store.rooms("", 9)))
+        self.later = 86_401.0
+        await self.until(lambda: self.server.command("HGET", "realtime:0:log", "floor") == b"2")
+        self.assertEqual(["b"], list(await store.rooms("", 9)))
 
 
 class BoundsTests(RedisTestCase):
@@ -464,7 +605,12 @@ class AwayTests(RedisTestCase):
         await self.until(lambda: not any(link.ready for link in store.links))
         begun = reactor.seconds()
         while reactor.seconds() - begun < 1.0:
-            for answer in (store.append(draft()), store.read_after("lobby", 0, 1), store.rooms(), store.check()):
+            for answer in (
+                store.append(draft()),
+                store.read_after("lobby", 0, 1),
+                store.rooms("", 1000),
+                store.check(),
+            ):
                 self.failureResultOf(answer, StoreError)
             await deferLater(reactor, 0.1)
         self.server.start()
@@ -793,7 +939,7 @@ class PlainTests(RedisTestCase):
         for arguments, room, reason in wrong:
             with self.assertRaisesRegex(hiredis.ReplyError, f"^BADMESSAGE .*{reason}", msg=repr(arguments)):
                 self.append(*arguments, room=room)
-        self.assertEqual(list(await store.rooms()), [])
+        self.assertEqual(list(await store.rooms("", 1000)), [])
 
     async def test_accepted(self) -> None:
         """All that is JSON is taken as it is."""
@@ -820,6 +966,20 @@ class PlainTests(RedisTestCase):
         self.assertEqual([message.data.decode() for message in page.messages], values)
         for message in page.messages:
             json.loads(message.data)
+
+    async def test_rooms_are_limited(self) -> None:
+        """Other programs make no more rooms, and no faster, than clients may; rooms that exist take their messages."""
+        store = await self.open_store(retention=Retention(rooms=2))
+        answers = [self.append("message", "bot", "Bot", "1", room=room) for room in "aba"]
+        self.assertEqual([1, 1, 2], [int(position.partition(b":")[2]) for _, position in answers])
+        with self.assertRaisesRegex(hiredis.ReplyError, "^MANYROOMS "):
+            self.append("message", "bot", "Bot", "1", room="c")
+        await store.stop()
+        store = await self.open_store(retention=Retention(room_rate=0.01))
+        with self.assertRaisesRegex(hiredis.ReplyError, "^FASTROOMS "):
+            self.append("message", "bot", "Bot", "1", room="c")
+        self.append("message", "bot", "Bot", "1", room="b")
+        self.assertEqual(["a", "b"], list(await store.rooms("", 9)))
 
     async def test_no_log(self) -> None:
         """Where no daemon was ever started there is nothing to append to."""

@@ -41,7 +41,9 @@ class SQLiteStoreTests(MessageStoreContract, TestCase):
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
-        return SQLiteStore(reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom)
+        return SQLiteStore(
+            reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom, tick=0.02
+        )
 
 
 class SQLiteTestCase(TestCase):
@@ -56,9 +58,12 @@ class SQLiteTestCase(TestCase):
         self.directory.mkdir()
         self.path = self.directory / "realtime.sqlite"
 
-    def build_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
+    def build_store(
+        self, count: int = 1000, age: float | None = None, retention: Retention | None = None, **more: Any
+    ) -> SQLiteStore:
         more.setdefault("tick", 0.02)
-        return SQLiteStore(reactor, str(self.path), Retention(count, age), self.clock.seconds, os.urandom, **more)
+        kept = retention or Retention(count, age)
+        return SQLiteStore(reactor, str(self.path), kept, self.clock.seconds, os.urandom, **more)
 
     async def open_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
         store = self.build_store(count, age, **more)
@@ -252,6 +257,66 @@ class FileTests(SQLiteTestCase):
         self.assertEqual((True, "old:1"), (again.duplicate, str(again.message.position)))
         self.assertEqual("old:2", str((await store.append(draft("b", key="l"))).message.position))
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b"])
+
+    async def test_upgrade_from_second_version(self) -> None:
+        """A database without what is left of forgotten rooms keeps its rooms, and can forget them."""
+        with closing(sqlite3.connect(self.path)) as old:
+            old.executescript(f"{SCHEMA[0]} {SCHEMA[1]} PRAGMA application_id = {APPLICATION_ID};")
+            old.execute("PRAGMA user_version = 2")
+            old.execute("INSERT INTO identity (one, epoch, secret) VALUES (1, 'old', zeroblob(32))")
+            old.execute("INSERT INTO rooms VALUES (1, 'lobby', 7), (2, 'empty', 9)")
+            row = (7, int(START * 1000), "message", BOB.id, "n", draft("a").data)
+            old.execute("INSERT INTO messages VALUES (1, ?, ?, ?, ?, ?, NULL, ?, NULL)", row)
+            old.commit()
+        store = await self.open_store(age=60)
+        page = await store.read_after("lobby", 0, 9)
+        self.assertEqual(("old", 7, 7, ["a"]), (page.epoch, page.oldest, page.top, texts(page)))
+        self.assertEqual(["empty", "lobby"], list(await store.rooms("", 9)))
+        self.assertEqual(0, (await store.read_after("new", 0, 9)).top)
+        await self.listed(store)
+        self.assertEqual("old:10", str((await store.append(draft(room="new"))).message.position))
+
+    async def listed(self, store: SQLiteStore, *rooms: str) -> None:
+        """Let time pass till these are the rooms."""
+
+        async def is_so() -> bool:
+            self.clock.advance(31)
+            return list(await store.rooms("", 9)) == list(rooms)
+
+        await self.eventually(is_so)
+
+    async def test_forgotten_after_restart(self) -> None:
+        """A restart forgets neither what is left of forgotten rooms, nor their number, nor since when one is empty."""
+        store = await self.open_store(age=60)
+        await append_all(store, [draft(n, "a") for n in range(5)])
+        await self.listed(store)
+        await append_all(store, [draft(n, "b") for n in range(2)])
+        self.clock.advance(61)
+        await self.eventually(lambda: deferToThread(self.query, "SELECT emptied FROM rooms WHERE emptied > 0"))
+        await store.stop()
+        store = self.build_store(retention=Retention(1000, 60, rooms=1))
+        await store.start()
+        self.addCleanup(store.stop)
+        self.assertEqual((6, 5), ((page := await store.read_after("a", 2, 9)).oldest, page.top))
+        with self.assertRaises(RealtimeError):
+            await store.append(draft(room="a"))
+        self.clock.advance(61)
+        await self.eventually(lambda: deferToThread(lambda: self.query("SELECT count(*) FROM rooms") == (0,)))
+        self.assertEqual(8, (await store.append(draft(room="a"))).message.position.offset)
+
+    async def test_forgotten_after_a_day(self) -> None:
+        """Where messages are kept for ever, a room that has lost its messages is forgotten after a day."""
+        store = await self.open_store()
+        await append_all(store, [draft(room="a"), draft(room="a"), draft(room="b")])
+        with closing(sqlite3.connect(self.path)) as other:
+            other.execute("DELETE FROM messages WHERE room = (SELECT id FROM rooms WHERE name = 'a')")
+            other.commit()
+        await self.eventually(lambda: deferToThread(self.query, "SELECT 1 FROM rooms WHERE emptied > 0"))
+        self.clock.advance(86_000)
+        self.assertEqual(["a", "b"], list(await store.rooms("", 9)))
+        self.clock.advance(401)
+        await self.eventually(lambda: deferToThread(lambda: self.query("SELECT floor FROM identity") == (2,)))
+        self.assertEqual(["b"], list(await store.rooms("", 9)))
 
     async def test_failed_upgrade(self) -> None:
         """A step that fails leaves nothing of itself, and what was before it stays usable."""

@@ -5,15 +5,17 @@
 -- and under which number, and then five for each message: the number of its room, its "at", its row (redis/rows.py), the
 -- name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
--- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left).
+-- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left); or, where its room
+-- would have to be made, MANY (there are too many) or FAST (too many were made just now).
 --
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
 --
 -- Errors: NOLOG, OTHERLOG, LATE: nothing is stored, and the daemon begins the log or tries again.
---         BADMESSAGE, KEYREUSED: for other programs; the text says what is wrong.
+--         BADMESSAGE, KEYREUSED, MANYROOMS, FASTROOMS: for other programs; the text says what is wrong.
 
 local REMEMBERED_MILLISECONDS = 10000
+local SECONDS_AT_ONCE = 20
 
 local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max')
 if not known[2] then
@@ -34,7 +36,7 @@ local function opened(number)
   local room = rooms[number]
   if not room then
     room = {stream = KEYS[2 * number], keys = KEYS[2 * number + 1], rows = {}}
-    room.top, room.begun = standing(room.stream, epoch)
+    room.top, room.begun, room.there = standing(room.stream, epoch)
     rooms[number] = room
   end
   return room
@@ -52,6 +54,40 @@ local function published(room, name, now)
   if kept or at >= now - KEY_MILLISECONDS then
     return {offset = offset, at = at, digest = digest}
   end
+end
+
+-- Remember where a room stands.
+local function note(room, name)
+  redis.call('HSET', LOG, 'room:' .. name, whole(room.top) .. ' ' .. epoch .. ' ' .. whole(room.begun))
+end
+
+-- Why a room can't be made; nothing where it can, which counts then. The time is Redis' own, as nodes' clocks differ.
+local function refusal()
+  local said = redis.call('HMGET', LOG, 'rooms', 'rate', 'making', 'unlisted')
+  local most, rate, unlisted = tonumber(said[1]), tonumber(said[2]), tonumber(said[4])
+  if not most or not rate or not unlisted then  -- no node has said so yet
+    return
+  elseif redis.call('HLEN', LOG) - unlisted >= most then
+    return 'MANY'
+  end
+  local left, since = string.match(said[3] or '', '^(%S+) (%d+)$')
+  local full, now = rate * SECONDS_AT_ONCE, milliseconds()
+  left = math.min(full, (tonumber(left) or full) + math.max(0, now - (tonumber(since) or now)) * rate / 1000)
+  local fast = left < 1
+  redis.call('HSET', LOG, 'making', string.format('%.3f', fast and left or left - 1) .. ' ' .. whole(now))
+  return fast and 'FAST' or nil
+end
+
+-- Make a room, if it isn't there and can be.
+local function make(room)
+  room.refusal = room.refusal or refusal()
+  if not room.refusal then
+    local name = room_of(room.stream)
+    room.there = true
+    redis.call('ZADD', ROOMS, 0, name)
+    note(room, name)
+  end
+  return room.refusal
 end
 
 local function row_at(room, offset)
@@ -79,7 +115,7 @@ local function close(room)
     return
   end
   local name = room_of(room.stream)
-  redis.call('HSET', LOG, 'room:' .. name, whole(room.top) .. ' ' .. epoch .. ' ' .. whole(room.begun))
+  note(room, name)
   redis.call('PUBLISH', SCOPE .. ':room:' .. name,
     'm' .. epoch .. ':' .. whole(room.top - added + 1) .. ' ' .. added .. '\n' .. table.concat(room.rows, '\n'))
   local slack = slack_of(count)
@@ -92,6 +128,9 @@ local function append(number, at, row, name, digest)
   local room = opened(number)
   local first = name ~= '' and published(room, name, at)
   if not first then
+    if not room.there and make(room) then
+      return room.refusal
+    end
     add(room, at, row, name, digest)
     return room.top
   elseif first.digest ~= digest then
@@ -210,6 +249,12 @@ local function fault(room, event, id, name, data, key)
   end
 end
 
+local REFUSALS = {
+  REUSED = 'KEYREUSED this key was used for another message in this room',
+  MANY = 'MANYROOMS there are as many rooms as there may be; rooms that exist take messages',
+  FAST = 'FASTROOMS rooms are made faster than they may be; try again in a moment, rooms that exist take messages',
+}
+
 local function append_one(event, id, name, data, key)
   key = key or ''
   local room = room_of(KEYS[2])
@@ -224,8 +269,8 @@ local function append_one(event, id, name, data, key)
   local entry = key == '' and '' or #id .. ':' .. id .. ':' .. key
   local outcome = append(1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data))
   close(rooms[1])
-  if outcome == 'REUSED' then
-    return redis.error_reply('KEYREUSED this key was used for another message in this room')
+  if REFUSALS[outcome] then
+    return redis.error_reply(REFUSALS[outcome])
   elseif type(outcome) == 'table' then
     return {'duplicate', epoch .. ':' .. whole(outcome[1])}
   end
