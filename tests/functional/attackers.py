@@ -1,6 +1,7 @@
-"""Strangers who take what they can of a daemon, in a process of their own: ``python -m tests.functional.attackers PORT``.
+"""Strangers who take what they can of a daemon, in a process of their own:
+``python -m tests.functional.attackers PORT``.
 
-Each thing that the process does is a *way* to attack, bounded in seconds, whose connections stay open until ``release``.
+Each thing that the process does is a *way* to attack, bounded in seconds; connections stay open until ``release``.
 In what is sent, ``{name}`` stands for a room that nobody has named before, and ``{names}`` for a query of a hundred.
 """
 
@@ -76,7 +77,9 @@ class _Process:
 
     # What the ways have in common
 
-    async def _for_a_while(self, seconds: float, connections: int, live: Callable[[], Coroutine[Any, Any, None]]) -> Any:
+    async def _for_a_while(
+        self, seconds: float, connections: int, live: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Any:
         """Let so many live side by side for some seconds; answer what was counted."""
 
         async def again() -> None:
@@ -271,7 +274,9 @@ class _Process:
             connection = await self._handshake()
             state = '{"type":"state","state":{"about":"%s"}}' % ("x" * 1000)
             join = f'{{"type":"join","room":"{room}","last":0}}'
-            await asyncio.get_running_loop().sock_sendall(connection, frame(_TEXT, state.encode()) + frame(_TEXT, join.encode()))
+            await asyncio.get_running_loop().sock_sendall(
+                connection, frame(_TEXT, state.encode()) + frame(_TEXT, join.encode())
+            )
         return {}
 
     async def occupy(self, connections: int, seconds: float) -> dict[str, Any]:
