@@ -204,6 +204,46 @@ class _Process:
         while data := await asyncio.get_running_loop().sock_recv(connection, 65536):
             self._counts["errors"] += data.count(b'"type":"error"')
 
+    async def heap(self, requests: list[str], connections: int, times: int, seconds: float) -> dict[str, Any]:
+        """Send many requests in one piece, and read all answers."""
+
+        async def live() -> None:
+            whole = b"".join(self._names.fill(request) for _ in range(times) for request in requests)
+            await self._send_again(await self._connect(), whole)
+
+        return await self._for_a_while(seconds, connections, live)
+
+    async def heap_frames(self, commands: list[str], connections: int, times: int, seconds: float) -> dict[str, Any]:
+        """Send many commands over a WebSocket in one piece, and read all replies."""
+
+        async def live() -> None:
+            whole = b"".join(frame(_TEXT, self._names.fill(text)) for _ in range(times) for text in commands)
+            await self._send_again(await self._handshake(), whole)
+
+        return await self._for_a_while(seconds, connections, live)
+
+    async def _send_again(self, connection: socket.socket, whole: bytes) -> None:
+        """Send the same again and again, as long as the daemon takes it."""
+        reading = asyncio.create_task(self._read_all(connection))
+        try:
+            while not reading.done():
+                await asyncio.get_running_loop().sock_sendall(connection, whole)
+                self._counts["sent"] += 1
+        finally:
+            reading.cancel()
+            self._drop(connection)
+
+    async def hold_halves(self, connections: int, seconds: float) -> dict[str, Any]:
+        """Open WebSockets, and send the first part of a message that is nearly as large as one may be."""
+
+        async def live() -> None:
+            connection = await self._handshake()
+            begun = bytes((_TEXT,)) + frame(0, b" " * 65_000)[1:]
+            await asyncio.get_running_loop().sock_sendall(connection, begun)
+            await asyncio.Event().wait()
+
+        return await self._for_a_while(seconds, connections, live)
+
     async def ask(self, requests: list[str], connections: int, seconds: float) -> dict[str, Any]:
         """Send requests one after the other, and read each answer."""
 

@@ -84,6 +84,8 @@ _WHAT = MappingProxyType(
         "dont_hear": "commands",
         "command": "commands",
         "ask": "requests",
+        "heap": "requests",
+        "heap_frames": "commands",
         "open_and_drop": "requests",
         "break_off": "requests",
         "break_frames": "frames",
@@ -174,6 +176,24 @@ LOGS = (
     attack("no descriptor left", "occupy", connections=400, descriptors=200, options=("--max-connections", "100000")),
 )
 """5: what may be logged."""
+
+
+NUMBERS = "[" + ",".join(["1"] * 30_000) + "]"
+LISTS = "[" + ",".join(["[]"] * 20_000) + "]"
+LARGE = '{"type":"publish","room":"flood","data":"' + "x" * 60_000 + '"}'
+TURNS = (
+    attack("heaps of requests", "heap", get("/healthz"), connections=20, times=1000),
+    attack("heaps of requests for nothing", "heap", get("/x"), connections=20, times=1000),
+    attack("heaps of pings", "heap_frames", '{"type":"ping"}', connections=20, times=3000),
+    attack(
+        "heaps of publishes", "heap_frames", PUBLISH.replace("{name}", "flood"), times=1000, stores=True, redis=True
+    ),
+    attack("arrays of numbers", "ask", post("/commands", NUMBERS), connections=20),
+    attack("arrays of arrays", "ask", post("/commands", LISTS), connections=20),
+    attack("large publishes", "command", LARGE, connections=100, stores=True, redis=True),
+    attack("halves of messages", "hold_halves", connections=500),
+)
+"""What is small, but comes all at once, or in large pieces: a turn of the reactor is everybody's."""
 
 
 @attrs.frozen
@@ -385,7 +405,7 @@ def _add(case: type[ExhaustionTestCase], kind: str, attack: Attack) -> None:
     setattr(case, test.__name__, test)
 
 
-for _kind, _table in {"answers": ANSWERS, "names": NAMES, "rooms": ROOMS, "logs": LOGS}.items():
+for _kind, _table in {"answers": ANSWERS, "names": NAMES, "rooms": ROOMS, "logs": LOGS, "turns": TURNS}.items():
     for _attack in _table:
         _add(OnSQLite, _kind, _attack)
         if _attack.redis:
