@@ -6,6 +6,7 @@ lasts for thirty seconds instead of three.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -299,7 +299,7 @@ class Scene:
         """The first rooms of the list."""
         return [room["room"] for room in self.daemon.get("rooms")["rooms"]]
 
-    @contextmanager
+    @contextlib.contextmanager
     def peak(self) -> Iterator[Callable[[], int]]:
         """See how much memory the daemon has at most while something is done."""
         seen, over = [self.memory()], threading.Event()
@@ -376,7 +376,7 @@ class ExhaustionTestCase(DaemonTestCase):
         begun = time.monotonic()
         scene.attackers.ask("release")
         while (took := time.monotonic() - begun) <= PATIENCE:
-            with suppress(OSError):  # it may have no descriptor for us yet
+            with contextlib.suppress(OSError):  # it may have no descriptor for us yet
                 now = scene.held()
                 if attack.stores:
                     now["keys in Redis"] = held.get("keys in Redis", 0)
