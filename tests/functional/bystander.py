@@ -28,6 +28,7 @@ class _Process:
     :ivar sent: when each message was, by its key.
     :ivar missing: keys that a reader has not got yet.
     :ivar delays: seconds from a publish to each reader.
+    :ivar lags: seconds by which this process itself was late, which tells how busy the machine is.
     """
 
     def __init__(self, port: int) -> None:
@@ -35,6 +36,7 @@ class _Process:
         self.sent: dict[str, float] = {}
         self.missing: dict[str, set[str]] = {"websocket": set(), "poll": set()}
         self.delays: list[float] = []
+        self.lags: list[float] = []
         self.wrong: list[str] = []
 
     async def start(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ class _Process:
         await polling.wait()
         due = time.monotonic()
         while True:
+            self.lags.append(time.monotonic() - due)
             key = f"b-{len(self.sent)}"
             self.sent[key] = time.monotonic()
             for keys in self.missing.values():
@@ -88,17 +91,21 @@ class _Process:
             polling.set()
 
     async def figures(self) -> dict[str, Any]:
-        """What was measured since the last time: the delays' 99th percentile in milliseconds, those included that are
-        not over yet, of how many, and what came that shouldn't have."""
+        """What was measured since the last time: 99th percentiles in milliseconds, of the delays with those that are not
+        over yet, and of the lags; and what came that shouldn't have."""
         for task in self._tasks:
             if task.done():
                 self.wrong.append(repr(task.exception()))
         now = time.monotonic()
         late = [now - self.sent[key] for keys in self.missing.values() for key in keys if now - self.sent[key] > 0.25]
-        delays = sorted(self.delays + late)
-        wrong, self.wrong, self.delays = self.wrong, [], []
-        slowest = delays[int(len(delays) * 0.99)] if delays else float("inf")
-        return {"p99": slowest * 1000, "count": len(delays), "wrong": wrong[:5]}
+        figures = {"p99": _p99(self.delays + late), "lag": _p99(self.lags), "wrong": self.wrong[:5]}
+        self.wrong, self.delays, self.lags = [], [], []
+        return figures
+
+
+def _p99(seconds: list[float]) -> float:
+    """The 99th percentile, in milliseconds; a day where there is none."""
+    return 1000 * (sorted(seconds)[int(len(seconds) * 0.99)] if seconds else 86_400.0)
 
 
 class Bystander(Aside):
