@@ -91,8 +91,8 @@ class _Process:
             polling.set()
 
     async def figures(self) -> dict[str, Any]:
-        """What was measured since the last time: 99th percentiles in milliseconds, of the delays with those that are not
-        over yet, and of the lags; and what came that shouldn't have."""
+        """What was measured since the last time: 99th percentiles in milliseconds, of the delays (with those that are
+        not over yet) and of the lags; and what came that shouldn't have."""
         for task in self._tasks:
             if task.done():
                 self.wrong.append(repr(task.exception()))

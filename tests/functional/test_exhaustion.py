@@ -223,7 +223,8 @@ class Figures:
     def account(self) -> str:
         """All of them, for people."""
         memory = f"memory {self.memory / MIB:+.1f} MiB, in the end {self.left / MIB:+.1f}"
-        return f"{memory}; log {self.log / MIB:+.2f} MiB; {self.late:.0f} ms late, {self.lag:.0f} by itself; back after {self.back:.0f} s"
+        late = f"{self.late:.0f} ms late, {self.lag:.0f} by itself"
+        return f"{memory}; log {self.log / MIB:+.2f} MiB; {late}; back after {self.back:.0f} s"
 
 
 class Scene:
