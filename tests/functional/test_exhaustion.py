@@ -408,7 +408,7 @@ def _add(case: type[ExhaustionTestCase], kind: str, attack: Attack) -> None:
     def test(self: ExhaustionTestCase) -> None:
         self.withstand(attack)
 
-    test.__name__ = f"test_{kind}_{re.sub(r'[^a-z]+', '_', attack.name.lower())}"
+    test.__name__ = f"test_{kind}_{re.sub(r'[^a-z]+', '_', attack.name.lower()).strip('_')}"
     test.__doc__ = f"{attack.name[0].upper()}{attack.name[1:]}: nobody takes more than a daemon can spare."
     setattr(case, test.__name__, test)
 
