@@ -1,0 +1,119 @@
+"""A healthy client, in a process of its own: ``python -m tests.functional.bystander PORT``.
+
+It publishes to its room over a WebSocket so many times a second, whether earlier messages have come or not, and reads
+the room over that WebSocket and by polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from tests.functional.aside import Aside, serve
+from tests.functional.attackers import upgrade
+from tests.functional.wires import HTTPWire, SocketWire
+
+__all__ = ["Bystander"]
+
+_ROOM = "bystanders"
+_SECONDS_BETWEEN = 0.02
+
+
+class _Process:
+    """What the process does.
+
+    :ivar sent: when each message was, by its key.
+    :ivar missing: keys that a reader has not got yet.
+    :ivar delays: seconds from a publish to each reader.
+    :ivar lags: seconds by which this process itself was late, which tells how busy the machine is.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.sent: dict[str, float] = {}
+        self.missing: dict[str, set[str]] = {"websocket": set(), "poll": set()}
+        self.delays: list[float] = []
+        self.lags: list[float] = []
+        self.wrong: list[str] = []
+
+    async def start(self) -> dict[str, Any]:
+        """Join the room, and talk from now on."""
+        self._joined = asyncio.Event()
+        self._wire = await SocketWire.connect(self.port, upgrade().encode(), self._take)
+        self._wire.send(json.dumps({"type": "join", "room": _ROOM, "last": 0}).encode())
+        await self._joined.wait()
+        polling = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._poll(polling)), asyncio.create_task(self._talk(polling))]
+        await polling.wait()
+        return {}
+
+    async def _talk(self, polling: asyncio.Event) -> None:
+        await polling.wait()
+        due = time.monotonic()
+        while True:
+            self.lags.append(time.monotonic() - due)
+            key = f"b-{len(self.sent)}"
+            self.sent[key] = time.monotonic()
+            for keys in self.missing.values():
+                keys.add(key)
+            self._wire.send(json.dumps({"type": "publish", "room": _ROOM, "data": 1, "key": key}).encode())
+            due = max(due + _SECONDS_BETWEEN, time.monotonic())  # what a busy machine has missed isn't made up for
+            await asyncio.sleep(due - time.monotonic())
+
+    def _take(self, payload: bytes) -> None:
+        event = json.loads(payload)
+        self._joined.set()
+        self._got("websocket", event)
+
+    def _got(self, reader: str, event: dict[str, Any]) -> None:
+        if event["type"] == "message" and event["key"] in self.missing[reader]:
+            self.missing[reader].remove(event["key"])
+            self.delays.append(time.monotonic() - self.sent[event["key"]])
+        elif event["type"] not in ("joined", "published", "presence"):
+            self.wrong.append(f"{reader}: {event}")
+
+    async def _poll(self, polling: asyncio.Event) -> None:
+        wire, query, headers = HTTPWire(self.port), "last=0", ()
+        while True:
+            status, body = await wire.ask("GET", f"/poll?room={_ROOM}&{query}", b"", *headers)
+            answer = json.loads(body)
+            if status != 200:
+                self.wrong.append(f"poll: {answer}")
+                await asyncio.sleep(1)
+                continue
+            for event in answer["events"]:
+                self._got("poll", event)
+            query = f"since={answer['positions'][_ROOM]}&presence={answer['presence'][_ROOM]}"
+            headers = (f"Realtime-Client: {answer['client']}",)
+            polling.set()
+
+    async def figures(self) -> dict[str, Any]:
+        """What was measured since the last time: 99th percentiles in milliseconds, of the delays (with those that are
+        not over yet) and of the lags; and what came that shouldn't have."""
+        for task in self._tasks:
+            if task.done():
+                self.wrong.append(repr(task.exception()))
+        now = time.monotonic()
+        late = [now - self.sent[key] for keys in self.missing.values() for key in keys if now - self.sent[key] > 0.25]
+        figures = {"p99": _p99(self.delays + late), "lag": _p99(self.lags), "wrong": self.wrong[:5]}
+        self.wrong, self.delays, self.lags = [], [], []
+        return figures
+
+
+def _p99(seconds: list[float]) -> float:
+    """The 99th percentile, in milliseconds; a day where there is none."""
+    return 1000 * (sorted(seconds)[int(len(seconds) * 0.99)] if seconds else 86_400.0)
+
+
+class Bystander(Aside):
+    """Such a process, as a test has it."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__("tests.functional.bystander", str(port))
+
+
+if __name__ == "__main__":
+    serve(_Process(int(sys.argv[1])))
