@@ -298,14 +298,15 @@ class Session:
         start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 
-    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None) -> bytes:
+    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None, resumed: bool | None = None) -> bytes:
         """Read a room from where a reader starts.
 
+        :param resumed: whether it gave a position, where it is to be told that.
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start.position)
         attendance = self.hub.presence.show(room.name, subscription)
-        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance)
+        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
         """How many messages a reader without a position starts with, who wishes for ``last`` of them."""

@@ -82,13 +82,14 @@ class Frames:
         self.data = frames[0] if self.count == 1 else b"".join(frames)
         self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
 
-    def then(self, frame: bytes) -> Frames:
-        """These frames and one more."""
-        more = Frames(())
-        more.count = self.count + 1
-        more.data = self.data + frame
-        more.ends = [*self.ends, len(more.data)]
-        return more
+    def with_last(self, frame: bytes) -> Frames:
+        """These frames, with another one in the place of the last."""
+        start = self.ends[-2] if self.count > 1 else 0
+        other = Frames(())
+        other.count = self.count
+        other.data = self.data[:start] + frame
+        other.ends = [*self.ends[:-1], len(other.data)]
+        return other
 
 
 def is_plain(transport: Any) -> bool:
