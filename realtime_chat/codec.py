@@ -368,9 +368,15 @@ def encode_joined(
     recovered: bool,
     count: int,
     members: bytes | None,
+    resumed: bool | None = None,
 ) -> bytes:
-    """The reply to ``join``; ``members`` is an encoded array, or None where there are too many to list."""
-    places = {"position": str(position), "top": str(top), "recovered": recovered}
+    """The reply to ``join``; ``members`` is an encoded array, or None where there are too many to list.
+
+    :param resumed: whether the reader gave a position; None where that isn't told.
+    """
+    places: dict[str, Any] = {"position": str(position), "top": str(top), "recovered": recovered}
+    if resumed is not None:
+        places["resumed"] = resumed
     return _identified(id, {"type": "joined", "room": room, **places, **_attendance(count, members)})
 
 

@@ -32,6 +32,7 @@ class Limits:
     :ivar ping: seconds between two pings.
     :ivar pong: seconds in which a ping is to be answered.
     :ivar slow: seconds without one drained byte after which a full connection is closed.
+    :ivar resend: seconds until a send is tried again that failed though its socket was not full.
     :ivar heartbeat: seconds between two comments on an event stream.
     :ivar vanished: seconds after which an event stream is given up whose client acknowledges nothing that was sent.
     :ivar stream_lifetime: seconds after which an event stream ends and its client is to come back; None for never.
@@ -75,6 +76,7 @@ class Limits:
     ping: float = 25
     pong: float = 7.0
     slow: float = 60.0
+    resend: float = 0.25
     heartbeat: float = 15
     vanished: float = 18.0
     stream_lifetime: float | None = 3600.0

@@ -302,16 +302,24 @@ class Session:
             start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 
-    def enter(self, room: Room, start: Start, id: codec.CommandId | None = None, listed: bool = True) -> bytes:
+    def enter(
+        self,
+        room: Room,
+        start: Start,
+        id: codec.CommandId | None = None,
+        listed: bool = True,
+        resumed: bool | None = None,
+    ) -> bytes:
         """Read a room from where a reader starts.
 
         :param listed: whether its members are told with it; else they come when the reader is live.
+        :param resumed: whether it gave a position, where it is to be told that.
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start.position)
         presence = self.hub.presence
         attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
-        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance)
+        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
         """How many messages a reader without a position starts with, who wishes for ``last`` of them."""

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import clientFromString, connectProtocol
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
+from twisted.web.http import _ChunkedTransferDecoder
 
 from tests.views import View
 
@@ -275,6 +276,8 @@ class EventStream(Watched, Protocol):
     :ivar blocks: how many there were, comments included.
     :ivar ids: each id that was given, after how many events.
     :ivar retry: the milliseconds to wait before coming back.
+    :ivar chunks: what has come in chunks, as it came.
+    :ivar ended: whether the last chunk has come.
     """
 
     def __init__(self, reactor: Any, request: bytes, take: Callable[[dict[str, Any]], None]) -> None:
@@ -289,19 +292,37 @@ class EventStream(Watched, Protocol):
         self._request = request
         self._take = take
         self._data = b""
+        self._decoder: _ChunkedTransferDecoder | None = None
+        self.chunks: list[bytes] = []
+        self.ended = False
 
     def connectionMade(self) -> None:
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._decoder is not None:
+            self._decoder.dataReceived(data)
+            data = b""
         self._data += data
         if not self.head and b"\r\n\r\n" in self._data:
             self.head, _, self._data = self._data.partition(b"\r\n\r\n")
+            if b"\r\nTransfer-Encoding: chunked" in self.head:
+                self._decoder = _ChunkedTransferDecoder(self._chunk_received, self._end_received)
+                rest, self._data = self._data, b""
+                self._decoder.dataReceived(rest)
         if self.is_stream:
             *blocks, self._data = self._data.split(b"\n\n")
             for block in blocks:
                 self._take_block(block.decode())
         self.notice()
+
+    def _chunk_received(self, data: bytes) -> None:
+        self.chunks.append(data)
+        self._data += data
+
+    def _end_received(self, rest: bytes) -> None:
+        assert not rest
+        self.ended = True
 
     @property
     def is_stream(self) -> bool:

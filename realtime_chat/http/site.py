@@ -82,7 +82,7 @@ class _Phase(enum.Enum):
 _IDLE = _Phase.IDLE  # an Enum's members are slow to get at
 _SAY = {
     _Phase.HEADERS: "all headers of a request have to be there within {:g} s",
-    _Phase.BODY: "the whole body of a request has to be there within {:g} s after its headers",
+    _Phase.BODY: "a request's body has to be there {:g} s after its headers, or else to come at 500 bytes a second",
 }
 _UNREADABLE = {
     _Phase.HEADERS: "this is no HTTP/1.1 request: METHOD /path HTTP/1.1, then lines of Name: value, then an empty line",
@@ -360,6 +360,7 @@ class RealtimeChannel(http.HTTPChannel):
     _watched: tuple[_Phase, int] | None = None
     _alarm: Alarm | Stall | None = None
     _answered = 0
+    _body_before = 0
     _discarded = 0
     _successor: _Successor | None = None
     _is_paused = False
@@ -460,6 +461,7 @@ class RealtimeChannel(http.HTTPChannel):
         if watched == self._watched or phase is _Phase.OVER:
             return
         self._watched = watched
+        self._body_before = 0
         if phase is _Phase.IDLE:
             self._wait(None)
             self.site.idle.add(self)
@@ -484,6 +486,9 @@ class RealtimeChannel(http.HTTPChannel):
     def too_late(self) -> None:
         """What is waited for has not come."""
         phase = self._phase()
+        if phase is _Phase.BODY and self._body_goes_on():
+            self._wait(self.site.wheel.call_later(self.site.deadlines[phase.name], self.too_late))
+            return
         self._log.debug("closing a connection: too long without {what}", what=phase.value)
         if phase in _SAY:
             message = _SAY[phase].format(self.site.deadlines[phase.name])
@@ -491,6 +496,12 @@ class RealtimeChannel(http.HTTPChannel):
         else:
             # Nothing was asked: browsers open connections ahead, and would take a 408 for an answer to what comes next.
             self.loseConnection()
+
+    def _body_goes_on(self) -> bool:
+        """Whether enough of the body has come since this was asked before."""
+        content = self.requests[-1].content
+        before, self._body_before = self._body_before, 0 if content is None else content.tell()
+        return self._body_before - before >= self.site.body_rate * self.site.deadlines[_Phase.BODY.name]
 
     # What is read.
 
@@ -951,6 +962,7 @@ class RealtimeSite(server.Site):
     :param slow: seconds without progress after which a connection is closed whose client doesn't read its answers.
     :param public: paths of what pages of every origin may read.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
+    :ivar body_rate: bytes a second; a body that comes at least as fast is given more time than its deadline.
     :ivar idle: connections that were answered, and have to ask again in time.
     :ivar stopping: whether no connection is kept open for a next request any more.
     """
@@ -959,6 +971,7 @@ class RealtimeSite(server.Site):
     protocol = RealtimeChannel  # type: ignore[assignment]
     requestFactory: Any = RealtimeRequest
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
+    body_rate = 500  # as mod_reqtimeout of Apache has it
     linger_seconds = 5.0
     linger_bytes = 4 * 1024 * 1024
     max_refusals = 64

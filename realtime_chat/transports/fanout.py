@@ -24,14 +24,17 @@ from twisted.logger import Logger
 from realtime_chat.interfaces import R, Reader
 
 __all__ = [
+    "FAILED",
     "Frames",
     "Send",
+    "acknowledged_bytes",
     "direct_send",
     "finish_frame",
     "give_up_after",
     "is_plain",
     "queued",
     "send_to_all",
+    "try_send",
     "unsent",
     "write_now",
 ]
@@ -41,6 +44,28 @@ _DIRECT = (tcp.Server, unix.Server)
 
 Send = Callable[[bytes], int]
 """Gives bytes to a socket, and says how many it took."""
+
+FAILED = -1
+"""Stands for the bytes that a socket took where ``send`` failed otherwise than by being full.
+
+That need not be the connection's end: the kernel may be out of buffers (ENOBUFS) or of memory (ENOMEM). So nothing is
+taken for sent. Whether the connection is broken is found out by the reactor, which tries again."""
+
+
+_ACKED_AT = 120
+
+
+def try_send(send: Send, data: bytes) -> int:
+    """Send what a socket takes at once.
+
+    :returns: how many bytes it took, or :data:`FAILED`.
+    """
+    try:
+        return send(data)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return FAILED
 
 
 class Frames:
@@ -57,13 +82,14 @@ class Frames:
         self.data = frames[0] if self.count == 1 else b"".join(frames)
         self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
 
-    def then(self, frame: bytes) -> Frames:
-        """These frames and one more."""
-        more = Frames(())
-        more.count = self.count + 1
-        more.data = self.data + frame
-        more.ends = [*self.ends, len(more.data)]
-        return more
+    def with_last(self, frame: bytes) -> Frames:
+        """These frames, with another one in the place of the last."""
+        start = self.ends[-2] if self.count > 1 else 0
+        other = Frames(())
+        other.count = self.count
+        other.data = self.data[:start] + frame
+        other.ends = [*self.ends[:-1], len(other.data)]
+        return other
 
 
 def is_plain(transport: Any) -> bool:
@@ -98,6 +124,16 @@ def unsent(transport: Any) -> int:
     return queued(transport) + int(struct.unpack("i", answer)[0])
 
 
+def acknowledged_bytes(transport: Any) -> int:
+    """A number that grows by each byte that the other side acknowledges: how many it has acknowledged in all, where
+    the kernel tells that (``tcpi_bytes_acked`` of ``TCP_INFO``, linux/tcp.h), else how many it hasn't, negated."""
+    try:
+        information = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
+        return int(struct.unpack_from("Q", information, _ACKED_AT)[0])
+    except (AttributeError, OSError, struct.error):
+        return -unsent(transport)
+
+
 def give_up_after(transport: Any, seconds: float) -> None:
     """Let the kernel end a connection whose other side takes nothing of what was sent for so long, as far as it can
     (``TCP_USER_TIMEOUT``, RFC 5482)."""
@@ -113,10 +149,7 @@ def write_now(transport: Any, data: bytes) -> None:
     if send is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
         transport.write(data)
         return
-    try:
-        sent = send(data)
-    except OSError:  # it is full, or broken: the transport finds out which
-        sent = 0
+    sent = max(0, try_send(send, data))
     if sent < len(data):
         transport.write(data[sent:])
 
@@ -125,7 +158,7 @@ def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
     """After a send that took not everything: finish the frame that was begun, and no more.
 
     :param transport: one of :func:`direct_send`; its pull producer is told when all of that is gone.
-    :param sent: how many bytes were taken.
+    :param sent: how many bytes were taken; not :data:`FAILED`.
     :returns: how many frames are on their way.
     """
     whole = bisect_right(frames.ends, sent)
@@ -177,8 +210,8 @@ def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple
             sent = send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:  # a broken connection; the reactor finds out by itself
-            continue
+        except OSError:
+            sent = FAILED
         if sent != size:
             rest.append((reader, sent))
     full = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]

@@ -10,6 +10,7 @@ itself is one descriptor to the reactor: all that have something to read are rea
 
 from __future__ import annotations
 
+import errno
 import select
 from typing import Any
 
@@ -25,6 +26,9 @@ __all__ = ["Intake"]
 
 _PIECE = 64 * 1024
 """Bytes that are read of one socket at once, as many as Twisted reads."""
+
+_TRANSIENT = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS, errno.ENOMEM))
+"""What ``recv`` may fail with on a connection that goes on."""
 
 
 @implementer(IReadDescriptor)
@@ -108,9 +112,9 @@ class Intake:
                 continue
             try:
                 data = transport.socket.recv(_PIECE)
-            except BlockingIOError:
-                continue
-            except OSError:
+            except OSError as error:
+                if error.errno in _TRANSIENT:
+                    continue
                 self._lose(transport, Failure(ConnectionLost()))
                 continue
             try:

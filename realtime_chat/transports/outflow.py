@@ -14,7 +14,16 @@ from zope.interface import implementer
 
 from realtime_chat.hub import Hub
 from realtime_chat.session import Session
-from realtime_chat.transports.fanout import Frames, Send, direct_send, finish_frame, queued, unsent
+from realtime_chat.transports.fanout import (
+    FAILED,
+    Frames,
+    Send,
+    acknowledged_bytes,
+    direct_send,
+    finish_frame,
+    queued,
+    try_send,
+)
 from realtime_chat.wheel import Stall
 
 __all__ = ["Outflow"]
@@ -82,12 +91,7 @@ class Outflow:
         if self.outlet is None or self.full:
             self.transport.write(data)
             return
-        try:
-            sent = self.outlet(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # a broken connection; the reactor finds out by itself
-            return
+        sent = max(0, try_send(self.outlet, data))
         if sent < len(data):
             self.transport.write(data[sent:])
             self._become_full()
@@ -100,18 +104,13 @@ class Outflow:
         if self.outlet is None:
             self.transport.write(data)
             return batch.count
-        try:
-            sent = self.outlet(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return batch.count
+        sent = try_send(self.outlet, data)
         if sent == len(data):
             return batch.count
         held = len(data) - len(batch.data)
         if sent < held:
-            self.transport.write(data[sent:held])
-        return self.send_rest(batch, max(0, sent - held))
+            self.transport.write(data[max(0, sent) : held])
+        return self.send_rest(batch, max(0, sent - held) if held else sent)
 
     def hold(self, data: bytes) -> None:
         """Keep bytes for the next that are sent."""
@@ -132,11 +131,21 @@ class Outflow:
     def send_rest(self, batch: Frames, sent: int) -> int:
         """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.
 
+        :param sent: the bytes, or :data:`~realtime_chat.transports.fanout.FAILED`.
         :returns: how many messages are on their way.
         """
-        taken = 0 if self.outlet is None else finish_frame(self.transport, batch, sent)
+        taken = 0
+        if sent == FAILED:
+            # The socket may say that it can be written to all the while: wait, or we would try without a pause.
+            self.hub.wheel.call_later(self.hub.limits.resend, self._try_again)
+        elif self.outlet is not None:
+            taken = finish_frame(self.transport, batch, sent)
         self._become_full()
         return taken
+
+    def _try_again(self) -> None:
+        if self.outlet is not None:
+            self.transport.startWriting()
 
     # What the Twisted transport tells, of which this is the producer
 
@@ -173,7 +182,9 @@ class Outflow:
         if self.session is not None:
             self.session.filled()
         self.stop_reading()
-        self._slow = Stall(self.hub.wheel, self.hub.limits.slow, lambda: unsent(self.transport), self._stalled)
+        self._slow = Stall(
+            self.hub.wheel, self.hub.limits.slow, lambda: -acknowledged_bytes(self.transport), self._stalled
+        )
 
     def _stalled(self) -> None:
         """It doesn't drain at all."""

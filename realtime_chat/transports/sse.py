@@ -6,7 +6,8 @@ sockets of all who read one room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from hashlib import blake2b
 from math import inf
 
 import attrs
@@ -32,6 +33,7 @@ from realtime_chat.wheel import Alarm, Stall
 __all__ = ["EventsResource"]
 
 _HEARTBEAT = b":\n\n"
+_POSITION = b'{"type":"position"}'
 _RETRY = 1.0
 _SPREAD = 2.0
 """Seconds over which those who come back are spread."""
@@ -40,6 +42,9 @@ _LONGEST_PLACE = len("=k3x9wq2a:9007199254740992,")
 _LIFETIME_SPREAD = 0.2
 _CLOSE_WAIT = 2.0
 _MOST_IGNORED = 64 * 1024
+_MOST_NAMES = 1024
+"""Characters of rooms' names that an id may have."""
+
 _TAKEN_OVER = Answer(b"")
 """What a request is answered with whose connection is no longer HTTP's: it goes nowhere."""
 
@@ -51,11 +56,25 @@ _HEADERS = (
 )
 _ID_EXPECTED = (
     "Last-Event-ID is an id of this stream: the position EPOCH:OFFSET where it reads one room, and else "
-    "ROOM=EPOCH:OFFSET for each, with commas between"
+    "ROOM=EPOCH:OFFSET for each, with commas between, or what stood there"
 )
 
 Random = Callable[[], float]
 """Gives a number from 0 up to 1."""
+
+
+Envelope = Callable[[bytes], bytes]
+"""Makes what goes over the wire of one block, or of several."""
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked answer (RFC 9112, section 7.1). Without chunks, clients that read pieces of a fixed size
+    and some proxies hold events back."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 def block(kind: str, data: bytes, *fields: str) -> bytes:
@@ -73,16 +92,23 @@ def block(kind: str, data: bytes, *fields: str) -> bytes:
 
 
 class _RoomFanout:
-    """The same blocks for every stream of one room; each message's id is its position."""
+    """The same blocks for every stream of one room; each message's id is its position.
+
+    :param envelope: what each block goes in.
+    """
 
     name = "sse"
 
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
         log = epoch.encode()
-        return Frames([b"id: %b:%d\ndata: %b\n\n" % (log, entry.offset, entry.json) for entry in entries])
+        blocks = (b"id: %b:%d\ndata: %b\n\n" % (log, entry.offset, entry.json) for entry in entries)
+        return Frames([self.envelope(one) for one in blocks])
 
     def encode_event(self, kind: str, data: bytes) -> Frames:
-        return Frames([block(kind, data)])
+        return Frames([self.envelope(block(kind, data))])
 
     def send(
         self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
@@ -93,24 +119,31 @@ class _RoomFanout:
 class _Blocks(Frames):
     """Consecutive messages of one room, for streams of several: only they can say where all their rooms stand."""
 
-    __slots__ = ("_before", "_epoch", "room")
+    __slots__ = ("_before", "_envelope", "_epoch", "_last", "room")
 
-    def __init__(self, room: str, epoch: str, entries: Sequence[Entry]) -> None:
-        super().__init__([b"data: %b\n\n" % entry.json for entry in entries])
+    def __init__(self, room: str, epoch: str, entries: Sequence[Entry], envelope: Envelope) -> None:
+        blocks = [b"data: %b\n\n" % entry.json for entry in entries]
+        super().__init__([envelope(one) for one in blocks])
         self.room = room
         self._epoch = epoch
         self._before = entries[0].offset - 1
+        self._envelope = envelope
+        self._last = blocks[-1]
 
     def position(self, count: int) -> str:
         """The position after the first ``count`` messages."""
         return f"{self._epoch}:{self._before + count}"
+
+    def identified(self, id: str) -> Frames:
+        """The same, with an id on the last message."""
+        return self.with_last(self._envelope(b"id: %b\n%b" % (id.encode(), self._last)))
 
 
 class _RoomsFanout(_RoomFanout):
     """The same blocks for every stream of several rooms, each of which adds an id of its own."""
 
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
-        return _Blocks(room, epoch, entries)
+        return _Blocks(room, epoch, entries, self.envelope)
 
     def send(
         self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
@@ -125,9 +158,10 @@ class _RoomStream(Outflow, Protocol):
     """One room's events, as the transport of a session. What its client sends is ignored.
 
     :param random: spreads lifetimes and reconnects.
+    :param chunked: whether the answer has chunks, as every client of HTTP/1.1 understands them.
     """
 
-    fanout = _RoomFanout()
+    fanouts = (_RoomFanout(_as_it_is), _RoomFanout(chunk))
     session: Session | None = None
     outlet: Send | None = None
     full = True  # until it has begun
@@ -137,9 +171,11 @@ class _RoomStream(Outflow, Protocol):
     _alarm: Alarm | None = None
     _slow: Stall | None = None
 
-    def __init__(self, hub: Hub, random: Random) -> None:
+    def __init__(self, hub: Hub, random: Random, chunked: bool) -> None:
         self._hub = hub
         self._random = random
+        self.fanout = self.fanouts[chunked]
+        self._last_chunk = b"0\r\n\r\n" if chunked else b""
         self._opening: list[bytes] = []
         self._end = inf
 
@@ -167,7 +203,7 @@ class _RoomStream(Outflow, Protocol):
             with naming(name):
                 room = await self._hub.room(name)
                 start = await room.start(since, last)
-            joined = session.enter(room, start, listed=left > 0)
+            joined = session.enter(room, start, listed=left > 0, resumed=since is not None)
             left -= len(joined)
             self._opening.append(self._placed("joined", joined, name, str(start.position)))
 
@@ -177,10 +213,10 @@ class _RoomStream(Outflow, Protocol):
         assert session.client is not None
         limits = self._hub.limits
         welcome = codec.encode_welcome(None, session.client, user, limits.heartbeat, limits.max_rooms)
-        opening = [head, self._retry(_RETRY), b"\n", block("welcome", welcome), *self._opening]
+        opening = [self._retry(_RETRY), block("welcome", welcome), *self._opening]
         self._opening = []
         self.makeConnection(transport)
-        self.put(b"".join(opening))
+        self.put(head + self.fanout.envelope(b"".join(opening)))
         session.pump()
 
     def connectionMade(self) -> None:
@@ -216,10 +252,11 @@ class _RoomStream(Outflow, Protocol):
     def send_event(self, kind: str, data: bytes) -> None:
         """Send an event that stands in no log."""
         if self.may_send:
-            self.put(block(kind, data))
+            self.put(self.fanout.envelope(block(kind, data)))
 
     def reset(self, room: str, position: Position) -> None:
-        self.put(self._placed("reset", codec.encode_reset(room, position), room, str(position)))
+        reset = self._placed("reset", codec.encode_reset(room, position), room, str(position))
+        self.put(self.fanout.envelope(reset))
 
     def _placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
         """An event that says where the stream stands in a room."""
@@ -236,7 +273,7 @@ class _RoomStream(Outflow, Protocol):
             return
         after = round(goodbye.after + self._random() * _SPREAD, 3)
         said = codec.encode_goodbye(goodbye._replace(after=after))
-        self.put(block("goodbye", said, f"retry: {after * 1000:.0f}"))
+        self.put(self.fanout.envelope(block("goodbye", said, f"retry: {after * 1000:.0f}")) + self._last_chunk)
         self._end_all()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -276,39 +313,81 @@ class _RoomStream(Outflow, Protocol):
                 self.session.dismiss("expired")
             return
         if not self.full:
-            self.put(_HEARTBEAT)
+            self.put(self.fanout.envelope(_HEARTBEAT))
         self._schedule()
 
 
 class _RoomsStream(_RoomStream):
-    """The same for several rooms: what is shared is followed by an id of its own, with all positions."""
+    """The same for several rooms: the last message of a write has an id with all positions."""
 
-    fanout = _RoomsFanout()
+    fanouts = (_RoomsFanout(_as_it_is), _RoomsFanout(chunk))
 
-    def __init__(self, hub: Hub, random: Random) -> None:
-        super().__init__(hub, random)
-        self._positions: dict[str, str] = {}
+    def __init__(self, hub: Hub, random: Random, chunked: bool, rooms: Sequence[str]) -> None:
+        super().__init__(hub, random, chunked)
+        self._positions = dict.fromkeys(rooms, "")
+        self._write_id = _name_positions if _fits_in_id(rooms) else _list_positions
 
     def send_batch(self, batch: Frames) -> int:
         if not isinstance(batch, _Blocks):
             return super().send_batch(batch)
         before = self._positions[batch.room]
-        taken = super().send_batch(batch.then(self._id_at(batch.room, batch.position(batch.count))))
-        if taken > batch.count:
-            return batch.count
-        if taken:
-            self.transport.write(self._id_at(batch.room, batch.position(taken)))
-        else:
+        taken = super().send_batch(batch.identified(self._id_at(batch.room, batch.position(batch.count))))
+        if not taken:
             self._positions[batch.room] = before
+        elif taken < batch.count:  # only the last one had an id
+            id = self._id_at(batch.room, batch.position(taken))
+            self.transport.write(self.fanout.envelope(block("position", _POSITION, f"id: {id}")))
         return taken
 
     def _placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
-        return block(kind, data) + self._id_at(room, position)
+        return block(kind, data, f"id: {self._id_at(room, position)}")
 
-    def _id_at(self, room: str, position: str) -> bytes:
-        """A block that tells nothing but where all rooms stand, one of them at another position than before."""
+    def _id_at(self, room: str, position: str) -> str:
+        """The id that tells where all rooms stand, one of them at another position than before."""
         self._positions[room] = position
-        return b"id: %b\n\n" % ",".join([f"{name}={at}" for name, at in self._positions.items()]).encode()
+        return self._write_id(self._positions)
+
+
+# The ids of streams of several rooms
+
+
+def _fits_in_id(rooms: Sequence[str]) -> bool:
+    """Whether an id may name all rooms: it comes back in a header, whose length servers and proxies limit."""
+    return sum(map(len, rooms)) <= _MOST_NAMES
+
+
+def _name_positions(positions: Mapping[str, str]) -> str:
+    return ",".join([f"{room}={position}" for room, position in positions.items() if position])
+
+
+def _list_positions(positions: Mapping[str, str]) -> str:
+    """The positions in the order of the rooms, and by which rooms these are known again; no room's name has a ``#``."""
+    return f"#{_rooms_digest(positions)}=" + ",".join(positions.values())
+
+
+def _rooms_digest(rooms: Iterable[str]) -> str:
+    return blake2b(",".join(rooms).encode(), digest_size=6).hexdigest()
+
+
+def _read_positions(text: str, rooms: Sequence[str]) -> dict[str, str]:
+    """The positions of an id, by their rooms.
+
+    :raises RealtimeError: ``bad_position``.
+    """
+    digest, _, listed = text.removeprefix("#").partition("=")
+    if text.startswith("#"):
+        positions = listed.split(",")
+        if digest != _rooms_digest(rooms) or len(positions) != len(rooms):
+            raise RealtimeError("bad_position", "Last-Event-ID is of a stream of other rooms, or of another order")
+        return {room: position for room, position in zip(rooms, positions, strict=True) if position}
+    if len(rooms) == 1:
+        return {rooms[0]: text}
+    pairs = [part.partition("=") for part in text.split(",")]
+    if len({room for room, _, _ in pairs}) < len(pairs):
+        raise RealtimeError("bad_position", "Last-Event-ID names each room once")
+    if not {room for room, _, _ in pairs} <= set(rooms):
+        raise RealtimeError("bad_position", "Last-Event-ID names a room that this stream doesn't read")
+    return {room: position for room, _, position in pairs}
 
 
 # The resource
@@ -341,8 +420,9 @@ class EventsResource(JSONResource):
         hub.check_open()
         wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
         check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
-        _check_id([name for name, _ in wishes.rooms])
-        stream = _RoomStream(hub, self._random) if len(wishes.rooms) == 1 else _RoomsStream(hub, self._random)
+        rooms = [name for name, _ in wishes.rooms]
+        _check_id(rooms)
+        stream = _make_stream(hub, self._random, request.clientproto == b"HTTP/1.1", rooms)
         client = known_client_of(request, hub.knows) or hub.identities.issue()
         session = stream.session = Session(hub, stream, client, wishes.name)
         if not is_readable(request, False):
@@ -360,9 +440,17 @@ class EventsResource(JSONResource):
         return _TAKEN_OVER
 
 
+def _make_stream(hub: Hub, random: Random, chunked: bool, rooms: Sequence[str]) -> _RoomStream:
+    if len(rooms) == 1:
+        return _RoomStream(hub, random, chunked)
+    return _RoomsStream(hub, random, chunked, rooms)
+
+
 def _take_over(request: RealtimeRequest, stream: _RoomStream, session: Session) -> None:
     for name, value in _HEADERS:
         request.responseHeaders.setRawHeaders(name, [value])
+    if request.clientproto == b"HTTP/1.1":
+        request.responseHeaders.setRawHeaders(b"Transfer-Encoding", [b"chunked"])
     head = request.channel.head(b"200", b"OK", request.responseHeaders)
     stream.begin(session, head, request.channel.take_over(stream, 200))
 
@@ -387,7 +475,7 @@ def _check_id(rooms: Sequence[str]) -> None:
 
     :raises RealtimeError: ``too_many``.
     """
-    if sum(map(len, rooms)) + _LONGEST_PLACE * len(rooms) > MAX_LINE:
+    if _MOST_NAMES + _LONGEST_PLACE * len(rooms) > MAX_LINE:
         raise RealtimeError(
             "too_many",
             f"the id of a stream of these rooms could be longer than {MAX_LINE} bytes; read some by another stream",
@@ -395,15 +483,8 @@ def _check_id(rooms: Sequence[str]) -> None:
 
 
 def _read_id(text: str, rooms: Sequence[str]) -> dict[str, Position]:
-    if len(rooms) == 1:
-        text = f"{rooms[0]}={text}"
-    pairs = [part.partition("=") for part in text.split(",")]
-    if len({room for room, _, _ in pairs}) < len(pairs):
-        raise RealtimeError("bad_position", "Last-Event-ID names each room once")
+    positions = _read_positions(text, rooms)
     try:
-        positions = {room: Position.parse(position) for room, _, position in pairs}
+        return {room: Position.parse(position) for room, position in positions.items()}
     except RealtimeError as error:
         raise RealtimeError("bad_position", _ID_EXPECTED) from error
-    if not positions.keys() <= set(rooms):
-        raise RealtimeError("bad_position", "Last-Event-ID names a room that this stream doesn't read")
-    return positions

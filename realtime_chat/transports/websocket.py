@@ -33,7 +33,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
-from realtime_chat.transports.fanout import Frames, Send, queued, send_to_all
+from realtime_chat.transports.fanout import Frames, Send, acknowledged_bytes, send_to_all, unsent
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 from realtime_chat.transports.outflow import Outflow
 from realtime_chat.wheel import Alarm, Stall
@@ -46,6 +46,8 @@ _CLOSE_WAIT = 2.0
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
 _SHORT = 1024
+_MUCH = 4096
+"""Bytes before a ping that a client may need more time for than for the ping itself."""
 _VERSION = b"13"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _ONCE = (b"Upgrade", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Sec-WebSocket-Protocol")
@@ -183,21 +185,27 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         if not self.data and self.current_frame is None and not self.inside_message:
             while self.state == self.STATE_OPEN and (found := short_frame(data, start, self.short)) is not None:
                 begin, end = found
-                if self.session is not None:
-                    self.session.receive(unmask(data[begin:end], data[begin - 4 : begin]))
+                self._receive(unmask(data[begin:end], data[begin - 4 : begin]))
                 start = end
             self._wait_while_busy()
         if start < len(data):
             self._dataReceived(data[start:])
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        session = self.session
-        if session is None:
+    def _receive(self, text: bytes) -> None:
+        """Take a whole text message. Invalid UTF-8 fails the connection (RFC 6455, section 8.1)."""
+        if self.session is None:
             return
-        if isBinary:
-            session.execute(codec.UnreadableCommand("bad_request", "a command is a text frame, this one was binary"))
+        if text.isascii() or _is_utf8(text):
+            self.session.receive(text)
         else:
-            session.receive(payload)
+            self._invalid_payload("a text message is UTF-8, and this one is not")
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if isBinary and self.session is not None:
+            error = codec.UnreadableCommand("bad_request", "a command is a text frame, this one was binary")
+            self.session.execute(error)
+        elif not isBinary:
+            self._receive(payload)
         self._wait_while_busy()
 
     def _wait_while_busy(self) -> None:
@@ -240,13 +248,11 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
             self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
 
     def dropConnection(self, abort: bool = False) -> None:
+        # Autobahn would reset the connection once it has heard the answer to its own close: the client would take
+        # that for a connection that broke. A FIN ends it (RFC 6455, section 7.1.1); _drop is for who never answers.
         self.state = self.STATE_CLOSED
         self.transport.unregisterProducer()
-        # Autobahn resets the connection once it has heard a close, even where its own is not on its way yet.
-        if abort and not queued(self.transport):
-            self.transport.abortConnection()
-        else:
-            self.transport.loseConnection()
+        self.transport.loseConnection()
 
     def _drop(self) -> None:
         self.dropConnection()
@@ -306,13 +312,30 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     def _ping(self) -> None:
         self._pings = 0
         self._heard = False
+        ahead, acknowledged = unsent(self.transport), acknowledged_bytes(self.transport)
         if not self.full:
             self.sendPing()
-        self._alarm = self.factory.hub.wheel.call_later(self.factory.hub.limits.pong, self._expect_pong)
+        patience = self.hub.limits.slow if ahead > _MUCH else 0
+        self._wait_for_pong(acknowledged, acknowledged + ahead, patience)
 
-    def _expect_pong(self) -> None:
+    def _wait_for_pong(self, taken: int, ping_at: int, patience: float) -> None:
+        """Expect an answer soon. A client that has much to take before it gets the ping may be slow about that.
+
+        :param taken: bytes that it has acknowledged.
+        :param ping_at: how many it has acknowledged when it has all that was sent before the ping.
+        :param patience: seconds for which it may take nothing of that, and then not answer.
+        """
+        pong = self.hub.limits.pong
+        self._alarm = self.hub.wheel.call_later(pong, lambda: self._expect_pong(taken, ping_at, patience - pong))
+
+    def _expect_pong(self, taken: int, ping_at: int, patience: float) -> None:
+        now = min(acknowledged_bytes(self.transport), ping_at)
         if self._heard or self.full:
             self._schedule_ping()
+        elif now > taken and patience > 0:
+            self._wait_for_pong(now, ping_at, self.hub.limits.slow)
+        elif patience > 0:
+            self._wait_for_pong(taken, ping_at, patience)
         else:
             self._dismiss("silent")
 
@@ -334,7 +357,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self.compress = compress
         self.hub = hub
         self.setProtocolOptions(
-            utf8validateIncoming=False,  # the JSON decoder does it
+            utf8validateIncoming=False,  # _receive does it, faster
             maxFramePayloadSize=hub.limits.max_message,
             maxMessagePayloadSize=hub.limits.max_message,
             failByDrop=False,
@@ -373,6 +396,14 @@ class WebSocketResource(JSONResource):
             protocol.compress(accept)
         protocol.begin(wishes)
         return NOT_DONE_YET
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_upgrade(request: RealtimeRequest) -> bytes:

@@ -271,6 +271,16 @@ DEEP_32 = "[" * 32 + "]" * 32
 DEEP_10000 = "[" * 10_000 + "]" * 10_000
 LONG = "x" * 70_000
 
+
+def is_utf8(data: bytes) -> bool:
+    """Whether a text frame may hold these bytes; over HTTP they are refused like any other body."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 BAD_JSON: list[tuple[str, bytes, str]] = [
     # name, what is sent, error code: over HTTP and over WebSocket alike
     ("broken JSON", b'{"type":"publish","room":"lobby","data":"%b' % EVIL.encode(), "bad_request"),
@@ -710,7 +720,8 @@ SLOW = [
 ]
 
 SOCKET = [
-    *(Socket(name, masked(TEXT, sent), (code,)) for name, sent, code in BAD_JSON),
+    *(Socket(name, masked(TEXT, sent), (code if is_utf8(sent) else 1007,)) for name, sent, code in BAD_JSON),
+    Socket("a skipped field that is no UTF-8", masked(TEXT, b'{"type":"ping","skipped":"\xff"}'), (1007,)),
     Socket("an array of commands", masked(TEXT, '[{"type":"ping"}]'), ("bad_request",)),
     Socket("a binary frame", masked(BINARY, '{"type":"ping"}'), ("bad_request",)),
     Socket("joining twice", told(type="join", room="lobby") * 2, ("already_joined",)),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.functional.browsers import NPM_MODULES
 from tests.functional.daemon import Daemon, wait_until
 from tests.functional.pages import Page, open_tab
 
@@ -21,6 +28,122 @@ source.onmessage = note;
 ['welcome', 'joined', 'reset', 'goodbye'].forEach(function (type) { source.addEventListener(type, note); });
 source.onerror = function () { window.states.push(source.readyState); };
 """
+
+
+PROGRAMS = Path(__file__).parent
+
+LIBRARIES = {
+    "eventsource": ["node", "read_stream.mjs"],
+    "eventsource-client": ["node", "read_stream.mjs"],
+    "sseclient-py": [sys.executable, "read_stream.py"],
+    "requests": [sys.executable, "read_stream.py"],
+}
+
+
+class Follower:
+    """A process that reads a stream with some library.
+
+    :ivar events: what it got.
+    """
+
+    def __init__(self, library: str, url: str) -> None:
+        self.library = library
+        program, script = LIBRARIES[library]
+        command = [program, str(PROGRAMS / script), library, url, str(NPM_MODULES)]
+        self.events: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if event["type"] != "position":
+                self.events.append(event)
+
+    def of_type(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def kill(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class LibraryTests(SynchronousTestCase):
+    """Streams of several rooms, read by what people read streams with."""
+
+    def setUp(self) -> None:
+        self.daemon = Daemon(Path(self.mktemp()))
+        self.addCleanup(self.daemon.kill)
+        self.daemon.start()
+
+    def say(self, room: str, text: str) -> None:
+        """Publish."""
+        body = urllib.parse.urlencode({"text": text}).encode()
+        urllib.request.urlopen(f"{self.daemon.url}rooms/{room}/messages", body, timeout=20).close()
+
+    def follow(self, library: str) -> Follower:
+        """A reader of two rooms that has joined them."""
+        follower = Follower(library, f"{self.daemon.url}sse?room=a&room=b")
+        self.addCleanup(follower.kill)
+        wait_until(lambda: len(follower.of_type("joined")) == 2, lambda: f"{library}: {follower.events}")
+        return follower
+
+    def with_text(self, follower: Follower, text: str) -> list[dict[str, Any]]:
+        return [message for message in follower.of_type("message") if message["data"]["text"] == text]
+
+    def wait_for(self, follower: Follower, condition: Callable[[], Any]) -> None:
+        wait_until(condition, lambda: f"{follower.library}: {follower.events}")
+
+    def test_nothing_is_lost(self) -> None:
+        """Over a restart, in which both rooms get messages, each library brings every message, and says that nothing is
+        missing."""
+        for library in LIBRARIES:
+            self.check_restart(self.follow(library))
+
+    def check_restart(self, follower: Follower) -> None:
+        start = len(follower.of_type("message"))
+        for number in range(3):
+            self.say("a", f"before {number}")
+            self.say("b", f"before {number}")
+        self.wait_for(follower, lambda: len(follower.of_type("message")) >= start + 6)
+        self.daemon.kill()
+        self.daemon.start()
+        away = f"{follower.library} away"
+        for room in "ab":
+            self.say(room, away)
+        self.wait_for(follower, lambda: len(self.with_text(follower, away)) == 2)
+        for joined in follower.of_type("joined")[2:]:
+            self.assertEqual((True, True), (joined["recovered"], joined["resumed"]), follower.library)
+        for room in "ab":
+            offsets = [message_offset(one) for one in follower.of_type("message") if one["room"] == room]
+            self.assertEqual(list(range(min(offsets), max(offsets) + 1)), sorted(set(offsets)), follower.library)
+        follower.kill()
+
+    def test_nothing_is_held_back(self) -> None:
+        """A short message is there before the next one is published, though nothing follows it."""
+        for library in LIBRARIES:
+            self.check_at_once(self.follow(library))
+
+    def check_at_once(self, follower: Follower) -> None:
+        for number in range(3):
+            text = f"{follower.library} {number}"
+            began = time.monotonic()
+            self.say("a", text)
+            self.wait_for(follower, lambda text=text: self.with_text(follower, text))
+            # Heartbeats, which would push it out, come every 15 seconds.
+            self.assertLess(time.monotonic() - began, 10, follower.library)
+        follower.kill()
+
+
+def message_offset(message: dict[str, Any]) -> int:
+    """A message's offset in its room."""
+    return int(message["position"].partition(":")[2])
 
 
 class EventSourceTests(SynchronousTestCase):

@@ -702,6 +702,18 @@ class DeadlineTests(SiteTestCase):
         self.drip(transport, b"0", 30.5)
         self.assertEqual(read_answers(transport.value())[0].status, 408)
 
+    def test_steady_body(self) -> None:
+        """A body that comes at 500 bytes a second or faster is waited for; one that comes to a stop is refused."""
+        self.site.max_body = 200_000
+        for late, status in ((0, 201), (90_000, 408)):
+            transport = self.send(post(b"a" * 90_000)[:-90_000])
+            self.drip(transport, b"a" * 300, 149)
+            self.assertEqual((transport.value(), transport.half_closed), (b"", False))
+            if not late:
+                transport.protocol.dataReceived(b"a" * (90_000 - 298 * 300))
+            self.wait(61)
+            self.assertEqual(read_answers(transport.value())[0].status, status)
+
     def test_headers_then_body(self) -> None:
         """The body has its own time, however long the headers took."""
         transport = self.send(b"POST / HTTP/1.1\r\nHost: localhost\r\n")

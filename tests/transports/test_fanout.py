@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from hypothesis import given, settings
@@ -14,7 +16,17 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime_chat.transports import fanout
-from realtime_chat.transports.fanout import Frames, direct_send, finish_frame, queued, send_to_all, unsent, write_now
+from realtime_chat.transports.fanout import (
+    FAILED,
+    Frames,
+    direct_send,
+    finish_frame,
+    queued,
+    send_to_all,
+    try_send,
+    unsent,
+    write_now,
+)
 
 
 class FakeSocket:
@@ -79,7 +91,7 @@ class Reader:
         self.transport = self
 
     def send_rest(self, frames: Frames, sent: int) -> int:
-        return finish_frame(self.connection, frames, sent)
+        return finish_frame(self.connection, frames, max(0, sent))
 
 
 class OrdinaryReader:
@@ -153,12 +165,20 @@ class SendTests(SynchronousTestCase):
         self.assertEqual((b"", True), (reader.connection.wire, reader.connection.asked))
 
     def test_broken(self) -> None:
-        """To a broken connection everything counts as sent: the reactor finds out by itself."""
-        for error in (BrokenPipeError(), ConnectionResetError(), OSError(9, "closed")):
-            reader = Reader()
-            reader.connection.socket.error = error
-            self.assertEqual([], send_to_all(Frames([b"aa"]), {reader: reader.connection.socket.send}))
-            self.assertEqual(b"", reader.connection.wire)
+        """A send that fails, for whatever reason, took nothing, and nobody but its reader is left behind."""
+        for number in errno.errorcode:
+            broken, well = Reader(), Reader()
+            broken.connection.socket.error = OSError(number, os.strerror(number))
+            sends = {reader: reader.connection.socket.send for reader in (broken, well)}
+            self.assertEqual([(broken, 0)], send_to_all(Frames([b"aa", b"b"]), sends), number)
+            self.assertEqual((b"", b"aab"), (broken.connection.wire, well.connection.wire), number)
+
+    def test_try_send(self) -> None:
+        """A socket that is full took nothing; any other failure is told apart from that."""
+        connection = FakeConnection(0)
+        self.assertEqual(0, try_send(connection.socket.send, b"aa"))
+        connection.socket.error = OSError(errno.ENOBUFS, "no buffers")
+        self.assertEqual(FAILED, try_send(connection.socket.send, b"aa"))
 
     @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30), st.integers(0, 600))
     @settings(max_examples=500)

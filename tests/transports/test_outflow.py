@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,12 +84,31 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual([b"ab"], connection.transport._tempDataBuffer)
 
     def test_broken(self) -> None:
-        """To a broken connection everything counts as sent: the reactor finds out by itself."""
+        """Where a send fails, replies are queued, no message is taken, and the connection is full."""
+        for number in (errno.ENOBUFS, errno.ENOMEM, errno.EPIPE, errno.ECONNRESET):
+            connection = Connection()
+            connection.transport.socket.error = OSError(number, "failed")
+            connection.hold(b"a")
+            self.assertEqual((0, True), (connection.send_batch(Frames([b"b"])), connection.full), number)
+            self.assertEqual(b"a", connection.transport.wire)
+
+    def test_tried_again(self) -> None:
+        """After a send that failed though its socket isn't full, the socket is asked again in a while, not at once."""
         connection = Connection()
-        connection.transport.socket.error = ConnectionResetError()
-        connection.hold(b"a")
-        self.assertEqual(1, connection.send_batch(Frames([b"b"])))
-        self.assertEqual(b"", connection.transport.wire)
+        connection.transport.socket.error = OSError(errno.ENOBUFS, "no buffers")
+        self.assertEqual(0, connection.send_batch(Frames([b"b"])))
+        self.assertFalse(connection.transport.asked)
+        connection.hub.clock.pump([0.1] * 10)
+        self.assertTrue(connection.transport.asked)
+
+    def test_lost_meanwhile(self) -> None:
+        """A connection that is lost in that while isn't asked."""
+        connection = Connection()
+        connection.transport.socket.error = OSError(errno.ENOBUFS, "no buffers")
+        connection.send_batch(Frames([b"b"]))
+        connection.outlet = None
+        connection.hub.clock.pump([0.1] * 10)
+        self.assertFalse(connection.transport.asked)
 
     def test_partly_held(self) -> None:
         """Where not even the replies go out at once, they are queued, no message is taken, and it is full."""
@@ -101,7 +121,7 @@ class HoldTests(SynchronousTestCase):
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(("hold", "put", "batch", "release", "drain")),
+                st.sampled_from(("hold", "put", "batch", "release", "drain", "fail")),
                 st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4),
                 st.integers(0, 80),
             ),
@@ -125,6 +145,8 @@ class HoldTests(SynchronousTestCase):
                 expected += b"".join(texts[: connection.send_batch(Frames(texts))])
             elif step == "release":
                 connection.release()
+            elif step == "fail":
+                connection.transport.socket.error = OSError(errno.ENOMEM, "no memory") if space % 2 else None
             else:
                 connection.transport.drain(space)
                 connection.resumeProducing()

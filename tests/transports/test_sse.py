@@ -106,7 +106,7 @@ class BeginningTests(EventsTestCase):
         ):
             self.assertEqual(1, lines.count(header), header)
         self.assertNotIn("Content-Length", client.stream.head.decode())
-        self.assertNotIn("Transfer-Encoding", client.stream.head.decode())
+        self.assertEqual(1, lines.count("Transfer-Encoding: chunked"))
 
     async def test_first_events(self) -> None:
         """When to come back, who the client is, where its rooms stand, and then the last messages, in this order."""
@@ -174,6 +174,30 @@ class BeginningTests(EventsTestCase):
         stream = await self.request("GET /sse?room=a HTTP/1.0\r\nHost: localhost\r\n\r\n")
         await stream.until(lambda: len(stream.events) == 2)
         self.assertEqual(1, stream.head.count(b"Connection: close"))
+        self.assertNotIn(b"Transfer-Encoding", stream.head)
+        self.assertEqual([], stream.chunks)
+
+    async def test_chunks(self) -> None:
+        """The welcome comes with the time to come back in its block; each message is whole in a chunk of its own."""
+        client = await self.opened("lobby")
+        for number in range(3):
+            await client.publish(number)
+        await client.count(3)
+        first, *others = client.stream.chunks
+        self.assertTrue(first.startswith(b"retry: 2000\nevent: welcome\ndata: {"))
+        messages = [chunk for chunk in others if chunk.startswith(b"id: ")]
+        self.assertEqual(3, len(messages))
+        for chunk in others:
+            self.assertTrue(chunk.endswith(b"\n\n"), chunk)
+
+    async def test_resumed(self) -> None:
+        """A ``joined`` says whether the request brought a position: who comes back without one may miss something."""
+        client = await self.opened("lobby")
+        (joined,) = client.of_type("joined")
+        self.assertEqual((True, False), (joined["recovered"], joined["resumed"]))
+        for given in ({"since": joined["position"]}, {"headers": (f"Last-Event-ID: {joined['position']}",)}):
+            again = await self.opened("lobby", **given)
+            self.assertEqual([True], [event["resumed"] for event in again.of_type("joined")])
 
     async def test_names_the_room(self) -> None:
         """An error that is about one room of several says which one."""
@@ -310,6 +334,38 @@ class ResumeTests(EventsTestCase):
         await client.count(200)
         await self.check_ids(client)
 
+    async def test_many_rooms_with_long_names(self) -> None:
+        """A stream of as many rooms as may be, with the longest names, comes back by its id: the header is under 3 KiB,
+        and an id of other rooms is refused, not read wrongly."""
+        rooms = [f"{number:03}" + "r" * 125 for number in range(100)]
+        writers = [await self.started(SocketClient, room) for room in (rooms[0], rooms[99])]
+        client = await self.opened(*rooms)
+        for writer in writers:
+            await writer.publish("seen")
+        await client.count(2)
+        id = client.stream.last_id
+        self.assertLess(len(id), 3072)
+        await client.close()
+        for writer in writers:
+            await writer.publish("missed")
+        again = await self.opened(*rooms, headers=(f"Last-Event-ID: {id}",))
+        await again.count(2)
+        self.assertEqual(["missed"] * 2, again.data)
+        for other in (rooms[:99], [*rooms[1:], rooms[0]], ["a", "b"]):
+            query = [("room", room) for room in other]
+            self.assertEqual((400, "bad_position"), await self.refused(query, f"Last-Event-ID: {id}"))
+
+    async def test_every_id_has_data(self) -> None:
+        """No id stands in a block without data, which many libraries don't keep; nor alone with an unknown event."""
+        client = await self.opened("a", "b")
+        for room in "abab":
+            await client.tell(type="publish", room=room, data="x")
+        await client.count(4)
+        blocks = b"".join(client.stream.chunks).decode().split("\n\n")
+        with_id = [block for block in blocks if "id: " in block]
+        self.assertEqual(6, len(with_id))
+        self.assertEqual([], [block for block in with_id if "data: " not in block or "event: position" in block])
+
     async def test_lost(self) -> None:
         """An id that the log no longer covers is told as such, and what is kept follows."""
         writer = await self.started(SocketClient)
@@ -338,7 +394,7 @@ class LifeTests(EventsTestCase):
         self.assertEqual(
             (4003, "expired", True, 0.5), tuple(goodbye[name] for name in ("code", "reason", "reconnect", "after"))
         )
-        self.assertEqual(500, stream.retry)
+        self.assertEqual((500, True), (stream.retry, stream.ended))
         await self.until(lambda: not self.service.hub.sessions)
 
     async def test_reconnects_are_spread(self) -> None:

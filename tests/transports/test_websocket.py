@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import struct
 import time
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 from autobahn.websocket.compress import PerMessageDeflateOffer
 from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.errors import GOODBYES
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import outflow
 from realtime_chat.transports.fanout import queued
@@ -48,6 +52,7 @@ class RawClient(Watched, Protocol):
         self.events: list[dict[str, Any]] = []
         self.head = b""
         self.lost = False
+        self.reset = False  # whether it wasn't lost by a FIN
         self._data = b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -78,6 +83,7 @@ class RawClient(Watched, Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost = True
+        self.reset = reason is not None and reason.check(ConnectionDone) is None
         self.notice()
 
     @property
@@ -308,7 +314,7 @@ class LimitTests(RawTestCase):
         """What can't be read is answered with an error, and the connection lives on."""
         client = await self.raw()
         client.write(
-            masked(TEXT, b"\xff\xfe"),
+            masked(TEXT, b"\xc3\xa9"),
             masked(TEXT, b"nonsense"),
             masked(BINARY, b"{}"),
             masked(TEXT, b'{"type":"ping"}'),
@@ -317,13 +323,135 @@ class LimitTests(RawTestCase):
         self.assertEqual(["bad_request"] * 3, [event["code"] for event in client.events[:3]])
         self.assertEqual("pong", client.events[3]["type"])
 
-    async def test_dropped_connection(self) -> None:
-        """A connection that is cut leaves nothing behind."""
-        client = await self.raw(self.upgrade("/ws?room=lobby"))
+
+async def test_dropped_connection(self) -> None:
+    """A connection that is cut leaves nothing behind."""
+    client = await self.raw(self.upgrade("/ws?room=lobby"))
+    await client.until(lambda: client.events)
+    await client.stop()
+    await self.until(lambda: not self.service.hub.sessions)
+    self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+
+
+class InvalidTextTests(RawTestCase):
+    """Text that isn't UTF-8."""
+
+    async def test_invalid_utf8(self) -> None:
+        """A text message that isn't UTF-8 is closed with 1007 (RFC 6455, section 8.1), wherever the bytes stand, in one
+        frame or several, short or long; a code point may lie in two frames."""
+        for bad in (b"\xff\xfe", b"\xed\xa0\x80", b"\xc3", b"\xf4\x90\x80\x80", b"\xc0\xaf"):
+            for text in (bad, b'{"type":"ping","skipped":"%b"}' % bad, b'{"type":"ping","%b":1}' % bad):
+                long = text + b" " * 2000
+                whole, halves = (masked(TEXT, text),), (masked(TEXT, text[:9], fin=False), masked(0, text[9:]))
+                for frames in (whole, (masked(TEXT, long),), halves):
+                    client = await self.raw()
+                    client.write(*frames)
+                    await client.until(lambda client=client: client.close_code)
+                    self.assertEqual((1007, []), (client.close_code, client.events), text)
+                    await client.stop()
+        client = await self.raw()
+        client.write(masked(TEXT, b'{"type":"ping","skipped":"\xc3', fin=False), masked(0, b'\xa9"}'))
         await client.until(lambda: client.events)
-        await client.stop()
-        await self.until(lambda: not self.service.hub.sessions)
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+        self.assertEqual([{"type": "pong"}], client.events)
+
+
+class ClosingTests(RawTestCase):
+    """The closing handshake (RFC 6455, section 7)."""
+
+    async def closed(self, client: RawClient, *frames: bytes) -> None:
+        """Answer the daemon's close, and wait for the connection's end."""
+        await client.until(lambda: client.close_code)
+        client.write(*frames, masked(CLOSE, struct.pack("!H", client.close_code or 0)))
+        await client.until(lambda: client.lost, 5)
+
+    async def test_closed_by_the_daemon(self) -> None:
+        """Whatever the daemon closes for, the connection ends with a FIN once the client has answered."""
+        for bad in (b'{"type":"ping"', b"\xff"):
+            for opcode in (TEXT, 3, BINARY):
+                client = await self.raw(self.upgrade("/ws?room=lobby"))
+                client.write(masked(opcode, bad), masked(11, b""))
+                await self.closed(client)
+                self.assertFalse(client.reset, (opcode, bad))
+
+    async def test_goodbye(self) -> None:
+        """After a goodbye, too; what the client sends before it has read the close does no harm."""
+        for reason in GOODBYES:
+            client = await self.raw(self.upgrade("/ws?room=lobby"))
+            await client.until(lambda client=client: client.events)
+            (session,) = self.service.hub.sessions
+            session.dismiss(reason)
+            await self.closed(client, masked(TEXT, b'{"type":"ping"}'), masked(PING, b""))
+            self.assertEqual((GOODBYES[reason].code, False), (client.close_code, client.reset))
+
+    async def test_closed_by_the_client(self) -> None:
+        """Where the client begins, its close is answered, and then comes the FIN."""
+        client = await self.raw()
+        client.write(masked(CLOSE, struct.pack("!H", 1000)))
+        await client.until(lambda: client.lost, 5)
+        self.assertEqual((1000, False), (client.close_code, client.reset))
+
+    async def test_no_answer(self) -> None:
+        """Who never answers the close is cut off after two seconds."""
+        client = await self.raw()
+        began = time.monotonic()
+        client.write(masked(11, b""))
+        await client.until(lambda: client.lost)
+        self.assertEqual((1002, True), (client.close_code, client.reset))
+        self.assertGreaterEqual(time.monotonic() - began, 2)
+
+
+class FailingSendTests(RawTestCase):
+    """A socket whose ``send`` fails now and then, though the connection goes on."""
+
+    async def test_no_gap(self) -> None:
+        """The reader gets every message once, in order, and every reply."""
+        reader = await self.started(SocketClient)
+        (session,) = self.service.hub.sessions
+        transport = session.transport
+        send, numbers = transport.outlet, iter(range(1_000_000))
+        failures = (errno.ENOBUFS, errno.ENOMEM)
+
+        def fail_sometimes(data: bytes) -> int:
+            number = next(numbers)
+            if number % 3 == 1:
+                raise OSError(failures[number % 2], "no buffer space available")
+            return int(send(data))
+
+        transport.outlet = fail_sometimes
+        room = self.service.hub.rooms["lobby"]
+        for readers in room._live.values():
+            readers.update(dict.fromkeys(readers, fail_sometimes))
+        writer = self.client(SocketClient)
+        await writer.connect()
+        for number in range(20):
+            await writer.publish(number)
+            await reader.tell(type="ping")
+        await reader.count(20)
+        self.assertEqual(list(range(20)), reader.data)
+        self.assertTrue(reader.open)
+
+
+class SlowLineTests(RawTestCase):
+    """A client that takes much, slowly but steadily."""
+
+    limits = {"ping": 0.3, "pong": 0.5, "slow": 4.0}
+
+    async def test_progress(self) -> None:
+        """Who takes byte after byte isn't silent, though its pong comes late; who stops taking them is."""
+        writer = await self.started(SocketClient)
+        slow = await self.raw()
+        slow.transport.pauseProducing()
+        for _ in range(25):
+            await writer.publish("x" * 60_000)
+        slow.write(masked(TEXT, b'{"type":"history","room":"lobby"}') * 2)
+        began, taken = time.monotonic(), 0
+        while taken < 2_000_000:
+            await self.until(lambda taken=taken: time.monotonic() > began + taken / 500_000)
+            await self.until(lambda: select.select([slow.transport.socket], [], [], 0)[0])
+            taken += len(slow.transport.socket.recv(16_384))
+        self.assertGreater(time.monotonic() - began, 3)
+        self.assertEqual(2, len(self.service.hub.sessions))
+        await self.until(lambda: len(self.service.hub.sessions) == 1)
 
 
 class PingTests(RawTestCase):
