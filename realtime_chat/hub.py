@@ -92,6 +92,8 @@ class Hub:
         self._holding: dict[SessionTransport, None] = {}
         self._sweeping = False
         self._publishing = 0
+        self._publishing_bytes = 0
+        self._held_up: dict[Session, None] = {}
         self._published: Deferred[None] | None = None
         store.watch(self.doubt, self.is_known)
 
@@ -139,7 +141,10 @@ class Hub:
         :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
         """
         begun = self.clock.seconds()
-        return self.append(draft).addCallbacks(self.stored, self.not_stored, callbackArgs=(begun,))
+        size = len(draft.data)
+        return self.append(draft).addCallbacks(
+            self.stored, self.not_stored, callbackArgs=(begun, size), errbackArgs=(size,)
+        )
 
     def append(self, draft: Draft) -> Deferred[Stored]:
         """Store a message, for one who calls :meth:`stored` or :meth:`not_stored` with what comes of it, at once.
@@ -150,14 +155,26 @@ class Hub:
         """
         self.check_open()
         self._publishing += 1
+        self._publishing_bytes += len(draft.data)
         return self._store.append(draft)
 
-    def stored(self, stored: Stored, begun: float) -> Stored:
+    @property
+    def has_much_to_store(self) -> bool:
+        """Whether as much waits for the store as may."""
+        limits = self.limits
+        return self._publishing >= limits.max_publishing or self._publishing_bytes >= limits.max_publishing_bytes
+
+    def hold_up(self, session: Session) -> None:
+        """Let a session that publishes go on when less waits for the store."""
+        self._held_up[session] = None
+
+    def stored(self, stored: Stored, begun: float, size: int) -> Stored:
         """A message is durable: tell the room's readers.
 
         :param begun: when it was published, by the clock.
+        :param size: bytes of the draft's data.
         """
-        self._publish_ended()
+        self._publish_ended(size)
         self.counts.publish_seconds.observe(self.clock.seconds() - begun)
         if stored.duplicate:
             self.counts.duplicates += 1
@@ -166,15 +183,23 @@ class Hub:
             self.announce(stored.message)
         return stored
 
-    def not_stored(self, failure: Failure) -> Failure:
-        """A message was refused."""
-        self._publish_ended()
+    def not_stored(self, failure: Failure, size: int) -> Failure:
+        """A message was refused.
+
+        :param size: bytes of the draft's data.
+        """
+        self._publish_ended(size)
         error = failure.value
         self.counts.publish_errors[error.code if isinstance(error, RealtimeError) else "internal"] += 1
         return failure
 
-    def _publish_ended(self) -> None:
+    def _publish_ended(self, size: int) -> None:
         self._publishing -= 1
+        self._publishing_bytes -= size
+        if self._held_up and not self.has_much_to_store:
+            held_up, self._held_up = self._held_up, {}
+            for session in held_up:
+                session.go_on()
         if not self._publishing and self._published is not None:
             self.clock.callLater(0, self._published.callback, None)
             self._published = None

@@ -18,6 +18,9 @@ class Limits:
     :ivar max_rooms_total: rooms that are in memory at a time; no others are taken in. A room without messages takes
         1 KB with its reader.
     :ivar max_publishes: publishes of one connection that may wait for the store; more are not read from it.
+    :ivar max_publish_bytes: bytes of them, at which no more are read either.
+    :ivar max_publishing: publishes of all connections that may wait; each that publishes more pauses after one.
+    :ivar max_publishing_bytes: the same in bytes.
     :ivar max_errors: errors after which a connection is told goodbye.
     :ivar default_last: messages that a reader without a position starts with.
     :ivar max_limit: the largest page of history, in messages.
@@ -63,6 +66,9 @@ class Limits:
     max_rooms: int = 100
     max_rooms_total: int = 50_000
     max_publishes: int = 256
+    max_publish_bytes: int = 1024 * 1024
+    max_publishing: int = 512
+    max_publishing_bytes: int = 16 * 1024 * 1024
     max_errors: int = 1000
     default_last: int = 50
     max_limit: int = 1000

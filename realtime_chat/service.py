@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from realtime_chat.transports.intake import Intake
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
+from realtime_chat.turns import Turns
 
 __all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
 
@@ -102,6 +104,7 @@ class RealtimeService(Service):
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
         self._intake = Intake(reactor)
+        self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
         self._in_start = True
@@ -176,6 +179,7 @@ class RealtimeService(Service):
             slow=configuration.limits.slow,
             read=self._intake.take,
             public=self._public,
+            turns=self._turns,
         )
         self._sites.append(site)
         return site
@@ -187,7 +191,7 @@ class RealtimeService(Service):
 
     def _make_resources(self) -> JSONResource:
         hub, jsonp = self.hub, self._configuration.jsonp
-        self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress)
+        self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress, self._turns)
         root = JSONResource()
         hashed = put_library(root)
         put_pages(root, self._configuration.page, {NAME: hashed})

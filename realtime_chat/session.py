@@ -53,8 +53,10 @@ class Session:
         "_behind",
         "_blocked",
         "_errors",
+        "_held_up",
         "_name",
         "_publishing",
+        "_publishing_bytes",
         "_queue",
         "_reading",
         "_state",
@@ -84,6 +86,8 @@ class Session:
         self._blocked = False
         self._queue: list[Command] = []
         self._publishing = 0
+        self._publishing_bytes = 0
+        self._held_up = False
         self._errors = 0
         hub.opened(self)
 
@@ -108,7 +112,18 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether no more commands should be read for now."""
-        return self._blocked or bool(self._queue) or self._publishing >= self.hub.limits.max_publishes
+        return self._blocked or self._held_up or bool(self._queue) or self._publishes_enough
+
+    @property
+    def _publishes_enough(self) -> bool:
+        limits = self.hub.limits
+        return self._publishing >= limits.max_publishes or self._publishing_bytes >= limits.max_publish_bytes
+
+    def go_on(self) -> None:
+        """There is room again for what waits for the store."""
+        self._held_up = False
+        if not self.closed and not self.busy:
+            self.transport.ready()
 
     def receive(self, raw: bytes) -> None:
         """Do what one encoded command says, and send the reply."""
@@ -143,13 +158,21 @@ class Session:
         """The same for what comes most often, with as few callbacks as can be."""
         begun = self.hub.clock.seconds()
         try:
-            stored = self.hub.append(self._draft(command))
+            draft = self._draft(command)
+            stored = self.hub.append(draft)
         except RealtimeError as error:
             error.id = command.id
             self._reply(self._refusal(error))
             return
+        size = len(draft.data)
         self._publishing += 1
-        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command, begun), errbackArgs=(command,))
+        self._publishing_bytes += size
+        if self.hub.has_much_to_store:
+            self._held_up = True
+            self.hub.hold_up(self)
+        stored.addCallbacks(
+            self._published, self._not_published, callbackArgs=(command, begun, size), errbackArgs=(command, size)
+        )
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
@@ -157,20 +180,22 @@ class Session:
             self.pump()
             self.transport.release()
 
-    def _published(self, stored: Stored, command: codec.Publish, begun: float) -> None:
+    def _published(self, stored: Stored, command: codec.Publish, begun: float, size: int) -> None:
         try:
-            self.hub.stored(stored, begun)
+            self.hub.stored(stored, begun, size)
         except Exception:  # it is stored all the same
             self._log.failure("a message that was stored could not be announced")
-        self._acknowledge(_encode_published(stored, command), command.room)
+        self._acknowledge(_encode_published(stored, command), command.room, size)
 
-    def _not_published(self, failure: Failure, command: codec.Publish) -> None:
-        self.hub.not_stored(failure)
-        self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room)
+    def _not_published(self, failure: Failure, command: codec.Publish, size: int) -> None:
+        self.hub.not_stored(failure, size)
+        self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room, size)
 
-    def _acknowledge(self, answer: bytes, room: str) -> None:
+    def _acknowledge(self, answer: bytes, room: str, size: int) -> None:
         """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
+        had_enough = self._publishes_enough
         self._publishing -= 1
+        self._publishing_bytes -= size
         if self.closed:
             return
         self.transport.hold(answer)
@@ -179,7 +204,7 @@ class Session:
             subscription.room.answer(subscription)
         else:
             self.hub.release_soon(self.transport)
-        if self._publishing == self.hub.limits.max_publishes - 1:
+        if had_enough and not self._publishes_enough:
             self.transport.ready()
 
     def _answered(self, answer: bytes) -> None:

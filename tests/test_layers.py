@@ -16,7 +16,7 @@ LAYERS = (
     ("model",),
     ("codec",),
     ("interfaces",),
-    ("identity", "tail", "wheel"),
+    ("identity", "tail", "turns", "wheel"),
     ("room",),
     ("doubts", "members"),
     ("presence",),
@@ -35,7 +35,18 @@ LAYERS = (
 PLAIN = frozenset(("counts", "errors", "limits", "model", "codec", "identity", "tail"))
 """Plain values: nothing of Twisted at all."""
 
-DOMAIN = PLAIN | {"interfaces", "wheel", "room", "doubts", "members", "presence", "shared_presence", "session", "hub"}
+DOMAIN = PLAIN | {
+    "interfaces",
+    "turns",
+    "wheel",
+    "room",
+    "doubts",
+    "members",
+    "presence",
+    "shared_presence",
+    "session",
+    "hub",
+}
 TWISTED_IN_DOMAIN = (
     "twisted.internet.defer",
     "twisted.internet.interfaces",

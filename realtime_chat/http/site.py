@@ -42,6 +42,7 @@ from realtime_chat.http.origins import (
     is_foreign,
 )
 from realtime_chat.http.wishes import read_query
+from realtime_chat.turns import Turns
 from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
 
 __all__ = ["MAX_LINE", "RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
@@ -364,6 +365,8 @@ class RealtimeChannel(http.HTTPChannel):
     _discarded = 0
     _successor: _Successor | None = None
     _is_paused = False
+    _share_ends = 0.0
+    _is_in_line = False
     _known: heads.HeaderBlock | None = None
     is_over = False
 
@@ -392,6 +395,7 @@ class RealtimeChannel(http.HTTPChannel):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
         if not (is_next and self._take_whole(data)):
             self._known = None
+            self._share_ends = self.site.turns.share()
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
             LineReceiver.dataReceived(self, data)
         self._watch()
@@ -630,6 +634,9 @@ class RealtimeChannel(http.HTTPChannel):
     def resumeProducing(self) -> None:
         """It has read: go on with what it had sent meanwhile."""
         super().resumeProducing()
+        if self._is_in_line:  # its next share comes
+            self._networkProducer.pauseProducing()
+            return
         self._is_paused = self._handlingRequest
         self.paused = False
         rest, self._buffer = self._buffer, b""
@@ -651,6 +658,10 @@ class RealtimeChannel(http.HTTPChannel):
             self.persistent = False
         if self._waitingForTransport and self.persistent and not self.is_over:
             self._hold_back(request)
+        elif self._busyReceiving and self._buffer and self._has_had_its_share():
+            self._hold_back(request)
+            self._is_in_line = True
+            self.site.turns.later(self._go_on, self.transport.abortConnection)
         elif self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
             self._is_paused = self._waitingForTransport
             super().requestDone(request)
@@ -666,9 +677,18 @@ class RealtimeChannel(http.HTTPChannel):
         else:
             self._watch()
 
+    def _has_had_its_share(self) -> bool:
+        """Whether it has to wait for a later turn with what else it has sent."""
+        return self.persistent and not self.is_over and self.site.turns.is_over(self._share_ends)
+
+    def _go_on(self) -> None:
+        self._is_in_line = False
+        if not self.is_over and not self._waitingForTransport:
+            self.resumeProducing()
+
     def _hold_back(self, request: RealtimeRequest) -> None:
-        """Begin no further request before the client has read the answers that wait for it, and read none either: so
-        one connection holds one answer and what little a transport holds."""
+        """Begin no further request before the client has read the answers that wait for it, or before the connection's
+        turn has come, and read none either: so one connection holds one answer and what little a transport holds."""
         self.requests.remove(request)
         self._handlingRequest = False
         self.line_mode = 1
@@ -961,6 +981,7 @@ class RealtimeSite(server.Site):
     :param read: is given the transport of each new connection, and may read from it in the reactor's place.
     :param slow: seconds without progress after which a connection is closed whose client doesn't read its answers.
     :param public: paths of what pages of every origin may read.
+    :param turns: where those wait that have more to do than fits a turn.
     :ivar deadlines: seconds by phase: to a first request and all its headers, to the end of its body, to a next one.
     :ivar body_rate: bytes a second; a body that comes at least as fast is given more time than its deadline.
     :ivar idle: connections that were answered, and have to ask again in time.
@@ -991,6 +1012,7 @@ class RealtimeSite(server.Site):
         read: Callable[[Any], None] = _leave_to_reactor,
         slow: float = 60.0,
         public: frozenset[bytes] = frozenset(),
+        turns: Turns | None = None,
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
         self._children = _children_of(resource)
@@ -1005,6 +1027,7 @@ class RealtimeSite(server.Site):
         self.slow = slow
         self.read = read
         self.public = public
+        self.turns = Turns(reactor) if turns is None else turns
         self.stopping = False
         self._channels: set[RealtimeChannel] = set()
         self._successors = 0

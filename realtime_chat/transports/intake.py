@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import select
+import time
+from collections import deque
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -21,11 +23,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.transports.fanout import is_plain
+from realtime_chat.turns import TURN
 
 __all__ = ["Intake"]
 
-_PIECE = 64 * 1024
-"""Bytes that are read of one socket at once, as many as Twisted reads."""
+_PIECE = 16 * 1024
+"""Bytes that are read of one socket at once. What of them isn't done at once is kept meanwhile."""
 
 _TRANSIENT = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS, errno.ENOMEM))
 """What ``recv`` may fail with on a connection that goes on."""
@@ -46,6 +49,7 @@ class Intake:
         self._reactor = reactor
         self._poll: Any = None
         self._transports: dict[int, Any] = {}
+        self._ready: deque[tuple[int, int]] = deque()
         self._closed = not hasattr(select, "epoll")
 
     def __getattr__(self, name: str) -> Any:
@@ -104,9 +108,15 @@ class Intake:
         return "intake"
 
     def doRead(self) -> None:
-        """Read what there is, of each socket a piece."""
+        """Read what there is, of each socket a piece, for as long as a turn may take; the others come first in the
+        next turn."""
         transports = self._transports
-        for descriptor, _ in self._poll.poll(0):
+        ready = self._ready
+        if not ready:
+            ready.extend(self._poll.poll(0))
+        end = time.monotonic() + TURN
+        while ready and time.monotonic() < end:
+            descriptor, _ = ready.popleft()
             transport = transports.get(descriptor)
             if transport is None:  # what was read just now of another made it pause or close
                 continue

@@ -36,6 +36,7 @@ from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, acknowledged_bytes, send_to_all, unsent
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 from realtime_chat.transports.outflow import Outflow
+from realtime_chat.turns import Turns
 from realtime_chat.wheel import Alarm, Stall
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
@@ -123,7 +124,11 @@ _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
 class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
-    """One WebSocket, as the transport of a session. While it is full, nothing is read from it."""
+    """One WebSocket, as the transport of a session.
+
+    While it is full, its session is busy, or it has had its share of a turn, nothing is read from it. What of a piece
+    is not done then stays in ``data``, where Autobahn has what it hasn't read.
+    """
 
     fanout = _PLAIN
     factory: WebSocketFactory
@@ -136,6 +141,9 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     _heard = True
     _pings = 0
     _fragments = 0
+    _share_ends = 0.0
+    _waits = False
+    _is_in_line = False
     _alarm: Alarm | None = None
     _slow: Stall | None = None
 
@@ -171,6 +179,8 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, in whatever way."""
         self.state = self.STATE_CLOSED
+        self._waits = False
+        self.data = b""
         self._quiet()
         self.outlet = None
         if self.session is not None:
@@ -181,15 +191,69 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
 
     def dataReceived(self, data: bytes) -> None:
         self._heard = True
-        start = 0
+        if self._waits:  # TLS, for one, gives all that it has, though it should pause
+            self.data += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Do what a piece says, unless it is too much for now."""
+        start, size = 0, len(data)
+        self._share_ends = 0.0
         if not self.data and self.current_frame is None and not self.inside_message:
             while self.state == self.STATE_OPEN and (found := short_frame(data, start, self.short)) is not None:
-                begin, end = found
-                self._receive(unmask(data[begin:end], data[begin - 4 : begin]))
-                start = end
-            self._wait_while_busy()
-        if start < len(data):
+                begin, start = found
+                self._receive(unmask(data[begin:start], data[begin - 4 : begin]))
+                if self._has_to_wait(start < size):
+                    self.data = data[start:]
+                    return
+                if start == size:
+                    return
+        if start < size:
             self._dataReceived(data[start:])
+
+    def consumeData(self) -> None:
+        """Autobahn's loop over what has come, ended where the connection has had its share."""
+        while self.state != self.STATE_CLOSED and self.processData():
+            if self._has_to_wait(bool(self.data)):
+                return
+
+    def _has_to_wait(self, wants_more: bool) -> bool:
+        """Read no more for now, if the session is busy, or if more has come than fits the connection's share."""
+        if self.session is not None and self.session.busy and self.state == self.STATE_OPEN:
+            pass  # and then it says when it is ready
+        elif not wants_more:
+            return False
+        elif not self._share_ends:  # the clock is asked only where more than one frame came
+            self._share_ends = self.factory.turns.share()
+            return False
+        elif self.factory.turns.is_over(self._share_ends):
+            self._go_on_later()
+        else:
+            return False
+        self._waits = True
+        self.stop_reading()
+        return True
+
+    def _go_on_later(self) -> None:
+        if not self._is_in_line:
+            self._is_in_line = True
+            self.factory.turns.later(self._go_on, self.transport.abortConnection)
+
+    def _go_on(self) -> None:
+        """Its next share: what it had sent before comes before what is to be read."""
+        self._is_in_line = False
+        is_busy = self.state == self.STATE_OPEN and (self.session is None or self.session.busy)
+        if not self._waits or is_busy:
+            return
+        self._waits = False
+        data, self.data = self.data, b""
+        if data:
+            self._take(data)
+        if self.state != self.STATE_OPEN:
+            self.transport.resumeProducing()
+        else:
+            self.read_on()
 
     def _receive(self, text: bytes) -> None:
         """Take a whole text message. Invalid UTF-8 fails the connection (RFC 6455, section 8.1)."""
@@ -206,11 +270,6 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
             self.session.execute(error)
         elif not isBinary:
             self._receive(payload)
-        self._wait_while_busy()
-
-    def _wait_while_busy(self) -> None:
-        if self.session is not None and self.session.busy:
-            self.stop_reading()
 
     def onMessageBegin(self, isBinary: bool) -> None:
         self._fragments = 0
@@ -289,6 +348,8 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         if self.state == self.STATE_OPEN:
             self.sendClose(goodbye.code, goodbye.reason)
             self.transport.resumeProducing()  # to hear the other side's close
+            if self._waits:
+                self._go_on_later()
             self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
 
     def _dismiss(self, reason: str) -> None:
@@ -301,7 +362,11 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         self.transport.pauseProducing()
 
     def read_on(self) -> None:
-        if not self.full and self.session is not None and not self.session.busy:
+        if self.full or self.session is None or self.session.busy:
+            return
+        if self._waits:
+            self._go_on_later()
+        else:
             self.transport.resumeProducing()
 
     # Pings
@@ -330,7 +395,7 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
 
     def _expect_pong(self, taken: int, ping_at: int, patience: float) -> None:
         now = min(acknowledged_bytes(self.transport), ping_at)
-        if self._heard or self.full:
+        if self._heard or self.full or self._waits:
             self._schedule_ping()
         elif now > taken and patience > 0:
             self._wait_for_pong(now, ping_at, self.hub.limits.slow)
@@ -350,10 +415,12 @@ class WebSocketFactory(WebSocketServerFactory):
     """Makes the protocols; used by :class:`WebSocketResource`, never given to a port.
 
     :param compress: whether messages are compressed for clients that offer it.
+    :param turns: where those wait that have more to do than fits a turn.
     """
 
-    def __init__(self, reactor: Any, hub: Hub, compress: bool = False) -> None:
+    def __init__(self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None) -> None:
         super().__init__(reactor=reactor, server="")
+        self.turns = Turns(hub.clock) if turns is None else turns
         self.compress = compress
         self.hub = hub
         self.setProtocolOptions(

@@ -1,0 +1,75 @@
+"""What one connection may do in a turn of the reactor, and what all that want more do in later turns.
+
+A piece of what a socket holds may be a thousand commands. Whoever does them all in one turn lets everybody else wait.
+So a connection does for a millisecond what stands in its piece, and the rest when its place in a line comes up; a turn
+does for twenty milliseconds what stands in that line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from realtime_chat.interfaces import TurnClock
+
+__all__ = ["TURN", "Turns"]
+
+_SHARE = 0.001
+"""Seconds after which a connection that wants more waits for its next share."""
+
+TURN = 0.02
+"""Seconds after which the line waits for the next turn."""
+
+
+class Turns:
+    """The line of those that have more to do.
+
+    :param clock: calls in the next turn.
+    :param seconds: a clock that nobody sets, to measure by; the other one where there is none.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: TurnClock, seconds: Callable[[], float] | None = None) -> None:
+        self._clock = clock
+        self._seconds = clock.seconds if seconds is None else seconds
+        self._line: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
+        self._is_due = False
+
+    def share(self) -> float:
+        """When the share of one who begins now ends."""
+        return self._seconds() + _SHARE
+
+    def is_over(self, end: float) -> bool:
+        """Whether a share has ended."""
+        return self._seconds() >= end
+
+    def later(self, call: Callable[[], object], lose: Callable[[], object]) -> None:
+        """Have ``call()`` called in a later turn, behind all that wait already.
+
+        :param lose: is called where that raises.
+        """
+        self._line.append((call, lose))
+        self._run_soon()
+
+    def _run_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._clock.callLater(0, self._run)
+
+    def _run(self) -> None:
+        self._is_due = False
+        end = self._seconds() + TURN
+        for _ in range(len(self._line)):  # who wants still more comes behind all others, and not in this turn
+            call, lose = self._line.popleft()
+            try:
+                call()
+            except Exception:
+                self._log.failure("a connection is closed, as what came from it could not be dealt with")
+                lose()
+            if self._seconds() >= end:
+                break
+        if self._line:
+            self._run_soon()
