@@ -196,10 +196,12 @@ class Hub:
     def _publish_ended(self, size: int) -> None:
         self._publishing -= 1
         self._publishing_bytes -= size
-        if self._held_up and not self.has_much_to_store:
-            held_up, self._held_up = self._held_up, {}
-            for session in held_up:
-                session.go_on()
+        while self._held_up and not self.has_much_to_store:
+            session = next(iter(self._held_up))
+            del self._held_up[session]
+            session.go_on()
+            if self._publishing:  # one for one, so that it doesn't become too much again at once
+                break
         if not self._publishing and self._published is not None:
             self.clock.callLater(0, self._published.callback, None)
             self._published = None

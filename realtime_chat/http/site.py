@@ -679,7 +679,7 @@ class RealtimeChannel(http.HTTPChannel):
 
     def _has_had_its_share(self) -> bool:
         """Whether it has to wait for a later turn with what else it has sent."""
-        return self.persistent and not self.is_over and self.site.turns.is_over(self._share_ends)
+        return bool(self.persistent) and not self.is_over and self.site.turns.is_over(self._share_ends)
 
     def _go_on(self) -> None:
         self._is_in_line = False
