@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import weakref
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel, RealtimeSite
 from realtime_chat.transports.fanout import unsent
+from realtime_chat.turns import Turns
 from realtime_chat.wheel import Wheel
+from tests.test_turns import next_turn
 
 MAX_BODY = 100
 
@@ -1054,6 +1057,57 @@ class RawClient(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         self.lost.callback(reason.value)
+
+
+class TurnTests(SiteTestCase):
+    """What a connection does of a heap of requests in one turn."""
+
+    def make_site(self, **changes: Any) -> RealtimeSite:
+        seconds = itertools.count()  # each look takes longer than a share
+        return super().make_site(turns=Turns(self.clock, lambda: next(seconds)), **changes)
+
+    def test_heap(self) -> None:
+        """Of a heap that came at once a turn answers one request, as time is over then; all come, in order."""
+        for heap in (
+            [get(b"/?n=%d" % number) for number in range(50)],
+            [post(b"%d" % number) for number in range(50)],
+            [get(b"/?n=%d" % number) if number % 2 else post(b"%d" % number) for number in range(50)],
+        ):
+            transport = self.send(b"".join(heap) + b"GET /?n=last HTT")
+            counts = []
+            while len(counts) < 49:
+                counts.append(len(read_answers(transport.value())))
+                self.assertEqual("paused", transport.producerState)
+                next_turn(self.clock)
+            self.assertEqual(list(range(1, 50)), counts)
+            self.assertEqual("producing", transport.producerState)
+            transport.protocol.dataReceived(b"P/1.1\r\nHost: localhost\r\n\r\n")
+            said = read_answers(transport.value())
+            self.assertEqual((51, "last"), (len(said), json.loads(said[-1].body)["n"]))
+
+    def test_more_meanwhile(self) -> None:
+        """What comes all the same, as over TLS, waits behind the rest."""
+        transport = self.send(*[get(b"/?n=%d" % number) * 2 for number in range(5)])
+        for _ in range(10):
+            self.clock.advance(0)
+        self.assertEqual(
+            [str(number) for number in range(5) for _ in range(2)],
+            [json.loads(said.body)["n"] for said in read_answers(transport.value())],
+        )
+
+    def test_lost_meanwhile(self) -> None:
+        """A connection that is lost while it waits is forgotten."""
+        transport = self.send(get() * 3)
+        transport.lose()
+        self.clock.advance(0)
+        self.assertEqual(1, len(read_answers(transport.value())))
+
+    def test_one_by_one(self) -> None:
+        """Requests that come one by one wait for nothing."""
+        transport = self.connect()
+        for number in range(5):
+            transport.protocol.dataReceived(get(b"/?n=%d" % number))
+            self.assertEqual(number + 1, len(read_answers(transport.value())))
 
 
 class SocketTests(TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -266,6 +267,26 @@ class IntakeTests(TestCase, Watched):
         ours.transport.resumeProducing()
         await ours.until(lambda: ours.lost)
         self.assertEqual(b".", ours.data)
+
+    async def test_bounded_turn(self) -> None:
+        """When a turn's time is over, those that were not read come first in the next, each once before any again."""
+        pairs = [await self.pair() for _ in range(5)]
+        order: list[int] = []
+        for number, (client, ours) in enumerate(pairs):
+            ours.on_data = lambda number=number: order.append(number)
+            client.transport.socket.send(b"x" * 40_000)
+        looks = itertools.count(0, 0.6 * intake.TURN)
+        self.patch(intake, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+        before = len(order)
+        turns = []
+        for _ in range(10):
+            self.intake.doRead()
+            turns.append(len(order) - before)
+            before = len(order)
+        self.assertEqual([1] * 10, turns)
+        self.assertEqual([1, 1, 1, 1, 1], [order[-5:].count(number) for number in range(5)])
+        for _, ours in pairs:
+            await ours.until(lambda ours=ours: len(ours.data) == 40_001)
 
     async def test_handed_back(self) -> None:
         """When it is closed, the connections that are open go on by way of the reactor; so do those that pause."""

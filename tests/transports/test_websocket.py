@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import select
@@ -15,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.errors import GOODBYES
@@ -353,6 +355,101 @@ class InvalidTextTests(RawTestCase):
         client.write(masked(TEXT, b'{"type":"ping","skipped":"\xc3', fin=False), masked(0, b'\xa9"}'))
         await client.until(lambda: client.events)
         self.assertEqual([{"type": "pong"}], client.events)
+
+
+class TurnTests(RawTestCase):
+    """What a connection does of a heap of frames in one turn."""
+
+    async def test_heap(self) -> None:
+        """Of a heap that came at once a turn does a part, and others are heard between; all is done, in order."""
+        turns = self.service._turns
+        seconds = itertools.count()  # each look takes longer than a share
+        shares: list[int] = []
+        later = turns.later
+        self.patch(turns, "_seconds", lambda: next(seconds))
+        self.patch(turns, "later", lambda *calls: (shares.append(1), later(*calls)))
+        for kind in (
+            lambda text: [masked(TEXT, text)],
+            self.halves,
+            lambda text: [masked(PING, b""), masked(TEXT, text)],
+        ):
+            shares.clear()
+            client = await self.raw()
+            client.write(*[part for number in range(90) for part in kind(b'{"type":"ping","id":%d}' % number)])
+            await client.until(lambda client=client: len(client.events) == 90)
+            self.assertEqual(list(range(90)), [event["id"] for event in client.events])
+            self.assertGreater(len(shares), 40)
+
+    def halves(self, text: bytes) -> list[bytes]:
+        return [masked(TEXT, text[:5], fin=False), masked(0, text[5:])]
+
+    async def test_closing(self) -> None:
+        """A connection that is to end while frames of it wait hears the client's close behind them."""
+        seconds = itertools.count()
+        self.patch(self.service._turns, "_seconds", lambda: next(seconds))
+        client = await self.raw()
+        client.write(*[masked(TEXT, b'{"type":"ping"}')] * 50, masked(CLOSE, struct.pack("!H", 1000)))
+        await client.until(lambda: client.lost)
+        self.assertEqual((50, 1000, False), (len(client.events), client.close_code, client.reset))
+
+
+class WaitingPublishTests(RawTestCase):
+    """How much of what clients publish waits for the store at a time."""
+
+    limits = {"max_publishes": 8, "max_publish_bytes": 2000, "max_publishing": 12, "max_publishing_bytes": 3000}
+
+    async def flood(self, size: int, clients: int) -> tuple[int, int, int, int]:
+        """Publish 60 messages from each client at once; answer the most that waited: of one, in bytes, of all, in
+        bytes."""
+        hub, most = self.service.hub, [0, 0, 0, 0]
+        append, store = hub.append, self.store.append
+
+        def count(draft: Any) -> Any:
+            stored = append(draft)  # by a store that takes a while, as one on a disk does
+            waiting = [session._publishing + 1 for session in hub.sessions]
+            # the one that publishes now counts itself afterwards
+            sizes = [session._publishing_bytes for session in hub.sessions]
+            now = (max(waiting), max(sizes) + size, hub._publishing, hub._publishing_bytes)
+            most[:] = map(max, most, now)
+            return stored
+
+        self.patch(self.store, "append", lambda draft: deferLater(reactor, 0.01, store, draft))
+        self.patch(hub, "append", count)
+        raws = [await self.raw() for _ in range(clients)]
+        for number, client in enumerate(raws):
+            room = f"flood{size}.{clients}.{number}"
+            client.write(*[masked(TEXT, self.publish(room, size, id)) for id in range(60)])
+        for client in raws:
+            await client.until(lambda client=client: len(client.events) == 60)
+            self.assertEqual(list(range(60)), [event["id"] for event in client.events])
+        for client in raws:
+            await client.stop()
+        await self.until(lambda: not hub.sessions)
+        self.assertEqual((0, 0, {}), (hub._publishing, hub._publishing_bytes, hub._held_up))
+        return tuple(most)  # type: ignore[return-value]
+
+    def publish(self, room: str, size: int, id: int) -> bytes:
+        command = {"type": "publish", "room": room, "data": "x" * (size - 2), "id": id}
+        return json.dumps(command, separators=(",", ":")).encode()
+
+    async def test_one_connection(self) -> None:
+        """One connection has so many publishes and so many bytes waiting, however many came in one piece."""
+        count, _, _, _ = await self.flood(10, 1)
+        self.assertEqual(8, count)
+        _, size, _, _ = await self.flood(700, 1)
+        self.assertEqual(2100, size)
+
+    async def test_large(self) -> None:
+        """So it is with frames that Autobahn reads."""
+        _, size, _, _ = await self.flood(1500, 1)
+        self.assertEqual(3000, size)
+
+    async def test_all_connections(self) -> None:
+        """All together have so much waiting, and each one publish more at most."""
+        _, _, count, _ = await self.flood(10, 6)
+        self.assertLessEqual(count, 12 + 6)
+        _, _, _, size = await self.flood(500, 6)
+        self.assertLessEqual(size, 3000 + 6 * 500)
 
 
 class ClosingTests(RawTestCase):

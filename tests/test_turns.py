@@ -1,0 +1,72 @@
+"""Tests for :mod:`realtime_chat.turns`."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.turns import TURN, Turns
+
+
+def next_turn(clock: Clock) -> None:
+    """Call what is due by now, and not what that schedules in its turn, as a reactor does and a Clock doesn't."""
+    for call in [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]:
+        function, arguments = call.func, call.args  # a call that is cancelled forgets them
+        call.cancel()
+        function(*arguments)
+
+
+class TurnsTests(SynchronousTestCase):
+    """Who does how much in a turn."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.now = 0.0
+        self.turns = Turns(self.clock, lambda: self.now)
+        self.done: list[str] = []
+
+    def work(self, name: str, times: int, takes: float) -> None:
+        """Work so often, for so many seconds each time."""
+        self.done.append(name)
+        self.now += takes
+        if times > 1:
+            self.turns.later(lambda: self.work(name, times - 1, takes), lambda: None)
+
+    def begin(self, names: str, times: int, takes: float) -> None:
+        for name in names:
+            self.turns.later(lambda name=name: self.work(name, times, takes), lambda: None)  # type: ignore[misc]
+
+    def test_share(self) -> None:
+        """A share ends some time after it was begun."""
+        end = self.turns.share()
+        self.assertFalse(self.turns.is_over(end))
+        self.now += TURN
+        self.assertTrue(self.turns.is_over(end))
+
+    def test_fair(self) -> None:
+        """Everybody is called once in a turn, in the order in which they came; who comes again waits for the next."""
+        self.begin("abc", 2, 0)
+        self.assertEqual("", "".join(self.done))
+        next_turn(self.clock)
+        self.assertEqual("abc", "".join(self.done))
+        next_turn(self.clock)
+        self.assertEqual("abcabc", "".join(self.done))
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_bounded(self) -> None:
+        """A turn ends when its time is over, and the next one goes on with those who weren't called."""
+        self.begin("abcde", 2, TURN / 2)
+        rounds = []
+        while self.clock.getDelayedCalls():
+            before = len(self.done)
+            next_turn(self.clock)
+            rounds.append("".join(self.done[before:]))
+        self.assertEqual(["ab", "cd", "ea", "bc", "de"], rounds)
+
+    def test_failing(self) -> None:
+        """One that raises loses its connection, and disturbs no other."""
+        self.turns.later(lambda: 1 / 0, lambda: self.done.append("lost"))
+        self.begin("a", 1, 0)
+        next_turn(self.clock)
+        self.assertEqual(["lost", "a"], self.done)
+        self.assertEqual(1, len(self.flushLoggedErrors(ZeroDivisionError)))
