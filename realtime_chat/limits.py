@@ -55,9 +55,11 @@ class Limits:
     :ivar poll_grace: seconds after a poll for which its client is in the room.
     :ivar hearsay: seconds for which a node that is asked something by a client waits to hear that it is in the room.
     :ivar max_state: bytes of what a client says of itself.
-    :ivar signal_rate: signals a second that one client may send; twice that at once.
+    :ivar signal_rate: signals a second that one client may send, and rooms a second to which it may tell its state;
+        twice that at once.
     :ivar signal_memory: seconds for which signals are kept for polls that come back.
     :ivar signal_bytes: bytes of them that are kept a room.
+    :ivar signals_bytes: the same of all rooms together.
     """
 
     history: int = 1000
@@ -103,3 +105,4 @@ class Limits:
     signal_rate: float = 30
     signal_memory: float = 5.0
     signal_bytes: int = 256 * 1024
+    signals_bytes: int = 16 * 1024 * 1024

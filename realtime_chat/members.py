@@ -7,6 +7,7 @@ a difference, or as the full set where a difference doesn't say it; in a large r
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -21,6 +22,7 @@ __all__ = [
     "UNKNOWN",
     "Attendance",
     "Client",
+    "KeptSignals",
     "Lease",
     "MemberPage",
     "Membership",
@@ -60,6 +62,31 @@ class MemberPage(NamedTuple):
     after: str | None
 
 
+class Bucket:
+    """Tokens that fill up by time, to those of two seconds at most."""
+
+    __slots__ = ("_filled", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._filled = NEVER
+
+    def take(self, now: float, rate: float, tokens: float) -> bool:
+        """Take tokens out of it, if there are so many; a full one has always enough.
+
+        :param rate: tokens a second that come.
+        :param tokens: at least one.
+        """
+        most = 2.0 * rate
+        tokens = max(1.0, min(tokens, most))
+        self._tokens = min(most, self._tokens + (now - self._filled) * rate)
+        self._filled = now
+        if self._tokens < tokens:
+            return False
+        self._tokens -= tokens
+        return True
+
+
 class Client:
     """A client that is in some room here.
 
@@ -70,7 +97,7 @@ class Client:
         milliseconds since 1970.
     """
 
-    __slots__ = ("_filled", "_json", "_tokens", "changed", "key", "leases", "mark", "state", "user")
+    __slots__ = ("_json", "_signals", "_states", "changed", "key", "leases", "mark", "state", "user")
 
     def __init__(self, key: str, mark: str, user: User, state: bytes, changed: int) -> None:
         self.key = key
@@ -80,8 +107,8 @@ class Client:
         self.changed = changed
         self.leases: dict[str, Lease] = {}
         self._json: bytes | None = None
-        self._tokens = 0.0
-        self._filled = NEVER
+        self._signals: Bucket | None = None
+        self._states: Bucket | None = None
 
     @property
     def json(self) -> bytes:
@@ -96,14 +123,16 @@ class Client:
         self._json = None
 
     def may_signal(self, now: float, rate: float) -> bool:
-        """Take a token out of its bucket, which holds those of two seconds, if there is one."""
-        most = 2.0 * rate
-        self._tokens = min(most, self._tokens + (now - self._filled) * rate)
-        self._filled = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+        """Whether it may signal now, which counts."""
+        if self._signals is None:
+            self._signals = Bucket()
+        return self._signals.take(now, rate, 1.0)
+
+    def may_tell(self, now: float, rate: float, rooms: float) -> bool:
+        """Whether it may tell its state to so many rooms now, which counts for each of them."""
+        if self._states is None:
+            self._states = Bucket()
+        return self._states.take(now, rate, rooms)
 
 
 class Lease:
@@ -252,21 +281,49 @@ def _looks_same(one: Client | Attendee, other: Client | Attendee) -> bool:
     return one is other or (one.state == other.state and one.user == other.user)
 
 
+class KeptSignals:
+    """What is kept of the signals of all rooms, in the order in which they came.
+
+    :param seconds: for how long.
+    :param most_bytes: how many bytes of them.
+    :ivar size: how many bytes there are.
+    """
+
+    __slots__ = ("_most_bytes", "_order", "_seconds", "size")
+
+    def __init__(self, seconds: float, most_bytes: int) -> None:
+        self._seconds = seconds
+        self._most_bytes = most_bytes
+        self._order: deque[tuple[float, Signals, int]] = deque()  # some of these are forgotten already
+        self.size = 0
+
+    def add(self, now: float, signals: Signals, size: int) -> None:
+        """A room keeps its last signal, of so many bytes; let go of the oldest, where that is too much."""
+        order = self._order
+        order.append((now, signals, signals.number))
+        self.size += size
+        while order and (self.size > self._most_bytes or order[0][0] < now - self._seconds):
+            _, oldest, number = order.popleft()
+            oldest.forget(number)
+
+
 class Signals:
     """The last signals in a room, kept only while somebody is between two polls.
 
     :param seconds: for how long.
     :param most_bytes: how many bytes of them.
+    :param everywhere: what all rooms keep, these among it.
     :ivar number: how many there were in all.
     :ivar away: how many leases are held for a next poll.
     """
 
-    __slots__ = ("_kept", "_most_bytes", "_seconds", "_size", "away", "number")
+    __slots__ = ("_everywhere", "_kept", "_most_bytes", "_seconds", "_size", "away", "number")
 
-    def __init__(self, seconds: float, most_bytes: int) -> None:
+    def __init__(self, seconds: float, most_bytes: int, everywhere: KeptSignals) -> None:
         self._seconds = seconds
         self._most_bytes = most_bytes
-        self._kept: list[tuple[int, float, str, bytes]] | None = None
+        self._everywhere = everywhere
+        self._kept: deque[tuple[int, float, str, bytes]] | None = None
         self._size = 0
         self.away = 0
         self.number = 0
@@ -278,11 +335,22 @@ class Signals:
         if not self.away:
             return
         if self._kept is None:
-            self._kept = []
+            self._kept = deque()
         self._kept.append((self.number, now, mark, data))
         self._size += len(data)
+        self._everywhere.add(now, self, len(data))
         while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
-            self._size -= len(self._kept.pop(0)[3])
+            self._drop(self._kept)
+
+    def _drop(self, kept: deque[tuple[int, float, str, bytes]]) -> None:
+        size = len(kept.popleft()[3])
+        self._size -= size
+        self._everywhere.size -= size
+
+    def forget(self, number: int) -> None:
+        """Keep none up to the one that has this number."""
+        while self._kept and self._kept[0][0] <= number:
+            self._drop(self._kept)
 
     def missed(self, lease: Lease, now: float) -> list[bytes]:
         """What was signalled since a lease's last poll, by others, if that is not long ago."""
@@ -295,6 +363,7 @@ class Signals:
     def tidy(self) -> None:
         """Forget all, if nobody could come back for it."""
         if not self.away:
+            self._everywhere.size -= self._size
             self._kept = None
             self._size = 0
 
@@ -304,6 +373,7 @@ class Membership:
 
     :param limits: how many members are listed at most; in a larger room only their number is told. It is small again
         when a tenth of them are gone, so that one who comes and goes doesn't cost everybody a whole list.
+    :param signals: what all rooms keep of them.
     :ivar stamp: of the last change.
     :ivar due: when the next event may be sent.
     :ivar late: readers who hold a digest of other members than are known here, since when they do (in milliseconds
@@ -324,6 +394,7 @@ class Membership:
         "_several",
         "_shown",
         "_signals",
+        "_signals_everywhere",
         "_told_count",
         "_whole",
         "due",
@@ -333,7 +404,7 @@ class Membership:
         "stamp",
     )
 
-    def __init__(self, room: Room, limits: Limits, stamp: int) -> None:
+    def __init__(self, room: Room, limits: Limits, stamp: int, signals: KeptSignals) -> None:
         self.room = room
         self.stamp = room.told = stamp
         self._only: _Place | None = None  # the only member, where there were never several: most rooms have no more
@@ -344,6 +415,7 @@ class Membership:
         self._fresh: list[Subscription] | None = None
         self._limits = limits
         self._signals: Signals | None = None
+        self._signals_everywhere = signals
         self._told_count = 0
         self._full: bytes | None = None
         self._digest: str | None = None
@@ -394,7 +466,8 @@ class Membership:
     def signals(self) -> Signals:
         """The last signals in the room."""
         if self._signals is None:
-            self._signals = Signals(self._limits.signal_memory, self._limits.signal_bytes)
+            limits = self._limits
+            self._signals = Signals(limits.signal_memory, limits.signal_bytes, self._signals_everywhere)
         return self._signals
 
     @property

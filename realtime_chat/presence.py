@@ -19,7 +19,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.errors import RealtimeError
 from realtime_chat.interfaces import DelayedCall, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import UNKNOWN, Attendance, Client, Lease, MemberPage, Membership
+from realtime_chat.members import UNKNOWN, Attendance, Client, KeptSignals, Lease, MemberPage, Membership
 from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Hold, Wheel
@@ -47,6 +47,7 @@ class Presence:
         self._counts = counts
         self._node = node
         self._stamps = count(1)
+        self._signals = KeptSignals(limits.signal_memory, limits.signals_bytes)
         self._dirty: dict[Membership, None] = {}
         self._timer: DelayedCall | None = None
         self._stopped = False
@@ -111,7 +112,8 @@ class Presence:
     def _membership(self, room: Room) -> Membership:
         membership = self.memberships.get(room.name)
         if membership is None:
-            membership = self.memberships[room.name] = Membership(room, self._limits, next(self._stamps))
+            membership = Membership(room, self._limits, next(self._stamps), self._signals)
+            self.memberships[room.name] = membership
         return membership
 
     def exit(self, reader: Subscription, polls: bool) -> None:
@@ -175,13 +177,25 @@ class Presence:
 
         :param state: a compact JSON object.
         :returns: whether the client is in any room.
+        :raises RealtimeError: ``rate_limited``.
         """
         known = self._clients.get(client)
         if known is None:
             return False
         if known.state != state:
+            self._count_state(known, len(known.leases))
             self._alter(known, known.user, state)
         return True
+
+    def _count_state(self, client: Client, rooms: float) -> None:
+        """A client has another state for so many rooms, each of which costs what a signal does.
+
+        :raises RealtimeError: ``rate_limited``.
+        """
+        rate = self._limits.signal_rate
+        if not client.may_tell(self._clock.seconds(), rate, rooms):
+            message = f"a client may tell its state to {rate:g} rooms a second; say the state again two seconds later"
+            raise RealtimeError("rate_limited", message)
 
     def _alter(self, client: Client, user: User, state: bytes) -> None:
         memberships = [lease.membership for lease in client.leases.values()]

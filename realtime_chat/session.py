@@ -415,8 +415,8 @@ class Session:
         if len(state) > most:
             raise RealtimeError("too_large", f"a state has at most {most} bytes of JSON, this one has {len(state)}")
         self.identify()
-        self._state = state
         known = self.client is not None and self.hub.presence.set_state(self.client, state)
+        self._state = state
         if self._is_request and not known:
             raise RealtimeError(
                 "not_joined", "this client is in no room that could be told; join one first, or poll it"

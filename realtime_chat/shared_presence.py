@@ -22,7 +22,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
-from realtime_chat.model import Attendee, Saying, User
+from realtime_chat.model import ANONYMOUS, Attendee, Saying, User
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room, Subscription
 from realtime_chat.wheel import Alarm, Wheel
@@ -305,6 +305,9 @@ class SharedPresence(Presence):
         """See :meth:`Presence.set_state`; for all nodes, of which any may know the client."""
         known = self._clients.get(client)
         if known is None or known.state != state:
+            if known is None:  # how many rooms it is in, other nodes know: it may say a state a second here
+                visitor = self._visitor(client, self._mark(client), ANONYMOUS)
+                self._count_state(visitor, self._limits.signal_rate)
             super().set_state(client, state)
             self._broker.say(Saying(self._mark(client), state))
         return True
@@ -345,19 +348,20 @@ class SharedPresence(Presence):
         elsewhere = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
         if elsewhere is None:
             return super()._sender(client, room)
-        return self._clients.get(client) or self._visitor(client, mark, elsewhere), there, ()
+        return self._clients.get(client) or self._visitor(client, mark, elsewhere.user), there, ()
 
     def _reads(self, client: str, room: str) -> bool:
         """Whether a client reads a room by way of this node."""
         known = self._clients.get(client)
         return known is not None and room in known.leases and known.leases[room].reads
 
-    def _visitor(self, client: str, mark: str, attendee: Attendee) -> Client:
-        """A client that signals here and is elsewhere; remembered for a while, for the sake of its rate."""
+    def _visitor(self, client: str, mark: str, user: User) -> Client:
+        """A client that signals or says its state here and is elsewhere; remembered for a while, for the
+        sake of its rates."""
         visitor = self._visitors.pop(client, None)
         if visitor is None:
-            visitor = Client(client, mark, attendee.user, _NOTHING, 0)
-        visitor.user = attendee.user
+            visitor = Client(client, mark, user, _NOTHING, 0)
+        visitor.user = user
         self._visitors[client] = visitor
         if len(self._visitors) > _MOST_VISITORS:
             del self._visitors[next(iter(self._visitors))]

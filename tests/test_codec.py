@@ -1,8 +1,11 @@
 """Tests for :mod:`realtime_chat.codec`."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -65,6 +68,80 @@ def nested(depth: int) -> bytes:
     return b'{"type":"publish","room":"a","data":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
 
 
+def depth(value: Any) -> int:
+    """How many arrays and objects stand in each other, by going through all of them."""
+    if not isinstance(value, (dict, list)):
+        return 0
+    children = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, children), default=0)
+
+
+def has_huge_integer(value: Any) -> bool:
+    """Whether it holds an integer that no double can hold, by going through all of it."""
+    if isinstance(value, (dict, list)):
+        return any(map(has_huge_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and abs(value) > int(1.7976931348623157e308)
+
+
+def within(value: Any, levels: int) -> Any:
+    """A value in so many arrays and objects, one in the other."""
+    for level in range(levels):
+        value = [value] if level % 2 else {"[": value, "]": "}"}
+    return value
+
+
+def quickest(act: Callable[[], object]) -> float:
+    """The seconds that the quickest of some turns takes."""
+    seconds = []
+    for _ in range(7):
+        begun = time.perf_counter()
+        act()
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds)
+
+
+_MARKS = st.text(alphabet='[]{}"\\\\/u0é', max_size=12)
+BRACKETS = st.recursive(
+    _MARKS | st.just(1),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(_MARKS, children, max_size=3),
+    max_leaves=60,
+)
+WILD = st.lists(BRACKETS, min_size=10, max_size=40)
+DEEP = st.builds(within, BRACKETS, st.integers(0, 45)) | st.lists(st.builds(within, _MARKS, st.integers(25, 35)))
+_LIMIT = int(1.7976931348623157e308)
+_NUMBERS = (
+    st.integers(_LIMIT - 2, _LIMIT + 2)
+    | st.integers(-_LIMIT - 2, -_LIMIT + 2)
+    | st.integers(300, 320).map(lambda digits: 10**digits - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(300, 320).map(lambda digits: "9" * digits)
+    | _MARKS
+)
+DIGITS = st.recursive(
+    _NUMBERS,
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(_MARKS | st.just("9" * 310), children, max_size=3)
+    ),
+    max_leaves=12,
+)
+DEEPER = b'{"type":"signal","room":"a","event":"e","later":' + b"[" * 40 + b"]" * 40 + b',"data":%b}'
+"""A signal with a field that isn't known, and deeper than it may be, which is nobody's fault."""
+
+COSTLY = (
+    b"[" + b"1," * 30_000 + b"1]",
+    b"[" + b"[]," * 20_000 + b"[]]",
+    b"[" + b"''," * 20_000 + b"1]",
+    b"[" + b"'['," * 16_000 + b"1]",
+    b"[" + b"'[',[]," * 9_000 + b"1]",
+    b"[" + (b"[" * 30 + b"]" * 30 + b",") * 1000 + b"1]",
+    b"['" + b"9" * 400 + b"'," + b"[]," * 20_000 + b"1]",
+    b"[" + (b"1." + b"9" * 297 + b",") * 200 + b"1]",
+    b"[" + (b"1" * 309 + b",") * 200 + b"1]",
+    b"[" + (b"'" + b"9" * 308 + b"',") * 200 + b"1]",
+)
+"""JSON, with apostrophes for quotation marks, that is much work for whoever goes through it."""
+
+
 class DecodeTests(SynchronousTestCase):
     """Bytes to commands."""
 
@@ -112,6 +189,39 @@ class DecodeTests(SynchronousTestCase):
         """A wide value is no deep one."""
         raw = b'{"type":"publish","room":"a","data":[' + b",".join([b"[]"] * 500) + b"]}"
         self.assertIsInstance(decode_command(raw), codec.Publish)
+
+    @given(BRACKETS | DEEP | WILD, st.integers(0, 40))
+    def test_depth_as_before(self, value: Any, most: int) -> None:
+        """Brackets in the JSON tell the depth that going through the value tells."""
+        self.assertEqual(depth(value) > most, codec._nests_deeper(value, most))
+
+    @given(DIGITS)
+    def test_huge_integers_as_before(self, value: Any) -> None:
+        """Runs of digits in the JSON tell the integers that going through the value tells."""
+        self.assertEqual(has_huge_integer(value), codec._has_huge_integer(value))
+
+    @given(BRACKETS | DEEP | WILD | DIGITS, st.booleans())
+    def test_refused_as_before(self, value: Any, spaced: bool) -> None:
+        """What is deep or holds a huge integer is refused, and nothing else is."""
+        raw = msgspec.json.encode(value)
+        if spaced:
+            raw = msgspec.json.format(raw)
+        for body in (b'{"type":"signal","room":"a","event":"e","data":%b}' % raw, DEEPER % raw):
+            taken = True
+            try:
+                decode_command(body)
+            except UnreadableCommand:
+                taken = False
+            self.assertEqual(depth(value) < MAX_DEPTH and not has_huge_integer(value), taken)
+
+    def test_checks_are_cheap(self) -> None:
+        """No 64 KiB of JSON cost more to check than six times what reading and writing them costs."""
+        for data in COSTLY:
+            raw = DEEPER % data.replace(b"'", b'"')
+            value = msgspec.json.decode(raw)
+            plain = quickest(lambda raw=raw, value=value: (msgspec.json.decode(raw), codec.encode_value(value)))
+            checks = quickest(lambda raw=raw, value=value: codec._check_value(value["data"], raw, MAX_DEPTH))
+            self.assertLess(checks, 6 * plain, data[:40])
 
     def test_unknown_fields(self) -> None:
         """Fields that aren't known are ignored."""

@@ -24,6 +24,7 @@ from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
+from realtime_chat.http.wishes import MAX_PARAMETERS
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
 from realtime_chat.redis.link import LinkCounts
@@ -123,6 +124,10 @@ class OptionTests(SynchronousTestCase):
             (limits.signal_rate, "may send {:g} signals a second"),
             (limits.signal_memory, "ended less than {:g} seconds ago"),
             (limits.signal_bytes // 1024, "goes into {} KiB"),
+            (limits.signals_bytes // 1024**2, "and into {} MiB with what is kept"),
+            (limits.signal_rate, "tell its state to {:g} rooms a second"),
+            (limits.signal_rate * 2, "and to {:g} at once"),
+            (MAX_PARAMETERS, "A query has at most {:,} parameters"),
         ):
             self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))
 

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import codec
 from realtime_chat.http.commands import _Replies
+from realtime_chat.members import KeptSignals, Signals
 from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
@@ -274,6 +275,45 @@ class StateTests(PresenceWorld):
         self.wait(1)
         self.assertEqual([1, 1], [len(self.events(one)) for one in seen[:2]])
 
+    def test_rate(self) -> None:
+        """A client may say 30 states a second in one room, and twice that at once; more are refused, and change
+        nothing."""
+        session, transport = self.arrive()
+        (seen,) = self.settled(self.arrive())
+        for number in range(100):
+            self.tell(session, "state", state={"a": number}, id=number)
+        errors = transport.of_type("error")
+        self.assertEqual(list(range(60, 100)), [error["id"] for error in errors])
+        self.assertEqual(("rate_limited", True), (errors[0]["code"], errors[0]["temporary"]))
+        self.wait(1)
+        self.assertEqual({"a": 59}, self.events(seen)[-1]["joined"][0]["state"])
+        self.tell(session, "signal", room="lobby", event="e", data=1)
+        self.assertEqual(1, len(seen.of_type("signal")))  # which has a rate of its own
+        for _ in range(100):
+            self.tell(session, "state", state={"a": 1000})
+        self.assertEqual(40, len(transport.of_type("error")))  # what says nothing new costs nothing
+
+    def test_rate_in_many_rooms(self) -> None:
+        """A state counts in each of the client's rooms; one each two seconds is taken in any number of them."""
+        session, transport = self.arrive()
+        for number in range(99):
+            self.tell(session, "join", room=f"room-{number}")
+        for turn in range(3):
+            for again in (1, 2):
+                self.tell(session, "state", state={"a": [turn, again]})
+            self.assertEqual(1 + turn, len(transport.of_type("error")))
+            self.wait(2.1)
+
+    def test_a_state_a_second(self) -> None:
+        """In 30 rooms nobody is ever refused a state a second."""
+        session, transport = self.arrive()
+        for number in range(29):
+            self.tell(session, "join", room=f"room-{number}")
+        for number in range(20):
+            self.tell(session, "state", state={"a": number})
+            self.wait(1)
+        self.assertEqual([], transport.of_type("error"))
+
     def test_before_joining(self) -> None:
         """What was said before is known when the client joins; it survives a reload."""
         session, _ = self.client()
@@ -409,6 +449,53 @@ class LargeRoomTests(PresenceWorld):
         self.wait(6)
         self.assertEqual(0, sum(member.client._json is not None for member in members.values()))
         self.assertEqual(101, self.events(crowd[0][1])[-1]["count"])
+
+
+class KeptTests(PresenceWorld):
+    """What is kept of signals for those between two polls."""
+
+    def poll(self, client: str, **given: dict[str, str]) -> FakeRequest:
+        """Poll two rooms without waiting for anything."""
+        args = {name.encode(): [of[room].encode() for room in "ab"] for name, of in given.items()}
+        args |= {b"room": [b"a", b"b"], b"last": [b"0"], b"wait": [b"0"]}
+        request = FakeRequest(args, {b"Realtime-Client": [client.encode()]})
+        PollResource(self.hub, jsonp=False).render_GET(request)  # type: ignore[arg-type]
+        self.wait(0.2)
+        return request
+
+    def test_over_all_rooms(self) -> None:
+        """All rooms together keep so many bytes; the oldest go first, whichever room they are of."""
+        self.hub = make_hub(self.store, self.clock, signals_bytes=3000)
+        poller = self.hub.identities.issue()
+        first = json.loads(self.poll(poller).body)
+        sender, _ = self.arrive(room="a")
+        self.tell(sender, "join", room="b")
+        for number, room in enumerate("aabab"):
+            self.tell(sender, "signal", room=room, event="e", data=[number, "x" * 700])
+        self.assertLessEqual(self.hub.presence._signals.size, 3000)
+        answer = self.poll(poller, since=first["positions"], presence=first["presence"])
+        events = [event for event in json.loads(answer.body)["events"] if event["type"] == "signal"]
+        self.assertEqual([2, 3, 4], sorted(event["data"][0] for event in events))
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none(), st.sampled_from((0.0, 0.5, 3.0)))))
+    @settings(max_examples=1000)
+    def test_sizes(self, steps: list[tuple[int, int | None, float]]) -> None:
+        """What is counted is what there is, within the bounds of all and of one, and the newest."""
+        kept = KeptSignals(5.0, 100)
+        rooms = [Signals(5.0, 80, kept) for _ in range(4)]
+        now = 0.0
+        for index, size, seconds in steps:
+            now += seconds
+            room = rooms[index]
+            room.away = 0 if size is None else 1
+            room.tidy()
+            if size is not None:
+                room.add(now, "", b"x" * size)
+            self.assertEqual(kept.size, sum(len(data) for room in rooms for *_, data in room._kept or ()))
+            self.assertEqual([room._size for room in rooms], [sum(len(s[3]) for s in r._kept or ()) for r in rooms])
+            self.assertLessEqual(kept.size, 100)
+            self.assertLessEqual(max(room._size for room in rooms), 80)
+            self.assertTrue(all(now - at <= 5 for at, *_ in kept._order) or size is None)
 
 
 class SignalTests(PresenceWorld):

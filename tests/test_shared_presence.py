@@ -427,6 +427,15 @@ class AnyNodeTests(NodesWorld):
         (event,) = self.events(transport)
         self.assertEqual([{"a": 1}], [member["state"] for member in event["joined"]])
 
+    def test_state_rate(self) -> None:
+        """Another node, which doesn't know the client's rooms, takes a state a second of it, and two at once."""
+        session, _ = self.arrive(0, "Ann")
+        self.wait(1)
+        replies = [self.ask(1, session.client, codec.State(state={"a": number})) for number in range(4)]
+        self.assertEqual([False, False, True, True], ["rate_limited" in reply for reply in replies])
+        self.wait(1.1)
+        self.assertEqual("", self.ask(1, session.client, codec.State(state={"a": 5})))
+
     def test_leave(self) -> None:
         """Who polls and says on another node that it goes is gone in a moment, not after ten seconds."""
         _view, transport = self.watch(2)

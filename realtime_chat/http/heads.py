@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from twisted.web.http_headers import Headers
 
+from realtime_chat.errors import RealtimeError
 from realtime_chat.http.wishes import Parameters, read_query, remembering
 
 __all__ = ["HeaderBlock", "Target", "read_headers", "read_line", "split_whole"]
@@ -42,12 +43,15 @@ class Target(NamedTuple):
 
 @remembering
 def read_line(line: bytes) -> Target | None:
-    """Read a request's first line; None where it is no plain GET's."""
+    """Read a request's first line; None where it is no plain GET's, or its query can't be read."""
     match = _LINE.fullmatch(line)
     if match is None:
         return None
     path, _, query = match[1].partition(b"?")
-    return Target(match[1], path, read_query(query))
+    try:
+        return Target(match[1], path, read_query(query))
+    except RealtimeError:
+        return None
 
 
 def split_whole(data: bytes) -> tuple[bytes, bytes] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
@@ -13,13 +12,14 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body, media_type
-from realtime_chat.http.wishes import natural, one
+from realtime_chat.http.wishes import natural, one, unquoted
 from realtime_chat.hub import Hub
 from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 
 __all__ = ["RoomsResource"]
 
 _FORM = b"application/x-www-form-urlencoded"
+_MOST_FIELDS = 100
 
 
 class RoomsResource(JSONResource):
@@ -136,13 +136,30 @@ def _fields(request: Request) -> dict[str, Any]:
 
 def _form_fields(body: bytes) -> dict[str, Any]:
     try:
-        form = parse_qs(body.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=100)
+        form = _read_form(body)
     except ValueError as error:
         raise RealtimeError("bad_request", "this is not a form in UTF-8") from error
     if "text" not in form:
         raise RealtimeError("bad_request", "a form has a field text; for JSON, say Content-Type: application/json")
-    fields: dict[str, Any] = {name: form[name][-1] for name in ("event", "key") if name in form}
-    return fields | {"data": {"text": form["text"][-1]}}
+    fields: dict[str, Any] = {name: form[name] for name in ("event", "key") if name in form}
+    return fields | {"data": {"text": form["text"]}}
+
+
+def _read_form(body: bytes) -> dict[str, str]:
+    """The fields of a form, the last of each name; escapes and what is none are UTF-8, each by itself.
+
+    :raises ValueError: it is no such form, or has too many fields.
+    """
+    body.decode()
+    if body.count(b"&") >= _MOST_FIELDS:
+        raise ValueError("too many fields")
+    form = {}
+    for field in body.split(b"&"):
+        name, equals, value = field.partition(b"=")
+        if not equals:
+            raise ValueError("a field is NAME=VALUE")
+        form[unquoted(name).decode()] = unquoted(value).decode()
+    return form
 
 
 def _draft(room: str, user: User, fields: dict[str, Any]) -> Draft:

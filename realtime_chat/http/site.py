@@ -198,10 +198,15 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         """All of it is there. Twisted's own reads forms, too, and the query at four times the cost."""
         self.method, self.uri, self.clientproto = command, path, version
         self.path, _, query = path.partition(b"?")
-        self.args = read_query(query)  # type: ignore[assignment]  # nobody puts anything into it
         if self.content is not None:
             self.content.seek(0)
-        self.process()
+        try:
+            self.args = read_query(query)  # type: ignore[assignment]  # nobody puts anything into it
+        except RealtimeError:
+            self.args, self.site = {}, self.channel.site
+            self.processingFailed(Failure())
+        else:
+            self.process()
 
     def take(self, target: heads.Target) -> None:
         """The same of a GET without a body, whose first line was read."""
@@ -658,7 +663,7 @@ class RealtimeChannel(http.HTTPChannel):
             self.persistent = False
         if self._waitingForTransport and self.persistent and not self.is_over:
             self._hold_back(request)
-        elif self._busyReceiving and self._buffer and self._has_had_its_share():
+        elif self._busyReceiving and (self._buffer or any(self._dataBuffer)) and self._has_had_its_share():
             self._hold_back(request)
             self._is_in_line = True
             self.site.turns.later(self._go_on, self.transport.abortConnection)

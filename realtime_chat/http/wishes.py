@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -13,13 +14,29 @@ import attrs
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_name, naming
 
-__all__ = ["Parameters", "Wishes", "check_rooms", "natural", "one", "read_query", "read_wishes", "remembering"]
+__all__ = [
+    "Parameters",
+    "Wishes",
+    "check_rooms",
+    "natural",
+    "one",
+    "read_query",
+    "read_wishes",
+    "remembering",
+    "unquoted",
+]
 
 Parameters = Mapping[bytes, Sequence[bytes]]
 """The values of each name in an address's query."""
 
+MAX_PARAMETERS = 1024
+"""How many parameters a query may have: more than any that fits a line, if each of them says something."""
+
 _REMEMBERED = 256
 """So many queries of at most so many bytes are remembered."""
+
+_MANY_ESCAPES = 64
+_STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 T = TypeVar("T")
 
@@ -49,17 +66,31 @@ def remembering(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
 
 @remembering
 def read_query(query: bytes) -> Parameters:
-    """Read an address's query; what is no NAME=VALUE is nothing."""
+    """Read an address's query; what is no NAME=VALUE is nothing.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    if query.count(b"&") >= MAX_PARAMETERS:  # before any of it is read
+        raise RealtimeError("bad_request", f"a query has at most {MAX_PARAMETERS:,} parameters, joined by &")
     args: dict[bytes, list[bytes]] = {}
     for pair in query.split(b"&"):
         name, equals, value = pair.partition(b"=")
         if equals:
-            args.setdefault(_unquoted(name), []).append(_unquoted(value))
+            args.setdefault(unquoted(name), []).append(unquoted(value))
     return MappingProxyType(args)
 
 
-def _unquoted(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+def unquoted(text: bytes) -> bytes:
+    """A name or a value of a query or a form, without its escapes; a ``%`` that begins none stands for itself."""
+    if b"+" in text:
+        text = text.replace(b"+", b" ")
+    escapes = text.count(b"%")
+    if escapes < _MANY_ESCAPES:
+        return unquote_to_bytes(text) if escapes else text
+    for _ in range(2):  # more than one in a row first, which the pattern would find one by one
+        text = text.replace(b"%%", b"%25%")
+    text = _STRAY.sub(b"%25", text).replace(b"\\", b"\\\\")
+    return text.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")  # the same, at a tenth of the time
 
 
 def one(args: Parameters, name: bytes) -> str | None:

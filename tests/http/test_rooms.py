@@ -133,6 +133,11 @@ class FormTests(RoomsTestCase):
         """An empty text is a text."""
         self.assertEqual(201, self.form("text=")[0])
 
+    def test_last_of_a_name(self) -> None:
+        """Of a field that is given twice the last is taken, and an escape that is none is text."""
+        self.assertEqual(201, self.form("text=a&text=100%+or+%zz&other=&=")[0])
+        self.assertEqual({"text": "100% or %zz"}, self.messages()[0]["data"])
+
     def test_refused(self) -> None:
         """A form without text, or that isn't UTF-8 or too large, is refused."""
         for body in (

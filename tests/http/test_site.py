@@ -355,6 +355,15 @@ class RefusalTests(SiteTestCase):
             said = self.ask(data)
             self.assertEqual((name, said.status, said.code), (name, status, code))
 
+    def test_parameters(self) -> None:
+        """Too many parameters are refused with words wherever they are sent, in a head that is whole or in pieces."""
+        for path in (b"/", b"/rooms", b"/poll"):
+            for method in (b"GET", b"POST", b"OPTIONS"):
+                data = get(path + b"?" + b"a=&" * 2000, b"Content-Length: 0", b"Connection: close", method=method)
+                for said in (self.ask(data), self.ask(data[:20], data[20:])):
+                    self.assertEqual((400, "bad_request"), (said.status, said.code))
+                    self.assertIn(b"at most 1,024 parameters", said.body)
+
     def test_byte_by_byte(self) -> None:
         """The answers are the same where every byte comes by itself."""
         for name, (data, status, code) in BAD.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http.wishes import Wishes, natural, one, read_wishes
+from realtime_chat.http.wishes import MAX_PARAMETERS, Wishes, natural, one, read_query, read_wishes, unquoted
 from realtime_chat.model import Position
 
 
@@ -82,6 +83,27 @@ class WishesTests(SynchronousTestCase):
         """A name that can't be one is refused."""
         for name in ("x" * 65, "a%0Ab", "%20"):
             self.assert_code("bad_request", f"name={name}")
+
+
+class QueryTests(SynchronousTestCase):
+    """Queries as they are sent."""
+
+    @given(
+        st.lists(st.sampled_from((b"%", b"%4", b"%41", b"%aF", b"%zz", b"%%", b"\\", b"\\x41", b"\xff", b"+", b"a")))
+    )
+    @settings(max_examples=1000)
+    def test_unquoted(self, pieces: list[bytes]) -> None:
+        """Few escapes or many, right or wrong: they are read as the standard library reads them."""
+        text = b"".join(pieces)
+        for many in (text, text * 64):
+            self.assertEqual(unquote_to_bytes(many.replace(b"+", b" ")), unquoted(many))
+
+    def test_most_parameters(self) -> None:
+        """More parameters than anybody needs are refused, with words, and so many are read."""
+        error = self.assertRaises(RealtimeError, read_query, b"&" * MAX_PARAMETERS)
+        self.assertEqual("bad_request", error.code)
+        self.assertIn("at most 1,024 parameters", error.message)
+        self.assertEqual(MAX_PARAMETERS, len(read_query(b"&".join([b"a="] * MAX_PARAMETERS))[b"a"]))
 
 
 class ParameterTests(SynchronousTestCase):
