@@ -200,7 +200,7 @@ class RealtimeService(Service):
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),
             (b"sse", EventsResource(hub, partial(_fraction, self._token))),
-            (b"commands", CommandsResource(hub, jsonp)),
+            (b"commands", CommandsResource(hub, jsonp, self._turns)),
             (b"rooms", RoomsResource(hub)),
             (b"healthz", HealthResource()),
             (b"readyz", ReadinessResource(hub)),

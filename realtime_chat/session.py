@@ -169,7 +169,7 @@ class Session:
         self._publishing_bytes += size
         if self.hub.has_much_to_store:
             self._held_up = True
-            self.hub.hold_up(self)
+            self.hub.hold_up(self.go_on)
         stored.addCallbacks(
             self._published, self._not_published, callbackArgs=(command, begun, size), errbackArgs=(command, size)
         )

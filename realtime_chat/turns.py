@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from realtime_chat.interfaces import TurnClock
@@ -53,6 +54,12 @@ class Turns:
         """
         self._line.append((call, lose))
         self._run_soon()
+
+    def next(self) -> Deferred[None]:
+        """Answer in a later turn, after all that wait already."""
+        turn: Deferred[None] = Deferred()
+        self.later(lambda: turn.callback(None), lambda: None)
+        return turn
 
     def _run_soon(self) -> None:
         if not self._is_due:

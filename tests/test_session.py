@@ -711,6 +711,29 @@ class ManyRoomsTests(World):
             self.assertEqual(sorted(left), sorted(self.hub.rooms))
         self.assertEqual("error", self.joined("f")[1].received[0]["type"])
 
+    def test_tails_are_bounded_while_they_grow(self) -> None:
+        """However much is published in rooms that are read, their tails are bounded at each moment; what was made of
+        them for readers goes with them."""
+        self.hub = make_hub(self.store, self.clock, tails_bytes=8000)
+        readers = [self.joined(f"r{number}")[1] for number in range(20)]
+        for number in range(100):
+            self.publish("x" * 500, room=f"r{number % 20}")
+            self.turn()
+            self.assertLessEqual(sum(room.tail.size for room in self.hub.rooms.values()), 8000)
+        self.assertEqual([["x" * 500] * 5] * 20, [self.data(reader) for reader in readers])
+        self.joined("r0", last=5)
+        self.assertEqual([["x" * 500] * 5], [self.data(self.joined("r0", last=5)[1])])
+
+    def test_slices_go_with_readers(self) -> None:
+        """What was read and encoded for readers of a room goes with the last of them."""
+        self.publish("x" * 500)
+        session, transport = self.joined(last=1)
+        self.assertEqual(["x" * 500], self.data(transport))
+        room = self.hub.rooms["lobby"]
+        self.assertNotEqual((None, None), (room._slice, room._batches))
+        session.close()
+        self.assertEqual((None, None), (room._slice, room._batches))
+
     def test_tails_are_bounded_while_rooms_are_read(self) -> None:
         """However many rooms are looked up between two sweeps, their tails are bounded."""
         self.hub = make_hub(self.store, self.clock, tails_bytes=8000)

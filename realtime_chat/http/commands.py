@@ -16,6 +16,7 @@ from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
 from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session
+from realtime_chat.turns import Turns
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
@@ -59,14 +60,18 @@ class _Replies:
 
 
 class CommandsResource(JSONResource):
-    """One command or an array of them, as the client of the header."""
+    """One command or an array of them, as the client of the header.
+
+    :param turns: where an array waits that takes longer than fits a turn.
+    """
 
     isLeaf = True
 
-    def __init__(self, hub: Hub, jsonp: bool) -> None:
+    def __init__(self, hub: Hub, jsonp: bool, turns: Turns | None = None) -> None:
         super().__init__()
         self._hub = hub
         self._jsonp = jsonp
+        self._turns = Turns(hub.clock) if turns is None else turns
 
     def is_guarded(self, request: Request) -> bool:
         return not asks_for_script(request, self._jsonp)
@@ -91,7 +96,9 @@ class CommandsResource(JSONResource):
         session = self._session(request)
         try:
             most = self._hub.limits.answer_bytes
-            return await (_perform_all(session, commands, most) if many else _perform_one(session, commands[0]))
+            if not many:
+                return await _perform_one(session, commands[0])
+            return await _perform_all(session, commands, most, self._turns)
         finally:
             session.close()
 
@@ -111,14 +118,21 @@ async def _perform_one(session: Session, command: codec.Command | UnreadableComm
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand], most: int) -> bytes:
+async def _perform_all(
+    session: Session, commands: list[codec.Command | UnreadableCommand], most: int, turns: Turns
+) -> bytes:
     """All of them in order; publishes don't wait for each other.
 
     :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
+    :param turns: says how many of them a turn has time for.
     """
     answers: list[bytes | Deferred[bytes]] = []
     size = 0
+    share_ends = turns.share()
     for command in commands:
+        if turns.is_over(share_ends):
+            await turns.next()
+            share_ends = turns.share()
         if size >= most:
             answers.append(_not_begun(command, most))
             continue

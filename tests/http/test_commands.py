@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,7 +19,9 @@ from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
+from realtime_chat.turns import Turns
 from tests.fakes import HeldStore, make_hub, tokens
+from tests.test_turns import next_turn
 
 
 class StubTestCase(SynchronousTestCase):
@@ -259,6 +262,49 @@ class ArrayTests(StubTestCase):
         self.treq.flush()
         replies = json.loads(self.successResultOf(self.successResultOf(asked).content()))
         self.assertEqual([1, 2, 3], [int(reply["position"].split(":")[1]) for reply in replies])
+
+    def test_publishes_wait_for_others(self) -> None:
+        """Publishes over HTTP wait while enough of others wait for the store; they keep their order, none is refused,
+        and one for one goes on."""
+        self.limits = {"max_publishing": 4}
+        self.serve(self.held)
+        commands = [{"type": "publish", "room": "a", "data": number, "id": number} for number in range(6)]
+        asked = [self.begin("POST", "commands", json=commands) for _ in range(2)]
+        asked.append(self.begin("POST", "rooms/a/messages", json={"data": "last"}))
+        drafts = []
+        while self.held.appends:
+            self.assertLessEqual(len(self.held.appends), 4)
+            drafts.append(json.loads(self.held.appends[0][0].data))
+            self.held.commit()
+            self.held.acknowledge()
+        self.assertEqual([*range(6), *range(6), "last"], drafts)
+        self.treq.flush()
+        self.assertEqual([200, 200, 201], [self.successResultOf(response).code for response in asked])
+
+    def test_many_are_refused_at_once(self) -> None:
+        """However many wait when the store begins to refuse at once, each is told."""
+        self.limits = {"max_publishing": 1}
+        self.serve(self.held)
+        asked = [self.begin("POST", "rooms/a/messages", json={"data": number}) for number in range(1000)]
+        self.held.append = lambda draft: fail(StoreError("the disk is away"))  # type: ignore[method-assign]
+        self.held.commit()
+        self.held.acknowledge()
+        self.treq.flush()
+        codes = [self.successResultOf(response).code for response in asked]
+        self.assertEqual([201] + [503] * 999, codes)
+
+    def test_long_array(self) -> None:
+        """An array that takes longer than a turn may goes on in later ones."""
+        seconds = count()  # each look takes longer than a share
+        turns = Turns(self.clock, lambda: next(seconds))
+        self.root.putChild(b"commands", CommandsResource(self.hub, self.jsonp, turns))
+        asked = self.begin("POST", "commands", json=[{"type": "ping", "id": number} for number in range(9)])
+        for _ in range(9):
+            self.assertNoResult(asked)
+            next_turn(self.clock)
+        self.treq.flush()
+        replies = json.loads(self.successResultOf(self.successResultOf(asked).content()))
+        self.assertEqual(list(range(9)), [reply["id"] for reply in replies])
 
     def test_one_client(self) -> None:
         """A hello at the beginning is for all that follow."""
