@@ -94,7 +94,6 @@ class Hub:
         self._publishing = 0
         self._publishing_bytes = 0
         self._held_up: dict[Callable[[], object], None] = {}
-        self._lets_go_on = False
         self._published: Deferred[None] | None = None
         store.watch(self.doubt, self.is_known)
 
@@ -137,19 +136,12 @@ class Hub:
     # Publishing
 
     def publish(self, draft: Draft) -> Deferred[Stored]:
-        """Store a message, when not too much waits for the store, and tell the room's readers; the answer comes when
-        it is durable.
+        """Store a message and tell the room's readers; the answer comes when it is durable.
+
+        Who may have many to publish asks for a :meth:`place` before each.
 
         :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
         """
-        if not (self._held_up or self.has_much_to_store):
-            return self._publish(draft)
-        self.check_open()
-        place: Deferred[None] = Deferred()
-        self.hold_up(lambda: place.callback(None))
-        return place.addCallback(lambda _: self._publish(draft))
-
-    def _publish(self, draft: Draft) -> Deferred[Stored]:
         begun = self.clock.seconds()
         size = len(draft.data)
         return self.append(draft).addCallbacks(
@@ -174,6 +166,23 @@ class Hub:
         """Whether as much waits for the store as may."""
         limits = self.limits
         return self._publishing >= limits.max_publishing or self._publishing_bytes >= limits.max_publishing_bytes
+
+    def place(self) -> Deferred[None] | None:
+        """A place in the line of those that are held up; None where nobody has to wait."""
+        if not (self._held_up or self.has_much_to_store):
+            return None
+        place: Deferred[None] = Deferred()
+        self.hold_up(lambda: self._take_place(place))
+        return place
+
+    def _take_place(self, place: Deferred[None]) -> None:
+        """In the next turn, as one whose publish has just ended may hear of that only now; it counts meanwhile."""
+        self._publishing += 1
+        self.clock.callLater(0, self._begin_publish, place)
+
+    def _begin_publish(self, place: Deferred[None]) -> None:
+        place.callback(None)
+        self._publish_ended(0)
 
     def hold_up(self, go_on: Callable[[], object]) -> None:
         """Have ``go_on()`` called when less waits for the store: one publish for one that ends."""
@@ -207,21 +216,15 @@ class Hub:
     def _publish_ended(self, size: int) -> None:
         self._publishing -= 1
         self._publishing_bytes -= size
-        if self._held_up and not self._lets_go_on:
-            self._let_go_on()
-        if not self._publishing and self._published is not None:
-            self.clock.callLater(0, self._published.callback, None)
-            self._published = None
-
-    def _let_go_on(self) -> None:
-        self._lets_go_on = True  # what is refused at once ends in here
         while self._held_up and not self.has_much_to_store:
             go_on = next(iter(self._held_up))
             del self._held_up[go_on]
             go_on()
             if self._publishing:  # one for one, so that it doesn't become too much again at once
                 break
-        self._lets_go_on = False
+        if not self._publishing and self._published is not None:
+            self.clock.callLater(0, self._published.callback, None)
+            self._published = None
 
     def published(self) -> Deferred[None]:
         """Answer when no publish waits for the store any more."""

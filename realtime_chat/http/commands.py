@@ -97,6 +97,7 @@ class CommandsResource(JSONResource):
         try:
             most = self._hub.limits.answer_bytes
             if not many:
+                await _place_for(session, commands[0])
                 return await _perform_one(session, commands[0])
             return await _perform_all(session, commands, most, self._turns)
         finally:
@@ -111,6 +112,13 @@ class CommandsResource(JSONResource):
             return session
         identities = self._hub.identities
         return Session(self._hub, _Replies(), identities.check(client), check_name(name) if name else None)
+
+
+async def _place_for(session: Session, command: codec.Command | UnreadableCommand) -> None:
+    """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
+    place = session.hub.place() if isinstance(command, codec.Publish) else None
+    if place is not None:
+        await place
 
 
 async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
@@ -136,6 +144,7 @@ async def _perform_all(
         if size >= most:
             answers.append(_not_begun(command, most))
             continue
+        await _place_for(session, command)
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
