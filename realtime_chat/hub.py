@@ -14,7 +14,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
-from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
+from realtime_chat.interfaces import IBroker, IMessageStore, Publisher, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User, listed_ranges
 from realtime_chat.presence import Presence
@@ -93,7 +93,7 @@ class Hub:
         self._sweeping = False
         self._publishing = 0
         self._publishing_bytes = 0
-        self._held_up: dict[Session, None] = {}
+        self._held_up: dict[Publisher, None] = {}
         self._published: Deferred[None] | None = None
         store.watch(self.doubt, self.is_known)
 
@@ -164,9 +164,9 @@ class Hub:
         limits = self.limits
         return self._publishing >= limits.max_publishing or self._publishing_bytes >= limits.max_publishing_bytes
 
-    def hold_up(self, session: Session) -> None:
-        """Let a session that publishes go on when less waits for the store."""
-        self._held_up[session] = None
+    def hold_up(self, publisher: Publisher) -> None:
+        """Let somebody who publishes go on when less waits for the store."""
+        self._held_up[publisher] = None
 
     def stored(self, stored: Stored, begun: float, size: int) -> Stored:
         """A message is durable: tell the room's readers.
@@ -197,9 +197,9 @@ class Hub:
         self._publishing -= 1
         self._publishing_bytes -= size
         while self._held_up and not self.has_much_to_store:
-            session = next(iter(self._held_up))
-            del self._held_up[session]
-            session.go_on()
+            publisher = next(iter(self._held_up))
+            del self._held_up[publisher]
+            publisher.go_on()
             if self._publishing:  # one for one, so that it doesn't become too much again at once
                 break
         if not self._publishing and self._published is not None:

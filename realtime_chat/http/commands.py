@@ -14,6 +14,7 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
+from realtime_chat.interfaces import TurnClock
 from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session
 
@@ -122,6 +123,8 @@ async def _perform_all(session: Session, commands: list[codec.Command | Unreadab
         if size >= most:
             answers.append(_not_begun(command, most))
             continue
+        if isinstance(command, codec.Publish) and session.hub.has_much_to_store:
+            await _less_to_store(session.hub)
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
@@ -129,6 +132,24 @@ async def _perform_all(session: Session, commands: list[codec.Command | Unreadab
         size += 0 if isinstance(answer, Deferred) else len(answer)
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"
+
+
+class _Waiting:
+    """An array of commands that waits until less waits for the store."""
+
+    def __init__(self, clock: TurnClock) -> None:
+        self._clock = clock
+        self.ended: Deferred[None] = Deferred()
+
+    def go_on(self) -> None:
+        """Less waits now. In a turn of its own: one of the array's own publishes may be being answered."""
+        self._clock.callLater(0, self.ended.callback, None)
+
+
+def _less_to_store(hub: Hub) -> Deferred[None]:
+    waiting = _Waiting(hub.clock)
+    hub.hold_up(waiting)
+    return waiting.ended
 
 
 def _not_begun(command: codec.Command | UnreadableCommand, most: int) -> bytes:

@@ -180,7 +180,6 @@ LOGS = (
 
 NUMBERS = "[" + ",".join(["1"] * 30_000) + "]"
 LISTS = "[" + ",".join(["[]"] * 20_000) + "]"
-LARGE = '{"type":"publish","room":"flood","data":"' + "x" * 60_000 + '"}'
 TURNS = (
     attack("heaps of requests", "heap", get("/healthz"), connections=20, times=1000),
     attack("heaps of requests for nothing", "heap", get("/x"), connections=20, times=1000),
@@ -190,7 +189,6 @@ TURNS = (
     ),
     attack("arrays of numbers", "ask", post("/commands", NUMBERS), connections=20),
     attack("arrays of arrays", "ask", post("/commands", LISTS), connections=20),
-    attack("large publishes", "command", LARGE, connections=100, stores=True, redis=True),
     attack("halves of messages", "hold_halves", connections=500),
 )
 """What is small, but comes all at once, or in large pieces: a turn of the reactor is everybody's."""
