@@ -72,7 +72,7 @@ class RedisStore:
         self._retention = retention
         self._now = now
         append = load_store_script("append")
-        self._redis_log = RedisLog(names, retention, max_message, reactor.seconds, token, append)
+        self._redis_log = RedisLog(names, retention, max_message, lambda: float(reactor.seconds()), token, append)
         self._appending = Link(
             reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
         )
