@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from zope.interface import implementer
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest, leading_part, new_epoch, young_part
+from realtime_chat.store.ages import Ages
+from realtime_chat.store.retention import Retention, content_digest, leading_part, new_epoch, young_part
 
 __all__ = ["MemoryStore"]
 
@@ -74,6 +76,7 @@ class MemoryStore:
     :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages.
     :param token: random bytes, as many as it is asked for.
     :param secret: one to use instead of a random one.
+    :param monotonic: seconds that only grow, for ages.
     """
 
     def __init__(
@@ -82,10 +85,11 @@ class MemoryStore:
         now: Callable[[], float],
         token: Callable[[int], bytes],
         secret: bytes | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
         self._most = retention.count + retention.slack
-        self._now = now
+        self._ages = Ages(retention.age, now, monotonic)
         self._logs: dict[str, _Log] = {}
         self._epoch = new_epoch(token)
         self._stopped = False
@@ -111,7 +115,7 @@ class MemoryStore:
         log = self._logs.get(draft.room)
         if log is None:
             log = self._logs[draft.room] = _Log()
-        at = int(self._now() * 1000)
+        at = int(self._ages.now() * 1000)
         if draft.key is None:
             return succeed(Stored(self._add(log, draft, at)))
         return self._append_once(log, draft, draft.key, at)
@@ -127,7 +131,7 @@ class MemoryStore:
     def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[Stored]:
         name = (draft.sender.id, key)
         digest = content_digest(draft)
-        known = self._still_known(log, name, at)
+        known = self._still_known(log, name)
         if known is None:
             message = self._add(log, draft, at)
             log.known.pop(name, None)  # or it would keep its place among the older ones
@@ -138,9 +142,9 @@ class MemoryStore:
         kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
         return succeed(Stored(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True))
 
-    def _still_known(self, log: _Log, name: tuple[str, str], at: int) -> _Known | None:
+    def _still_known(self, log: _Log, name: tuple[str, str]) -> _Known | None:
         known = log.known.get(name)
-        if known is None or known.at >= at - KEY_SECONDS * 1000 or known.offset >= self._oldest(log):
+        if known is None or known.at >= self._ages.young() or known.offset >= self._oldest(log):
             return known
         return None
 
@@ -169,7 +173,7 @@ class MemoryStore:
         log = self._logs.get(room)
         if log is None:
             return succeed(Page(self._epoch, 1, 0))
-        cutoff = self._retention.cutoff(self._now())
+        cutoff = self._ages.cutoff()
         oldest = log.oldest(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
@@ -179,10 +183,10 @@ class MemoryStore:
         return succeed(Page(self._epoch, oldest, log.top, tuple(messages)))
 
     def _oldest(self, log: _Log) -> int:
-        return log.oldest(self._retention.count, self._retention.cutoff(self._now()))
+        return log.oldest(self._retention.count, self._ages.cutoff())
 
     def _trim(self, log: _Log) -> None:
-        log.forget(self._oldest(log), int((self._now() - KEY_SECONDS) * 1000))
+        log.forget(self._oldest(log), self._ages.young())
 
     def rooms(self) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""

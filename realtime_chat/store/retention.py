@@ -26,7 +26,7 @@ class Retention(msgspec.Struct, frozen=True):
     """How much of a room's log can be read.
 
     :param count: the last so many messages of a room.
-    :param age: seconds; nothing older, by the wall clock. None keeps any age.
+    :param age: seconds; nothing older (see :mod:`realtime_chat.store.ages`). None keeps any age.
     """
 
     count: int = 1000
@@ -42,10 +42,6 @@ class Retention(msgspec.Struct, frozen=True):
     def slack(self) -> int:
         """How many messages a store may hold beyond what can be read, so that it deletes many at a time."""
         return max(64, self.count // 10)
-
-    def cutoff(self, now: float) -> int:
-        """The lowest :attr:`~realtime_chat.model.Message.at` that is young enough at ``now`` (seconds since 1970)."""
-        return 0 if self.age is None else int((now - self.age) * 1000)
 
 
 def new_epoch(token: Callable[[int], bytes]) -> str:
@@ -68,7 +64,7 @@ def content_digest(draft: Draft) -> bytes:
 def young_part(messages: Sequence[Message], cutoff: int) -> Sequence[Message]:
     """What follows the last message that is too old: a wall clock may have stepped back.
 
-    :param cutoff: see :meth:`Retention.cutoff`.
+    :param cutoff: see :meth:`realtime_chat.store.ages.Ages.cutoff`.
     """
     for index in range(len(messages), 0, -1):
         if messages[index - 1].at < cutoff:

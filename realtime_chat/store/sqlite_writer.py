@@ -15,7 +15,8 @@ from twisted.logger import Logger
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
+from realtime_chat.store.ages import Ages, Span
+from realtime_chat.store.retention import Retention, content_digest
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
@@ -50,6 +51,9 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
         ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
 END;
 
+CREATE TEMP TABLE ages (young INTEGER NOT NULL);
+INSERT INTO ages (young) VALUES (0);
+
 CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
     UPDATE rooms SET top = NEW.offset WHERE id = NEW.room;
 END;
@@ -61,7 +65,7 @@ END;
 
 CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
     INSERT INTO trims (room, below, young, most)
-    VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
+    VALUES (NEW.room, NEW.offset - %(count)d + 1, (SELECT young FROM ages), %(most)d);
 END;
 """
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray, which costs more than binding it. So
@@ -237,13 +241,14 @@ class LogWriter:
         self,
         file: DatabaseFile,
         retention: Retention,
-        now: Callable[[], float],
+        ages: Ages,
         reader: LogReader,
         replaced: Callable[[], None],
     ) -> None:
         self._file = file
         self._retention = retention
-        self._now = now
+        self._ages = ages
+        self._spans_said: Sequence[Span] = ()
         self._reader = reader
         self._replaced = replaced
         self._connection: sqlite3.Connection | None = None
@@ -266,6 +271,7 @@ class LogWriter:
         self.close()
         connection, identity = self._file.open_to_write(self._secret, self._reader.close)
         connection.executescript(self._triggers())
+        self._spans_said = ()
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._replaced()
@@ -279,7 +285,6 @@ class LogWriter:
         return _TRIGGERS % {
             "slack": self._retention.slack,
             "count": self._retention.count,
-            "key_milliseconds": KEY_SECONDS * 1000,
             "most": self._trim_most,
         }
 
@@ -323,6 +328,8 @@ class LogWriter:
         batch = None
         try:
             batch = self._prepare(connection, drafts)
+            if self._spans_said is not self._ages.spans:
+                self._say_young(connection)
             if batch.rows:
                 self._insert(connection, batch)
             elif check:
@@ -336,6 +343,14 @@ class LogWriter:
             self._rejoice()
         self._remember(batch)
         return batch.outcomes
+
+    def _say_young(self, connection: sqlite3.Connection) -> int:
+        """Let those who trim know which keys are young. Later it is too low, which only keeps more; but after the wall
+        clock was set it may be too high."""
+        self._spans_said = self._ages.spans
+        young = self._ages.young()
+        connection.execute("UPDATE ages SET young = ?", (young,))
+        return young
 
     def _complain(self, trouble: str) -> None:
         """Log what is wrong, once: a full disk is met with every commit."""
@@ -381,10 +396,9 @@ class LogWriter:
         return known
 
     def _is_kept(self, row: _KeyRow, top: int) -> bool:
-        now = self._now()
-        if row.at >= int(now * 1000) - KEY_SECONDS * 1000:
+        if row.at >= self._ages.young():
             return True
-        return row.offset > top - self._retention.count and row.at >= self._retention.cutoff(now)
+        return row.offset > top - self._retention.count and row.at >= self._ages.cutoff()
 
     def _known(self, draft: Draft, row: _KeyRow) -> _Known:
         message = None
@@ -529,14 +543,14 @@ class LogWriter:
 
     def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
         """Sweep the next rooms; False after the last of them."""
-        now = self._now()
+        young = self._say_young(connection)
         last = self._swept + _ROOMS_A_SWEEP
         connection.execute(
             _SWEEP,
             {
                 "count": self._retention.count,
-                "cutoff": self._retention.cutoff(now),
-                "young": int((now - KEY_SECONDS) * 1000),
+                "cutoff": self._ages.cutoff(),
+                "young": young,
                 "most": self._trim_most,
                 "after": self._swept,
                 "last": last,

@@ -41,7 +41,8 @@ class SQLiteStoreTests(MessageStoreContract, TestCase):
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
-        return SQLiteStore(reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom)
+        path = f"{directory}/realtime.sqlite"
+        return SQLiteStore(reactor, path, retention, self.wall, os.urandom, monotonic=self.clock.seconds)
 
 
 class SQLiteTestCase(TestCase):
@@ -52,13 +53,19 @@ class SQLiteTestCase(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(START)
+        self.ahead = 0.0
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.path = self.directory / "realtime.sqlite"
 
+    def wall(self) -> float:
+        """The wall clock, which may be set."""
+        return self.clock.seconds() + self.ahead
+
     def build_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
         more.setdefault("tick", 0.02)
-        return SQLiteStore(reactor, str(self.path), Retention(count, age), self.clock.seconds, os.urandom, **more)
+        more.setdefault("monotonic", self.clock.seconds)
+        return SQLiteStore(reactor, str(self.path), Retention(count, age), self.wall, os.urandom, **more)
 
     async def open_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
         store = self.build_store(count, age, **more)
