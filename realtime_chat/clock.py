@@ -25,7 +25,7 @@ def time_steadily(reactor: Any, wall: Callable[[], float] = time.time) -> None:
     if getattr(reactor, "seconds", None) is not wall:
         return
     monotonic = time.monotonic
-    ahead = wall() - monotonic()
+    ahead: float = wall() - monotonic()
 
     def seconds() -> float:
         return ahead + monotonic()
@@ -38,7 +38,8 @@ def seconds_asleep_too() -> float:
 
     For how long another machine remembers something; the monotonic clock of Linux stands still meanwhile.
     """
-    return time.clock_gettime(_CLOCK)
+    seconds: float = time.clock_gettime(_CLOCK)
+    return seconds
 
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -89,13 +89,13 @@ class Ages:
         self.now()
         since = self._monotonic() - seconds
         spans = self.spans
-        first = next((index for index in range(len(spans) - 1, 0, -1) if spans[index].begun <= since), 0)
+        first = next((index for index in range(len(spans) - 1, 0, -1) if spans[index].begun < since), 0)
         return min([since + spans[first].ahead, *(span.begun + span.ahead for span in spans[first + 1 :])])
 
 
 def _shortened(spans: Sequence[Span], before: float) -> Sequence[Span]:
     """Without the spans that ended before that time; the two oldest become one where they are too many."""
-    while len(spans) > 1 and spans[1].begun <= before:
+    while len(spans) > 1 and spans[1].begun < before:
         spans = spans[1:]
     if len(spans) > _MOST_SPANS:
         first, second = spans[:2]

@@ -30,19 +30,22 @@ from realtime_chat.model import Draft, Message, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
-from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts, whole_log
+from tests.contracts import BOB, START, LastingStoreContract, append_all, draft, offsets, texts, whole_log
 
 ROOT = Path(__file__).parents[2]
 
 
-class SQLiteStoreTests(MessageStoreContract, TestCase):
+class SQLiteStoreTests(LastingStoreContract, TestCase):
     """The store in SQLite keeps the contract."""
 
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
-        path = f"{directory}/realtime.sqlite"
-        return SQLiteStore(reactor, path, retention, self.wall, os.urandom, monotonic=self.clock.seconds)
+        self.path = f"{directory}/realtime.sqlite"
+        return self.rebuild_store(retention)
+
+    def rebuild_store(self, retention: Retention) -> SQLiteStore:
+        return SQLiteStore(reactor, self.path, retention, self.wall, os.urandom, monotonic=self.clock.seconds)
 
 
 class SQLiteTestCase(TestCase):
