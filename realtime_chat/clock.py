@@ -1,8 +1,8 @@
 """The one place where a reactor gets a clock that doesn't step.
 
-Twisted's reactors tell the time by :func:`time.time`, and time their calls by it: set back by an hour, none of them comes
-for that long. They look their ``seconds`` up for each call, so giving them another moves ``callLater``, what is due, and
-how long they sleep together, for Twisted's own deadlines (endpoints, agents, Autobahn, ``addTimeout``) as for ours.
+Twisted's reactors take the time from :func:`time.time`: where the clock is set back by an hour, no call comes for that
+long. They look their ``seconds`` up each time. So giving them another moves ``callLater``, what is due, and how long they
+sleep together, for Twisted's own deadlines (endpoints, agents, Autobahn, ``addTimeout``) as for ours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def time_steadily(reactor: Any, wall: Callable[[], float] = time.time) -> None:
 
 
 def seconds_asleep_too() -> float:
-    """Seconds of a clock that doesn't step, and that also counts, where there is such a clock, while the machine sleeps.
+    """Seconds of a clock that doesn't step, and that counts while the machine sleeps, where there is such a clock.
 
     For how long another machine remembers something; the monotonic clock of Linux stands still meanwhile.
     """

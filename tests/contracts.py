@@ -16,7 +16,16 @@ from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 from tests.fakes import Recorder
 
-__all__ = ["AWKWARD_NAMES", "BrokerContract", "LastingStoreContract", "MessageStoreContract", "draft", "offsets", "texts", "whole_log"]
+__all__ = [
+    "AWKWARD_NAMES",
+    "BrokerContract",
+    "LastingStoreContract",
+    "MessageStoreContract",
+    "draft",
+    "offsets",
+    "texts",
+    "whole_log",
+]
 
 BOB = User("u7", "Bob")
 START = 1_795_228_664.5
@@ -436,7 +445,9 @@ class MessageStoreContract:
             await append_all(store, [draft(other, room, key=f"n{other}") for other in range(more)])
             self.clock.advance(KEY_SECONDS / 2)
             self.ahead += steps[2]
-            self.assertEqual(await store.append(draft("a", room, key="k")), Stored(first.message, duplicate=True), steps)
+            self.assertEqual(
+                await store.append(draft("a", room, key="k")), Stored(first.message, duplicate=True), steps
+            )
             self.clock.advance(KEY_SECONDS / 2)
             self.assertTrue((await store.append(draft("a", room, key="k"))).duplicate, steps)
             self.clock.advance(86400)
@@ -531,7 +542,7 @@ class MessageStoreContract:
 
 
 class LastingStoreContract(MessageStoreContract):
-    """What a store promises that outlives its process; ``rebuild_store`` gives another one, which has what the last had."""
+    """What a store promises that outlives its process; ``rebuild_store`` gives another one, with what the last had."""
 
     def rebuild_store(self, retention: Retention) -> Any:
         """A store that is not started, and has what the last one has."""

@@ -1,8 +1,8 @@
 """How old what is stored is, by a wall clock that may step.
 
-What is stored bears the time that the wall clock showed. How long ago that was the wall clock alone can't tell, as it may
-have been set since. So it is written down what it has shown: whatever bears less than the lowest time that it showed
-within the last hour, by the monotonic clock, was stored before that hour. A step can make an age longer, and never shorter.
+What is stored bears the time that the wall clock showed. How long ago that was, that clock alone can't tell, as it may
+have been set since. So it is remembered what it has shown. Whatever bears less than the lowest time that it showed within
+the last hour of the monotonic clock was stored before that hour. So a step can only make an age longer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_SPANS = 64
 class Span(NamedTuple):
     """A time in which the wall clock wasn't set.
 
-    :param begun: seconds of the monotonic clock.
+    :param begun: seconds that had elapsed.
     :param ahead: by how many seconds the wall clock was ahead of that one, at least.
     """
 
@@ -35,7 +35,8 @@ class Span(NamedTuple):
 class Ages:
     """The wall clock, and what it has shown. May be asked on any thread.
 
-    What came before is taken for a time in which the clock wasn't set, by :meth:`cutoff` but not by :meth:`young`.
+    What elapses is the time of this process, and of those before it as far as :meth:`restore` is told of them. What
+    came before that is taken for a time in which the clock wasn't set, by :meth:`cutoff` but not by :meth:`young`.
 
     :param age: for how many seconds messages are kept; None for ever.
     :param wall: seconds since 1970; it may be set at any time.
@@ -48,21 +49,39 @@ class Ages:
         self._wall = wall
         self._monotonic = monotonic
         self._change = threading.Lock()
-        self._started = monotonic()
-        self.spans: Sequence[Span] = (Span(self._started, wall() - self._started),)
+        self._started = self._zero = monotonic()
+        self.spans: Sequence[Span] = (Span(0.0, wall()),)
         self._ahead = self.spans[-1].ahead
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is of use for the next process to be told of the spans."""
+        return self._age is not None
+
+    def elapsed(self) -> float:
+        """Seconds that processes have been there."""
+        return self._monotonic() - self._zero
+
+    def restore(self, spans: Sequence[Span]) -> None:
+        """Go on from what the last process has seen, before anything else; the last span begins where that has ended."""
+        with self._change:
+            if spans:
+                self._zero = self._started - spans[-1].begun
+            now = self.elapsed()
+            self.spans = _shortened((*spans, Span(now, self._wall() - now)), now - self._longest)
+            self._ahead = self.spans[-1].ahead
 
     def now(self) -> float:
         """What the wall clock shows; every time that something stored is to bear comes from here."""
         wall = self._wall()
-        if not 0 <= wall - self._monotonic() - self._ahead < _JITTER:
+        if not 0 <= wall - self._monotonic() + self._zero - self._ahead < _JITTER:
             self._set()
         return wall
 
     def _set(self) -> None:
         """The wall clock was set, or the other one was read a little later than before."""
         with self._change:
-            wall, now = self._wall(), self._monotonic()
+            wall, now = self._wall(), self.elapsed()
             ahead = wall - now
             last = self.spans[-1]
             if abs(ahead - last.ahead) < _JITTER:
@@ -87,7 +106,7 @@ class Ages:
     def _lowest(self, seconds: float) -> float:
         """The lowest time that the wall clock has shown within the last seconds."""
         self.now()
-        since = self._monotonic() - seconds
+        since = self.elapsed() - seconds
         spans = self.spans
         first = next((index for index in range(len(spans) - 1, 0, -1) if spans[index].begun < since), 0)
         return min([since + spans[first].ahead, *(span.begun + span.ahead for span in spans[first + 1 :])])

@@ -76,7 +76,9 @@ class RedisStore:
         self._retention = retention
         self._ages = Ages(retention.age, now, monotonic)
         append = load_store_script("append")
-        self._redis_log = RedisLog(names, retention, max_message, lambda: float(reactor.seconds()), token, append, monotonic)
+        self._redis_log = RedisLog(
+            names, retention, max_message, lambda: float(reactor.seconds()), token, append, monotonic
+        )
         self._appending = Link(
             reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
         )

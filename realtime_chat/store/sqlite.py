@@ -377,6 +377,7 @@ class SQLiteStore:
         self._reads.put(None)
         self._read_thread.join()
         self._reader.close()
+        self._writer.keep_spans()
         self._writer.close()
         self._file.release()
         self._reactor.callFromThread(self._stopped)

@@ -33,6 +33,7 @@ _WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
 _COMMITS_A_LOOK = 8
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
+_SECONDS_TO_KEEP_SPANS = 600.0
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
 # thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
@@ -249,6 +250,7 @@ class LogWriter:
         self._retention = retention
         self._ages = ages
         self._spans_said: Sequence[Span] = ()
+        self._spans_kept: tuple[Sequence[Span], float] | None = None
         self._reader = reader
         self._replaced = replaced
         self._connection: sqlite3.Connection | None = None
@@ -272,6 +274,8 @@ class LogWriter:
         connection, identity = self._file.open_to_write(self._secret, self._reader.close)
         connection.executescript(self._triggers())
         self._spans_said = ()
+        if self._spans_kept is None:
+            self._restore_spans(connection)
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._replaced()
@@ -351,6 +355,34 @@ class LogWriter:
         young = self._ages.young()
         connection.execute("UPDATE ages SET young = ?", (young,))
         return young
+
+    def _restore_spans(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT elapsed, ahead FROM spans ORDER BY elapsed")
+        self._ages.restore([Span(*row) for row in rows])
+        self._spans_kept = (), 0.0
+
+    def keep_spans(self) -> None:
+        """Let the next process know what the wall clock has shown, and how far that has got."""
+        if self._connection is None or self._doubtful is not None or not self._ages.lasting:
+            return
+        spans, elapsed = self._ages.spans, self._ages.elapsed()
+        rows = [*spans, Span(elapsed, spans[-1].ahead)]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DELETE FROM spans")
+            self._connection.executemany("INSERT OR REPLACE INTO spans (elapsed, ahead) VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._complain(str(error))
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+        else:
+            self._spans_kept = spans, elapsed
+
+    def _spans_are_old(self) -> bool:
+        spans, elapsed = self._spans_kept or ((), 0.0)
+        return spans is not self._ages.spans or self._ages.elapsed() - elapsed > _SECONDS_TO_KEEP_SPANS
 
     def _complain(self, trouble: str) -> None:
         """Log what is wrong, once: a full disk is met with every commit."""
@@ -533,6 +565,8 @@ class LogWriter:
             connection = self._ready()
         except StoreError:
             return
+        if self._spans_are_old():
+            self.keep_spans()
         self.checkpoint()
         end = time.monotonic() + _SECONDS_TO_SWEEP
         try:

@@ -297,6 +297,24 @@ class TrimTests(SQLiteTestCase):
         await self.eventually(lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,)))
         self.assertEqual((await store.append(draft(room="r7"))).message.position.offset, 2)
 
+    async def test_age_after_restart_and_step(self) -> None:
+        """A daemon that starts under a wall clock that is wrong by a year deletes nothing that is young."""
+        for step in (31e6, 31e6, -31e6):
+            store = await self.open_store(age=60)
+            await append_all(store, [draft(number) for number in range(5)])
+            self.clock.advance(20)
+            await store.stop()
+            self.ahead += step
+            store = await self.open_store(age=60)
+            self.clock.advance(20)
+            await deferLater(reactor, 0.1)
+            self.assertEqual(5, len((await store.read_before("lobby", None, 5)).messages), step)
+            if step > 0:
+                self.clock.advance(41)
+                gone = lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,))  # noqa: E731
+                await self.eventually(gone)
+            await store.stop()
+
     async def test_keys(self) -> None:
         """Keys that expired are deleted, those of kept messages and young ones stay."""
         store = await self.open_store(count=10)

@@ -81,13 +81,14 @@ local function elapsed_of_log()
   return tonumber(redis.call('HGET', LOG, 'elapsed') or 0)
 end
 
--- A node says what it believes to have elapsed. What went two generations ago is forgotten.
+-- A node says what it believes to have elapsed. What went two generations ago is forgotten. Where nothing can be written,
+-- as memory is full, what has elapsed stands still.
 local function pass(told)
   local before = elapsed_of_log()
-  if told <= before then
+  local noted = told > before and redis.pcall('HSET', LOG, 'elapsed', whole(told))
+  if not noted or type(noted) == 'table' then
     return before
   end
-  redis.call('HSET', LOG, 'elapsed', whole(told))
   local last = generation(told) - 2
   for number = math.max(generation(before) - 1, last - 8), last do
     redis.call('UNLINK', gone(number))
