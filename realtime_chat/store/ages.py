@@ -1,8 +1,8 @@
 """How old what is stored is, by a wall clock that may step.
 
 What is stored bears the time that the wall clock showed. How long ago that was, that clock alone can't tell, as it may
-have been set since. So it is remembered what it has shown. Whatever bears less than the lowest time that it showed within
-the last hour of the monotonic clock was stored before that hour. So a step can only make an age longer.
+have been set since. So it is remembered what it has shown. Whatever bears less than the lowest time that it showed
+within the last hour of the monotonic clock was stored before that hour. So a step can only make an age longer.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Ages:
         return self._monotonic() - self._zero
 
     def restore(self, spans: Sequence[Span]) -> None:
-        """Go on from what the last process has seen, before anything else; the last span begins where that has ended."""
+        """Go on from what the last process has seen, before anything else; the last span begins where that ended."""
         with self._change:
             if spans:
                 self._zero = self._started - spans[-1].begun

@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 from tests.clients import PollClient, SocketClient
-from tests.functional.cluster import HISTORY, ClusterTestCase, status_of
+from tests.functional.cluster import HISTORY, ClusterTestCase
 from tests.functional.daemon import Daemon
 from tests.functional.wall import SettableClock
 from tests.redis_server import PERSISTENT, RedisServer
@@ -107,18 +107,6 @@ class StepTests(SetClockTestCase):
         await reader.until(lambda: reader.view.names == ["Ann"], 20)
         self.assertTrue(reader.open)
         gone.protocol.transport.resumeProducing()
-
-    async def test_stops(self) -> None:
-        """Set back in the middle of stopping, it still stops in time."""
-        daemon, clock = self.clocked("--store", "memory:")
-        await deferToThread(daemon.start)
-        reader = await self.reader(daemon, "Ann")
-        reader.protocol.transport.pauseProducing()
-        ended = deferToThread(daemon.terminate)
-        await self.eventually(lambda: not status_of(daemon.url + "healthz"))
-        clock.set(-HOUR)
-        self.assertLess(await ended, 6)
-        reader.protocol.transport.resumeProducing()
 
     async def assert_keys_hold(self, daemon: Daemon, clock: SettableClock) -> None:
         """A key is known whatever the clock shows, also where its message is gone, and after a restart."""
