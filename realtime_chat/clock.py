@@ -1,8 +1,8 @@
 """The one place where a reactor gets a clock that doesn't step.
 
 Twisted's reactors take the time from :func:`time.time`: where the clock is set back by an hour, no call comes for that
-long. They look their ``seconds`` up each time. So giving them another moves ``callLater``, what is due, and how long they
-sleep together, for Twisted's own deadlines (endpoints, agents, Autobahn, ``addTimeout``) as for ours.
+long. They look their ``seconds`` up each time. So giving them another moves ``callLater``, what is due, and how long
+they sleep together, for Twisted's own deadlines (endpoints, agents, Autobahn, ``addTimeout``) as for ours.
 """
 
 from __future__ import annotations
