@@ -13,8 +13,8 @@ _LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 class SettableClock:
     """The wall clock of those processes that are started with ``prefix``; their monotonic clock is the real one.
 
-    :param path: a file that holds by how much it is ahead; they look into it once a second, as looking whenever they ask
-        for the time would slow them down ten times.
+    :param path: a file that holds by how much it is ahead; they look into it once a second, as looking whenever they
+        ask for the time would slow them down ten times.
     :ivar prefix: a command that runs another one, in the same process.
     """
 
