@@ -70,6 +70,8 @@ class Core:
     :param token: gives a new key, which nobody can guess.
     :param links: what makes a link, by transport.
     :param tell: is told how the connection is.
+    :param asleep_too: seconds that also count while this machine sleeps, for what the server remembers meanwhile; the
+        clock's where it isn't given.
     """
 
     _log = Logger()
@@ -82,12 +84,14 @@ class Core:
         links: Mapping[str, OpenLink],
         wants: Wants,
         tell: Callable[[State], None],
+        asleep_too: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
         self._token = token
         self._links = links
         self._wants = wants
         self._tell = tell
+        self._asleep_too = clock.seconds if asleep_too is None else asleep_too
         self._backoff = Backoff(random)
         self._patience = Backoff(random)  # with rooms that can't be read for a while
         self.transports = wants.transports
@@ -556,7 +560,7 @@ class Core:
         user = "" if self.user is None else self.user.id
         for parcel in self._outbox if self.up else ():
             if room_left > 0 and not parcel.on_wire and self._may_go(parcel):
-                why = parcel.why_not_again(self._clock.seconds(), user)
+                why = parcel.why_not_again(self._asleep_too(), user)
                 if why is None:
                     self._send(parcel, user)
                     room_left -= 1
@@ -574,7 +578,7 @@ class Core:
     def _send(self, parcel: Parcel, user: str) -> None:
         assert self.link is not None
         if parcel.first_sent is None:
-            parcel.first_sent = self._clock.seconds()
+            parcel.first_sent = self._asleep_too()
             parcel.covered = parcel.room in self.readings
         parcel.sent_by = user
         parcel.on_wire = True

@@ -50,6 +50,7 @@ class RedisLog:
     :param retention: what is kept.
     :param max_message: bytes of the largest message that other programs may append.
     :param seconds: the reactor's clock.
+    :param monotonic: seconds that only grow; of them all nodes together make what has elapsed.
     :param token: random bytes, as many as it is asked for.
     :param append: the script by which other programs may append.
     :ivar doubt: is called when there is another log than before.
@@ -65,6 +66,7 @@ class RedisLog:
         seconds: Callable[[], float],
         token: Callable[[int], bytes],
         append: Script,
+        monotonic: Callable[[], float],
     ) -> None:
         self._names = names
         self._retention = retention
@@ -72,6 +74,8 @@ class RedisLog:
         self._seconds = seconds
         self._token = token
         self._append = append
+        self._monotonic = monotonic
+        self._elapsed_ahead = -monotonic()
         self._begin = load_store_script("begin")
         self._look = load_store_script("look")
         self._run_id = ""
@@ -91,6 +95,16 @@ class RedisLog:
     def _hear_time(self, milliseconds: int) -> None:
         """Redis has said what its clock shows: it was asked a little earlier than now."""
         self._redis_ahead = milliseconds - self._seconds() * 1000
+
+    # What has elapsed (see lua/common.lua)
+
+    def elapsed(self) -> int:
+        """For how many milliseconds nodes have been there, as far as this one knows; it never goes back."""
+        return int((self._monotonic() + self._elapsed_ahead) * 1000)
+
+    def _hear_elapsed(self, milliseconds: int) -> None:
+        """Redis has said what had elapsed a little earlier than now."""
+        self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self._monotonic())
 
     # What is known of the log
 
@@ -148,9 +162,11 @@ class RedisLog:
             str(self._retention.room_rate),
             self._append.sha,
             doubtful,
+            self.elapsed(),
         )
-        epoch, secret, time = await self._begin.run(connection, [self._names.log], arguments)
+        epoch, secret, time, elapsed = await self._begin.run(connection, [self._names.log], arguments)
         self._hear_time(time)
+        self._hear_elapsed(elapsed)
         self.secret = bytes.fromhex(secret.decode())
         return str(epoch.decode())
 
@@ -176,8 +192,10 @@ class RedisLog:
         :param write: whether to see if something can be written.
         :raises StoreError:
         """
-        run_id, epoch, time = await self._look.run(connection, [self._names.log], [int(write)])
+        asked = [int(write), self.elapsed()]
+        run_id, epoch, time, elapsed = await self._look.run(connection, [self._names.log], asked)
         self._hear_time(time)
+        self._hear_elapsed(elapsed)
         if run_id.decode() != info.get("run_id") or not epoch:
             await self.begin(connection, info)
         else:

@@ -7,7 +7,7 @@ before if it was done, and does it if not, unless it is too late.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +23,7 @@ from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import ServerError, Word
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.redis_log import LATE, LOST, RedisLog
 from realtime_chat.store.retention import Retention, content_digest
 
@@ -90,7 +91,7 @@ class LogWriter:
     """Appends what comes in a turn together, and keeps a few scripts under way.
 
     :param node: what no other node is called, nor this one when it is started again.
-    :param now: seconds since 1970.
+    :param ages: has the time that messages bear.
     """
 
     _log = Logger()
@@ -103,7 +104,7 @@ class LogWriter:
         names: Names,
         script: Script,
         node: str,
-        now: Callable[[], float],
+        ages: Ages,
         retention: Retention,
     ) -> None:
         self._retention = retention
@@ -115,7 +116,7 @@ class LogWriter:
         self._node = node
         self._batches = 0
         self._stopped = False
-        self._now = now
+        self._ages = ages
         self._collected: deque[_Arrival] = deque()
         self._submitting = False
         self._in_flight = 0
@@ -134,7 +135,7 @@ class LogWriter:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting += 1
         self._waiting_bytes += size
-        arrival = _Arrival(draft, int(self._now() * 1000), self._clock.seconds())
+        arrival = _Arrival(draft, int(self._ages.now() * 1000), self._clock.seconds())
         self._collected.append(arrival)
         if not self._submitting:
             self._submitting = True
@@ -236,7 +237,8 @@ class LogWriter:
     def _arguments(self, batch: _Batch) -> list[Word]:
         last = self._redis_log.redis_time(batch.came + _SECONDS_TO_STORE)
         place = f"{self._node}:{batch.number % _PLACES}"
-        return [self._link.info["run_id"], last, place, batch.number, *batch.words]
+        now = self._redis_log.elapsed(), self._ages.cutoff()
+        return [self._link.info["run_id"], last, place, batch.number, *now, *batch.words]
 
     def _encode(self, arrivals: list[_Arrival]) -> _Batch:
         rooms: dict[str, int] = {}

@@ -23,6 +23,7 @@ from realtime_chat.counts import SIZES, Histogram
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.interfaces import IMessageStore, TurnClock
 from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite_file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite_reader import LogReader
@@ -86,6 +87,7 @@ class SQLiteStore:
     :param token: random bytes, as many as it is asked for.
     :param schema: see :func:`~realtime_chat.store.sqlite_file.load_schema`.
     :param tick: seconds between two looks after what is too old.
+    :param monotonic: seconds that only grow, for ages; called on other threads too.
     """
 
     _log = Logger()
@@ -100,14 +102,15 @@ class SQLiteStore:
         *,
         schema: Sequence[str] = SCHEMA,
         tick: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._retention = retention
-        self._now = now
+        self._ages = ages = Ages(retention.age, now, monotonic)
         self._tick = tick
         self._file = DatabaseFile(path, token, schema)
-        self._reader = LogReader(self._file, retention, now)
-        self._writer = LogWriter(self._file, retention, now, self._reader, self._replaced)
+        self._reader = LogReader(self._file, retention, ages)
+        self._writer = LogWriter(self._file, retention, ages, self._reader, self._replaced)
         self._collected: list[_Arrival] = []
         self._writing = False
         self._arrivals: SimpleQueue[list[_Arrival] | None] = SimpleQueue()
@@ -175,7 +178,7 @@ class SQLiteStore:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting_bytes += size
         answer: Deferred[Stored] = Deferred()
-        self._collect((draft, int(self._now() * 1000), answer))
+        self._collect((draft, int(self._ages.now() * 1000), answer))
         return answer
 
     def check(self) -> Deferred[None]:
@@ -375,6 +378,7 @@ class SQLiteStore:
         self._reads.put(None)
         self._read_thread.join()
         self._reader.close()
+        self._writer.keep_spans()
         self._writer.close()
         self._file.release()
         self._reactor.callFromThread(self._stopped)

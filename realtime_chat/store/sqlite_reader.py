@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.model import Message, Page, Position
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
 from realtime_chat.store.sqlite_file import DatabaseFile
 
@@ -67,15 +67,15 @@ _decode_names = msgspec.json.Decoder(list[str]).decode
 class LogReader:
     """Pages of a log, read through a connection of its own.
 
-    :param now: seconds since 1970, for ages.
+    :param ages: of what is too old to be read.
     """
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, retention: Retention, now: Callable[[], float]) -> None:
+    def __init__(self, file: DatabaseFile, retention: Retention, ages: Ages) -> None:
         self._file = file
         self._retention = retention
-        self._now = now
+        self._ages = ages
         self._connection: sqlite3.Connection | None = None
         self._use = threading.Lock()
 
@@ -101,7 +101,7 @@ class LogReader:
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
-        cutoff = self._retention.cutoff(self._now())
+        cutoff = self._ages.cutoff()
         asked = {
             "room": room,
             "offset": offset,

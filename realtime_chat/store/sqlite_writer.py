@@ -15,7 +15,8 @@ from twisted.logger import Logger
 
 from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, NewRooms, Retention, content_digest
+from realtime_chat.store.ages import Ages, Span
+from realtime_chat.store.retention import NewRooms, Retention, content_digest
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
@@ -32,6 +33,7 @@ _WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
 _COMMITS_A_LOOK = 8
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
+_SECONDS_TO_KEEP_SPANS = 600.0
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
 # thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
@@ -50,6 +52,9 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
         ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
 END;
 
+CREATE TEMP TABLE ages (young INTEGER NOT NULL);
+INSERT INTO ages (young) VALUES (0);
+
 CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
     UPDATE rooms SET top = NEW.offset, emptied = NULL WHERE id = NEW.room;
 END;
@@ -61,7 +66,7 @@ END;
 
 CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
     INSERT INTO trims (room, below, young, most)
-    VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
+    VALUES (NEW.room, NEW.offset - %(count)d + 1, (SELECT young FROM ages), %(most)d);
 END;
 """
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray, which costs more than binding it. So
@@ -163,8 +168,7 @@ class _Batch:
 
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param floor: after which offset a new room begins.
-    :param refusal: why a room can't be made, by the number of those that this batch makes before it, and the time; None
-        where it can.
+    :param refusal: why a room can't be made, by the number of those that this batch makes before it; None where it can.
     :param known: by room, sender's id and key.
     :param keyed: whether a draft may have a key.
     :ivar made: how many rooms it makes.
@@ -177,7 +181,7 @@ class _Batch:
         rooms: dict[str, _Room],
         next_room: int,
         floor: int,
-        refusal: Callable[[int, int], RealtimeError | None],
+        refusal: Callable[[int], RealtimeError | None],
         known: dict[tuple[str, str, str], _Known],
         keyed: bool,
     ) -> None:
@@ -226,7 +230,7 @@ class _Batch:
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
     def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
-        room = self.rooms.get(draft.room) or self._add_room(draft.room, at)
+        room = self.rooms.get(draft.room) or self._add_room(draft.room)
         if room is None:
             return None
         room.top = offset = room.top + 1
@@ -238,8 +242,8 @@ class _Batch:
             self.rows += (draft.key, None if digest is None else bytearray(digest))
         return message
 
-    def _add_room(self, name: str, at: int) -> _Room | None:
-        refusal = self._refusal(self.made, at)
+    def _add_room(self, name: str) -> _Room | None:
+        refusal = self._refusal(self.made)
         if refusal is not None:
             self.outcomes.append(refusal)
             return None
@@ -263,13 +267,15 @@ class LogWriter:
         self,
         file: DatabaseFile,
         retention: Retention,
-        now: Callable[[], float],
+        ages: Ages,
         reader: LogReader,
         replaced: Callable[[], None],
     ) -> None:
         self._file = file
         self._retention = retention
-        self._now = now
+        self._ages = ages
+        self._spans_said: Sequence[Span] = ()
+        self._spans_kept: tuple[Sequence[Span], float] | None = None
         self._reader = reader
         self._replaced = replaced
         self._connection: sqlite3.Connection | None = None
@@ -296,6 +302,9 @@ class LogWriter:
         self.close()
         connection, identity = self._file.open_to_write(self._secret, self._reader.close)
         connection.executescript(self._triggers())
+        self._spans_said = ()
+        if self._spans_kept is None:
+            self._restore_spans(connection)
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._replaced()
@@ -310,7 +319,6 @@ class LogWriter:
         return _TRIGGERS % {
             "slack": self._retention.slack,
             "count": self._retention.count,
-            "key_milliseconds": KEY_SECONDS * 1000,
             "most": self._trim_most,
         }
 
@@ -354,6 +362,8 @@ class LogWriter:
         batch = None
         try:
             batch = self._prepare(connection, drafts)
+            if self._spans_said is not self._ages.spans:
+                self._say_young(connection)
             if batch.rows:
                 self._insert(connection, batch)
             elif check:
@@ -367,6 +377,42 @@ class LogWriter:
             self._rejoice()
         self._remember(batch)
         return batch.outcomes
+
+    def _say_young(self, connection: sqlite3.Connection) -> int:
+        """Let those who trim know which keys are young. Later it is too low, which only keeps more; but after the wall
+        clock was set it may be too high."""
+        self._spans_said = self._ages.spans
+        young = self._ages.young()
+        connection.execute("UPDATE ages SET young = ?", (young,))
+        return young
+
+    def _restore_spans(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT elapsed, ahead FROM spans ORDER BY elapsed")
+        self._ages.restore([Span(*row) for row in rows])
+        self._spans_kept = (), 0.0
+
+    def keep_spans(self) -> None:
+        """Let the next process know what the wall clock has shown, and how far that has got."""
+        if self._connection is None or self._doubtful is not None or not self._ages.lasting:
+            return
+        spans, elapsed = self._ages.spans, self._ages.elapsed()
+        rows = [*spans, Span(elapsed, spans[-1].ahead)]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DELETE FROM spans")
+            self._connection.executemany("INSERT OR REPLACE INTO spans (elapsed, ahead) VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._complain(str(error))
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+        else:
+            self._spans_kept = spans, elapsed
+
+    def _spans_are_old(self) -> bool:
+        spans, elapsed = self._spans_kept or ((), 0.0)
+        return spans is not self._ages.spans or self._ages.elapsed() - elapsed > _SECONDS_TO_KEEP_SPANS
 
     def _complain(self, trouble: str) -> None:
         """Log what is wrong, once: a full disk is met with every commit."""
@@ -387,8 +433,8 @@ class LogWriter:
         batch.add(drafts)
         return batch
 
-    def _refusal(self, made: int, at: int) -> RealtimeError | None:
-        return self._new_rooms.refusal(self._rooms_stored + made, at)
+    def _refusal(self, made: int) -> RealtimeError | None:
+        return self._new_rooms.refusal(self._rooms_stored + made, self._ages.elapsed())
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
         rooms = {name: _Room(room.id, room.top) for name in names if (room := self._rooms.get(name)) is not None}
@@ -415,10 +461,9 @@ class LogWriter:
         return known
 
     def _is_kept(self, row: _KeyRow, top: int) -> bool:
-        now = self._now()
-        if row.at >= int(now * 1000) - KEY_SECONDS * 1000:
+        if row.at >= self._ages.young():
             return True
-        return row.offset > top - self._retention.count and row.at >= self._retention.cutoff(now)
+        return row.offset > top - self._retention.count and row.at >= self._ages.cutoff()
 
     def _known(self, draft: Draft, row: _KeyRow) -> _Known:
         message = None
@@ -552,6 +597,8 @@ class LogWriter:
             connection = self._ready()
         except StoreError:
             return
+        if self._spans_are_old():
+            self.keep_spans()
         self.checkpoint()
         end = time.monotonic() + _SECONDS_TO_SWEEP
         try:
@@ -562,33 +609,34 @@ class LogWriter:
 
     def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
         """Sweep the next rooms; False after the last of them."""
-        now = self._now()
+        young = self._say_young(connection)
         last = self._swept + _ROOMS_A_SWEEP
         connection.execute(
             _SWEEP,
             {
                 "count": self._retention.count,
-                "cutoff": self._retention.cutoff(now),
-                "young": int((now - KEY_SECONDS) * 1000),
+                "cutoff": self._ages.cutoff(),
+                "young": young,
                 "most": self._trim_most,
                 "after": self._swept,
                 "last": last,
             },
         )
-        self._sweep_empty(connection, self._swept, last, int(now * 1000))
+        self._sweep_empty(connection, self._swept, last)
         (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
         self._swept = last if more else 0
         return bool(more)
 
-    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int, now: int) -> None:
+    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None:
         """Forget what is unused among some rooms; of a room that is read, remember now and then that it was."""
-        patience = int(self._retention.room_age * 1000)
+        ages, patience = self._ages, self._retention.room_age
+        now, expired, half = int(ages.now() * 1000), ages.lowest(patience), ages.lowest(patience / 2)
         emptied: list[tuple[int, int]] = []
         unused: list[tuple[int, str, int]] = []
         for id, name, top, since, has_keys in connection.execute(_FIND_EMPTY, (after, last)).fetchall():
-            if since is None or (now - since >= patience / 2 and self.is_read(name)):
+            if since is None or (since <= half and self.is_read(name)):
                 emptied.append((now, id))
-            elif now - since >= patience and not has_keys:
+            elif since <= expired and not has_keys:
                 unused.append((id, name, top))
         if emptied or unused:
             connection.execute("BEGIN IMMEDIATE")

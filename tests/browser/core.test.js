@@ -148,6 +148,21 @@ test('does not send again what may be stored under a key that is forgotten: its 
   }
 });
 
+test('tells how old a key is whichever way the clock was set, and while the machine sleeps', () => {
+  for (const [ahead, slept, away, state] of [
+    [-3600e3, 0, 300, 'unknown'], [0, 300e3, 300, 'unknown'], [-3600e3, 0, 10, 'pending']
+  ]) {
+    const world = connected(), entry = world.room.publish(1);
+    world.socket.drop({code: 1006});
+    world.ahead = ahead;
+    world.advance(away);
+    world.clock.slept = slept;
+    world.retry();
+    world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false});
+    assert.equal(entry.state, state, `set by ${ahead} ms, slept for ${slept} ms, after ${away} s`);
+  }
+});
+
 test('keeps 100 messages while offline, and then says so', async () => {
   const world = makeWorld(), rt = world.connect(), room = rt.room('lobby');
   const entries = Array.from({length: 101}, (_, index) => room.publish(index));

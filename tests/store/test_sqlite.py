@@ -30,19 +30,23 @@ from realtime_chat.model import Draft, Message, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
-from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts, whole_log
+from tests.contracts import BOB, START, LastingStoreContract, append_all, draft, offsets, texts, whole_log
 
 ROOT = Path(__file__).parents[2]
 
 
-class SQLiteStoreTests(MessageStoreContract, TestCase):
+class SQLiteStoreTests(LastingStoreContract, TestCase):
     """The store in SQLite keeps the contract."""
 
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
+        self.path = f"{directory}/realtime.sqlite"
+        return self.rebuild_store(retention)
+
+    def rebuild_store(self, retention: Retention) -> SQLiteStore:
         return SQLiteStore(
-            reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom, tick=0.02
+            reactor, self.path, retention, self.wall, os.urandom, tick=0.02, monotonic=self.clock.seconds
         )
 
 
@@ -54,16 +58,22 @@ class SQLiteTestCase(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(START)
+        self.ahead = 0.0
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.path = self.directory / "realtime.sqlite"
+
+    def wall(self) -> float:
+        """The wall clock, which may be set."""
+        return self.clock.seconds() + self.ahead
 
     def build_store(
         self, count: int = 1000, age: float | None = None, retention: Retention | None = None, **more: Any
     ) -> SQLiteStore:
         more.setdefault("tick", 0.02)
+        more.setdefault("monotonic", self.clock.seconds)
         kept = retention or Retention(count, age)
-        return SQLiteStore(reactor, str(self.path), kept, self.clock.seconds, os.urandom, **more)
+        return SQLiteStore(reactor, str(self.path), kept, self.wall, os.urandom, **more)
 
     async def open_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
         store = self.build_store(count, age, **more)
@@ -351,6 +361,24 @@ class TrimTests(SQLiteTestCase):
         self.clock.advance(61)
         await self.eventually(lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,)))
         self.assertEqual((await store.append(draft(room="r7"))).message.position.offset, 2)
+
+    async def test_age_after_restart_and_step(self) -> None:
+        """A daemon that starts under a wall clock that is wrong by a year deletes nothing that is young."""
+        for step in (31e6, 31e6, -31e6):
+            store = await self.open_store(age=60)
+            await append_all(store, [draft(number) for number in range(5)])
+            self.clock.advance(20)
+            await store.stop()
+            self.ahead += step
+            store = await self.open_store(age=60)
+            self.clock.advance(20)
+            await deferLater(reactor, 0.1)
+            self.assertEqual(5, len((await store.read_before("lobby", None, 5)).messages), step)
+            if step > 0:
+                self.clock.advance(41)
+                gone = lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,))  # noqa: E731
+                await self.eventually(gone)
+            await store.stop()
 
     async def test_keys(self) -> None:
         """Keys that expired are deleted, those of kept messages and young ones stay."""
