@@ -2,9 +2,10 @@
 --
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
 -- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
--- and under which number, what has elapsed, the lowest "at" that is young enough, and then five for each message: the
--- number of its room, its "at", its row (redis/rows.py), the
--- name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again with the same number.
+-- and under which number, what has elapsed, the lowest "at" that is young enough, where that of the number before is
+-- remembered if it was sent and has no answer yet, and then five for each message: the number of its room, its "at", its row
+-- (redis/rows.py), the name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again
+-- with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
 -- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left); or, where its room
 -- would have to be made, MANY (there are too many) or FAST (too many were made just now).
@@ -12,7 +13,7 @@
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
 --
--- Errors: NOLOG, OTHERLOG, LATE: nothing is stored, and the daemon begins the log or tries again.
+-- Errors: NOLOG, OTHERLOG, LATE, EARLY: nothing is stored, and the daemon begins the log or tries again.
 --         BADMESSAGE, KEYREUSED, MANYROOMS, FASTROOMS: for other programs; the text says what is wrong.
 
 local REMEMBERED_MILLISECONDS = 10000
@@ -23,7 +24,7 @@ if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
-local plain = #KEYS == 3 and #ARGV < 9
+local plain = #KEYS == 3 and #ARGV < 12
 local elapsed_there = tonumber(known[6] or 0)
 local elapsed = plain and elapsed_there or math.max(elapsed_there, tonumber(ARGV[5]))
 
@@ -150,7 +151,7 @@ end
 
 local function append_all(place, number)
   local answer = {}
-  for index = 7, #ARGV, 5 do
+  for index = 8, #ARGV, 5 do
     answer[#answer + 1] = append(
       tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4],
       tonumber(ARGV[6]))
@@ -298,5 +299,7 @@ elseif known[1] ~= ARGV[1] then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif milliseconds() > tonumber(ARGV[2]) then
   return redis.error_reply('LATE this was to be stored earlier')
+elseif ARGV[7] ~= '' and not answered(SCOPE .. ':done:' .. ARGV[7], whole(ARGV[4] - 1)) then
+  return redis.error_reply('EARLY what was sent before this was not stored')
 end
 return with_epoch(append_all(place, ARGV[4]))
