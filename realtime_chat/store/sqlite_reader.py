@@ -114,7 +114,7 @@ class LogReader:
         }
         epoch, floor, top, oldest, begun, rows = self._row(statement, asked)
         if top is None:
-            return Page(epoch, floor + 1, floor)
+            return Page(epoch, floor + 1, floor, (), floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         messages = young_part([_message(room, epoch, row) for row in found], cutoff)
         if len(messages) < len(found):
