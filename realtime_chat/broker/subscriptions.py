@@ -128,6 +128,15 @@ class Subscriptions:
                 await _all(commands, "UNSUBSCRIBE", some)
         finally:
             self._is_leaving = False
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Let go of tables that have been large: a dictionary keeps its size when its entries go."""
+        if not self._leaving:
+            self._leaving = {}
+        if not self._groups:
+            self._groups = {}
+            self._by_channel = dict(self._by_channel)
 
     def _forget(self, name: str) -> Sequence[bytes]:
         channels = self._groups.pop(name, ())

@@ -406,7 +406,7 @@ class FullContract:
         hub = self.service.hub
         await self.until(lambda: not hub.rooms)
         self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub._loading))
-        self.assertEqual([], list(await self.store.rooms()))
+        self.assertEqual([], list(await self.store.rooms("", 10)))
 
 
 class FullTests(FullContract, ServedTestCase):
