@@ -49,14 +49,15 @@ _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 # Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
 _OURS = frozenset(
     """
-    abortSending add address adopt again alive answered arrived asked attempt attempts base begun bid check
-    checkCaughtUp choose complain connection countWaiting deadline disown down dress drop eachLink eachRoom emit
-    entering expected failures first flush flushLater forget giveUp greet handle hasChanged heard held hold
-    identified isOpen isOver isReading isSending isUp item kind kinds largest lastId link listen listeners longest
-    missed most names next objection ondown onevent onup opened outbox ownState patience pause pings places
-    polled probe probeLater probeTimer probes put queue read readAgain reads received release remember replied
-    request retryLater retryTimer rooms say secrets sendLater settle shaky show silence size socket stop stored
-    takeBatch tell text timer tooLarge took trouble trying unlisten upSince wait waiting wasUp watch wishes enter
+    abortSending add address admit adopt again alive answered arrived asked askPart askWhy attempt attempts awaited
+    base begun bid check checkCaughtUp choose complain connection countWaiting deadline disown down dress drop
+    eachLink eachRoom emit entering exclude expected extend failures first flush flushLater forget giveUp greet handle
+    hasChanged heard held hold identified isOpen isOver isReading isSending isUp item kind kinds largest lastId line
+    link listen listeners longest longestLine missed most mostRooms names next objection ondown onevent onup opened
+    outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put query queue read
+    readAgain readMore reads received refuse release remember replied request retryLater retryTimer rooms say
+    secrets sendLater settle shaky show silence size socket stop stopAsking stored survives takeBatch takePart tell
+    text timer tooLarge trouble trying turns unlisten upSince version wait waiting wasUp watch wishes enter
     """.split()  # noqa: SIM905
 )
 

@@ -352,9 +352,10 @@ def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     return _encoder.encode(reply)
 
 
-def encode_welcome(id: CommandId | None, client: str, user: User, ping: float) -> bytes:
-    """The reply to ``hello``; ``ping`` is the seconds between two pings."""
-    return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, "ping": ping})
+def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int) -> bytes:
+    """The reply to ``hello``; ``ping`` is the seconds between two pings, ``rooms`` how many a connection may read."""
+    limits = {"ping": ping, "rooms": rooms}
+    return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
 
 
 def encode_joined(
@@ -488,6 +489,5 @@ def encode_goodbye(goodbye: errors.Goodbye) -> bytes:
 
 def encode_error(error: RealtimeError) -> bytes:
     """Tell a client what was wrong."""
-    return _identified(
-        error.id, {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
-    )
+    said = {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
+    return _identified(error.id, said if error.room is None else {**said, "room": error.room})

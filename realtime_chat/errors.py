@@ -68,7 +68,10 @@ class RealtimeError(Exception):
     :param message: what was wrong and what would be right, for a person. It never repeats what the client sent
         beyond values that were checked.
     :ivar id: the id of the command that it answers, where one is known.
+    :ivar room: the one room that it is about, where a request is about several; a room's name, which was checked.
     """
+
+    room: str | None = None
 
     def __init__(self, code: str, message: str, id: str | int | float | None = None) -> None:
         self.kind = ERRORS[code]

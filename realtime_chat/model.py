@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +27,9 @@ __all__ = [
     "check_name",
     "check_reader",
     "check_room",
+    "is_room",
     "may_read",
+    "naming",
     "private_owner",
 ]
 
@@ -185,12 +189,27 @@ def check_room(name: Any) -> str:
 
 @lru_cache(_REMEMBERED)
 def _checked_room(name: str) -> str:
-    if not _ROOM.fullmatch(name) or name in (".", ".."):
+    if not is_room(name):
         raise RealtimeError(
             "bad_room",
             "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor ..",
         )
     return name
+
+
+def is_room(name: str) -> bool:
+    """Whether this can be a room's name."""
+    return _ROOM.fullmatch(name) is not None and name not in (".", "..")
+
+
+@contextmanager
+def naming(room: str) -> Iterator[None]:
+    """Let an error that is about one room of several say which one it is, where that is a room's name at all."""
+    try:
+        yield
+    except RealtimeError as error:
+        error.room = room if is_room(room) else None
+        raise
 
 
 def private_owner(room: str) -> str | None:

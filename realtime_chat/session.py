@@ -22,6 +22,7 @@ from realtime_chat.model import (
     check_key,
     check_reader,
     check_room,
+    naming,
     private_owner,
 )
 from realtime_chat.room import Room, Slice, Start, Subscription
@@ -263,7 +264,8 @@ class Session:
             raise RealtimeError("forbidden", "who one is, is said once on a connection, before anything else")
         user = self.identify()
         assert self.client is not None
-        return codec.encode_welcome(command.id, self.client, user, self.hub.limits.ping)
+        limits = self.hub.limits
+        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms)
 
     def _introduce(self, client: str | None, name: str | None) -> None:
         identities = self.hub.identities
@@ -283,8 +285,9 @@ class Session:
     # What it reads
 
     def _join(self, command: codec.Join) -> Deferred[bytes]:
-        self._check_joinable(command.room)
-        since = None if command.since is None else Position.parse(command.since)
+        with naming(command.room):
+            self._check_joinable(command.room)
+            since = None if command.since is None else Position.parse(command.since)
         return Deferred.fromCoroutine(self._joined(command, since))
 
     def _check_joinable(self, room: str) -> None:
@@ -294,8 +297,9 @@ class Session:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
 
     async def _joined(self, command: codec.Join, since: Position | None) -> bytes:
-        room = await self.hub.room(command.room)
-        start = await room.start(since, self.last(command.last))
+        with naming(command.room):
+            room = await self.hub.room(command.room)
+            start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 
     def enter(self, room: Room, start: Start, id: codec.CommandId | None = None, resumed: bool | None = None) -> bytes:

@@ -63,6 +63,7 @@ class HelloTests(World):
         (welcome,) = transport.received
         self.assertEqual(("welcome", 1, 1, 25), tuple(welcome[field] for field in ("type", "id", "v", "ping")))
         self.assertEqual(("Bob", True), (welcome["user"]["name"], welcome["user"]["guest"]))
+        self.assertEqual(self.hub.limits.max_rooms, welcome["rooms"])
 
     def test_same_client_again(self) -> None:
         """With the client of before, one is the same user on another connection."""

@@ -118,13 +118,14 @@
   };
 
   Connection.prototype.open = function (kind, token) {
-    var self = this;
+    var self = this, link;
     try {
       this.trying = new Link(kind, this.base, this.patience(kind), function (link) { self.greet(link, token); });
     } catch (error) {
       return false; // A browser that forbids it throws.
     }
-    this.trying.onevent = function (event) { self.received(event); };
+    link = this.trying;
+    link.onevent = function (event) { self.received(event, link); };
     return true;
   };
 
@@ -327,9 +328,12 @@
 
   // Events
 
-  Connection.prototype.received = function (event) {
+  Connection.prototype.received = function (event, link) {
     var room = this.rooms['room ' + event.room];
-    if (event.type === 'error') {
+    if (event.type === 'error' && room) {
+      room.pause();
+      room.refused(event, room.position, link);
+    } else if (event.type === 'error') {
       this.emit('$error', trouble(event.code, event.message, event.temporary));
     } else if (room) {
       room.received(event);

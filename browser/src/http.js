@@ -1,6 +1,7 @@
   var ANSWER_WITHIN = 15;
   var BATCH = 100;
   var BATCH_LENGTH = 16000;
+  var LONGEST_LINE = 7900; // bytes; nginx takes 8192 of a request's line, and we keep below 8000
 
   function isForeign(base) {
     return base.indexOf(window.location.protocol + '//' + window.location.host + '/') !== 0;
@@ -17,6 +18,7 @@
       answer = trouble('unreachable', 'The server answered ' + xhr.status + ' ' + xhr.statusText, true);
       answer.type = 'error';
     }
+    answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
       answer.after = Number(xhr.getResponseHeader('Retry-After')) || 0;
     }
@@ -67,14 +69,19 @@
    * answers is where to read from.
    *
    * To be added: read(), which begins to read `rooms` anew, by now others; and stop(), which ends that.
+   *
+   * What a server or a proxy takes of a request's line is less than many rooms need: they are read by several requests,
+   * each with a part of them.
    */
   function HttpSocket(base) {
     var self = this;
     this.base = base;
     this.client = null;
     this.name = null;
-    this.rooms = {}; // by name: {since: position, version: of presence}
-    this.entering = {}; // by name: the `joined` that is told when reading the room has begun
+    // By 'room ' and the name, as a name may be __proto__: {since: position, version: of presence, and as `entering` the
+    // `joined` that is told when reading the room has begun}
+    this.rooms = {};
+    this.longestLine = LONGEST_LINE;
     this.queue = [];
     this.isSending = false;
     this.abortSending = noop;
@@ -114,13 +121,16 @@
 
   HttpSocket.prototype.flush = function () {
     var self = this, batch = this.takeBatch();
-    var texts = batch.map(function (waiting) { return waiting.text; });
     this.isSending = true;
-    this.abortSending = this.request('commands', [], '[' + texts.join(',') + ']', ANSWER_WITHIN, function (answer) {
+    this.abortSending = this.request('commands', [], arrayOf(batch), ANSWER_WITHIN, function (answer) {
       self.isSending = false;
       self.answered(batch, answer);
     });
   };
+
+  function arrayOf(batch) {
+    return '[' + batch.map(function (waiting) { return waiting.text; }).join(',') + ']';
+  }
 
   HttpSocket.prototype.takeBatch = function () {
     var queue = this.queue, count = 1, length = queue[0].text.length;
@@ -165,23 +175,37 @@
     }
     if (reply.type === 'welcome') {
       this.client = reply.client;
+      this.mostRooms = reply.rooms;
     } else if (reply.type === 'joined') {
-      this.rooms[reply.room] = {since: reply.position, version: ''};
-      this.entering[reply.room] = reply;
-      this.hasChanged = true;
+      this.admit(reply);
       return;
     } else if (reply.type === 'left') {
-      this.enter(this.entering[reply.room] || {});
-      delete this.rooms[reply.room];
+      this.enter(reply);
+      delete this.rooms['room ' + reply.room];
       this.hasChanged = true;
     }
     this.onmessage(reply);
   };
 
+  // The server counts those of one request alone. One that says nothing has no limit.
+  HttpSocket.prototype.admit = function (reply) {
+    this.rooms['room ' + reply.room] = {since: reply.position, version: '', entering: reply};
+    if (this.names().length > this.mostRooms) {
+      this.refuse(reply.room);
+    } else {
+      this.hasChanged = true;
+      this.onmessage({}); // there is progress
+    }
+  };
+
+  HttpSocket.prototype.refuse = function (name) {
+    this.exclude({type: 'error', code: 'too_many', message: 'Too many rooms.', temporary: true, room: name});
+  };
+
   /** Reading a room has begun; `event` says who is there. Gives whether that is news. */
   HttpSocket.prototype.enter = function (event) {
-    var reply = this.entering[event.room];
-    delete this.entering[event.room];
+    var room = this.rooms['room ' + event.room] || {}, reply = room.entering;
+    room.entering = null;
     if (reply && !this.isOver) {
       reply.count = event.count;
       reply.members = event.members;
@@ -192,7 +216,7 @@
 
   /** An event was read. */
   HttpSocket.prototype.received = function (event) {
-    var room = this.rooms[event.room];
+    var room = this.rooms['room ' + event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
     }
@@ -212,19 +236,47 @@
   };
 
   HttpSocket.prototype.names = function () {
-    return Object.keys(this.rooms);
+    return Object.keys(this.rooms).map(function (name) { return name.slice(5); });
   };
 
-  /** The parameters that say what to read. */
-  HttpSocket.prototype.wishes = function (versions) {
-    var rooms = this.rooms, query = [];
-    this.names().forEach(function (name) {
-      query.push('room=' + encodeURIComponent(name), 'since=' + rooms[name].since);
-      if (versions) {
-        query.push('presence=' + encodeURIComponent(rooms[name].version));
+  /** Takes so many of `names` as one request has room for, and gives them with the parameters that say what to read. */
+  HttpSocket.prototype.takePart = function (names, path) {
+    var taken = [], query = [], left = this.longestLine - this.address(path, [], this.client).length, room, wish;
+    while (names.length) {
+      room = this.rooms['room ' + names[0]]; // all of it are the server's words, which need no encoding
+      wish = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
+      left -= wish.length + 1;
+      if (left < 0 && taken.length) {
+        break;
       }
-    });
-    return query;
+      taken.push(names.shift());
+      query.push(wish);
+    }
+    return {names: taken, query: query};
+  };
+
+  /** Reads a room no longer, and tells why. */
+  HttpSocket.prototype.exclude = function (error) {
+    var room = this.rooms['room ' + error.room];
+    delete this.rooms['room ' + error.room];
+    error.id = room.entering && room.entering.id;
+    this.onmessage(error);
+  };
+
+  /** What one room has is that room's trouble, and what is too long can be shorter: then it reads on, and gives true. */
+  HttpSocket.prototype.survives = function (answer) {
+    var error = answer || {}, survives = true;
+    if (error.room && this.rooms['room ' + error.room]) {
+      this.exclude(error);
+    } else if ((/414|431/).test(error.status) && this.longestLine > 500) {
+      this.longestLine /= 2;
+    } else {
+      survives = false;
+    }
+    if (survives && !this.isOver) {
+      this.read();
+    }
+    return survives;
   };
 
   /** An address below the base. Its `client` saves pages of other origins the question whether a header is allowed. */
@@ -259,10 +311,10 @@
   };
 
   HttpSocket.prototype.leave = function () {
-    var leaves = this.names().map(function (name) { return {type: 'leave', room: name}; });
+    this.queue = this.names().map(function (name) { return {text: JSON.stringify({type: 'leave', room: name})}; });
     this.close();
-    if (leaves.length && this.client) {
-      this.bid(JSON.stringify(leaves));
+    while (this.queue.length && this.client) {
+      this.bid(arrayOf(this.takeBatch()));
     }
   };
 

@@ -1,5 +1,4 @@
   var NOWHERE = 'poll?room=_&since=_:0&wait=0';
-  var LONGEST_ADDRESS = 12000;
   var scripts = 0;
 
   /**
@@ -62,10 +61,9 @@
   };
 
   Jsonp.prototype.request = function (path, query, body, seconds, answered) {
-    var self = this, giveUp = noop;
+    var self = this, giveUp = noop, asked = body ? query.concat('commands=' + encodeURIComponent(body)) : query;
 
     function perform() {
-      var asked = body ? query.concat('commands=' + encodeURIComponent(body)) : query;
       giveUp = askByScript(self.address(path, asked, self.client), seconds, function (answer) {
         if (body && answer && answer.code === 'unauthorized') {
           introduce();
@@ -87,7 +85,7 @@
       });
     }
 
-    if (body && encodeURIComponent(body).length > LONGEST_ADDRESS) {
+    if (body && this.address(path, asked, this.client).length > LONGEST_LINE) {
       later(0, function () { answered({type: 'error', code: 'too_large', message: 'This browser can not send so much.'}); });
     } else {
       (self.client ? perform : introduce)();

@@ -9,7 +9,7 @@
    * onup(), onevent(event) and ondown(why) are called; `why` as in websocket.js, and `goodbye`, the event.
    *
    * @param {string} kind  the transport's name
-   * @param {number} seconds  in which it has to be up
+   * @param {number} seconds  in which it has to be up, or to hear something
    * @param {function(Link)} greet  says hello and joins rooms
    */
   function Link(kind, base, seconds, greet) {
@@ -30,7 +30,11 @@
     };
     socket.onmessage = function (event) { self.received(event); };
     socket.onclose = function (why) { self.end(why); };
-    this.timer = later(seconds, function () { self.end({unfit: true}); });
+    this.extend = function () {
+      window.clearTimeout(self.timer);
+      self.timer = later(seconds, function () { self.end({unfit: true}); });
+    };
+    this.extend();
   }
 
   Link.prototype.ask = function (command, answered) {
@@ -67,6 +71,7 @@
 
   Link.prototype.hold = function (event) {
     var asked = this.asked[event.id] || {};
+    this.extend();
     if (asked.type === 'hello' && event.type === 'error') {
       this.end({error: event});
       return;

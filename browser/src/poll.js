@@ -1,8 +1,15 @@
-  /** Long polls, and commands, by XMLHttpRequest. */
+  var SIDE_BY_SIDE = 2;
+  var ROUND = 8; // seconds, which is less than the ten for which a poll keeps its client in a room
+
+  /**
+   * Long polls, and commands, by XMLHttpRequest.
+   *
+   * Rooms that don't go into one request go into two, which wait side by side; a browser has six connections to a host,
+   * for all of its tabs. More take turns, and wait for so short a time that each has its turn often.
+   */
   function Poll(base) {
     HttpSocket.call(this, base);
-    this.abort = noop;
-    this.again = null;
+    this.parts = []; // each asks, or pauses; `line` has the names of rooms whose turn it isn't, and `turns` there are
   }
 
   inherit(Poll, HttpSocket);
@@ -20,23 +27,37 @@
   };
 
   Poll.prototype.read = function () {
-    var self = this, begun = now(), query = this.wishes(true);
+    var names = this.names();
     this.stop();
-    if (query.length) {
-      query.push('wait=' + this.wait);
-      this.abort = this.request('poll', query, null, this.wait + ANSWER_WITHIN, function (answer) {
-        self.took = now() - begun;
-        self.polled(answer);
-      });
+    this.line = names.slice();
+    for (this.turns = 0; names.length; this.turns += 1) {
+      this.takePart(names, 'poll');
+    }
+    this.readMore();
+  };
+
+  Poll.prototype.readMore = function () {
+    while (this.line.length && this.parts.length < SIDE_BY_SIDE) {
+      this.askPart(this.takePart(this.line, 'poll'));
     }
   };
 
-  Poll.prototype.polled = function (answer) {
+  Poll.prototype.askPart = function (part) {
+    var self = this, begun = now(), wait = this.turns > SIDE_BY_SIDE ? Math.floor(ROUND / this.turns) : this.wait;
+    this.parts.push(part);
+    part.query.push('wait=' + wait);
+    part.stop = this.request('poll', part.query, null, wait + ANSWER_WITHIN, function (answer) {
+      self.polled(answer, part, now() - begun);
+    });
+  };
+
+  Poll.prototype.polled = function (answer, part, took) {
     var self = this;
-    if (!answer || answer.type === 'error') {
-      this.end(answer ? {error: answer} : {});
-    } else if (answer.client !== this.client) {
-      this.end({});
+    part.stop = noop;
+    if (!answer || answer.client !== this.client) {
+      if (!this.survives(answer)) {
+        this.end(answer && answer.type === 'error' ? {error: answer} : {});
+      }
     } else {
       if (!this.isReading) {
         this.begun();
@@ -47,28 +68,31 @@
           self.enter(event);
         }
       });
-      this.names().forEach(function (name) { self.enter(self.entering[name] || {}); });
+      part.names.forEach(function (name) { self.enter({room: name}); });
       answer.events.forEach(this.received, this);
-      this.names().forEach(function (name) { self.rooms[name].version = (answer.presence || {})[name] || ''; });
+      part.names.forEach(function (name) { (self.rooms['room ' + name] || {}).version = answer.presence[name]; });
       if (answer.events.some(function (event) { return event.type === 'goodbye'; })) {
         this.end({});
       }
-      this.readAgain(answer.events.length || this.took > 1000 ? 0 : 1);
+      this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(1, ROUND / this.turns));
     }
   };
 
   // What doesn't wait although it has nothing is not asked again at once, lest this become a loop.
-  Poll.prototype.readAgain = function (seconds) {
-    var self = this;
-    if (!this.isOver) {
-      this.again = later(seconds, function () { self.read(); });
+  Poll.prototype.readAgain = function (part, seconds) {
+    var self = this, timer;
+    if (this.parts.indexOf(part) >= 0) { // else all was begun anew meanwhile
+      timer = later(seconds, function () {
+        self.parts.splice(self.parts.indexOf(part), 1);
+        self.line = self.line.concat(part.names);
+        self.readMore();
+      });
+      part.stop = function () { window.clearTimeout(timer); };
     }
   };
 
   Poll.prototype.stop = function () {
-    window.clearTimeout(this.again);
-    this.abort();
-    this.abort = noop;
+    this.parts.splice(0).forEach(function (part) { part.stop(); });
   };
 
   transports.poll = Poll;

@@ -92,6 +92,13 @@
     if (this.position) {
       command.since = this.position;
     }
+    // Not asked: of a command that can't be read the server can't say whose it is.
+    if (!(/^(?!\.\.?$)[\w.:@~-]{1,128}$/).test(this.name)) {
+      this.timer = later(0, function () {
+        self.refused(trouble('bad_room', 'A room is 1 to 128 of A-Z a-z 0-9 _ - . : @ ~'));
+      });
+      return;
+    }
     link[link.isUp ? 'ask' : 'askFirst'](command, function (reply) {
       if (!self.left) {
         self[reply.type === 'joined' ? 'entered' : 'refused'](reply, command.since, link);
@@ -120,11 +127,13 @@
     if (error.code === 'bad_position' && since) {
       this.reset(null, 'resume');
       this.join(link);
-    } else if (error.temporary) {
-      this.timer = later((error.after || 0) + backOff(3), function () { self.join(link); });
     } else {
-      this.complain(trouble(error.code, error.message));
-      this.outbox.open();
+      if (error.temporary) {
+        this.timer = later((error.after || 0) + backOff(3), function () { self.join(link); });
+      } else {
+        this.outbox.open();
+      }
+      this.complain(trouble(error.code, error.message, error.temporary));
     }
   };
 

@@ -1,11 +1,14 @@
   var STREAM_WITHIN = 2;
+  var STREAMS = 4;
   var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'goodbye'];
 
   /** Server-sent events, and commands by XMLHttpRequest. */
   function EventStream(base) {
     HttpSocket.call(this, base);
-    this.source = null; // the stream that is read
-    this.opening = null; // the one that will take its place
+    this.sources = []; // the streams that are read
+    this.opening = []; // those that will take their places
+    this.awaited = 0; // those of them that haven't begun
+    this.stopAsking = noop;
     this.pings = [];
   }
 
@@ -27,26 +30,56 @@
   };
 
   // A stream's rooms are those of its address. The old one is read until the new one is there: what both bring is known
-  // by its position. Its heartbeat is shown to nobody here, so a new one is also how to ask whether it lives.
+  // by its position. Its heartbeat is shown to nobody here, so a new one is also how to ask whether it lives. Where it
+  // takes several, the old ones go first: a browser has six connections.
   EventStream.prototype.read = function () {
-    var self = this, source;
+    var self = this, names = this.names(), parts = [];
     this.drop('opening');
-    if (!this.names().length) {
-      this.drop('source');
+    while (names.length && parts.length < STREAMS) {
+      parts.push(this.takePart(names, 'sse'));
+    }
+    this.awaited = parts.length;
+    if (parts.length !== 1) {
+      this.drop('sources');
+    }
+    if (!parts.length) {
       this.alive();
       return;
     }
-    source = this.opening = new window.EventSource(this.address('sse', this.wishes(), this.client));
-    STREAM_EVENTS.forEach(function (type) {
-      source.addEventListener(type, function (event) { self.heard(source, readObject(event.data) || {}); }, false);
-    });
-    source.onerror = function () { self.end({unfit: source === self.opening}); };
     this.deadline = later(STREAM_WITHIN, function () { self.end({unfit: true}); });
+    parts.forEach(this.open, this);
+    names.forEach(this.refuse, this); // a browser has no connections for more streams
   };
 
-  EventStream.prototype.heard = function (source, event) {
+  EventStream.prototype.open = function (part) {
+    var self = this, source = new window.EventSource(this.address('sse', part.query, this.client));
+    this.opening.push(source);
+    STREAM_EVENTS.forEach(function (type) {
+      source.addEventListener(type, function (event) { self.heard(readObject(event.data) || {}); }, false);
+    });
+    source.onerror = function () {
+      if (self.opening.indexOf(source) >= 0) {
+        self.askWhy(part);
+      } else {
+        self.end({});
+      }
+    };
+  };
+
+  // Nobody is told why a stream didn't begin; but a poll is.
+  EventStream.prototype.askWhy = function (part) {
+    var self = this;
+    this.drop('opening');
+    this.stopAsking = this.request('poll', part.query.concat('wait=0'), null, ANSWER_WITHIN, function (answer) {
+      if (!self.survives(answer)) {
+        self.end({unfit: true});
+      }
+    });
+  };
+
+  EventStream.prototype.heard = function (event) {
     if (event.type === 'welcome') {
-      this.opened(source, event);
+      this.opened(event);
     } else if (event.type === 'joined') {
       this.entered(event);
     } else {
@@ -54,17 +87,17 @@
     }
   };
 
-  EventStream.prototype.opened = function (source, welcome) {
+  EventStream.prototype.opened = function (welcome) {
+    this.awaited -= 1;
     if (welcome.client !== this.client) {
       this.end({});
-      return;
+    } else if (!this.awaited) {
+      window.clearTimeout(this.deadline);
+      this.drop('sources');
+      this.sources = this.opening.splice(0);
+      this.begun();
+      this.alive();
     }
-    window.clearTimeout(this.deadline);
-    this.drop('source');
-    this.source = source;
-    this.opening = null;
-    this.begun();
-    this.alive();
   };
 
   EventStream.prototype.alive = function () {
@@ -85,17 +118,18 @@
   EventStream.prototype.drop = function (which) {
     if (which === 'opening') {
       window.clearTimeout(this.deadline);
+      this.stopAsking();
+      this.stopAsking = noop;
     }
-    if (this[which]) {
-      this[which].onerror = null;
-      this[which].close();
-      this[which] = null;
-    }
+    this[which].splice(0).forEach(function (source) {
+      source.onerror = null;
+      source.close();
+    });
   };
 
   EventStream.prototype.stop = function () {
     this.drop('opening');
-    this.drop('source');
+    this.drop('sources');
   };
 
   EventStream.prototype.leave = EventStream.prototype.close;

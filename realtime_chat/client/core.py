@@ -89,6 +89,7 @@ class Core:
         self._wants = wants
         self._tell = tell
         self._backoff = Backoff(random)
+        self._patience = Backoff(random)  # with rooms that can't be read for a while
         self.transports = wants.transports
         self.state = State("closed")
         self.client = wants.client
@@ -105,6 +106,7 @@ class Core:
         self._openers: list[Deferred[None]] = []
         self._end: ChatError | None = None
         self.readings: dict[str, Reading] = {}
+        self._rejoining: dict[str, IDelayedCall] = {}
         self._outbox = Outbox()
         self._asks: dict[int, _Ask] = {}
         self._own_state: Any = None
@@ -193,6 +195,7 @@ class Core:
     def _drop(self, leaving: bool) -> None:
         """Let go of the link, and take note that nothing is on it."""
         self._stop_timer()
+        self._stop_rejoining(list(self._rejoining))
         link, self.link = self.link, None
         if link is not None:
             dying = link.close(leaving)
@@ -287,6 +290,7 @@ class Core:
         """Read a room no longer."""
         if self.readings.get(reading.room) is reading:
             del self.readings[reading.room]
+            self._stop_rejoining([reading.room])
             if self.up and self.link is not None:
                 self.link.leave(reading.room)
             self._outbox.gap(reading.room, False)
@@ -333,8 +337,11 @@ class Core:
         reading = self.readings.get(room)
         if link is not self.link or reading is None:
             return
-        if error.temporary and (reading.ever_joined or error.code == "stopping"):
+        if error.code == "stopping":
             self.closed(link, Loss(error.message, error=error))
+            return
+        if error.temporary and reading.ever_joined and error.code != "too_many":
+            self._join_later(reading)
             return
         del self.readings[room]
         self._outbox.gap(room, False)
@@ -343,6 +350,23 @@ class Core:
             deferred.errback(error)
         reading.end(error)
         self._flush()
+
+    def _join_later(self, reading: Reading) -> None:
+        """A room can't be read for a while, and the others can."""
+        reading.cut_off()
+        timer = self._clock.callLater(self._patience.next(), self._join_again, reading)
+        self._rejoining[reading.room] = timer
+
+    def _join_again(self, reading: Reading) -> None:
+        del self._rejoining[reading.room]
+        if self.up and self.link is not None:
+            self.link.join(reading.wish)
+
+    def _stop_rejoining(self, rooms: Sequence[str]) -> None:
+        for room in rooms:
+            timer = self._rejoining.pop(room, None)
+            if timer is not None:
+                timer.cancel()
 
     # What comes
 
@@ -365,6 +389,7 @@ class Core:
         if lost:
             self._lose(reading, start)
         reading.begin(start, top)
+        self._patience.succeeded()
         if "count" in event:
             presence = read_event({**event, "type": "presence"}, self.user)
             assert isinstance(presence, Presence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import msgspec
 from treq.client import HTTPClient
@@ -26,6 +27,14 @@ __all__ = ["Answer", "Body", "HTTPLink", "Web"]
 _ANSWER_WITHIN = 30.0
 _MOST_COMMANDS = 100
 _MOST_BYTES = 32 * 1024
+_LONGEST_LINE = 7900
+"""Bytes of a request's line; nginx takes 8,192 of it, and we keep below 8,000."""
+
+_SHORTEST_LINE = 500
+_TOO_LONG = (414, 431)
+_GROWS = 64
+"""Bytes that a position and a version may still grow by, while their room is read by the same request."""
+
 _DEFAULT_LAST = 50
 _MOST_HELD = 30
 _FOR_READERS = ("signal", "state")
@@ -154,9 +163,12 @@ def _decode(body: bytes) -> Any:
 class HTTPLink(Link):
     """Commands by ``POST /commands``, in order; how events come is a subclass's affair.
 
-    A room is joined by reading its history; from there on, its position is followed by :meth:`_read`.
+    A room is joined by reading its history; from there on, its position is followed by :meth:`_read`. What a server or
+    a proxy takes of a request's line is less than many rooms need: they are read by several requests side by side.
 
     :ivar _cursors: for each room that is read, what follows which position is asked for.
+    :ivar _most_rooms: how many that may be; None where the server doesn't say.
+    :ivar _longest_line: bytes that a request's line may have.
     """
 
     kind: str
@@ -174,7 +186,9 @@ class HTTPLink(Link):
         self._held: list[dict[str, Any]] = []
         self._reads = False
         self._cursors: dict[str, str] = {}
-        self._reading: Deferred[None] | None = None
+        self._most_rooms: int | None = None
+        self._longest_line = _LONGEST_LINE
+        self._readings: list[Deferred[None]] = []
         self._generation = 0
         self._tasks: set[Deferred[None]] = set()
         self._paused = False
@@ -265,6 +279,7 @@ class HTTPLink(Link):
             self._lost(_loss(error, answer.retry_after))
             return
         self._client = answer.body["client"]
+        self._most_rooms = answer.body.get("rooms")
         self._above.opened(self, answer.body)
         self._post_soon()
 
@@ -332,6 +347,9 @@ class HTTPLink(Link):
             self._forward(reply)
         elif reply["type"] == "error":
             self._above.refused(self, wish.room, refusal(reply))
+        elif self._most_rooms is not None and len(self._cursors.keys() - {wish.room}) >= self._most_rooms:
+            message = f"a client reads at most {self._most_rooms} rooms; leave one first"
+            self._above.refused(self, wish.room, Refused("too_many", message, True))
         else:
             self._begin_room(wish, reply)
 
@@ -361,13 +379,13 @@ class HTTPLink(Link):
 
     def _read_anew(self) -> None:
         """The rooms are others now: ask for them, in a turn of its own."""
-        reading, self._reading = self._reading, None
+        readings, self._readings = self._readings, []
         self._generation += 1
-        if reading is not None:  # it may be what calls us
+        for reading in readings:  # one of them may be what calls us
             self._address.reactor.callLater(0, self._cancel, reading)
         self._reads = self._reads and bool(self._cursors)
         if self._cursors and not self._closed:
-            self._reading = self._spawn(self._read_soon())
+            self._readings.append(self._spawn(self._read_soon(self._generation)))
 
     def _reading_began(self) -> None:
         """The server knows that this client is in its rooms: say what only those may say who are."""
@@ -376,18 +394,50 @@ class HTTPLink(Link):
         for command in held:
             self.send(command)
 
-    async def _read_soon(self) -> None:
+    async def _read_soon(self, generation: int) -> None:
         await deferLater(self._address.reactor, 0)
-        await self._read()
+        if generation == self._generation:
+            for rooms in self._parts():
+                self._readings.append(self._spawn(self._read(rooms)))
 
-    async def _read(self) -> None:
-        """Bring what follows the cursors, for as long as the link lives and the generation is the same."""
+    def _parts(self) -> list[tuple[str, ...]]:
+        """The rooms, in parts that one request each has room for."""
+        parts: list[list[str]] = []
+        fixed = len(quote(f"{self._address.url}{self._client}{self._identity.name}"))
+        left = 0
+        for room, since in self._cursors.items():
+            needed = len(urlencode({"room": room, "since": since, "presence": ""})) + 1 + _GROWS
+            if left < needed:
+                parts.append([])
+                left = self._longest_line - fixed
+            parts[-1].append(room)
+            left -= needed
+        return [tuple(part) for part in parts]
+
+    async def _read(self, rooms: Sequence[str]) -> None:
+        """Bring what follows these rooms' cursors, for as long as the link lives and the generation is the same."""
         raise NotImplementedError
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        """The rooms and their cursors, as a query."""
-        rooms = [("room", room) for room in self._cursors]
-        return rooms + [("since", since) for since in self._cursors.values()]
+    def _wanted(self, rooms: Sequence[str]) -> list[tuple[str, str]]:
+        """Rooms and their cursors, as a query."""
+        return [("room", room) for room in rooms] + [("since", self._cursors[room]) for room in rooms]
+
+    def _survives(self, answer: Answer, error: Refused) -> bool:
+        """What one room has is that room's trouble, and a request that is too long can be shorter: read on then.
+
+        :param error: what a request to read was answered with.
+        :returns: whether that was it; else the link is to be lost.
+        """
+        room = answer.body.get("room") if isinstance(answer.body, dict) else None
+        if room in self._cursors:
+            self.leave(room)
+            self._above.refused(self, room, error)
+        elif answer.status in _TOO_LONG and self._longest_line > _SHORTEST_LINE:
+            self._longest_line //= 2
+            self._read_anew()
+        else:
+            return False
+        return True
 
     def _take(self, event: dict[str, Any]) -> None:
         """An event came: follow it, and tell it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.task import deferLater
 
 from realtime_chat.client.address import Address
-from realtime_chat.client.http import HTTPLink
+from realtime_chat.client.http import Answer, HTTPLink
 from realtime_chat.client.link import Above, Identity, Loss, loss_by_goodbye
 
 __all__ = ["PollLink"]
@@ -20,7 +21,7 @@ _LAST = 1000
 
 
 class PollLink(HTTPLink):
-    """One poll after the other, for all rooms at once."""
+    """One poll after the other, for all rooms at once, or for parts of them side by side."""
 
     kind = "poll"
 
@@ -28,15 +29,17 @@ class PollLink(HTTPLink):
         super().__init__(address, above, identity)
         self._presence: dict[str, str] = {}
 
-    async def _read(self) -> None:
+    async def _read(self, rooms: Sequence[str]) -> None:
         generation = self._generation
         while generation == self._generation and not self._closed:
             if self._paused:
                 await self._unpaused()
                 continue
             begun = self._address.reactor.seconds()
-            answer = await self._within(_WAIT + _ANSWER_WITHIN, self._poll())
+            answer = await self._within(_WAIT + _ANSWER_WITHIN, self._poll(rooms))
             error = answer.error("poll")
+            if error is not None and generation == self._generation and self._survives(answer, error):
+                return
             if error is not None:
                 self._lost(Loss(error.message, answer.retry_after, error, not error.temporary))
                 return
@@ -46,9 +49,9 @@ class PollLink(HTTPLink):
                 # Somebody on the way answers for the server; lest this become a loop.
                 await deferLater(self._address.reactor, _HASTY)
 
-    async def _poll(self) -> Any:
-        query = [*self._wanted(), ("last", str(_LAST)), ("wait", f"{_WAIT:.0f}")]
-        query += [("presence", self._presence.get(room, "")) for room in self._cursors]
+    async def _poll(self, rooms: Sequence[str]) -> Answer:
+        query = [*self._wanted(rooms), ("last", str(_LAST)), ("wait", f"{_WAIT:.0f}")]
+        query += [("presence", self._presence.get(room, "")) for room in rooms]
         if self._identity.name is not None:
             query.append(("name", self._identity.name))
         return await self._web.get("poll", query, self._client)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 from twisted.internet.interfaces import IDelayedCall
 
+from realtime_chat.client.address import Address
 from realtime_chat.client.http import Answer, Body, HTTPLink
-from realtime_chat.client.link import Loss, loss_by_goodbye
+from realtime_chat.client.link import Above, Identity, Loss, loss_by_goodbye
 
 __all__ = ["EventStream", "SSELink"]
 
@@ -57,42 +58,45 @@ class EventStream:
 
 
 class SSELink(HTTPLink):
-    """One event stream for all rooms; where the rooms change, another one."""
+    """One event stream for all rooms, or several where these are too many for one; where they change, others."""
 
     kind = "sse"
     _proven = False
-    _body: Body | None = None
-    _silence: IDelayedCall | None = None
 
-    async def _read(self) -> None:
+    def __init__(self, address: Address, above: Above, identity: Identity) -> None:
+        super().__init__(address, above, identity)
+        self._streams: set[_Stream] = set()
+
+    async def _read(self, rooms: Sequence[str]) -> None:
         await self._unpaused()
         generation = self._generation
-        response = await self._within(_HEADERS_WITHIN, self._request())
+        response = await self._within(_HEADERS_WITHIN, self._request(rooms))
         media = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
         if response.code != 200 or media != "text/event-stream":
-            await self._not_a_stream(response)
+            await self._not_a_stream(response, generation)
             return
         self._proven = True
-        self._body = Body(partial(self._received, EventStream(), generation))
-        self._listen()
+        stream = _Stream(self._address.reactor, partial(self._received, generation), self._fell_silent)
+        self._streams.add(stream)
         try:
-            await self._body.read(response)
+            await stream.read(response, self._paused)
         finally:
-            self._body = None
-            self._stop_listening()
+            self._streams.discard(stream)
         self._lost(Loss("the event stream ended"))
 
-    async def _request(self) -> Any:
-        query = self._wanted()
+    async def _request(self, rooms: Sequence[str]) -> Any:
+        query = self._wanted(rooms)
         if self._identity.name is not None:
             query.append(("name", self._identity.name))
         return await self._web.request("GET", "sse", query, self._client)
 
-    async def _not_a_stream(self, response: Any) -> None:
+    async def _not_a_stream(self, response: Any, generation: int) -> None:
         parts: list[bytes] = []
         await self._within(_HEADERS_WITHIN, _whole(Body(parts.append), response))
         answer = Answer.of(response, b"".join(parts))
         error = answer.error("sse")
+        if error is not None and generation == self._generation and self._survives(answer, error):
+            return
         if not self._proven and (error is None or error.code == "unexpected" or response.code in _NOT_HERE):
             self._lost(Loss(f"/sse was answered with status {response.code} and no event stream", unavailable=True))
         elif error is not None:
@@ -100,10 +104,9 @@ class SSELink(HTTPLink):
         else:
             self._lost(Loss("/sse was answered without an event stream"))
 
-    def _received(self, stream: EventStream, generation: int, data: bytes) -> None:
-        self._listen()
+    def _received(self, generation: int, texts: Iterator[bytes]) -> None:
         try:
-            for text in stream.feed(data):
+            for text in texts:
                 if not self._closed and generation == self._generation:
                     self._event(msgspec.json.decode(text, type=dict[str, Any]))
         except (KeyError, ValueError) as error:
@@ -134,32 +137,78 @@ class SSELink(HTTPLink):
 
     def pause(self) -> None:
         super().pause()
-        self._stop_listening()
-        if self._body is not None:
-            self._body.transport.pauseProducing()
+        for stream in self._streams:
+            stream.pause()
 
     def resume(self) -> None:
         super().resume()
-        if self._body is not None:
+        for stream in self._streams:
+            stream.resume()
+
+    def _fell_silent(self) -> None:
+        self._lost(Loss("the event stream fell silent"))
+
+
+class _Stream:
+    """One event stream that is read.
+
+    :param take: is given the data of the blocks that are complete, in pieces as they come.
+    :param fell_silent: is called when nothing has come for too long.
+    """
+
+    def __init__(
+        self, reactor: Any, take: Callable[[Iterator[bytes]], object], fell_silent: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._take = take
+        self._fell_silent = fell_silent
+        self._events = EventStream()
+        self._body = Body(self._received)
+        self._silence: IDelayedCall | None = None
+
+    async def read(self, response: Any, paused: bool) -> None:
+        """Read it to its end; cancelling that closes the connection."""
+        reading = self._body.read(response)
+        if paused:
+            self.pause()
+        else:
             self._listen()
+        try:
+            await reading
+        finally:
+            self._stop_listening()
+
+    def _received(self, data: bytes) -> None:
+        if self._silence is not None:
+            self._listen()
+        self._take(self._events.feed(data))
+
+    def pause(self) -> None:
+        """Take nothing from the server for now."""
+        self._stop_listening()
+        if self._body.transport is not None:
+            self._body.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._listen()
+        if self._body.transport is not None:
             self._body.transport.resumeProducing()
 
     def _listen(self) -> None:
-        if self._paused:
-            return
         if self._silence is not None:
             self._silence.reset(_SILENCE)
         else:
-            self._silence = self._address.reactor.callLater(_SILENCE, self._fell_silent)
+            self._silence = self._reactor.callLater(_SILENCE, self._silent)
 
     def _stop_listening(self) -> None:
         silence, self._silence = self._silence, None
         if silence is not None:
             silence.cancel()
 
-    def _fell_silent(self) -> None:
+    def _silent(self) -> None:
         self._silence = None
-        self._lost(Loss("the event stream fell silent"))
+        self._fell_silent()
 
 
 async def _whole(body: Body, response: Any) -> None:

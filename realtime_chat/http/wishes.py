@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Position, check_name
+from realtime_chat.model import Position, check_name, naming
 
 __all__ = ["Parameters", "Wishes", "check_rooms", "natural", "one", "read_query", "read_wishes", "remembering"]
 
@@ -97,7 +97,8 @@ def check_rooms(wishes: Wishes, most: int, what: str, example: str) -> None:
     if not wishes.rooms:
         raise RealtimeError("bad_request", f"{what} names at least one room: {example}")
     if len(wishes.rooms) > most:
-        raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
+        with naming(wishes.rooms[most][0]):
+            raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
 
 
 def read_wishes(args: Parameters, most_last: int) -> Wishes:

@@ -20,6 +20,7 @@
     this.page = page;
     this.room = null;
     this.position = null;
+    this.isRefused = false;
     this.unread = 0;
     this.draft = '';
     this.following = true;
@@ -62,7 +63,7 @@
     this.listen(room, '$joined', function () { this.joined(); });
     this.listen(room, '$reset', function () { this.missed(); });
     this.listen(room, '$presence', function () { this.page.peopleChanged(this); });
-    this.listen(room, '$error', function () { this.page.refused(this); });
+    this.listen(room, '$error', function (error) { this.failed(error); });
     this.listen(room, '$pending', function (entry) { this.outbox.pending(entry); });
     this.listen(room, '$sent', function (entry) { this.outbox.sent(entry); });
     this.listen(room, '$failed', function (entry) { this.outbox.failed(entry); });
@@ -94,7 +95,19 @@
     return room;
   };
 
+  Conversation.prototype.failed = function (error) {
+    if (isRefusal(error)) {
+      this.page.refused(this);
+    }
+  };
+
+  // What is over in a while is tried again, and nobody needs to know.
+  function isRefusal(error) {
+    return !error.temporary || error.code === 'too_many';
+  }
+
   Conversation.prototype.joined = function () {
+    this.isRefused = false;
     if (!this.read) {
       this.read = this.room.top;
     }
@@ -159,11 +172,13 @@
       this.count();
     }
     this.log.add(message);
-    this.typing.heard(message.from, false);
+    if (message.from) {
+      this.typing.heard(message.from, false);
+    }
     if (seen) {
       this.read = message.position;
     }
-    if (this.following && this.log.trim()) {
+    if (this.log.trim(!this.following)) {
       this.oldest = this.log.first().position;
       this.more = true;
     }
@@ -247,5 +262,6 @@
     }
   };
 
+  Conversation.isRefusal = isRefusal;
   Chat.Conversation = Conversation;
 }(window.Chat = window.Chat || {}));

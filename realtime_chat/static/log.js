@@ -4,6 +4,7 @@
 
   var dom = Chat.dom;
   var SHOWN = 1000;
+  var MOST = 5000; // even while somebody reads further up
   var ONE_BREATH = 5 * 60 * 1000; // milliseconds within which a sender's name isn't repeated
 
   // An item is {message, node, day}: what it shows, its element, and the day's that stands before it. Without a message
@@ -18,28 +19,39 @@
     this.divider = null;
   }
 
+  /** A message as it is shown. One that can't be is plain text, and harms no other. */
   function bubble(message) {
-    var item = dom.make('li', message.own ? 'message own' : 'message');
-    var text = dom.make('div', 'text');
-    text.dir = 'auto';
-    Chat.text.write(text, Chat.text.textOf(message.data));
-    if (message.from) {
-      item.appendChild(headline(message));
+    var item = dom.make('li', message.own ? 'message own' : 'message'), text = dom.make('div', 'text');
+    try {
+      fill(item, text, message);
+    } catch (error) {
+      dom.empty(item);
+      dom.empty(text);
+      text.appendChild(document.createTextNode(Chat.text.textOf(message.data)));
     }
     item.appendChild(text);
     return item;
   }
 
+  function fill(item, text, message) {
+    text.dir = 'auto';
+    Chat.text.write(text, Chat.text.textOf(message.data));
+    if (message.from) {
+      item.appendChild(headline(message));
+    }
+  }
+
   function headline(message) {
     var head = dom.make('div', 'head');
-    head.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(message.from.id), message.from.name));
+    head.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(message.from.id),
+      Chat.text.plain(message.from.name)));
     head.appendChild(document.createTextNode(' '));
     head.appendChild(Chat.times.makeTime(message.at));
     return head;
   }
 
   function isSameSender(one, two) {
-    return one.from.id === two.from.id && one.from.name === two.from.name;
+    return Boolean(one.from && two.from) && one.from.id === two.from.id && one.from.name === two.from.name;
   }
 
   function isSameDay(one, two) {
@@ -139,10 +151,10 @@
     }
   };
 
-  /** Let go of the oldest ones, where there are many; tells whether there were. */
-  Log.prototype.trim = function () {
-    var many = this.items.length > SHOWN;
-    while (this.items.length > SHOWN) {
+  /** Let go of the oldest ones, where there are many, or very many for who reads them; tells whether there were. */
+  Log.prototype.trim = function (isRead) {
+    var many = this.items.length > (isRead ? MOST : SHOWN);
+    while (many && this.items.length > SHOWN) {
       this.removeAt(0);
     }
     if (many) {

@@ -43,7 +43,7 @@
   };
 
   function isEntry(entry) {
-    return Boolean(entry) && Chat.text.isRoom(entry.name);
+    return Boolean(entry) && Chat.text.isRoom(entry.name) && (!entry.read || typeof entry.read === 'string');
   }
 
   /** The rooms that were visited, `{name, read}` each, the latest one first; `read` is a position or null. */

@@ -50,12 +50,16 @@
       }
     });
     rt.on('$error', function (error) {
-      if (self.rt === rt && (!error.room || (self.current && self.current.name === error.room))) {
+      if (self.rt === rt && (!error.room || self.isRefusedHere(error))) {
         self.complained(error.message);
       }
     });
     this.tellAway();
     this.all().forEach(function (conversation) { conversation.open(rt); });
+  };
+
+  Page.prototype.isRefusedHere = function (error) {
+    return Boolean(this.current) && this.current.name === error.room && Chat.Conversation.isRefusal(error);
   };
 
   Page.prototype.stateChanged = function (state) {

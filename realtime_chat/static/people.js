@@ -14,7 +14,7 @@
   }
 
   function byName(one, two) {
-    var first = one.name.toLowerCase(), second = two.name.toLowerCase();
+    var first = Chat.text.plain(one.name).toLowerCase(), second = Chat.text.plain(two.name).toLowerCase();
     return first < second ? -1 : Number(first > second);
   }
 
@@ -43,7 +43,7 @@
   People.prototype.row = function (member) {
     var away = Boolean(member.state && member.state.away), row = dom.make('li', away ? 'person away' : 'person');
     var notes = [this.isSelf(member) ? 'you' : '', member.guest ? 'guest' : '', away ? 'away' : ''];
-    row.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(member.id), member.name));
+    row.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(member.id), Chat.text.plain(member.name)));
     row.appendChild(document.createTextNode(' '));
     row.appendChild(dom.make('span', 'note', notes.filter(Boolean).join(', ')));
     return row;

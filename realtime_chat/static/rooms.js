@@ -115,12 +115,21 @@
     xhr.open('GET', 'rooms?limit=' + LISTED, true);
     xhr.onload = function () {
       if (xhr.status === 200) {
-        self.listed(JSON.parse(xhr.responseText).rooms);
+        self.listed(roomsIn(xhr.responseText));
       }
     };
     xhr.onerror = function () {}; // The page says already that there is no connection.
     xhr.send();
   };
+
+  // A proxy may answer for the server, and with whatever it likes.
+  function roomsIn(text) {
+    try {
+      return JSON.parse(text).rooms.filter(function (room) { return Chat.text.isRoom(room.room); });
+    } catch (error) {
+      return [];
+    }
+  }
 
   Rooms.prototype.listed = function (rooms) {
     var self = this;

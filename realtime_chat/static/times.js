@@ -9,17 +9,23 @@
     return (number < 10 ? '0' : '') + number;
   }
 
+  // What is no time that a calendar has is the beginning of all of them.
+  function dateOf(at) {
+    var date = new Date(typeof at === 'number' ? at : NaN);
+    return isNaN(date.getTime()) ? new Date(0) : date;
+  }
+
   /** The day of a time, as `2026-11-21`. */
   function dayOf(at) {
-    var date = new Date(at);
+    var date = dateOf(at);
     return date.getFullYear() + '-' + two(date.getMonth() + 1) + '-' + two(date.getDate());
   }
 
   function longDay(at) {
     try {
-      return new Date(at).toLocaleDateString([], LONG);
+      return dateOf(at).toLocaleDateString([], LONG);
     } catch (error) {
-      return new Date(at).toLocaleDateString();
+      return dateOf(at).toLocaleDateString();
     }
   }
 
@@ -34,7 +40,7 @@
 
   /** `14:05`, with all of it for those who point at it, and for programs. */
   function makeTime(at) {
-    var date = new Date(at);
+    var date = dateOf(at);
     var node = Chat.dom.make('time', 'time', two(date.getHours()) + ':' + two(date.getMinutes()));
     node.setAttribute('datetime', date.toISOString());
     node.title = longDay(at) + ', ' + date.toLocaleTimeString();

@@ -19,7 +19,7 @@
   // ---- Others ----
 
   Typing.prototype.heard = function (from, on) {
-    var id = '$' + from.id, self = this;
+    var id = '$' + Chat.text.plain(from.id), self = this;
     if (this.people[id]) {
       window.clearTimeout(this.people[id].timer);
       delete this.people[id];
@@ -54,7 +54,7 @@
       if (index) {
         node.appendChild(document.createTextNode(index === names.length - 1 ? ' and ' : ', '));
       }
-      node.appendChild(Chat.dom.make('bdi', '', name));
+      node.appendChild(Chat.dom.make('bdi', '', Chat.text.plain(name)));
     });
     if (names.length) {
       node.appendChild(document.createTextNode(names.length === 1 ? ' is typing …' : ' are typing …'));

@@ -23,7 +23,7 @@ from realtime_chat.http.site import RealtimeRequest, when_lost
 from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_query, read_wishes, remembering
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import ANONYMOUS, Position, check_room, private_owner
+from realtime_chat.model import ANONYMOUS, Position, check_room, naming, private_owner
 from realtime_chat.room import Room, Start
 from realtime_chat.session import Session
 from realtime_chat.wheel import Hold
@@ -179,7 +179,8 @@ class _Poll:
         """
         try:
             for name, _ in wishes.rooms:
-                self.session.check_readable(name)
+                with naming(name):
+                    self.session.check_readable(name)
         except RealtimeError:
             self._let_go()
             raise
@@ -201,8 +202,9 @@ class _Poll:
         hub = self.session.hub
         last = self.session.last(wishes.last)
         for index, (name, since) in enumerate(wishes.rooms):
-            room = await hub.room(name)
-            start = await room.start(since, last)
+            with naming(name):
+                room = await hub.room(name)
+                start = await room.start(since, last)
             self._start_at(room, start, since is None, _version(wishes, index))
         self._look_done(hold)
 

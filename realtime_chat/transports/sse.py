@@ -24,7 +24,7 @@ from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
-from realtime_chat.model import Position
+from realtime_chat.model import Position, naming
 from realtime_chat.session import Session
 from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
 from realtime_chat.transports.outflow import Outflow
@@ -194,11 +194,13 @@ class _RoomStream(Outflow, Protocol):
         :raises RealtimeError: ``bad_room``, ``forbidden`` or ``store_unavailable``.
         """
         for name, _ in wishes.rooms:
-            session.check_readable(name)
+            with naming(name):
+                session.check_readable(name)
         last = session.last(wishes.last)
         for name, since in wishes.rooms:
-            room = await self._hub.room(name)
-            start = await room.start(since, last)
+            with naming(name):
+                room = await self._hub.room(name)
+                start = await room.start(since, last)
             joined = session.enter(room, start, resumed=since is not None)
             self._opening.append(self._placed("joined", joined, name, str(start.position)))
 
@@ -206,7 +208,8 @@ class _RoomStream(Outflow, Protocol):
         """Send the head of the answer, who the client is and where its rooms stand, and then what there is."""
         user = session.identify()
         assert session.client is not None
-        welcome = codec.encode_welcome(None, session.client, user, self._hub.limits.heartbeat)
+        limits = self._hub.limits
+        welcome = codec.encode_welcome(None, session.client, user, limits.heartbeat, limits.max_rooms)
         opening = [self._retry(_RETRY), block("welcome", welcome), *self._opening]
         self._opening = []
         self.makeConnection(transport)

@@ -14,7 +14,7 @@ from tests.functional.browsers import NPM_MODULES, node
 from tests.functional.daemon import CHECKOUT
 
 _BUILT = CHECKOUT / "realtime_chat" / "static" / "realtime.js"
-_LARGEST = 8000
+_LARGEST = 8500
 
 _PARSE = """
 const acorn = require(process.env.NPM_MODULES + '/acorn');
@@ -56,7 +56,7 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(set(), misnamed())
 
     def test_size(self) -> None:
-        """It has at most 8 kB, gzipped."""
+        """It has at most 8.5 kB, gzipped."""
         size = len(gzip.compress(_BUILT.read_bytes(), 9, mtime=0))
         self.assertLessEqual(size, _LARGEST)
 
@@ -95,11 +95,19 @@ class TypesTests(SynchronousTestCase):
         self.assertEqual(len(_MISTAKES), len(set(re.findall(r"page\.ts\((\d+)", told))), told)
 
 
-class CoreTests(SynchronousTestCase):
-    """What stands in ``core.test.js``."""
+class ScriptTests(SynchronousTestCase):
+    """What stands in the scripts beside this."""
+
+    def check(self, name: str) -> None:
+        """All tests of a script pass."""
+        done = node("--test", "--test-reporter=tap", Path(__file__).with_name(name))
+        self.assertEqual(0, done.returncode, textwrap.shorten(done.stdout, 20_000))
+        self.assertRegex(done.stdout, r"(?m)^# tests [1-9]\d*$")
 
     def test_core(self) -> None:
         """Everything that the core promises holds against a fake socket and a fake clock."""
-        done = node("--test", "--test-reporter=tap", Path(__file__).with_name("core.test.js"))
-        self.assertEqual(0, done.returncode, textwrap.shorten(done.stdout, 20_000))
-        self.assertRegex(done.stdout, r"(?m)^# tests [1-9]\d*$")
+        self.check("core.test.js")
+
+    def test_page(self) -> None:
+        """The page shows whatever others send, in a time that grows as that does."""
+        self.check("page.test.js")

@@ -567,6 +567,22 @@ class TroubleTests(PollTestCase):
         self.assertIn(b"Retry-After: 2", poll.wire.value())
         self.assert_nothing_left()
 
+    def test_names_the_room(self) -> None:
+        """An error that is about one room of several says which one, where it has a room's name."""
+        for rooms, expected in (
+            (("a", "@b"), ("forbidden", "@b")),
+            (("a", "b", "c", "d"), ("too_many", "d")),
+            (("a", "<b>"), ("bad_room", None)),
+            (("a", "b", "c", "<d>"), ("too_many", None)),
+            ((), ("bad_request", None)),
+        ):
+            answer = self.poll(*rooms).answer
+            self.assertEqual(expected, (answer["code"], answer.get("room")))
+        self.poll("a")
+        self.patch(self.store, "read_before", lambda *given: fail(StoreError("the disk is away")))
+        answer = self.poll("a", "b").answer
+        self.assertEqual(("store_unavailable", "b"), (answer["code"], answer["room"]))
+
     def test_second_room_fails(self) -> None:
         """Where the second of two rooms fails, the first is let go of."""
         self.poll("a")

@@ -198,6 +198,14 @@ class BeginningTests(EventsTestCase):
             again = await self.opened("lobby", **given)
             self.assertEqual([True], [event["resumed"] for event in again.of_type("joined")])
 
+    async def test_names_the_room(self) -> None:
+        """An error that is about one room of several says which one."""
+        stream = await self.client(EventClient).connect([("room", "a"), ("room", "@b")])
+        self.assertEqual("@b", json.loads(stream.text)["room"])
+        self.patch(self.store, "read_before", lambda *args: failed(StoreError("the disk is away")))
+        stream = await self.client(EventClient).connect([("room", "c")])
+        self.assertEqual("c", json.loads(stream.text)["room"])
+
     async def test_store_away(self) -> None:
         """A room that can't be looked up is the whole stream's error, before it begins."""
         for name in ("read_after", "read_before"):

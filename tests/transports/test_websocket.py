@@ -152,6 +152,22 @@ class HandshakeTests(RawTestCase):
         await client.until(lambda: len(client.events) == 2)
         self.assertEqual(["joined", "message"], [event["type"] for event in client.events])
 
+    async def test_names_the_room(self) -> None:
+        """A room of the URL that can't be joined is named by its error, and the others are joined."""
+        client = await self.raw(self.upgrade("/ws?room=a&room=@b&room=c&room=d%20e"))
+        await client.until(lambda: len(self.joins(client)) == 4)
+        expected = [
+            ("joined", None, "a"),
+            ("error", "forbidden", "@b"),
+            ("joined", None, "c"),
+            ("error", "bad_room", None),
+        ]
+        self.assertEqual(expected, [(join["type"], join.get("code"), join.get("room")) for join in self.joins(client)])
+
+    def joins(self, client: RawClient) -> list[dict[str, Any]]:
+        """What became of each room of the URL."""
+        return [event for event in client.events if event["type"] in ("joined", "error")]
+
     async def test_refused(self) -> None:
         """What can't become a WebSocket is told so in JSON, with the fitting status."""
         nonce = "Sec-WebSocket-Key: x"

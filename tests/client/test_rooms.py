@@ -1,0 +1,185 @@
+"""Rooms that can't be joined, and more rooms than one request has room for: what one has is no other's trouble.
+
+``tests/functional/test_rooms_js.py`` has the same list of cases for ``realtime.js``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
+from twisted.protocols.portforward import ProxyClientFactory, ProxyServer
+
+from realtime_chat.client import Chat, Room
+from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from tests.client.served import ChatTestCase
+
+ODD = ("__proto__", "constructor", "toString", "hasOwnProperty", "undefined", "null", "valueOf")
+"""Names that are rooms, and properties of objects in other languages."""
+
+LONGEST_LINE = 8000
+_LINE = re.compile(rb"(?:GET|POST) \S+ HTTP/1\.1\r\n")
+
+
+class SickStore(MemoryStore):
+    """A store that can't read some rooms."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.sick: set[str] = set()
+
+    def start(self) -> Deferred[None]:
+        self._stopped = False
+        return super().start()
+
+    def read_after(self, room: str, *args: Any) -> Deferred[Any]:
+        return fail(StoreError("not now")) if room in self.sick else super().read_after(room, *args)
+
+    def read_before(self, room: str, *args: Any) -> Deferred[Any]:
+        return fail(StoreError("not now")) if room in self.sick else super().read_before(room, *args)
+
+
+class _Listening(ProxyServer):
+    """A connection to the daemon by way of us, and the first lines of its requests."""
+
+    factory: Any
+
+    clientProtocolFactory = staticmethod(lambda: _client_factory())
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.lines += _LINE.findall(data)
+        super().dataReceived(data)
+
+
+def _client_factory() -> ProxyClientFactory:
+    factory = ProxyClientFactory()
+    factory.noisy = False
+    return factory
+
+
+class RoomsContract:
+    """What a chat keeps on every transport. The daemon allows 100 rooms."""
+
+    def serve(self: Any) -> None:
+        self.store = SickStore(Retention(self.history), lambda: self.wall(), os.urandom)
+        self.service = self.make_service()
+        self.service.startService()
+        self.port = self.service.ports()[0]
+
+    async def join_all(self: Any, chat: Chat, names: list[str]) -> list[Room | RealtimeError]:
+        """Join rooms at once; each, or why it can't be read."""
+        joining = [Deferred.fromCoroutine(chat.join(name, last=0)) for name in names]
+        return await gatherResults([each.addErrback(lambda failure: failure.value) for each in joining])
+
+    async def check_works(self: Any, rooms: list[Any]) -> None:
+        """In each room, what is published comes."""
+        await gatherResults([room.publish(room.name) for room in rooms])
+        for room in rooms:
+            self.assertEqual([room.name], await self.data(room, 1))
+
+    async def test_forbidden_among_others(self: Any) -> None:
+        """Another's private room is refused by itself, and a name that can't be one, too."""
+        chat = await self.chat()
+        joined = await self.join_all(chat, ["a", "@somebody", "no room", "", "..", "b"])
+        codes = [each.code for each in joined if isinstance(each, RealtimeError)]
+        self.assertEqual(["forbidden", "bad_room", "bad_room", "bad_room"], codes)
+        await self.check_works([joined[0], joined[-1]])
+        self.assert_never_lost(chat)
+
+    async def test_odd_names(self: Any) -> None:
+        """What other languages' objects have already is a room like any other."""
+        chat = await self.chat()
+        await self.check_works(await self.join_all(chat, [*ODD, "lobby"]))
+        self.assert_never_lost(chat)
+
+    async def test_one_too_many(self: Any) -> None:
+        """Of 101 rooms 100 are read, and the last one is refused; when one is left, there is a place for it."""
+        chat = await self.chat()
+        *rooms, error = await self.join_all(chat, [f"r{number}" for number in range(101)])
+        self.assertEqual(("too_many", True), (error.code, error.temporary))
+        await self.check_works(rooms)
+        await rooms[50].leave()
+        await self.check_works([await chat.join("r100", last=0)])
+        self.assert_never_lost(chat)
+
+    async def test_long_names(self: Any) -> None:
+        """A hundred rooms whose names are as long as can be are read; no line of a request has over 8,000 bytes."""
+        listening = Factory.forProtocol(_Listening)
+        listening.lines, listening.host, listening.port, listening.noisy = [], "127.0.0.1", self.port, False
+        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(listening)
+        self.addCleanup(port.stopListening)
+        direct, self.port = self.port, port.getHost().port
+        chat = await self.chat(name="ü" * 64)
+        self.port = direct
+        rooms = await self.join_all(chat, [f"{number:03}" + ":" * 125 for number in range(100)])
+        await self.check_works(rooms)
+        await self.check_works(rooms)
+        self.assertLessEqual(max(map(len, listening.lines)), LONGEST_LINE)
+        self.assert_never_lost(chat)
+
+    async def test_sick_room(self: Any) -> None:
+        """A room that can't be read for a while is refused to who joins it, and read on later by who read it."""
+        chat = await self.chat()
+        sick, well = await self.join_all(chat, ["sick", "well"])
+        await self.restart("sick", "new")
+        await self.until(lambda: chat.state.kind == "connected" and well._reading.joined)
+        new, more = await self.join_all(chat, ["new", "more"])
+        self.assertEqual(("store_unavailable", True), (new.code, new.temporary))
+        await self.check_works([more, well])
+        self.assertFalse(sick._reading.joined)
+        self.store.sick.clear()
+        await self.check_works([sick, await chat.join("new", last=0)])
+        kinds = [state.kind for state in self.states_of[chat]]
+        self.assertEqual(["waiting"], [kind for kind in kinds if kind not in ("connecting", "connected")])
+
+    async def restart(self: Any, *sick: str) -> None:
+        """Stop the daemon, and start one with the same messages that can't read these rooms."""
+        self.listen = f"tcp:{self.port}:interface=127.0.0.1"
+        await self.service.stopService()
+        self.store.sick.update(sick)
+        self.service = self.make_service()
+        self.service.startService()
+        await self.until(self.service.ports)
+
+
+class WebSocketRoomsTests(RoomsContract, ChatTestCase):
+    """Over WebSocket."""
+
+    transports = ("websocket",)
+
+
+class PollRoomsTests(RoomsContract, ChatTestCase):
+    """Over long poll."""
+
+    transports = ("poll",)
+
+
+class SSERoomsTests(RoomsContract, ChatTestCase):
+    """Over an event stream, and commands by HTTP."""
+
+    transports = ("sse",)
+
+
+class NarrowRoomsTests(RoomsContract, ChatTestCase):
+    """Over long poll, where a request's line may be longer than what lies between will take."""
+
+    transports = ("poll",)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(__import__("realtime_chat.client.http", fromlist=["_LONGEST_LINE"]), "_LONGEST_LINE", 60_000)
+
+    async def test_long_names(self) -> None:
+        """What is answered with 431 is asked in parts."""
+        chat = await self.chat()
+        rooms = await self.join_all(chat, [f"{number:03}" + ":" * 125 for number in range(100)])
+        await self.check_works(rooms)
+        self.assertLess(chat._core.link._longest_line, 16_384)
+        self.assert_never_lost(chat)
