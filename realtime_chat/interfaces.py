@@ -50,7 +50,9 @@ class IMessageStore(Interface):
         entry again.
 
         :raises realtime_chat.errors.RealtimeError: ``key_reused``: other content is kept under this key.
-        :raises realtime_chat.errors.StoreError: it was not stored.
+        :raises realtime_chat.errors.StoreError: it was not stored, and won't be.
+        :raises realtime_chat.errors.InDoubt: it may have been stored, or may be in a moment. If it is, readers are told
+            as of everything else.
         """
 
     def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
@@ -79,8 +81,8 @@ class IMessageStore(Interface):
         """
 
     def watch(doubt: Callable[[], None]) -> None:
-        """Say who is to be called when the logs may be others than before, though nothing was appended here: when
-        there is a new epoch, which :meth:`read_after` shows then."""
+        """Say who is to be called when the logs may be others than before, though nothing was answered here: when there
+        is a new epoch, or a message more, which :meth:`read_after` shows then."""
 
 
 class Listener(Protocol):

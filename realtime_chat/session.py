@@ -52,8 +52,10 @@ class Session:
         "__weakref__",
         "_behind",
         "_blocked",
+        "_early",
         "_errors",
         "_name",
+        "_published_last",
         "_publishing",
         "_queue",
         "_reading",
@@ -84,6 +86,8 @@ class Session:
         self._blocked = False
         self._queue: list[Command] = []
         self._publishing = 0
+        self._published_last = 0  # the number of the last publish; those before the ones under way have their replies
+        self._early: dict[int, tuple[bytes, str]] | None = None  # replies that have to wait for those before them
         self._errors = 0
         hub.opened(self)
 
@@ -142,14 +146,28 @@ class Session:
     def _execute_publish(self, command: codec.Publish) -> None:
         """The same for what comes most often, with as few callbacks as can be."""
         begun = self.hub.clock.seconds()
+        number = self._published_last = self._published_last + 1
         try:
             stored = self.hub.append(self._draft(command))
         except RealtimeError as error:
             error.id = command.id
-            self._reply(self._refusal(error))
+            self._refuse_publish(number, self._refusal(error), command.room)
             return
         self._publishing += 1
-        stored.addCallbacks(self._published, self._not_published, callbackArgs=(command, begun), errbackArgs=(command,))
+        stored.addCallbacks(
+            self._published,
+            self._not_published,
+            callbackArgs=(command, begun, number),
+            errbackArgs=(command, number),
+        )
+
+    def _refuse_publish(self, number: int, answer: bytes, room: str) -> None:
+        """Answer what needn't wait for the store, but for the replies to what was published before it."""
+        if not self._publishing:
+            self._reply(answer)
+            return
+        self._publishing += 1
+        self._acknowledge(number, answer, room)
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
@@ -157,18 +175,33 @@ class Session:
             self.pump()
             self.transport.release()
 
-    def _published(self, stored: Stored, command: codec.Publish, begun: float) -> None:
+    def _published(self, stored: Stored, command: codec.Publish, begun: float, number: int) -> None:
         try:
             self.hub.stored(stored, begun)
         except Exception:  # it is stored all the same
             self._log.failure("a message that was stored could not be announced")
-        self._acknowledge(_encode_published(stored, command), command.room)
+        self._acknowledge(number, _encode_published(stored, command), command.room)
 
-    def _not_published(self, failure: Failure, command: codec.Publish) -> None:
+    def _not_published(self, failure: Failure, command: codec.Publish, number: int) -> None:
         self.hub.not_stored(failure)
-        self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room)
+        self._acknowledge(number, self._failed(_name_command(failure, command.id), command.id), command.room)
 
-    def _acknowledge(self, answer: bytes, room: str) -> None:
+    def _acknowledge(self, number: int, answer: bytes, room: str) -> None:
+        """Answer, once everything that was published before it has its answer."""
+        first = self._published_last - self._publishing + 1
+        if number != first:
+            if self._early is None:
+                self._early = {}
+            self._early[number] = answer, room
+            return
+        self._answer_publish(answer, room)
+        while self._early:
+            first += 1
+            if first not in self._early:
+                return
+            self._answer_publish(*self._early.pop(first))
+
+    def _answer_publish(self, answer: bytes, room: str) -> None:
         """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
         self._publishing -= 1
         if self.closed:

@@ -90,6 +90,8 @@ class Core:
         self._tell = tell
         self._backoff = Backoff(random)
         self._patience = Backoff(random)  # with rooms that can't be read for a while
+        self._doubts = Backoff(random)
+        self._releasing: IDelayedCall | None = None
         self.transports = wants.transports
         self.state = State("closed")
         self.client = wants.client
@@ -148,9 +150,10 @@ class Core:
             return
         self._end = error
         self._drop(leaving)
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
+        for timer in (self._waking, self._releasing):
+            if timer is not None:
+                timer.cancel()
+        self._waking = self._releasing = None
         self._say(State("closed", reason=error.message))
         self._fail_all(error, True if isinstance(error, Closed) else error)
 
@@ -460,15 +463,30 @@ class Core:
             return
         parcel = self._outbox.by_id(event.get("id"))
         ask = self._asks.pop(event.get("id"), None)  # type: ignore[arg-type]
-        if parcel is not None:
+        if parcel is not None and (error.code == "in_doubt" or (parcel.in_doubt and error.temporary)):
+            self._publish_later(parcel)
+        elif parcel is not None:
             self._settle(parcel, error)
         elif ask is not None:
             ask.answer.errback(error)
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
 
+    def _publish_later(self, parcel: Parcel) -> None:
+        """Whether it is stored isn't known; publishing it again settles that."""
+        self._outbox.hold(parcel)
+        if self._releasing is None:
+            self._releasing = self._clock.callLater(self._doubts.next(), self._release)
+        self._look_at_pause()
+
+    def _release(self) -> None:
+        self._releasing = None
+        self._outbox.release()
+        self._flush()
+
     def _published(self, event: dict[str, Any]) -> None:
         parcel = self._outbox.by_id(event.get("id"))
+        self._doubts.succeeded()
         if parcel is not None:
             self._settle(parcel, Position.parse(event["position"]))
 
@@ -568,6 +586,8 @@ class Core:
 
     def _may_go(self, parcel: Parcel) -> bool:
         """First everything that came meanwhile is looked at: the message may be there."""
+        if self._releasing is not None and self._outbox.is_held(parcel.room):
+            return False
         reading = self.readings.get(parcel.room)
         return reading is None or reading.caught_up
 

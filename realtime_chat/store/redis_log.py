@@ -14,10 +14,13 @@ from realtime_chat.redis.scripts import Script, load_script
 from realtime_chat.redis.wire import Commands, ServerError, read_info
 from realtime_chat.store.retention import Retention, new_epoch
 
-__all__ = ["LATE", "LOST", "Persistence", "RedisLog", "load_store_script"]
+__all__ = ["EARLY", "LATE", "LOST", "Persistence", "RedisLog", "load_store_script"]
 
 LATE = "LATE"
 """What a script says to what was to be stored earlier."""
+
+EARLY = "EARLY"
+"""What it says to what is to be stored behind something that isn't there."""
 
 LOST = ("NOLOG", "OTHERLOG")
 """What a script says where there is no log, or one of another run of the server: it has to be begun."""
@@ -127,8 +130,8 @@ class RedisLog:
         run_id = info.get("run_id", "")
         self.persistence = await look_at_persistence(connection, info)
         epoch = await self._run_begin(connection, run_id)
-        if epoch == self.epoch and run_id != self._run_id and await self._lacks(connection):
-            self._log.warn("Redis was started again and lacks messages that were acknowledged")
+        if epoch == self.epoch and await self._lacks(connection):
+            self._log.warn("Redis lacks messages that were acknowledged: its data are older ones")
             epoch = await self._run_begin(connection, run_id, doubtful=epoch)
         await self._append.load(connection)
         self._run_id = run_id
@@ -152,13 +155,16 @@ class RedisLog:
         self.secret = bytes.fromhex(secret.decode())
         return str(epoch.decode())
 
-    async def _lacks(self, connection: Commands) -> bool:
-        """Whether a room's top is lower than one that was seen."""
-        rooms = list(self._tops)
-        for begin in range(0, len(rooms), _ROOMS_AT_ONCE):
-            some = rooms[begin : begin + _ROOMS_AT_ONCE]
-            states = await connection.command("HMGET", self._names.log, *(f"room:{room}" for room in some))
-            if any(_top(state) < self._tops.get(room, 0) for room, state in zip(some, states, strict=True)):
+    async def _lacks(self, connection: Commands, most: int = _ROOMS_KNOWN) -> bool:
+        """Whether a room's top is lower than one that was seen before this was asked.
+
+        :param most: of how many rooms, those that were written to last.
+        """
+        seen = list(islice(reversed(self._tops.items()), most))
+        for begin in range(0, len(seen), _ROOMS_AT_ONCE):
+            some = seen[begin : begin + _ROOMS_AT_ONCE]
+            states = await connection.command("HMGET", self._names.log, *(f"room:{room}" for room, _ in some))
+            if any(_top(state) < top for state, (_, top) in zip(states, some, strict=True)):
                 return True
         return False
 
@@ -174,8 +180,10 @@ class RedisLog:
         self._hear_time(time)
         if run_id.decode() != info.get("run_id") or not epoch:
             await self.begin(connection, info)
-        else:
-            self.saw(epoch.decode())
+            return
+        self.saw(epoch.decode())
+        if await self._lacks(connection, _ROOMS_AT_ONCE):
+            await self.begin(connection, info)
 
     async def scan_rooms(self, connection: Commands, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
         """Some rooms of the log, about ``count``; a room may come twice.

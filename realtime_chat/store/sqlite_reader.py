@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -21,13 +21,13 @@ __all__ = ["LogReader"]
 # would take as long as a busy reactor thread lets it.
 _PAGE = """
 WITH log AS MATERIALIZED (
-    SELECT id, top, ifnull(
+    SELECT id, top, begun, ifnull(
         (SELECT offset FROM messages WHERE room = rooms.id AND offset > top - :count AND at >= :cutoff
          ORDER BY offset LIMIT 1),
         top + 1) AS oldest
     FROM rooms WHERE name = :room
 )
-SELECT epoch, log.top, log.oldest, (
+SELECT epoch, log.top, log.oldest, log.begun, (
     SELECT json_group_array(json_array(offset, at, event, CAST(data AS TEXT), sender_id, sender_name, key))
     FROM (
         SELECT *, sum(length(data)) OVER (ORDER BY offset %(direction)s) - length(data) AS ahead
@@ -72,6 +72,7 @@ class LogReader:
         self._retention = retention
         self._now = now
         self._connection: sqlite3.Connection | None = None
+        self._turn = threading.Lock()  # who waits for the connection's use is next
         self._use = threading.Lock()
 
     def read_after(self, room: str, offset: int, limit: int) -> Page:
@@ -105,26 +106,48 @@ class LogReader:
             "count": self._retention.count,
             "cutoff": cutoff,
         }
-        epoch, top, oldest, rows = self._row(statement, asked)
+        epoch, top, oldest, begun, rows = self._row(statement, asked)
         if top is None:
             return Page(epoch, 1, 0)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         messages = young_part([_message(room, epoch, row) for row in found], cutoff)
         if len(messages) < len(found):
             oldest = found[len(found) - len(messages) - 1].offset + 1
-        return Page(epoch, oldest, top, tuple(messages))
+        return Page(epoch, oldest, top, tuple(messages), begun)
+
+    @contextmanager
+    def paused(self, patience: float) -> Iterator[bool]:
+        """Let nothing be read for a moment, after the page that is being read.
+
+        :param patience: seconds to wait for that page at most.
+        :returns: by the context: whether nothing is read now.
+        """
+        with self._turn:
+            paused = self._use.acquire(timeout=patience)
+            try:
+                yield paused
+            finally:
+                if paused:
+                    self._use.release()
 
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
-        with self._use:
-            try:
-                return self._opened().execute(statement, values).fetchone()
-            except (sqlite3.Error, StoreRefused) as error:
-                self._drop()
-                raise StoreError(f"the store can't be read: {error}") from error
+        with self._turn:
+            self._use.acquire()
+        try:
+            return self._read_row(statement, values)
+        finally:
+            self._use.release()
+
+    def _read_row(self, statement: str, values: dict[str, Any]) -> Any:
+        try:
+            return self._opened().execute(statement, values).fetchone()
+        except (sqlite3.Error, StoreRefused) as error:
+            self._drop()
+            raise StoreError(f"the store can't be read: {error}") from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = self._file.open_to_read()
+            self._connection = self._file.open_another()
         return self._connection
 
     def open(self) -> None:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 from twisted.logger import Logger
 
-from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Position, Stored
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
+from realtime_chat.store.sqlite_checkpoints import Checkpoints
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
@@ -25,11 +26,6 @@ MOST_DRAFTS = 256
 """How many drafts one commit takes."""
 
 _ROOMS_KNOWN = 10_000
-_PAGES_A_CHECKPOINT = 2000
-_MOST_COMMITS_A_CHECKPOINT = 128
-_BYTES_A_CHECKPOINT = 4 * 1024 * 1024
-_WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
-_COMMITS_A_LOOK = 8
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
 
@@ -51,7 +47,8 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
 END;
 
 CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
-    UPDATE rooms SET top = NEW.offset WHERE id = NEW.room;
+    UPDATE rooms SET top = NEW.offset WHERE id = NEW.room AND top = NEW.offset - 1;
+    SELECT RAISE(ABORT, 'another program has changed it') WHERE changes() = 0;
 END;
 
 CREATE TEMP TRIGGER file_key AFTER INSERT ON main.messages WHEN NEW.digest IS NOT NULL BEGIN
@@ -178,6 +175,11 @@ class _Batch:
         self._keyed = keyed
 
     @property
+    def count(self) -> int:
+        """How many messages it adds."""
+        return len(self.rows) // len(self.columns)
+
+    @property
     def last(self) -> Message | None:
         """The last message that it adds."""
         added = (one.message for one in reversed(self.outcomes) if isinstance(one, Stored) and not one.duplicate)
@@ -251,9 +253,9 @@ class LogWriter:
         self._secret: bytes | None = None
         self._rooms: OrderedDict[str, _Room] = OrderedDict()
         self._next_room = 1
-        self._since_checkpoint = [0, 0]
-        self._commits_a_checkpoint = 8
-        self._wal_size = 0
+        self._total = 0
+        self._data_version: Any = None
+        self._checkpoints = Checkpoints(file, reader, self._complain)
         self._swept = 0
         self._trouble: str | None = None
         self._doubtful: _Batch | None = None
@@ -264,12 +266,14 @@ class LogWriter:
         :raises StoreRefused:
         """
         self.close()
-        connection, identity = self._file.open_to_write(self._secret, self._reader.close)
+        connection, identity = self._file.open_to_write(self._secret, self._total, self._reader.close)
         connection.executescript(self._triggers())
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._replaced()
         self._epoch = identity.epoch
+        self._total = identity.total
+        self._data_version = connection.execute("PRAGMA data_version").fetchone()
         self._secret = self._secret or identity.secret
         self._connection = connection
         self._reader.open()
@@ -291,9 +295,16 @@ class LogWriter:
     def close(self) -> None:
         """Close the connection."""
         self._rooms.clear()
+        self._checkpoints.stop()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def leave(self) -> None:
+        """Close the connection for good."""
+        if self._connection is not None and self._doubtful is None:
+            self._file.leave(self._connection)
+        self.close()
 
     def _ready(self) -> sqlite3.Connection:
         """The connection, opened again if the file was replaced or the last use failed.
@@ -318,6 +329,7 @@ class LogWriter:
         :param check: write something in any case.
         :raises StoreError: nothing was stored.
         :raises FateUnknown: see :meth:`settle`.
+        :raises InDoubt: it is in a file that is no longer there, but may be moved back.
         """
         connection = self._ready()
         batch = None
@@ -331,7 +343,8 @@ class LogWriter:
             raise self._failure(connection, error, batch) from error
         if not self._file.in_place():
             self._complain("it was moved or replaced")
-            raise StoreError("the store's file was moved or replaced")
+            self._rooms.clear()
+            raise InDoubt
         if batch.rows or check:
             self._rejoice()
         self._remember(batch)
@@ -450,8 +463,13 @@ class LogWriter:
             self._rooms.move_to_end(name)
         while len(self._rooms) > _ROOMS_KNOWN:
             self._rooms.popitem(last=False)
-        self._since_checkpoint[0] += 1
-        self._since_checkpoint[1] += batch.size
+        self._total += batch.count
+        self._checkpoints.committed(batch.size)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether there is a commit whose fate is unknown; until it is settled nothing can be stored."""
+        return self._doubtful is not None
 
     def settle(self) -> list[Outcome] | None:
         """Find out what became of the commit whose fate was unknown; None while that can't be seen.
@@ -479,53 +497,38 @@ class LogWriter:
         raise StoreError("the disk failed")
 
     def tidy(self) -> None:
-        """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
-        commits, size = self._since_checkpoint
-        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT or self._has_grown(commits):
-            self.checkpoint()
-
-    def _has_grown(self, commits: int) -> bool:
-        """Whether the write-ahead log has become much longer; looked at now and then."""
-        return commits % _COMMITS_A_LOOK == 0 and self._file.wal_size() - self._wal_size >= _WAL_GROWTH_A_CHECKPOINT
-
-    def checkpoint(self) -> None:
-        """Bring what is in the write-ahead log into the database."""
-        commits = self._since_checkpoint[0]
-        if self._connection is None or self._doubtful is not None or not commits:
-            return
-        self._since_checkpoint = [0, 0]
-        self._wal_size = self._file.wal_size()
-        try:
-            _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if pages > done:
-                self._wait_for_readers(self._connection)
-        except sqlite3.Error as error:
-            self._complain(f"no checkpoint: {error}")
-        else:
-            fitting = _PAGES_A_CHECKPOINT * commits // max(1, pages)
-            self._commits_a_checkpoint = min(max(1, fitting), _MOST_COMMITS_A_CHECKPOINT)
-
-    def _wait_for_readers(self, connection: sqlite3.Connection) -> None:
-        """Checkpoint what a reader was in the way of; ours are short, but one of another program may take its time."""
-        connection.execute("PRAGMA busy_timeout = 50")
-        try:
-            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        finally:
-            connection.execute("PRAGMA busy_timeout = 1000")
+        """Checkpoint when it is time to, so that the write-ahead log stays small; all that came is answered."""
+        if self._connection is not None and self._doubtful is None and self._checkpoints.are_due():
+            self._checkpoints.run(self._connection)
 
     def look_after(self) -> None:
         """Notice that the file was replaced, checkpoint, and trim rooms that nobody writes to."""
         try:
-            connection = self._ready()
+            connection = self._look_again(self._ready())
         except StoreError:
             return
-        self.checkpoint()
+        self._checkpoints.run(connection)
         end = time.monotonic() + _SECONDS_TO_SWEEP
         try:
             while self._sweep_rooms(connection) and time.monotonic() < end:
                 pass
         except sqlite3.Error as error:
             self._complain(f"nothing trimmed: {error}")
+
+    def _look_again(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """See whether another program has changed the database, such as by putting a backup back into it.
+
+        :returns: the connection to go on with.
+        :raises StoreError:
+        """
+        try:
+            version = connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return connection
+        if version == self._data_version:
+            return connection
+        self.close()
+        return self._ready()
 
     def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
         """Sweep the next rooms; False after the last of them."""

@@ -247,6 +247,7 @@ class FileTests(SQLiteTestCase):
             old.execute("INSERT INTO messages VALUES (1, 1, 5, 'message', ?, 'n', 'k', ?)", (BOB.id, draft("a").data))
             old.execute("INSERT INTO keys VALUES (1, ?, 'k', 1, 5, ?)", (BOB.id, digest))
             old.commit()
+        Path(f"{self.path}-lock").write_text("4711\n")  # as releases left it that knew no mark
         store = await self.open_store()
         again = await store.append(draft("a", key="k"))
         self.assertEqual((True, "old:1"), (again.duplicate, str(again.message.position)))
@@ -494,7 +495,7 @@ class FailureTests(SQLiteTestCase):
 
     async def test_killed_after_failing_sync(self) -> None:
         """What was refused because its sync failed doesn't turn up, even when the process is killed right then."""
-        child = Child(self.path, 100, 1, before=failing_sync("15"))
+        child = Child(self.path, 100, 1, before=failing_sync("20"))
         try:
             child.read_until(lambda line: line.startswith("-"))
         finally:

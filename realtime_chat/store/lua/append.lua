@@ -2,15 +2,16 @@
 --
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
 -- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
--- and under which number, and then five for each message: the number of its room, its "at", its row (redis/rows.py), the
--- name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again with the same number.
+-- and under which number, where that of the number before is remembered if it was sent and has no answer yet, and then
+-- five for each message: the number of its room, its "at", its row (redis/rows.py), the name of its key or nothing, and the
+-- digest of its content. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
 -- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left).
 --
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
 --
--- Errors: NOLOG, OTHERLOG, LATE: nothing is stored, and the daemon begins the log or tries again.
+-- Errors: NOLOG, OTHERLOG, LATE, EARLY: nothing is stored, and the daemon begins the log or tries again.
 --         BADMESSAGE, KEYREUSED: for other programs; the text says what is wrong.
 
 local REMEMBERED_MILLISECONDS = 10000
@@ -20,7 +21,7 @@ if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
-local plain = #KEYS == 3 and #ARGV < 9
+local plain = #KEYS == 3 and #ARGV < 10
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -102,7 +103,7 @@ end
 
 local function append_all(place, number)
   local answer = {}
-  for index = 5, #ARGV, 5 do
+  for index = 6, #ARGV, 5 do
     answer[#answer + 1] = append(
       tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4])
   end
@@ -243,5 +244,7 @@ elseif known[1] ~= ARGV[1] then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif milliseconds() > tonumber(ARGV[2]) then
   return redis.error_reply('LATE this was to be stored earlier')
+elseif ARGV[5] ~= '' and not answered(SCOPE .. ':done:' .. ARGV[5], whole(ARGV[4] - 1)) then
+  return redis.error_reply('EARLY what was sent before this was not stored')
 end
 return with_epoch(append_all(place, ARGV[4]))

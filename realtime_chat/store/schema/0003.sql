@@ -1,0 +1,1 @@
+-- Holds this number for another change.
