@@ -44,20 +44,22 @@ _KEYWORDS = frozenset(
     throw true try typeof var void while
     """.split()  # noqa: SIM905
 )
+_SHORTER = {"true": ("!", "0"), "false": ("!", "1")}
+_NO_BODY = frozenset(("do", "for", "if", "try", "var", "while", "}"))
 _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 
 # Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
 _OURS = frozenset(
     """
     abortSending add address admit adopt again alive answered arrived asked askPart askWhy attempt attempts awaited
-    base begun bid check checkCaughtUp choose complain connection countWaiting deadline disown down dress drop
+    base begun bid check checkCaughtUp choose complain connection countWaiting covered deadline doubtful down dress drop
     eachLink eachRoom emit entering exclude expected extend failures first flush flushLater forget giveUp greet handle
     hasChanged heard held hold identified isOpen isOver isReading isSending isUp item kind kinds largest lastId line
-    link listen listeners longest longestLine missed most mostRooms names next objection ondown onevent onup opened
+    link listen listeners longest longestLine lost missed most mostRooms names next objection ondown onevent onup opened
     outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put query queue read
-    readAgain readMore reads received refuse release remember replied request retryLater retryTimer rooms say
+    readAgain readMore reads received refusals refuse release remember replied request retryLater retryTimer rooms say
     secrets sendLater settle shaky show silence size socket stop stopAsking stored survives takeBatch takePart tell
-    text timer tooLarge trouble trying turns unlisten upSince version wait waiting wasUp watch wishes enter
+    text timer tooLarge trouble trying turns unlisten upSince vague version wait waiting wasUp watch wishes enter
     """.split()  # noqa: SIM905
 )
 
@@ -71,7 +73,8 @@ def source() -> str:
 def build() -> bytes:
     """The script as it is served."""
     words = [match for match in _TOKEN.finditer(source()) if match.lastgroup != "blank"]
-    tokens = _name_prototypes(_put_numbers([match[0] for match in words]))
+    tokens = _name_prototypes(_put_numbers([token for match in words for token in _SHORTER.get(match[0], (match[0],))]))
+    tokens = _without_braces(tokens)
     renamed = _shorten_properties(tokens)
     for index, name in _shorten_variables(tokens).items():
         renamed[index] = name
@@ -122,6 +125,37 @@ def _name_prototypes(tokens: list[str]) -> list[str]:
             shorter.append(tokens[index])
             index += 1
     return shorter
+
+
+def _without_braces(tokens: list[str]) -> list[str]:
+    """Leave out the braces around what is one simple statement, after ``if``, ``for``, ``while`` and ``else``."""
+    needless: set[int] = set()
+    for index, token in enumerate(tokens):
+        begin = index + 1
+        if token in ("if", "for", "while") and tokens[begin] == "(":
+            begin = _end_of(tokens, begin) + 1
+        elif token != "else":
+            continue
+        if tokens[begin] == "{":
+            end = _end_of(tokens, begin)
+            if _is_simple(tokens[begin + 1 : end]):
+                needless.update((begin, end))
+    return [token for index, token in enumerate(tokens) if index not in needless]
+
+
+def _end_of(tokens: list[str], begin: int) -> int:
+    """Where the bracket is closed that is opened at ``begin``."""
+    depth, index = 1, begin
+    while depth:
+        index += 1
+        depth += (tokens[index] in ("(", "[", "{")) - (tokens[index] in (")", "]", "}"))
+    return index
+
+
+def _is_simple(body: list[str]) -> bool:
+    depths = itertools.accumulate((token in "([{") - (token in ")]}") for token in body)
+    ends = [index for index, (token, depth) in enumerate(zip(body, depths, strict=True)) if token == ";" and not depth]
+    return ends == [len(body) - 1] and body[0] not in _NO_BODY
 
 
 # Properties: one of ours has the same short name everywhere.
@@ -229,9 +263,10 @@ def _resolve(scope: _Scope, tokens: list[str]) -> None:
 
 def _name(scope: _Scope, tokens: list[str], outer: dict[str, str], renamed: dict[int, str]) -> None:
     uses = Counter(tokens[index] for index in scope.used)
+    order = dict.fromkeys(tokens[index] for index in sorted(scope.used))
     taken = frozenset(outer.get(name, name) for name in uses if name not in scope.declared)
     fresh = _short_names(taken) if scope.parent is not None else iter(scope.declared)
-    names = outer | {name: next(fresh) for name in _by_use(uses) if name in scope.declared}
+    names = outer | {name: next(fresh) for name in order if name in scope.declared}
     renamed.update({index: names[tokens[index]] for index in scope.used if tokens[index] in scope.declared})
     for inner in scope.inner:
         _name(inner, tokens, names, renamed)

@@ -103,6 +103,7 @@ class Publish(Command, frozen=True, kw_only=True):
     data: Any
     event: str = "message"
     key: str | None = None
+    after: str | None = None
 
 
 class History(Command, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ class Draft(msgspec.Struct, frozen=True):
 
     :param data: the sender's value as compact JSON.
     :param key: the sender's own name for it, unique for a room and a user.
+    :param after: the key of the sender's message in this room that has to be stored before it; only together with
+        ``key``.
     """
 
     room: str
@@ -97,6 +99,7 @@ class Draft(msgspec.Struct, frozen=True):
     data: bytes
     sender: User
     key: str | None = None
+    after: str | None = None
 
     def placed(self, position: Position, at: int) -> Message:
         """The message that it is at a place in its log."""

@@ -1,5 +1,7 @@
   // All times are seconds, but for those called `at`, which are milliseconds since 1970.
 
+  var DEEPEST = 32; // levels of JSON that the server takes, of which a command is the first
+
   function noop() {}
 
   function later(seconds, action) {
@@ -25,6 +27,31 @@
     } catch (error) {
       return null;
     }
+  }
+
+  /** What JSON says of a value; throws where the server could not read it. */
+  function spell(value) {
+    var text = JSON.stringify(value, function (name, part) {
+      encodeURIComponent(name + ' ' + (typeof part === 'string' ? part : '')); // throws for half a character
+      if (typeof part === 'number' && !isFinite(part)) {
+        throw new Error(part);
+      }
+      return part;
+    });
+    if (depth(JSON.parse(text)) > DEEPEST) {
+      throw new Error('too deep');
+    }
+    return text;
+  }
+
+  function depth(value) {
+    return value && typeof value === 'object' ? Object.keys(value).reduce(function (most, name) {
+      return Math.max(most, 1 + depth(value[name]));
+    }, 1) : 0;
+  }
+
+  function unsayable(error) {
+    return trouble('bad_request', 'It can not be sent as JSON: ' + error.message);
   }
 
   /** Calls what is the page's own: its mistakes are reported as such, and don't stop us. */

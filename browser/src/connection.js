@@ -207,9 +207,6 @@
   };
 
   Connection.prototype.identified = function (welcome) {
-    if (this.user && this.user.id !== welcome.user.id) {
-      this.eachRoom(function (room) { room.outbox.disown(); });
-    }
     this.user = welcome.user;
     this.remember(welcome.client);
   };

@@ -44,7 +44,7 @@
     }
     asked.id = this.lastId += 1;
     this.asked[asked.id] = {answered: answered, type: command.type};
-    this.socket.send(asked);
+    this.tell(asked);
   };
 
   /** Asks for what has to be answered before the connection is up. */
@@ -53,7 +53,18 @@
     this.ask(command, answered);
   };
 
+  // What the server can't read it refuses without saying what that was: so it is refused here.
   Link.prototype.tell = function (command) {
+    var self = this, error;
+    try {
+      spell(command);
+    } catch (reason) {
+      error = unsayable(reason);
+      error.type = 'error';
+      error.id = command.id || 0;
+      later(0, function () { self.received(error); });
+      return;
+    }
     this.socket.send(command);
   };
 
@@ -72,7 +83,7 @@
   Link.prototype.hold = function (event) {
     var asked = this.asked[event.id] || {};
     this.extend();
-    if (asked.type === 'hello' && event.type === 'error') {
+    if ((asked.type === 'hello' && event.type === 'error') || isUnreadable(event)) {
       this.end({error: event});
       return;
     }
@@ -94,11 +105,17 @@
   };
 
   Link.prototype.handle = function (event) {
-    var asked = this.asked[event.id];
+    var asked = this.asked[event.id], ids = Object.keys(this.asked);
     if (this.isOver) {
       return;
     }
-    if (asked) {
+    if (isUnreadable(event)) {
+      event.vague = ids.length > 1;
+      ids.forEach(function (id) {
+        event.id = id;
+        this.handle(event);
+      }, this);
+    } else if (asked) {
       delete this.asked[event.id];
       asked.answered(event);
     } else {
@@ -140,3 +157,8 @@
       this.socket.close();
     }
   };
+
+  /** Whether this is about a command that the server could not read, and so may be about any of them. */
+  function isUnreadable(event) {
+    return event.code === 'bad_request' && event.id === undefined && !event.room;
+  }

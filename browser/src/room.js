@@ -18,6 +18,7 @@
     this.membersKnown = false;
     this.outbox = new Outbox(this, connection);
     this.timer = null;
+    this.refusals = 0;
   }
 
   inherit(Room, Emitter);
@@ -92,13 +93,6 @@
     if (this.position) {
       command.since = this.position;
     }
-    // Not asked: of a command that can't be read the server can't say whose it is.
-    if (!(/^(?!\.\.?$)[\w.:@~-]{1,128}$/).test(this.name)) {
-      this.timer = later(0, function () {
-        self.refused(trouble('bad_room', 'A room is 1 to 128 of A-Z a-z 0-9 _ - . : @ ~'));
-      });
-      return;
-    }
     link[link.isUp ? 'ask' : 'askFirst'](command, function (reply) {
       if (!self.left) {
         self[reply.type === 'joined' ? 'entered' : 'refused'](reply, command.since, link);
@@ -109,6 +103,7 @@
   Room.prototype.entered = function (reply, since) {
     var present = applyPresence(this, reply);
     this.joined = true;
+    this.refusals = 0;
     this.trouble = null;
     this.top = reply.top;
     if (since && !reply.recovered) {
@@ -129,8 +124,10 @@
       this.join(link);
     } else {
       if (error.temporary) {
-        this.timer = later((error.after || 0) + backOff(3), function () { self.join(link); });
+        this.timer = later((error.after || 0) + backOff(this.refusals), function () { self.join(link); });
+        this.refusals += 1;
       } else {
+        this.outbox.missed();
         this.outbox.open();
       }
       this.complain(trouble(error.code, error.message, error.temporary));
@@ -148,8 +145,8 @@
   };
 
   Room.prototype.reset = function (position, reason) {
+    this.outbox.missed(this.position && position && !isSameLog(this.position, position));
     this.position = position;
-    this.outbox.missed();
     this.emit('$reset', {position: position, recovered: false, reason: reason});
   };
 

@@ -3,10 +3,11 @@
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
 -- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
 -- and under which number, where that of the number before is remembered if it was sent and has no answer yet, and then
--- five for each message: the number of its room, its "at", its row (redis/rows.py), the name of its key or nothing, and the
--- digest of its content. Who didn't get the answer may ask again with the same number.
+-- six for each message: the number of its room, its "at", its row (redis/rows.py), the name of its key or nothing, the
+-- digest of its content, and the name of the key that has to be there before, or nothing. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
--- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left).
+-- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left). BEFORE: it is not
+-- stored, as what has to be there before is not.
 --
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
@@ -89,10 +90,12 @@ local function close(room)
   end
 end
 
-local function append(number, at, row, name, digest)
+local function append(number, at, row, name, digest, after)
   local room = opened(number)
   local first = name ~= '' and published(room, name, at)
-  if not first then
+  if not first and after ~= '' and not published(room, after, at) then
+    return 'BEFORE'
+  elseif not first then
     add(room, at, row, name, digest)
     return room.top
   elseif first.digest ~= digest then
@@ -103,9 +106,9 @@ end
 
 local function append_all(place, number)
   local answer = {}
-  for index = 6, #ARGV, 5 do
-    answer[#answer + 1] = append(
-      tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4])
+  for index = 6, #ARGV, 6 do
+    answer[#answer + 1] = append(tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3],
+      ARGV[index + 4], ARGV[index + 5])
   end
   for _, room in pairs(rooms) do
     close(room)
@@ -223,7 +226,7 @@ local function append_one(event, id, name, data, key)
   local row = '[' .. whole(at) .. ',' .. cjson.encode(event) .. ',' .. cjson.encode(id) .. ',' .. cjson.encode(name)
     .. ',' .. (key == '' and 'null' or cjson.encode(key)) .. ',' .. data .. ']'
   local entry = key == '' and '' or #id .. ':' .. id .. ':' .. key
-  local outcome = append(1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data))
+  local outcome = append(1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data), '')
   close(rooms[1])
   if outcome == 'REUSED' then
     return redis.error_reply('KEYREUSED this key was used for another message in this room')
