@@ -6,6 +6,7 @@ Every message is encoded once, as an :class:`Entry`, and shared by all that send
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Annotated, Any
 
 import msgspec
@@ -54,6 +55,7 @@ __all__ = [
     "encode_signal",
     "encode_value",
     "encode_welcome",
+    "spell",
 ]
 
 MAX_DEPTH = 32
@@ -205,6 +207,35 @@ def decode_body(raw: bytes) -> Any:
     value = _decode(raw)
     _check_value(value, raw, MAX_DEPTH)
     return value
+
+
+def spell(value: Any) -> bytes:
+    """Say in JSON what is to be a command's ``data`` or ``state``, if a server would take it.
+
+    :raises TypeError: it is of a type that JSON can't say.
+    :raises UnreadableCommand: ``bad_request``: it has half a surrogate pair, NaN, an infinity or a number that is out of
+        range, or nests too deep.
+    """
+    try:
+        raw = msgspec.json.encode(value)
+    except (ValueError, OverflowError, RecursionError) as error:  # among these, text that UTF-8 can't say
+        raise UnreadableCommand("bad_request", f"this can't be said in JSON: {error}") from error
+    if b"null" in raw and _has_no_number(msgspec.to_builtins(value)):
+        raise UnreadableCommand("bad_request", "this can't be said in JSON: NaN and infinities are no numbers there")
+    decode_body(b"[%b]" % raw)
+    return raw
+
+
+def _has_no_number(value: Any) -> bool:
+    """Whether NaN or an infinity is in it, which would be sent as null."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float) and not isfinite(item):
+            return True
+        if isinstance(item, (dict, list, tuple)):
+            stack += _children(item)
+    return False
 
 
 def _decode(raw: bytes) -> Any:

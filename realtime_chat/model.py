@@ -37,7 +37,7 @@ _REMEMBERED = 1024
 """So many names that were found right are not looked at again."""
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
 
