@@ -384,9 +384,14 @@ def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     return _encoder.encode(reply)
 
 
-def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int) -> bytes:
-    """The reply to ``hello``; ``ping`` is the seconds between two pings, ``rooms`` how many a connection may read."""
-    limits = {"ping": ping, "rooms": rooms}
+def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int, size: int) -> bytes:
+    """The reply to ``hello``.
+
+    :param ping: seconds between two pings.
+    :param rooms: how many a connection may read.
+    :param size: bytes of the largest command.
+    """
+    limits = {"ping": ping, "rooms": rooms, "size": size}
     return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
 
 

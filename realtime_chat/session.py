@@ -300,7 +300,7 @@ class Session:
         user = self.identify()
         assert self.client is not None
         limits = self.hub.limits
-        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms)
+        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms, limits.max_message)
 
     def _introduce(self, client: str | None, name: str | None) -> None:
         identities = self.hub.identities

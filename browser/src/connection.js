@@ -7,7 +7,6 @@
   var LONGEST_PROBE = 300;
   var LAST_CODE_TO_RECONNECT = 4499;
   var LAST_CODE_OF_OURS = 4999;
-  var TOO_LARGE = 1009;
 
   /**
    * What a page holds: rooms, over whatever connection there is at the moment.
@@ -221,9 +220,6 @@
     this.link = null;
     this.pause();
     this.attempts = isStable ? 0 : this.attempts;
-    if (why.code === TOO_LARGE) {
-      this.tooLarge();
-    }
     this.shaky = isStable || goodbye ? 0 : this.shaky + 1;
     if (why.unfit || this.shaky >= SHAKY) {
       this.first = (index + 1) % this.kinds.length;
@@ -238,17 +234,6 @@
       this.retry();
     } else {
       this.retryLater(0, trouble('lost', 'The connection was lost.', true));
-    }
-  };
-
-  Connection.prototype.tooLarge = function () {
-    var largest = null;
-    this.eachRoom(function (room) {
-      var found = room.outbox.largest();
-      largest = found && (!largest || found.size > largest.item.size) ? {item: found, room: room} : largest;
-    });
-    if (largest) {
-      largest.room.outbox.settle(largest.item, 'failed', trouble('too_large', 'The message is too large.'));
     }
   };
 

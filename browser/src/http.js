@@ -1,4 +1,5 @@
   var ANSWER_WITHIN = 15;
+  var SLOWEST = 2000; // characters a second that are sent
   var BATCH = 100;
   var BATCH_LENGTH = 16000;
   var LONGEST_LINE = 7900; // bytes; nginx takes 8192 of a request's line, and we keep below 8000
@@ -28,15 +29,25 @@
   /**
    * Asks by XMLHttpRequest.
    *
+   * @param seconds  in which the answer, or the next piece of it, has to come; more where much is sent
    * @param answered  called once, with the JSON that was answered, or null where there was no answer
+   * @param came  called when a piece comes
    * @returns a function that gives up, after which nothing is called
    */
-  function ask(url, body, client, seconds, answered) {
+  function ask(url, body, client, seconds, answered, came) {
     var xhr = new window.XMLHttpRequest(), timer;
+
+    function wait() {
+      window.clearTimeout(timer);
+      timer = later(seconds, function () {
+        end(null);
+        xhr.abort();
+      });
+    }
 
     function end(answer) {
       window.clearTimeout(timer);
-      xhr.onreadystatechange = noop;
+      xhr.onreadystatechange = xhr.onprogress = noop;
       answered(answer);
     }
 
@@ -52,10 +63,12 @@
         end(xhr.status ? readAnswer(xhr) : null);
       }
     };
-    timer = later(seconds, function () {
-      end(null);
-      xhr.abort();
-    });
+    xhr.onprogress = function () {
+      wait();
+      came();
+    };
+    seconds += (body || '').length / SLOWEST;
+    wait();
     xhr.send(body);
     return function () {
       answered = noop;
@@ -292,8 +305,10 @@
   };
 
   HttpSocket.prototype.request = function (path, query, body, seconds, answered) {
-    var foreign = isForeign(this.base), client = this.client;
-    return ask(this.address(path, query, foreign && client), body, !foreign && client, seconds, answered);
+    var self = this, foreign = isForeign(this.base), client = this.client;
+    return ask(this.address(path, query, foreign && client), body, !foreign && client, seconds, answered, function () {
+      self.onmessage({}); // there is progress
+    });
   };
 
   HttpSocket.prototype.end = function (why) {
@@ -322,6 +337,6 @@
   HttpSocket.prototype.bid = function (text) {
     var address = this.address('commands', [], this.client), navigator = window.navigator;
     if (!navigator.sendBeacon || !navigator.sendBeacon(address, text)) {
-      ask(address, text, null, ANSWER_WITHIN, noop);
+      ask(address, text, null, ANSWER_WITHIN, noop, noop);
     }
   };

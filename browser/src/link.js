@@ -1,5 +1,6 @@
   var SILENCE = 30;
   var PONG_WITHIN = 8;
+  var SLOWEST_MESSAGE = 16000; // bytes a second
 
   /**
    * One connection, or an attempt at one: asks and is answered over one transport, greets, and knows when it is up: the
@@ -53,19 +54,25 @@
     this.ask(command, answered);
   };
 
-  // What the server can't read it refuses without saying what that was: so it is refused here.
+  // What the server can't read it refuses without saying what that was, and what is too large ends the connection: so
+  // it is refused here.
   Link.prototype.tell = function (command) {
-    var self = this, error;
+    var self = this, error, text;
     try {
-      spell(command);
+      text = spell(command);
+      if (this.welcome && encodeURIComponent(text).replace(/%../g, '%').length > this.welcome.size) {
+        error = trouble('too_large', 'It is larger than ' + this.welcome.size + ' bytes.');
+      }
     } catch (reason) {
       error = unsayable(reason);
+    }
+    if (error) {
       error.type = 'error';
       error.id = command.id || 0;
       later(0, function () { self.received(error); });
-      return;
+    } else {
+      this.socket.send(command);
     }
-    this.socket.send(command);
   };
 
   Link.prototype.received = function (event) {
@@ -127,7 +134,12 @@
   Link.prototype.watch = function () {
     var self = this;
     window.clearTimeout(this.timer);
-    this.timer = later(this.socket.silence || SILENCE, function () { self.check(); });
+    this.timer = later((this.socket.silence || SILENCE) + this.slack(), function () { self.check(); });
+  };
+
+  // A browser doesn't tell that a message is coming: the largest one has its time.
+  Link.prototype.slack = function () {
+    return (this.welcome.size || 0) / SLOWEST_MESSAGE;
   };
 
   /** Finds out whether it lives. */
@@ -135,7 +147,7 @@
     var self = this;
     if (this.isUp && !this.isOver) {
       window.clearTimeout(this.timer);
-      this.timer = later(PONG_WITHIN, function () { self.end({}); });
+      this.timer = later(PONG_WITHIN + this.slack(), function () { self.end({}); });
       this.ask({type: 'ping'}, noop);
     }
   };

@@ -31,7 +31,7 @@
     this.room = room;
     this.connection = connection;
     // {entry, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
-    // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, lost: its log is}
+    // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, vanished: its log is}
     this.waiting = [];
     this.isOpen = false;
     this.failures = 0;
@@ -89,7 +89,7 @@
     var self = this, link = this.connection.link, user = this.connection.user, before;
     if (this.isOpen && link && !this.timer) {
       this.giveUp(function (item) {
-        return item.since && !item.covered && (item.lost || item.by !== user.id || now() - item.since > KEYS_KEPT);
+        return item.since && !item.covered && (item.vanished || item.by !== user.id || now() - item.since > KEYS_KEPT);
       });
       this.waiting.slice().every(function (item) {
         if (item.link !== link) {
@@ -179,7 +179,7 @@
   Outbox.prototype.missed = function (isOtherLog) {
     this.waiting.forEach(function (item) {
       item.covered = false;
-      item.lost = item.lost || (item.since && isOtherLog);
+      item.vanished = item.vanished || (item.since && isOtherLog);
     });
   };
 
@@ -208,14 +208,4 @@
     this.isOpen = false;
     window.clearTimeout(this.timer);
     this.timer = null;
-  };
-
-  /** What was sent and not answered is too large for one of them; so for the largest. */
-  Outbox.prototype.largest = function () {
-    var found = null;
-    this.waiting.forEach(function (item) {
-      item.size = JSON.stringify(item.entry.data).length;
-      found = item.link && (!found || item.size > found.size) ? item : found;
-    });
-    return found;
   };
