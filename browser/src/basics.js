@@ -14,11 +14,15 @@
 
   /** An error as the page gets it, and as the server words it. */
   function trouble(code, message, temporary) {
-    return {code: code, message: message, temporary: !!temporary};
+    return {type: 'error', code: code, message: message, temporary: !!temporary};
   }
 
   function closed() {
-    return trouble('closed', 'The room was left, or the connection closed.');
+    return trouble('closed', 'It is closed.');
+  }
+
+  function tooLarge() {
+    return trouble('too_large', 'It is too large.');
   }
 
   function readObject(text) {
@@ -51,7 +55,7 @@
   }
 
   function unsayable(error) {
-    return trouble('bad_request', 'It can not be sent as JSON: ' + error.message);
+    return trouble('bad_request', 'Not JSON: ' + error.message);
   }
 
   /** Calls what is the page's own: its mistakes are reported as such, and don't stop us. */

@@ -135,13 +135,9 @@
   };
 
   Connection.prototype.greet = function (link, token) {
-    var hello = {type: 'hello', v: 1}, given = {client: this.client, name: this.options.name, token: token}, name;
-    for (name in given) {
-      if (given[name]) {
-        hello[name] = given[name];
-      }
-    }
-    link.askFirst(hello, noop);
+    link.ask({
+      type: 'hello', v: 1, client: this.client || undefined, name: this.options.name || undefined, token: token || undefined
+    }, noop, true);
     if (this.ownState) {
       link.tell({type: 'state', state: this.ownState});
     }
@@ -150,8 +146,8 @@
 
   Connection.prototype.failed = function (index, why) {
     this.trying = null;
-    if (why.error || why.goodbye) {
-      this.refused(why.error || why.goodbye);
+    if (why.error || why.bye) {
+      this.refused(why.error || why.bye);
     } else {
       this.next(index, why.unreachable);
     }
@@ -216,7 +212,7 @@
   };
 
   Connection.prototype.down = function (index, why) {
-    var goodbye = why.goodbye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
+    var goodbye = why.bye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
     this.link = null;
     this.pause();
     this.attempts = isStable ? 0 : this.attempts;
@@ -226,7 +222,7 @@
       this.shaky = 0;
     }
     if (!goodbye && why.code > LAST_CODE_TO_RECONNECT && why.code <= LAST_CODE_OF_OURS) {
-      goodbye = {code: why.code, reason: 'The server closed the connection.'};
+      goodbye = {code: why.code, reason: 'It was closed.'};
     }
     if (goodbye) {
       this.refused(goodbye);

@@ -17,7 +17,6 @@
     var answer = readObject(xhr.responseText);
     if (!answer || (xhr.status >= 300 && answer.type !== 'error')) {
       answer = trouble('unreachable', 'The server answered ' + xhr.status + ' ' + xhr.statusText, true);
-      answer.type = 'error';
     }
     answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
@@ -89,19 +88,15 @@
   function HttpSocket(base) {
     var self = this;
     this.base = base;
-    this.client = null;
-    this.name = null;
+    this.client = this.name = null;
     // By 'room ' and the name, as a name may be __proto__: {since: position, version: of presence, and as `entering` the
     // `joined` that is told when reading the room has begun}
     this.rooms = {};
     this.longestLine = LONGEST_LINE;
     this.queue = [];
-    this.isSending = false;
+    this.isSending = this.isReading = this.hasChanged = this.isOver = false;
     this.abortSending = noop;
     this.state = null;
-    this.isReading = false;
-    this.hasChanged = false;
-    this.isOver = false;
     this.most = BATCH;
     this.longest = BATCH_LENGTH;
     this.timer = later(0, function () {

@@ -86,7 +86,7 @@
     }
 
     if (body && this.address(path, asked, this.client).length > LONGEST_LINE) {
-      later(0, function () { answered({type: 'error', code: 'too_large', message: 'This browser can not send so much.'}); });
+      later(0, function () { answered(tooLarge()); });
     } else {
       (self.client ? perform : introduce)();
     }

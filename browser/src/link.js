@@ -16,14 +16,10 @@
   function Link(kind, base, seconds, greet) {
     var self = this, socket = this.socket = new transports[kind](base);
     this.kind = kind;
-    this.isOpen = false;
-    this.isUp = false;
-    this.isOver = false;
-    this.welcome = null;
-    this.goodbye = null;
-    this.expected = 0;
+    this.isOpen = this.isUp = this.isOver = false;
+    this.welcome = this.bye = null;
+    this.expected = this.lastId = 0;
     this.asked = {};
-    this.lastId = 0;
     this.held = [];
     socket.onopen = function () {
       self.isOpen = true;
@@ -38,20 +34,16 @@
     this.extend();
   }
 
-  Link.prototype.ask = function (command, answered) {
+  /** @param isFirst  whether it has to be answered before the connection is up */
+  Link.prototype.ask = function (command, answered, isFirst) {
     var asked = {}, name;
+    this.expected += isFirst ? 1 : 0;
     for (name in command) {
       asked[name] = command[name];
     }
     asked.id = this.lastId += 1;
     this.asked[asked.id] = {answered: answered, type: command.type};
     this.tell(asked);
-  };
-
-  /** Asks for what has to be answered before the connection is up. */
-  Link.prototype.askFirst = function (command, answered) {
-    this.expected += 1;
-    this.ask(command, answered);
   };
 
   // What the server can't read it refuses without saying what that was, and what is too large ends the connection: so
@@ -61,13 +53,12 @@
     try {
       text = spell(command);
       if (this.welcome && encodeURIComponent(text).replace(/%../g, '%').length > this.welcome.size) {
-        error = trouble('too_large', 'It is larger than ' + this.welcome.size + ' bytes.');
+        error = tooLarge();
       }
     } catch (reason) {
       error = unsayable(reason);
     }
     if (error) {
-      error.type = 'error';
       error.id = command.id || 0;
       later(0, function () { self.received(error); });
     } else {
@@ -77,7 +68,7 @@
 
   Link.prototype.received = function (event) {
     if (event.type === 'goodbye') {
-      this.goodbye = event;
+      this.bye = event;
     }
     if (this.isUp) {
       this.watch();
@@ -153,7 +144,7 @@
   };
 
   Link.prototype.end = function (why) {
-    why.goodbye = this.goodbye;
+    why.bye = this.bye;
     if (!this.isOver) {
       this.close();
       this.ondown(why);

@@ -7,8 +7,7 @@
     this.event = event;
     this.data = data;
     this.state = 'pending';
-    this.error = null;
-    this.position = null;
+    this.error = this.position = null;
   }
 
   /** A promise, where the browser has promises, else null. Who doesn't ask isn't told of its failure. */
@@ -30,7 +29,7 @@
   function Outbox(room, connection) {
     this.room = room;
     this.connection = connection;
-    // {entry, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
+    // {letter, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
     // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, vanished: its log is}
     this.waiting = [];
     this.isOpen = false;
@@ -41,7 +40,7 @@
   Outbox.prototype.add = function (event, data, key, callback) {
     var self = this, entry = new Entry(event, data, key || randomKey());
     var made = promise(function (resolve, reject) {
-      self.put({entry: entry, link: null, since: 0, settle: function (error) {
+      self.put({letter: entry, link: null, since: 0, settle: function (error) {
         var result = {position: entry.position, key: entry.key};
         if (callback) {
           callOut(callback, error, result);
@@ -57,7 +56,7 @@
   };
 
   Outbox.prototype.put = function (item) {
-    var self = this, entry = item.entry, error = this.objection(entry);
+    var self = this, entry = item.letter, error = this.objection(entry);
     if (error) {
       later(0, function () { self.end(item, 'failed', error); });
     } else {
@@ -77,11 +76,8 @@
     if (this.connection.state === 'closed' || this.room.left) {
       return closed();
     }
-    if (this.waiting.some(function (item) { return item.entry.key === entry.key; })) {
-      return trouble('key_reused', 'Another has this key.');
-    }
     return this.isOpen || this.connection.countWaiting() < QUEUE ? null :
-      trouble('queue_full', QUEUE + ' messages wait already.', true);
+      trouble('queue_full', 'Too many wait.', true);
   };
 
   // Each is sent behind the one before it. After a refusal one goes ahead, and the others when that is stored.
@@ -95,14 +91,14 @@
         if (item.link !== link) {
           self.send(item, link, before);
         }
-        before = item.entry.key;
+        before = item.letter.key;
         return !self.failures;
       });
     }
   };
 
   Outbox.prototype.send = function (item, link, before) {
-    var self = this, entry = item.entry;
+    var self = this, entry = item.letter;
     item.doubtful = item.doubtful || item.link;
     item.link = link;
     if (!item.since) {
@@ -145,7 +141,7 @@
 
   Outbox.prototype.stored = function (item, position) {
     this.failures = 0;
-    item.entry.position = position;
+    item.letter.position = position;
     this.settle(item, 'sent', null);
   };
 
@@ -159,19 +155,21 @@
   };
 
   Outbox.prototype.end = function (item, state, error) {
-    item.entry.state = state;
-    item.entry.error = error;
-    this.room.emit(error ? '$failed' : '$sent', item.entry);
+    item.letter.state = state;
+    item.letter.error = error;
+    this.room.emit(error ? '$failed' : '$sent', item.letter);
     item.settle(error);
   };
 
   /** A message under one of our keys is there: ours, if it is of who we were when we sent it. */
   Outbox.prototype.arrived = function (message) {
     var self = this;
-    this.waiting.slice().forEach(function (item) {
-      if (item.by === message.from.id && item.entry.key === message.key) {
+    this.waiting.some(function (item) {
+      var isIt = item.by === message.from.id && item.letter.key === message.key;
+      if (isIt) {
         self.stored(item, message.position);
       }
+      return isIt; // another one under this key is its own affair
     });
   };
 
@@ -192,7 +190,7 @@
     var self = this;
     this.waiting.filter(concerns).forEach(function (item) {
       self.settle(item, item.since ? 'unknown' : 'failed', item.since ?
-        trouble('unknown', 'It was sent, and may be stored.') :
+        trouble('unknown', 'It may be stored.') :
         closed());
     });
   };

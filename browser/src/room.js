@@ -10,15 +10,11 @@
     this.position = options.since || null;
     this.top = null;
     this.last = options.last === undefined ? LAST : options.last;
-    this.joined = false;
-    this.left = false;
-    this.trouble = null; // why it can't be joined
-    this.count = 0;
+    this.joined = this.left = this.membersKnown = false;
+    this.trouble = this.timer = null; // why it can't be joined
+    this.count = this.refusals = 0;
     this.members = [];
-    this.membersKnown = false;
     this.outbox = new Outbox(this, connection);
-    this.timer = null;
-    this.refusals = 0;
   }
 
   inherit(Room, Emitter);
@@ -50,9 +46,7 @@
     var self = this, command = {type: 'history', room: this.name};
     options = options || {};
     ['before', 'since', 'limit'].forEach(function (name) {
-      if (options[name] !== undefined && options[name] !== null) {
-        command[name] = options[name];
-      }
+      command[name] = options[name];
     });
     return this.connection.read(command, callback, function (reply, done) {
       var messages = reply.messages.map(self.dress, self);
@@ -93,11 +87,11 @@
     if (this.position) {
       command.since = this.position;
     }
-    link[link.isUp ? 'ask' : 'askFirst'](command, function (reply) {
+    link.ask(command, function (reply) {
       if (!self.left) {
         self[reply.type === 'joined' ? 'entered' : 'refused'](reply, command.since, link);
       }
-    });
+    }, !link.isUp);
   };
 
   Room.prototype.entered = function (reply, since) {
