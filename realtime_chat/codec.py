@@ -213,8 +213,8 @@ def spell(value: Any) -> bytes:
     """Say in JSON what is to be a command's ``data`` or ``state``, if a server would take it.
 
     :raises TypeError: it is of a type that JSON can't say.
-    :raises UnreadableCommand: ``bad_request``: it has half a surrogate pair, NaN, an infinity or a number that is out of
-        range, or nests too deep.
+    :raises UnreadableCommand: ``bad_request``: it has half a surrogate pair, NaN, an infinity or a number that is out
+        of range, or nests too deep.
     """
     try:
         raw = msgspec.json.encode(value)

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 
@@ -76,8 +77,6 @@ class SlowLine(Factory):
         return int(self._listening.getHost().port)
 
     def buildProtocol(self, address: Any) -> _End:
-        from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-
         here, there = _End(), _End()
         here.other, there.other = there, here
         self._ends += (here, there)

@@ -57,6 +57,7 @@
       }
     } catch (reason) {
       error = unsayable(reason);
+      error.code = command.type === 'join' ? 'bad_room' : error.code;
     }
     if (error) {
       error.id = command.id || 0;

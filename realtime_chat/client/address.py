@@ -12,8 +12,8 @@ from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupErro
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
-from twisted.python.failure import Failure
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -31,7 +31,7 @@ class _Endpoints:
     def __init__(self, address: Address) -> None:
         self._address = address
 
-    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
         return self._address.endpoint()
 
 
@@ -87,7 +87,7 @@ class Address:
 
     def endpoint(self) -> IStreamClientEndpoint:
         """What connects to it, with TLS and the server's name verified for ``https``."""
-        endpoint = HostnameEndpoint(self.reactor, self._host, self._port)
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self.reactor, self._host, self._port)
         if self._secure:
             endpoint = wrapClientTLS(optionsForClientTLS(self._host, self._trust_root), endpoint)
         return _Narrow(endpoint)

@@ -248,9 +248,8 @@ class Room:
         :param key: a name for this message, by which it is stored only once; None for a random one. Don't give one
             from which the next could be guessed.
         :returns: fires with its position, once it is stored.
-        :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one, and for data that the
-            server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred
-            the server's answer, or one of :mod:`realtime_chat.client.errors`.
+        :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one, and for data that
+            the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's answer, or one of :mod:`realtime_chat.client.errors`.
         """
         return _publish(self._core, self.name, data, event, key)
 
@@ -286,9 +285,7 @@ class Room:
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publish(
-        check_room(room), spell(data), check_event(event), None if key is None else check_key(key)
-    )
+    return core.publish(check_room(room), spell(data), check_event(event), None if key is None else check_key(key))
 
 
 def _text(position: Position | None) -> str | None:

@@ -187,9 +187,7 @@ class Web:
         """
         return self._exchange("GET", path, query, client, None, seconds)
 
-    def post(
-        self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None
-    ) -> Deferred[Answer]:
+    def post(self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None) -> Deferred[Answer]:
         """Send JSON, and read the JSON of the answer.
 
         :raises TimeoutError: by the Deferred: nothing went on for too long.

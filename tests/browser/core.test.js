@@ -208,7 +208,7 @@ test('refuses what the server could not read before it is sent, wherever it stan
   world.rt.setState({half});
   world.rt.room(half);
   world.advance(0);
-  assert.deepEqual(errors, ['bad_request', 'bad_request', 'bad_request']);
+  assert.deepEqual(errors, ['bad_request', 'bad_request', 'bad_room']);
   assert.deepEqual(world.socket.sent.map(({type}) => type), ['hello', 'join']);
   world.room.publish('\ud83d\ude00');
   assert.deepEqual(publishes(world), ['\ud83d\ude00']);
