@@ -235,6 +235,14 @@ class NetworkTests(BrowserTestCase):
         self.assertEqual([], tab.console)
         self.assertEqual("sse", self.connect(tab, "{transports: ['sse']}", "other")[0])
 
+    def test_nginx_with_short_lines(self) -> None:
+        """Where lines may have no more than 2 KiB, more rooms than go into one are read by several requests."""
+        short = _BARE.replace("location", "large_client_header_buffers 4 2k;\n    location")
+        for kind in ("sse", "poll"):
+            tab = self.behind(nginx, short)
+            joined, states = tab.run(_MANY % json.dumps(kind))
+            self.assertEqual((20, ["connecting", "connected"]), (joined, states))
+
     def test_nginx_without_upgrades(self) -> None:
         """nginx as it is out of the box refuses upgrades: event streams."""
         self.check(self.behind(nginx, _BARE), "sse")
@@ -260,6 +268,21 @@ class NetworkTests(BrowserTestCase):
         self.assertEqual("sse", transport)
         self.assertLess(took, 1)
 
+
+_MANY = """
+const rt = Realtime.connect('', {transports: [%s], storage: false}), states = [], begun = Date.now();
+rt.on('$state', (state) => states.push(state.state));
+const rooms = Array.from({length: 20}, (_, number) => rt.room(number + 'x'.repeat(120)));
+let got = 0;
+rooms.forEach((room) => {
+  room.on('message', () => { got += 1; });
+  room.publish(1);
+});
+while (got < rooms.length && Date.now() - begun < 20000) {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+}
+return [rooms.filter((room) => room.joined).length, states];
+"""
 
 _BARE = """
 server {
