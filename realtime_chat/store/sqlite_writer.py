@@ -448,12 +448,14 @@ class LogWriter:
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = getattr(error, "sqlite_errorcode", 0)
         self._complain(str(error))
-        if code == sqlite3.SQLITE_FULL:
+        if code & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError("the disk is full")
         self._rooms.clear()
-        if code == sqlite3.SQLITE_IOERR and batch is not None and batch.rows:
+        # What makes a commit one is written last: where writing failed, it isn't there.
+        is_written = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
+        if is_written and batch is not None and batch.rows:
             # Written but not synced, it may be found after a crash: SQLite's memory and the file tell different things.
             self._doubtful = batch
             return FateUnknown(str(error))

@@ -19,7 +19,7 @@ from twisted.logger import globalLogPublisher
 from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, ProxyFactory, ProxyServer
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, Page, Stored
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.link import Link
@@ -44,7 +44,17 @@ class RedisStoreTests(MessageStoreContract, TestCase):
         address = parse_address(shared_server(self).url)
         names = Names("realtime", 0)
         now = self.clock.seconds
-        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random)
+        return RedisStore(reactor, address, names, retention, 65536, now, os.urandom, random.random, look=0.05)
+
+    async def back_up(self, store: RedisStore) -> Any:
+        server = shared_server(self, empty=False)
+        return [(key, server.command("DUMP", key)) for key in server.command("KEYS", "realtime:0:*")]
+
+    async def put_back(self, backup: Any) -> None:
+        server = shared_server(self, empty=False)
+        server.command("DEL", *server.command("KEYS", "realtime:0:*"))
+        for key, dump in backup:
+            server.command("RESTORE", key, 0, dump)
 
 
 class RedisTestCase(TestCase):
@@ -344,7 +354,7 @@ class AwayTests(RedisTestCase):
         answers = [store.append(draft(n)) for n in range(600)]
         while reactor.seconds() - begun < 2.5:
             asked = reactor.seconds()
-            await self.assertFailure(store.append(draft("more")), StoreError)
+            await self.assertFailure(store.append(draft("more")), StoreError, InDoubt)
             self.assertLess(reactor.seconds() - asked, _UNAVAILABLE_WITHIN)
             await deferLater(reactor, 0.1)
         self.assertEqual(len(await _failures(answers)), 600)
@@ -426,6 +436,34 @@ class AwayTests(RedisTestCase):
         await self.connected(store)
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b", "d"])
 
+    async def test_in_doubt(self) -> None:
+        """What was sent and isn't answered in time is in doubt, whether it is stored or not; the key settles it, and
+        what wasn't sent is refused."""
+        self.serve()
+        leak = Leak(self.server.port)
+        port = reactor.listenTCP(0, leak, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        store = await self.open_store(f"redis://127.0.0.1:{port.getHost().port}/0", look=60.0)
+        leak.open = True
+        begun = reactor.seconds()
+        stored = store.append(draft("a", key="a"))
+        await self.until(lambda: self.server.command("XLEN", "realtime:0:stream:lobby") == 1)
+        self.server.pause()
+        unseen = store.append(draft("b", key="b"))
+        error = await self.assertFailure(stored, InDoubt)
+        await self.assertFailure(unseen, InDoubt)
+        self.assertLess(reactor.seconds() - begun, _UNAVAILABLE_WITHIN)
+        self.assertEqual(("in_doubt", 503, True), (error.code, *error.kind))
+        leak.open = False
+        leak.cut()
+        await self.until(lambda: not store.links[0].ready)
+        await self.assertFailure(store.append(draft("c")), StoreError)
+        self.server.resume()
+        await self.connected(store)
+        again = [await store.append(draft(text, key=text)) for text in "ab"]
+        self.assertEqual([(1, True), (2, False)], [(each.message.position.offset, each.duplicate) for each in again])
+        self.assertEqual(["a", "b"], texts(await store.read_after("lobby", 0, 9)))
+
     async def publish(self, store: RedisStore, number: int, acknowledged: list[int]) -> None:
         """Publish till it is acknowledged, as clients do."""
         while True:
@@ -453,6 +491,29 @@ class AwayTests(RedisTestCase):
         self.server.command("SCRIPT", "FLUSH")
         sha = load_store_script("append").sha
         await self.until(lambda: self.server.command("SCRIPT", "EXISTS", sha) == [1])
+
+    async def test_forgotten_scripts_and_another_node(self) -> None:
+        """Nothing overtakes where another node loads the script after one append had found it gone."""
+        self.serve()
+        store = await self.open_store(look=60.0)
+        append = load_store_script("append")
+        link = store.links[0]
+        command = link.command
+
+        def loads_in_between(*words: Any) -> Deferred[Any]:
+            answer = command(*words)
+            if words[0] == "EVALSHA":
+                command("SCRIPT", "LOAD", append.text)
+            return answer
+
+        link.command = loads_in_between
+        for turn in range(5):
+            self.server.command("SCRIPT", "FLUSH")
+            stored = await gatherResults([store.append(draft(n)) for n in range(700)])
+            self.assertEqual(
+                list(range(turn * 700 + 1, turn * 700 + 701)), [each.message.position.offset for each in stored]
+            )
+        self.assertEqual(texts(await whole_log(store, "lobby"))[-700:], list(range(700)))
 
     async def test_away_and_back(self) -> None:
         """While Redis is not there everything is refused at once; each change of state is logged once."""
