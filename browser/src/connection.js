@@ -162,7 +162,7 @@
       this.attempt(this.kinds.indexOf(following[0]));
     } else {
       this.first = 0;
-      this.retryLater(0, trouble('unreachable', 'The server can not be reached.', true));
+      this.retryLater(0, trouble('unreachable', 'No server answers.', true));
     }
   };
 
@@ -229,7 +229,7 @@
     } else if (why.unfit) {
       this.retry();
     } else {
-      this.retryLater(0, trouble('lost', 'The connection was lost.', true));
+      this.retryLater(0, trouble('lost', 'It was lost.', true));
     }
   };
 

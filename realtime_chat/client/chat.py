@@ -249,8 +249,8 @@ class Room:
             from which the next could be guessed.
         :returns: fires with its position, once it is stored.
         :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one, and for data that
-            the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's answer,
-            or one of :mod:`realtime_chat.client.errors`.
+            the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's
+            answer, or one of :mod:`realtime_chat.client.errors`.
         """
         return _publish(self._core, self.name, data, event, key)
 
