@@ -79,7 +79,7 @@ class Limits:
     page_bytes: int = 256 * 1024
     tail_bytes: int = 512 * 1024
     tails_bytes: int = 64 * 1024 * 1024
-    room_idle: float = 60.0
+    room_idle: float = 30.0
     empty_idle: float = 1.0
     ping: float = 25
     pong: float = 7.0

@@ -266,7 +266,7 @@ class Options(usage.Options):
     @_help
     def opt_max_rooms_total(self, count: str) -> None:
         """How many rooms are in memory at a time: those that somebody reads, and those that were read in the last
-        minute; others are refused for the moment. [default: 50000]"""
+        30 seconds; others are refused for the moment. [default: 50000]"""
         self["max-rooms-total"] = self._read("max-rooms-total", count, _whole)
 
     @_help

@@ -202,7 +202,7 @@ TURNS = (
     attack("bodies in chunks of a byte", "heap", CHUNKS, connections=20, times=1),
     attack("arrays of numbers", "ask", post("/commands", NUMBERS), connections=20),
     attack("arrays of arrays", "ask", post("/commands", LISTS), connections=20),
-    attack("large publishes", "command", LARGE, connections=100, stores=True, redis=True),
+    attack("large publishes", "command", LARGE, connections=20, stores=True, redis=True),
     attack("halves of messages", "hold_halves", connections=500),
 )
 """What is small, but comes all at once, or in large pieces: a turn of the reactor is everybody's."""

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from twisted.web.http import _ChunkedTransferDecoder
+
 __all__ = ["GONE", "HTTPWire", "RedisError", "RedisWire", "SocketWire", "StreamWire", "Unavailable", "frame"]
 
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
@@ -140,10 +142,21 @@ class SocketWire(_Wire):
 
 
 class StreamWire(_Wire):
-    """An event stream; what is taken are the values of ``data``."""
+    """An event stream, in chunks; what is taken are the values of ``data``.
+
+    After the last chunk it is closed, as a proxy may keep the connection."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        super().__init__(take)
+        self._text = b""
+        self._chunks = _ChunkedTransferDecoder(self._take_text, lambda rest: self.transport.close())
 
     def _read(self) -> None:
-        *blocks, self._data = self._data.split(b"\n\n")
+        data, self._data = self._data, b""
+        self._chunks.dataReceived(data)
+
+    def _take_text(self, text: bytes) -> None:
+        *blocks, self._text = (self._text + text).split(b"\n\n")
         for block in blocks:
             for line in block.split(b"\n"):
                 if line.startswith(b"data: "):
