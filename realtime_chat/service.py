@@ -32,7 +32,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.transports.fanout import unsent, write_now
-from realtime_chat.transports.intake import Intake
+from realtime_chat.transports.intake import Intake, accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -152,6 +152,7 @@ class RealtimeService(Service):
     async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
         endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
         port: IListeningPort = await endpoint.listen(site)
+        accept_few(port)
         return port
 
     def ports(self) -> list[int]:

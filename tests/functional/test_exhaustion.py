@@ -172,6 +172,7 @@ LOGS = (
         "other hosts and origins", "open_and_drop", get("/", "Origin: http://e"), get("/").replace("localhost", "e")
     ),
     attack("uploads that break off", "break_off", UPLOAD, get("/rooms").removesuffix("\r\n"), UPLOAD),
+    attack("answers that break off", "break_off", get("/poll?room=a&since=a:1"), get("/sse?room=a"), upgrade()),
     attack("no descriptor left", "occupy", connections=400, descriptors=200, options=("--max-connections", "100000")),
 )
 """5: what may be logged."""
