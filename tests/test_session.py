@@ -15,7 +15,7 @@ from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, make_hub, tokens
+from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, left_to_collect, make_hub, tokens
 
 
 class World(SynchronousTestCase):
@@ -429,6 +429,23 @@ class PublishTests(World):
         offsets = [int(m["position"].split(":")[1]) for m in transport.of_type("message")]
         start = int(transport.received[0]["position"].split(":")[1])
         self.assertEqual(list(range(start + 1, 3)), offsets)
+
+
+class GarbageTests(World):
+    """What clients can repeat is gone when it is over."""
+
+    def test_errors(self) -> None:
+        """Commands that are refused leave nothing to the garbage collector, whose work stops everybody."""
+        session, _ = self.client()
+        for command in (
+            b"{",
+            b"{}",
+            b'{"type":"leave","room":"a"}',
+            b'{"type":"join","room":"!"}',
+            b'{"type":"publish","room":"!","data":1}',
+            b'{"type":"history","room":"a","after":"x"}',
+        ):
+            self.assertEqual(0, left_to_collect(lambda command=command: session.receive(command)), command)  # type: ignore[misc]
 
 
 class BehindTests(World):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +21,7 @@ from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.turns import Turns
-from tests.fakes import HeldStore, make_hub, tokens
+from tests.fakes import HeldStore, left_to_collect, make_hub, tokens
 from tests.test_turns import next_turn
 
 
@@ -182,6 +183,27 @@ class CommandTests(StubTestCase):
             ("X-Content-Type-Options", "nosniff"),
         ):
             self.assertEqual([value], response.headers.getRawHeaders(name))
+
+
+class GarbageTests(StubTestCase):
+    """What clients can repeat is gone when it is over."""
+
+    def test_errors(self) -> None:
+        """Requests that are refused leave nothing to the garbage collector, whose work stops everybody."""
+        self.store.append = lambda draft: fail(StoreError("the disk is full"))  # type: ignore[method-assign]
+        for method, path, body in (
+            ("GET", "nothing", ""),
+            ("GET", "rooms/!/messages", ""),
+            ("GET", "poll?room=!", ""),
+            ("POST", "commands", "{"),
+            ("POST", "commands", "{}"),
+            ("POST", "commands", "[{},{}]"),
+            ("POST", "commands", '[{"type":"publish","room":"a","data":1},{"type":"leave","room":"a"}]'),
+            ("POST", "rooms/!/messages", '{"data":1}'),
+            ("POST", "rooms/a/messages", '{"data":1}'),
+        ):
+            ask = partial(self.ask, method, path, data=body.encode())
+            self.assertEqual(0, left_to_collect(ask), (method, path, body))
 
 
 class WhoTests(StubTestCase):
