@@ -16,6 +16,7 @@ __all__ = [
     "GOODBYES",
     "ErrorKind",
     "Goodbye",
+    "InDoubt",
     "RealtimeError",
     "StoreError",
     "StoreRefused",
@@ -56,6 +57,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "rate_limited": ErrorKind(429, True),
         "internal": ErrorKind(500, True),
         "store_unavailable": ErrorKind(503, True),
+        "in_doubt": ErrorKind(503, True),
         "stopping": ErrorKind(503, True),
     }
 )
@@ -103,6 +105,16 @@ class StoreError(RealtimeError):
         self.detail = detail or message
         if detail:
             self.args = (f"{self.code}: {message}: {detail}",)
+
+
+class InDoubt(RealtimeError):
+    """Whether a message was stored, or will be in a moment, can't be told now.
+
+    Publishing it again under its key settles that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("in_doubt", "it isn't known whether this was stored; publish it again under the same key")
 
 
 class StoreRefused(Exception):

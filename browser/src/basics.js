@@ -1,13 +1,25 @@
   // All times are seconds, but for those called `at`, which are milliseconds since 1970.
 
+  var elapsed = 0, lastDate = 0, lastSteady = 0;
+
   function noop() {}
 
   function later(seconds, action) {
     return window.setTimeout(action, seconds * 1000);
   }
 
+  /**
+   * Milliseconds that only grow, for how long something takes: of the clock that can be set and the one that can't, which
+   * may stand still while the machine sleeps, whichever has gone further since the last call. One that is set back holds
+   * nothing up; one that is set forward looks like sleep, which only makes us more careful.
+   */
   function now() {
-    return new Date().getTime();
+    var date = new Date().getTime(), performance = window.performance;
+    var steady = performance && performance.now ? performance.now() : 0;
+    elapsed += Math.max(0, date - lastDate, steady - lastSteady);
+    lastDate = date;
+    lastSteady = steady;
+    return elapsed;
   }
 
   /** An error as the page gets it, and as the server words it. */

@@ -30,7 +30,8 @@
   function Outbox(room, connection) {
     this.room = room;
     this.connection = connection;
-    this.waiting = []; // {entry, settle, link: where it was sent, since: when first, or 0}
+    // {entry, settle, link: where it was sent, since: when first, or 0, inDoubt: whether the server doesn't know its fate}
+    this.waiting = [];
     this.isOpen = false;
     this.failures = 0;
     this.timer = null;
@@ -81,6 +82,7 @@
   Outbox.prototype.flush = function () {
     var self = this, link = this.connection.link;
     if (this.isOpen && link && !this.timer) {
+      this.giveUp(function (item) { return item.inDoubt && now() - item.since > KEYS_KEPT; });
       this.waiting.forEach(function (item) {
         if (item.link !== link && item.entry.state === 'pending') {
           self.send(item, link);
@@ -103,6 +105,7 @@
       this.stored(item, reply.position);
     } else if (reply.temporary) {
       item.link = null;
+      item.inDoubt = item.inDoubt || reply.code === 'in_doubt';
       this.flushLater(reply.after);
     } else {
       this.settle(item, 'failed', trouble(reply.code, reply.message));

@@ -21,6 +21,7 @@ from realtime_chat.client.poll import PollLink
 from realtime_chat.client.reading import Reading
 from realtime_chat.client.sse import SSELink
 from realtime_chat.client.websocket import WebSocketLink
+from realtime_chat.clock import seconds_asleep_too, time_steadily
 from realtime_chat.model import Position, User, check_event, check_key, check_name, check_room
 
 __all__ = ["TRANSPORTS", "Chat", "History", "Room", "connect"]
@@ -61,6 +62,8 @@ def connect(
 ) -> Chat:
     """A chat with a daemon, to be used as ``async with connect(reactor, url) as chat:``.
 
+    The reactor's clock will not step any more: see :func:`~realtime_chat.clock.time_steadily`.
+
     It stays connected until it is closed: it reconnects after a random time of 0.5 to 20 seconds, reads on in each
     room from where it was, and publishes again what may have been lost.
 
@@ -80,10 +83,12 @@ def connect(
     unknown = [transport for transport in transports if transport not in _LINKS]
     if unknown or not transports:
         raise ValueError(f"the transports are {', '.join(TRANSPORTS)}; these are not: {unknown}")
+    time_steadily(reactor)
     address = Address(reactor, url, trust_root)
     wants = Wants(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
     links: dict[str, OpenLink] = {kind: partial(make, address) for kind, make in _LINKS.items()}
-    return Chat(Core(reactor, random.random, partial(secrets.token_urlsafe, 12), links, wants, on_state), address)
+    token = partial(secrets.token_urlsafe, 12)
+    return Chat(Core(reactor, random.random, token, links, wants, on_state, seconds_asleep_too), address)
 
 
 class Chat:

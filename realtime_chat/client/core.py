@@ -70,6 +70,8 @@ class Core:
     :param token: gives a new key, which nobody can guess.
     :param links: what makes a link, by transport.
     :param tell: is told how the connection is.
+    :param asleep_too: seconds that also count while this machine sleeps, for what the server remembers meanwhile; the
+        clock's where it isn't given.
     """
 
     _log = Logger()
@@ -82,14 +84,18 @@ class Core:
         links: Mapping[str, OpenLink],
         wants: Wants,
         tell: Callable[[State], None],
+        asleep_too: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
         self._token = token
         self._links = links
         self._wants = wants
         self._tell = tell
+        self._asleep_too = clock.seconds if asleep_too is None else asleep_too
         self._backoff = Backoff(random)
         self._patience = Backoff(random)  # with rooms that can't be read for a while
+        self._doubts = Backoff(random)
+        self._releasing: IDelayedCall | None = None
         self.transports = wants.transports
         self.state = State("closed")
         self.client = wants.client
@@ -148,9 +154,10 @@ class Core:
             return
         self._end = error
         self._drop(leaving)
-        if self._waking is not None:
-            self._waking.cancel()
-            self._waking = None
+        for timer in (self._waking, self._releasing):
+            if timer is not None:
+                timer.cancel()
+        self._waking = self._releasing = None
         self._say(State("closed", reason=error.message))
         self._fail_all(error, True if isinstance(error, Closed) else error)
 
@@ -460,15 +467,30 @@ class Core:
             return
         parcel = self._outbox.by_id(event.get("id"))
         ask = self._asks.pop(event.get("id"), None)  # type: ignore[arg-type]
-        if parcel is not None:
+        if parcel is not None and (error.code == "in_doubt" or (parcel.in_doubt and error.temporary)):
+            self._publish_later(parcel)
+        elif parcel is not None:
             self._settle(parcel, error)
         elif ask is not None:
             ask.answer.errback(error)
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
 
+    def _publish_later(self, parcel: Parcel) -> None:
+        """Whether it is stored isn't known; publishing it again settles that."""
+        self._outbox.hold(parcel)
+        if self._releasing is None:
+            self._releasing = self._clock.callLater(self._doubts.next(), self._release)
+        self._look_at_pause()
+
+    def _release(self) -> None:
+        self._releasing = None
+        self._outbox.release()
+        self._flush()
+
     def _published(self, event: dict[str, Any]) -> None:
         parcel = self._outbox.by_id(event.get("id"))
+        self._doubts.succeeded()
         if parcel is not None:
             self._settle(parcel, Position.parse(event["position"]))
 
@@ -556,7 +578,7 @@ class Core:
         user = "" if self.user is None else self.user.id
         for parcel in self._outbox if self.up else ():
             if room_left > 0 and not parcel.on_wire and self._may_go(parcel):
-                why = parcel.why_not_again(self._clock.seconds(), user)
+                why = parcel.why_not_again(self._asleep_too(), user)
                 if why is None:
                     self._send(parcel, user)
                     room_left -= 1
@@ -568,13 +590,15 @@ class Core:
 
     def _may_go(self, parcel: Parcel) -> bool:
         """First everything that came meanwhile is looked at: the message may be there."""
+        if self._releasing is not None and self._outbox.is_held(parcel.room):
+            return False
         reading = self.readings.get(parcel.room)
         return reading is None or reading.caught_up
 
     def _send(self, parcel: Parcel, user: str) -> None:
         assert self.link is not None
         if parcel.first_sent is None:
-            parcel.first_sent = self._clock.seconds()
+            parcel.first_sent = self._asleep_too()
             parcel.covered = parcel.room in self.readings
         parcel.sent_by = user
         parcel.on_wire = True

@@ -25,9 +25,24 @@ class Parcel:
     :ivar sent_by: the user id under which it was.
     :ivar covered: whether its room has been read from before it was sent until now, without a gap: then it is stored
         if it was seen, and only then.
+    :ivar in_doubt: whether it may be stored, as it was sent and not answered, or the server doesn't know.
+    :ivar held: whether it waits for a moment before it is sent again.
     """
 
-    __slots__ = ("command", "covered", "first_sent", "id", "key", "new_log", "on_wire", "room", "sent_by", "waiting")
+    __slots__ = (
+        "command",
+        "covered",
+        "first_sent",
+        "held",
+        "id",
+        "in_doubt",
+        "key",
+        "new_log",
+        "on_wire",
+        "room",
+        "sent_by",
+        "waiting",
+    )
 
     def __init__(self, id: int, command: dict[str, Any]) -> None:
         self.id = id
@@ -39,6 +54,8 @@ class Parcel:
         self.sent_by: str | None = None
         self.covered = False
         self.new_log = False
+        self.in_doubt = False
+        self.held = False
         self.waiting: list[Deferred[Position]] = []
 
     @property
@@ -130,9 +147,25 @@ class Outbox:
         return self._parcels.get((room, key))
 
     def cut_off(self) -> None:
-        """The connection is gone: nothing is on the wire."""
+        """The connection is gone: nothing is on the wire, and what was is in doubt."""
         for parcel in self._parcels.values():
+            parcel.in_doubt = parcel.in_doubt or parcel.on_wire
             parcel.on_wire = False
+
+    def hold(self, parcel: Parcel) -> None:
+        """It is in doubt, and is to be sent again in a moment. That it wasn't seen in its room says nothing: it may be
+        stored later."""
+        parcel.in_doubt, parcel.held = True, True
+        parcel.on_wire = parcel.covered = False
+
+    def release(self) -> None:
+        """What was held may be sent."""
+        for parcel in self._parcels.values():
+            parcel.held = False
+
+    def is_held(self, room: str) -> bool:
+        """Whether a room's publishes have to wait, so that their order stays."""
+        return any(parcel.held and parcel.room == room for parcel in self._parcels.values())
 
     def gap(self, room: str, new_log: bool) -> None:
         """Messages of a room were not seen: what was sent to it may be among them."""

@@ -136,6 +136,19 @@ test('sends again what failed for a while, and not what was refused', () => {
   assert.deepEqual(publishes(world), [1, 2, 1]);
 });
 
+test('sends again under its key what is in doubt, until the key may be forgotten: then its fate is unknown', () => {
+  const world = connected(), entry = world.room.publish(1), code = {type: 'error', temporary: true};
+  world.socket.answer('publish', {...code, code: 'in_doubt'});
+  world.advance(1);
+  const sent = world.socket.sent.filter((command) => command.type === 'publish');
+  assert.deepEqual([publishes(world), entry.state, sent[1].key], [[1, 1], 'pending', sent[0].key]);
+  for (let passed = 0; passed < 300 && entry.state === 'pending'; passed += 10) {
+    world.socket.answer('publish', {...code, code: 'store_unavailable'});
+    world.advance(10);
+  }
+  assert.equal(entry.state, 'unknown');
+});
+
 test('does not send again what may be stored under a key that is forgotten: its fate is unknown', () => {
   for (const [away, user, state] of [[10, 'u1', 'pending'], [300, 'u1', 'unknown'], [10, 'u9', 'unknown']]) {
     const world = connected(), entry = world.room.publish(1);
@@ -145,6 +158,21 @@ test('does not send again what may be stored under a key that is forgotten: its 
     world.retry();
     world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false}, user);
     assert.deepEqual([entry.state, late.state], [state, 'pending'], `after ${away} s as ${user}`);
+  }
+});
+
+test('tells how old a key is whichever way the clock was set, and while the machine sleeps', () => {
+  for (const [ahead, slept, away, state] of [
+    [-3600e3, 0, 300, 'unknown'], [0, 300e3, 300, 'unknown'], [-3600e3, 0, 10, 'pending']
+  ]) {
+    const world = connected(), entry = world.room.publish(1);
+    world.socket.drop({code: 1006});
+    world.ahead = ahead;
+    world.advance(away);
+    world.clock.slept = slept;
+    world.retry();
+    world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false});
+    assert.equal(entry.state, state, `set by ${ahead} ms, slept for ${slept} ms, after ${away} s`);
   }
 });
 

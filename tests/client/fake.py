@@ -38,6 +38,8 @@ class FakeServer:
     """One room, lobby, by the rules of ``docs/protocol.rst``.
 
     :ivar logs: the epochs, the last one being that of now.
+    :ivar doubts: for each of the next publishes that are answered as in doubt, whether they are stored.
+    :ivar doubted: what was said in those.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -45,6 +47,8 @@ class FakeServer:
         self.logs = [Log("e1")]
         self._keys: dict[tuple[str, str], tuple[int, float]] = {}
         self._clients: set[str] = set()
+        self.doubts: list[bool] = []
+        self.doubted: set[Any] = set()
         self.sessions: list[FakeLink] = []
 
     @property
@@ -82,6 +86,14 @@ class FakeServer:
 
     def publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
         """Store a message once; the reply."""
+        if not self.doubts:
+            return self._publish(user, command)
+        self.doubted.add(msgspec.json.decode(bytes(command["data"])))
+        if self.doubts.pop(0):
+            self._publish(user, command)
+        return {"type": "error", "id": command["id"], "code": "in_doubt", "message": "?", "temporary": True}
+
+    def _publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
         name = (user, command["key"])
         if name not in self._keys:
             self._store(user, command)

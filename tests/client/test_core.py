@@ -107,7 +107,8 @@ class World:
             if isinstance(result, Position):
                 log = next(log for log in self.server.logs if log.epoch == result.epoch)
                 assert log.messages[result.offset - 1]["data"] == text
-                acknowledged.append((result.epoch, result.offset))
+                if text not in self.server.doubted:
+                    acknowledged.append((result.epoch, result.offset))
                 assert [data for _, data in stored].count(text) == 1, f"{text} is stored in two logs"
             else:
                 assert isinstance(result, FateUnknown | QueueFull), result
@@ -151,6 +152,7 @@ STEPS = st.one_of(
     _some(lambda world, n: world.clock.advance(n), 30),
     _some(lambda world, n: world.core.switch(("ab"[n % 2],)), 2),
     _some(lambda world, n: world.server.trim(n), 3),
+    _some(lambda world, n: world.server.doubts.append(n == 1), 2),
 )
 HARSHER = st.one_of(
     STEPS,
@@ -321,6 +323,51 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual("too_large", self.failureResultOf(large, Refused).value.code)
         world.settle()
         self.assertEqual(1, self.successResultOf(small).offset)
+
+    def test_in_doubt(self) -> None:
+        """What is in doubt is published again under its key, however often, and stored once; what comes after waits."""
+        for stored in (True, False):
+            world = self.up()
+            world.server.doubts += [stored, False, stored]
+            world.core.publish("other", b'"first"', "message", "k").addErrback(self.fail)
+            while world.step():
+                pass
+            world.core.publish("other", b'"second"', "message", "l")
+            self.assertFalse(world.link.commands)
+            world.settle()
+            self.assertEqual(["first", "second"], [message["data"] for message in world.server.log.messages])
+
+    def test_in_doubt_after_a_loss(self) -> None:
+        """That trying again fails for a while doesn't tell that what was sent before was not stored."""
+        world = self.up()
+        promise = world.core.publish("other", b'"a"', "message", "k")
+        world.link.let_command()
+        world.link.cut()
+        world.clock.advance(1)
+        while not world.link.commands or world.link.commands[0]["type"] != "publish":
+            world.step()
+        (command,) = world.link.commands
+        world.link.commands.clear()
+        refused = {"type": "error", "id": command["id"], "code": "store_unavailable", "message": "", "temporary": True}
+        world.link.replies.append(refused)
+        world.link.let_reply()
+        self.assertNoResult(promise)
+        world.settle()
+        self.assertEqual(1, self.successResultOf(promise).offset)
+        self.assertEqual(1, world.server.log.top)
+
+    def test_in_doubt_for_too_long(self) -> None:
+        """Longer than a key is kept it isn't published again: its fate is unknown; no timer is left."""
+        world = self.up()
+        world.server.doubts += [False] * 1000
+        promise = world.core.publish("other", b'"a"', "message", "k")
+        for _ in range(400):
+            while world.step():
+                pass
+            world.clock.advance(1)
+        self.failureResultOf(promise, FateUnknown)
+        self.successResultOf(world.core.close())
+        self.assertEqual([], world.clock.getDelayedCalls())
 
     def test_pauses(self) -> None:
         """A link is paused while the reader has half a buffer to do, and resumed when it is drained."""
