@@ -21,6 +21,7 @@ __all__ = [
     "StoreError",
     "StoreRefused",
     "internal_error",
+    "out_of_order",
 ]
 
 
@@ -58,6 +59,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "internal": ErrorKind(500, True),
         "store_unavailable": ErrorKind(503, True),
         "in_doubt": ErrorKind(503, True),
+        "out_of_order": ErrorKind(503, True),
         "stopping": ErrorKind(503, True),
     }
 )
@@ -115,6 +117,11 @@ class InDoubt(RealtimeError):
 
     def __init__(self) -> None:
         super().__init__("in_doubt", "it isn't known whether this was stored; publish it again under the same key")
+
+
+def out_of_order() -> RealtimeError:
+    """What is answered to a message that follows one that isn't stored."""
+    return RealtimeError("out_of_order", "the message that this one follows is not stored; publish that one first")
 
 
 class StoreRefused(Exception):

@@ -285,6 +285,8 @@ class Session:
         return codec.encode_error(internal_error(id))
 
     def _refusal(self, error: RealtimeError) -> bytes:
+        if error.temporary:  # that is our own trouble, and not the client's
+            return codec.encode_error(error)
         self._errors += 1
         if self._errors == self.hub.limits.max_errors:
             self.hub.clock.callLater(0, self.dismiss, "too_many_errors")
@@ -321,7 +323,7 @@ class Session:
         user = self.identify()
         assert self.client is not None
         limits = self.hub.limits
-        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms)
+        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms, limits.max_message)
 
     def _introduce(self, client: str | None, name: str | None) -> None:
         identities = self.hub.identities
@@ -496,6 +498,7 @@ class Session:
             codec.encode_value(command.data),
             self.identify(),
             None if command.key is None else check_key(command.key),
+            None if command.after is None else _check_after(command),
         )
 
     # Behind, pumped, live
@@ -586,6 +589,12 @@ def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:
     if isinstance(failure.value, RealtimeError):
         failure.value.id = id
     return failure
+
+
+def _check_after(command: codec.Publish) -> str:
+    if command.key is None or command.after is None:
+        raise RealtimeError("bad_request", "who publishes after another message gives this one a key, too")
+    return check_key(command.after)
 
 
 def _encode_published(stored: Stored, command: codec.Publish) -> bytes:

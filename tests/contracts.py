@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
@@ -446,6 +447,20 @@ class MessageStoreContract:
         await self.assert_raises("key_reused", store.append(draft("a", key="k1", event="other")))
         page = await store.read_after("lobby", 0, 9)
         self.assertEqual((texts(page), page.top), (["a"], 1))
+
+    async def test_after(self) -> None:
+        """What follows a message that isn't stored is not stored either, and is when that one is; so in any commit."""
+        store = await self.open_store()
+        second, third = (replace(draft(key, key=key), after=after) for key, after in (("k2", "k1"), ("k3", "k2")))
+        for answer in [store.append(second), store.append(third)]:
+            await self.assert_raises("out_of_order", answer)
+        await append_all(store, [draft("k1", key="k1"), second, third])
+        stranger = replace(draft("x", key="k4", sender=User("u9", "Eve")), after="k1")
+        await self.assert_raises("out_of_order", store.append(stranger))
+        await self.assert_raises("out_of_order", store.append(replace(draft("x", "news", "k5"), after="k1")))
+        await append_all(store, [replace(draft("k6", key="k6"), after="k3")])
+        self.assertTrue((await store.append(replace(third, after="k9"))).duplicate)
+        self.assertEqual(["k1", "k2", "k3", "k6"], texts(await store.read_after("lobby", 0, 9)))
 
     async def test_keys_at_once(self) -> None:
         """Appends that wait together know each other's keys."""

@@ -595,6 +595,31 @@ class LifeTests(World):
         assert transport.said_goodbye is not None
         self.assertEqual(("too_many_errors", False), (transport.said_goodbye.reason, transport.said_goodbye.reconnect))
 
+    def test_our_own_errors(self) -> None:
+        """What the server can't do for a while isn't counted against the client, however often it asks."""
+        session, transport = self.client()
+        self.store.stop()
+        for number in range(self.hub.limits.max_errors + 1):
+            self.tell(session, "publish", room="lobby", data=number)
+            self.tell(session, "join", room="lobby")
+            self.tell(session, "history", room="lobby")
+        self.turn()
+        self.assertIsNone(transport.said_goodbye)
+        self.assertTrue(all(error["temporary"] for error in transport.of_type("error")))
+        self.assertEqual(3 * (self.hub.limits.max_errors + 1), len(transport.of_type("error")))
+
+    def test_after(self) -> None:
+        """A message that follows one that isn't stored is refused, for now; so is one that follows without a key."""
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=2, key="b", after="a")
+        self.tell(session, "publish", room="lobby", data=1, key="a")
+        self.tell(session, "publish", room="lobby", data=2, key="b", after="a")
+        self.tell(session, "publish", room="lobby", data=3, after="a")
+        self.turn()
+        refused = [(error["code"], error["temporary"]) for error in transport.of_type("error")]
+        self.assertEqual([("out_of_order", True), ("bad_request", False)], refused)
+        self.assertEqual(["1", "2"], [reply["position"].partition(":")[2] for reply in transport.of_type("published")])
+
     def test_tails_are_bounded_together(self) -> None:
         """All tails together stay under their bound; the rooms go on working."""
         self.hub = make_hub(self.store, self.clock, tails_bytes=2000)

@@ -17,6 +17,10 @@ KEY_KEPT = 290.0
 """Seconds for which a key certainly makes publishing again safe: the server keeps it for 300 at least."""
 
 
+_DOUBTFUL = ("in_doubt", "internal")
+"""Temporary errors that don't say that nothing was stored."""
+
+
 class Parcel:
     """A publish on its way.
 
@@ -26,14 +30,12 @@ class Parcel:
     :ivar covered: whether its room has been read from before it was sent until now, without a gap: then it is stored
         if it was seen, and only then.
     :ivar in_doubt: whether it may be stored, as it was sent and not answered, or the server doesn't know.
-    :ivar held: whether it waits for a moment before it is sent again.
     """
 
     __slots__ = (
         "command",
         "covered",
         "first_sent",
-        "held",
         "id",
         "in_doubt",
         "key",
@@ -55,7 +57,6 @@ class Parcel:
         self.covered = False
         self.new_log = False
         self.in_doubt = False
-        self.held = False
         self.waiting: list[Deferred[Position]] = []
 
     @property
@@ -83,6 +84,14 @@ class Parcel:
         if now - self.first_sent > KEY_KEPT:
             return "the connection was away for longer than the server is sure to know the message's key"
         return None
+
+    def refused_for_now(self, code: str) -> None:
+        """The server can't store it now; it is to be sent again."""
+        self.on_wire = False
+        if code in _DOUBTFUL:
+            self.in_doubt, self.covered = True, False  # that it wasn't seen says nothing: it may be stored later
+        elif not self.in_doubt:
+            self.first_sent = None
 
     def settle(self, result: Position | ChatError) -> None:
         """Keep the promise, or fail it."""
@@ -151,21 +160,6 @@ class Outbox:
         for parcel in self._parcels.values():
             parcel.in_doubt = parcel.in_doubt or parcel.on_wire
             parcel.on_wire = False
-
-    def hold(self, parcel: Parcel) -> None:
-        """It is in doubt, and is to be sent again in a moment. That it wasn't seen in its room says nothing: it may be
-        stored later."""
-        parcel.in_doubt, parcel.held = True, True
-        parcel.on_wire = parcel.covered = False
-
-    def release(self) -> None:
-        """What was held may be sent."""
-        for parcel in self._parcels.values():
-            parcel.held = False
-
-    def is_held(self, room: str) -> bool:
-        """Whether a room's publishes have to wait, so that their order stays."""
-        return any(parcel.held and parcel.room == room for parcel in self._parcels.values())
 
     def gap(self, room: str, new_log: bool) -> None:
         """Messages of a room were not seen: what was sent to it may be among them."""

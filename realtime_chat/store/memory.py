@@ -10,7 +10,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
 from realtime_chat.store.ages import Ages
@@ -153,6 +153,8 @@ class MemoryStore:
         digest = content_digest(draft)
         known = self._still_known(log, name)
         if known is None:
+            if draft.after is not None and self._still_known(log, (draft.sender.id, draft.after)) is None:
+                return fail(out_of_order())
             message = self._add(log, draft, at)
             log.known.pop(name, None)  # or it would keep its place among the older ones
             log.known[name] = _Known(digest, log.top, at)

@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from realtime_chat.counts import SIZES, Histogram
-from realtime_chat.errors import InDoubt, RealtimeError, StoreError
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import TurnClock
-from realtime_chat.model import Draft, Message, Position, Stored
+from realtime_chat.model import Draft, Message, Position, Stored, User
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
@@ -40,6 +40,8 @@ _SECONDS_TO_ANSWER = 1.7
 """After which we say that it is in doubt; the difference is for Redis' answer to come."""
 _SECONDS_TO_WAIT = 1.0
 """For which a draft may wait to be sent at all."""
+_BEFORE = b"BEFORE"
+"""What a script answers to a message that follows one that isn't there."""
 _PLACES = 2 * _MOST_IN_FLIGHT
 """Where Redis remembers its last answers, in turn."""
 
@@ -303,7 +305,7 @@ class LogWriter:
             if number is None:
                 number = rooms[draft.room] = len(rooms) + 1
                 keys += (self._names.stream(draft.room), self._names.keys(draft.room))
-            words += (number, arrival.at, _row(arrival), *_key(draft))
+            words += (number, arrival.at, _row(arrival), *_key(draft), _after(draft))
         self._batches += 1
         before = None if self._last is None or self._last.has_ended else self._last
         self._last = _Batch(self._batches, arrivals, keys, words, before)
@@ -324,6 +326,8 @@ class LogWriter:
         if isinstance(answer, int):
             self._redis_log.saw_top(draft.room, answer)
             return Stored(draft.placed(Position(epoch, answer), arrival.at))
+        if answer == _BEFORE:
+            return out_of_order()
         if not isinstance(answer, list):
             return self._refusal(answer)
         offset, at, row = answer
@@ -375,7 +379,16 @@ def _key(draft: Draft) -> tuple[str, str]:
     """The name of a draft's idempotency entry in its room, and the digest of its content."""
     if draft.key is None:
         return "", ""
-    return f"{len(draft.sender.id.encode())}:{draft.sender.id}:{draft.key}", content_digest(draft).hex()
+    return _entry(draft.sender, draft.key), content_digest(draft).hex()
+
+
+def _after(draft: Draft) -> str:
+    """The name of the entry that has to be there before, or nothing."""
+    return "" if draft.after is None else _entry(draft.sender, draft.after)
+
+
+def _entry(sender: User, key: str) -> str:
+    return f"{len(sender.id.encode())}:{sender.id}:{key}"
 
 
 def _first(draft: Draft, place: Position, at: int, row: bytes) -> Message:

@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from twisted.logger import Logger
 
-from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused, out_of_order
 from realtime_chat.model import Draft, Message, Position, Stored
 from realtime_chat.store.ages import Ages, Span
 from realtime_chat.store.retention import NewRooms, Retention, content_digest
@@ -219,7 +220,9 @@ class _Batch:
         digest = content_digest(draft)
         name = draft.room, draft.sender.id, key
         known = self._known.get(name)
-        if known is None:
+        if known is None and draft.after is not None and (draft.room, draft.sender.id, draft.after) not in self._known:
+            self.outcomes.append(out_of_order())
+        elif known is None:
             message = self._place(draft, at, digest)
             if message is not None:
                 self._known[name] = _Known(digest, message.position.offset, at, message)
@@ -441,6 +444,7 @@ class LogWriter:
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
         keyed = [draft for draft, _ in drafts if draft.key is not None]
+        keyed += [replace(draft, key=draft.after) for draft in keyed if draft.after is not None]
         known = self._find_keys(connection, keyed, rooms) if keyed else {}
         batch = _Batch(self._epoch, rooms, self._next_room, self._floor, self._refusal, known, bool(keyed))
         batch.add(drafts)

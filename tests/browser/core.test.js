@@ -203,6 +203,40 @@ test('resolves each publish once, and calls back, whichever of reply and message
   assert.deepEqual(world.told.filter(([name]) => name !== '$joined'), [['$sent', 'sent']]);
 });
 
+test('refuses what the server could not read before it is sent, wherever it stands, and goes on', () => {
+  const world = connected(), half = 'abc\ud83d', errors = [];
+  let deep = 1;
+  for (let level = 0; level < 40; level += 1) {
+    deep = [deep];
+  }
+  world.rt.on('$error', ({code}) => errors.push(code));
+  for (const value of [half, [half], {[half]: 1}, {a: NaN}, [Infinity], deep, undefined, 10n]) {
+    const entry = world.room.publish({text: 1, value: value === undefined ? NaN : value});
+    world.advance(0);
+    assert.deepEqual([entry.state, entry.error && entry.error.code], ['failed', 'bad_request']);
+  }
+  for (const entry of [world.room.publish(half, 1), world.room.publish('x', 1, {key: half})]) {
+    world.advance(0);
+    assert.deepEqual([entry.state, entry.error.code], ['failed', 'bad_request']);
+  }
+  world.room.signal('x', half);
+  world.rt.setState({half});
+  world.rt.room(half);
+  world.advance(0);
+  assert.deepEqual(errors, ['bad_request', 'bad_request', 'bad_room']);
+  assert.deepEqual(world.socket.sent.map(({type}) => type), ['hello', 'join']);
+  world.room.publish('\ud83d\ude00');
+  assert.deepEqual(publishes(world), ['\ud83d\ude00']);
+});
+
+test('says at once that a name can not be one', () => {
+  const world = makeWorld(), rt = world.connect({name: 'abc\ud83d'});
+  world.advance(0);
+  world.socket.open();
+  world.advance(1);
+  assert.deepEqual([rt.state, world.states.pop().reason.code, world.socket.sent], ['closed', 'bad_request', []]);
+});
+
 test('falls back within two seconds, remembers what worked, and moves over when the better one is up', () => {
   const world = makeWorld(), both = {transports: ['websocket', 'sse']}, rt = world.connect(both), room = rt.room('lobby');
   world.advance(2);

@@ -107,8 +107,7 @@ class World:
             if isinstance(result, Position):
                 log = next(log for log in self.server.logs if log.epoch == result.epoch)
                 assert log.messages[result.offset - 1]["data"] == text
-                if text not in self.server.doubted:
-                    acknowledged.append((result.epoch, result.offset))
+                acknowledged.append((result.epoch, result.offset))
                 assert [data for _, data in stored].count(text) == 1, f"{text} is stored in two logs"
             else:
                 assert isinstance(result, FateUnknown | QueueFull), result
@@ -141,6 +140,7 @@ def _times(do: Callable[[World], Any]) -> Callable[[World, int], None]:
     return action
 
 
+TROUBLES = ("in_doubt", "in_doubt, stored")
 STEPS = st.one_of(
     _some(_times(World.publish), 4),
     _some(_times(World.step), 6),
@@ -152,10 +152,11 @@ STEPS = st.one_of(
     _some(lambda world, n: world.clock.advance(n), 30),
     _some(lambda world, n: world.core.switch(("ab"[n % 2],)), 2),
     _some(lambda world, n: world.server.trim(n), 3),
-    _some(lambda world, n: world.server.doubts.append(n == 1), 2),
+    _some(lambda world, n: world.server.troubles.extend(["store_unavailable"] * n), 3),
 )
 HARSHER = st.one_of(
     STEPS,
+    _some(lambda world, n: world.server.troubles.append(TROUBLES[n - 1]), 2),
     _some(lambda world, n: world.server.forget_clients(), 1),
     _some(lambda world, n: world.clock.advance(100 * n), 4),
 )
@@ -328,7 +329,7 @@ class CoreTests(SynchronousTestCase):
         """What is in doubt is published again under its key, however often, and stored once; what comes after waits."""
         for stored in (True, False):
             world = self.up()
-            world.server.doubts += [stored, False, stored]
+            world.server.troubles += ["in_doubt, stored", "in_doubt", "store_unavailable"][not stored :]
             world.core.publish("other", b'"first"', "message", "k").addErrback(self.fail)
             while world.step():
                 pass
@@ -359,7 +360,7 @@ class CoreTests(SynchronousTestCase):
     def test_in_doubt_for_too_long(self) -> None:
         """Longer than a key is kept it isn't published again: its fate is unknown; no timer is left."""
         world = self.up()
-        world.server.doubts += [False] * 1000
+        world.server.troubles += ["in_doubt"] * 1000
         promise = world.core.publish("other", b'"a"', "message", "k")
         for _ in range(400):
             while world.step():

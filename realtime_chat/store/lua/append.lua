@@ -3,12 +3,13 @@
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
 -- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
 -- and under which number, what has elapsed, the lowest "at" that is young enough, where that of the number before is
--- remembered if it was sent and has no answer yet, and then five for each message: the number of its room, its "at", its row
--- (redis/rows.py), the name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again
--- with the same number.
+-- remembered if it was sent and has no answer yet, and then six for each message: the number of its room, its "at", its row
+-- (redis/rows.py), the name of its key or nothing, the digest of its content, and the name of the key that has to be there
+-- before, or nothing. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
 -- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left); or, where its room
--- would have to be made, MANY (there are too many) or FAST (too many were made just now).
+-- would have to be made, MANY (there are too many) or FAST (too many were made just now); or BEFORE, where what has to be
+-- there before is not.
 --
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
@@ -134,10 +135,12 @@ local function close(room)
   end
 end
 
-local function append(number, at, row, name, digest, cutoff)
+local function append(number, at, row, name, digest, cutoff, after)
   local room = opened(number)
   local first = name ~= '' and published(room, name, cutoff)
-  if not first then
+  if not first and after ~= '' and not published(room, after, cutoff) then
+    return 'BEFORE'
+  elseif not first then
     if not room.there and make(room) then
       return room.refusal
     end
@@ -159,10 +162,10 @@ end
 local function append_all(place, number)
   local answer = {}
   catch_up()
-  for index = 8, #ARGV, 5 do
+  for index = 8, #ARGV, 6 do
     answer[#answer + 1] = append(
       tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4],
-      tonumber(ARGV[6]))
+      tonumber(ARGV[6]), ARGV[index + 5])
   end
   for _, room in pairs(rooms) do
     close(room)
@@ -286,7 +289,8 @@ local function append_one(event, id, name, data, key)
   local row = '[' .. whole(at) .. ',' .. cjson.encode(event) .. ',' .. cjson.encode(id) .. ',' .. cjson.encode(name)
     .. ',' .. (key == '' and 'null' or cjson.encode(key)) .. ',' .. data .. ']'
   local entry = key == '' and '' or #id .. ':' .. id .. ':' .. key
-  local outcome = append(1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data), age and at - age or 0)
+  local outcome = append(
+    1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data), age and at - age or 0, '')
   close(rooms[1])
   if REFUSALS[outcome] then
     return redis.error_reply(REFUSALS[outcome])
