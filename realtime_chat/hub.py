@@ -14,7 +14,7 @@ from realtime_chat.counts import Counts
 from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
-from realtime_chat.interfaces import IBroker, IMessageStore, Publisher, SessionTransport, TurnClock
+from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User, listed_ranges
 from realtime_chat.presence import Presence
@@ -83,17 +83,17 @@ class Hub:
         self._loading: dict[str, _Loading] = {}
         self._doubts = Doubts(clock, self.wheel, limits)
         self._context = RoomContext(
-            store, limits, self._schedule, self._doubts.suspect, self._left, wall, clock, self.counts
+            store, limits, self._schedule, self._doubts.suspect, self._left, self._tail_grew, wall, clock, self.counts
         )
         self._unread = Hold(self.wheel, clock.seconds, limits.empty_idle, self._forget_empty)
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
-        self._tails_loaded = 0  # bytes since the tails were shortened
+        self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._dirty: list[Room] = []
         self._holding: dict[SessionTransport, None] = {}
         self._sweeping = False
         self._publishing = 0
         self._publishing_bytes = 0
-        self._held_up: dict[Publisher, None] = {}
+        self._held_up: dict[Callable[[], object], None] = {}
         self._published: Deferred[None] | None = None
         store.watch(self.doubt, self.is_known)
 
@@ -138,6 +138,8 @@ class Hub:
     def publish(self, draft: Draft) -> Deferred[Stored]:
         """Store a message and tell the room's readers; the answer comes when it is durable.
 
+        Who may have many to publish asks for a :meth:`place` before each.
+
         :raises realtime_chat.errors.RealtimeError: ``key_reused``, ``store_unavailable`` or ``stopping``.
         """
         begun = self.clock.seconds()
@@ -149,7 +151,8 @@ class Hub:
     def append(self, draft: Draft) -> Deferred[Stored]:
         """Store a message, for one who calls :meth:`stored` or :meth:`not_stored` with what comes of it, at once.
 
-        :meth:`publish` is the same with one callback more, which counts where most of what comes is this.
+        :meth:`publish` does more, which counts where most of what comes is this: who calls this one
+        asks :attr:`has_much_to_store` afterwards, and reads no more until it may go on.
 
         :raises realtime_chat.errors.RealtimeError: as that does.
         """
@@ -164,9 +167,26 @@ class Hub:
         limits = self.limits
         return self._publishing >= limits.max_publishing or self._publishing_bytes >= limits.max_publishing_bytes
 
-    def hold_up(self, publisher: Publisher) -> None:
-        """Let somebody who publishes go on when less waits for the store."""
-        self._held_up[publisher] = None
+    def place(self) -> Deferred[None] | None:
+        """A place in the line of those that are held up; None where nobody has to wait."""
+        if not (self._held_up or self.has_much_to_store):
+            return None
+        place: Deferred[None] = Deferred()
+        self.hold_up(lambda: self._take_place(place))
+        return place
+
+    def _take_place(self, place: Deferred[None]) -> None:
+        """In the next turn, as one whose publish has just ended may hear of that only now; it counts meanwhile."""
+        self._publishing += 1
+        self.clock.callLater(0, self._begin_publish, place)
+
+    def _begin_publish(self, place: Deferred[None]) -> None:
+        place.callback(None)
+        self._publish_ended(0)
+
+    def hold_up(self, go_on: Callable[[], object]) -> None:
+        """Have ``go_on()`` called when less waits for the store: one publish for one that ends."""
+        self._held_up[go_on] = None
 
     def stored(self, stored: Stored, begun: float, size: int) -> Stored:
         """A message is durable: tell the room's readers.
@@ -197,9 +217,9 @@ class Hub:
         self._publishing -= 1
         self._publishing_bytes -= size
         while self._held_up and not self.has_much_to_store:
-            publisher = next(iter(self._held_up))
-            del self._held_up[publisher]
-            publisher.go_on()
+            go_on = next(iter(self._held_up))
+            del self._held_up[go_on]
+            go_on()
             if self._publishing:  # one for one, so that it doesn't become too much again at once
                 break
         if not self._publishing and self._published is not None:
@@ -349,9 +369,6 @@ class Hub:
         for message in loading.announced:
             room.announce(message)
         self._left(room)  # unless somebody takes it
-        self._tails_loaded += room.tail.size
-        if self._tails_loaded > self.limits.tails_bytes // 4:
-            self._shorten_tails()
         if loading.doubted:
             self._doubts.add(room)
         if not self._sweeping:
@@ -444,14 +461,25 @@ class Hub:
         most = self.limits.max_rooms_total
         return RealtimeError("too_many", f"this server has {most} rooms open already; try again in a moment")
 
+    def _tail_grew(self, size: int) -> None:
+        """Some tail has so many bytes more, and perhaps others less."""
+        self._tails_left -= size
+        if self._tails_left < 0:
+            self._shorten_tails()
+
     def _shorten_tails(self) -> None:
-        self._tails_loaded = 0
+        """Where they are nearly too much together, clear the oldest; so that this isn't looked at all the time, some
+        more than need be."""
+        most = self.limits.tails_bytes
         size = sum(room.tail.size for room in self.rooms.values())
-        for room in sorted(self.rooms.values(), key=lambda room: room.used):
-            if size <= self.limits.tails_bytes:
-                return
-            size -= room.tail.size
-            room.tail.clear()
+        if size > most - most // 8:
+            for room in sorted(self.rooms.values(), key=lambda room: room.used):
+                if size <= most - most // 4:
+                    break
+                size -= room.tail.size
+                room.tail.clear()
+                room.forget_batches()
+        self._tails_left = most - size
 
     # Reading without a cursor
 

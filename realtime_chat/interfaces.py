@@ -19,7 +19,6 @@ __all__ = [
     "IBroker",
     "IMessageStore",
     "Listener",
-    "Publisher",
     "Reader",
     "SessionTransport",
     "TurnClock",
@@ -266,13 +265,6 @@ class SessionTransport(Protocol):
 
     def goodbye(self, goodbye: Goodbye) -> None:
         """Say why, and close."""
-
-
-class Publisher(Protocol):
-    """Somebody who publishes, and can wait with it."""
-
-    def go_on(self) -> None:
-        """Less waits for the store: publish on."""
 
 
 class Reader(Protocol):

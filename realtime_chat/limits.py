@@ -69,8 +69,8 @@ class Limits:
     max_rooms_total: int = 50_000
     max_publishes: int = 256
     max_publish_bytes: int = 1024 * 1024
-    max_publishing: int = 512
-    max_publishing_bytes: int = 2 * 1024 * 1024
+    max_publishing: int = 256
+    max_publishing_bytes: int = 1024 * 1024
     max_errors: int = 1000
     default_last: int = 50
     max_limit: int = 1000

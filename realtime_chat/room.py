@@ -96,6 +96,7 @@ class RoomContext(NamedTuple):
     :param lacks: called with the room when it has heard of a message, and not of what comes before; see
         :meth:`Room.look`.
     :param left: called with the room when its last reader has gone, and when the lease has ended that held it longer.
+    :param grew: called with the bytes by which its tail grew.
     :param wall: seconds since 1970, for forgetting by age.
     :param clock: seconds that only grow, for measuring.
     :param counts: where to count.
@@ -106,6 +107,7 @@ class RoomContext(NamedTuple):
     schedule: Callable[[Room], None]
     lacks: Callable[[Room], None]
     left: Callable[[Room], None]
+    grew: Callable[[int], None]
     wall: Callable[[], float]
     clock: TurnClock
     counts: Counts
@@ -248,6 +250,7 @@ class Room:
             limits = self._context.limits
             self.tail = Tail(limits.history, limits.tail_bytes)
         self.tail.append(entry)
+        self._context.grew(len(entry.json))
 
     def _flush_soon(self) -> None:
         if not (self._pending or self._answered):
@@ -366,6 +369,7 @@ class Room:
     def left(self) -> None:
         """One thing less holds the room: if nobody reads it, it may go."""
         if not self.subscribers:
+            self.forget_batches()
             self._context.left(self)
 
     def _not_live(self, subscription: Subscription) -> None:

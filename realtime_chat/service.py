@@ -33,7 +33,7 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.transports.fanout import unsent, write_now
-from realtime_chat.transports.intake import Intake
+from realtime_chat.transports.intake import Intake, accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -157,6 +157,7 @@ class RealtimeService(Service):
     async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
         endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
         port: IListeningPort = await endpoint.listen(site)
+        accept_few(port)
         return port
 
     def ports(self) -> list[int]:
@@ -206,7 +207,7 @@ class RealtimeService(Service):
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),
             (b"sse", EventsResource(hub, partial(_fraction, self._token))),
-            (b"commands", CommandsResource(hub, jsonp)),
+            (b"commands", CommandsResource(hub, jsonp, self._turns)),
             (b"rooms", RoomsResource(hub)),
             (b"healthz", HealthResource()),
             (b"readyz", ReadinessResource(hub)),

@@ -131,11 +131,7 @@ class Session:
 
     def receive(self, raw: bytes) -> None:
         """Do what one encoded command says, and send the reply."""
-        try:
-            command: Command = codec.decode_command(raw)
-        except codec.UnreadableCommand as error:
-            command = error
-        self.execute(command)
+        self.execute(_read(raw))
 
     def execute(self, command: Command) -> None:
         """Do what one command says, after those before it and when the transport takes the reply, and send that."""
@@ -174,7 +170,7 @@ class Session:
         self._publishing_bytes += size
         if self.hub.has_much_to_store:
             self._held_up = True
-            self.hub.hold_up(self)
+            self.hub.hold_up(self.go_on)
         stored.addCallbacks(
             self._published,
             self._not_published,
@@ -258,6 +254,8 @@ class Session:
 
     def perform(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, or error, or empty where there is none."""
+        if isinstance(command, codec.UnreadableCommand):
+            return self._refusal(command)  # if it were raised, it and this frame would hold each other
         try:
             answer = self.act(command)
         except RealtimeError as error:
@@ -583,6 +581,18 @@ class Session:
             self._behind.append(subscription)
         elif subscription.told < subscription.room.told:
             self.hub.presence.refresh(subscription)
+
+
+def _read(raw: bytes) -> Command:
+    """What an encoded command says, or what is wrong with it.
+
+    The error is in no variable when this returns. If it were, it and the frame would hold each other by the traceback,
+    and each bad command would be work for the garbage collector, which stops everybody.
+    """
+    try:
+        return codec.decode_command(raw)
+    except codec.UnreadableCommand as error:
+        return error.with_traceback(None)
 
 
 def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:

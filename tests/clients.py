@@ -54,6 +54,7 @@ class Client(Watched):
 
     :ivar events: all that has come.
     :ivar messages: the messages among that.
+    :ivar replies: the first reply to each id.
     """
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
@@ -62,6 +63,7 @@ class Client(Watched):
         self.room = room
         self.events: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
+        self.replies: dict[Any, dict[str, Any]] = {}
         self.position: str | None = None
         self.client: str | None = None
         self.view = View()
@@ -79,6 +81,8 @@ class Client(Watched):
     def take(self, event: dict[str, Any]) -> None:
         """An event has come."""
         self.events.append(event)
+        if "id" in event:
+            self.replies.setdefault(event["id"], event)
         if event["type"] == "message":
             self.messages.append(event)
         if event["type"] in ("message", "joined", "reset"):
@@ -184,14 +188,8 @@ class SocketClient(Client):
         self._asked += 1
         number = f"ask-{self._asked}"
         self.send(id=number, **command)
-        replies: list[dict[str, Any]] = []
-
-        def answered() -> bool:
-            replies[:] = [event for event in self.events if event.get("id") == number]
-            return bool(replies)
-
-        await self.until(answered)
-        return replies[0]
+        await self.until(lambda: number in self.replies)
+        return self.replies[number]
 
     async def stop(self) -> None:
         """Close, and wait till it is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -372,3 +373,16 @@ def make_hub(store: Any, clock: Clock, broker: Any = None, **limits: Any) -> Hub
     """A hub with small limits, so that tests meet them."""
     broker = LocalBroker() if broker is None else broker
     return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker)
+
+
+def left_to_collect(call: Callable[[], object], times: int = 20) -> int:
+    """How many objects a call leaves that only the garbage collector frees, when it is repeated so often."""
+    call()  # the first one may make what stays
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(times):
+            call()
+        return gc.collect()
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, make_hub, tokens
+from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, left_to_collect, make_hub, tokens
 
 
 class World(SynchronousTestCase):
@@ -458,6 +458,23 @@ class PublishTests(World):
         self.assertEqual(list(range(start + 1, 3)), offsets)
 
 
+class GarbageTests(World):
+    """What clients can repeat is gone when it is over."""
+
+    def test_errors(self) -> None:
+        """Commands that are refused leave nothing to the garbage collector, whose work stops everybody."""
+        session, _ = self.client()
+        for command in (
+            b"{",
+            b"{}",
+            b'{"type":"leave","room":"a"}',
+            b'{"type":"join","room":"!"}',
+            b'{"type":"publish","room":"!","data":1}',
+            b'{"type":"history","room":"a","after":"x"}',
+        ):
+            self.assertEqual(0, left_to_collect(lambda command=command: session.receive(command)), command)  # type: ignore[misc]
+
+
 class BehindTests(World):
     """Who can't keep up is left behind and pumped."""
 
@@ -762,6 +779,29 @@ class ManyRoomsTests(World):
             self.assertEqual("joined", self.joined(name)[1].received[0]["type"])
             self.assertEqual(sorted(left), sorted(self.hub.rooms))
         self.assertEqual("error", self.joined("f")[1].received[0]["type"])
+
+    def test_tails_are_bounded_while_they_grow(self) -> None:
+        """However much is published in rooms that are read, their tails are bounded at each moment; what was made of
+        them for readers goes with them."""
+        self.hub = make_hub(self.store, self.clock, tails_bytes=8000)
+        readers = [self.joined(f"r{number}")[1] for number in range(20)]
+        for number in range(100):
+            self.publish("x" * 500, room=f"r{number % 20}")
+            self.turn()
+            self.assertLessEqual(sum(room.tail.size for room in self.hub.rooms.values()), 8000)
+        self.assertEqual([["x" * 500] * 5] * 20, [self.data(reader) for reader in readers])
+        self.joined("r0", last=5)
+        self.assertEqual([["x" * 500] * 5], [self.data(self.joined("r0", last=5)[1])])
+
+    def test_slices_go_with_readers(self) -> None:
+        """What was read and encoded for readers of a room goes with the last of them."""
+        self.publish("x" * 500)
+        session, transport = self.joined(last=1)
+        self.assertEqual(["x" * 500], self.data(transport))
+        room = self.hub.rooms["lobby"]
+        self.assertNotEqual((None, None), (room._slice, room._batches))
+        session.close()
+        self.assertEqual((None, None), (room._slice, room._batches))
 
     def test_tails_are_bounded_while_rooms_are_read(self) -> None:
         """However many rooms are looked up between two sweeps, their tails are bounded."""

@@ -63,6 +63,14 @@ class TurnsTests(SynchronousTestCase):
             rounds.append("".join(self.done[before:]))
         self.assertEqual(["ab", "cd", "ea", "bc", "de"], rounds)
 
+    def test_next(self) -> None:
+        """Who waits for the next turn goes on behind all that wait already."""
+        self.begin("a", 1, 0)
+        turn = self.turns.next().addCallback(lambda _: self.done.append("b"))
+        self.assertNoResult(turn)
+        next_turn(self.clock)
+        self.assertEqual(["a", "b"], self.done)
+
     def test_failing(self) -> None:
         """One that raises loses its connection, and disturbs no other."""
         self.turns.later(lambda: 1 / 0, lambda: self.done.append("lost"))

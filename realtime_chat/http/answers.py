@@ -160,6 +160,19 @@ def failure_answer(request: Request, failure: Failure) -> int:
     return error_answer(request, internal_error())
 
 
+def _answer_and_forget(request: Request, failure: Failure) -> int:
+    """Answer a failure, and part it from its traceback.
+
+    Where a coroutine was given it, one of the traceback's frames holds the failure. So each would be work for the
+    garbage collector, which stops everybody.
+    """
+    try:
+        return failure_answer(request, failure)
+    finally:
+        if failure.value is not None:
+            failure.value.__traceback__ = None
+
+
 def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
     """Answer a request when the answer is there.
 
@@ -173,7 +186,7 @@ def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
         # Asked for only while it can matter: an unanswered request, whose connection may go.
         request.notifyFinish().addErrback(lambda _: waiting.cancel() if cancel else None)
     waiting.addCallback(lambda given: answer(request, given))
-    waiting.addErrback(lambda failure: failure_answer(request, failure))
+    waiting.addErrback(lambda failure: _answer_and_forget(request, failure))
     return NOT_DONE_YET
 
 

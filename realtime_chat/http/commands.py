@@ -14,9 +14,9 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.wishes import one
 from realtime_chat.hub import Hub
-from realtime_chat.interfaces import TurnClock
 from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session
+from realtime_chat.turns import Turns
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
@@ -60,14 +60,18 @@ class _Replies:
 
 
 class CommandsResource(JSONResource):
-    """One command or an array of them, as the client of the header."""
+    """One command or an array of them, as the client of the header.
+
+    :param turns: where an array waits that takes longer than fits a turn.
+    """
 
     isLeaf = True
 
-    def __init__(self, hub: Hub, jsonp: bool) -> None:
+    def __init__(self, hub: Hub, jsonp: bool, turns: Turns | None = None) -> None:
         super().__init__()
         self._hub = hub
         self._jsonp = jsonp
+        self._turns = Turns(hub.clock) if turns is None else turns
 
     def is_guarded(self, request: Request) -> bool:
         return not asks_for_script(request, self._jsonp)
@@ -92,7 +96,10 @@ class CommandsResource(JSONResource):
         session = self._session(request)
         try:
             most = self._hub.limits.answer_bytes
-            return await (_perform_all(session, commands, most) if many else _perform_one(session, commands[0]))
+            if not many:
+                await _place_for(session, commands[0])
+                return await _perform_one(session, commands[0])
+            return await _perform_all(session, commands, most, self._turns)
         finally:
             session.close()
 
@@ -107,24 +114,37 @@ class CommandsResource(JSONResource):
         return Session(self._hub, _Replies(), identities.check(client), check_name(name) if name else None)
 
 
+async def _place_for(session: Session, command: codec.Command | UnreadableCommand) -> None:
+    """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
+    place = session.hub.place() if isinstance(command, codec.Publish) else None
+    if place is not None:
+        await place
+
+
 async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(session: Session, commands: list[codec.Command | UnreadableCommand], most: int) -> bytes:
+async def _perform_all(
+    session: Session, commands: list[codec.Command | UnreadableCommand], most: int, turns: Turns
+) -> bytes:
     """All of them in order; publishes don't wait for each other.
 
     :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
+    :param turns: says how many of them a turn has time for.
     """
     answers: list[bytes | Deferred[bytes]] = []
     size = 0
+    share_ends = turns.share()
     for command in commands:
+        if turns.is_over(share_ends):
+            await turns.next()
+            share_ends = turns.share()
         if size >= most:
             answers.append(_not_begun(command, most))
             continue
-        if isinstance(command, codec.Publish) and session.hub.has_much_to_store:
-            await _less_to_store(session.hub)
+        await _place_for(session, command)
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
             answer = await answer
@@ -132,24 +152,6 @@ async def _perform_all(session: Session, commands: list[codec.Command | Unreadab
         size += 0 if isinstance(answer, Deferred) else len(answer)
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"
-
-
-class _Waiting:
-    """An array of commands that waits until less waits for the store."""
-
-    def __init__(self, clock: TurnClock) -> None:
-        self._clock = clock
-        self.ended: Deferred[None] = Deferred()
-
-    def go_on(self) -> None:
-        """Less waits now. In a turn of its own: one of the array's own publishes may be being answered."""
-        self._clock.callLater(0, self.ended.callback, None)
-
-
-def _less_to_store(hub: Hub) -> Deferred[None]:
-    waiting = _Waiting(hub.clock)
-    hub.hold_up(waiting)
-    return waiting.ended
 
 
 def _not_begun(command: codec.Command | UnreadableCommand, most: int) -> bytes:

@@ -114,6 +114,9 @@ class _MessagesResource(JSONResource):
         return answer_later(request, self._publish(draft))
 
     async def _publish(self, draft: Draft) -> Answer:
+        place = self._hub.place()
+        if place is not None:
+            await place
         stored = await self._hub.publish(draft)
         body = codec.encode_published(None, draft.room, stored.message.position)
         return Answer(body, 200 if stored.duplicate else 201)

@@ -64,6 +64,9 @@ MAX_LINE = 8000
 """Bytes of the longest line of a request that any client needs, which common proxies let through. All header lines
 together may have more than three times that: an address, a Last-Event-ID, and what browsers add."""
 
+_SOME_CHUNKS = 1024
+"""Bytes of a body in chunks that are read between two looks at the clock; with a byte a chunk that takes 1 ms."""
+
 _KNOWN_BYTES = 1024
 """Header lines of at most so many bytes are remembered, for a connection's next request."""
 
@@ -627,8 +630,29 @@ class RealtimeChannel(http.HTTPChannel):
         """Read of a body, or what comes behind a request."""
         if self._successor is not None:
             self._successor.dataReceived(data)
+        elif isinstance(self._transferDecoder, http._ChunkedTransferDecoder) and len(data) > _SOME_CHUNKS:
+            self._take_chunks(data)
         elif not self.is_over:
             super().rawDataReceived(data)
+
+    def _take_chunks(self, data: bytes) -> None:
+        """Read as much of a body in chunks as fits the connection's share: each byte of it may be a chunk."""
+        decoder = self._transferDecoder
+        while len(data) > _SOME_CHUNKS:
+            super().rawDataReceived(data[:_SOME_CHUNKS])
+            data = data[_SOME_CHUNKS:]
+            if self._transferDecoder is not decoder or self.is_over:
+                break
+            if self.site.turns.is_over(self._share_ends):
+                self._buffer = data
+                self.paused = True
+                self._networkProducer.pauseProducing()
+                self._wait_in_line()
+                return
+        if self.line_mode and not self.is_over:  # the request is answered already, and what follows it waits there
+            self._buffer += data
+        else:
+            self.rawDataReceived(data)
 
     def pauseProducing(self) -> None:
         """The client doesn't read: read no more requests of it for now."""
@@ -645,7 +669,7 @@ class RealtimeChannel(http.HTTPChannel):
         self._is_paused = self._handlingRequest
         self.paused = False
         rest, self._buffer = self._buffer, b""
-        if self.line_mode and rest:
+        if rest and (self.line_mode or self._transferDecoder is not None):
             self.dataReceived(rest)
         else:
             self._buffer = rest
@@ -665,8 +689,7 @@ class RealtimeChannel(http.HTTPChannel):
             self._hold_back(request)
         elif self._busyReceiving and (self._buffer or any(self._dataBuffer)) and self._has_had_its_share():
             self._hold_back(request)
-            self._is_in_line = True
-            self.site.turns.later(self._go_on, self.transport.abortConnection)
+            self._wait_in_line()
         elif self._dataBuffer or self._is_paused or self.is_over or not self.persistent:
             self._is_paused = self._waitingForTransport
             super().requestDone(request)
@@ -685,6 +708,10 @@ class RealtimeChannel(http.HTTPChannel):
     def _has_had_its_share(self) -> bool:
         """Whether it has to wait for a later turn with what else it has sent."""
         return bool(self.persistent) and not self.is_over and self.site.turns.is_over(self._share_ends)
+
+    def _wait_in_line(self) -> None:
+        self._is_in_line = True
+        self.site.turns.later(self._go_on, self.transport.abortConnection)
 
     def _go_on(self) -> None:
         self._is_in_line = False

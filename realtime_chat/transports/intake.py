@@ -16,6 +16,7 @@ import time
 from collections import deque
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -25,13 +26,33 @@ from zope.interface import implementer
 from realtime_chat.transports.fanout import is_plain
 from realtime_chat.turns import TURN
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "accept_few"]
 
 _PIECE = 16 * 1024
 """Bytes that are read of one socket at once. What of them isn't done at once is kept meanwhile."""
 
 _TRANSIENT = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS, errno.ENOMEM))
 """What ``recv`` may fail with on a connection that goes on."""
+
+
+_ACCEPTS = 8
+"""Connections that a port accepts in one turn of the reactor."""
+
+
+class _PatientPort(tcp.Port):
+    """A port whose new connections wait in the kernel's backlog while those that are open are served.
+
+    Twisted accepts 20 more at once each time that so many have come. Strangers who come and go would hold up everybody
+    else then.
+    """
+
+    numberAccepts = property(lambda self: _ACCEPTS, lambda self, number: None)  # noqa: N815
+
+
+def accept_few(port: Any) -> None:
+    """Have a listening TCP port accept only a few connections in a turn; any other port is left as it is."""
+    if type(port) is tcp.Port:
+        port.__class__ = _PatientPort
 
 
 @implementer(IReadDescriptor)

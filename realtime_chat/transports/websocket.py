@@ -47,6 +47,12 @@ _CLOSE_WAIT = 2.0
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
 _SHORT = 1024
+_RATE = 500
+"""Bytes a second at which a message goes on that was begun, as bodies do over HTTP."""
+
+_MANY_PIECES = 64
+"""So many pieces of a frame are joined into one, as each takes more memory than a few bytes do."""
+
 _MUCH = 4096
 """Bytes before a ping that a client may need more time for than for the ping itself."""
 _VERSION = b"13"
@@ -141,6 +147,9 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     _heard = True
     _pings = 0
     _fragments = 0
+    _begun = 0
+    _come = 0
+    _looked_at: tuple[int, int, float] | None = None
     _share_ends = 0.0
     _waits = False
     _is_in_line = False
@@ -272,7 +281,8 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
             self._receive(payload)
 
     def onMessageBegin(self, isBinary: bool) -> None:
-        self._fragments = 0
+        self._fragments = self._come = 0
+        self._begun += 1
         super().onMessageBegin(isBinary)
 
     def onMessageFrameBegin(self, length: int) -> None:
@@ -280,6 +290,12 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         if self._fragments > _MAX_FRAGMENTS:
             self._dismiss("too_many_frames")
         super().onMessageFrameBegin(length)
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        self._come += len(payload)
+        super().onMessageFrameData(payload)
+        if len(self.frame_data) > _MANY_PIECES:
+            self.frame_data = [b"".join(self.frame_data)]
 
     def onPing(self, payload: bytes) -> None:
         self._pings += 1
@@ -374,7 +390,21 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     def _schedule_ping(self) -> None:
         self._alarm = self.factory.hub.wheel.call_within(self.factory.hub.limits.ping, self._ping)
 
+    def _goes_on(self) -> bool:
+        """Whether a message that was begun before the ping before has come on since, where anything was read."""
+        before, self._looked_at = self._looked_at, None
+        if self.full or self._waits or not self.inside_message:
+            return True
+        now = self.hub.clock.seconds()
+        self._looked_at = self._begun, self._come, now
+        if before is None or before[0] != self._begun:
+            return True
+        return self._come - before[1] >= _RATE * (now - before[2])
+
     def _ping(self) -> None:
+        if (self.inside_message or self._looked_at) and not self._goes_on():
+            self._dismiss("silent")
+            return
         self._pings = 0
         self._heard = False
         ahead, acknowledged = unsent(self.transport), acknowledged_bytes(self.transport)

@@ -180,6 +180,8 @@ LOGS = (
 
 NUMBERS = "[" + ",".join(["1"] * 30_000) + "]"
 LISTS = "[" + ",".join(["[]"] * 20_000) + "]"
+LARGE = '{"type":"publish","room":"flood","data":"' + "x" * 60_000 + '"}'
+CHUNKS = get("/commands", "Transfer-Encoding: chunked", method="POST") + "1\r\n \r\n" * 10_000 + "2\r\n[]\r\n0\r\n\r\n"
 TURNS = (
     attack("heaps of requests", "heap", get("/healthz"), connections=20, times=1000),
     attack("heaps of requests for nothing", "heap", get("/x"), connections=20, times=1000),
@@ -187,8 +189,20 @@ TURNS = (
     attack(
         "heaps of publishes", "heap_frames", PUBLISH.replace("{name}", "flood"), times=1000, stores=True, redis=True
     ),
+    attack("heaps of arrays of pings", "heap", array('{"type":"ping"}'), connections=20, times=30),
+    attack(
+        "heaps of arrays of publishes",
+        "heap",
+        array(PUBLISH.replace("{name}", "flood")),
+        connections=20,
+        times=20,
+        stores=True,
+        redis=True,
+    ),
+    attack("bodies in chunks of a byte", "heap", CHUNKS, connections=20, times=1),
     attack("arrays of numbers", "ask", post("/commands", NUMBERS), connections=20),
     attack("arrays of arrays", "ask", post("/commands", LISTS), connections=20),
+    attack("large publishes", "command", LARGE, connections=20, stores=True, redis=True),
     attack("halves of messages", "hold_halves", connections=500),
 )
 """What is small, but comes all at once, or in large pieces: a turn of the reactor is everybody's."""

@@ -304,6 +304,7 @@ class PageTests(PageTestCase):
         for sender, reader, text in ((*pages, "after"), (*reversed(pages), "later")):
             sender.type(text)
             reader.wait_for(text)
+            sender.wait_for(text)
         for page in pages:
             self.assertEqual(["before", "after", "later"], page.texts)
         self.assert_quiet(*pages, was_down=True)

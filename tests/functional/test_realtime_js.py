@@ -50,7 +50,7 @@ def site() -> Site:
 @cache
 def daemon() -> Daemon:
     """A daemon that pages of that site may use, for all tests; it keeps few messages."""
-    options = ("--history", "50", "--allow-jsonp", "--allow-origin", site().origin)
+    options = ("--history", "100", "--allow-jsonp", "--allow-origin", site().origin)
     started = Daemon(_directory() / "daemon", *options).start()
     reactor.addSystemEventTrigger("after", "shutdown", started.kill)
     return started

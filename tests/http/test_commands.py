@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,7 +20,9 @@ from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from tests.fakes import HeldStore, make_hub, tokens
+from realtime_chat.turns import Turns
+from tests.fakes import HeldStore, left_to_collect, make_hub, tokens
+from tests.test_turns import next_turn
 
 
 class StubTestCase(SynchronousTestCase):
@@ -181,6 +185,27 @@ class CommandTests(StubTestCase):
             self.assertEqual([value], response.headers.getRawHeaders(name))
 
 
+class GarbageTests(StubTestCase):
+    """What clients can repeat is gone when it is over."""
+
+    def test_errors(self) -> None:
+        """Requests that are refused leave nothing to the garbage collector, whose work stops everybody."""
+        self.store.append = lambda draft: fail(StoreError("the disk is full"))  # type: ignore[method-assign]
+        for method, path, body in (
+            ("GET", "nothing", ""),
+            ("GET", "rooms/!/messages", ""),
+            ("GET", "poll?room=!", ""),
+            ("POST", "commands", "{"),
+            ("POST", "commands", "{}"),
+            ("POST", "commands", "[{},{}]"),
+            ("POST", "commands", '[{"type":"publish","room":"a","data":1},{"type":"leave","room":"a"}]'),
+            ("POST", "rooms/!/messages", '{"data":1}'),
+            ("POST", "rooms/a/messages", '{"data":1}'),
+        ):
+            ask = partial(self.ask, method, path, data=body.encode())
+            self.assertEqual(0, left_to_collect(ask), (method, path, body))
+
+
 class WhoTests(StubTestCase):
     """Who the commands are from."""
 
@@ -259,6 +284,51 @@ class ArrayTests(StubTestCase):
         self.treq.flush()
         replies = json.loads(self.successResultOf(self.successResultOf(asked).content()))
         self.assertEqual([1, 2, 3], [int(reply["position"].split(":")[1]) for reply in replies])
+
+    def test_publishes_wait_for_others(self) -> None:
+        """Publishes over HTTP wait while enough of others wait for the store; each request keeps its order,
+        and they take turns."""
+        self.limits = {"max_publishing": 4}
+        self.serve(self.held)
+        commands = [{"type": "publish", "room": "a", "data": number, "id": number} for number in range(6)]
+        asked = [self.begin("POST", "commands", json=commands) for _ in range(2)]
+        asked.append(self.begin("POST", "rooms/a/messages", json={"data": "last"}))
+        drafts = []
+        while self.held.appends:
+            self.assertLessEqual(len(self.held.appends), 4)
+            drafts.append(json.loads(self.held.appends[0][0].data))
+            self.held.commit()
+            self.held.acknowledge()
+            self.clock.advance(0)
+        self.assertEqual([0, 1, 2, 3, 4, 0, "last", 5, 1, 2, 3, 4, 5], drafts)  # they take turns
+        self.treq.flush()
+        self.assertEqual([200, 200, 201], [self.successResultOf(response).code for response in asked])
+
+    def test_many_are_refused_at_once(self) -> None:
+        """However many wait when the store begins to refuse at once, each is told."""
+        self.limits = {"max_publishing": 1}
+        self.serve(self.held)
+        asked = [self.begin("POST", "rooms/a/messages", json={"data": number}) for number in range(1000)]
+        self.held.append = lambda draft: fail(StoreError("the disk is away"))  # type: ignore[method-assign]
+        self.held.commit()
+        self.held.acknowledge()
+        self.clock.advance(0)
+        self.treq.flush()
+        codes = [self.successResultOf(response).code for response in asked]
+        self.assertEqual([201] + [503] * 999, codes)
+
+    def test_long_array(self) -> None:
+        """An array that takes longer than a turn may goes on in later ones."""
+        seconds = count()  # each look takes longer than a share
+        turns = Turns(self.clock, lambda: next(seconds))
+        self.root.putChild(b"commands", CommandsResource(self.hub, self.jsonp, turns))
+        asked = self.begin("POST", "commands", json=[{"type": "ping", "id": number} for number in range(9)])
+        for _ in range(9):
+            self.assertNoResult(asked)
+            next_turn(self.clock)
+        self.treq.flush()
+        replies = json.loads(self.successResultOf(self.successResultOf(asked).content()))
+        self.assertEqual(list(range(9)), [reply["id"] for reply in replies])
 
     def test_one_client(self) -> None:
         """A hello at the beginning is for all that follow."""

@@ -1108,6 +1108,32 @@ class TurnTests(SiteTestCase):
             said = read_answers(transport.value())
             self.assertEqual((51, "last"), (len(said), json.loads(said[-1].body)["n"]))
 
+    def test_chunks(self) -> None:
+        """Of a body in many small chunks a turn reads a part, too; what follows it is answered behind it."""
+        chunk = b"1;" + b"e" * 50 + b"\r\nx\r\n"
+        for size in (40, 60, 90):  # the last chunk ends in other places of what is read at once
+            for headers, answers in (((), [201, 200]), ((b"Connection: close",), [201])):
+                head = get(b"/", CHUNK, *headers, method=b"POST")
+                transport = self.send(head + chunk * size + b"0\r\n\r\n" + get(b"/?n=last"))
+                turns = 0
+                while not transport.value():
+                    self.assertEqual("paused", transport.producerState)
+                    next_turn(self.clock)
+                    turns += 1
+                self.assertGreater(turns, 1)
+                self.clock.advance(0)
+                self.assertEqual(answers, [said.status for said in read_answers(transport.value())])
+                self.assertEqual(b"x" * size, self.root.index.bodies[-1])
+
+    def test_bad_chunks(self) -> None:
+        """A body that turns out to be wrong or too large in a later turn is refused then, and nothing behind it is
+        answered."""
+        for bad, status in ((b"z\r\n" * 1000, 400), (b"1\r\nx\r\n" * 1000, 413)):
+            transport = self.send(CHUNKED + (b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 2 + bad + get(b"/?n=last"))
+            self.assertEqual(b"", transport.value())
+            self.clock.advance(0)
+            self.assertEqual([status], [said.status for said in read_answers(transport.value())])
+
     def test_more_meanwhile(self) -> None:
         """What comes all the same, as over TLS, waits behind the rest."""
         transport = self.send(*[get(b"/?n=%d" % number) * 2 for number in range(5)])

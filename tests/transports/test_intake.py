@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,14 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from realtime_chat.transports import intake
-from realtime_chat.transports.intake import Intake
+from realtime_chat.transports.intake import Intake, accept_few
 from tests.clients import Watched
 
 
@@ -322,3 +324,38 @@ class IntakeTests(TestCase, Watched):
         client.transport.write(b"hello")
         await ours.until(lambda: ours.data == b".hello")
         self.assertIn(ours.transport, reactor.getReaders())
+
+
+class AcceptTests(TestCase):
+    """How many connections are accepted at once."""
+
+    async def test_few(self) -> None:
+        """However many come, a turn of the reactor accepts a few; all are accepted in the end."""
+        accepted: list[float] = []
+
+        class Counted(Factory):
+            def buildProtocol(self, addr: Any) -> Protocol:
+                accepted.append(turns[0])
+                return Protocol()
+
+        turns = [0.0]
+
+        def count() -> None:
+            turns[0] += 1
+            if len(accepted) < 60:
+                reactor.callLater(0, count)
+
+        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1:backlog=100").listen(Counted())
+        accept_few(port)
+        self.addCleanup(port.stopListening)
+        sockets = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(60)]
+        for one in sockets:
+            self.addCleanup(one.close)
+        reactor.callLater(0, count)
+        while len(accepted) < 60:
+            await deferLater(reactor, 0)
+        self.assertLessEqual(max(accepted.count(turn) for turn in set(accepted)), 16)
+        for reader in reactor.getReaders():
+            if isinstance(getattr(reader, "protocol", None), Protocol) and reader.getHost() == port.getHost():
+                reader.abortConnection()
+        await deferLater(reactor, 0)

@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from autobahn.websocket.compress import PerMessageDeflateOffer
@@ -582,6 +583,79 @@ class PingTests(RawTestCase):
 
             client.protocol.onPing = count
         return int(client.pings)
+
+
+class HalfMessageTests(RawTestCase):
+    """Messages that are begun, by clients that answer pings."""
+
+    limits = {"ping": 0.3, "pong": 1.0}
+
+    async def another(self, client: RawClient) -> None:
+        """Wait for one more frame."""
+        seen = len(client.frames)
+        await client.until(lambda: client.lost or len(client.frames) > seen)
+
+    async def keep_on(self, client: RawClient, part: Callable[[], bytes]) -> None:
+        """Answer each ping, and send a part of a message with it, until the connection is closed."""
+        answered = 0
+        while not client.close_code:
+            pings = sum(opcode == PING for opcode, _ in client.frames)
+            for _ in range(pings - answered):
+                client.write(masked(PONG, b""), part())
+            answered = pings
+            await self.another(client)
+
+    async def test_stopped(self) -> None:
+        """A message that goes on by a few bytes, or by fragments of nothing, ends the connection with "silent"."""
+        for begun, part in (
+            (masked(TEXT, b" ", fin=False), masked(0, b"", fin=False)),
+            (masked(TEXT, b" ", fin=False), masked(0, b"    ", fin=False)),
+            (masked(TEXT, b" ", fin=False), b""),
+        ):
+            client = await self.raw()
+            client.write(begun)
+            await self.keep_on(client, lambda part=part: part)
+            self.assertEqual((4002, "silent"), (client.close_code, client.events[-1]["reason"]))
+
+    async def test_half_a_frame(self) -> None:
+        """So does half a frame, behind which no pong can come: the ping isn't answered, or the frame goes on slowly."""
+        client = await self.raw()
+        whole = masked(TEXT, b" " * 50_000)
+        client.write(whole[:2000])
+        rest = iter(range(2000, 50_000, 4))
+        pings = 0
+        while not client.close_code:
+            if (now := sum(opcode == PING for opcode, _ in client.frames)) > pings:
+                pings, start = now, next(rest)
+                client.write(whole[start : start + 4])
+            await self.another(client)
+        self.assertEqual("silent", client.events[-1]["reason"])
+
+    async def test_goes_on(self) -> None:
+        """A message that goes on fast enough comes whole, however long that takes."""
+        client = await self.raw()
+        text = b'{"type":"ping","id":1' + b" " * 20_000
+        client.write(masked(TEXT, text[:2000], fin=False))
+        for start in range(2000, 12_000, 2000):
+            await self.another(client)
+            client.write(masked(PONG, b""), masked(0, text[start : start + 2000], fin=False))
+        client.write(masked(0, b"}"))
+        await client.until(lambda: client.events)
+        self.assertEqual([{"type": "pong", "id": 1}], client.events)
+
+    async def test_pieces(self) -> None:
+        """A frame that comes byte by byte takes no more memory than its bytes do."""
+        client = await self.raw()
+        (protocol,) = (session.transport for session in self.service.hub.sessions)
+        text = b'{"type":"ping","id":2%b}' % (b" " * 3000)
+        frame = masked(TEXT, text)
+        most = 0
+        for start in range(0, len(frame), 2):
+            protocol.dataReceived(frame[start : start + 2])
+            most = max(most, len(getattr(protocol, "frame_data", None) or ()))
+        self.assertLess(most, 100)
+        await client.until(lambda: client.events)
+        self.assertEqual([{"type": "pong", "id": 2}], client.events)
 
 
 class StallingTestCase(RawTestCase):
