@@ -53,16 +53,16 @@ _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 # Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
 _OURS = frozenset(
     """
-    abortSending add address admit adopt again alive answered arrived ask asked askPart askWhy attempt attemptFailed attempts awaited
-    base begun bid bye check checkCaughtUp choose complain connection countWaiting covered deadline doubtful down
-    dress drop eachLink eachRoom emit entering exclude expected extend failures first flush flushLater forget giveUp
-    greet handle hasChanged heard held hold identified isOpen isOver isReading isSending isUp kind kinds lastId
-    letter line link listen listeners longest longestLine missed most mostRooms names next objection ondown onevent
-    onup opened outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put
-    query queue read readAgain readMore reads received refusals refuse release remember replied request retryLater
-    retryTimer rooms say secrets sendLater settle shaky show silence slack socket stop stopAsking stored survives
-    takeBatch takePart tell text timer trouble trying turns unfit unlisten upSince vague vanished version wait
-    waiting wasUp watch wishes enter
+    abortSending add address admit adopt again alive answered arrived ask asked askPart askWhy attempt attemptFailed
+    attempts awaited base begun bid bye check checkCaughtUp choose complain connection countWaiting covered deadline
+    doubtful down dress drop eachLink eachRoom emit enter entering exclude expected extend failures first flush
+    flushLater forget giveUp greet handle hasChanged heard held hold identified isOpen isOver isReading isSending
+    isUp kind kinds lastId letter line link listen listeners longest longestLine missed most mostRooms names next
+    objection ondown onevent onup opened outbox ownState parts patience pause pings places polled probe probeLater
+    probes probeTimer put query queue read readAgain readMore reads received refusals refuse release remember
+    replied request retryLater retryTimer rooms say secrets sendLater settle shaky show silence slack socket stop
+    stopAsking stored survives takeBatch takePart tell text timer trouble trying turns unfit unlisten upSince vague
+    vanished version wait waiting wasUp watch wishes
     """.split()  # noqa: SIM905
 )
 
