@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -24,6 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.functional.cluster import ClusterTestCase, status_of
 from tests.functional.daemon import Daemon
+from tests.functional.faults import SystemCallFaults
 from tests.functional.load import Load
 from tests.functional.test_growth import MIB, memory
 from tests.redis_server import PERSISTENT, RedisServer
@@ -314,17 +312,11 @@ class AwayTests(ClusterTestCase):
         redis = await self.redis_server(*PERSISTENT)
         (node,) = await self.nodes(1, redis.url)
         self.assertEqual(201, (await deferToThread(post, node, "lobby", "before", key="before"))[0])
-        tracer = shutil.which("strace")
-        assert tracer is not None, "install strace"
-        delay = "inject=fdatasync,fsync:delay_enter=1900000"
-        tracing = subprocess.Popen([tracer, "-f", "-qq", "-o", "/dev/null", "-p", str(redis.pid), "-e", delay])
+        faults = await deferToThread(SystemCallFaults, redis.pid, "fdatasync,fsync:delay_enter=1900000")
         try:
-            status = Path(f"/proc/{redis.pid}/status")
-            await self.eventually(lambda: "TracerPid:\t0" not in status.read_text())
             answers = [await deferToThread(post, node, "lobby", f"m{n}", key=f"m{n}") for n in range(3)]
         finally:
-            tracing.terminate()
-            await deferToThread(tracing.wait)
+            await deferToThread(faults.end)
         self.assertIn((503, "in_doubt"), [(status, answer.get("code")) for status, answer, _ in answers])
         await self.eventually(lambda: status_of(f"{node.url}readyz") == 200)
         stored = await deferToThread(texts, node, "lobby")
