@@ -136,6 +136,22 @@ test('sends again what failed for a while, and not what was refused', () => {
   assert.deepEqual(publishes(world), [1, 2, 1]);
 });
 
+test('lets one go ahead after a refusal for now, and the others when that one is stored', () => {
+  const world = connected(), refused = {type: 'error', code: 'store_unavailable', temporary: true};
+  [1, 2, 3].forEach((number) => world.room.publish(number));
+  const ids = world.socket.sent.filter((command) => command.type === 'publish').map((command) => command.id);
+  ids.forEach((id) => world.socket.say({...refused, id}));
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    world.advance(20);
+    const ahead = world.socket.sent.filter((command) => command.type === 'publish').slice(3 + attempt);
+    assert.deepEqual(ahead.map((command) => command.data), [1]);
+    world.socket.say({...refused, id: ahead[0].id});
+  }
+  world.advance(20);
+  world.socket.answer('publish', {type: 'published', room: 'lobby', position: 'e:1'});
+  assert.deepEqual(publishes(world), [1, 2, 3, 1, 1, 1, 1, 2, 3]);
+});
+
 test('sends again under its key what is in doubt, until the key may be forgotten: then its fate is unknown', () => {
   const world = connected(), entry = world.room.publish(1), code = {type: 'error', temporary: true};
   world.socket.answer('publish', {...code, code: 'in_doubt'});

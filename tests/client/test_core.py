@@ -338,6 +338,19 @@ class CoreTests(SynchronousTestCase):
             world.settle()
             self.assertEqual(["first", "second"], [message["data"] for message in world.server.log.messages])
 
+    def test_one_goes_ahead(self) -> None:
+        """After a refusal for now one publish goes ahead, however often, and the others when that one is stored."""
+        world = self.up()
+        world.server.troubles += ["store_unavailable"] * 6  # three at first, and then the one that goes ahead
+        sent: list[str] = []
+        send = world.link.send
+        self.patch(world.link, "send", lambda command: (sent.append(command["key"]), send(command)))
+        for key in "klm":
+            world.core.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
+        world.settle()
+        self.assertEqual(["k", "l", "m", "k", "k", "k", "k", "l", "m"], sent)
+        self.assertEqual(["k", "l", "m"], [message["data"] for message in world.server.log.messages])
+
     def test_in_doubt_after_a_loss(self) -> None:
         """That trying again fails for a while doesn't tell that what was sent before was not stored."""
         world = self.up()
