@@ -104,6 +104,7 @@ programs:
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v faketime >/dev/null || missing="$$missing faketime"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \

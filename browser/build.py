@@ -44,20 +44,25 @@ _KEYWORDS = frozenset(
     throw true try typeof var void while
     """.split()  # noqa: SIM905
 )
+_SHORTER = {"true": ("!", "0"), "false": ("!", "1")}
+_LETTERS = "etnrisoaucldmphfgvbwyxkqjzETNRISOAUCLDMPHFGVBWYXKQJZ"
+_LAST = frozenset(("break", "continue", "return", "throw"))
+_NO_BODY = frozenset(("do", "for", "if", "try", "var", "while", "}"))
 _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 
 # Properties that nobody but us knows: neither pages nor browsers nor the server. One that is missing here stays long.
 _OURS = frozenset(
     """
-    abortSending add address admit adopt again alive answered arrived asked askPart askWhy attempt attempts awaited
-    base begun bid check checkCaughtUp choose complain connection countWaiting deadline disown down dress drop
-    eachLink eachRoom emit entering exclude expected extend failures first flush flushLater forget giveUp greet handle
-    hasChanged heard held hold identified isOpen isOver isReading isSending isUp item kind kinds largest lastId line
-    link listen listeners longest longestLine missed most mostRooms names next objection ondown onevent onup opened
-    outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes put query queue read
-    readAgain readMore reads received refuse release remember replied request retryLater retryTimer rooms say
-    secrets sendLater settle shaky show silence size socket stop stopAsking stored survives takeBatch takePart tell
-    text timer tooLarge trouble trying turns unlisten upSince version wait waiting wasUp watch wishes enter
+    abortSending add address admit adopt again alive answered arrived ask asked askPart askWhy attempt attemptFailed
+    attempts awaited base begun bid bye check checkCaughtUp choose complain connection countWaiting covered deadline
+    doubtful down dress drop eachLink eachRoom emit enter entering exclude expected extend failures first flush
+    flushLater forget giveUp greet handle hasChanged heard held hold identified isOpen isOver isReading isSending
+    isUp kind kinds lastId letter line link listen listeners longest longestLine missed most mostRooms names next
+    objection ondown onevent onup opened outbox ownState parts patience pause pings places polled probe probeLater
+    probes probeTimer put query queue read readAgain readMore reads received refusals refuse release remember
+    replied request retryLater retryTimer rooms say secrets sendLater settle shaky show silence slack socket stop
+    stopAsking stored survives takeBatch takePart tell text timer trouble trying turns unfit unlisten upSince vague
+    vanished version wait waiting wasUp watch wishes
     """.split()  # noqa: SIM905
 )
 
@@ -71,7 +76,8 @@ def source() -> str:
 def build() -> bytes:
     """The script as it is served."""
     words = [match for match in _TOKEN.finditer(source()) if match.lastgroup != "blank"]
-    tokens = _name_prototypes(_put_numbers([match[0] for match in words]))
+    tokens = _name_prototypes(_put_numbers([token for match in words for token in _SHORTER.get(match[0], (match[0],))]))
+    tokens = _without_braces(tokens)
     renamed = _shorten_properties(tokens)
     for index, name in _shorten_variables(tokens).items():
         renamed[index] = name
@@ -122,6 +128,46 @@ def _name_prototypes(tokens: list[str]) -> list[str]:
             shorter.append(tokens[index])
             index += 1
     return shorter
+
+
+def _without_braces(tokens: list[str]) -> list[str]:
+    """Leave out the braces around simple statements after ``if``, ``for``, ``while`` and ``else``: commas join them."""
+    shorter: dict[int, str] = {}
+    for index, token in enumerate(tokens):
+        begin = index + 1
+        if token in ("if", "for", "while") and tokens[begin] == "(":
+            begin = _end_of(tokens, begin) + 1
+        elif token != "else":
+            continue
+        if tokens[begin] == "{":
+            end = _end_of(tokens, begin)
+            ends = _simple_ends(tokens, begin + 1, end)
+            if ends and ends[-1] == end - 1:
+                shorter |= {begin: "", end: ""} | dict.fromkeys(ends[:-1], ",")
+    return [short for index, token in enumerate(tokens) if (short := shorter.get(index, token))]
+
+
+def _end_of(tokens: list[str], begin: int) -> int:
+    """Where the bracket is closed that is opened at ``begin``."""
+    depth, index = 1, begin
+    while depth:
+        index += 1
+        depth += (tokens[index] in ("(", "[", "{")) - (tokens[index] in (")", "]", "}"))
+    return index
+
+
+def _simple_ends(tokens: list[str], begin: int, end: int) -> list[int]:
+    """Where the statements between two braces end; none, if one is more than an expression."""
+    ends: list[int] = []
+    while begin < end and tokens[begin] not in _NO_BODY:
+        index = begin
+        while index < end and tokens[index] != ";":
+            index = _end_of(tokens, index) + 1 if tokens[index] in ("(", "[", "{") else index + 1
+        if tokens[begin] in _LAST and (ends or index + 1 < end):
+            return []
+        ends.append(index)
+        begin = index + 1
+    return ends if begin == end else []
 
 
 # Properties: one of ours has the same short name everywhere.
@@ -229,9 +275,12 @@ def _resolve(scope: _Scope, tokens: list[str]) -> None:
 
 def _name(scope: _Scope, tokens: list[str], outer: dict[str, str], renamed: dict[int, str]) -> None:
     uses = Counter(tokens[index] for index in scope.used)
+    order = dict.fromkeys(tokens[index] for index in sorted(scope.used))
     taken = frozenset(outer.get(name, name) for name in uses if name not in scope.declared)
-    fresh = _short_names(taken) if scope.parent is not None else iter(scope.declared)
-    names = outer | {name: next(fresh) for name in _by_use(uses) if name in scope.declared}
+    fresh = iter(scope.declared)
+    if scope.parent is not None:  # what all functions share has the rarer letters: so those of one are those of another
+        fresh = _short_names(taken, _LETTERS if scope.parent.parent is not None else _LETTERS[::-1])
+    names = outer | {name: next(fresh) for name in order if name in scope.declared}
     renamed.update({index: names[tokens[index]] for index in scope.used if tokens[index] in scope.declared})
     for inner in scope.inner:
         _name(inner, tokens, names, renamed)
@@ -241,8 +290,7 @@ def _by_use(names: Counter[str]) -> list[str]:
     return sorted(names, key=lambda name: (-names[name], name))
 
 
-def _short_names(taken: frozenset[str]) -> Iterator[str]:
-    letters = "etnrisoaucldmphfgvbwyxkqjzETNRISOAUCLDMPHFGVBWYXKQJZ"
+def _short_names(taken: frozenset[str], letters: str = _LETTERS) -> Iterator[str]:
     for length in itertools.count(1):
         for parts in itertools.product(letters, repeat=length):
             name = "".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from math import isfinite
 from typing import Annotated, Any
 
 import msgspec
@@ -58,6 +59,7 @@ __all__ = [
     "encode_welcome",
     "first_of_page",
     "last_of_page",
+    "spell",
 ]
 
 MAX_DEPTH = 32
@@ -107,6 +109,7 @@ class Publish(Command, frozen=True, kw_only=True):
     data: Any
     event: str = "message"
     key: str | None = None
+    after: str | None = None
 
 
 class History(Command, frozen=True, kw_only=True):
@@ -219,6 +222,37 @@ def decode_body(raw: bytes) -> Any:
     value = _decode(raw)
     _check_value(value, raw, MAX_DEPTH)
     return value
+
+
+def spell(value: Any) -> bytes:
+    """Say in JSON what is to be a command's ``data`` or ``state``, if a server would take it.
+
+    :raises TypeError: it is of a type that JSON can't say.
+    :raises UnreadableCommand: ``bad_request``: it has half a surrogate pair, NaN, an infinity or a number that is out
+        of range, or nests too deep.
+    """
+    try:
+        raw = msgspec.json.encode(value)
+    except (ValueError, OverflowError, RecursionError) as error:  # among these, text that UTF-8 can't say
+        raise UnreadableCommand("bad_request", f"this can't be said in JSON: {error}") from error
+    if b"null" in raw and _has_no_number(msgspec.to_builtins(value)):
+        raise UnreadableCommand("bad_request", "this can't be said in JSON: NaN and infinities are no numbers there")
+    decode_body(b"[%b]" % raw)
+    return raw
+
+
+def _has_no_number(value: Any) -> bool:
+    """Whether NaN or an infinity is in it, which would be sent as null."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float) and not isfinite(item):
+            return True
+        if isinstance(item, dict):
+            stack += item.values()
+        elif isinstance(item, (list, tuple)):
+            stack += item
+    return False
 
 
 def _decode(raw: bytes) -> Any:
@@ -372,9 +406,14 @@ def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     return _encoder.encode(reply)
 
 
-def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int) -> bytes:
-    """The reply to ``hello``; ``ping`` is the seconds between two pings, ``rooms`` how many a connection may read."""
-    limits = {"ping": ping, "rooms": rooms}
+def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int, size: int) -> bytes:
+    """The reply to ``hello``.
+
+    :param ping: seconds between two pings.
+    :param rooms: how many a connection may read.
+    :param size: bytes of the largest command.
+    """
+    limits = {"ping": ping, "rooms": rooms, "size": size}
     return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
 
 

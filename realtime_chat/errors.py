@@ -16,10 +16,12 @@ __all__ = [
     "GOODBYES",
     "ErrorKind",
     "Goodbye",
+    "InDoubt",
     "RealtimeError",
     "StoreError",
     "StoreRefused",
     "internal_error",
+    "out_of_order",
 ]
 
 
@@ -56,6 +58,8 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "rate_limited": ErrorKind(429, True),
         "internal": ErrorKind(500, True),
         "store_unavailable": ErrorKind(503, True),
+        "in_doubt": ErrorKind(503, True),
+        "out_of_order": ErrorKind(503, True),
         "stopping": ErrorKind(503, True),
     }
 )
@@ -103,6 +107,21 @@ class StoreError(RealtimeError):
         self.detail = detail or message
         if detail:
             self.args = (f"{self.code}: {message}: {detail}",)
+
+
+class InDoubt(RealtimeError):
+    """Whether a message was stored, or will be in a moment, can't be told now.
+
+    Publishing it again under its key settles that.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("in_doubt", "it isn't known whether this was stored; publish it again under the same key")
+
+
+def out_of_order() -> RealtimeError:
+    """What is answered to a message that follows one that isn't stored."""
+    return RealtimeError("out_of_order", "the message that this one follows is not stored; publish that one first")
 
 
 class StoreRefused(Exception):

@@ -51,7 +51,9 @@ class IMessageStore(Interface):
 
         :raises realtime_chat.errors.RealtimeError: ``key_reused``: other content is kept under this key; ``too_many``
             or ``rate_limited``: it would make a room, and there are too many, or they are made too fast.
-        :raises realtime_chat.errors.StoreError: it was not stored.
+        :raises realtime_chat.errors.StoreError: it was not stored, and won't be.
+        :raises realtime_chat.errors.InDoubt: it may have been stored, or may be in a moment. If it is, readers are told
+            as of everything else.
         """
 
     def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
@@ -87,8 +89,8 @@ class IMessageStore(Interface):
     def watch(doubt: Callable[[], None], is_read: Callable[[str], bool] = ...) -> None:
         """Say who knows of readers.
 
-        :param doubt: called when the logs may be others than before, though nothing was appended here: when there is a
-            new epoch, which :meth:`read_after` shows then.
+        :param doubt: called when the logs may be others than before, though nothing was answered here: when there is a
+            new epoch, or a message more, which :meth:`read_after` shows then.
         :param is_read: whether somebody on this node reads a room, which then isn't forgotten; called on any thread. A
             wrong answer costs readers no more than a ``reset``.
         """

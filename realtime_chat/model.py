@@ -41,7 +41,7 @@ _LAST = "\x7f"
 """Comes after every character that a room's name may have."""
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
 
@@ -94,6 +94,8 @@ class Draft(msgspec.Struct, frozen=True):
 
     :param data: the sender's value as compact JSON.
     :param key: the sender's own name for it, unique for a room and a user.
+    :param after: the key of the sender's message in this room that has to be stored before it; only together with
+        ``key``.
     """
 
     room: str
@@ -101,6 +103,7 @@ class Draft(msgspec.Struct, frozen=True):
     data: bytes
     sender: User
     key: str | None = None
+    after: str | None = None
 
     def placed(self, position: Position, at: int) -> Message:
         """The message that it is at a place in its log."""

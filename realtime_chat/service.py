@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat.clock import time_steadily
 from realtime_chat.errors import RealtimeError, StoreRefused
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
@@ -75,6 +76,8 @@ class Configuration:
 class RealtimeService(Service):
     """One daemon.
 
+    :param reactor: whose clock will not step any more: see :func:`~realtime_chat.clock.time_steadily`.
+    :param wall: seconds since 1970, for people.
     :param give_up: ends the process when it can't start; stops the reactor where it isn't given.
     :param started: called when it listens.
     :ivar hub: its rooms and sessions.
@@ -93,7 +96,9 @@ class RealtimeService(Service):
         give_up: Callable[[], None] | None = None,
         started: Callable[[], None] = lambda: None,
     ) -> None:
+        time_steadily(reactor)
         self._reactor = reactor
+        self._wall = wall
         self._give_up = reactor.stop if give_up is None else give_up
         self._started = started
         self._store = store
@@ -172,6 +177,7 @@ class RealtimeService(Service):
             self.hub.wheel,
             HostList.listening_on((), hosts) if hosts else HostList.listening_on(map(_interface, listen)),
             OriginPolicy(configuration.origins),
+            self._wall,
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,

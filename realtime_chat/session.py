@@ -52,9 +52,11 @@ class Session:
         "__weakref__",
         "_behind",
         "_blocked",
+        "_early",
         "_errors",
         "_held_up",
         "_name",
+        "_published_last",
         "_publishing",
         "_publishing_bytes",
         "_queue",
@@ -88,6 +90,8 @@ class Session:
         self._publishing = 0
         self._publishing_bytes = 0
         self._held_up = False
+        self._published_last = 0  # the number of the last publish; those before the ones under way have their replies
+        self._early: dict[int, tuple[bytes, str, int]] | None = None  # replies that wait for those before them
         self._errors = 0
         hub.opened(self)
 
@@ -153,12 +157,13 @@ class Session:
     def _execute_publish(self, command: codec.Publish) -> None:
         """The same for what comes most often, with as few callbacks as can be."""
         begun = self.hub.clock.seconds()
+        number = self._published_last = self._published_last + 1
         try:
             draft = self._draft(command)
             stored = self.hub.append(draft)
         except RealtimeError as error:
             error.id = command.id
-            self._reply(self._refusal(error))
+            self._refuse_publish(number, self._refusal(error), command.room)
             return
         size = len(draft.data)
         self._publishing += 1
@@ -167,8 +172,19 @@ class Session:
             self._held_up = True
             self.hub.hold_up(self.go_on)
         stored.addCallbacks(
-            self._published, self._not_published, callbackArgs=(command, begun, size), errbackArgs=(command, size)
+            self._published,
+            self._not_published,
+            callbackArgs=(command, begun, number, size),
+            errbackArgs=(command, number, size),
         )
+
+    def _refuse_publish(self, number: int, answer: bytes, room: str) -> None:
+        """Answer what needn't wait for the store, but for the replies to what was published before it."""
+        if not self._publishing:
+            self._reply(answer)
+            return
+        self._publishing += 1
+        self._acknowledge(number, answer, room, 0)
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
@@ -176,18 +192,33 @@ class Session:
             self.pump()
             self.transport.release()
 
-    def _published(self, stored: Stored, command: codec.Publish, begun: float, size: int) -> None:
+    def _published(self, stored: Stored, command: codec.Publish, begun: float, number: int, size: int) -> None:
         try:
             self.hub.stored(stored, begun, size)
         except Exception:  # it is stored all the same
             self._log.failure("a message that was stored could not be announced")
-        self._acknowledge(_encode_published(stored, command), command.room, size)
+        self._acknowledge(number, _encode_published(stored, command), command.room, size)
 
-    def _not_published(self, failure: Failure, command: codec.Publish, size: int) -> None:
+    def _not_published(self, failure: Failure, command: codec.Publish, number: int, size: int) -> None:
         self.hub.not_stored(failure, size)
-        self._acknowledge(self._failed(_name_command(failure, command.id), command.id), command.room, size)
+        self._acknowledge(number, self._failed(_name_command(failure, command.id), command.id), command.room, size)
 
-    def _acknowledge(self, answer: bytes, room: str, size: int) -> None:
+    def _acknowledge(self, number: int, answer: bytes, room: str, size: int) -> None:
+        """Answer, once everything that was published before it has its answer."""
+        first = self._published_last - self._publishing + 1
+        if number != first:
+            if self._early is None:
+                self._early = {}
+            self._early[number] = answer, room, size
+            return
+        self._answer_publish(answer, room, size)
+        while self._early:
+            first += 1
+            if first not in self._early:
+                return
+            self._answer_publish(*self._early.pop(first))
+
+    def _answer_publish(self, answer: bytes, room: str, size: int) -> None:
         """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
         had_enough = self._publishes_enough
         self._publishing -= 1
@@ -252,6 +283,8 @@ class Session:
         return codec.encode_error(internal_error(id))
 
     def _refusal(self, error: RealtimeError) -> bytes:
+        if error.temporary:  # that is our own trouble, and not the client's
+            return codec.encode_error(error)
         self._errors += 1
         if self._errors == self.hub.limits.max_errors:
             self.hub.clock.callLater(0, self.dismiss, "too_many_errors")
@@ -288,7 +321,7 @@ class Session:
         user = self.identify()
         assert self.client is not None
         limits = self.hub.limits
-        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms)
+        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms, limits.max_message)
 
     def _introduce(self, client: str | None, name: str | None) -> None:
         identities = self.hub.identities
@@ -463,6 +496,7 @@ class Session:
             codec.encode_value(command.data),
             self.identify(),
             None if command.key is None else check_key(command.key),
+            None if command.after is None else _check_after(command),
         )
 
     # Behind, pumped, live
@@ -565,6 +599,12 @@ def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:
     if isinstance(failure.value, RealtimeError):
         failure.value.id = id
     return failure
+
+
+def _check_after(command: codec.Publish) -> str:
+    if command.key is None or command.after is None:
+        raise RealtimeError("bad_request", "who publishes after another message gives this one a key, too")
+    return check_key(command.after)
 
 
 def _encode_published(stored: Stored, command: codec.Publish) -> bytes:

@@ -25,6 +25,7 @@ from twisted.python import usage
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.broker.relay import read_relay
+from realtime_chat.clock import time_steadily
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.interfaces import IBroker, IMessageStore
@@ -401,6 +402,7 @@ def makeService(options: Options) -> IService:
     """Wire the daemon that ``options`` describe; nothing is opened yet."""
     from twisted.internet import reactor
 
+    time_steadily(reactor)  # before anybody asks it for the time
     store, broker, directory = _make_store(options, reactor)
     limits = attrs.evolve(
         Limits(),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec.structs import replace
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
@@ -22,6 +25,7 @@ from tests.fakes import Recorder
 __all__ = [
     "AWKWARD_NAMES",
     "BrokerContract",
+    "LastingStoreContract",
     "MessageStoreContract",
     "check_positions",
     "draft",
@@ -118,13 +122,22 @@ def texts(page: Page) -> list[Any]:
 class MessageStoreContract:
     """What :class:`~realtime_chat.interfaces.IMessageStore` promises.
 
-    Mix it into a ``TestCase`` whose ``build_store`` gives a store that is not started; its wall clock is
-    ``self.clock``.
+    Mix it into a ``TestCase`` whose ``build_store`` gives a store that is not started; its
+    monotonic clock is ``self.clock.seconds``, and its wall clock ``self.wall``.
+
+    :cvar keys_kept: seconds for which it knows keys whose messages are gone; KEY_SECONDS or a little more.
     """
+
+    keys_kept = KEY_SECONDS
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(START)
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        """The wall clock, which may be set."""
+        return self.clock.seconds() + self.ahead
 
     def build_store(self, retention: Retention) -> Any:
         """A store that is not started and starts empty; it looks often after what is too old."""
@@ -381,7 +394,7 @@ class MessageStoreContract:
     async def test_clock_stepping_back(self) -> None:
         """A wall clock that steps back changes neither order nor offsets, and nothing too old is shown."""
         store = await self.filled_store(2, age=60)
-        self.clock.rightNow -= 3600
+        self.ahead = -3600.0
         await append_all(store, [draft(3), draft(4)])
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [1, 2, 3, 4])
         self.clock.advance(61)
@@ -425,6 +438,20 @@ class MessageStoreContract:
         await self.assert_raises("key_reused", store.append(draft("a", key="k1", event="other")))
         page = await store.read_after("lobby", 0, 9)
         self.assertEqual((texts(page), page.top), (["a"], 1))
+
+    async def test_after(self) -> None:
+        """What follows a message that isn't stored is not stored either, and is when that one is; so in any commit."""
+        store = await self.open_store()
+        second, third = (replace(draft(key, key=key), after=after) for key, after in (("k2", "k1"), ("k3", "k2")))
+        for answer in [store.append(second), store.append(third)]:
+            await self.assert_raises("out_of_order", answer)
+        await append_all(store, [draft("k1", key="k1"), second, third])
+        stranger = replace(draft("x", key="k4", sender=User("u9", "Eve")), after="k1")
+        await self.assert_raises("out_of_order", store.append(stranger))
+        await self.assert_raises("out_of_order", store.append(replace(draft("x", "news", "k5"), after="k1")))
+        await append_all(store, [replace(draft("k6", key="k6"), after="k3")])
+        self.assertTrue((await store.append(replace(third, after="k9"))).duplicate)
+        self.assertEqual(["k1", "k2", "k3", "k6"], texts(await store.read_after("lobby", 0, 9)))
 
     async def test_keys_at_once(self) -> None:
         """Appends that wait together know each other's keys."""
@@ -470,10 +497,43 @@ class MessageStoreContract:
         store = await self.open_store(count=3)
         await store.append(draft("a", key="k1"))
         await append_all(store, [draft(number) for number in range(3)])
-        self.clock.advance(KEY_SECONDS + 0.002)
+        self.clock.advance(self.keys_kept + 0.002)
         self.assertEqual((await store.append(draft("b", key="k1"))).message.position.offset, 5)
         await append_all(store, [draft(number) for number in range(300)])
         self.assertTrue((await store.append(draft("b", key="k1"))).duplicate)
+
+    async def test_key_and_steps(self) -> None:
+        """A key is known for 300 seconds whatever the wall clock shows meanwhile, its message being gone or not."""
+        store = await self.open_store(count=3)
+        for number, (more, *steps) in enumerate(itertools.product((3, 150), *3 * [(-3600.0, 0.0, 3600.0)])):
+            self.clock.advance(86400)
+            room = f"r{number}"
+            self.ahead += steps[0]
+            first = await store.append(draft("a", room, key="k"))
+            self.ahead += steps[1]
+            await append_all(store, [draft(other, room, key=f"n{other}") for other in range(more)])
+            self.clock.advance(KEY_SECONDS / 2)
+            self.ahead += steps[2]
+            self.assertEqual(
+                await store.append(draft("a", room, key="k")), Stored(first.message, duplicate=True), steps
+            )
+            self.clock.advance(KEY_SECONDS / 2)
+            self.assertTrue((await store.append(draft("a", room, key="k"))).duplicate, steps)
+            self.clock.advance(86400)
+            self.assertFalse((await store.append(draft("b", room, key="k"))).duplicate, steps)
+
+    async def test_age_and_steps(self) -> None:
+        """What is young can be read whatever the wall clock shows, and what is too old can't for ever."""
+        store = await self.open_store(age=60)
+        for combination, steps in enumerate(itertools.product((-3600.0, 0.0, 3600.0), repeat=3)):
+            room = f"r{combination}"
+            for number, step in enumerate(steps):
+                self.ahead += step
+                await store.append(draft(number, room))
+                self.clock.advance(15)
+                self.assertEqual(texts(await store.read_after(room, 0, 9)), list(range(number + 1)), steps)
+            self.clock.advance(86400)
+            self.assertEqual(offsets(await store.read_after(room, 0, 9)), [], steps)
 
     async def test_key_stays_with_message(self) -> None:
         """However old it is, a message that is kept keeps its key."""
@@ -489,7 +549,7 @@ class MessageStoreContract:
         await store.append(draft("a", key="k1"))
         self.clock.advance(61)
         self.assertTrue((await store.append(draft("a", key="k1"))).duplicate)
-        self.clock.advance(KEY_SECONDS)
+        self.clock.advance(self.keys_kept)
         self.assertEqual((await store.append(draft("b", key="k1"))).message.position.offset, 2)
 
     async def test_appends_without_waiting(self) -> None:
@@ -564,8 +624,8 @@ class MessageStoreContract:
         self.assertIn("2 rooms a second", error.message)
         self.assertTrue(error.temporary)
         self.assertEqual(2, (await store.append(draft(room="r0"))).message.position.offset)
-        self.clock.rightNow -= 3600
-        await self.assert_raises("rate_limited", store.append(draft(room="new")))
+        for self.ahead in (-3600.0, 3600.0):
+            await self.assert_raises("rate_limited", store.append(draft(room="new")))
         await self.pass_half_a_second()
         answers = [store.append(draft(room=room)) for room in ("new", "newer", "new")]
         await self.assert_raises("rate_limited", answers.pop(1))
@@ -679,6 +739,60 @@ class MessageStoreContract:
             error = await self.assert_raises("store_unavailable", answer)
             self.assertIsInstance(error, StoreError)
             self.assertTrue(error.kind.temporary)
+
+
+class LastingStoreContract(MessageStoreContract):
+    """What a store promises that outlives its process; ``rebuild_store`` gives another one, with what the last had."""
+
+    async def back_up(self, store: Any) -> Any:
+        """What :meth:`put_back` needs to bring this moment back."""
+        raise NotImplementedError
+
+    async def put_back(self, backup: Any) -> None:
+        """Let the store's data, behind its back, be those of a former moment, with its epoch."""
+        raise NotImplementedError
+
+    async def test_older_data(self) -> None:
+        """Where older data are put back under a running store, that is told, and the log is another one that begins
+        behind what is there: also if the room has grown again by then."""
+        store = await self.filled_store(5)
+        before = await store.append(draft(room="other"))
+        backup = await self.back_up(store)
+        await append_all(store, [draft(number) for number in range(6, 11)])
+        doubted: Deferred[None] = Deferred()
+        store.watch(lambda: doubted.called or doubted.callback(None))
+        await self.put_back(backup)
+        with contextlib.suppress(StoreError):
+            await store.append(draft("new"))
+        await doubted
+        stored = await store.append(draft("newer"))
+        page = await store.read_after("lobby", 0, 100)
+        self.assertNotEqual(page.epoch, before.message.position.epoch)
+        self.assertEqual(page.epoch, stored.message.position.epoch)
+        self.assertEqual(texts(page)[:5] + texts(page)[-1:], [1, 2, 3, 4, 5, "newer"])
+        self.assertIn(page.begun, (5, 6))
+        self.assertEqual(offsets(page), list(range(1, page.top + 1)))
+        self.assertEqual((await store.read_after("other", 0, 9)).begun, 1)
+        self.assertEqual((await store.read_after("never", 0, 9)).begun, 0)
+
+    def rebuild_store(self, retention: Retention) -> Any:
+        """A store that is not started, and has what the last one has."""
+        raise NotImplementedError
+
+    async def test_key_after_restart_and_step(self) -> None:
+        """A key is known for 300 seconds also where the wall clock is set while nobody has the store."""
+        store = await self.open_store(count=3)
+        for step in (-3600.0, 400.0, 1e8):
+            self.clock.advance(86400)
+            await store.append(draft("a", key=f"k{step}"))
+            await append_all(store, [draft(number) for number in range(150)])
+            await store.stop()
+            self.ahead += step
+            store = self.rebuild_store(Retention(3))
+            await store.start()
+            self.addCleanup(store.stop)
+            self.clock.advance(10)
+            self.assertTrue((await store.append(draft("a", key=f"k{step}"))).duplicate, step)
 
 
 class BrokerContract:

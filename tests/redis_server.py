@@ -27,11 +27,15 @@ _running: set[RedisServer] = set()
 _shared: list[RedisServer] = []
 
 
-def shared_server(case: TestCase) -> RedisServer:
-    """One server for all tests that don't harm it; it is empty."""
+def shared_server(case: TestCase, empty: bool = True) -> RedisServer:
+    """One server for all tests that don't harm it.
+
+    :param empty: whether to empty it first.
+    """
     if not _shared:
         _shared.append(RedisServer(case.mktemp()).start())
-    _shared[0].command("FLUSHALL")
+    if empty:
+        _shared[0].command("FLUSHALL")
     return _shared[0]
 
 

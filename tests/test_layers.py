@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("counts", "errors", "limits", "logs"),
+    ("clock", "counts", "errors", "limits", "logs"),
     ("model",),
     ("codec",),
     ("interfaces",),
@@ -63,7 +63,7 @@ BESIDE = {
 sessions or HTTP."""
 
 CLIENT_MAY = {
-    "client": frozenset(("client", "codec", "errors", "model")),
+    "client": frozenset(("client", "clock", "codec", "errors", "model")),
     "console": frozenset(("client", "console", "errors", "model")),
 }
 """The client knows values and errors, and nothing of the server; the console knows the client."""

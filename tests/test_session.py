@@ -6,10 +6,11 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.errors import GOODBYES, RealtimeError
+from realtime_chat.errors import GOODBYES, InDoubt, RealtimeError, StoreError
 from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
@@ -412,6 +413,32 @@ class PublishTests(World):
         self.assertEqual(("store_unavailable", True, 4), (error["code"], error["temporary"], error["id"]))
         self.assertEqual([], self.data(reader))
 
+    def test_replies_in_order(self) -> None:
+        """Replies to publishes come in their order, though some needn't or can't wait for the store."""
+        self.slow_hub()
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=1, id=1)
+        self.tell(session, "publish", room="a b", data=2, id=2)
+        self.tell(session, "publish", room="lobby", data=3, id=3)
+        self.tell(session, "publish", room="lobby", data=4, event="$no", id=4)
+        self.tell(session, "ping", id=5)
+        self.held.append = lambda draft: fail(StoreError("too many wait"))  # type: ignore[method-assign]
+        self.tell(session, "publish", room="lobby", data=6, id=6)
+        self.turn()
+        self.assertEqual([5], [reply["id"] for reply in transport.received])
+        answers = [answer for _, answer in self.held.appends]
+        answers[1].errback(InDoubt())
+        self.turn()
+        self.assertEqual([5], [reply["id"] for reply in transport.received])
+        answers[0].errback(StoreError("the disk is full"))
+        self.turn()
+        self.assertEqual([5, 1, 2, 3, 4, 6], [reply["id"] for reply in transport.received])
+        codes = ["store_unavailable", "bad_room", "in_doubt", "bad_request", "store_unavailable"]
+        self.assertEqual(codes, [reply["code"] for reply in transport.received[1:]])
+        self.assertFalse(session.busy)
+        self.tell(session, "publish", room="a b", data=7, id=7)
+        self.assertEqual(7, transport.received[-1]["id"])
+
     def test_message_while_room_is_looked_up(self) -> None:
         """What is stored between the look-up of a room and its answer is not missed."""
         self.slow_hub()
@@ -584,6 +611,31 @@ class LifeTests(World):
         self.turn()
         assert transport.said_goodbye is not None
         self.assertEqual(("too_many_errors", False), (transport.said_goodbye.reason, transport.said_goodbye.reconnect))
+
+    def test_our_own_errors(self) -> None:
+        """What the server can't do for a while isn't counted against the client, however often it asks."""
+        session, transport = self.client()
+        self.store.stop()
+        for number in range(self.hub.limits.max_errors + 1):
+            self.tell(session, "publish", room="lobby", data=number)
+            self.tell(session, "join", room="lobby")
+            self.tell(session, "history", room="lobby")
+        self.turn()
+        self.assertIsNone(transport.said_goodbye)
+        self.assertTrue(all(error["temporary"] for error in transport.of_type("error")))
+        self.assertEqual(3 * (self.hub.limits.max_errors + 1), len(transport.of_type("error")))
+
+    def test_after(self) -> None:
+        """A message that follows one that isn't stored is refused, for now; so is one that follows without a key."""
+        session, transport = self.client()
+        self.tell(session, "publish", room="lobby", data=2, key="b", after="a")
+        self.tell(session, "publish", room="lobby", data=1, key="a")
+        self.tell(session, "publish", room="lobby", data=2, key="b", after="a")
+        self.tell(session, "publish", room="lobby", data=3, after="a")
+        self.turn()
+        refused = [(error["code"], error["temporary"]) for error in transport.of_type("error")]
+        self.assertEqual([("out_of_order", True), ("bad_request", False)], refused)
+        self.assertEqual(["1", "2"], [reply["position"].partition(":")[2] for reply in transport.of_type("published")])
 
     def test_tails_are_bounded_together(self) -> None:
         """All tails together stay under their bound; the rooms go on working."""

@@ -1,22 +1,38 @@
   // All times are seconds, but for those called `at`, which are milliseconds since 1970.
 
+  var DEEPEST = 33; // values in each other that the server takes: 32 levels of JSON, of which a command is the first
+  var clock = window.performance, elapsed = 0, lastDate = 0, lastSteady = 0;
+
   function noop() {}
 
   function later(seconds, action) {
     return window.setTimeout(action, seconds * 1000);
   }
 
+  /**
+   * Milliseconds that only grow, for how long something takes: of the clock that can be set and the one that can't, which
+   * may stand still while the machine sleeps, whichever has gone further since the last call. One that is set back holds
+   * nothing up; one that is set forward looks like sleep, which only makes us more careful.
+   */
   function now() {
-    return new Date().getTime();
+    var date = Date.now(), steady = clock && clock.now ? clock.now() : 0;
+    elapsed += Math.max(0, date - lastDate, steady - lastSteady);
+    lastDate = date;
+    lastSteady = steady;
+    return elapsed;
   }
 
   /** An error as the page gets it, and as the server words it. */
   function trouble(code, message, temporary) {
-    return {code: code, message: message, temporary: !!temporary};
+    return {type: 'error', code: code, message: message, temporary: !!temporary};
   }
 
   function closed() {
-    return trouble('closed', 'The room was left, or the connection closed.');
+    return trouble('closed', 'It is closed.');
+  }
+
+  function tooLarge() {
+    return trouble('too_large', 'It is too large.');
   }
 
   function readObject(text) {
@@ -25,6 +41,36 @@
     } catch (error) {
       return null;
     }
+  }
+
+  /** What JSON says of a value; throws where the server could not read it. */
+  function spell(value) {
+    var text = JSON.stringify(value, function (name, part) {
+      encodeURIComponent(name + ' ' + (typeof part === 'string' ? part : '')); // throws for half a character
+      if (typeof part === 'number' && !isFinite(part)) {
+        throw new Error(part);
+      }
+      return part;
+    });
+    if (depth(JSON.parse(text)) > DEEPEST) {
+      throw new Error('deep');
+    }
+    return text;
+  }
+
+  /** How many values stand in each other. */
+  function depth(value) {
+    var most = 0, name;
+    if (typeof value === 'object') {
+      for (name in value) {
+        most = Math.max(most, depth(value[name]));
+      }
+    }
+    return most + 1;
+  }
+
+  function unsayable(error) {
+    return trouble('bad_request', 'Not JSON: ' + error.message);
   }
 
   /** Calls what is the page's own: its mistakes are reported as such, and don't stop us. */

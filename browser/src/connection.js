@@ -7,7 +7,6 @@
   var LONGEST_PROBE = 300;
   var LAST_CODE_TO_RECONNECT = 4499;
   var LAST_CODE_OF_OURS = 4999;
-  var TOO_LARGE = 1009;
 
   /**
    * What a page holds: rooms, over whatever connection there is at the moment.
@@ -90,7 +89,7 @@
         return;
       }
       self.trying.onup = function () { self.adopt(index); };
-      self.trying.ondown = function (why) { self.failed(index, why); };
+      self.trying.ondown = function (why) { self.attemptFailed(index, why); };
     });
   };
 
@@ -136,23 +135,19 @@
   };
 
   Connection.prototype.greet = function (link, token) {
-    var hello = {type: 'hello', v: 1}, given = {client: this.client, name: this.options.name, token: token}, name;
-    for (name in given) {
-      if (given[name]) {
-        hello[name] = given[name];
-      }
-    }
-    link.askFirst(hello, noop);
+    link.ask({
+      type: 'hello', v: 1, client: this.client || undefined, name: this.options.name || undefined, token: token || undefined
+    }, noop, true);
     if (this.ownState) {
       link.tell({type: 'state', state: this.ownState});
     }
     this.eachRoom(function (room) { room.join(link); });
   };
 
-  Connection.prototype.failed = function (index, why) {
+  Connection.prototype.attemptFailed = function (index, why) {
     this.trying = null;
-    if (why.error || why.goodbye) {
-      this.refused(why.error || why.goodbye);
+    if (why.error || why.bye) {
+      this.refused(why.error || why.bye);
     } else {
       this.next(index, why.unreachable);
     }
@@ -167,7 +162,7 @@
       this.attempt(this.kinds.indexOf(following[0]));
     } else {
       this.first = 0;
-      this.retryLater(0, trouble('unreachable', 'The server can not be reached.', true));
+      this.retryLater(0, trouble('unreachable', 'No server answers.', true));
     }
   };
 
@@ -207,9 +202,6 @@
   };
 
   Connection.prototype.identified = function (welcome) {
-    if (this.user && this.user.id !== welcome.user.id) {
-      this.eachRoom(function (room) { room.outbox.disown(); });
-    }
     this.user = welcome.user;
     this.remember(welcome.client);
   };
@@ -220,38 +212,24 @@
   };
 
   Connection.prototype.down = function (index, why) {
-    var goodbye = why.goodbye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
+    var goodbye = why.bye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
     this.link = null;
     this.pause();
     this.attempts = isStable ? 0 : this.attempts;
-    if (why.code === TOO_LARGE) {
-      this.tooLarge();
-    }
     this.shaky = isStable || goodbye ? 0 : this.shaky + 1;
     if (why.unfit || this.shaky >= SHAKY) {
       this.first = (index + 1) % this.kinds.length;
       this.shaky = 0;
     }
     if (!goodbye && why.code > LAST_CODE_TO_RECONNECT && why.code <= LAST_CODE_OF_OURS) {
-      goodbye = {code: why.code, reason: 'The server closed the connection.'};
+      goodbye = {code: why.code, reason: 'It was closed.'};
     }
     if (goodbye) {
       this.refused(goodbye);
     } else if (why.unfit) {
       this.retry();
     } else {
-      this.retryLater(0, trouble('lost', 'The connection was lost.', true));
-    }
-  };
-
-  Connection.prototype.tooLarge = function () {
-    var largest = null;
-    this.eachRoom(function (room) {
-      var found = room.outbox.largest();
-      largest = found && (!largest || found.size > largest.item.size) ? {item: found, room: room} : largest;
-    });
-    if (largest) {
-      largest.room.outbox.settle(largest.item, 'failed', trouble('too_large', 'The message is too large.'));
+      this.retryLater(0, trouble('lost', 'It was lost.', true));
     }
   };
 

@@ -1,4 +1,5 @@
   var ANSWER_WITHIN = 15;
+  var SLOWEST = 2000; // characters a second that are sent
   var BATCH = 100;
   var BATCH_LENGTH = 16000;
   var LONGEST_LINE = 7900; // bytes; nginx takes 8192 of a request's line, and we keep below 8000
@@ -16,7 +17,6 @@
     var answer = readObject(xhr.responseText);
     if (!answer || (xhr.status >= 300 && answer.type !== 'error')) {
       answer = trouble('unreachable', 'The server answered ' + xhr.status + ' ' + xhr.statusText, true);
-      answer.type = 'error';
     }
     answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
@@ -28,15 +28,25 @@
   /**
    * Asks by XMLHttpRequest.
    *
+   * @param seconds  in which the answer, or the next piece of it, has to come; more where much is sent
    * @param answered  called once, with the JSON that was answered, or null where there was no answer
+   * @param came  called when a piece comes
    * @returns a function that gives up, after which nothing is called
    */
-  function ask(url, body, client, seconds, answered) {
+  function ask(url, body, client, seconds, answered, came) {
     var xhr = new window.XMLHttpRequest(), timer;
+
+    function wait() {
+      window.clearTimeout(timer);
+      timer = later(seconds, function () {
+        end(null);
+        xhr.abort();
+      });
+    }
 
     function end(answer) {
       window.clearTimeout(timer);
-      xhr.onreadystatechange = noop;
+      xhr.onreadystatechange = xhr.onprogress = noop;
       answered(answer);
     }
 
@@ -52,10 +62,12 @@
         end(xhr.status ? readAnswer(xhr) : null);
       }
     };
-    timer = later(seconds, function () {
-      end(null);
-      xhr.abort();
-    });
+    xhr.onprogress = function () {
+      wait();
+      came();
+    };
+    seconds += (body || '').length / SLOWEST;
+    wait();
     xhr.send(body);
     return function () {
       answered = noop;
@@ -76,19 +88,15 @@
   function HttpSocket(base) {
     var self = this;
     this.base = base;
-    this.client = null;
-    this.name = null;
+    this.client = this.name = null;
     // By 'room ' and the name, as a name may be __proto__: {since: position, version: of presence, and as `entering` the
     // `joined` that is told when reading the room has begun}
     this.rooms = {};
     this.longestLine = LONGEST_LINE;
     this.queue = [];
-    this.isSending = false;
+    this.isSending = this.isReading = this.hasChanged = this.isOver = false;
     this.abortSending = noop;
     this.state = null;
-    this.isReading = false;
-    this.hasChanged = false;
-    this.isOver = false;
     this.most = BATCH;
     this.longest = BATCH_LENGTH;
     this.timer = later(0, function () {
@@ -292,8 +300,10 @@
   };
 
   HttpSocket.prototype.request = function (path, query, body, seconds, answered) {
-    var foreign = isForeign(this.base), client = this.client;
-    return ask(this.address(path, query, foreign && client), body, !foreign && client, seconds, answered);
+    var self = this, foreign = isForeign(this.base), client = this.client;
+    return ask(this.address(path, query, foreign && client), body, !foreign && client, seconds, answered, function () {
+      self.onmessage({}); // there is progress
+    });
   };
 
   HttpSocket.prototype.end = function (why) {
@@ -322,6 +332,6 @@
   HttpSocket.prototype.bid = function (text) {
     var address = this.address('commands', [], this.client), navigator = window.navigator;
     if (!navigator.sendBeacon || !navigator.sendBeacon(address, text)) {
-      ask(address, text, null, ANSWER_WITHIN, noop);
+      ask(address, text, null, ANSWER_WITHIN, noop, noop);
     }
   };

@@ -28,7 +28,7 @@
     script.onload = script.onerror = gone;
     script.async = true;
     script.src = url + '&callback=Realtime.' + name;
-    timer = later(seconds, function () { end(null); });
+    timer = later(seconds * 4, function () { end(null); }); // no progress is seen
     window.document.getElementsByTagName('head')[0].appendChild(script);
     return function () {
       answered = noop;
@@ -86,7 +86,7 @@
     }
 
     if (body && this.address(path, asked, this.client).length > LONGEST_LINE) {
-      later(0, function () { answered({type: 'error', code: 'too_large', message: 'This browser can not send so much.'}); });
+      later(0, function () { answered(tooLarge()); });
     } else {
       (self.client ? perform : introduce)();
     }

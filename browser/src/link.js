@@ -1,5 +1,6 @@
   var SILENCE = 30;
   var PONG_WITHIN = 8;
+  var SLOWEST_MESSAGE = 16000; // bytes a second
 
   /**
    * One connection, or an attempt at one: asks and is answered over one transport, greets, and knows when it is up: the
@@ -15,14 +16,10 @@
   function Link(kind, base, seconds, greet) {
     var self = this, socket = this.socket = new transports[kind](base);
     this.kind = kind;
-    this.isOpen = false;
-    this.isUp = false;
-    this.isOver = false;
-    this.welcome = null;
-    this.goodbye = null;
-    this.expected = 0;
+    this.isOpen = this.isUp = this.isOver = false;
+    this.welcome = this.bye = null;
+    this.expected = this.lastId = 0;
     this.asked = {};
-    this.lastId = 0;
     this.held = [];
     socket.onopen = function () {
       self.isOpen = true;
@@ -37,29 +34,38 @@
     this.extend();
   }
 
-  Link.prototype.ask = function (command, answered) {
-    var asked = {}, name;
-    for (name in command) {
-      asked[name] = command[name];
-    }
-    asked.id = this.lastId += 1;
-    this.asked[asked.id] = {answered: answered, type: command.type};
-    this.socket.send(asked);
+  /** @param isFirst  whether it has to be answered before the connection is up */
+  Link.prototype.ask = function (command, answered, isFirst) {
+    this.expected += isFirst ? 1 : 0;
+    command.id = this.lastId += 1;
+    this.asked[command.id] = {answered: answered, type: command.type};
+    this.tell(command);
   };
 
-  /** Asks for what has to be answered before the connection is up. */
-  Link.prototype.askFirst = function (command, answered) {
-    this.expected += 1;
-    this.ask(command, answered);
-  };
-
+  // What the server can't read it refuses without saying what that was, and what is too large ends the connection: so
+  // it is refused here.
   Link.prototype.tell = function (command) {
-    this.socket.send(command);
+    var self = this, error, text;
+    try {
+      text = spell(command);
+      if (this.welcome && encodeURIComponent(text).replace(/%../g, '%').length > this.welcome.size) {
+        error = tooLarge();
+      }
+    } catch (reason) {
+      error = unsayable(reason);
+      error.code = command.type === 'join' ? 'bad_room' : error.code;
+    }
+    if (error) {
+      error.id = command.id || -1;
+      later(0, function () { self.received(error); });
+    } else {
+      this.socket.send(command);
+    }
   };
 
   Link.prototype.received = function (event) {
     if (event.type === 'goodbye') {
-      this.goodbye = event;
+      this.bye = event;
     }
     if (this.isUp) {
       this.watch();
@@ -72,7 +78,7 @@
   Link.prototype.hold = function (event) {
     var asked = this.asked[event.id] || {};
     this.extend();
-    if (asked.type === 'hello' && event.type === 'error') {
+    if ((asked.type === 'hello' && event.type === 'error') || isUnreadable(event)) {
       this.end({error: event});
       return;
     }
@@ -94,11 +100,17 @@
   };
 
   Link.prototype.handle = function (event) {
-    var asked = this.asked[event.id];
+    var asked = this.asked[event.id], ids = Object.keys(this.asked);
     if (this.isOver) {
       return;
     }
-    if (asked) {
+    if (isUnreadable(event)) {
+      event.vague = ids.length > 1;
+      ids.forEach(function (id) {
+        event.id = id;
+        this.handle(event);
+      }, this);
+    } else if (asked) {
       delete this.asked[event.id];
       asked.answered(event);
     } else {
@@ -110,7 +122,12 @@
   Link.prototype.watch = function () {
     var self = this;
     window.clearTimeout(this.timer);
-    this.timer = later(this.socket.silence || SILENCE, function () { self.check(); });
+    this.timer = later((this.socket.silence || SILENCE) + this.slack(), function () { self.check(); });
+  };
+
+  // A browser doesn't tell that a message is coming: the largest one has its time.
+  Link.prototype.slack = function () {
+    return (this.welcome.size || 0) / SLOWEST_MESSAGE;
   };
 
   /** Finds out whether it lives. */
@@ -118,13 +135,13 @@
     var self = this;
     if (this.isUp && !this.isOver) {
       window.clearTimeout(this.timer);
-      this.timer = later(PONG_WITHIN, function () { self.end({}); });
+      this.timer = later(PONG_WITHIN + this.slack(), function () { self.end({}); });
       this.ask({type: 'ping'}, noop);
     }
   };
 
   Link.prototype.end = function (why) {
-    why.goodbye = this.goodbye;
+    why.bye = this.bye;
     if (!this.isOver) {
       this.close();
       this.ondown(why);
@@ -134,9 +151,10 @@
   Link.prototype.close = function (leaving) {
     this.isOver = true;
     window.clearTimeout(this.timer);
-    if (leaving) {
-      this.socket.leave();
-    } else {
-      this.socket.close();
-    }
+    this.socket[leaving ? 'leave' : 'close']();
   };
+
+  /** Whether this is about a command that the server could not read, and so may be about any of them. */
+  function isUnreadable(event) {
+    return event.code === 'bad_request' && !event.id && !event.room;
+  }

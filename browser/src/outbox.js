@@ -7,8 +7,7 @@
     this.event = event;
     this.data = data;
     this.state = 'pending';
-    this.error = null;
-    this.position = null;
+    this.error = this.position = null;
   }
 
   /** A promise, where the browser has promises, else null. Who doesn't ask isn't told of its failure. */
@@ -25,12 +24,14 @@
 
   /**
    * A room's messages on their way out: in order, each under a key by which it is known when it arrives, and by which
-   * sending it again is safe.
+   * sending it again is safe. docs/protocol.rst has the rules ("Publishing again").
    */
   function Outbox(room, connection) {
     this.room = room;
     this.connection = connection;
-    this.waiting = []; // {entry, settle, link: where it was sent, since: when first, or 0}
+    // {letter, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
+    // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, vanished: its log is}
+    this.waiting = [];
     this.isOpen = false;
     this.failures = 0;
     this.timer = null;
@@ -39,7 +40,7 @@
   Outbox.prototype.add = function (event, data, key, callback) {
     var self = this, entry = new Entry(event, data, key || randomKey());
     var made = promise(function (resolve, reject) {
-      self.put({entry: entry, link: null, since: 0, settle: function (error) {
+      self.put({letter: entry, link: null, since: 0, settle: function (error) {
         var result = {position: entry.position, key: entry.key};
         if (callback) {
           callOut(callback, error, result);
@@ -55,73 +56,91 @@
   };
 
   Outbox.prototype.put = function (item) {
-    var error = this.objection(item.entry);
-    this.waiting.push(item);
+    var self = this, entry = item.letter, error = this.objection(entry);
     if (error) {
-      later(0, this.settle.bind(this, item, 'failed', error));
+      later(0, function () { self.end(item, 'failed', error); });
     } else {
-      this.room.emit('$pending', item.entry);
+      this.waiting.push(item);
+      this.room.emit('$pending', entry);
       this.flush();
     }
   };
 
   Outbox.prototype.objection = function (entry) {
     try {
-      entry.data = JSON.parse(JSON.stringify(entry.data)); // as it is now: the page may go on to change it
+      // As it is now: the page may go on to change it.
+      entry.data = JSON.parse(spell([entry.data, entry.event, entry.key]))[0];
     } catch (error) {
-      return trouble('bad_request', 'This can not be said in JSON: ' + error.message);
+      return unsayable(error);
     }
     if (this.connection.state === 'closed' || this.room.left) {
       return closed();
     }
-    return this.isOpen || this.connection.countWaiting() < QUEUE ? null :
-      trouble('queue_full', 'Not connected, and ' + QUEUE + ' messages wait already.', true);
+    return !this.isOpen && this.connection.countWaiting() >= QUEUE &&
+      trouble('queue_full', 'Too many wait.', true);
   };
 
+  // Each is sent behind the one before it. After a refusal one goes ahead, and the others when that is stored.
   Outbox.prototype.flush = function () {
-    var self = this, link = this.connection.link;
+    var self = this, link = this.connection.link, user = this.connection.user, before;
     if (this.isOpen && link && !this.timer) {
-      this.waiting.forEach(function (item) {
-        if (item.link !== link && item.entry.state === 'pending') {
-          self.send(item, link);
+      this.giveUp(function (item) {
+        return item.since && !item.covered && (item.vanished || item.by !== user.id || now() - item.since > KEYS_KEPT);
+      });
+      this.waiting.slice().every(function (item) {
+        if (item.link !== link) {
+          self.send(item, link, before);
         }
+        before = item.letter.key;
+        return !self.failures;
       });
     }
   };
 
-  Outbox.prototype.send = function (item, link) {
-    var self = this, entry = item.entry;
+  Outbox.prototype.send = function (item, link, before) {
+    var self = this, entry = item.letter;
+    item.doubtful = item.doubtful || item.link;
     item.link = link;
-    item.since = item.since || now();
-    link.ask({type: 'publish', room: this.room.name, event: entry.event, data: entry.data, key: entry.key},
+    if (!item.since) {
+      item.since = now();
+      item.covered = this.room.joined;
+    }
+    item.by = this.connection.user.id;
+    link.ask(
+      {type: 'publish', room: this.room.name, event: entry.event, data: entry.data, key: entry.key, after: before},
       function (reply) { self.answered(item, reply); });
   };
 
   Outbox.prototype.answered = function (item, reply) {
     if (reply.type === 'published') {
-      this.failures = 0;
       this.stored(item, reply.position);
     } else if (reply.temporary) {
       item.link = null;
+      if ((/in_doubt|internal/).test(reply.code)) {
+        item.doubtful = true;
+        item.covered = false;
+      } else if (!item.doubtful) {
+        item.since = 0;
+      }
       this.flushLater(reply.after);
     } else {
-      this.settle(item, 'failed', trouble(reply.code, reply.message));
+      this.settle(item, reply.vague ? 'unknown' : 'failed', trouble(reply.code, reply.message));
     }
   };
 
   Outbox.prototype.flushLater = function (after) {
     var self = this;
     if (!this.timer && this.isOpen) {
-      this.timer = later((after || 0) + backOff(this.failures), function () {
+      this.timer = later((after || 0) + backOff(this.failures++), function () {
         self.timer = null;
         self.flush();
       });
-      this.failures += 1;
     }
   };
 
   Outbox.prototype.stored = function (item, position) {
-    item.entry.position = position;
+    this.failures = 0;
+    item.letter.position = position;
     this.settle(item, 'sent', null);
   };
 
@@ -129,31 +148,36 @@
     var index = this.waiting.indexOf(item);
     if (index >= 0) {
       this.waiting.splice(index, 1);
-      item.entry.state = state;
-      item.entry.error = error;
-      this.room.emit(error ? '$failed' : '$sent', item.entry);
-      item.settle(error);
+      this.end(item, state, error);
+      this.flush();
     }
   };
 
-  /** A message under one of our keys is there. */
+  Outbox.prototype.end = function (item, state, error) {
+    item.letter.state = state;
+    item.letter.error = error;
+    this.room.emit(error ? '$failed' : '$sent', item.letter);
+    item.settle(error);
+  };
+
+  /** A message under one of our keys is there: ours, if it is of who we were when we sent it. */
   Outbox.prototype.arrived = function (message) {
     var self = this;
-    this.waiting.slice().forEach(function (item) {
-      if (item.since && item.entry.key === message.key) {
+    this.waiting.some(function (item) {
+      var isIt = item.by === message.from.id && item.letter.key === message.key;
+      if (isIt) {
         self.stored(item, message.position);
       }
+      return isIt; // another one under this key is its own affair
     });
   };
 
-  /** Messages are missing: what was sent long ago may be among them, and its key forgotten. */
-  Outbox.prototype.missed = function () {
-    this.giveUp(function (item) { return item.since && now() - item.since > KEYS_KEPT; });
-  };
-
-  /** We are another user now, whose keys are others. */
-  Outbox.prototype.disown = function () {
-    this.waiting.forEach(function (item) { item.since = item.since && 1; });
+  /** Messages are missing, and what was sent may be among them. */
+  Outbox.prototype.missed = function (isOtherLog) {
+    this.waiting.forEach(function (item) {
+      item.covered = false;
+      item.vanished |= item.since && isOtherLog;
+    });
   };
 
   Outbox.prototype.close = function () {
@@ -165,7 +189,7 @@
     var self = this;
     this.waiting.filter(concerns).forEach(function (item) {
       self.settle(item, item.since ? 'unknown' : 'failed', item.since ?
-        trouble('unknown', 'It was sent, and whether it was stored can not be known any more.') :
+        trouble('unknown', 'It may be stored.') :
         closed());
     });
   };
@@ -181,14 +205,4 @@
     this.isOpen = false;
     window.clearTimeout(this.timer);
     this.timer = null;
-  };
-
-  /** What was sent and not answered is too large for one of them; so for the largest. */
-  Outbox.prototype.largest = function () {
-    var found = null;
-    this.waiting.forEach(function (item) {
-      item.size = JSON.stringify(item.entry.data).length;
-      found = item.link && (!found || item.size > found.size) ? item : found;
-    });
-    return found;
   };

@@ -10,14 +10,11 @@
     this.position = options.since || null;
     this.top = null;
     this.last = options.last === undefined ? LAST : options.last;
-    this.joined = false;
-    this.left = false;
-    this.trouble = null; // why it can't be joined
-    this.count = 0;
+    this.joined = this.left = this.membersKnown = false;
+    this.trouble = this.timer = null; // why it can't be joined
+    this.count = this.refusals = 0;
     this.members = [];
-    this.membersKnown = false;
     this.outbox = new Outbox(this, connection);
-    this.timer = null;
   }
 
   inherit(Room, Emitter);
@@ -46,13 +43,9 @@
   };
 
   Room.prototype.history = function (options, callback) {
-    var self = this, command = {type: 'history', room: this.name};
+    var self = this, command;
     options = options || {};
-    ['before', 'since', 'limit'].forEach(function (name) {
-      if (options[name] !== undefined && options[name] !== null) {
-        command[name] = options[name];
-      }
-    });
+    command = {type: 'history', room: this.name, before: options.before, since: options.since, limit: options.limit};
     return this.connection.read(command, callback, function (reply, done) {
       var messages = reply.messages.map(self.dress, self);
       done({
@@ -92,23 +85,17 @@
     if (this.position) {
       command.since = this.position;
     }
-    // Not asked: of a command that can't be read the server can't say whose it is.
-    if (!(/^(?!\.\.?$)[\w.:@~-]{1,128}$/).test(this.name)) {
-      this.timer = later(0, function () {
-        self.refused(trouble('bad_room', 'A room is 1 to 128 of A-Z a-z 0-9 _ - . : @ ~'));
-      });
-      return;
-    }
-    link[link.isUp ? 'ask' : 'askFirst'](command, function (reply) {
+    link.ask(command, function (reply) {
       if (!self.left) {
         self[reply.type === 'joined' ? 'entered' : 'refused'](reply, command.since, link);
       }
-    });
+    }, !link.isUp);
   };
 
   Room.prototype.entered = function (reply, since) {
     var present = applyPresence(this, reply);
     this.joined = true;
+    this.refusals = 0;
     this.trouble = null;
     this.top = reply.top;
     if (since && !reply.recovered) {
@@ -129,8 +116,10 @@
       this.join(link);
     } else {
       if (error.temporary) {
-        this.timer = later((error.after || 0) + backOff(3), function () { self.join(link); });
+        this.timer = later((error.after || 0) + backOff(this.refusals), function () { self.join(link); });
+        this.refusals += 1;
       } else {
+        this.outbox.missed();
         this.outbox.open();
       }
       this.complain(trouble(error.code, error.message, error.temporary));
@@ -148,8 +137,8 @@
   };
 
   Room.prototype.reset = function (position, reason) {
+    this.outbox.missed(this.position && position && !isSameLog(this.position, position));
     this.position = position;
-    this.outbox.missed();
     this.emit('$reset', {position: position, recovered: false, reason: reason});
   };
 

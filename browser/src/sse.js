@@ -46,7 +46,7 @@
       this.alive();
       return;
     }
-    this.deadline = later(STREAM_WITHIN, function () { self.end({unfit: true}); });
+    this.deadline = later(this.isReading ? ANSWER_WITHIN : STREAM_WITHIN, function () { self.end({unfit: true}); });
     parts.forEach(this.open, this);
     names.forEach(this.refuse, this); // a browser has no connections for more streams
   };

@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseFailed
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
-__all__ = ["Address"]
+__all__ = ["Address", "unsent"]
 
 _PORTS = {"http": 80, "https": 443}
+_SEND_BUFFER = 64 * 1024
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """One daemon's endpoint, whatever is asked for."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
+        return self._address.endpoint()
+
+
+@implementer(IStreamClientEndpoint)
+class _Narrow:
+    """An endpoint whose connections have a small buffer to send from: so it is seen whether the other side takes it."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        return self._endpoint.connect(protocolFactory).addCallback(_narrow)
+
+
+def _narrow(protocol: Any) -> Any:
+    _lowest(protocol.transport).getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+    return protocol
+
+
+def unsent(transport: Any) -> int:
+    """How many bytes wait for the socket to take them."""
+    lowest = _lowest(transport)
+    return len(lowest.dataBuffer) - int(lowest.offset) + int(lowest._tempDataLen)
+
+
+def _lowest(transport: Any) -> Any:
+    """The TCP connection, below TLS."""
+    while isinstance(transport, TLSMemoryBIOProtocol):
+        transport = transport.transport
+    return transport
 
 
 class Address:
@@ -41,14 +87,15 @@ class Address:
 
     def endpoint(self) -> IStreamClientEndpoint:
         """What connects to it, with TLS and the server's name verified for ``https``."""
-        endpoint = HostnameEndpoint(self.reactor, self._host, self._port)
-        if not self._secure:
-            return endpoint
-        return wrapClientTLS(optionsForClientTLS(self._host, self._trust_root), endpoint)
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(self.reactor, self._host, self._port)
+        if self._secure:
+            endpoint = wrapClientTLS(optionsForClientTLS(self._host, self._trust_root), endpoint)
+        return _Narrow(endpoint)
 
     def agent(self, pool: HTTPConnectionPool) -> Agent:
         """What asks it by HTTP."""
-        return Agent(self.reactor, BrowserLikePolicyForHTTPS(self._trust_root), pool=pool)
+        agent: Agent = Agent.usingEndpointFactory(self.reactor, _Endpoints(self), pool)
+        return agent
 
     def explain(self, failure: Failure) -> str:
         """Why it can't be reached, for a person."""

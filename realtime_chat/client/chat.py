@@ -21,6 +21,8 @@ from realtime_chat.client.poll import PollLink
 from realtime_chat.client.reading import Reading
 from realtime_chat.client.sse import SSELink
 from realtime_chat.client.websocket import WebSocketLink
+from realtime_chat.clock import seconds_asleep_too, time_steadily
+from realtime_chat.codec import spell
 from realtime_chat.model import Position, User, check_event, check_key, check_name, check_room
 
 __all__ = ["TRANSPORTS", "Chat", "History", "Room", "connect"]
@@ -61,6 +63,8 @@ def connect(
 ) -> Chat:
     """A chat with a daemon, to be used as ``async with connect(reactor, url) as chat:``.
 
+    The reactor's clock will not step any more: see :func:`~realtime_chat.clock.time_steadily`.
+
     It stays connected until it is closed: it reconnects after a random time of 0.5 to 20 seconds, reads on in each
     room from where it was, and publishes again what may have been lost.
 
@@ -80,10 +84,14 @@ def connect(
     unknown = [transport for transport in transports if transport not in _LINKS]
     if unknown or not transports:
         raise ValueError(f"the transports are {', '.join(TRANSPORTS)}; these are not: {unknown}")
+    if client is not None and not client.isascii():
+        raise ValueError("a client is the secret that a server gave, of ASCII letters; this one is none")
+    time_steadily(reactor)
     address = Address(reactor, url, trust_root)
     wants = Wants(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
     links: dict[str, OpenLink] = {kind: partial(make, address) for kind, make in _LINKS.items()}
-    return Chat(Core(reactor, random.random, partial(secrets.token_urlsafe, 12), links, wants, on_state), address)
+    token = partial(secrets.token_urlsafe, 12)
+    return Chat(Core(reactor, random.random, token, links, wants, on_state, seconds_asleep_too), address)
 
 
 class Chat:
@@ -181,8 +189,9 @@ class Chat:
         """Say something of oneself to all rooms (away, page, colour, …), now and after every reconnect.
 
         :param state: at most 1 KiB as JSON.
+        :raises realtime_chat.errors.RealtimeError: ``bad_request``: JSON, or the server, can't take it.
         """
-        self._core.set_state(msgspec.json.decode(msgspec.json.encode(state)))
+        self._core.set_state(msgspec.json.decode(spell(state)))
 
 
 class Room:
@@ -244,14 +253,16 @@ class Room:
         :param key: a name for this message, by which it is stored only once; None for a random one. Don't give one
             from which the next could be guessed.
         :returns: fires with its position, once it is stored.
-        :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one; by the Deferred
-            the server's answer, or one of :mod:`realtime_chat.client.errors`.
+        :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one, and for data that
+            the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's
+            answer, or one of :mod:`realtime_chat.client.errors`.
         """
         return _publish(self._core, self.name, data, event, key)
 
     async def signal(self, event: str, data: Any = None) -> None:
         """Tell something volatile to those who are connected now: at most once, and not at all while we are not."""
-        self._core.say({"type": "signal", "room": self.name, "event": check_event(event), "data": data})
+        said = msgspec.Raw(spell(data))
+        self._core.say({"type": "signal", "room": self.name, "event": check_event(event), "data": said})
 
     async def members(self) -> list[Member]:
         """Who is in the room, all of them."""
@@ -280,9 +291,7 @@ class Room:
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publish(
-        check_room(room), msgspec.json.encode(data), check_event(event), None if key is None else check_key(key)
-    )
+    return core.publish(check_room(room), spell(data), check_event(event), None if key is None else check_key(key))
 
 
 def _text(position: Position | None) -> str | None:

@@ -70,6 +70,8 @@ class Core:
     :param token: gives a new key, which nobody can guess.
     :param links: what makes a link, by transport.
     :param tell: is told how the connection is.
+    :param asleep_too: seconds that also count while this machine sleeps, for what the server remembers meanwhile; the
+        clock's where it isn't given.
     """
 
     _log = Logger()
@@ -82,14 +84,19 @@ class Core:
         links: Mapping[str, OpenLink],
         wants: Wants,
         tell: Callable[[State], None],
+        asleep_too: Callable[[], float] | None = None,
     ) -> None:
         self._clock = clock
         self._token = token
         self._links = links
         self._wants = wants
         self._tell = tell
+        self._asleep_too = clock.seconds if asleep_too is None else asleep_too
         self._backoff = Backoff(random)
         self._patience = Backoff(random)  # with rooms that can't be read for a while
+        self._doubts = Backoff(random)
+        self._releasing: IDelayedCall | None = None
+        self._troubled: set[str] = set()  # rooms where one publish goes ahead of the others
         self.transports = wants.transports
         self.state = State("closed")
         self.client = wants.client
@@ -202,6 +209,9 @@ class Core:
             self._dying.add(dying)
             dying.addBoth(lambda result: self._dying.discard(dying))
         self.up = self._paused = False
+        if self._releasing is not None:
+            self._releasing.cancel()
+            self._releasing = None
         self._outbox.cut_off()
         for reading in self.readings.values():
             reading.cut_off()
@@ -257,7 +267,7 @@ class Core:
         return unknown
 
     def _give_up_or_retry(self, loss: Loss) -> None:
-        if loss.permanent or loss.unavailable or not (self._ever_up or self._wants.patient):
+        if loss.permanent or not (self._ever_up or (self._wants.patient and not loss.unavailable)):
             self._finish((loss.error if loss.permanent else None) or self._nobody())
         else:
             delay = loss.after + self._backoff.next()
@@ -460,12 +470,38 @@ class Core:
             return
         parcel = self._outbox.by_id(event.get("id"))
         ask = self._asks.pop(event.get("id"), None)  # type: ignore[arg-type]
-        if parcel is not None:
+        if parcel is not None and error.temporary:
+            self._publish_later(parcel, error.code)
+        elif parcel is not None:
             self._settle(parcel, error)
         elif ask is not None:
             ask.answer.errback(error)
+        elif error.code == "bad_request" and "id" not in event and "room" not in event:
+            self._unreadable(error)
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
+
+    def _publish_later(self, parcel: Parcel, code: str) -> None:
+        """The server can't store it now, or doesn't know whether it is stored: what waits in its room waits on."""
+        parcel.refused_for_now(code)
+        self._troubled.add(parcel.room)
+        if self._releasing is None:
+            self._releasing = self._clock.callLater(self._doubts.next(), self._release)
+        self._look_at_pause()
+
+    def _release(self) -> None:
+        self._releasing = None
+        self._flush()
+
+    def _unreadable(self, error: Refused) -> None:
+        """The server could not read a command, and can't say which: what may have been it is waited for no longer."""
+        parcels = [parcel for parcel in self._outbox if parcel.on_wire]
+        asks, self._asks = self._asks, {}
+        alone = len(parcels) + len(asks) == 1
+        for parcel in parcels:
+            self._settle(parcel, error if alone else FateUnknown("the server could not read it, or one beside it"))
+        for ask in asks.values():
+            ask.answer.errback(error)
 
     def _published(self, event: dict[str, Any]) -> None:
         parcel = self._outbox.by_id(event.get("id"))
@@ -554,34 +590,44 @@ class Core:
         given_up = []
         room_left = WINDOW - self._outbox.on_wire
         user = "" if self.user is None else self.user.id
+        before: dict[str, str] = {}
         for parcel in self._outbox if self.up else ():
-            if room_left > 0 and not parcel.on_wire and self._may_go(parcel):
-                why = parcel.why_not_again(self._clock.seconds(), user)
-                if why is None:
-                    self._send(parcel, user)
-                    room_left -= 1
-                else:
+            if room_left > 0 and not parcel.on_wire and self._may_go(parcel, parcel.room in before):
+                why = parcel.why_not_again(self._asleep_too(), user)
+                if why is not None:
                     self._outbox.remove(parcel)
                     given_up.append((parcel, FateUnknown(why)))
+                    continue
+                self._send(parcel, user, before.get(parcel.room))
+                room_left -= 1
+            before[parcel.room] = parcel.key
         for parcel, error in given_up:
             parcel.settle(error)
 
-    def _may_go(self, parcel: Parcel) -> bool:
-        """First everything that came meanwhile is looked at: the message may be there."""
+    def _may_go(self, parcel: Parcel, follows: bool) -> bool:
+        """First everything that came meanwhile is looked at: the message may be there.
+
+        :param follows: whether another one of its room waits before it.
+        """
+        if parcel.room in self._troubled and (follows or self._releasing is not None):
+            return False
         reading = self.readings.get(parcel.room)
         return reading is None or reading.caught_up
 
-    def _send(self, parcel: Parcel, user: str) -> None:
+    def _send(self, parcel: Parcel, user: str, before: str | None) -> None:
         assert self.link is not None
         if parcel.first_sent is None:
-            parcel.first_sent = self._clock.seconds()
+            parcel.first_sent = self._asleep_too()
             parcel.covered = parcel.room in self.readings
         parcel.sent_by = user
         parcel.on_wire = True
-        self.link.send(parcel.command)
+        self.link.send(parcel.command if before is None else {**parcel.command, "after": before})
 
     def _settle(self, parcel: Parcel, result: Position | ChatError) -> None:
         self._outbox.remove(parcel)
+        if isinstance(result, Position):
+            self._doubts.succeeded()
+            self._troubled.discard(parcel.room)
         self._look_at_pause()
         parcel.settle(result)
         self._flush()

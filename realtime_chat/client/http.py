@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from io import BytesIO
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.task import Cooperator, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import HTTPConnectionPool, ResponseDone
+from twisted.web.client import FileBodyProducer, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
@@ -22,9 +24,13 @@ from realtime_chat.client.errors import Refused
 from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
 from realtime_chat.model import Position
 
-__all__ = ["Answer", "Body", "HTTPLink", "Web"]
+__all__ = ["Answer", "Body", "HTTPLink", "Patience", "Web"]
+
+T = TypeVar("T")
 
 _ANSWER_WITHIN = 30.0
+"""Seconds in which an answer, or the next piece of it, has to come, or the server has to take more of a request."""
+_PIECE = 16 * 1024
 _MOST_COMMANDS = 100
 _MOST_BYTES = 32 * 1024
 _LONGEST_LINE = 7900
@@ -100,6 +106,64 @@ class Body(Protocol):
             self._ended.errback(reason)
 
 
+class Patience:
+    """A time-out that begins anew with each sign of progress.
+
+    :param seconds: for which there may be none.
+    """
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._alarm: IDelayedCall | None = None
+        self._is_over = False
+
+    def wait(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """Run something.
+
+        :raises TimeoutError: by the Deferred: there was no progress, and it was cancelled.
+        """
+        waiting = Deferred.fromCoroutine(coroutine)
+        self._alarm = self._reactor.callLater(self._seconds, self._end, waiting)
+        return waiting.addBoth(self._ended)
+
+    def renew(self) -> None:
+        """There is progress."""
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.reset(self._seconds)
+
+    def _end(self, waiting: Deferred[Any]) -> None:
+        self._is_over = True
+        waiting.cancel()
+
+    def _ended(self, result: Any) -> Any:
+        if self._is_over:
+            return Failure(TimeoutError(f"no progress for {self._seconds:g} seconds"))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        return result
+
+
+class _Pieces(BytesIO):
+    """Bytes that are read piece by piece; each time, those before are on their way.
+
+    :param renew: is told.
+    """
+
+    def __init__(self, data: bytes, renew: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._renew = renew
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._renew()
+        return super().read(size)
+
+
+def _upload(reactor: Any, body: bytes, renew: Callable[[], None]) -> FileBodyProducer:
+    cooperator = Cooperator(scheduler=lambda step: reactor.callLater(0, step))
+    return FileBodyProducer(_Pieces(body, renew), cooperator, _PIECE)
+
+
 class Web:
     """Requests to one daemon, over connections of its own."""
 
@@ -109,13 +173,39 @@ class Web:
         self._pool.retryAutomatically = False
         self._client = HTTPClient(address.agent(self._pool))
 
-    async def get(self, path: str, query: Sequence[tuple[str, str]] = (), client: str | None = None) -> Answer:
-        """Ask for JSON."""
-        return await self._read(await self.request("GET", path, query, client))
+    def get(
+        self,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        client: str | None = None,
+        seconds: float | None = None,
+    ) -> Deferred[Answer]:
+        """Ask for JSON.
 
-    async def post(self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None) -> Answer:
-        """Send JSON, and read the JSON of the answer."""
-        return await self._read(await self.request("POST", path, query, client, body))
+        :param seconds: in which the answer, or the next piece of it, has to come.
+        :raises TimeoutError: by the Deferred: it didn't.
+        """
+        return self._exchange("GET", path, query, client, None, seconds)
+
+    def post(self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None) -> Deferred[Answer]:
+        """Send JSON, and read the JSON of the answer.
+
+        :raises TimeoutError: by the Deferred: nothing went on for too long.
+        """
+        return self._exchange("POST", path, query, client, body, None)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Sequence[tuple[str, str]],
+        client: str | None,
+        body: bytes | None,
+        seconds: float | None,
+    ) -> Deferred[Answer]:
+        patience = Patience(self._address.reactor, _ANSWER_WITHIN if seconds is None else seconds)
+        upload = None if body is None else _upload(self._address.reactor, body, patience.renew)
+        return patience.wait(self._read(self.request(method, path, query, client, upload), patience.renew))
 
     def request(
         self,
@@ -123,7 +213,7 @@ class Web:
         path: str,
         query: Sequence[tuple[str, str]] = (),
         client: str | None = None,
-        body: bytes | None = None,
+        body: FileBodyProducer | None = None,
     ) -> Deferred[Any]:
         """Send a request; fires with treq's response when its headers are there."""
         headers = Headers()
@@ -142,9 +232,16 @@ class Web:
             reactor=self._address.reactor,
         )
 
-    async def _read(self, response: Any) -> Answer:
+    async def _read(self, asked: Deferred[Any], renew: Callable[[], None]) -> Answer:
         parts: list[bytes] = []
-        await Body(parts.append).read(response)
+
+        def take(part: bytes) -> None:
+            parts.append(part)
+            renew()
+
+        response = await asked
+        renew()
+        await Body(take).read(response)
         return Answer.of(response, b"".join(parts))
 
     def close(self) -> Deferred[None]:
@@ -273,7 +370,7 @@ class HTTPLink(Link):
     # Commands
 
     async def _say_hello(self) -> None:
-        answer = await self._within(_ANSWER_WITHIN, self._ask({**self._identity.hello(), "id": "hello"}))
+        answer = await self._ask({**self._identity.hello(), "id": "hello"})
         error = answer.error("commands")
         if error is not None:
             self._lost(_loss(error, answer.retry_after))
@@ -303,7 +400,7 @@ class HTTPLink(Link):
         await deferLater(self._address.reactor, 0)
         while self._queue:
             batch = self._next_batch()
-            answer = await self._within(_ANSWER_WITHIN, self._post([command for command, _ in batch]))
+            answer = await self._post([command for command, _ in batch])
             if not self._answered(batch, answer):
                 return
         self._posting = False

@@ -17,6 +17,10 @@ KEY_KEPT = 290.0
 """Seconds for which a key certainly makes publishing again safe: the server keeps it for 300 at least."""
 
 
+_DOUBTFUL = ("in_doubt", "internal")
+"""Temporary errors that don't say that nothing was stored."""
+
+
 class Parcel:
     """A publish on its way.
 
@@ -25,9 +29,22 @@ class Parcel:
     :ivar sent_by: the user id under which it was.
     :ivar covered: whether its room has been read from before it was sent until now, without a gap: then it is stored
         if it was seen, and only then.
+    :ivar in_doubt: whether it may be stored, as it was sent and not answered, or the server doesn't know.
     """
 
-    __slots__ = ("command", "covered", "first_sent", "id", "key", "new_log", "on_wire", "room", "sent_by", "waiting")
+    __slots__ = (
+        "command",
+        "covered",
+        "first_sent",
+        "id",
+        "in_doubt",
+        "key",
+        "new_log",
+        "on_wire",
+        "room",
+        "sent_by",
+        "waiting",
+    )
 
     def __init__(self, id: int, command: dict[str, Any]) -> None:
         self.id = id
@@ -39,6 +56,7 @@ class Parcel:
         self.sent_by: str | None = None
         self.covered = False
         self.new_log = False
+        self.in_doubt = False
         self.waiting: list[Deferred[Position]] = []
 
     @property
@@ -66,6 +84,14 @@ class Parcel:
         if now - self.first_sent > KEY_KEPT:
             return "the connection was away for longer than the server is sure to know the message's key"
         return None
+
+    def refused_for_now(self, code: str) -> None:
+        """The server can't store it now; it is to be sent again."""
+        self.on_wire = False
+        if code in _DOUBTFUL:
+            self.in_doubt, self.covered = True, False  # that it wasn't seen says nothing: it may be stored later
+        elif not self.in_doubt:
+            self.first_sent = None
 
     def settle(self, result: Position | ChatError) -> None:
         """Keep the promise, or fail it."""
@@ -130,8 +156,9 @@ class Outbox:
         return self._parcels.get((room, key))
 
     def cut_off(self) -> None:
-        """The connection is gone: nothing is on the wire."""
+        """The connection is gone: nothing is on the wire, and what was is in doubt."""
         for parcel in self._parcels.values():
+            parcel.in_doubt = parcel.in_doubt or parcel.on_wire
             parcel.on_wire = False
 
     def gap(self, room: str, new_log: bool) -> None:

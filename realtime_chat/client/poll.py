@@ -36,7 +36,7 @@ class PollLink(HTTPLink):
                 await self._unpaused()
                 continue
             begun = self._address.reactor.seconds()
-            answer = await self._within(_WAIT + _ANSWER_WITHIN, self._poll(rooms))
+            answer = await self._poll(rooms)
             error = answer.error("poll")
             if error is not None and generation == self._generation and self._survives(answer, error):
                 return
@@ -54,7 +54,7 @@ class PollLink(HTTPLink):
         query += [("presence", self._presence.get(room, "")) for room in rooms]
         if self._identity.name is not None:
             query.append(("name", self._identity.name))
-        return await self._web.get("poll", query, self._client)
+        return await self._web.get("poll", query, self._client, _WAIT + _ANSWER_WITHIN)
 
     def _polled(self, answer: dict[str, Any], generation: int) -> None:
         if answer["client"] != self._client:

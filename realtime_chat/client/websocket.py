@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from realtime_chat.client.address import Address
+from realtime_chat.client.address import Address, unsent
 from realtime_chat.client.errors import Refused
 from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
 
@@ -148,6 +148,7 @@ class _Socket(WebSocketClientProtocol):
     _opened = False
     _heard = True
     _quiet = False
+    _unsent = 0
     _silence: IDelayedCall | None = None
 
     def onOpen(self) -> None:
@@ -200,12 +201,13 @@ class _Socket(WebSocketClientProtocol):
             self.transport.abortConnection()
 
     def expect(self, seconds: float) -> None:
-        """Take the server for lost when nothing comes in so many seconds."""
+        """Take the server for lost when nothing comes in so many seconds, and it takes nothing of what waits for it."""
         self._silence = self.factory.reactor.callLater(seconds, self._listen, seconds)
 
     def _listen(self, seconds: float) -> None:
         self._silence = None
-        if self._heard or self._quiet:
+        before, self._unsent = self._unsent, unsent(self.transport)
+        if self._heard or self._quiet or self._unsent < before:
             self._heard = False
             self.expect(seconds)
         else:

@@ -1001,10 +1001,11 @@ class RealtimeSite(server.Site):
     """The HTTP side of the daemon.
 
     :param resource: the root of the tree.
-    :param reactor: whose clock dates answers.
+    :param reactor: calls later.
     :param wheel: runs all deadlines.
     :param hosts: the names that are answered to.
     :param origins: whose pages may use it.
+    :param wall: seconds since 1970; dates answers and the access log.
     :param max_body: bytes in a request's body.
     :param max_connections: open connections, those included that became WebSockets.
     :param log_path: a file for the access log; None for none. It is opened by :meth:`open_log`, or at the first line.
@@ -1036,6 +1037,7 @@ class RealtimeSite(server.Site):
         wheel: Wheel,
         hosts: HostList,
         origins: OriginPolicy,
+        wall: Callable[[], float],
         max_body: int,
         max_connections: int,
         log_path: str | None = None,
@@ -1052,6 +1054,7 @@ class RealtimeSite(server.Site):
         self.wheel = wheel
         self.hosts = hosts
         self.origins = origins
+        self._wall = wall
         self.max_body = max_body
         self.max_connections = max_connections
         self.write = write
@@ -1132,7 +1135,7 @@ class RealtimeSite(server.Site):
 
     def headers_of_all(self) -> bytes:
         """The last lines of every answer's head, the date among them."""
-        second = int(self.reactor.seconds())
+        second = int(self._wall())
         if second != self._second:
             self._second = second
             date = http.datetimeToString(second)
@@ -1167,7 +1170,7 @@ class RealtimeSite(server.Site):
             return
         try:
             self.open_log()
-            when = http.datetimeToLogString(self.reactor.seconds())
+            when = http.datetimeToLogString(self._wall())
             if self._logFile is not None:
                 self._logFile.write(access_line(when, request) + "\n")
             self._log_is_broken = False

@@ -156,7 +156,8 @@ class Link:
         """Send a command now; see :meth:`RedisProtocol.command`.
 
         :raises ServerError: Redis answered with an error.
-        :raises StoreError: it wasn't connected; or it was, and whether the command was done is unknown.
+        :raises Unanswered: whether it was done is unknown.
+        :raises StoreError: it wasn't connected; nothing was sent.
         """
         if self._connection is None or not self.ready:
             self.counts.failures += 1

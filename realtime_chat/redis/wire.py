@@ -15,7 +15,16 @@ from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError
 
-__all__ = ["Commands", "Published", "RedisProtocol", "ServerError", "Word", "ignore_store_error", "read_info"]
+__all__ = [
+    "Commands",
+    "Published",
+    "RedisProtocol",
+    "ServerError",
+    "Unanswered",
+    "Word",
+    "ignore_store_error",
+    "read_info",
+]
 
 Word = str | bytes | int
 """A part of a command."""
@@ -67,6 +76,10 @@ class ServerError(StoreError):
     def leave(self) -> bool:
         """Whether another connection may do better: to another server, or to the same one when it is ready again."""
         return self.word in _LEAVE
+
+
+class Unanswered(StoreError):
+    """A command was sent, and the connection is gone: whether it was done is unknown."""
 
 
 class _Call(Protocol):
@@ -133,8 +146,8 @@ class RedisProtocol(txredisapi.HiredisProtocol):
 
         :returns: Redis' answer: bytes, a whole number, None, or a list of such.
         :raises ServerError: Redis answered with an error.
-        :raises StoreError: the connection is gone, or was aborted as Redis didn't answer in time; whether the command
-            was done is unknown.
+        :raises Unanswered: the connection broke, or was aborted as Redis didn't answer in time.
+        :raises StoreError: it was gone before; nothing was sent.
         """
         if not self.open:
             return fail(_away())
@@ -212,5 +225,5 @@ def _told(failure: Failure) -> Any:
     if isinstance(error, txredisapi.ResponseError):
         raise ServerError(str(error)) from error
     if isinstance(error, txredisapi.RedisError):
-        raise StoreError("the connection to the store was lost") from error
+        raise Unanswered("the connection to the store was lost") from error
     return failure

@@ -20,7 +20,7 @@
 
   Status.prototype.set = function (state) {
     this.state = state;
-    this.until = state.retryIn ? new Date().getTime() + state.retryIn * 1000 : 0;
+    this.until = state.retryIn ? Chat.times.elapsed() + state.retryIn * 1000 : 0;
     this.draw();
   };
 
@@ -51,7 +51,7 @@
 
   // Beside what is read out, which would otherwise be said anew each second.
   Status.prototype.count = function () {
-    var left = Math.ceil((this.until - new Date().getTime()) / 1000), self = this;
+    var left = Math.ceil((this.until - Chat.times.elapsed()) / 1000), self = this;
     window.clearTimeout(this.timer);
     if (!this.until && this.state.state !== 'reconnecting') {
       dom.setText(this.nodes.countdown, '');

@@ -3,6 +3,7 @@
   'use strict';
 
   var DAY = 24 * 60 * 60 * 1000; // milliseconds
+  var LOADED = new Date().getTime();
   var LONG = {weekday: 'long', day: 'numeric', month: 'long', year: 'numeric'};
 
   function two(number) {
@@ -62,5 +63,11 @@
     Chat.dom.setText(item.firstChild, nameOf(item.at));
   }
 
-  Chat.times = {dayOf: dayOf, makeTime: makeTime, makeDay: makeDay, nameDay: nameDay};
+  /** Milliseconds for how long something takes; of a clock that can't be set, where there is one. */
+  function elapsed() {
+    var performance = window.performance;
+    return performance && performance.now ? LOADED + performance.now() : new Date().getTime();
+  }
+
+  Chat.times = {elapsed: elapsed, dayOf: dayOf, makeTime: makeTime, makeDay: makeDay, nameDay: nameDay};
 }(window.Chat = window.Chat || {}));

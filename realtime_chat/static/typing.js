@@ -6,10 +6,6 @@
   var LASTS = 6000; // milliseconds
   var NAMED = 3;
 
-  function now() {
-    return new Date().getTime();
-  }
-
   function Typing(changed) {
     this.changed = changed;
     this.people = {};
@@ -65,9 +61,9 @@
 
   /** Whether others should be told now that somebody writes (`true`), or stopped (`false`). */
   Typing.prototype.shouldTell = function (on) {
-    var should = on ? now() - this.told > TOLD_EVERY : this.told > 0;
+    var should = on ? Chat.times.elapsed() - this.told > TOLD_EVERY : this.told > 0;
     if (should) {
-      this.told = on ? now() : 0;
+      this.told = on ? Chat.times.elapsed() : 0;
     }
     return should;
   };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,23 +10,16 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import IMessageStore
 from realtime_chat.model import Draft, Message, Page, Position, Stored
-from realtime_chat.store.retention import (
-    KEY_SECONDS,
-    NewRooms,
-    Retention,
-    content_digest,
-    leading_part,
-    new_epoch,
-    young_part,
-)
+from realtime_chat.store.ages import Ages
+from realtime_chat.store.retention import NewRooms, Retention, content_digest, leading_part, new_epoch, young_part
 
 __all__ = ["MemoryStore"]
 
 _ROOMS_A_SWEEP = 100
-_MILLISECONDS_BETWEEN_SWEEPS = 1000
+_SECONDS_BETWEEN_SWEEPS = 1.0
 
 _Messages = tuple[Message, ...]
 
@@ -41,14 +35,14 @@ class _Known(NamedTuple):
 class _Log:
     """One room's messages, without a hole; the last is that of ``top``.
 
-    :ivar emptied: when it was found to have none, in milliseconds since 1970; None while it has some.
+    :ivar emptied: what had elapsed (:meth:`Ages.elapsed`) when it was found to have none; None while it has some.
     """
 
     __slots__ = ("emptied", "known", "messages", "top")
 
     def __init__(self, top: int) -> None:
         self.top = top
-        self.emptied: int | None = None
+        self.emptied: float | None = None
         self.messages: list[Message] = []
         # From (sender's id, key), in the order of the offsets.
         self.known: dict[tuple[str, str], _Known] = {}
@@ -90,6 +84,7 @@ class MemoryStore:
     :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages.
     :param token: random bytes, as many as it is asked for.
     :param secret: one to use instead of a random one.
+    :param monotonic: seconds that only grow, for ages.
     """
 
     def __init__(
@@ -98,16 +93,17 @@ class MemoryStore:
         now: Callable[[], float],
         token: Callable[[int], bytes],
         secret: bytes | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
         self._most = retention.count + retention.slack
-        self._now = now
+        self._ages = Ages(retention.age, now, monotonic)
         self._logs: dict[str, _Log] = {}
         self._names: list[str] = []  # those of the logs, sorted
         self._floor = 0
         self._new_rooms = NewRooms(retention)
         self._is_read: Callable[[str], bool] = lambda room: False
-        self._swept_at = 0
+        self._swept_at = 0.0
         self._swept = ""
         self._epoch = new_epoch(token)
         self._stopped = False
@@ -130,12 +126,12 @@ class MemoryStore:
         """See :meth:`IMessageStore.append`."""
         if self._stopped:
             return fail(_stopped())
-        at = int(self._now() * 1000)
-        if abs(at - self._swept_at) >= _MILLISECONDS_BETWEEN_SWEEPS:
-            self._sweep(at)
+        at = int(self._ages.now() * 1000)
+        if self._ages.elapsed() - self._swept_at >= _SECONDS_BETWEEN_SWEEPS:
+            self._sweep()
         log = self._logs.get(draft.room)
         if log is None:
-            refusal = self._new_rooms.refusal(len(self._logs), at)
+            refusal = self._new_rooms.refusal(len(self._logs), self._ages.elapsed())
             if refusal is not None:
                 return fail(refusal)
             log = self._logs[draft.room] = _Log(self._floor)
@@ -155,8 +151,10 @@ class MemoryStore:
     def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[Stored]:
         name = (draft.sender.id, key)
         digest = content_digest(draft)
-        known = self._still_known(log, name, at)
+        known = self._still_known(log, name)
         if known is None:
+            if draft.after is not None and self._still_known(log, (draft.sender.id, draft.after)) is None:
+                return fail(out_of_order())
             message = self._add(log, draft, at)
             log.known.pop(name, None)  # or it would keep its place among the older ones
             log.known[name] = _Known(digest, log.top, at)
@@ -166,9 +164,9 @@ class MemoryStore:
         kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
         return succeed(Stored(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True))
 
-    def _still_known(self, log: _Log, name: tuple[str, str], at: int) -> _Known | None:
+    def _still_known(self, log: _Log, name: tuple[str, str]) -> _Known | None:
         known = log.known.get(name)
-        if known is None or known.at >= at - KEY_SECONDS * 1000 or known.offset >= self._oldest(log):
+        if known is None or known.at >= self._ages.young() or known.offset >= self._oldest(log):
             return known
         return None
 
@@ -197,7 +195,7 @@ class MemoryStore:
         log = self._logs.get(room)
         if log is None:
             return succeed(Page(self._epoch, self._floor + 1, self._floor))
-        cutoff = self._retention.cutoff(self._now())
+        cutoff = self._ages.cutoff()
         oldest = log.oldest(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
@@ -207,26 +205,27 @@ class MemoryStore:
         return succeed(Page(self._epoch, oldest, log.top, tuple(messages)))
 
     def _oldest(self, log: _Log) -> int:
-        return log.oldest(self._retention.count, self._retention.cutoff(self._now()))
+        return log.oldest(self._retention.count, self._ages.cutoff())
 
     def _trim(self, log: _Log) -> None:
-        log.forget(self._oldest(log), int((self._now() - KEY_SECONDS) * 1000))
+        log.forget(self._oldest(log), self._ages.young())
 
     # Nothing here has a clock that ticks: whoever uses the store sweeps it.
 
-    def _sweep(self, at: int) -> None:
+    def _sweep(self) -> None:
         """Let go of what can't be read in the next rooms, and of those that are unused."""
         begin = bisect_right(self._names, self._swept)
         rooms = self._names[begin : begin + _ROOMS_A_SWEEP]
-        self._swept_at, self._swept = at, rooms[-1] if len(rooms) == _ROOMS_A_SWEEP else ""
+        self._swept = rooms[-1] if len(rooms) == _ROOMS_A_SWEEP else ""
+        self._swept_at = now = self._ages.elapsed()
         for room in rooms:
             log = self._logs[room]
             self._trim(log)
             if log.messages:
                 log.emptied = None
             elif log.emptied is None or self._is_read(room):
-                log.emptied = at
-            elif not log.known and at >= log.emptied + self._retention.room_age * 1000:
+                log.emptied = now
+            elif not log.known and now >= log.emptied + self._retention.room_age:
                 self.forget(room)
 
     def forget(self, room: str) -> None:
@@ -238,7 +237,7 @@ class MemoryStore:
         """See :meth:`IMessageStore.rooms`."""
         if self._stopped:
             return fail(_stopped())
-        self._sweep(int(self._now() * 1000))
+        self._sweep()
         begin = bisect_right(self._names, after)
         return succeed(self._names[begin : begin + limit])
 

@@ -6,6 +6,7 @@ appended and announced by one script, and is what every node reads. Two connecti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
@@ -22,6 +23,7 @@ from realtime_chat.redis.address import Address
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.wire import RedisProtocol
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.redis_log import RedisLog, load_store_script
 from realtime_chat.store.redis_reader import LogReader
 from realtime_chat.store.redis_writer import LogWriter
@@ -47,6 +49,7 @@ class RedisStore:
     :param random: gives a float from 0 up to 1.
     :param tick: seconds between two looks after what is too old.
     :param look: seconds between two looks whether the log is still there.
+    :param monotonic: seconds that only grow, for ages.
     :ivar links: its connections; the first one takes commands of others too, in order with the appends.
     """
 
@@ -65,14 +68,17 @@ class RedisStore:
         *,
         tick: float = 1.0,
         look: float = 3.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._address = address
         self._names = names
         self._retention = retention
-        self._now = now
+        self._ages = Ages(retention.age, now, monotonic)
         append = load_store_script("append")
-        self._redis_log = RedisLog(names, retention, max_message, reactor.seconds, token, append)
+        self._redis_log = RedisLog(
+            names, retention, max_message, lambda: float(reactor.seconds()), token, append, monotonic
+        )
         self._appending = Link(
             reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
         )
@@ -80,9 +86,9 @@ class RedisStore:
             reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
         )
         self._writer = LogWriter(
-            reactor, self._appending, self._redis_log, names, append, token(8).hex(), now, retention
+            reactor, self._appending, self._redis_log, names, append, token(8).hex(), self._ages, retention
         )
-        self._reader = LogReader(self._reading, self._redis_log, names, retention, now)
+        self._reader = LogReader(self._reading, self._redis_log, names, retention, self._ages)
         self._sweep = load_store_script("sweep")
         self._swept = b"0"
         self._looks = 0
@@ -217,9 +223,8 @@ class RedisStore:
 
     async def _sweep_rooms(self, link: Link, rooms: Sequence[str]) -> None:
         names = self._names
-        age, room_age = self._retention.age, int(self._retention.room_age * 1000)
+        room_age, elapsed = int(self._retention.room_age * 1000), self._redis_log.elapsed()
         keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
-        now = int(self._now() * 1000)
-        arguments = (self._retention.count, "" if age is None else int(age * 1000), now, _ENTRIES_A_SWEEP, room_age)
+        arguments = (self._retention.count, self._ages.cutoff(), _ENTRIES_A_SWEEP, room_age, elapsed)
         while rooms and link.ready and await self._sweep.run(link, keys, arguments):
             pass

@@ -14,10 +14,13 @@ from realtime_chat.redis.scripts import Script, load_script
 from realtime_chat.redis.wire import Commands, ServerError, read_info
 from realtime_chat.store.retention import Retention, new_epoch
 
-__all__ = ["LATE", "LOST", "Persistence", "RedisLog", "load_store_script"]
+__all__ = ["EARLY", "LATE", "LOST", "Persistence", "RedisLog", "load_store_script"]
 
 LATE = "LATE"
 """What a script says to what was to be stored earlier."""
+
+EARLY = "EARLY"
+"""What it says to what is to be stored behind something that isn't there."""
 
 LOST = ("NOLOG", "OTHERLOG")
 """What a script says where there is no log, or one of another run of the server: it has to be begun."""
@@ -50,6 +53,7 @@ class RedisLog:
     :param retention: what is kept.
     :param max_message: bytes of the largest message that other programs may append.
     :param seconds: the reactor's clock.
+    :param monotonic: seconds that only grow; of them all nodes together make what has elapsed.
     :param token: random bytes, as many as it is asked for.
     :param append: the script by which other programs may append.
     :ivar doubt: is called when there is another log than before.
@@ -65,6 +69,7 @@ class RedisLog:
         seconds: Callable[[], float],
         token: Callable[[int], bytes],
         append: Script,
+        monotonic: Callable[[], float],
     ) -> None:
         self._names = names
         self._retention = retention
@@ -72,6 +77,8 @@ class RedisLog:
         self._seconds = seconds
         self._token = token
         self._append = append
+        self._monotonic = monotonic
+        self._elapsed_ahead = -monotonic()
         self._begin = load_store_script("begin")
         self._look = load_store_script("look")
         self._run_id = ""
@@ -91,6 +98,16 @@ class RedisLog:
     def _hear_time(self, milliseconds: int) -> None:
         """Redis has said what its clock shows: it was asked a little earlier than now."""
         self._redis_ahead = milliseconds - self._seconds() * 1000
+
+    # What has elapsed (see lua/common.lua)
+
+    def elapsed(self) -> int:
+        """For how many milliseconds nodes have been there, as far as this one knows; it never goes back."""
+        return int((self._monotonic() + self._elapsed_ahead) * 1000)
+
+    def _hear_elapsed(self, milliseconds: int) -> None:
+        """Redis has said what had elapsed a little earlier than now."""
+        self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self._monotonic())
 
     # What is known of the log
 
@@ -127,8 +144,8 @@ class RedisLog:
         run_id = info.get("run_id", "")
         self.persistence = await look_at_persistence(connection, info)
         epoch = await self._run_begin(connection, run_id)
-        if epoch == self.epoch and run_id != self._run_id and await self._lacks(connection):
-            self._log.warn("Redis was started again and lacks messages that were acknowledged")
+        if epoch == self.epoch and await self._lacks(connection):
+            self._log.warn("Redis lacks messages that were acknowledged: its data are older ones")
             epoch = await self._run_begin(connection, run_id, doubtful=epoch)
         await self._append.load(connection)
         self._run_id = run_id
@@ -148,23 +165,26 @@ class RedisLog:
             str(self._retention.room_rate),
             self._append.sha,
             doubtful,
+            self.elapsed(),
         )
-        epoch, secret, time = await self._begin.run(connection, [self._names.log], arguments)
+        epoch, secret, time, elapsed = await self._begin.run(connection, [self._names.log], arguments)
         self._hear_time(time)
+        self._hear_elapsed(elapsed)
         self.secret = bytes.fromhex(secret.decode())
         return str(epoch.decode())
 
-    async def _lacks(self, connection: Commands) -> bool:
-        """Whether a room's top is lower than one that was seen; see :attr:`realtime_chat.model.Page.top`."""
-        rooms = list(self._tops)
-        for begin in range(0, len(rooms), _ROOMS_AT_ONCE):
-            some = rooms[begin : begin + _ROOMS_AT_ONCE]
-            fields = ("floor", *(f"room:{room}" for room in some))
+    async def _lacks(self, connection: Commands, most: int = _ROOMS_KNOWN) -> bool:
+        """Whether a room's top is lower than one that was seen before this was asked; see
+        :attr:`realtime_chat.model.Page.top`.
+
+        :param most: of how many rooms, those that were written to last.
+        """
+        seen = list(islice(reversed(self._tops.items()), most))
+        for begin in range(0, len(seen), _ROOMS_AT_ONCE):
+            some = seen[begin : begin + _ROOMS_AT_ONCE]
+            fields = ("floor", *(f"room:{room}" for room, _ in some))
             floor, *states = await connection.command("HMGET", self._names.log, *fields)
-            if any(
-                _top(floor if state is None else state) < self._tops.get(room, 0)
-                for room, state in zip(some, states, strict=True)
-            ):
+            if any(_top(floor if state is None else state) < top for state, (_, top) in zip(states, some, strict=True)):
                 return True
         return False
 
@@ -176,12 +196,16 @@ class RedisLog:
         :param write: whether to see if something can be written.
         :raises StoreError:
         """
-        run_id, epoch, time = await self._look.run(connection, [self._names.log], [int(write)])
+        asked = [int(write), self.elapsed()]
+        run_id, epoch, time, elapsed = await self._look.run(connection, [self._names.log], asked)
         self._hear_time(time)
+        self._hear_elapsed(elapsed)
         if run_id.decode() != info.get("run_id") or not epoch:
             await self.begin(connection, info)
-        else:
-            self.saw(epoch.decode())
+            return
+        self.saw(epoch.decode())
+        if await self._lacks(connection, _ROOMS_AT_ONCE):
+            await self.begin(connection, info)
 
     async def scan_rooms(self, connection: Commands, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
         """Some rooms of the log, about ``count``; a room may come twice.

@@ -15,6 +15,7 @@ from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import ServerError, Word
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.redis_log import LOST, RedisLog, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
 
@@ -29,15 +30,15 @@ _T = TypeVar("_T")
 class LogReader:
     """Pages of a log, read through a connection of its own, a few at a time.
 
-    :param now: seconds since 1970, for ages.
+    :param ages: of what is too old to be read.
     """
 
-    def __init__(self, link: Link, log: RedisLog, names: Names, retention: Retention, now: Callable[[], float]) -> None:
+    def __init__(self, link: Link, log: RedisLog, names: Names, retention: Retention, ages: Ages) -> None:
         self._link = link
         self._redis_log = log
         self._names = names
         self._retention = retention
-        self._now = now
+        self._ages = ages
         self._script = load_store_script("read")
         self._list = load_store_script("list")
         self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
@@ -84,7 +85,7 @@ class LogReader:
         return result
 
     async def _page(self, room: str, direction: str, offset: Word, limit: int) -> Page:
-        cutoff = self._retention.cutoff(self._now())
+        cutoff = self._ages.cutoff()
         asked = (direction, offset, limit, self._retention.count, cutoff, PAGE_BYTES)
         answer = await self._run(self._script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()

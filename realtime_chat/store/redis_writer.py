@@ -1,29 +1,30 @@
 """Appending to the logs in Redis, many drafts a script.
 
 A script whose answer was lost with its connection is sent again over the next one, under its number: Redis answers as
-before if it was done, and does it if not, unless it is too late.
+before if it was done, and does it if not, unless it is too late. None is done before those that were sent before it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from realtime_chat.counts import SIZES, Histogram
-from realtime_chat.errors import RealtimeError, StoreError
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import TurnClock
-from realtime_chat.model import Draft, Message, Position, Stored
+from realtime_chat.model import Draft, Message, Position, Stored, User
 from realtime_chat.redis.link import Link
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
 from realtime_chat.redis.scripts import Script
-from realtime_chat.redis.wire import ServerError, Word
-from realtime_chat.store.redis_log import LATE, LOST, RedisLog
+from realtime_chat.redis.wire import ServerError, Unanswered, Word
+from realtime_chat.store.ages import Ages
+from realtime_chat.store.redis_log import EARLY, LATE, LOST, RedisLog
 from realtime_chat.store.retention import Retention, content_digest
 
 __all__ = ["Appends", "LogWriter"]
@@ -36,9 +37,11 @@ _MOST_WAITING_BYTES = 64 * 1024 * 1024
 _SECONDS_TO_STORE = 1.3
 """After which Redis stores nothing any more of what has arrived here."""
 _SECONDS_TO_ANSWER = 1.7
-"""After which we say that nothing was stored; the difference is for Redis' answer to come."""
+"""After which we say that it is in doubt; the difference is for Redis' answer to come."""
 _SECONDS_TO_WAIT = 1.0
 """For which a draft may wait to be sent at all."""
+_BEFORE = b"BEFORE"
+"""What a script answers to a message that follows one that isn't there."""
 _PLACES = 2 * _MOST_IN_FLIGHT
 """Where Redis remembers its last answers, in turn."""
 
@@ -68,29 +71,56 @@ class _Arrival:
         self.answer: Deferred[Stored] = Deferred()
 
 
-class _Batch(NamedTuple):
+class _Batch:
     """What one script appends.
 
     :param number: its own.
     :param words: what the script is told of the drafts.
+    :param before: the one that was sent before it, while that has no answer.
+    :ivar in_doubt: whether it may be stored, as far as is known.
     """
 
-    number: int
-    arrivals: list[_Arrival]
-    keys: list[str]
-    words: list[Word]
+    __slots__ = ("_waiting", "arrivals", "before", "in_doubt", "keys", "number", "words")
+
+    def __init__(
+        self, number: int, arrivals: list[_Arrival], keys: list[str], words: list[Word], before: _Batch | None
+    ) -> None:
+        self.number = number
+        self.arrivals = arrivals
+        self.keys = keys
+        self.words = words
+        self.before = before
+        self.in_doubt = False
+        self._waiting: list[Deferred[None]] | None = []
 
     @property
     def came(self) -> float:
         """When the first of its drafts came."""
         return self.arrivals[0].came
 
+    def end(self) -> None:
+        """Nothing more is sent of it."""
+        waiting, self._waiting, self.before = self._waiting or (), None, None
+        for ended in waiting:
+            ended.callback(None)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._waiting is None
+
+    def ended(self) -> Deferred[None]:
+        """Answers when nothing more is sent of it."""
+        if self._waiting is None:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
 
 class LogWriter:
     """Appends what comes in a turn together, and keeps a few scripts under way.
 
     :param node: what no other node is called, nor this one when it is started again.
-    :param now: seconds since 1970.
+    :param ages: has the time that messages bear.
     """
 
     _log = Logger()
@@ -103,7 +133,7 @@ class LogWriter:
         names: Names,
         script: Script,
         node: str,
-        now: Callable[[], float],
+        ages: Ages,
         retention: Retention,
     ) -> None:
         self._retention = retention
@@ -114,8 +144,9 @@ class LogWriter:
         self._script = script
         self._node = node
         self._batches = 0
+        self._last: _Batch | None = None
         self._stopped = False
-        self._now = now
+        self._ages = ages
         self._collected: deque[_Arrival] = deque()
         self._submitting = False
         self._in_flight = 0
@@ -134,7 +165,7 @@ class LogWriter:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting += 1
         self._waiting_bytes += size
-        arrival = _Arrival(draft, int(self._now() * 1000), self._clock.seconds())
+        arrival = _Arrival(draft, int(self._ages.now() * 1000), self._clock.seconds())
         self._collected.append(arrival)
         if not self._submitting:
             self._submitting = True
@@ -183,16 +214,21 @@ class LogWriter:
     async def _store(self, batch: _Batch) -> None:
         """Store and answer, whatever happens."""
         patience = max(0.0, batch.came + _SECONDS_TO_ANSWER - self._clock.seconds())
-        refusal = self._clock.callLater(patience, self._refuse, batch.arrivals, StoreError("the store is too slow"))
+        refusal = self._clock.callLater(patience, self._give_up, batch, StoreError("the store is too slow"))
         try:
             self._answer(batch.arrivals, self._outcomes(batch, await self._run(batch)))
         except StoreError as error:
-            self._refuse(batch.arrivals, error)
+            self._give_up(batch, error)
         finally:
             if refusal.active():
                 refusal.cancel()
+            batch.end()
             self._in_flight -= 1
             self._submit()
+
+    def _give_up(self, batch: _Batch, error: StoreError) -> None:
+        """Say what is known of it now."""
+        self._refuse(batch.arrivals, InDoubt() if batch.in_doubt else error)
 
     def _mistake(self, failure: Any, batch: _Batch) -> None:
         """Redis has answered something that it can't, or we have made a mistake."""
@@ -202,41 +238,62 @@ class LogWriter:
     async def _run(self, batch: _Batch) -> Any:
         """Run the script, again if that is of use: what was done but not answered is not done twice."""
         try:
-            return await self._script.call(self._link, batch.keys, self._arguments(batch))
+            return await self._attempt(batch, self._script.call)
         except StoreError as error:
             why = error
         self._repeating += 1
         try:
             while self._is_worth_repeating(batch, why):
                 try:
-                    await self._mend(why)
-                    return await self._script.send(self._link, batch.keys, self._arguments(batch))
+                    await self._mend(batch, why)
+                    return await self._attempt(batch, self._script.send)
                 except StoreError as error:
                     why = error
         finally:
             self._repeating -= 1
         raise why
 
+    async def _attempt(self, batch: _Batch, run: Callable[..., Deferred[Any]]) -> Any:
+        """Run the script once, and take note of whether it may have been done."""
+        was_in_doubt, batch.in_doubt = batch.in_doubt, self._link.ready
+        try:
+            return await run(self._link, batch.keys, self._arguments(batch))
+        except Unanswered:
+            raise
+        except StoreError as error:
+            # The script's own refusals come after it has looked whether it was done; others don't run it at all.
+            knows = isinstance(error, ServerError) and error.word in (*LOST, LATE, EARLY)
+            batch.in_doubt = was_in_doubt and not knows
+            raise
+
     def _is_worth_repeating(self, batch: _Batch, why: StoreError) -> bool:
         passed = self._clock.seconds() - batch.came
         if not isinstance(why, ServerError):
             return passed < _SECONDS_TO_ANSWER and not self._stopped
-        if why.word in (*LOST, LATE, "NOSCRIPT"):
+        if why.word in (*LOST, LATE, EARLY, "NOSCRIPT"):
             return passed < _SECONDS_TO_STORE
         self._log.warn("Redis refuses to append: {text}", text=why.text)
         return False
 
-    async def _mend(self, why: StoreError) -> None:
-        """Do what lets a script run that didn't, or wasn't heard of again."""
+    async def _mend(self, batch: _Batch, why: StoreError) -> None:
+        """Do what lets a script run that didn't, or wasn't heard of again; after those that were sent before it."""
+        if batch.before is not None:
+            await batch.before.ended()
+            batch.before = None
         if not isinstance(why, ServerError):
             await self._link.usable()
-        elif why.word != "NOSCRIPT":
+        elif why.word not in ("NOSCRIPT", EARLY):
             await self._redis_log.look(self._link, self._link.info)
 
     def _arguments(self, batch: _Batch) -> list[Word]:
         last = self._redis_log.redis_time(batch.came + _SECONDS_TO_STORE)
-        place = f"{self._node}:{batch.number % _PLACES}"
-        return [self._link.info["run_id"], last, place, batch.number, *batch.words]
+        now = self._redis_log.elapsed(), self._ages.cutoff()
+        before = "" if batch.before is None or batch.before.has_ended else self._place(batch.before)
+        return [self._link.info["run_id"], last, self._place(batch), batch.number, *now, before, *batch.words]
+
+    def _place(self, batch: _Batch) -> str:
+        """Where Redis remembers what it has answered."""
+        return f"{self._node}:{batch.number % _PLACES}"
 
     def _encode(self, arrivals: list[_Arrival]) -> _Batch:
         rooms: dict[str, int] = {}
@@ -248,9 +305,11 @@ class LogWriter:
             if number is None:
                 number = rooms[draft.room] = len(rooms) + 1
                 keys += (self._names.stream(draft.room), self._names.keys(draft.room))
-            words += (number, arrival.at, _row(arrival), *_key(draft))
+            words += (number, arrival.at, _row(arrival), *_key(draft), _after(draft))
         self._batches += 1
-        return _Batch(self._batches, arrivals, keys, words)
+        before = None if self._last is None or self._last.has_ended else self._last
+        self._last = _Batch(self._batches, arrivals, keys, words, before)
+        return self._last
 
     # Answering
 
@@ -267,6 +326,8 @@ class LogWriter:
         if isinstance(answer, int):
             self._redis_log.saw_top(draft.room, answer)
             return Stored(draft.placed(Position(epoch, answer), arrival.at))
+        if answer == _BEFORE:
+            return out_of_order()
         if not isinstance(answer, list):
             return self._refusal(answer)
         offset, at, row = answer
@@ -289,12 +350,12 @@ class LogWriter:
                     arrival.answer.callback(outcome)
         self._tell_idle()
 
-    def _refuse(self, batch: Sequence[_Arrival] | deque[_Arrival], error: StoreError) -> None:
+    def _refuse(self, batch: Sequence[_Arrival] | deque[_Arrival], error: StoreError | InDoubt) -> None:
         self.appends.failed += bool(batch)
         for arrival in batch:
             if not arrival.answer.called:
                 self._count_out(arrival)
-                arrival.answer.errback(StoreError(error.message))
+                arrival.answer.errback(InDoubt() if isinstance(error, InDoubt) else StoreError(error.message))
         self._tell_idle()
 
     def _count_out(self, arrival: _Arrival) -> None:
@@ -318,7 +379,16 @@ def _key(draft: Draft) -> tuple[str, str]:
     """The name of a draft's idempotency entry in its room, and the digest of its content."""
     if draft.key is None:
         return "", ""
-    return f"{len(draft.sender.id.encode())}:{draft.sender.id}:{draft.key}", content_digest(draft).hex()
+    return _entry(draft.sender, draft.key), content_digest(draft).hex()
+
+
+def _after(draft: Draft) -> str:
+    """The name of the entry that has to be there before, or nothing."""
+    return "" if draft.after is None else _entry(draft.sender, draft.after)
+
+
+def _entry(sender: User, key: str) -> str:
+    return f"{len(sender.id.encode())}:{sender.id}:{key}"
 
 
 def _first(draft: Draft, place: Position, at: int, row: bytes) -> Message:

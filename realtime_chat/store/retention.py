@@ -42,7 +42,7 @@ class Retention(msgspec.Struct, frozen=True):
     """How much of a room's log can be read, and how many rooms there are.
 
     :param count: the last so many messages of a room.
-    :param age: seconds; nothing older, by the wall clock. None keeps any age.
+    :param age: seconds; nothing older (see :mod:`realtime_chat.store.ages`). None keeps any age.
     :param rooms: rooms in all; where there are so many, none is made.
     :param room_rate: rooms that are made a second, see :data:`SECONDS_AT_ONCE`.
     """
@@ -88,10 +88,6 @@ class Retention(msgspec.Struct, frozen=True):
         """How many messages a store may hold beyond what can be read, so that it deletes many at a time."""
         return max(64, self.count // 10)
 
-    def cutoff(self, now: float) -> int:
-        """The lowest :attr:`~realtime_chat.model.Message.at` that is young enough at ``now`` (seconds since 1970)."""
-        return 0 if self.age is None else int((now - self.age) * 1000)
-
 
 class NewRooms:
     """Says whether one more room may be made (a token bucket)."""
@@ -100,18 +96,18 @@ class NewRooms:
         self._retention = retention
         self._most = retention.room_rate * SECONDS_AT_ONCE
         self._left = self._most
-        self._at = 0
+        self._at = 0.0
 
-    def refusal(self, rooms: int, at: int) -> RealtimeError | None:
+    def refusal(self, rooms: int, now: float) -> RealtimeError | None:
         """Why none may be made; None where one may, which counts then.
 
         :param rooms: how many there are.
-        :param at: milliseconds since 1970. A clock that steps back costs nothing but the time that it takes.
+        :param now: seconds that only grow.
         """
         if rooms >= self._retention.rooms:
             return self._retention.too_many_rooms
-        self._left = min(self._most, self._left + max(0, at - self._at) * self._retention.room_rate / 1000)
-        self._at = at
+        self._left = min(self._most, self._left + (now - self._at) * self._retention.room_rate)
+        self._at = now
         if self._left < 1:
             return self._retention.too_fast
         self._left -= 1
@@ -138,7 +134,7 @@ def content_digest(draft: Draft) -> bytes:
 def young_part(messages: Sequence[Message], cutoff: int) -> Sequence[Message]:
     """What follows the last message that is too old: a wall clock may have stepped back.
 
-    :param cutoff: see :meth:`Retention.cutoff`.
+    :param cutoff: see :meth:`realtime_chat.store.ages.Ages.cutoff`.
     """
     for index in range(len(messages), 0, -1):
         if messages[index - 1].at < cutoff:

@@ -2,7 +2,7 @@
 
 One thread writes, and commits together whatever waits; another reads. An append is answered after the commit that
 holds it was synced to the disk. While the disk hangs, nothing is answered: what became of a commit is not known before
-it returns, and an error would say that nothing was stored.
+it returns. Where the sync fails it is looked at, and what can't be seen is answered as in doubt.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.counts import SIZES, Histogram
-from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from realtime_chat.interfaces import IMessageStore, TurnClock
 from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite_file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite_reader import LogReader
@@ -86,6 +87,7 @@ class SQLiteStore:
     :param token: random bytes, as many as it is asked for.
     :param schema: see :func:`~realtime_chat.store.sqlite_file.load_schema`.
     :param tick: seconds between two looks after what is too old.
+    :param monotonic: seconds that only grow, for ages; called on other threads too.
     """
 
     _log = Logger()
@@ -100,20 +102,20 @@ class SQLiteStore:
         *,
         schema: Sequence[str] = SCHEMA,
         tick: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._retention = retention
-        self._now = now
+        self._ages = ages = Ages(retention.age, now, monotonic)
         self._tick = tick
         self._file = DatabaseFile(path, token, schema)
-        self._reader = LogReader(self._file, retention, now)
-        self._writer = LogWriter(self._file, retention, now, self._reader, self._replaced)
+        self._reader = LogReader(self._file, retention, ages)
+        self._writer = LogWriter(self._file, retention, ages, self._reader, self._replaced)
         self._collected: list[_Arrival] = []
         self._writing = False
         self._arrivals: SimpleQueue[list[_Arrival] | None] = SimpleQueue()
         self._answers: list[tuple[_Arrival, Outcome | None]] = []
         self._reads: SimpleQueue[_Read | None] = SimpleQueue()
-        self._doubtful: list[_Arrival] = []
         self._waiting = 0
         self._waiting_bytes = 0
         self._reads_waiting = 0
@@ -175,7 +177,7 @@ class SQLiteStore:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting_bytes += size
         answer: Deferred[Stored] = Deferred()
-        self._collect((draft, int(self._now() * 1000), answer))
+        self._collect((draft, int(self._ages.now() * 1000), answer))
         return answer
 
     def check(self) -> Deferred[None]:
@@ -192,7 +194,7 @@ class SQLiteStore:
         self._writer.is_read = is_read
 
     def _replaced(self) -> None:
-        """On the writing thread: this is another log now."""
+        """On the writing thread: this is another log now, or has messages that were announced to nobody."""
         self._reactor.callFromThread(self._doubt)
 
     def _collect(self, arrival: _Arrival) -> None:
@@ -308,9 +310,9 @@ class SQLiteStore:
         try:
             outcomes = self._writer.commit(drafts, check=len(drafts) < len(arrivals))
         except FateUnknown:
-            self._refuse([arrival for arrival in arrivals if arrival[0] is None], StoreError("the disk failed"))
-            self._doubtful = [arrival for arrival in arrivals if arrival[0] is not None]
-            self._settle()
+            self._find_out(arrivals)
+        except InDoubt:
+            self._leave_in_doubt(arrivals)
         except StoreError as error:
             self._refuse(arrivals, error)
         except Exception:
@@ -328,19 +330,34 @@ class SQLiteStore:
         for arrival in arrivals:
             self._store([arrival])
 
-    def _settle(self) -> None:
-        """Answer those whose fate was unknown, if it can be seen now."""
-        if not self._doubtful:
-            return
+    def _find_out(self, arrivals: list[_Arrival]) -> None:
+        """Answer by what became of a commit whose sync failed, if that can be seen."""
+        checks = [arrival for arrival in arrivals if arrival[0] is None]
+        drafts = [arrival for arrival in arrivals if arrival[0] is not None]
         try:
             outcomes = self._writer.settle()
         except StoreError as error:
-            self._refuse(self._doubtful, error)
+            self._refuse(arrivals, error)
+            return
+        if outcomes is None:
+            self._leave_in_doubt(arrivals)
         else:
-            if outcomes is None:
-                return
-            self._answer_soon(self._doubtful, outcomes)
-        self._doubtful = []
+            self._refuse(checks, StoreError("the disk failed"))
+            self._answer_soon(drafts, outcomes)
+
+    def _leave_in_doubt(self, arrivals: list[_Arrival]) -> None:
+        self.commits.failed += 1
+        self._answers += [
+            (arrival, StoreError("the disk failed") if arrival[0] is None else InDoubt()) for arrival in arrivals
+        ]
+
+    def _settle(self) -> None:
+        """See what became of the commit that was left in doubt; readers are told of it if it was stored."""
+        if not self._writer.in_doubt:
+            return
+        with suppress(StoreError):
+            if self._writer.settle() is not None:
+                self._replaced()
 
     def _look_after(self) -> None:
         try:
@@ -370,12 +387,12 @@ class SQLiteStore:
 
     def _close(self) -> None:
         self._settle()
-        self._refuse(self._doubtful, StoreError("the disk failed, and the store is stopped"))
         self._post()
         self._reads.put(None)
         self._read_thread.join()
         self._reader.close()
-        self._writer.close()
+        self._writer.keep_spans()
+        self._writer.leave()
         self._file.release()
         self._reactor.callFromThread(self._stopped)
 

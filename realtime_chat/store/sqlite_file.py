@@ -28,10 +28,15 @@ PRAGMA temp_store = MEMORY;
 PRAGMA cache_size = -16000;
 -- A mapped file that somebody truncates kills the process.
 PRAGMA mmap_size = 0;
--- The writer checkpoints between commits, when nobody waits for it; this is the limit where it can't.
-PRAGMA wal_autocheckpoint = 16000;
+-- A commit never checkpoints: see sqlite_checkpoints.py.
+PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 8388608;
 """
+
+
+_TOTALS = "SELECT ifnull(sum(top), 0), count(*), ifnull(max(id), 0) FROM rooms"
+_UNMARKED = "unmarked"
+_LOCK_BYTES = 256
 
 
 def load_schema(directory: Traversable) -> tuple[str, ...]:
@@ -44,10 +49,14 @@ SCHEMA = load_schema(files("realtime_chat.store") / "schema")
 
 
 class Identity(NamedTuple):
-    """What makes a database a log of its own."""
+    """What makes a database a log of its own.
+
+    :param total: how many offsets were given in it, in all rooms.
+    """
 
     epoch: str
     secret: bytes
+    total: int
 
 
 class _Places(NamedTuple):
@@ -101,12 +110,18 @@ def _inode(path: str) -> tuple[int, int] | None:
 class _Lock:
     """Keeps a second process away, for as long as this one lives (flock).
 
-    The locked file stays when it is unlocked: whoever removed it could remove one that somebody just locked.
+    The locked file stays when it is unlocked: whoever removed it could remove one that somebody just locked. Its first
+    line is the process that locked it last, its second one the *mark* that the database left outside of itself: by it a
+    backup that was put back is known for one.
+
+    :ivar mark: what was found when it was locked; :data:`_UNMARKED` where there was no such file, and empty in one of a
+        release that left no marks.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: int | None = None
+        self.mark = _UNMARKED
 
     def acquire(self) -> None:
         """Lock, unless it is locked already.
@@ -120,12 +135,19 @@ class _Lock:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").partition("\n")[0] or "unknown"
             os.close(file)
             raise StoreRefused(f"it is in use by another process, pid {holder}") from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, b"%d\n" % os.getpid(), 0)
+        found = os.pread(file, _LOCK_BYTES, 0).decode("ascii", "replace")
         self._file = file
+        self.write(found.partition("\n")[2].strip() if found else _UNMARKED)
+
+    def write(self, mark: str) -> None:
+        """Leave a mark, and answer when it is durable. It is always of one length, so that a full disk takes it too."""
+        assert self._file is not None, "it is not locked"
+        self.mark = mark
+        os.pwrite(self._file, f"{os.getpid()}\n{mark}\n".ljust(_LOCK_BYTES).encode("ascii"), 0)
+        os.fsync(self._file)
 
     def _in_place(self, file: int) -> bool:
         try:
@@ -138,6 +160,17 @@ class _Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _mark_of_open(epoch: str, places: _Places) -> str:
+    """The mark of a database in use: if the process is killed, the same files have to be there."""
+    files = (places.database or (0, 0)) + (places.wal or (0, 0))
+    return f"open {epoch} {':'.join(map(str, files))}"
+
+
+def _mark_of_closed(epoch: str, totals: tuple[int, int, int]) -> str:
+    """The mark of one that was closed: as much has to be in it, whichever file that is."""
+    return f"closed {epoch} {':'.join(map(str, totals))}"
 
 
 class DatabaseFile:
@@ -180,11 +213,15 @@ class DatabaseFile:
         return _Places(_inode(self.path), _inode(self._wal))
 
     def open_to_write(
-        self, secret: bytes | None, before_replacing: Callable[[], object]
+        self, secret: bytes | None, least: int, before_replacing: Callable[[], object]
     ) -> tuple[sqlite3.Connection, Identity]:
         """Open or create the file, and bring its schema up to date.
 
+        One that may lack what was acknowledged gets a new epoch: an older state of it was put back, while we used it or
+        before we were started.
+
         :param secret: what a new database uses; None for a random one.
+        :param least: how many offsets were given in it, as far as this process knows.
         :param before_replacing: closes every connection to the files that were open so far; called when others stand in
             their place. An old and a new one must not share one ``-shm``.
         :raises StoreRefused: the message says which file and why.
@@ -192,11 +229,11 @@ class DatabaseFile:
         try:
             self._lock.acquire()
             self._create()
-            if self._places is not None and not self.in_place():
+            was = self._places
+            if was is not None and not self.in_place():
                 before_replacing()
-                self._clear_away(self._places)
-                self._places = None
-            return self._open(secret)
+                self._clear_away(was)
+            return self._open(secret, was, least)
         except StoreRefused as refusal:
             raise StoreRefused(f"{self.path}: {refusal}") from None
         except (OSError, sqlite3.Error) as error:
@@ -215,24 +252,60 @@ class DatabaseFile:
             with suppress(FileNotFoundError):
                 os.unlink(self._wal)
 
-    def _open(self, secret: bytes | None) -> tuple[sqlite3.Connection, Identity]:
+    def _open(self, secret: bytes | None, was: _Places | None, least: int) -> tuple[sqlite3.Connection, Identity]:
+        found = self._look()
         connection = self._connect()
         try:
             self._recognise(connection)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise StoreRefused("it can't be switched to write-ahead logging")
             connection.executescript(_PRAGMAS)
-            self._upgrade(connection, secret)
+            is_new = self._upgrade(connection, secret)
             # What a process that was killed had written but not synced is synced before anybody is told of it.
             with suppress(sqlite3.OperationalError):
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            identity = Identity(*connection.execute("SELECT epoch, secret FROM identity").fetchone())
-            self._places = self._look()
+            epoch, kept = connection.execute("SELECT epoch, secret FROM identity").fetchone()
+            totals = connection.execute(_TOTALS).fetchone()
+            if not (is_new or (self._is_ours(found, was, epoch, totals) and totals[0] >= least)):
+                epoch = self._begin_anew(connection)
+            self._places = places = self._look()
             self._watch_files(self.path, self._wal)
+            self._lock.write(_mark_of_open(epoch, places))
         except BaseException:
             connection.close()
             raise
-        return connection, identity
+        return connection, Identity(epoch, kept, totals[0])
+
+    def _is_ours(self, found: _Places, was: _Places | None, epoch: str, totals: tuple[int, int, int]) -> bool:
+        """Whether it is what was used last, and no older state of it.
+
+        :param found: which files there were before it was opened.
+        :param was: which ones this process has used so far.
+        """
+        if was is not None:
+            return found.database == was.database
+        return self._lock.mark in ("", _mark_of_open(epoch, found), _mark_of_closed(epoch, totals))
+
+    def _begin_anew(self, connection: sqlite3.Connection) -> str:
+        """Give the log a new epoch, which begins behind what is there."""
+        epoch = new_epoch(self._token)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute("UPDATE identity SET epoch = ?", (epoch,))
+            connection.execute("UPDATE rooms SET begun = top")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return epoch
+
+    def leave(self, connection: sqlite3.Connection) -> None:
+        """Mark what is in it, before the last connection is closed: so it is known again, wherever it is then."""
+        with suppress(sqlite3.Error, OSError):  # it will be taken for another, and readers are told
+            (epoch,) = connection.execute("SELECT epoch FROM identity").fetchone()
+            if self.in_place():
+                self._lock.write(_mark_of_closed(epoch, connection.execute(_TOTALS).fetchone()))
 
     def _watch_files(self, *paths: str) -> None:
         """Watch these instead of what was watched so far."""
@@ -265,7 +338,8 @@ class DatabaseFile:
                 "use the release that wrote it, or name another file"
             )
 
-    def _upgrade(self, connection: sqlite3.Connection, secret: bytes | None) -> None:
+    def _upgrade(self, connection: sqlite3.Connection, secret: bytes | None) -> bool:
+        """Take the steps that are missing; answer whether it was empty."""
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         for number in range(version + 1, len(self._schema) + 1):
             try:
@@ -278,6 +352,7 @@ class DatabaseFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        return bool(version == 0)
 
     def _found(self, connection: sqlite3.Connection, secret: bytes | None) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -286,8 +361,8 @@ class DatabaseFile:
             (new_epoch(self._token), self._token(32) if secret is None else secret),
         )
 
-    def open_to_read(self) -> sqlite3.Connection:
-        """A second connection to the file that was opened to write.
+    def open_another(self) -> sqlite3.Connection:
+        """A further connection to the file that was opened to write, which changes nothing in it.
 
         :raises StoreRefused: another file stands in its place.
         :raises sqlite3.Error:
@@ -301,5 +376,6 @@ class DatabaseFile:
 
     def release(self) -> None:
         """Let other processes have it; all connections are closed."""
+        self._places = None
         self._watch_files()
         self._lock.release()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.model import Message, Page, Position
+from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
 from realtime_chat.store.sqlite_file import DatabaseFile
 
@@ -22,13 +23,13 @@ __all__ = ["LogReader"]
 # would take as long as a busy reactor thread lets it.
 _PAGE = """
 WITH log AS MATERIALIZED (
-    SELECT id, top, ifnull(
+    SELECT id, top, begun, ifnull(
         (SELECT offset FROM messages WHERE room = rooms.id AND offset > top - :count AND at >= :cutoff
          ORDER BY offset LIMIT 1),
         top + 1) AS oldest
     FROM rooms WHERE name = :room
 )
-SELECT epoch, floor, log.top, log.oldest, (
+SELECT epoch, floor, log.top, log.oldest, log.begun, (
     SELECT json_group_array(json_array(offset, at, event, CAST(data AS TEXT), sender_id, sender_name, key))
     FROM (
         SELECT *, sum(length(data)) OVER (ORDER BY offset %(direction)s) - length(data) AS ahead
@@ -67,16 +68,17 @@ _decode_names = msgspec.json.Decoder(list[str]).decode
 class LogReader:
     """Pages of a log, read through a connection of its own.
 
-    :param now: seconds since 1970, for ages.
+    :param ages: of what is too old to be read.
     """
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, retention: Retention, now: Callable[[], float]) -> None:
+    def __init__(self, file: DatabaseFile, retention: Retention, ages: Ages) -> None:
         self._file = file
         self._retention = retention
-        self._now = now
+        self._ages = ages
         self._connection: sqlite3.Connection | None = None
+        self._turn = threading.Lock()  # who waits for the connection's use is next
         self._use = threading.Lock()
 
     def read_after(self, room: str, offset: int, limit: int) -> Page:
@@ -101,7 +103,7 @@ class LogReader:
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
-        cutoff = self._retention.cutoff(self._now())
+        cutoff = self._ages.cutoff()
         asked = {
             "room": room,
             "offset": offset,
@@ -110,27 +112,49 @@ class LogReader:
             "count": self._retention.count,
             "cutoff": cutoff,
         }
-        epoch, floor, top, oldest, rows = self._row(statement, asked)
+        epoch, floor, top, oldest, begun, rows = self._row(statement, asked)
         if top is None:
-            return Page(epoch, floor + 1, floor)
+            return Page(epoch, floor + 1, floor, (), floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         messages = young_part([_message(room, epoch, row) for row in found], cutoff)
         if len(messages) < len(found):
             oldest = found[len(found) - len(messages) - 1].offset + 1
-        return Page(epoch, oldest, top, tuple(messages))
+        return Page(epoch, oldest, top, tuple(messages), begun)
+
+    @contextmanager
+    def paused(self, patience: float) -> Iterator[bool]:
+        """Let nothing be read for a moment, after the page that is being read.
+
+        :param patience: seconds to wait for that page at most.
+        :returns: by the context: whether nothing is read now.
+        """
+        with self._turn:
+            paused = self._use.acquire(timeout=patience)
+            try:
+                yield paused
+            finally:
+                if paused:
+                    self._use.release()
 
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
-        with self._use:
-            try:
-                return self._opened().execute(statement, values).fetchone()
-            except (sqlite3.Error, StoreRefused) as error:
-                self._drop()
-                self._log.error("{path} can't be read: {error}", path=self._file.path, error=str(error))
-                raise StoreError("the store can't be read", str(error)) from error
+        with self._turn:
+            self._use.acquire()
+        try:
+            return self._read_row(statement, values)
+        finally:
+            self._use.release()
+
+    def _read_row(self, statement: str, values: dict[str, Any]) -> Any:
+        try:
+            return self._opened().execute(statement, values).fetchone()
+        except (sqlite3.Error, StoreRefused) as error:
+            self._drop()
+            self._log.error("{path} can't be read: {error}", path=self._file.path, error=str(error))
+            raise StoreError("the store can't be read", str(error)) from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = self._file.open_to_read()
+            self._connection = self._file.open_another()
         return self._connection
 
     def open(self) -> None:

@@ -11,11 +11,14 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from twisted.logger import Logger
 
-from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused, out_of_order
 from realtime_chat.model import Draft, Message, Position, Stored
-from realtime_chat.store.retention import KEY_SECONDS, NewRooms, Retention, content_digest
+from realtime_chat.store.ages import Ages, Span
+from realtime_chat.store.retention import NewRooms, Retention, content_digest
+from realtime_chat.store.sqlite_checkpoints import Checkpoints
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
@@ -25,13 +28,9 @@ MOST_DRAFTS = 256
 """How many drafts one commit takes."""
 
 _ROOMS_KNOWN = 10_000
-_PAGES_A_CHECKPOINT = 2000
-_MOST_COMMITS_A_CHECKPOINT = 128
-_BYTES_A_CHECKPOINT = 4 * 1024 * 1024
-_WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
-_COMMITS_A_LOOK = 8
 _SECONDS_TO_SWEEP = 0.01
 _ROOMS_A_SWEEP = 100
+_SECONDS_TO_KEEP_SPANS = 600.0
 
 # Every statement gives up the interpreter's lock, and has to wait up to sys.getswitchinterval() for a busy reactor
 # thread to give it back. So a commit is one statement, and triggers do the rest; they stand on the table, as those of a
@@ -50,8 +49,12 @@ CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
         ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
 END;
 
+CREATE TEMP TABLE ages (young INTEGER NOT NULL);
+INSERT INTO ages (young) VALUES (0);
+
 CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
-    UPDATE rooms SET top = NEW.offset, emptied = NULL WHERE id = NEW.room;
+    UPDATE rooms SET top = NEW.offset, emptied = NULL WHERE id = NEW.room AND top = NEW.offset - 1;
+    SELECT RAISE(ABORT, 'another program has changed it') WHERE changes() = 0;
 END;
 
 CREATE TEMP TRIGGER file_key AFTER INSERT ON main.messages WHEN NEW.digest IS NOT NULL BEGIN
@@ -61,7 +64,7 @@ END;
 
 CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
     INSERT INTO trims (room, below, young, most)
-    VALUES (NEW.room, NEW.offset - %(count)d + 1, NEW.at - %(key_milliseconds)d, %(most)d);
+    VALUES (NEW.room, NEW.offset - %(count)d + 1, (SELECT young FROM ages), %(most)d);
 END;
 """
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray, which costs more than binding it. So
@@ -83,7 +86,7 @@ def _insert_of(columns: Sequence[str], size: int) -> str:
 
 
 _INSERTS = {(columns, size): _insert_of(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES}
-_ADD_ROOM = "INSERT INTO rooms (id, name, top) VALUES (?, ?, 0)"
+_ADD_ROOM = "INSERT INTO rooms (id, name, top, begun) VALUES (?1, ?2, ?3, ?3)"
 _COUNT_ROOMS = "SELECT floor, (SELECT count(*) FROM rooms) FROM identity"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
@@ -163,8 +166,7 @@ class _Batch:
 
     :param rooms: the rooms of the drafts, as far as they exist; its own copies, moved on here.
     :param floor: after which offset a new room begins.
-    :param refusal: why a room can't be made, by the number of those that this batch makes before it, and the time; None
-        where it can.
+    :param refusal: why a room can't be made, by the number of those that this batch makes before it; None where it can.
     :param known: by room, sender's id and key.
     :param keyed: whether a draft may have a key.
     :ivar made: how many rooms it makes.
@@ -177,7 +179,7 @@ class _Batch:
         rooms: dict[str, _Room],
         next_room: int,
         floor: int,
-        refusal: Callable[[int, int], RealtimeError | None],
+        refusal: Callable[[int], RealtimeError | None],
         known: dict[tuple[str, str, str], _Known],
         keyed: bool,
     ) -> None:
@@ -193,6 +195,11 @@ class _Batch:
         self._refusal = refusal
         self._known = known
         self._keyed = keyed
+
+    @property
+    def count(self) -> int:
+        """How many messages it adds."""
+        return len(self.rows) // len(self.columns)
 
     @property
     def last(self) -> Message | None:
@@ -213,7 +220,9 @@ class _Batch:
         digest = content_digest(draft)
         name = draft.room, draft.sender.id, key
         known = self._known.get(name)
-        if known is None:
+        if known is None and draft.after is not None and (draft.room, draft.sender.id, draft.after) not in self._known:
+            self.outcomes.append(out_of_order())
+        elif known is None:
             message = self._place(draft, at, digest)
             if message is not None:
                 self._known[name] = _Known(digest, message.position.offset, at, message)
@@ -226,7 +235,7 @@ class _Batch:
         return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
     def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
-        room = self.rooms.get(draft.room) or self._add_room(draft.room, at)
+        room = self.rooms.get(draft.room) or self._add_room(draft.room)
         if room is None:
             return None
         room.top = offset = room.top + 1
@@ -238,8 +247,8 @@ class _Batch:
             self.rows += (draft.key, None if digest is None else bytearray(digest))
         return message
 
-    def _add_room(self, name: str, at: int) -> _Room | None:
-        refusal = self._refusal(self.made, at)
+    def _add_room(self, name: str) -> _Room | None:
+        refusal = self._refusal(self.made)
         if refusal is not None:
             self.outcomes.append(refusal)
             return None
@@ -263,13 +272,15 @@ class LogWriter:
         self,
         file: DatabaseFile,
         retention: Retention,
-        now: Callable[[], float],
+        ages: Ages,
         reader: LogReader,
         replaced: Callable[[], None],
     ) -> None:
         self._file = file
         self._retention = retention
-        self._now = now
+        self._ages = ages
+        self._spans_said: Sequence[Span] = ()
+        self._spans_kept: tuple[Sequence[Span], float] | None = None
         self._reader = reader
         self._replaced = replaced
         self._connection: sqlite3.Connection | None = None
@@ -280,9 +291,9 @@ class LogWriter:
         self._rooms_stored = 0
         self._floor = 0
         self._new_rooms = NewRooms(retention)
-        self._since_checkpoint = [0, 0]
-        self._commits_a_checkpoint = 8
-        self._wal_size = 0
+        self._total = 0
+        self._data_version: Any = None
+        self._checkpoints = Checkpoints(file, reader, self._complain)
         self._swept = 0
         self._trouble: str | None = None
         self._doubtful: _Batch | None = None
@@ -294,12 +305,17 @@ class LogWriter:
         :raises StoreRefused:
         """
         self.close()
-        connection, identity = self._file.open_to_write(self._secret, self._reader.close)
+        connection, identity = self._file.open_to_write(self._secret, self._total, self._reader.close)
         connection.executescript(self._triggers())
+        self._spans_said = ()
+        if self._spans_kept is None:
+            self._restore_spans(connection)
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._replaced()
         self._epoch = identity.epoch
+        self._total = identity.total
+        self._data_version = connection.execute("PRAGMA data_version").fetchone()
         self._secret = self._secret or identity.secret
         self._floor, self._rooms_stored = connection.execute(_COUNT_ROOMS).fetchone()
         self._connection = connection
@@ -310,7 +326,6 @@ class LogWriter:
         return _TRIGGERS % {
             "slack": self._retention.slack,
             "count": self._retention.count,
-            "key_milliseconds": KEY_SECONDS * 1000,
             "most": self._trim_most,
         }
 
@@ -322,9 +337,16 @@ class LogWriter:
     def close(self) -> None:
         """Close the connection."""
         self._rooms.clear()
+        self._checkpoints.stop()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def leave(self) -> None:
+        """Close the connection for good."""
+        if self._connection is not None and self._doubtful is None:
+            self._file.leave(self._connection)
+        self.close()
 
     def _ready(self) -> sqlite3.Connection:
         """The connection, opened again if the file was replaced or the last use failed.
@@ -349,11 +371,14 @@ class LogWriter:
         :param check: write something in any case.
         :raises StoreError: nothing was stored.
         :raises FateUnknown: see :meth:`settle`.
+        :raises InDoubt: it is in a file that is no longer there, but may be moved back.
         """
         connection = self._ready()
         batch = None
         try:
             batch = self._prepare(connection, drafts)
+            if self._spans_said is not self._ages.spans:
+                self._say_young(connection)
             if batch.rows:
                 self._insert(connection, batch)
             elif check:
@@ -362,11 +387,48 @@ class LogWriter:
             raise self._failure(connection, error, batch) from error
         if not self._file.in_place():
             self._complain("it was moved or replaced")
-            raise StoreError("the store's file was moved or replaced")
+            self._rooms.clear()
+            raise InDoubt
         if batch.rows or check:
             self._rejoice()
         self._remember(batch)
         return batch.outcomes
+
+    def _say_young(self, connection: sqlite3.Connection) -> int:
+        """Let those who trim know which keys are young. Later it is too low, which only keeps more; but after the wall
+        clock was set it may be too high."""
+        self._spans_said = self._ages.spans
+        young = self._ages.young()
+        connection.execute("UPDATE ages SET young = ?", (young,))
+        return young
+
+    def _restore_spans(self, connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT elapsed, ahead FROM spans ORDER BY elapsed")
+        self._ages.restore([Span(*row) for row in rows])
+        self._spans_kept = (), 0.0
+
+    def keep_spans(self) -> None:
+        """Let the next process know what the wall clock has shown, and how far that has got."""
+        if self._connection is None or self._doubtful is not None or not self._ages.lasting:
+            return
+        spans, elapsed = self._ages.spans, self._ages.elapsed()
+        rows = [*spans, Span(elapsed, spans[-1].ahead)]
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DELETE FROM spans")
+            self._connection.executemany("INSERT OR REPLACE INTO spans (elapsed, ahead) VALUES (?, ?)", rows)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._complain(str(error))
+            if self._connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+        else:
+            self._spans_kept = spans, elapsed
+
+    def _spans_are_old(self) -> bool:
+        spans, elapsed = self._spans_kept or ((), 0.0)
+        return spans is not self._ages.spans or self._ages.elapsed() - elapsed > _SECONDS_TO_KEEP_SPANS
 
     def _complain(self, trouble: str) -> None:
         """Log what is wrong, once: a full disk is met with every commit."""
@@ -382,13 +444,14 @@ class LogWriter:
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> _Batch:
         rooms = self._find_rooms(connection, {draft.room for draft, _ in drafts})
         keyed = [draft for draft, _ in drafts if draft.key is not None]
+        keyed += [replace(draft, key=draft.after) for draft in keyed if draft.after is not None]
         known = self._find_keys(connection, keyed, rooms) if keyed else {}
         batch = _Batch(self._epoch, rooms, self._next_room, self._floor, self._refusal, known, bool(keyed))
         batch.add(drafts)
         return batch
 
-    def _refusal(self, made: int, at: int) -> RealtimeError | None:
-        return self._new_rooms.refusal(self._rooms_stored + made, at)
+    def _refusal(self, made: int) -> RealtimeError | None:
+        return self._new_rooms.refusal(self._rooms_stored + made, self._ages.elapsed())
 
     def _find_rooms(self, connection: sqlite3.Connection, names: set[str]) -> dict[str, _Room]:
         rooms = {name: _Room(room.id, room.top) for name in names if (room := self._rooms.get(name)) is not None}
@@ -415,10 +478,9 @@ class LogWriter:
         return known
 
     def _is_kept(self, row: _KeyRow, top: int) -> bool:
-        now = self._now()
-        if row.at >= int(now * 1000) - KEY_SECONDS * 1000:
+        if row.at >= self._ages.young():
             return True
-        return row.offset > top - self._retention.count and row.at >= self._retention.cutoff(now)
+        return row.offset > top - self._retention.count and row.at >= self._ages.cutoff()
 
     def _known(self, draft: Draft, row: _KeyRow) -> _Known:
         message = None
@@ -441,7 +503,7 @@ class LogWriter:
         return _Known(bytes.fromhex(row.digest), row.offset, row.at, message)
 
     def _insert(self, connection: sqlite3.Connection, batch: _Batch) -> None:
-        new = [(room.id, name) for name, room in batch.rooms.items() if room.new]
+        new = [(room.id, name, self._floor) for name, room in batch.rooms.items() if room.new]
         if not new:
             self._insert_messages(connection, batch)
             return
@@ -463,12 +525,14 @@ class LogWriter:
 
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = getattr(error, "sqlite_errorcode", 0)
         self._complain(str(error))
-        if code == sqlite3.SQLITE_FULL:
+        if code & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError("the disk is full")
         self._rooms.clear()
-        if code == sqlite3.SQLITE_IOERR and batch is not None and batch.rows:
+        # What makes a commit one is written last: where writing failed, it isn't there.
+        is_written = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
+        if is_written and batch is not None and batch.rows:
             # Written but not synced, it may be found after a crash: SQLite's memory and the file tell different things.
             self._doubtful = batch
             return FateUnknown(str(error))
@@ -483,8 +547,13 @@ class LogWriter:
             self._rooms.move_to_end(name)
         while len(self._rooms) > _ROOMS_KNOWN:
             self._rooms.popitem(last=False)
-        self._since_checkpoint[0] += 1
-        self._since_checkpoint[1] += batch.size
+        self._total += batch.count + batch.made * self._floor
+        self._checkpoints.committed(batch.size)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether there is a commit whose fate is unknown; until it is settled nothing can be stored."""
+        return self._doubtful is not None
 
     def settle(self) -> list[Outcome] | None:
         """Find out what became of the commit whose fate was unknown; None while that can't be seen.
@@ -512,47 +581,19 @@ class LogWriter:
         raise StoreError("the disk failed")
 
     def tidy(self) -> None:
-        """Checkpoint when it is time to, so that the write-ahead log stays small; nobody waits for this."""
-        commits, size = self._since_checkpoint
-        if commits >= self._commits_a_checkpoint or size >= _BYTES_A_CHECKPOINT or self._has_grown(commits):
-            self.checkpoint()
-
-    def _has_grown(self, commits: int) -> bool:
-        """Whether the write-ahead log has become much longer; looked at now and then."""
-        return commits % _COMMITS_A_LOOK == 0 and self._file.wal_size() - self._wal_size >= _WAL_GROWTH_A_CHECKPOINT
-
-    def checkpoint(self) -> None:
-        """Bring what is in the write-ahead log into the database."""
-        commits = self._since_checkpoint[0]
-        if self._connection is None or self._doubtful is not None or not commits:
-            return
-        self._since_checkpoint = [0, 0]
-        self._wal_size = self._file.wal_size()
-        try:
-            _, pages, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if pages > done:
-                self._wait_for_readers(self._connection)
-        except sqlite3.Error as error:
-            self._complain(f"no checkpoint: {error}")
-        else:
-            fitting = _PAGES_A_CHECKPOINT * commits // max(1, pages)
-            self._commits_a_checkpoint = min(max(1, fitting), _MOST_COMMITS_A_CHECKPOINT)
-
-    def _wait_for_readers(self, connection: sqlite3.Connection) -> None:
-        """Checkpoint what a reader was in the way of; ours are short, but one of another program may take its time."""
-        connection.execute("PRAGMA busy_timeout = 50")
-        try:
-            connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        finally:
-            connection.execute("PRAGMA busy_timeout = 1000")
+        """Checkpoint when it is time to, so that the write-ahead log stays small; all that came is answered."""
+        if self._connection is not None and self._doubtful is None and self._checkpoints.are_due():
+            self._checkpoints.run(self._connection)
 
     def look_after(self) -> None:
         """Notice that the file was replaced, checkpoint, trim rooms that nobody writes to, and forget the unused."""
         try:
-            connection = self._ready()
+            connection = self._look_again(self._ready())
         except StoreError:
             return
-        self.checkpoint()
+        if self._spans_are_old():
+            self.keep_spans()
+        self._checkpoints.run(connection)
         end = time.monotonic() + _SECONDS_TO_SWEEP
         try:
             while self._sweep_rooms(connection) and time.monotonic() < end:
@@ -560,35 +601,51 @@ class LogWriter:
         except sqlite3.Error as error:
             self._complain(f"nothing trimmed: {error}")
 
+    def _look_again(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """See whether another program has changed the database, such as by putting a backup back into it.
+
+        :returns: the connection to go on with.
+        :raises StoreError:
+        """
+        try:
+            version = connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return connection
+        if version == self._data_version:
+            return connection
+        self.close()
+        return self._ready()
+
     def _sweep_rooms(self, connection: sqlite3.Connection) -> bool:
         """Sweep the next rooms; False after the last of them."""
-        now = self._now()
+        young = self._say_young(connection)
         last = self._swept + _ROOMS_A_SWEEP
         connection.execute(
             _SWEEP,
             {
                 "count": self._retention.count,
-                "cutoff": self._retention.cutoff(now),
-                "young": int((now - KEY_SECONDS) * 1000),
+                "cutoff": self._ages.cutoff(),
+                "young": young,
                 "most": self._trim_most,
                 "after": self._swept,
                 "last": last,
             },
         )
-        self._sweep_empty(connection, self._swept, last, int(now * 1000))
+        self._sweep_empty(connection, self._swept, last)
         (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
         self._swept = last if more else 0
         return bool(more)
 
-    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int, now: int) -> None:
+    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None:
         """Forget what is unused among some rooms; of a room that is read, remember now and then that it was."""
-        patience = int(self._retention.room_age * 1000)
+        ages, patience = self._ages, self._retention.room_age
+        now, expired, half = int(ages.now() * 1000), ages.lowest(patience), ages.lowest(patience / 2)
         emptied: list[tuple[int, int]] = []
         unused: list[tuple[int, str, int]] = []
         for id, name, top, since, has_keys in connection.execute(_FIND_EMPTY, (after, last)).fetchall():
-            if since is None or (now - since >= patience / 2 and self.is_read(name)):
+            if since is None or (since <= half and self.is_read(name)):
                 emptied.append((now, id))
-            elif now - since >= patience and not has_keys:
+            elif since <= expired and not has_keys:
                 unused.append((id, name, top))
         if emptied or unused:
             connection.execute("BEGIN IMMEDIATE")
@@ -610,6 +667,7 @@ class LogWriter:
         self._rooms_stored -= len(rooms)
         for _, name, top in rooms:
             self._floor = max(self._floor, top)
+            self._total -= top
             self._rooms.pop(name, None)
 
 

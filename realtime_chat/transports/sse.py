@@ -212,7 +212,8 @@ class _RoomStream(Outflow, Protocol):
         user = session.identify()
         assert session.client is not None
         limits = self._hub.limits
-        welcome = codec.encode_welcome(None, session.client, user, limits.heartbeat, limits.max_rooms)
+        bounds = limits.heartbeat, limits.max_rooms, limits.max_message
+        welcome = codec.encode_welcome(None, session.client, user, *bounds)
         opening = [self._retry(_RETRY), block("welcome", welcome), *self._opening]
         self._opening = []
         self.makeConnection(transport)

@@ -136,6 +136,35 @@ test('sends again what failed for a while, and not what was refused', () => {
   assert.deepEqual(publishes(world), [1, 2, 1]);
 });
 
+test('lets one go ahead after a refusal for now, and the others when that one is stored', () => {
+  const world = connected(), refused = {type: 'error', code: 'store_unavailable', temporary: true};
+  [1, 2, 3].forEach((number) => world.room.publish(number));
+  const ids = world.socket.sent.filter((command) => command.type === 'publish').map((command) => command.id);
+  ids.forEach((id) => world.socket.say({...refused, id}));
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    world.advance(20);
+    const ahead = world.socket.sent.filter((command) => command.type === 'publish').slice(3 + attempt);
+    assert.deepEqual(ahead.map((command) => command.data), [1]);
+    world.socket.say({...refused, id: ahead[0].id});
+  }
+  world.advance(20);
+  world.socket.answer('publish', {type: 'published', room: 'lobby', position: 'e:1'});
+  assert.deepEqual(publishes(world), [1, 2, 3, 1, 1, 1, 1, 2, 3]);
+});
+
+test('sends again under its key what is in doubt, until the key may be forgotten: then its fate is unknown', () => {
+  const world = connected(), entry = world.room.publish(1), code = {type: 'error', temporary: true};
+  world.socket.answer('publish', {...code, code: 'in_doubt'});
+  world.advance(1);
+  const sent = world.socket.sent.filter((command) => command.type === 'publish');
+  assert.deepEqual([publishes(world), entry.state, sent[1].key], [[1, 1], 'pending', sent[0].key]);
+  for (let passed = 0; passed < 300 && entry.state === 'pending'; passed += 10) {
+    world.socket.answer('publish', {...code, code: 'store_unavailable'});
+    world.advance(10);
+  }
+  assert.equal(entry.state, 'unknown');
+});
+
 test('does not send again what may be stored under a key that is forgotten: its fate is unknown', () => {
   for (const [away, user, state] of [[10, 'u1', 'pending'], [300, 'u1', 'unknown'], [10, 'u9', 'unknown']]) {
     const world = connected(), entry = world.room.publish(1);
@@ -145,6 +174,21 @@ test('does not send again what may be stored under a key that is forgotten: its 
     world.retry();
     world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false}, user);
     assert.deepEqual([entry.state, late.state], [state, 'pending'], `after ${away} s as ${user}`);
+  }
+});
+
+test('tells how old a key is whichever way the clock was set, and while the machine sleeps', () => {
+  for (const [ahead, slept, away, state] of [
+    [-3600e3, 0, 300, 'unknown'], [0, 300e3, 300, 'unknown'], [-3600e3, 0, 10, 'pending']
+  ]) {
+    const world = connected(), entry = world.room.publish(1);
+    world.socket.drop({code: 1006});
+    world.ahead = ahead;
+    world.advance(away);
+    world.clock.slept = slept;
+    world.retry();
+    world.socket.welcome('lobby', {position: 'e:40', top: 'e:40', recovered: false});
+    assert.equal(entry.state, state, `set by ${ahead} ms, slept for ${slept} ms, after ${away} s`);
   }
 });
 
@@ -173,6 +217,40 @@ test('resolves each publish once, and calls back, whichever of reply and message
   assert.deepEqual({...await entry}, {position: 'e:1', key: 'mine'});
   assert.equal(calls.length, 1);
   assert.deepEqual(world.told.filter(([name]) => name !== '$joined'), [['$sent', 'sent']]);
+});
+
+test('refuses what the server could not read before it is sent, wherever it stands, and goes on', () => {
+  const world = connected(), half = 'abc\ud83d', errors = [];
+  let deep = 1;
+  for (let level = 0; level < 40; level += 1) {
+    deep = [deep];
+  }
+  world.rt.on('$error', ({code}) => errors.push(code));
+  for (const value of [half, [half], {[half]: 1}, {a: NaN}, [Infinity], deep, undefined, 10n]) {
+    const entry = world.room.publish({text: 1, value: value === undefined ? NaN : value});
+    world.advance(0);
+    assert.deepEqual([entry.state, entry.error && entry.error.code], ['failed', 'bad_request']);
+  }
+  for (const entry of [world.room.publish(half, 1), world.room.publish('x', 1, {key: half})]) {
+    world.advance(0);
+    assert.deepEqual([entry.state, entry.error.code], ['failed', 'bad_request']);
+  }
+  world.room.signal('x', half);
+  world.rt.setState({half});
+  world.rt.room(half);
+  world.advance(0);
+  assert.deepEqual(errors, ['bad_request', 'bad_request', 'bad_room']);
+  assert.deepEqual(world.socket.sent.map(({type}) => type), ['hello', 'join']);
+  world.room.publish('\ud83d\ude00');
+  assert.deepEqual(publishes(world), ['\ud83d\ude00']);
+});
+
+test('says at once that a name can not be one', () => {
+  const world = makeWorld(), rt = world.connect({name: 'abc\ud83d'});
+  world.advance(0);
+  world.socket.open();
+  world.advance(1);
+  assert.deepEqual([rt.state, world.states.pop().reason.code, world.socket.sent], ['closed', 'bad_request', []]);
 });
 
 test('falls back within two seconds, remembers what worked, and moves over when the better one is up', () => {

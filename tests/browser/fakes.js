@@ -2,7 +2,7 @@
  * The built realtime.js in a window of its own, with a clock, a transport and a random source that a test holds.
  *
  *   const world = makeWorld();
- *   world.advance(seconds), world.random = 0.5, world.fire('online'), world.storage
+ *   world.advance(seconds), world.ahead = milliseconds that the wall clock is set ahead, world.random = 0.5, world.fire('online'), world.storage
  *   world.sockets: all sockets of the transport `websocket`, each with `sent`, and `open()`, `say(object)`, `drop(why)`
  */
 'use strict';
@@ -16,6 +16,7 @@ const built = fs.readFileSync(path.join(__dirname, '../../realtime_chat/static/r
 class Clock {
   constructor() {
     this.now = 1e12;
+    this.slept = 0;
     this.timers = new Map();
     this.last = 0;
   }
@@ -62,6 +63,7 @@ exports.makeWorld = function makeWorld(storage) {
   const clock = new Clock(), window = new Target(), document = new Target(), world = {clock, window, document, sockets: []};
   let keys = 0;
   world.random = 0.5;
+  world.ahead = 0;
   world.storage = storage || {};
   world.advance = (seconds) => clock.advance(seconds);
   const kept = {
@@ -71,8 +73,8 @@ exports.makeWorld = function makeWorld(storage) {
   };
 
   class FakeDate extends Date {
-    getTime() {
-      return clock.now;
+    static now() {
+      return clock.now + world.ahead;
     }
   }
 
@@ -85,6 +87,7 @@ exports.makeWorld = function makeWorld(storage) {
     localStorage: kept,
     crypto: {getRandomValues: (numbers) => numbers.map(() => (keys += 1))},
     Uint32Array,
+    performance: {now: () => clock.now - clock.slept},
     Promise
   });
   document.hidden = false;

@@ -108,6 +108,10 @@ class ScriptTests(SynchronousTestCase):
         """Everything that the core promises holds against a fake socket and a fake clock."""
         self.check("core.test.js")
 
+    def test_retries(self) -> None:
+        """Whatever becomes of the connection and the server: each message is stored once, and in order."""
+        self.check("retries.test.js")
+
     def test_page(self) -> None:
         """The page shows whatever others send, in a time that grows as that does."""
         self.check("page.test.js")

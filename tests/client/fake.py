@@ -38,6 +38,10 @@ class FakeServer:
     """One room, lobby, by the rules of ``docs/protocol.rst``.
 
     :ivar logs: the epochs, the last one being that of now.
+    :ivar away: whether nothing can be stored.
+    :ivar offline: whether nothing reaches it.
+    :ivar room_away: whether the room can't be read.
+    :ivar troubles: what becomes of the next publishes: ``store_unavailable``, ``in_doubt``, or ``in_doubt, stored``.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -45,6 +49,8 @@ class FakeServer:
         self.logs = [Log("e1")]
         self._keys: dict[tuple[str, str], tuple[int, float]] = {}
         self._clients: set[str] = set()
+        self.troubles: list[str] = []
+        self.away = self.offline = self.room_away = False
         self.sessions: list[FakeLink] = []
 
     @property
@@ -81,9 +87,18 @@ class FakeServer:
         self._keys = kept
 
     def publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Store a message once; the reply."""
+        """Store a message once, and behind the one that it names; the reply."""
+        code = "store_unavailable" if self.away else self.troubles.pop(0) if self.troubles else None
+        if code == "store_unavailable":
+            return _refusal(command, code)
+        reply = {} if code == "in_doubt" else self._publish(user, command)
+        return reply if code is None else _refusal(command, code.partition(",")[0])
+
+    def _publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
         name = (user, command["key"])
         if name not in self._keys:
+            if "after" in command and (user, command["after"]) not in self._keys:
+                return _refusal(command, "out_of_order")
             self._store(user, command)
             self._keys[name] = (self.log.top, self._clock.seconds())
         position = self.log.position(self._keys[name][0])
@@ -162,7 +177,7 @@ class FakeLink(Link):
 
     def let_command(self) -> bool:
         """Let one command through; whether there was one."""
-        if self.closed or not self.commands:
+        if self.closed or self._server.offline or not self.commands:
             return False
         command = self.commands.popleft()
         getattr(self, f"_{command['type']}")(command)
@@ -198,6 +213,9 @@ class FakeLink(Link):
 
     def _join(self, command: dict[str, Any]) -> None:
         log = self._server.log
+        if self._server.room_away:
+            self.events.append({"type": "refused", "code": "store_unavailable", "message": "", "temporary": True})
+            return
         epoch, _, offset = command.get("since", f"{log.epoch}:{max(log.oldest - 1, log.top - 5)}").partition(":")
         recovered = epoch == log.epoch and log.oldest - 1 <= int(offset) <= log.top
         start = int(offset) if recovered else max(log.oldest - 1, log.top - 2)
@@ -230,3 +248,7 @@ class FakeLink(Link):
         if self._cursor is not None:
             self._cursor = offset
             self.events.append({"type": "reset", "room": "lobby", "position": log.position(offset)})
+
+
+def _refusal(command: Mapping[str, Any], code: str) -> dict[str, Any]:
+    return {"type": "error", "id": command["id"], "code": code, "message": "?", "temporary": True}

@@ -9,7 +9,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from realtime_chat.client import Chat, Closed, Message, Refused, Reset
+from realtime_chat.client import Chat, Closed, Message, Refused, Reset, connect
+from realtime_chat.errors import RealtimeError
 from tests.client.served import ChatTestCase
 from tests.transports.test_contract import HISTORY
 
@@ -45,6 +46,30 @@ class ChatContract:
         self.assertEqual(list(range(300)), [message.data for message in messages])
         self.assertEqual(positions, [message.position for message in messages])
         self.assertTrue(all(message.own for message in messages))
+
+    async def test_what_cannot_be_sent(self: Any) -> None:
+        """What the server can't take is refused before it is sent, wherever it stands; and nothing else is hurt."""
+        chat = await self.chat(name="Ann")
+        room = await chat.join("lobby")
+        nested: Any = []
+        for _ in range(40):
+            nested = [nested]
+        halves = "abc\ud83d", {"a": ["\ude00"]}, {"\ud83d": 1}
+        for value in (*halves, float("nan"), [float("inf")], nested, 10**400, 10**4000):
+            error = self.assertRaises(RealtimeError, room.publish, {"text": value})
+            self.assertEqual("bad_request", error.code)
+            self.assertRaises(RealtimeError, chat.set_state, {"x": value})
+            with self.assertRaises(RealtimeError):
+                await room.signal("x", value)
+        for wrong in ({"event": "\ud83d"}, {"key": "\ud83d"}):
+            self.assertRaises(RealtimeError, room.publish, 1, **wrong)
+        with self.assertRaises(RealtimeError):
+            await chat.join("\ud83d")
+        self.assertRaises(RealtimeError, connect, reactor, self.url, name="\ud83d")
+        self.assertRaises(ValueError, connect, reactor, self.url, client="\ud83d")
+        await room.publish({"text": "😀", "none": None})
+        self.assertEqual([{"text": "😀", "none": None}], await self.data(room, 1))
+        self.assert_never_lost(chat)
 
     async def test_two_rooms(self: Any) -> None:
         """Rooms are read side by side, joined at any time."""

@@ -140,6 +140,7 @@ def _times(do: Callable[[World], Any]) -> Callable[[World, int], None]:
     return action
 
 
+TROUBLES = ("in_doubt", "in_doubt, stored")
 STEPS = st.one_of(
     _some(_times(World.publish), 4),
     _some(_times(World.step), 6),
@@ -151,9 +152,11 @@ STEPS = st.one_of(
     _some(lambda world, n: world.clock.advance(n), 30),
     _some(lambda world, n: world.core.switch(("ab"[n % 2],)), 2),
     _some(lambda world, n: world.server.trim(n), 3),
+    _some(lambda world, n: world.server.troubles.extend(["store_unavailable"] * n), 3),
 )
 HARSHER = st.one_of(
     STEPS,
+    _some(lambda world, n: world.server.troubles.append(TROUBLES[n - 1]), 2),
     _some(lambda world, n: world.server.forget_clients(), 1),
     _some(lambda world, n: world.clock.advance(100 * n), 4),
 )
@@ -321,6 +324,64 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual("too_large", self.failureResultOf(large, Refused).value.code)
         world.settle()
         self.assertEqual(1, self.successResultOf(small).offset)
+
+    def test_in_doubt(self) -> None:
+        """What is in doubt is published again under its key, however often, and stored once; what comes after waits."""
+        for stored in (True, False):
+            world = self.up()
+            world.server.troubles += ["in_doubt, stored", "in_doubt", "store_unavailable"][not stored :]
+            world.core.publish("other", b'"first"', "message", "k").addErrback(self.fail)
+            while world.step():
+                pass
+            world.core.publish("other", b'"second"', "message", "l")
+            self.assertFalse(world.link.commands)
+            world.settle()
+            self.assertEqual(["first", "second"], [message["data"] for message in world.server.log.messages])
+
+    def test_one_goes_ahead(self) -> None:
+        """After a refusal for now one publish goes ahead, however often, and the others when that one is stored."""
+        world = self.up()
+        world.server.troubles += ["store_unavailable"] * 6  # three at first, and then the one that goes ahead
+        sent: list[str] = []
+        send = world.link.send
+        self.patch(world.link, "send", lambda command: (sent.append(command["key"]), send(command)))
+        for key in "klm":
+            world.core.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
+        world.settle()
+        self.assertEqual(["k", "l", "m", "k", "k", "k", "k", "l", "m"], sent)
+        self.assertEqual(["k", "l", "m"], [message["data"] for message in world.server.log.messages])
+
+    def test_in_doubt_after_a_loss(self) -> None:
+        """That trying again fails for a while doesn't tell that what was sent before was not stored."""
+        world = self.up()
+        promise = world.core.publish("other", b'"a"', "message", "k")
+        world.link.let_command()
+        world.link.cut()
+        world.clock.advance(1)
+        while not world.link.commands or world.link.commands[0]["type"] != "publish":
+            world.step()
+        (command,) = world.link.commands
+        world.link.commands.clear()
+        refused = {"type": "error", "id": command["id"], "code": "store_unavailable", "message": "", "temporary": True}
+        world.link.replies.append(refused)
+        world.link.let_reply()
+        self.assertNoResult(promise)
+        world.settle()
+        self.assertEqual(1, self.successResultOf(promise).offset)
+        self.assertEqual(1, world.server.log.top)
+
+    def test_in_doubt_for_too_long(self) -> None:
+        """Longer than a key is kept it isn't published again: its fate is unknown; no timer is left."""
+        world = self.up()
+        world.server.troubles += ["in_doubt"] * 1000
+        promise = world.core.publish("other", b'"a"', "message", "k")
+        for _ in range(400):
+            while world.step():
+                pass
+            world.clock.advance(1)
+        self.failureResultOf(promise, FateUnknown)
+        self.successResultOf(world.core.close())
+        self.assertEqual([], world.clock.getDelayedCalls())
 
     def test_pauses(self) -> None:
         """A link is paused while the reader has half a buffer to do, and resumed when it is drained."""

@@ -161,7 +161,7 @@ class _Writer:
             return answer.position
         if answer.code == "store_unavailable":
             raise Refused
-        if answer.code == "stopping":
+        if answer.code in ("stopping", "in_doubt"):
             raise Unavailable
         self.load.fail(f"{self.name}: {answer}")
         raise Refused

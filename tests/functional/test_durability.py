@@ -201,9 +201,8 @@ class DiskTests(ServedTestCase):
         directory = Path(self.mktemp()).resolve()
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-        def fill(server: Daemon) -> None:
-            sizes = [file.stat().st_size for file in directory.iterdir()]
-            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (max(sizes), hard))
+        def fill(server: Daemon) -> None:  # not one page, wherever the write-ahead log begins anew
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (4096, hard))
 
         def free(server: Daemon) -> None:
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
@@ -398,6 +397,52 @@ class EpochTests(ServedTestCase):
         for reader in readers:
             await reader.count(2)
             self.assertEqual((["old", "new"], 1), (reader.data, len(reader.of_type("reset"))))
+
+    async def backed_up(self) -> tuple[Path, Path, Any]:
+        """A database, a backup that lacks ten acknowledged messages, and the last one's position."""
+        database = self.server.directory / "data" / "realtime.sqlite"
+        backup = self.server.directory / "backup.sqlite"
+        await self.post("lobby", "kept")
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM INTO ?", (str(backup),))
+        for number in range(10):
+            last = await self.post("lobby", number)
+        return database, backup, last.body["position"]
+
+    async def test_backup_put_back_while_running(self) -> None:
+        """Readers who are connected while a backup is put in the database's place are told, whoever writes then."""
+        self.server = await self.started()
+        readers = [await self.reader(kind) for kind in (SocketClient, PollClient)]
+        database, backup, _ = await self.backed_up()
+        for reader in readers:
+            await reader.count(11)
+        backup.replace(database)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{database}{suffix}").unlink(missing_ok=True)
+        for reader in readers:
+            await self.until(lambda reader=reader: len(reader.of_type("reset")) == 1)
+        for number in range(12):
+            await self.post("lobby", f"new {number}")
+        for reader in readers:
+            await reader.count(23)
+            expected = ["kept", *range(10), *(f"new {number}" for number in range(12))]
+            self.assertEqual((expected, 1), (reader.data, len(reader.of_type("reset"))))
+
+    async def test_backup_put_back_while_stopped(self) -> None:
+        """Who comes with a position that the backup lacks is told, though that many messages were said since."""
+        self.server = await self.started()
+        database, backup, position = await self.backed_up()
+        await deferToThread(self.server.terminate)
+        backup.replace(database)
+        await deferToThread(self.server.start)
+        for number in range(12):
+            await self.post("lobby", f"new {number}")
+        socket_reader = await self.reader(SocketClient, since=position)
+        poller = await self.reader(PollClient, since=position)
+        for reader in (socket_reader, poller):
+            await reader.count(13)
+        self.assertFalse(socket_reader.of_type("joined")[0]["recovered"])
+        self.assertEqual(1, len(poller.of_type("reset")))
 
 
 class StoppingTests(BookedTestCase):

@@ -357,7 +357,7 @@ class ListTests(RoomsTestCase):
 
     def test_made_too_fast(self) -> None:
         """A message to a new room is refused where rooms are made too fast, one to a room that exists is not."""
-        self.serve(MemoryStore(Retention(room_rate=1), self.clock.seconds, tokens()))
+        self.serve(MemoryStore(Retention(room_rate=1), self.clock.seconds, tokens(), monotonic=self.clock.seconds))
         answers = [self.post(f"r{number}", json={"data": 1}) for number in range(SECONDS_AT_ONCE + 1)]
         self.assertEqual([201] * SECONDS_AT_ONCE, [status for status, _ in answers[:-1]])
         status, error = answers[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,7 @@ class SiteTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
+        self.ahead = 0.0
         self.wheel = Wheel(self.clock)
         self.root = Root()
         self.site = self.make_site()
@@ -230,6 +232,7 @@ class SiteTestCase(SynchronousTestCase):
         arguments: dict[str, Any] = {
             "hosts": HostList(),
             "origins": OriginPolicy(["https://other.example"]),
+            "wall": lambda: self.clock.seconds() + self.ahead,
             "max_body": MAX_BODY,
             "max_connections": 2000,
         }
@@ -978,6 +981,12 @@ class AccessLogTests(SiteTestCase):
         self.assertEqual(2, line.count('..."'))
         self.assertLess(len(line), 4096 + 4 * 4096 + 200)
 
+    def test_wall_clock(self) -> None:
+        """A line is dated by the wall clock, not by the reactor's."""
+        self.ahead = 86400.0
+        self.send(get())
+        self.assertIn("[02/Jan/1970:00:00:00 +0000]", self.lines()[0])
+
     def test_secrets(self) -> None:
         """Secret query values are redacted, however their names are written, also in the referrer."""
         query = b"/?room=r&client=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET&last=1"
@@ -1032,9 +1041,13 @@ class SiteTests(SiteTestCase):
         self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 
     def test_date(self) -> None:
-        """The date is that of the clock."""
+        """The date is that of the wall clock, which may step; the reactor's doesn't."""
         self.clock.advance(86400)
         self.assertEqual(self.ask(get()).headers["date"], "fri, 02 jan 1970 00:00:00 gmt")
+        self.ahead = 86400.0
+        self.assertEqual(self.ask(get()).headers["date"], "sat, 03 jan 1970 00:00:00 gmt")
+        self.ahead = -3600.0
+        self.assertEqual(self.ask(get()).headers["date"], "thu, 01 jan 1970 23:00:00 gmt")
 
 
 class RawClient(Protocol):
@@ -1154,7 +1167,7 @@ class SocketTests(TestCase):
         self.addCleanup(self.wheel.stop)
         self.root = Root()
         self.site = RealtimeSite(
-            self.root, reactor, self.wheel, HostList(), OriginPolicy(), MAX_BODY, 1000, unsent=unsent
+            self.root, reactor, self.wheel, HostList(), OriginPolicy(), time.time, MAX_BODY, 1000, unsent=unsent
         )
         pem = Path(twisted.test.__file__).with_name("server.pem").read_bytes()
         context = ssl.PrivateCertificate.loadPEM(pem).options()

@@ -18,7 +18,7 @@ class MemoryStoreTests(MessageStoreContract, TestCase):
     """The store in memory keeps the contract, and answers at once."""
 
     def build_store(self, retention: Retention) -> MemoryStore:
-        return MemoryStore(retention, self.clock.seconds, os.urandom)
+        return MemoryStore(retention, self.wall, os.urandom, monotonic=self.clock.seconds)
 
     def test_answers_at_once(self) -> None:
         """Nothing waits for a reactor."""

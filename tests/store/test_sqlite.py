@@ -25,25 +25,37 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import RealtimeError, StoreError, StoreRefused
+from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from realtime_chat.model import Draft, Message, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
-from tests.contracts import BOB, START, MessageStoreContract, append_all, draft, offsets, texts, whole_log
+from tests.contracts import BOB, START, LastingStoreContract, append_all, draft, offsets, texts, whole_log
 
 ROOT = Path(__file__).parents[2]
 
 
-class SQLiteStoreTests(MessageStoreContract, TestCase):
+class SQLiteStoreTests(LastingStoreContract, TestCase):
     """The store in SQLite keeps the contract."""
 
     def build_store(self, retention: Retention) -> SQLiteStore:
         directory = self.mktemp()
         os.makedirs(directory)
+        self.path = f"{directory}/realtime.sqlite"
+        return self.rebuild_store(retention)
+
+    def rebuild_store(self, retention: Retention) -> SQLiteStore:
         return SQLiteStore(
-            reactor, f"{directory}/realtime.sqlite", retention, self.clock.seconds, os.urandom, tick=0.02
+            reactor, self.path, retention, self.wall, os.urandom, tick=0.02, monotonic=self.clock.seconds
         )
+
+    async def back_up(self, store: SQLiteStore) -> str:
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("VACUUM INTO ?", (f"{self.path}-backup",))
+        return f"{self.path}-backup"
+
+    async def put_back(self, backup: str) -> None:
+        os.replace(backup, self.path)
 
 
 class SQLiteTestCase(TestCase):
@@ -54,16 +66,22 @@ class SQLiteTestCase(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(START)
+        self.ahead = 0.0
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir()
         self.path = self.directory / "realtime.sqlite"
+
+    def wall(self) -> float:
+        """The wall clock, which may be set."""
+        return self.clock.seconds() + self.ahead
 
     def build_store(
         self, count: int = 1000, age: float | None = None, retention: Retention | None = None, **more: Any
     ) -> SQLiteStore:
         more.setdefault("tick", 0.02)
+        more.setdefault("monotonic", self.clock.seconds)
         kept = retention or Retention(count, age)
-        return SQLiteStore(reactor, str(self.path), kept, self.clock.seconds, os.urandom, **more)
+        return SQLiteStore(reactor, str(self.path), kept, self.wall, os.urandom, **more)
 
     async def open_store(self, count: int = 1000, age: float | None = None, **more: Any) -> SQLiteStore:
         store = self.build_store(count, age, **more)
@@ -170,6 +188,63 @@ class FileTests(SQLiteTestCase):
         self.assertNotEqual((await store.read_after("lobby", 0, 9)).epoch, epoch)
         self.assertNotEqual(store.secret, secret)
 
+    async def epoch(self) -> str:
+        """That of the log, as a start finds it."""
+        store = await self.open_store()
+        epoch = (await store.read_after("lobby", 0, 9)).epoch
+        await store.stop()
+        return str(epoch)
+
+    async def backed_up(self) -> tuple[str, Path]:
+        """The epoch of a store, and a backup that lacks its last message."""
+        store = await self.open_store()
+        first = await append_all(store, [draft(number) for number in range(5)])
+        backup = self.directory / "backup"
+        self.query(f"VACUUM INTO '{backup}'")
+        await store.append(draft("later"))
+        await store.stop()
+        return first[0].message.position.epoch, backup
+
+    async def test_backup_put_back(self) -> None:
+        """A backup that was put back while the store was stopped is another log; the same data elsewhere are not."""
+        epoch, backup = await self.backed_up()
+        self.assertEqual(epoch, await self.epoch())
+        moved = self.directory / "moved"
+        shutil.copytree(self.directory, moved)
+        path, self.path = self.path, moved / "realtime.sqlite"
+        self.assertEqual(epoch, await self.epoch())
+        self.path = path
+        self.query("VACUUM")
+        self.assertEqual(epoch, await self.epoch())
+        shutil.copy(backup, self.path)
+        restored = await self.epoch()
+        self.assertNotEqual(epoch, restored)
+        self.assertEqual(restored, await self.epoch())
+
+    async def test_backup_on_another_machine(self) -> None:
+        """A backup where no database was, is another log."""
+        epoch, backup = await self.backed_up()
+        self.path = self.directory / "elsewhere" / "realtime.sqlite"
+        self.path.parent.mkdir()
+        shutil.copy(backup, self.path)
+        self.assertNotEqual(epoch, await self.epoch())
+
+    async def test_backup_put_back_after_a_kill(self) -> None:
+        """The same after a kill, which alone changes nothing."""
+        child = Child(self.path, 100_000, 1)
+        child.read_until(lambda line: line.startswith("+"), times=5)
+        child.kill()
+        epoch = await self.epoch()
+        self.query(f"VACUUM INTO '{self.directory}/backup'")
+        child = Child(self.path, 100_000, 1)
+        child.read_until(lambda line: line.startswith("+"), times=5)
+        child.kill()
+        self.assertEqual((epoch,), self.query("SELECT epoch FROM identity"))
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        shutil.copy(self.directory / "backup", self.path)
+        self.assertNotEqual(epoch, await self.epoch())
+
     async def test_keys_after_restart(self) -> None:
         """Keys are kept over a restart, with or without their messages."""
         store = await self.open_store(count=3)
@@ -252,6 +327,7 @@ class FileTests(SQLiteTestCase):
             old.execute("INSERT INTO messages VALUES (1, 1, 5, 'message', ?, 'n', 'k', ?)", (BOB.id, draft("a").data))
             old.execute("INSERT INTO keys VALUES (1, ?, 'k', 1, 5, ?)", (BOB.id, digest))
             old.commit()
+        Path(f"{self.path}-lock").write_text("4711\n")  # as releases left it that knew no mark
         store = await self.open_store()
         again = await store.append(draft("a", key="k"))
         self.assertEqual((True, "old:1"), (again.duplicate, str(again.message.position)))
@@ -268,6 +344,7 @@ class FileTests(SQLiteTestCase):
             row = (7, int(START * 1000), "message", BOB.id, "n", draft("a").data)
             old.execute("INSERT INTO messages VALUES (1, ?, ?, ?, ?, ?, NULL, ?, NULL)", row)
             old.commit()
+        Path(f"{self.path}-lock").write_text("4711\n")  # as releases left it that knew no mark
         store = await self.open_store(age=60)
         page = await store.read_after("lobby", 0, 9)
         self.assertEqual(("old", 7, 7, ["a"]), (page.epoch, page.oldest, page.top, texts(page)))
@@ -351,6 +428,24 @@ class TrimTests(SQLiteTestCase):
         self.clock.advance(61)
         await self.eventually(lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,)))
         self.assertEqual((await store.append(draft(room="r7"))).message.position.offset, 2)
+
+    async def test_age_after_restart_and_step(self) -> None:
+        """A daemon that starts under a wall clock that is wrong by a year deletes nothing that is young."""
+        for step in (31e6, 31e6, -31e6):
+            store = await self.open_store(age=60)
+            await append_all(store, [draft(number) for number in range(5)])
+            self.clock.advance(20)
+            await store.stop()
+            self.ahead += step
+            store = await self.open_store(age=60)
+            self.clock.advance(20)
+            await deferLater(reactor, 0.1)
+            self.assertEqual(5, len((await store.read_before("lobby", None, 5)).messages), step)
+            if step > 0:
+                self.clock.advance(41)
+                gone = lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (0,))  # noqa: E731
+                await self.eventually(gone)
+            await store.stop()
 
     async def test_keys(self) -> None:
         """Keys that expired are deleted, those of kept messages and young ones stay."""
@@ -468,6 +563,65 @@ class WaitingTests(SQLiteTestCase):
             other.execute("ROLLBACK")
         self.assertEqual((await store.append(draft(4))).message.position.offset, 3)
 
+    async def test_foreign_transaction(self) -> None:
+        """Another program's transaction, which keeps the write-ahead log from starting over, holds up no commit."""
+        store = await self.open_store()
+        alone = await self.seconds_for(store, 150)
+        with self.foreign_transaction():
+            await append_all(store, [draft("x" * 50_000) for _ in range(400)])
+            beside = await self.seconds_for(store, 150)
+        self.assertLess(beside, 3 * alone + 1.0)
+
+    async def seconds_for(self, store: SQLiteStore, count: int) -> float:
+        """What so many appends take, one after the other."""
+        begun = reactor.seconds()
+        for number in range(count):
+            await store.append(draft(number))
+        return reactor.seconds() - begun
+
+    @contextmanager
+    def foreign_transaction(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM messages").fetchone()
+            yield
+            other.execute("COMMIT")
+
+    async def test_log_after_a_foreign_transaction(self) -> None:
+        """While there is such a transaction the log grows, which is warned of once; afterwards it is short again,
+        though commits go on."""
+        store = await self.open_store()
+        events: list[Any] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        wal = Path(f"{self.path}-wal")
+        await store.append(draft())
+        with self.foreign_transaction():
+            while wal.stat().st_size < 90_000_000:
+                await append_all(store, [draft("x" * 50_000) for _ in range(20)])
+            await self.eventually(self.warned(events))
+        going_on = True
+
+        async def publish() -> None:
+            while going_on:
+                await append_all(store, [draft("x" * 1000) for _ in range(20)])
+
+        publishing = Deferred.fromCoroutine(publish())
+        await self.eventually(lambda: deferToThread(lambda: wal.stat().st_size < 24_000_000))
+        going_on = False
+        await publishing
+        warnings = [event for event in events if event["log_level"].name == "warn"]
+        self.assertEqual(1, len(warnings))
+        self.assertEqual(self.query("PRAGMA integrity_check"), ("ok",))
+
+    def warned(self, events: list[Any]) -> Any:
+        """Whether somebody was warned."""
+
+        async def attempt() -> bool:
+            return any(event["log_level"].name == "warn" for event in events)
+
+        return attempt
+
     async def test_poison(self) -> None:
         """A draft that can't be stored at all fails alone."""
         store = await self.open_store()
@@ -557,9 +711,46 @@ class FailureTests(SQLiteTestCase):
         self.assertTrue(any(line.startswith("-") for line in child.lines))
         await self.assert_ledger([child])
 
+    async def test_sync_fails_for_a_while(self) -> None:
+        """Where no sync succeeds, what was committed is in doubt and all else is refused; then it goes on."""
+        child = Child(self.path, 60, 3, before=failing_sync("20..60"))
+        try:
+            child.read_until(lambda line: line.endswith(" in_doubt"))
+            child.read_until(lambda line: line == "done")
+        finally:
+            child.kill()
+        self.assertTrue(child.lines[-2].startswith("+"))
+        await self.assert_ledger([child])
+
+    async def test_in_doubt_and_stored(self) -> None:
+        """Readers are told of a message that was in doubt and is found later; its key settles it for its sender."""
+        store = await self.open_store()
+        await store.append(draft("a"))
+        told: Deferred[None] = Deferred()
+        store.watch(lambda: told.callback(None))
+        insert = store._writer._insert
+
+        def fails(*given: Any) -> None:
+            insert(*given)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM messages").fetchone()  # so that nobody can tell that it is durable
+            self.patch(store._writer, "_insert", fails)
+            await self.assert_in_doubt(store.append(draft("b", key="k")))
+            self.patch(store._writer, "_insert", insert)
+            await self.assert_unavailable(store.append(draft("c")))
+            self.assertFalse(told.called)
+        await told
+        self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b"])
+        self.assertTrue((await store.append(draft("b", key="k"))).duplicate)
+
     async def test_killed_after_failing_sync(self) -> None:
         """What was refused because its sync failed doesn't turn up, even when the process is killed right then."""
-        child = Child(self.path, 100, 1, before=failing_sync("15"))
+        child = Child(self.path, 100, 1, before=failing_sync("20"))
         try:
             child.read_until(lambda line: line.startswith("-"))
         finally:
@@ -666,6 +857,55 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual(stored.message.position.offset, 2)
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["kept", "new"])
         self.assertEqual(self.query("PRAGMA integrity_check"), ("ok",))
+
+    async def test_restored_in_place(self) -> None:
+        """A backup that SQLite writes into the database in use is another log, though it is the same file."""
+        store = await self.open_store(tick=600)
+        await append_all(store, [draft(number) for number in range(5)])
+        before = await store.append(draft(room="other"))
+        with closing(sqlite3.connect(self.directory / "backup")) as backup:
+            with closing(sqlite3.connect(self.path)) as source:
+                source.backup(backup)
+            await append_all(store, [draft(number) for number in range(5)])
+            with closing(sqlite3.connect(self.path)) as target:
+                backup.backup(target)
+        await self.assert_unavailable(store.append(draft("refused")))
+        stored = await store.append(draft("new"))
+        self.assertNotEqual(stored.message.position.epoch, before.message.position.epoch)
+        page = await store.read_after("lobby", 0, 99)
+        self.assertEqual((texts(page), page.begun), ([0, 1, 2, 3, 4, "new"], 5))
+
+    async def test_changed_by_another(self) -> None:
+        """What another program changes without taking messages away leaves the log what it was."""
+        store = await self.open_store()
+        before = (await append_all(store, [draft(number) for number in range(5)]))[0].message.position
+        with closing(sqlite3.connect(self.path)) as other, other:
+            other.execute("DELETE FROM messages WHERE offset = 2")
+        await deferLater(reactor, 0.1)
+        self.assertEqual(before.epoch, (await store.append(draft())).message.position.epoch)
+
+    async def test_moved_while_committing(self) -> None:
+        """What was committed into a file that was moved away meanwhile is in doubt: it may be moved back."""
+        store = await self.open_store(tick=600)
+        await store.append(draft(1))
+        connection = store._writer._connection
+        connection.set_trace_callback(lambda sql: sql.startswith("INSERT") and self.move_away())
+        await self.assert_in_doubt(store.append(draft(2, key="k")))
+        connection.set_trace_callback(None)
+        for suffix in ("", "-wal"):
+            (self.directory / f"away{suffix}").rename(f"{self.path}{suffix}")
+        again = await store.append(draft(2, key="k"))
+        self.assertEqual((again.message.position.offset, again.duplicate), (2, True))
+        self.assertEqual(3, (await store.append(draft(3))).message.position.offset)
+
+    def move_away(self) -> None:
+        if self.path.exists():
+            for suffix in ("", "-wal"):
+                Path(f"{self.path}{suffix}").rename(self.directory / f"away{suffix}")
+
+    async def assert_in_doubt(self, answer: Deferred[Any]) -> None:
+        with self.assertRaises(InDoubt):
+            await answer
 
     async def test_damaged(self) -> None:
         """With a damaged file appends fail; when it is moved away a new one takes its place, with a new epoch."""

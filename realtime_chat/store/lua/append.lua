@@ -2,27 +2,32 @@
 --
 -- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
 -- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
--- and under which number, and then five for each message: the number of its room, its "at", its row (redis/rows.py), the
--- name of its key or nothing, and the digest of its content. Who didn't get the answer may ask again with the same number.
+-- and under which number, what has elapsed, the lowest "at" that is young enough, where that of the number before is
+-- remembered if it was sent and has no answer yet, and then six for each message: the number of its room, its "at", its row
+-- (redis/rows.py), the name of its key or nothing, the digest of its content, and the name of the key that has to be there
+-- before, or nothing. Who didn't get the answer may ask again with the same number.
 -- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
 -- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left); or, where its room
--- would have to be made, MANY (there are too many) or FAST (too many were made just now).
+-- would have to be made, MANY (there are too many) or FAST (too many were made just now); or BEFORE, where what has to be
+-- there before is not.
 --
 -- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
 -- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
 --
--- Errors: NOLOG, OTHERLOG, LATE: nothing is stored, and the daemon begins the log or tries again.
+-- Errors: NOLOG, OTHERLOG, LATE, EARLY: nothing is stored, and the daemon begins the log or tries again.
 --         BADMESSAGE, KEYREUSED, MANYROOMS, FASTROOMS: for other programs; the text says what is wrong.
 
 local REMEMBERED_MILLISECONDS = 10000
 local SECONDS_AT_ONCE = 20
 
-local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max')
+local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max', 'elapsed')
 if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
-local plain = #KEYS == 3 and #ARGV < 9
+local plain = #KEYS == 3 and #ARGV < 12
+local elapsed_there = tonumber(known[6] or 0)
+local elapsed = plain and elapsed_there or math.max(elapsed_there, tonumber(ARGV[5]))
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -42,16 +47,23 @@ local function opened(number)
   return room
 end
 
+-- What stands under a key.
+local function find(room, name)
+  local value = redis.call('HGET', room.keys, name)
+  for back = 0, value and -1 or 1 do
+    value = value or redis.call('HGET', gone(generation(elapsed_there) - back), lone_name(room.stream, name))
+  end
+  return value
+end
+
 -- What was published under a key, if that still counts: "at", offset and digest.
-local function published(room, name, now)
-  local value = redis.call('HGET', room.keys, name) or redis.call('GET', lone_key(room.stream, name))
+local function published(room, name, cutoff)
+  local value = find(room, name)
   if not value then
     return
   end
-  local offset, at, digest = string.match(value, '^(%d+) (%d+) (.*)$')
-  offset, at = tonumber(offset), tonumber(at)
-  local kept = offset > room.top - count and (not age or at >= now - age)
-  if kept or at >= now - KEY_MILLISECONDS then
+  local offset, at, digest, made = read_entry(value)
+  if (offset > room.top - count and at >= cutoff) or elapsed - made <= KEY_MILLISECONDS + BEHIND then
     return {offset = offset, at = at, digest = digest}
   end
 end
@@ -101,11 +113,10 @@ local function add(room, at, row, name, digest)
     redis.call('XADD', room.stream, whole(top) .. '-0', 'm', row)
   else
     redis.call('XADD', room.stream, whole(top) .. '-0', 'm', row, 'k', name)
-    redis.call('HSET', room.keys, name, whole(top) .. ' ' .. whole(at) .. ' ' .. digest)
+    redis.call('HSET', room.keys, name, whole(top) .. ' ' .. whole(at) .. ' ' .. digest .. ' ' .. whole(elapsed))
   end
   room.top = top
   room.rows[#room.rows + 1] = row
-  room.at = at
 end
 
 -- Remember where a room stands, tell everybody, and delete what is too much.
@@ -120,14 +131,16 @@ local function close(room)
     'm' .. epoch .. ':' .. whole(room.top - added + 1) .. ' ' .. added .. '\n' .. table.concat(room.rows, '\n'))
   local slack = slack_of(count)
   if redis.call('XLEN', room.stream) >= count + slack then
-    trim(room.stream, room.keys, room.top - count + 1, 4 * slack, room.at)
+    trim(room.stream, room.keys, room.top - count + 1, 4 * slack)
   end
 end
 
-local function append(number, at, row, name, digest)
+local function append(number, at, row, name, digest, cutoff, after)
   local room = opened(number)
-  local first = name ~= '' and published(room, name, at)
-  if not first then
+  local first = name ~= '' and published(room, name, cutoff)
+  if not first and after ~= '' and not published(room, after, cutoff) then
+    return 'BEFORE'
+  elseif not first then
     if not room.there and make(room) then
       return room.refusal
     end
@@ -139,11 +152,20 @@ local function append(number, at, row, name, digest)
   return {first.offset, whole(first.at), row_at(room, first.offset)}
 end
 
+-- What goes now is filed by what had elapsed in the log, which mustn't be far behind.
+local function catch_up()
+  if elapsed - elapsed_there > BEHIND then
+    elapsed_there = pass(elapsed)
+  end
+end
+
 local function append_all(place, number)
   local answer = {}
-  for index = 5, #ARGV, 5 do
+  catch_up()
+  for index = 8, #ARGV, 6 do
     answer[#answer + 1] = append(
-      tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4])
+      tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4],
+      tonumber(ARGV[6]), ARGV[index + 5])
   end
   for _, room in pairs(rooms) do
     close(room)
@@ -267,7 +289,8 @@ local function append_one(event, id, name, data, key)
   local row = '[' .. whole(at) .. ',' .. cjson.encode(event) .. ',' .. cjson.encode(id) .. ',' .. cjson.encode(name)
     .. ',' .. (key == '' and 'null' or cjson.encode(key)) .. ',' .. data .. ']'
   local entry = key == '' and '' or #id .. ':' .. id .. ':' .. key
-  local outcome = append(1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data))
+  local outcome = append(
+    1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data), age and at - age or 0, '')
   close(rooms[1])
   if REFUSALS[outcome] then
     return redis.error_reply(REFUSALS[outcome])
@@ -288,5 +311,7 @@ elseif known[1] ~= ARGV[1] then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif milliseconds() > tonumber(ARGV[2]) then
   return redis.error_reply('LATE this was to be stored earlier')
+elseif ARGV[7] ~= '' and not answered(SCOPE .. ':done:' .. ARGV[7], whole(ARGV[4] - 1)) then
+  return redis.error_reply('EARLY what was sent before this was not stored')
 end
 return with_epoch(append_all(place, ARGV[4]))

@@ -14,22 +14,27 @@
 --   making   "LEFT AT": how many could be made at once at a time in milliseconds
 --   floor    the highest top of all rooms that were forgotten; where a room begins that isn't there
 --   unlisted how many fields are not rooms
+--   elapsed  for how many milliseconds nodes have been there, by their monotonic clocks: each says from time to time how
+--            far it has got since it was told, and the highest counts. No wall clock has a part in it
 --   room:R   "TOP EPOCH BEGUN": the last offset that was given in room R, in which epoch, and after which offset that
 --            epoch began there. Where the epoch is another, that of the log began after TOP.
 -- All of it is one key on purpose: Redis may lose it as a whole, which is noticed, but never the top of one room.
 --
 -- SCOPE:rooms is a sorted set with the names of all rooms, to list them in order. It holds nothing that the log hasn't, and
 -- is made anew where it hasn't as many rooms as that (is_listed). SCOPE:empty is one of the rooms that were found to have
--- no messages, with the time in milliseconds.
+-- no messages, with what had elapsed then.
 --
 -- A room's stream has the entries OFFSET-0 with the fields m (the row, see redis/rows.py) and, where there is one, k (the
--- name of its idempotency entry). Those are in the hash of the room's keys as long as the message is kept, and then, up
--- to KEY_MILLISECONDS, each by itself: "OFFSET AT DIGEST".
+-- name of its idempotency entry). Those are in the hash of the room's keys as long as the message is kept, and then, at
+-- least KEY_MILLISECONDS, in one of two hashes that all rooms share: "OFFSET AT DIGEST ELAPSED".
 
 local LOG = KEYS[1]
 local SCOPE = string.sub(LOG, 1, -5)
 local ROOMS, EMPTY = SCOPE .. ':rooms', SCOPE .. ':empty'
 local KEY_MILLISECONDS = 300000
+-- By how much what two nodes say of "elapsed" may differ: each is told every three seconds.
+local BEHIND = 5000
+local GENERATION = KEY_MILLISECONDS + 2 * BEHIND
 
 local function whole(number)
   return string.format('%.0f', number)
@@ -96,10 +101,38 @@ local function list_all()
   redis.call('HSET', LOG, 'unlisted', redis.call('HLEN', LOG) - redis.call('ZCARD', ROOMS))
 end
 
--- The key of an idempotency entry whose message is gone. The length keeps apart what colons don't.
-local function lone_key(stream, name)
+local function generation(elapsed)
+  return math.floor(elapsed / GENERATION)
+end
+
+-- The hash of idempotency entries whose messages went in one span of "elapsed".
+local function gone(number)
+  return SCOPE .. ':gone:' .. whole(number)
+end
+
+-- The name of an entry in there. The length keeps apart what colons don't.
+local function lone_name(stream, name)
   local room = room_of(stream)
-  return SCOPE .. ':key:' .. #room .. ':' .. room .. ':' .. name
+  return #room .. ':' .. room .. ':' .. name
+end
+
+local function elapsed_of_log()
+  return tonumber(redis.call('HGET', LOG, 'elapsed') or 0)
+end
+
+-- A node says what it believes to have elapsed. What went two generations ago is forgotten. Where nothing can be written,
+-- as memory is full, what has elapsed stands still.
+local function pass(told)
+  local before = elapsed_of_log()
+  local noted = told > before and redis.pcall('HSET', LOG, 'elapsed', whole(told))
+  if not noted or type(noted) == 'table' then
+    return before
+  end
+  local last = generation(told) - 2
+  for number = math.max(generation(before) - 1, last - 8), last do
+    redis.call('UNLINK', gone(number))
+  end
+  return told
 end
 
 -- Where the value of a field stands in an entry of a stream.
@@ -111,32 +144,38 @@ local function field(entry, name)
   end
 end
 
--- Let the key of an entry that goes live on by itself while it is young.
-local function release(stream, keys, entry, now)
+-- What an idempotency entry says: its offset, "at", digest, and what had elapsed when it was made.
+local function read_entry(value)
+  local offset, at, digest, elapsed = string.match(value, '^(%d+) (%d+) (%S+) ?(%d*)$')
+  return tonumber(offset), tonumber(at), digest, tonumber(elapsed) or 0
+end
+
+-- Let the key of an entry that goes live on while it is young.
+local function release(stream, keys, entry, elapsed)
   local name = field(entry, 'k')
   local value = name and redis.call('HGET', keys, name)
   if not value then
     return
   end
-  local offset, at = string.match(value, '^(%d+) (%d+) ')
-  if offset .. '-0' ~= entry[1] then
+  local offset, _, _, made = read_entry(value)
+  if whole(offset) .. '-0' ~= entry[1] then
     return
   end
   redis.call('HDEL', keys, name)
-  local left = tonumber(at) + KEY_MILLISECONDS - now
-  if left >= 0 then
-    redis.call('SET', lone_key(stream, name), value, 'PX', whole(math.min(left + 1000, 2 * KEY_MILLISECONDS)))
+  if elapsed - made <= KEY_MILLISECONDS + BEHIND then
+    redis.call('HSET', gone(generation(elapsed)), lone_name(stream, name), value)
   end
 end
 
 -- Delete entries below an offset, at most so many.
-local function trim(stream, keys, below, most, now)
+local function trim(stream, keys, below, most)
   local entries = redis.call('XRANGE', stream, '-', whole(below - 1), 'COUNT', most)
   if #entries == 0 then
     return
   end
+  local elapsed = elapsed_of_log()
   for _, entry in ipairs(entries) do
-    release(stream, keys, entry, now)
+    release(stream, keys, entry, elapsed)
   end
   local last = tonumber(string.match(entries[#entries][1], '^%d+'))
   redis.call('XTRIM', stream, 'MINID', whole(last + 1))

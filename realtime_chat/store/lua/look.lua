@@ -1,12 +1,13 @@
 -- See whether the log is still what it was.
 --
 -- KEYS: the log.
--- ARGV: 1 to see whether something can be written.
--- Answers: the run_id and the epoch, empty where there is no log, and Redis' time in milliseconds.
+-- ARGV: 1 to see whether something can be written; what has elapsed, as this node believes.
+-- Answers: the run_id and the epoch, empty where there is no log; Redis' time in milliseconds; and what has elapsed.
 
 local known = redis.call('HMGET', LOG, 'run_id', 'epoch')
 if ARGV[1] == '1' and known[1] then
   redis.call('HSET', LOG, 'run_id', known[1])
 end
+local elapsed = known[2] and pass(tonumber(ARGV[2])) or 0
 local time = redis.call('TIME')
-return {known[1] or '', known[2] or '', time[1] * 1000 + math.floor(time[2] / 1000)}
+return {known[1] or '', known[2] or '', time[1] * 1000 + math.floor(time[2] / 1000), elapsed}

@@ -1,12 +1,12 @@
 -- Delete what is too old, or too much, in rooms that nobody writes to, and forget rooms that are not used any more.
 --
 -- KEYS: the log; then for each room its stream and the hash of its keys.
--- ARGV: how many messages are kept; for how many milliseconds, or nothing; the time in milliseconds; how many entries of
---       a room are looked at; for how many milliseconds a room is kept that has no messages, and that no node follows.
+-- ARGV: how many messages are kept; the lowest "at" that is young enough; how many entries of a room are looked at; for how
+--       many milliseconds a room is kept that has no messages, and that no node follows; what has elapsed.
 -- Answers: 1 if there is more to delete.
 
-local count, age, now, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local patience = tonumber(ARGV[5])
+local count, cutoff, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local patience, now = tonumber(ARGV[4]), math.max(elapsed_of_log(), tonumber(ARGV[5]))
 local more = 0
 
 -- The offset below which the first entries are too old; nil if none is.
@@ -14,7 +14,7 @@ local function old_below(stream)
   local below
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', most)) do
     local at = tonumber(string.match(field(entry, 'm') or '', '^%[(%d+)')) or 0
-    if at >= now - age then
+    if at >= cutoff then
       return below
     end
     below = tonumber(string.match(entry[1], '^%d+')) + 1
@@ -58,12 +58,12 @@ for index = 2, #KEYS, 2 do
     look_at_empty(room, stream, keys)
   end
   local at = first and tonumber(string.match(field(first, 'm') or '', '^%[(%d+)')) or 0
-  if first and age and at < now - age then
-    trim(stream, keys, old_below(stream), most, now)
+  if first and at < cutoff then
+    trim(stream, keys, old_below(stream), most)
     more = 1
   elseif first and redis.call('XLEN', stream) > count + slack_of(count) then
     local top = standing(stream, '')
-    trim(stream, keys, top - count + 1, most, now)
+    trim(stream, keys, top - count + 1, most)
     more = 1
   end
 end

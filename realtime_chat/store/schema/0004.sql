@@ -1,0 +1,6 @@
+-- What the wall clock has shown while daemons ran (store/ages.py): after so many seconds of that it was ahead of them by so
+-- many at least, until the next row. The last row is how far it has got.
+CREATE TABLE spans (
+    elapsed REAL PRIMARY KEY,
+    ahead REAL NOT NULL
+);

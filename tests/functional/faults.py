@@ -1,0 +1,31 @@
+"""System calls of a running process that fail or take long (strace)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.functional.daemon import wait_until
+
+__all__ = ["SystemCallFaults"]
+
+
+class SystemCallFaults:
+    """Faults in what a process asks of the system, until :meth:`end` or its own end.
+
+    :param what: which calls, and what becomes of them, as strace's ``inject`` has it: ``sendto:error=EIO:when=9+9``.
+    """
+
+    def __init__(self, pid: int, what: str) -> None:
+        tracer = shutil.which("strace")
+        assert tracer is not None, "the tests need the Debian package strace"
+        arguments = [tracer, "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", f"inject={what}"]
+        self._tracing = subprocess.Popen(arguments)
+        status = Path(f"/proc/{pid}/status")
+        wait_until(lambda: "TracerPid:\t0" not in status.read_text())
+
+    def end(self) -> None:
+        """Let the process be."""
+        self._tracing.terminate()
+        self._tracing.wait()
