@@ -39,9 +39,9 @@ class Turns:
         self._line: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
         self._is_due = False
 
-    def share(self) -> float:
+    def share(self, seconds: float = _SHARE) -> float:
         """When the share of one who begins now ends."""
-        return self._seconds() + _SHARE
+        return self._seconds() + seconds
 
     def is_over(self, end: float) -> bool:
         """Whether a share has ended."""
