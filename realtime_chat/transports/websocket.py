@@ -130,7 +130,10 @@ _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
 _SHARE = 0.002
-"""Seconds: with a quarter, 64 publishes at once go in several batches, and a fan-out brings half as much a second."""
+"""Seconds that a connection has in a turn: four times as long as others.
+
+With less, 64 publishes that come at once go in several batches, and a fan-out brings half as much a second.
+"""
 
 
 class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree

@@ -29,8 +29,9 @@ PROGRAMS = {
     "npm": ("npm", "npm"),
     "nginx": ("nginx", "nginx"),
     "haproxy": ("haproxy", "haproxy"),
+    "strace": ("strace", "strace"),
 }
-"""What tests of the browser's side start: the program, and the Debian package that has it."""
+"""What tests start: the program, and the Debian package that has it."""
 
 
 def program(name: str) -> str:

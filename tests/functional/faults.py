@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
+from tests.functional.browsers import program
 from tests.functional.daemon import wait_until
 
 __all__ = ["SystemCallFaults"]
@@ -18,9 +18,7 @@ class SystemCallFaults:
     """
 
     def __init__(self, pid: int, what: str) -> None:
-        tracer = shutil.which("strace")
-        assert tracer is not None, "the tests need the Debian package strace"
-        arguments = [tracer, "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", f"inject={what}"]
+        arguments = [program("strace"), "-f", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", f"inject={what}"]
         self._tracing = subprocess.Popen(arguments)
         status = Path(f"/proc/{pid}/status")
         wait_until(lambda: "TracerPid:\t0" not in status.read_text())

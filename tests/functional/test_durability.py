@@ -7,7 +7,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import sqlite3
@@ -22,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.clients import PollClient, SocketClient
+from tests.functional.browsers import program
 from tests.functional.daemon import Daemon, DaemonTestCase, wait_until
 from tests.functional.test_restart import BookedTestCase, make_agent, pause
 
@@ -122,12 +122,10 @@ class SyncTests(ServedTestCase):
 
     async def test_sync_before_reply(self) -> None:
         """On each way to publish, a sync of the commit has succeeded before a byte of the reply is sent."""
-        tracer = shutil.which("strace")
-        self.assertIsNotNone(tracer, "install strace")
         trace = Path(self.mktemp()).resolve()
         watched = "trace=fdatasync,fsync,pwrite64,pwritev,write,writev,sendto,sendmsg"
         options = ("-D", "-f", "-tt", "-y", "-s", "9999", "-o", str(trace), "-e", watched)
-        self.server = await self.started(prefix=(str(tracer), *options))
+        self.server = await self.started(prefix=(program("strace"), *options))
         socket_client = await self.writer()
         socket_client.room = "by-websocket"
         for number in range(5):

@@ -31,6 +31,7 @@ from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
 from realtime_chat.store.sqlite import SQLiteStore
 from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
 from tests.contracts import BOB, START, LastingStoreContract, append_all, draft, offsets, texts, whole_log
+from tests.functional.browsers import program
 
 ROOT = Path(__file__).parents[2]
 
@@ -1001,8 +1002,7 @@ class ProcessTests(SQLiteTestCase):
 
     async def test_sync_before_acknowledgement(self) -> None:
         """The system calls show it: each acknowledgement is written after a sync of its commit."""
-        tracer = shutil.which("strace")
-        self.assertTrue(tracer, "install strace")
+        tracer = program("strace")
         trace = self.directory / "trace"
         watched = "trace=fdatasync,fsync,pwrite64,write"
         child = Child(self.path, 20, 1, before=[tracer, "-f", "-y", "-s", "64", "-o", str(trace), "-e", watched])
@@ -1066,9 +1066,7 @@ class Child:
 
 def failing_sync(when: str) -> list[str]:
     """A command before another, by which its fdatasync calls fail ``when`` (as strace reads it)."""
-    tracer = shutil.which("strace")
-    assert tracer is not None, "install strace"
-    return [tracer, "-f", "-qq", "-o", "/dev/null", "-e", f"inject=fdatasync:error=EIO:when={when}"]
+    return [program("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"inject=fdatasync:error=EIO:when={when}"]
 
 
 def overwrite(path: Path, start: int = 0, size: int | None = None) -> None:
