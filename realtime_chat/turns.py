@@ -1,8 +1,8 @@
 """What one connection may do in a turn of the reactor, and what all that want more do in later turns.
 
 A piece of what a socket holds may be a thousand commands. Whoever does them all in one turn lets everybody else wait.
-So a connection does for half a millisecond (a WebSocket for two) what stands in its piece, and the rest when its place in
-a line comes up; a turn does for ten milliseconds what stands in that line. A publish and its delivery take some four
+So a connection does for half a millisecond what stands in its piece (a WebSocket for two), and the rest when its place
+in a line comes up; a turn does for ten milliseconds what stands in that line. A publish and its delivery take some four
 turns.
 """
 
