@@ -37,11 +37,47 @@ class TurnsTests(SynchronousTestCase):
             self.turns.later(lambda name=name: self.work(name, times, takes), lambda: None)  # type: ignore[misc]
 
     def test_share(self) -> None:
-        """A share ends some time after it was begun."""
-        end = self.turns.share()
-        self.assertFalse(self.turns.is_over(end))
-        self.now += TURN
-        self.assertTrue(self.turns.is_over(end))
+        """Where others wait in line, a share ends soon after it was begun."""
+        self.begin("a", 1, 0)
+        share = self.turns.share()
+        self.assertFalse(self.turns.is_over(share))
+        self.now += TURN / 10
+        self.assertTrue(self.turns.is_over(share))
+
+    def test_alone(self) -> None:
+        """While nobody waits in line, one goes on to the end of the turn, and only the first who want to can."""
+        for _ in range(2):
+            overs = []
+            for _ in range(5):
+                share = self.turns.share()
+                self.now += TURN * 0.4
+                overs.append(self.turns.is_over(share))
+            self.assertEqual([False, False, False, True, True], overs)
+            next_turn(self.clock)
+        self.assertEqual([], self.clock.getDelayedCalls())
+
+    def test_from_an_earlier_turn(self) -> None:
+        """A share from an earlier turn is over, and takes nothing of this one."""
+        old = self.turns.share()
+        self.now += 2 * TURN
+        self.assertTrue(self.turns.is_over(old))
+        new = self.turns.share()
+        self.now += TURN / 2
+        self.assertFalse(self.turns.is_over(new))
+
+    def test_last_in_line(self) -> None:
+        """The last in line goes on to the end of the turn; those before it don't."""
+        overs = []
+
+        def work() -> None:
+            share = self.turns.share()
+            self.now += TURN / 10
+            overs.append(self.turns.is_over(share))
+
+        for _ in "abc":
+            self.turns.later(work, lambda: None)
+        next_turn(self.clock)
+        self.assertEqual([True, True, False], overs)
 
     def test_fair(self) -> None:
         """Everybody is called once in a turn, in the order in which they came; who comes again waits for the next."""
@@ -51,13 +87,14 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual("abc", "".join(self.done))
         next_turn(self.clock)
         self.assertEqual("abcabc", "".join(self.done))
+        next_turn(self.clock)  # that begins with all of its time
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_bounded(self) -> None:
         """A turn ends when its time is over, and the next one goes on with those who weren't called."""
         self.begin("abcde", 2, TURN / 2)
         rounds = []
-        while self.clock.getDelayedCalls():
+        while len(self.done) < 10:
             before = len(self.done)
             next_turn(self.clock)
             rounds.append("".join(self.done[before:]))

@@ -129,13 +129,6 @@ _PLAIN = _WebSocketFanout(frame)
 _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
-_SHARE = 0.002
-"""Seconds that a connection has in a turn: four times as long as others.
-
-With less, 64 publishes that come at once go in several batches, and a fan-out brings half as much a second.
-"""
-
-
 class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One WebSocket, as the transport of a session.
 
@@ -241,7 +234,7 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         elif not wants_more:
             return False
         elif not self._share_ends:  # the clock is asked only where more than one frame came
-            self._share_ends = self.factory.turns.share(_SHARE)
+            self._share_ends = self.factory.turns.share()
             return False
         elif self.factory.turns.is_over(self._share_ends):
             self._go_on_later()

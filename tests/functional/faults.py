@@ -8,7 +8,20 @@ from pathlib import Path
 from tests.functional.browsers import program
 from tests.functional.daemon import wait_until
 
-__all__ = ["SystemCallFaults"]
+__all__ = ["SystemCallFaults", "with_faults"]
+
+
+def with_faults(calls: str, fault: str) -> tuple[str, ...]:
+    """A command that runs another one, in the same process, with faults in what that asks of the system.
+
+    Nothing but those calls is slowed down. A process that is attached to stops at each of its calls, and with a faked
+    clock, which locks and unlocks for each time that somebody asks, it may come to nothing else.
+
+    :param calls: ``sendto,sendmsg``.
+    :param fault: as strace's ``inject`` has it: ``error=EIO:when=9+9``.
+    """
+    faults = ("-e", f"trace={calls}", "-e", f"inject={calls}:{fault}")
+    return (program("strace"), "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *faults)
 
 
 class SystemCallFaults:

@@ -18,7 +18,7 @@ from twisted.internet.threads import deferToThread
 from tests.clients import PollClient, SocketClient
 from tests.functional.cluster import HISTORY, ClusterTestCase
 from tests.functional.daemon import Daemon
-from tests.functional.faults import SystemCallFaults
+from tests.functional.faults import with_faults
 from tests.functional.wall import SettableClock
 from tests.redis_server import PERSISTENT, RedisServer
 
@@ -167,17 +167,17 @@ class SetTogetherTests(SetClockTestCase):
     timeout = SECONDS + 180
     errors = ("ENOBUFS", "ENOMEM")
 
-    async def start(self, daemon: Daemon) -> None:
-        """Start one, whose sends fail now and then though the connection goes on."""
-        await deferToThread(daemon.start)
+    def clocked(self, *options: str) -> tuple[Daemon, SettableClock]:
+        """Its sends fail now and then though the connection goes on."""
+        daemon, clock = super().clocked(*options)
         error = random.choice(self.errors)
-        faults = await deferToThread(SystemCallFaults, daemon.pid, f"sendto,sendmsg:error={error}:when=29+29")
-        self.addCleanup(faults.end)
+        daemon.prefix = (*with_faults("sendto,sendmsg", f"error={error}:when=29+29"), *daemon.prefix)
+        return daemon, clock
 
     async def begin(self, daemons: list[Daemon], redis: RedisServer | None = None) -> Any:
         """Start them, readers and writers."""
         for daemon in daemons:
-            await self.start(daemon)
+            await deferToThread(daemon.start)
         load = self.load(daemons, redis)
         await self.ask(load, "read", kinds=READERS)
         await self.ask(load, "write", kinds=WRITERS, rate=300)
@@ -195,7 +195,7 @@ class SetTogetherTests(SetClockTestCase):
             if steps % 3 == 0:
                 daemon = random.choice(daemons)
                 await deferToThread(daemon.kill)
-                await self.start(daemon)
+                await deferToThread(daemon.start)
         for ahead in (HOUR, -HOUR):
             for clock in clocks:
                 clock.set(ahead)
