@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat import __version__
 from realtime_chat.clock import time_steadily
 from realtime_chat.errors import RealtimeError, StoreRefused
 from realtime_chat.http.answers import JSONResource
@@ -220,6 +221,7 @@ class RealtimeService(Service):
         return root
 
     def _say_where(self) -> None:
+        self._log.info("realtime_chat {version}", version=__version__)
         for port, description in zip(self._ports, self._configuration.listen, strict=True):
             what = "listening" if self._configuration.page == NO_PAGE else "chat page"
             self._log.info("{what}: {url}", what=what, url=_url(port, description))

@@ -23,6 +23,8 @@ from twisted.internet import endpoints
 from twisted.logger import globalLogPublisher
 from twisted.python import usage
 
+import twisted
+from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.broker.relay import read_relay
 from realtime_chat.clock import time_steadily
@@ -42,6 +44,7 @@ __all__ = ["Options", "makeService"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 DATABASE = "realtime.sqlite"
+_LOG_EXAMPLE = "/var/log/realtime/access.log"
 PREFIX = "realtime"
 
 T = TypeVar("T")
@@ -50,9 +53,9 @@ _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _AGES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, example: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise ValueError(f"{text!r} is not a whole number above 0; right would be 1000")
+        raise ValueError(f"{text!r} is not a whole number above 0; right would be {example}")
     return int(text)
 
 
@@ -100,10 +103,40 @@ def _endpoint(text: str) -> str:
         raise ValueError(
             f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
         ) from error
+    _check_directory_of_socket(text)
     port = _port(text)
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; right would be {DEFAULT_LISTEN}")
     return text
+
+
+def _check_directory_of_socket(text: str) -> None:
+    kind, *words = text.removeprefix("haproxy:").split(":")
+    if kind == "unix" and words:
+        _check_directory_of(words[0].removeprefix("address="), text, "unix:/run/chat.sock")
+
+
+def _check_directory_of(path: str, text: str, example: str) -> None:
+    """Refuse a file that nobody could make.
+
+    :param text: what was given, in which the path stands.
+    """
+    directory = Path(path).absolute().parent
+    if not directory.is_dir():
+        raise ValueError(f"{text!r} can't be made: there is no directory {directory}; right would be {example}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ValueError(f"{text!r} can't be made: {directory} can't be written to; right would be {example}")
+
+
+def _log_file(directory: Path | None, text: str) -> str:
+    """The path of a log file; directories that the daemon makes need not be there yet."""
+    path = Path(text).absolute()  # twistd goes elsewhere before it starts
+    if not text or path.is_dir():
+        raise ValueError(f"{text!r} is no file; right would be {_LOG_EXAMPLE}")
+    made = () if directory is None else (directory.absolute(), *directory.absolute().parents)
+    if path.parent not in made:
+        _check_directory_of(text, text, _LOG_EXAMPLE)
+    return str(path)
 
 
 def _port(endpoint: str) -> int | None:
@@ -186,6 +219,7 @@ class Options(usage.Options):
                 "metrics-listen": [],
             }
         )
+        self._defaults = dict(self)
 
     @_help
     def opt_listen(self, endpoint: str) -> None:
@@ -230,7 +264,7 @@ class Options(usage.Options):
     @_help
     def opt_history(self, count: str) -> None:
         """How many messages are kept a room. [default: 1000]"""
-        self["history"] = self._read("history", count, _whole)
+        self._read_count("history", count)
 
     @_help
     def opt_history_age(self, age: str) -> None:
@@ -258,29 +292,29 @@ class Options(usage.Options):
     @_help
     def opt_max_connections(self, count: str) -> None:
         """How many connections are served at once. [default: what the limit of open files allows]"""
-        self["max-connections"] = self._read("max-connections", count, _whole)
+        self._read_count("max-connections", count, 1000)
 
     @_help
     def opt_max_rooms(self, count: str) -> None:
         """How many rooms one connection may read. [default: 100]"""
-        self["max-rooms"] = self._read("max-rooms", count, _whole)
+        self._read_count("max-rooms", count)
 
     @_help
     def opt_max_rooms_total(self, count: str) -> None:
         """How many rooms are in memory at a time: those that somebody reads, and those that were read in the last
         30 seconds; others are refused for the moment. [default: 50000]"""
-        self["max-rooms-total"] = self._read("max-rooms-total", count, _whole)
+        self._read_count("max-rooms-total", count)
 
     @_help
     def opt_max_rooms_stored(self, count: str) -> None:
         """How many rooms there may be in the store; where there are so many, none is made. [default: 1000000]"""
-        self["max-rooms-stored"] = self._read("max-rooms-stored", count, _whole)
+        self._read_count("max-rooms-stored", count)
 
     @_help
     def opt_room_rate(self, count: str) -> None:
         """How many rooms are made a second, by all clients together; at once, what 20 seconds would bring.
         [default: 100]"""
-        self["room-rate"] = self._read("room-rate", count, _whole)
+        self._read_count("room-rate", count)
 
     @_help
     def opt_stream_lifetime(self, age: str) -> None:
@@ -292,12 +326,12 @@ class Options(usage.Options):
     def opt_presence_limit(self, count: str) -> None:
         """How many members a room may have for them to be listed; of larger rooms only their number is told.
         [default: 200]"""
-        self["presence-limit"] = self._read("presence-limit", count, _whole)
+        self._read_count("presence-limit", count)
 
     @_help
     def opt_signal_rate(self, count: str) -> None:
         """How many signals one client may send a second, and twice that at once. [default: 30]"""
-        self["signal-rate"] = self._read("signal-rate", count, _whole)
+        self._read_count("signal-rate", count)
 
     @_help
     def opt_page(self, page: str) -> None:
@@ -316,11 +350,33 @@ class Options(usage.Options):
         more than once. [default: nowhere]"""
         self["metrics-listen"].append(self._read("metrics-listen", endpoint, _endpoint))
 
+    def _read_count(self, option: str, text: str, example: int | None = None) -> None:
+        """Set a number; its default is an example of a right one."""
+        self[option] = self._read(option, text, lambda text: _whole(text, example or self._defaults[option]))
+
     def _read(self, option: str, text: str, read: Callable[[str], T]) -> T:
         try:
             return read(text)
         except ValueError as error:
             raise usage.UsageError(f"--{option}: {error}") from error
+
+    def opt_version(self) -> None:
+        """Say the daemon's version and Twisted's, and exit."""
+        print(f"realtime_chat {__version__}, Twisted {twisted.__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Read the command line.
+
+        Where ``twistd`` is asked, a mistake ends the process with its message alone: twistd itself would print all its
+        own options before.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            if self.parent is None:
+                raise
+            raise SystemExit(f"realtime: {error}\nAll options: twistd realtime --help") from error
 
     def postOptions(self) -> None:
         """Refuse what can't work before anything starts."""
@@ -328,9 +384,13 @@ class Options(usage.Options):
         if kind != "sqlite" and self["data-dir"] is not None:
             raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
         if kind in KINDS:
+            _check_redis_installed()
             self["redis"] = self._read_address()
         else:
             self._refuse_redis_options()
+        directory = _database(self).parent if kind == "sqlite" else None
+        if self["access-log"] is not None:
+            self["access-log"] = self._read("access-log", self["access-log"], partial(_log_file, directory))
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         taken: set[str] = set()
         for option in ("listen", "metrics-listen"):
@@ -358,11 +418,37 @@ class Options(usage.Options):
                 raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
 
 
+def _check_redis_installed() -> None:
+    try:
+        import txredisapi  # noqa: F401
+    except ImportError as error:
+        raise usage.UsageError(
+            f"--store: Redis needs {error.name}, which is not installed; right would be "
+            "pip install 'realtime_chat[redis]'"
+        ) from error
+
+
 def default_data_dir(environ: Any = os.environ) -> Path:
-    """Where data belongs if nobody says otherwise."""
+    """Where data belongs if nobody says otherwise.
+
+    :raises twisted.python.usage.UsageError: nothing says where.
+    """
     if os.geteuid() == 0:
         return Path("/var/lib/realtime_chat")
-    return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
+    try:
+        return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
+    except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd
+        raise usage.UsageError(
+            f"--data-dir: user {os.geteuid()} has no home directory; name one with --data-dir /srv/chat"
+        ) from error
+
+
+def _database(options: Options) -> Path:
+    """Where SQLite's database is to be."""
+    store: str | None = options["store"]
+    return (
+        Path(options["data-dir"] or default_data_dir()) / DATABASE if store is None else Path(store.partition(":")[2])
+    )
 
 
 def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
@@ -373,21 +459,16 @@ def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker,
         return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None
     if options["redis"] is not None:
         return *_make_redis(options, reactor, retention), None
-    directory = Path(options["data-dir"] or default_data_dir())
-    path = directory / DATABASE if store is None else Path(store.partition(":")[2])
+    path = _database(options)
     return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), LocalBroker(), path.parent
 
 
 def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[IMessageStore, IBroker]:
-    try:
-        from realtime_chat.broker.redis import RedisBroker
-        from realtime_chat.broker.redis_presence import RedisPresence
-        from realtime_chat.store.redis import RedisStore
-    except ImportError as error:
-        raise usage.UsageError(
-            f"--store: Redis needs {error.name}, which is not installed; right would be "
-            "pip install 'realtime_chat[redis]'"
-        ) from error
+    # Only here, as a daemon without Redis needs none of its packages.
+    from realtime_chat.broker.redis import RedisBroker
+    from realtime_chat.broker.redis_presence import RedisPresence
+    from realtime_chat.store.redis import RedisStore
+
     address = options["redis"]
     names = Names(options["store-prefix"], address.database)
     maximum = options["max-message"]

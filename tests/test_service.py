@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
@@ -84,9 +85,10 @@ class StartTests(TestCase):
         ]
 
     async def test_lines(self) -> None:
-        """At the start it says in one line each where it is, where messages are kept, and who may come."""
+        """At the start it says in one line each what it is, where it is, where messages are kept, and who may come."""
         _, lines = await self.said(listen=(LOCAL,))
-        self.assertEqual(3, len(lines), lines)
+        self.assertEqual(4, len(lines), lines)
+        self.assertIn(f"realtime_chat {__version__}", lines)
         self.assertIn(f"chat page: http://127.0.0.1:{self.ports[0]}/", lines)
         self.assertEqual(1, len([line for line in lines if line.startswith("store: ") and "memory" in line.lower()]))
         (who,) = (line for line in lines if line.startswith("open to: "))

@@ -14,11 +14,12 @@ from unittest.mock import patch
 import attrs
 from twisted.application.service import IService
 from twisted.internet import reactor
+from twisted.python import usage
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from realtime_chat import tap
+from realtime_chat import __version__, tap
 from realtime_chat.limits import Limits
 from realtime_chat.redis.address import Address
 from realtime_chat.service import Configuration, RealtimeService
@@ -138,6 +139,7 @@ class OptionsTests(SynchronousTestCase):
             ("listen", ("", "8080", "tcp", "tcp:http", "carrier:pigeon", "tcp:8080:nonsense=1"), DEFAULT_LISTEN),
             ("listen", ("tcp:99999", "tcp:65536", "tcp:-1", "haproxy:tcp:70000", "tcp6:99999"), DEFAULT_LISTEN),
             ("listen", ("tcp:interface=127.0.0.1:port=99999",), DEFAULT_LISTEN),
+            ("listen", ("unix:/nowhere/chat.sock", "unix:address=/nowhere/chat.sock"), "/run/chat.sock"),
             ("metrics-listen", ("9100", "tcp:99999"), DEFAULT_LISTEN),
             ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "SQLITE:a"), "sqlite:PATH"),
             ("store-prefix", ("", "a:b", "a b", "a*", "x" * 65), "realtime"),
@@ -145,13 +147,14 @@ class OptionsTests(SynchronousTestCase):
             ("history-age", ("", "0", "-1d", "1w", "1.5d", "d", "one"), "30d"),
             ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
             ("max-connections", ("", "0", "-5", "all"), "1000"),
-            ("max-rooms", ("", "0", "-5", "all"), "1000"),
-            ("max-rooms-total", ("", "0", "-5", "all"), "1000"),
-            ("max-rooms-stored", ("", "0", "-5", "all"), "1000"),
-            ("room-rate", ("", "0", "0.5", "all"), "1000"),
+            ("max-rooms", ("", "0", "-5", "all"), "be 100"),
+            ("max-rooms-total", ("", "0", "-5", "all"), "be 50000"),
+            ("max-rooms-stored", ("", "0", "-5", "all"), "be 1000000"),
+            ("room-rate", ("", "0", "0.5", "all"), "be 100"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
-            ("presence-limit", ("", "0", "-5", "all"), "1000"),
-            ("signal-rate", ("", "0", "0.5", "all"), "1000"),
+            ("presence-limit", ("", "0", "-5", "all"), "be 200"),
+            ("signal-rate", ("", "0", "0.5", "all"), "be 30"),
+            ("access-log", ("", "/", "/nowhere/at/all", "/nowhere/access.log"), "right would be"),
             ("page", ("", "/nowhere/at/all", __file__), "right would be"),
             (
                 "host",
@@ -231,6 +234,24 @@ class OptionsTests(SynchronousTestCase):
         self.assertRaises(UsageError, parsed, "--nonsense")
         self.assertRaises(UsageError, parsed, "stray")
 
+    def test_under_twistd(self) -> None:
+        """Where twistd asks, a mistake ends the process with a status and its own message, and not with all options."""
+        options = Options()
+        options.parent = usage.Options()
+        message = str(self.assertRaises(SystemExit, options.parseOptions, ["--history", "many"]))
+        self.assertEqual(
+            "realtime: --history: 'many' is not a whole number above 0; right would be 1000\n"
+            "All options: twistd realtime --help",
+            message,
+        )
+
+    def test_version(self) -> None:
+        """--version says the daemon's own."""
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(0, self.assertRaises(SystemExit, parsed, "--version").code)
+        self.assertTrue(out.getvalue().startswith(f"realtime_chat {__version__}, Twisted "), out.getvalue())
+
     def test_help(self) -> None:
         """--help has every option with a sentence, and the default of every one that has one."""
         out = io.StringIO()
@@ -248,7 +269,7 @@ class OptionsTests(SynchronousTestCase):
     def test_known(self) -> None:
         """These tests know all options."""
         known = {name.removeprefix("opt_").replace("_", "-") for name in vars(Options) if name.startswith("opt_")}
-        self.assertEqual(set(VALUED), known)
+        self.assertEqual({*VALUED, "version"}, known)
 
 
 class DataDirTests(SynchronousTestCase):
@@ -261,6 +282,18 @@ class DataDirTests(SynchronousTestCase):
         """Root's is /var/lib/realtime_chat, whatever the environment says."""
         self.user(0)
         self.assertEqual(Path("/var/lib/realtime_chat"), default_data_dir({"XDG_DATA_HOME": "/x"}))
+
+    def test_nobody(self) -> None:
+        """A user without a home directory, as containers have, is told to name a directory."""
+        self.user(12_345)
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        self.patch(Path, "home", no_home)
+        message = str(self.assertRaises(UsageError, parsed))
+        self.assertIn("--data-dir /srv/chat", message)
+        self.assertEqual("/srv/chat", parsed("--data-dir", "/srv/chat")["data-dir"])
 
     def test_user(self) -> None:
         """A user's is below XDG_DATA_HOME, or else below the home directory."""
@@ -298,12 +331,9 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertIn("redis://db.example:6380/2 (prefix chat; the last 7 messages a room", store.describe())
 
     def test_redis_not_installed(self) -> None:
-        """Without the packages for Redis the message says what to install."""
+        """Without the packages for Redis the command line is refused, and the message says what to install."""
         with patch.dict(sys.modules, {"txredisapi": None}):
-            ours = ("realtime_chat.store.redis", "realtime_chat.redis.")
-            for name in [name for name in sys.modules if name.startswith(ours)]:
-                del sys.modules[name]
-            message = str(self.assertRaises(UsageError, self.made, "--store", "redis://db.example"))
+            message = str(self.assertRaises(UsageError, parsed, "--store", "redis://db.example"))
         self.assertIn("txredisapi, which is not installed; right would be pip install 'realtime_chat[redis]'", message)
 
     def test_directory(self) -> None:
@@ -364,7 +394,7 @@ class MakeServiceTests(SynchronousTestCase):
         directory = Path(self.mktemp())
         readers, threads = set(reactor.getReaders()), threading.active_count()  # type: ignore[attr-defined]
         calls = len(reactor.getDelayedCalls())  # type: ignore[attr-defined]
-        log = directory / "access.log"
+        log = directory.with_name("access.log")
         service, _, _ = self.made("--data-dir", str(directory), "--listen", "tcp:0", "--access-log", str(log))
         self.assertFalse(directory.exists())
         self.assertEqual(readers, set(reactor.getReaders()))  # type: ignore[attr-defined]

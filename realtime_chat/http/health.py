@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
+from realtime_chat import __version__, codec
 from realtime_chat.http.answers import JSONResource, answer_later
 from realtime_chat.hub import Hub
 
 __all__ = ["HealthResource", "ReadinessResource"]
 
 _OK = b'{"status":"ok"}'
+_ALIVE = codec.encode({"status": "ok", "version": __version__})
 
 
 class HealthResource(JSONResource):
-    """Answers as long as the process does."""
+    """Answers as long as the process does, with the daemon's version."""
 
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
-        return _OK
+        return _ALIVE
 
 
 class ReadinessResource(JSONResource):

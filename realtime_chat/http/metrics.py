@@ -12,11 +12,22 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
+from realtime_chat import __version__
 from realtime_chat.counts import Histogram
+from realtime_chat.errors import GOODBYES
 from realtime_chat.http.answers import Answer, JSONResource
 from realtime_chat.hub import Hub
 
 __all__ = ["MetricsResource", "make_registry"]
+
+
+# What has not happened yet counts 0 from the start, so that a first one is an increase.
+_KINDS = dict.fromkeys(("poll", "sse", "websocket"), 0)
+_REASONS = dict.fromkeys(GOODBYES, 0)
+_CODES = dict.fromkeys(
+    ("in_doubt", "internal", "key_reused", "out_of_order", "rate_limited", "stopping", "store_unavailable", "too_many"),
+    0,
+)
 
 
 class _HubCollector(Collector):
@@ -30,6 +41,7 @@ class _HubCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the hub and its store."""
+        yield _gauges("realtime_build_info", "The version that runs.", "version", {__version__: 1.0})
         yield from self._of_sessions()
         yield from self._of_messages()
         yield from self._of_events()
@@ -43,7 +55,7 @@ class _HubCollector(Collector):
     def _of_sessions(self) -> Iterator[Metric]:
         sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
         kinds = Counter(session.transport.fanout.name for session in sessions)
-        yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", kinds)
+        yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", {**_KINDS, **kinds})
         rooms = self._hub.rooms.values()
         live = sum(room.live_count() for room in rooms)
         states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
@@ -58,18 +70,20 @@ class _HubCollector(Collector):
         queued = sum(session.transport.queued for session in sessions)
         yield GaugeMetricFamily("realtime_queued_bytes", "Bytes that wait for clients to read.", queued)
         goodbyes = self._hub.counts.goodbyes
-        yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", goodbyes)
+        yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", {**_REASONS, **goodbyes})
 
     def _of_messages(self) -> Iterator[Metric]:
         counts = self._hub.counts
         yield CounterMetricFamily("realtime_published", "Messages stored.", counts.published)
         yield CounterMetricFamily("realtime_duplicates", "Publishes repeated under their key.", counts.duplicates)
-        yield _counters("realtime_publish_errors", "Publishes refused.", "code", counts.publish_errors)
-        yield _counters("realtime_delivered", "Messages handed to transports.", "transport", counts.delivered)
+        yield _counters("realtime_publish_errors", "Publishes refused.", "code", {**_CODES, **counts.publish_errors})
+        yield _counters(
+            "realtime_delivered", "Messages handed to transports.", "transport", {**_KINDS, **counts.delivered}
+        )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
         yield CounterMetricFamily("realtime_store_reads", "Pages read from the store for readers.", counts.reads)
-        resumes = {str(recovered).lower(): number for recovered, number in counts.resumes.items()}
+        resumes = {str(recovered).lower(): counts.resumes[recovered] for recovered in (False, True)}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
 
     def _of_events(self) -> Iterator[Metric]:

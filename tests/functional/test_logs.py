@@ -19,6 +19,7 @@ from typing import Any
 
 from twisted.internet.threads import deferToThread
 
+from realtime_chat import __version__
 from tests.certificates import self_signed
 from tests.functional.daemon import Daemon, DaemonTestCase, free_port, wait_until
 
@@ -204,7 +205,9 @@ class FloodTests(DaemonTestCase):
         before = len(daemon.log)
         for attack in attacks:
             await deferToThread(attack, port or daemon.port)
-            self.assertEqual((200, {"status": "ok"}), await deferToThread(status, daemon.url + "healthz"))
+            self.assertEqual(
+                (200, {"status": "ok", "version": __version__}), await deferToThread(status, daemon.url + "healthz")
+            )
         await deferToThread(daemon.terminate)
         said = daemon.log[before:]
         self.assertLess(len(said), MOST_BYTES, said[:4000])

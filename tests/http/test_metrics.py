@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.counts import Histogram
 from realtime_chat.limits import Limits
@@ -50,6 +51,21 @@ class MetricsTests(ServedTestCase):
                 label = next((value for name, value in sample.labels.items() if name != "le"), "")
                 samples[f"{sample.name} {label}".strip()] = sample.value
         return samples
+
+    async def test_from_the_start(self) -> None:
+        """What has not happened yet is told as 0, and the version that runs is told."""
+        samples = await self.scrape()
+        for name in (
+            "realtime_sessions sse",
+            "realtime_delivered_total websocket",
+            "realtime_publish_errors_total store_unavailable",
+            "realtime_publish_errors_total in_doubt",
+            "realtime_goodbyes_total slow",
+            "realtime_resumes_total true",
+            "realtime_resumes_total false",
+        ):
+            self.assertEqual(0, samples[name], name)
+        self.assertEqual(1, samples[f"realtime_build_info {__version__}"])
 
     async def test_scrape(self) -> None:
         """Connections, messages, deliveries, latencies and resumes are told as they are."""
