@@ -39,6 +39,9 @@ _GUESSED = ((b"image/", b"image"), (b"text/html,application/xhtml+xml", b"docume
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_APPLICATION_HOSTS = ("", ".")
+"""What programs with pages of their own send, that no site could: ``file://`` (Cordova) and ``app://.`` (Electron)."""
+
 _REMEMBERED = 256
 
 
@@ -217,6 +220,8 @@ def _normalise(text: str) -> str:
             raise ValueError(reason)
     if not rest.isascii():
         raise ValueError("browsers send the name in its ASCII form, xn--…")
+    if scheme not in _DEFAULT_PORTS and rest in _APPLICATION_HOSTS:
+        return f"{scheme}://{rest}"
     host = Authority.parse(rest)
     return f"{scheme}://{Authority(host.name) if host.port == _DEFAULT_PORTS.get(scheme) else host}"
 

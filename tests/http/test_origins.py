@@ -298,6 +298,15 @@ class OriginPolicyTests(SynchronousTestCase):
         for origin in (b"null", b"", b"*", b"https://a.example/"):
             self.assertFalse(policy.permits(origin, b"localhost", False))
 
+    def test_applications(self) -> None:
+        """Pages of programs, whose origins name no host, may where these are listed, or every origin is."""
+        for origin in ("file://", "app://.", "capacitor://localhost"):
+            for listed in (origin, "*"):
+                self.assertTrue(OriginPolicy([listed]).permits(origin.encode(), b"localhost", False), origin)
+            self.assertFalse(OriginPolicy(["https://a.example"]).permits(origin.encode(), b"localhost", False))
+        for wrong in ("https://", "http://.", "app://..", "app://./x"):
+            self.assertRaises(ValueError, OriginPolicy, [wrong])
+
     def test_null(self) -> None:
         """``null`` may where it is listed by name."""
         self.assertTrue(OriginPolicy(["null"]).permits(b"null", b"localhost", False))
