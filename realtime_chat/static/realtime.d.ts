@@ -42,7 +42,8 @@ declare namespace Realtime {
     room: string;
     event: string;
     data: Data;
-    from: { id: string; name: string };
+    /** Null where another program published a signal in Redis. */
+    from: { id: string; name: string } | null;
     /** Milliseconds since 1970, by the server's clock. */
     at: number;
     own: boolean;
@@ -65,19 +66,15 @@ declare namespace Realtime {
     key: string;
   }
 
-  /** A message on its way; a promise of `Published`, where the browser has promises. */
-  interface Entry {
+  /** A message on its way. It is a promise, but for browsers that have none: there `then` and `catch` are missing. */
+  interface Entry extends PromiseLike<Published> {
     key: string;
     event: string;
     data: any;
     state: 'pending' | 'sent' | 'failed' | 'unknown';
     error: Trouble | null;
     position: string | null;
-    then?<A = Published, B = never>(
-      done?: ((published: Published) => A | PromiseLike<A>) | null,
-      failed?: ((error: Trouble) => B | PromiseLike<B>) | null
-    ): Promise<A | B>;
-    catch?<B = never>(failed?: ((error: Trouble) => B | PromiseLike<B>) | null): Promise<Published | B>;
+    catch<B = never>(failed?: ((error: Trouble) => B | PromiseLike<B>) | null): Promise<Published | B>;
   }
 
   interface Presence {

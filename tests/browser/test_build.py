@@ -26,15 +26,22 @@ for (const file of process.argv.slice(1)) {
 _PAGE = """
 const rt: Realtime.Connection = Realtime.connect('', {name: 'Ann', transports: ['poll'], storage: false});
 const room = rt.room('lobby', {last: 5});
-room.on('message', (data, message) => console.log(data.text, message.from.name, message.own));
+room.on('message', (data, message) => console.log(data.text, message.from?.name, message.own));
 room.on('$presence', (presence) => presence.joined.map((member) => member.state));
-room.publish({text: 'hi'}).then!((published) => published.position);
+room.publish({text: 'hi'}).then((published) => published.position);
+room.publish(1).catch((error) => error.code);
+(async () => (await room.publish({text: 'hi'})).position)();
 room.publish('label', 1, {key: 'k'}, (error, result) => error ? error.temporary : result.key);
 room.history({before: room.position}).then((page) => page.messages.length);
 rt.on('$state', (state) => state.retryIn === null ? state.reason : null);
 """
 
-_MISTAKES = ("Realtime.connect('', {transports: ['carrier pigeon']})", "rt.room(1)", "room.count = 1")
+_MISTAKES = (
+    "Realtime.connect('', {transports: ['carrier pigeon']})",
+    "rt.room(1)",
+    "room.count = 1",
+    "room.on('x', (_, message) => message.from.id)",
+)
 
 
 class BuildTests(SynchronousTestCase):

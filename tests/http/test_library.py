@@ -37,6 +37,12 @@ class LibraryTests(SynchronousTestCase):
             ):
                 self.assertEqual(response.headers.getRawHeaders(header), [value])
 
+    def test_types(self) -> None:
+        """Its types for TypeScript are beside it."""
+        response = self.get("realtime.d.ts")
+        self.assertEqual(200, response.code)
+        self.assertIn(b"declare namespace Realtime", self.successResultOf(response.content()))
+
     def test_kept_for_good(self) -> None:
         """The name that changes with the content may be kept; the plain one is asked for again, and costs a 304."""
         self.assertRegex(self.hashed, r"\Arealtime\.[0-9a-f]{16}\.js\Z")
