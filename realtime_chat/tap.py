@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.util
 import os
 import random
 import re
@@ -419,13 +420,10 @@ class Options(usage.Options):
 
 
 def _check_redis_installed() -> None:
-    try:
-        import txredisapi  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("txredisapi") is None:
         raise usage.UsageError(
-            f"--store: Redis needs {error.name}, which is not installed; right would be "
-            "pip install 'realtime_chat[redis]'"
-        ) from error
+            "--store: Redis needs txredisapi, which is not installed; right would be pip install 'realtime_chat[redis]'"
+        )
 
 
 def default_data_dir(environ: Any = os.environ) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "HostList",
     "OriginPolicy",
     "destination_of",
+    "explain_refusal",
     "is_foreign",
     "normalise_origin",
 ]
@@ -266,6 +267,20 @@ class OriginPolicy:
 
     def _lists(self, normal: str) -> bool:
         return normal in self._listed or ("*" in self._listed and normal != "null")
+
+
+def explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
+    """Why a page was refused and what would let it in, for the log; what isn't an origin isn't repeated.
+
+    :param host: the ``Host`` header, which was checked.
+    """
+    normal = _sent(origins[0]) if len(origins) == 1 else None
+    if normal is None:
+        return "its origin is none that a browser sends"
+    return (
+        f"it is of {normal}, and asked {host.decode()}. If it is yours, add --allow-origin {normal}. If both are one "
+        "site, a proxy in between doesn't pass the Host header on (nginx: proxy_set_header Host $http_host)"
+    )
 
 
 def is_foreign(headers: Headers) -> bool:

@@ -39,6 +39,7 @@ from realtime_chat.http.origins import (
     HostList,
     OriginPolicy,
     destination_of,
+    explain_refusal,
     is_foreign,
 )
 from realtime_chat.http.wishes import read_query
@@ -56,6 +57,7 @@ _CORS_SECONDS = b"600"
 _OK = 200  # to get at what is in twisted.web.http takes half a microsecond, as some of it is deprecated
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _LENGTH_DIGITS = 15
+_OTHER_SITES = "pages of other sites can't use this server; whoever runs it can list an origin with --allow-origin"
 _FOREIGN = (
     "a page of another site or origin asked for this in a way that no script of it can read; what it may read it asks "
     "for with an Origin header, as fetch and EventSource do, and whoever runs this can list it with --allow-origin"
@@ -609,10 +611,10 @@ class RealtimeChannel(http.HTTPChannel):
             request.responseHeaders.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
             return
         if len(origins) > 1 or not policy.permits(origins[0], host, self.isSecure()):
-            raise RealtimeError(
-                "bad_origin",
-                "pages of other sites can't use this server; whoever runs it can list an origin with --allow-origin",
-            )
+            if self._command != b"OPTIONS":  # the error tells no secret, and a page that reads it can say what is wrong
+                request.responseHeaders.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
+            self._log.warn("a page was refused: {why}", why=explain_refusal(origins, host))
+            raise RealtimeError("bad_origin", _OTHER_SITES)
         if policy.shares(origins[0]):
             request.is_cross_origin = True
             request.responseHeaders.setRawHeaders(b"Access-Control-Allow-Origin", [origins[0]])

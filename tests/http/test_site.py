@@ -19,7 +19,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
@@ -629,6 +629,17 @@ class OriginTests(SiteTestCase):
         )
         self.assertEqual(said.headers["access-control-max-age"], "600")
         self.assertNotIn("content-length", said.headers)
+
+    def test_refused(self) -> None:
+        """A page that isn't listed can read why, and the log names the option, and the proxy's setting."""
+        with capturedLogs() as events:
+            said = self.ask(get(b"/", b"Origin: https://Forgotten.example:443"))
+            self.ask(get(b"/", b"Origin: <b>"))
+        self.assertEqual(("bad_origin", "*"), (said.code, said.headers["access-control-allow-origin"]))
+        first, second = map(formatEvent, events)
+        self.assertIn("--allow-origin https://forgotten.example.", first)
+        self.assertIn("proxy_set_header Host $http_host", first)
+        self.assertEqual("a page was refused: its origin is none that a browser sends", second)
 
     def test_refused_preflight(self) -> None:
         """A browser that asks for another site's page is told no, and without a preflight OPTIONS is no method."""
