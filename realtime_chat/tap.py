@@ -422,7 +422,7 @@ class Options(usage.Options):
 def _check_redis_installed() -> None:
     if importlib.util.find_spec("txredisapi") is None:
         raise usage.UsageError(
-            "--store: Redis needs txredisapi, which is not installed; right would be pip install 'realtime_chat[redis]'"
+            "--store: Redis needs txredisapi, which is not installed; right would be pip install txredisapi hiredis"
         )
 
 

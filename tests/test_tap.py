@@ -334,7 +334,7 @@ class MakeServiceTests(SynchronousTestCase):
         """Without the packages for Redis the command line is refused, and the message says what to install."""
         with patch.dict(sys.modules, {"txredisapi": None}):
             message = str(self.assertRaises(UsageError, parsed, "--store", "redis://db.example"))
-        self.assertIn("txredisapi, which is not installed; right would be pip install 'realtime_chat[redis]'", message)
+        self.assertIn("txredisapi, which is not installed; right would be pip install txredisapi hiredis", message)
 
     def test_directory(self) -> None:
         """The database stands in the data directory, which is made; or where the store says."""

@@ -427,6 +427,7 @@ class ReadmeTests(BrowserTestCase):
         tab = browser(self.kind).open(f"{site().origin}/readme.html")
         self.addCleanup(tab.close)
         read = "return [...document.querySelectorAll('#chat li')].map((item) => item.textContent)"
+        tab.run("document.getElementById('hello').click();")
         wait_until(lambda: "Hello from my page" in tab.run(read), lambda: str((tab.run(read), tab.console)))
         body = urllib.parse.urlencode({"text": "<b>Hello</b> from elsewhere"}).encode()
         urllib.request.urlopen(f"{daemon().url}rooms/lobby/messages", body, timeout=20).close()
