@@ -566,7 +566,8 @@ def encode_goodbye(goodbye: errors.Goodbye) -> bytes:
     return _encoder.encode(
         {
             "type": "goodbye",
-            "code": goodbye.code,
+            "close_code": goodbye.code,
+            "code": goodbye.code,  # deprecated: in an error it is a string
             "reason": goodbye.reason,
             "reconnect": goodbye.reconnect,
             "after": goodbye.after,

@@ -170,6 +170,7 @@ class TransportContract:
         await self.service.stopService()
         await reader.until(lambda: bool(reader.of_type("goodbye")))
         (goodbye,) = reader.of_type("goodbye")
+        self.assertEqual((4000, 4000), (goodbye["close_code"], goodbye["code"]))
         self.assertEqual(("stopping", True), (goodbye["reason"], goodbye["reconnect"]))
 
     async def test_large_messages(self: Any) -> None:
