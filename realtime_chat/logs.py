@@ -7,9 +7,11 @@ repeats is left out and counted, and what is written is made of short lines of p
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 import threading
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, LogPublisher, eventAsText
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["ThrottledLog", "plain_lines", "throttle"]
+__all__ = ["ThrottledLog", "log_files", "plain_lines", "reopen", "throttle"]
 
 _SECONDS = 60.0
 _SAME = 2
@@ -189,6 +191,54 @@ def throttle(
             publisher.addObserver(observer)
 
     return undo
+
+
+# Files that are renamed while they are written to
+
+
+_INSIDE = ("_observer", "_negativeObserver", "legacyObserver", "__self__", "_outFile", "write")
+"""Where observers keep what they pass events on to, and in the end a file: Twisted's, its older ones, and ours."""
+
+
+def log_files(observer: Any) -> Iterator[Any]:
+    """The files in which an observer writes in the end, each once."""
+    waiting, seen = [observer], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if callable(getattr(one, "fileno", None)) or hasattr(one, "_file"):
+            yield one
+            continue
+        waiting += getattr(one, "_observers", ())
+        waiting += [getattr(one, name, None) for name in _INSIDE]
+
+
+def reopen(file: Any) -> bool:
+    """Go on writing at a file's path, where another file may be by now, or none; it gets the old one's mode.
+
+    The descriptor stays, so that no line is lost, from whatever thread it comes. If the path can't be opened, all goes
+    on in the old file.
+
+    :param file: one of Python's, or a log file of Twisted's.
+    :returns: whether it is a file with a path.
+    :raises OSError: the path can't be opened.
+    """
+    inner = getattr(file, "_file", file)
+    path = getattr(file, "path", None) or getattr(file, "name", None)
+    mode = os.fstat(inner.fileno()).st_mode
+    if not isinstance(path, str) or path.startswith("<") or not stat.S_ISREG(mode):
+        return False  # such as <stdout>, wherever that goes
+    file.flush()
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, stat.S_IMODE(mode))
+    try:
+        os.dup2(opened, inner.fileno(), inheritable=False)
+    finally:
+        os.close(opened)
+    if hasattr(file, "rotateLength"):
+        file.size = os.fstat(inner.fileno()).st_size  # by which Twisted's rotate themselves
+    return True
 
 
 # What is the same

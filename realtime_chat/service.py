@@ -11,9 +11,7 @@ from typing import Any
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, DeferredList, TimeoutError
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -33,6 +31,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
+from realtime_chat.listening import ListenRefused, is_local, listen, names, url
 from realtime_chat.transports.fanout import unsent, write_now
 from realtime_chat.transports.intake import Intake, accept_few
 from realtime_chat.transports.poll import PollResource
@@ -46,7 +45,6 @@ _PATIENCE = 1.5
 """Seconds that each step of stopping may take; all but one are done in a moment, and five seconds are all there is."""
 
 _SPARE_FILES = 64
-_BACKLOG = 1024
 
 
 @attrs.frozen
@@ -79,7 +77,8 @@ class RealtimeService(Service):
 
     :param reactor: whose clock will not step any more: see :func:`~realtime_chat.clock.time_steadily`.
     :param wall: seconds since 1970, for people.
-    :param give_up: ends the process when it can't start; stops the reactor where it isn't given.
+    :param starting: called with what opens its logs anew, before anything else.
+    :param give_up: ends the process when it can't start, and is told why; stops the reactor where it isn't given.
     :param started: called when it listens.
     :ivar hub: its rooms and sessions.
     """
@@ -94,14 +93,16 @@ class RealtimeService(Service):
         configuration: Configuration,
         wall: Callable[[], float],
         token: Callable[[int], bytes],
-        give_up: Callable[[], None] | None = None,
+        give_up: Callable[[str], None] | None = None,
         started: Callable[[], None] = lambda: None,
+        starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
     ) -> None:
         time_steadily(reactor)
         self._reactor = reactor
         self._wall = wall
-        self._give_up = reactor.stop if give_up is None else give_up
+        self._give_up = self._stop_reactor if give_up is None else give_up
         self._started = started
+        self._starting = starting
         self._store = store
         self._broker = broker
         self._token = token
@@ -113,26 +114,26 @@ class RealtimeService(Service):
         self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
-        self._in_start = True
         self.hub = Hub(store, reactor, configuration.limits, wall, token, broker)
 
     def startService(self) -> None:
         """Open the store and listen; what can't be is said in one line, and the process ends."""
         super().startService()
-        refusals: list[str] = []
-        Deferred.fromCoroutine(self._start()).addErrback(self._not_started, refusals)
-        if refusals:
-            raise SystemExit(f"realtime: {refusals[0]}")
-        self._in_start = False
+        self._starting(self._reopen_logs)
+        Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
 
-    def _not_started(self, failure: Failure, refusals: list[str]) -> None:
-        if not failure.check(StoreRefused, PageRefused, RealtimeError, CannotListenError, OSError):
+    def _not_started(self, failure: Failure) -> None:
+        if not failure.check(StoreRefused, PageRefused, RealtimeError, ListenRefused, OSError):
             self._log.failure("the daemon could not start", failure)
-        if self._in_start:
-            refusals.append(str(failure.value))
-            return
         self._log.critical("realtime: {why}", why=str(failure.value))
-        self._give_up()
+        self._give_up(str(failure.value))
+
+    def _stop_reactor(self, why: str) -> None:
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _reopen_logs(self) -> None:
+        for site in self._sites:
+            site.reopen_log()
 
     async def _start(self) -> None:
         files = raise_file_limit()
@@ -145,21 +146,30 @@ class RealtimeService(Service):
         if self._broker.shared:
             self._log.info("other nodes: {broker}", broker=self._broker.describe())
         configuration = self._configuration
-        site = self._make_site(self._make_resources(), files, configuration.listen, configuration.hosts)
-        for description in configuration.listen:
-            self._ports.append(await self._listen(description, site))
+        site = self._make_site(self._make_resources(), files)
+        await self._listen("listen", configuration.listen, site, self._ports, configuration.hosts)
         if configuration.metrics_listen:
-            metrics = self._make_site(self._make_metrics(), files, configuration.metrics_listen, ())
-            for description in configuration.metrics_listen:
-                self._metrics_ports.append(await self._listen(description, metrics))
+            metrics = self._make_site(self._make_metrics(), files)
+            await self._listen("metrics-listen", configuration.metrics_listen, metrics, self._metrics_ports)
         self._say_where()
         self._started()
 
-    async def _listen(self, description: str, site: RealtimeSite) -> IListeningPort:
-        endpoint = endpoints.serverFromString(self._reactor, _with_backlog(description))
-        port: IListeningPort = await endpoint.listen(site)
-        accept_few(port)
-        return port
+    async def _listen(
+        self,
+        option: str,
+        descriptions: tuple[str, ...],
+        site: RealtimeSite,
+        ports: list[IListeningPort],
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        """Listen, and answer to the names that were given, or else to the addresses that there turn out to be."""
+        served: set[str] = set()
+        for description in descriptions:
+            port = await listen(self._reactor, description, site, option)
+            accept_few(port)
+            ports.append(port)
+            served |= names(port, description)
+        site.hosts = HostList.listening_on((), hosts) if hosts else HostList.listening_on(served)
 
     def ports(self) -> list[int]:
         """The TCP ports that are listened on, in the order of the configuration; those for metrics come last."""
@@ -168,15 +178,13 @@ class RealtimeService(Service):
 
     # What is served
 
-    def _make_site(
-        self, resources: JSONResource, files: int, listen: tuple[str, ...], hosts: tuple[str, ...]
-    ) -> RealtimeSite:
+    def _make_site(self, resources: JSONResource, files: int) -> RealtimeSite:
         configuration = self._configuration
         site = RealtimeSite(
             resources,
             self._reactor,
             self.hub.wheel,
-            HostList.listening_on((), hosts) if hosts else HostList.listening_on(map(_interface, listen)),
+            HostList(),
             OriginPolicy(configuration.origins),
             self._wall,
             max_body=configuration.limits.max_message,
@@ -224,11 +232,11 @@ class RealtimeService(Service):
         self._log.info("realtime_chat {version}", version=__version__)
         for port, description in zip(self._ports, self._configuration.listen, strict=True):
             what = "listening" if self._configuration.page == NO_PAGE else "chat page"
-            self._log.info("{what}: {url}", what=what, url=_url(port, description))
+            self._log.info("{what}: {url}", what=what, url=url(port, description))
         for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
-            self._log.info("metrics: {url}metrics", url=_url(port, description))
+            self._log.info("metrics: {url}metrics", url=url(port, description))
         configuration = self._configuration
-        who = "this machine only" if all(map(_is_local, configuration.listen)) else "everyone who can reach it"
+        who = "this machine only" if all(map(is_local, self._ports)) else "everyone who can reach it"
         origins = ", ".join(configuration.origins) or "none"
         hosts = ", ".join(configuration.hosts) or "those of this machine"
         self._log.info(
@@ -298,31 +306,3 @@ def _make_directory(directory: Path) -> None:
         raise StoreRefused(
             f"the data directory {directory} can't be made ({error.strerror}); name another with --data-dir"
         ) from error
-
-
-def _with_backlog(description: str) -> str:
-    """Twisted listens with a backlog of 50, where a burst of connects stalls for seconds."""
-    kinds = ("tcp:", "tcp6:", "ssl:")
-    if description.removeprefix("haproxy:").startswith(kinds) and "backlog=" not in description:
-        return f"{description}:backlog={_BACKLOG}"
-    return description
-
-
-def _interface(description: str) -> str:
-    for part in description.split(":")[1:]:
-        if part.startswith("interface="):
-            return part.removeprefix("interface=").replace("\\", "")
-    return "" if description.startswith(("tcp", "ssl", "haproxy")) else "127.0.0.1"
-
-
-def _is_local(description: str) -> bool:
-    return _interface(description) in ("localhost", "::1") or _interface(description).startswith("127.")
-
-
-def _url(port: IListeningPort, description: str) -> str:
-    address: Any = port.getHost()
-    if not hasattr(address, "port"):
-        return description
-    scheme = "https" if description.startswith("ssl:") else "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(address.host, address.host)
-    return f"{scheme}://{host}:{address.port}/"

@@ -5,15 +5,16 @@ The Twisted plugin names this module; nothing imports it but that, ``chatserver.
 
 from __future__ import annotations
 
-import atexit
+import difflib
 import gc
 import importlib.util
 import os
 import random
 import re
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,9 @@ from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
+from realtime_chat.listening import Endpoint
 from realtime_chat.logs import throttle
+from realtime_chat.process import Process
 from realtime_chat.redis.address import KINDS, Address, parse_address
 from realtime_chat.redis.names import Names, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
@@ -98,23 +101,67 @@ def _store(text: str) -> str:
 
 
 def _endpoint(text: str) -> str:
+    example = _endpoint_example(text)
     try:
-        endpoints.serverFromString(None, text)
+        made = endpoints.serverFromString(None, text)
+        endpoint = Endpoint.parse(text)
+        _check_socket(endpoint, made)
+    except OSError as error:  # such as a key
+        raise ValueError(f"{text!r}: {error.filename} can't be read ({error.strerror}); {example}") from error
     except Exception as error:
-        raise ValueError(
-            f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
-        ) from error
-    _check_directory_of_socket(text)
-    port = _port(text)
-    if port is not None and not 0 <= port <= 65535:
-        raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; right would be {DEFAULT_LISTEN}")
+        raise ValueError(f"{text!r} is no endpoint ({_why_no_endpoint(text, error)}); {example}") from error
+    if endpoint.path is not None:
+        _check_path_of_socket(endpoint.path, text)
+    if endpoint.port is not None and not 0 <= int(endpoint.port) <= 65535:
+        raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; {example}")
     return text
 
 
-def _check_directory_of_socket(text: str) -> None:
-    kind, *words = text.removeprefix("haproxy:").split(":")
-    if kind == "unix" and words:
-        _check_directory_of(words[0].removeprefix("address="), text, "unix:/run/chat.sock")
+_ENDPOINT_EXAMPLES = {
+    "ssl": "ssl:8443:privateKey=key.pem:certKey=cert.pem, with both files in PEM",
+    "systemd": "systemd:domain=INET:index=0, started by a .socket unit of systemd",
+}
+
+
+def _endpoint_example(text: str) -> str:
+    kind = text.removeprefix("haproxy:").partition(":")[0]
+    return "right would be " + _ENDPOINT_EXAMPLES.get(kind, f"{DEFAULT_LISTEN} or {_SOCKET_EXAMPLE}")
+
+
+def _why_no_endpoint(text: str, error: Exception) -> str:
+    if text.removeprefix("haproxy:").startswith("systemd:") and isinstance(error, LookupError):
+        return "no such socket was handed over, see LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID"
+    return " ".join(str(error).split())[:200]
+
+
+def _check_socket(endpoint: Endpoint, made: Any) -> None:
+    """See that a socket that was handed over is what it is said to be.
+
+    :param made: what Twisted has made of the endpoint.
+    :raises ValueError: it is none, or another one.
+    """
+    if endpoint.handed_over is None:
+        return
+    made = getattr(made, "_wrappedEndpoint", made)
+    try:
+        with socket.socket(fileno=os.dup(made.fileno)) as handed:
+            family, listens = handed.family, handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ValueError(f"descriptor {made.fileno} is no socket") from error
+    if family != endpoint.handed_over or not listens:
+        what = "listens" if listens else "doesn't listen"
+        raise ValueError(f"the socket is of domain {family.name.removeprefix('AF_')}, and {what}")
+
+
+_SOCKET_EXAMPLE = "unix:/run/chat.sock"
+_LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path, on Linux."""
+
+
+def _check_path_of_socket(path: str, text: str) -> None:
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise ValueError(f"{text!r} has a path above {_LONGEST_SOCKET} bytes; right would be {_SOCKET_EXAMPLE}")
+    _check_directory_of(path, text, _SOCKET_EXAMPLE)
 
 
 def _check_directory_of(path: str, text: str, example: str) -> None:
@@ -138,15 +185,6 @@ def _log_file(directory: Path | None, text: str) -> str:
     if path.parent not in made:
         _check_directory_of(text, text, _LOG_EXAMPLE)
     return str(path)
-
-
-def _port(endpoint: str) -> int | None:
-    """The TCP port of an endpoint that can be parsed; None for endpoints that have none."""
-    kind, *words = endpoint.removeprefix("haproxy:").split(":")
-    if kind not in ("tcp", "tcp4", "tcp6", "ssl") or not words:
-        return None
-    named = [word.removeprefix("port=") for word in words if word.startswith("port=")]
-    return int([*named, words[0]][0])
 
 
 def _host(text: str) -> str:
@@ -377,10 +415,24 @@ class Options(usage.Options):
         except usage.UsageError as error:
             if self.parent is None:
                 raise
-            raise SystemExit(f"realtime: {error}\nAll options: twistd realtime --help") from error
+            raise SystemExit(f"realtime: {error}{self._alike(error)}\nAll options: twistd realtime --help") from error
+
+    def _alike(self, error: usage.UsageError) -> str:
+        """Which option was meant where one isn't known."""
+        unknown = re.fullmatch(r"option --(\S+) not recognized", str(error))
+        known = [name.removesuffix("=") for name in self.longOpt]
+        meant = difflib.get_close_matches(unknown[1], known, 1) if unknown else []
+        return f"; right would be --{meant[0]}" if meant else ""
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse what belongs to no option."""
+        if words:
+            raise usage.UsageError(f"{words[0]!r} belongs to no option; right would be an option, which begins with --")
 
     def postOptions(self) -> None:
         """Refuse what can't work before anything starts."""
+        if self.parent is not None:
+            _check_runner(self.parent)
         kind = (self["store"] or "sqlite:").partition(":")[0]
         if kind != "sqlite" and self["data-dir"] is not None:
             raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
@@ -398,7 +450,7 @@ class Options(usage.Options):
             for endpoint in self[option]:
                 if endpoint in taken:
                     raise usage.UsageError(f"--{option}: {endpoint!r} is there already; right would be another port")
-                if _port(endpoint) != 0:  # any port that is free
+                if int(Endpoint.parse(endpoint).port or 1) != 0:  # any port that is free
                     taken.add(endpoint)
 
     def _read_address(self) -> Address:
@@ -417,6 +469,38 @@ class Options(usage.Options):
         ):
             if self[option] != default:
                 raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
+
+
+def _check_runner(given: Mapping[str, Any]) -> None:
+    """Refuse what twistd would end for with a traceback: its files, where nobody could make them."""
+    goes_away = not given.get("nodaemon", True) and not given.get("debug")
+    names = {"pidfile": given.get("pidfile"), "logfile": given.get("logfile") or ("twistd.log" if goes_away else None)}
+    if given.get("syslog") or given.get("logger") or names["logfile"] == "-":
+        names["logfile"] = None
+    if given.get("chroot"):
+        names["pidfile"] = None
+    for option, text in names.items():
+        if text:
+            _check_file_of_runner(option, str(text))
+    directory = given.get("rundir")
+    if directory and not given.get("chroot") and not Path(directory).is_dir():
+        raise usage.UsageError(f"twistd --rundir: {directory!r} is no directory; right would be one, such as /")
+
+
+_RUNNER_EXAMPLES = {"pidfile": "--pidfile= for none", "logfile": "--logfile /var/log/realtime/daemon.log"}
+
+
+def _check_file_of_runner(option: str, text: str) -> None:
+    path, example = Path(text).absolute(), f"before realtime, {_RUNNER_EXAMPLES[option]}"
+    try:
+        if path.exists() and not (path.is_file() or path.is_char_device()):
+            raise ValueError(f"{text!r} is no file; right would be, {example}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ValueError(f"{text!r} can't be written to; right would be, {example}")
+        if not path.exists():
+            _check_directory_of(text, text, example)
+    except ValueError as error:
+        raise usage.UsageError(f"twistd --{option}: {error}") from error
 
 
 def _check_redis_installed() -> None:
@@ -507,6 +591,7 @@ def makeService(options: Options) -> IService:
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
     )
+    process = Process(reactor, options.parent)
     return RealtimeService(
         reactor,
         store,
@@ -514,13 +599,15 @@ def makeService(options: Options) -> IService:
         configuration,
         time.time,
         os.urandom,
-        partial(_give_up, reactor),
-        partial(_begun, reactor),
+        process.give_up,
+        partial(_begun, reactor, process),
+        process.starting,
     )
 
 
-def _begun(reactor: Any) -> None:
+def _begun(reactor: Any, process: Process) -> None:
     """The daemon listens: strangers can come."""
+    process.started()
     _spare_the_garbage_collector()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     reactor.callWhenRunning(_throttle_log, reactor)  # by then Twisted's runners have begun to log
@@ -550,9 +637,3 @@ def _spare_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 10, 10)
-
-
-def _give_up(reactor: Any) -> None:
-    """Stop, and let the process end with status 1, which Twisted's runners can't be told once the reactor runs."""
-    atexit.register(os._exit, 1)
-    reactor.stop()

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("clock", "counts", "errors", "limits", "logs"),
+    ("clock", "counts", "errors", "limits", "listening", "logs", "process"),
     ("model",),
     ("codec",),
     ("interfaces",),

@@ -43,6 +43,7 @@ from realtime_chat.http.origins import (
     is_foreign,
 )
 from realtime_chat.http.wishes import read_query
+from realtime_chat.logs import reopen
 from realtime_chat.turns import Turns
 from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
 
@@ -1165,6 +1166,15 @@ class RealtimeSite(server.Site):
 
     def _openLogFile(self, path: str | bytes) -> TextIO:
         return open(path, "a", 1, encoding="ascii", newline="\n", opener=partial(os.open, mode=0o600))
+
+    def reopen_log(self) -> None:
+        """Go on at the access log's path, where another file may be by now. If that fails, the old file goes on."""
+        if self._logFile is None:
+            return
+        try:
+            reopen(self._logFile)
+        except OSError as error:
+            self._log.error("the access log can't be opened again: {error}", error=error)
 
     def log(self, request: http.Request) -> None:
         """Write a request's line. A log that can't be written is reported once, and disturbs no request."""

@@ -310,7 +310,8 @@ class Link:
         if self._started is None or (isinstance(error, ServerError) and error.word == "LOADING"):
             return
         if isinstance(error, Refused) or self._reactor.seconds() >= self._give_up_at:
-            raise StoreRefused(f"{self._address.describe()}: {error.detail}")
+            hope = "" if isinstance(error, Refused) else "; right would be the address of a Redis server that runs"
+            raise StoreRefused(f"{self._address.describe()}: {error.detail}{hope}")
 
     def _end(self, failure: Failure) -> None:
         """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""

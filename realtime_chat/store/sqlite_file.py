@@ -137,7 +137,9 @@ class _Lock:
         except BlockingIOError:
             holder = os.pread(file, 20, 0).decode("ascii", "replace").partition("\n")[0] or "unknown"
             os.close(file)
-            raise StoreRefused(f"it is in use by another process, pid {holder}") from None
+            raise StoreRefused(
+                f"right would be another file, as it is in use by another process, pid {holder}"
+            ) from None
         found = os.pread(file, _LOCK_BYTES, 0).decode("ascii", "replace")
         self._file = file
         self.write(found.partition("\n")[2].strip() if found else _UNMARKED)
@@ -237,7 +239,9 @@ class DatabaseFile:
         except StoreRefused as refusal:
             raise StoreRefused(f"{self.path}: {refusal}") from None
         except (OSError, sqlite3.Error) as error:
-            raise StoreRefused(f"{self.path} can't be opened: {error}") from error
+            raise StoreRefused(
+                f"{self.path} can't be opened: {error}; right would be a file in a directory that this user may write"
+            ) from error
 
     def _create(self) -> None:
         with suppress(FileExistsError):
