@@ -56,6 +56,9 @@ class Process:
         :param reopen_logs: opens the service's own logs again.
         """
         self._pipe = self._runner.pop(_STATUS, None)
+        if self._pipe is not None:
+            # Behind that twistd ends itself by the signal that stopped it, and nothing else is called.
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._ended)
         for number in _REOPENING:
             if signal.getsignal(number) in (None, signal.SIG_DFL, signal.SIG_IGN):
                 signal.signal(number, partial(self._reopen_later, reopen_logs))
@@ -72,8 +75,8 @@ class Process:
                 self._log.error("the log can't be opened again: {error}", error=error)
 
     def started(self) -> None:
-        """The daemon listens."""
-        self._tell(b"0")
+        """The daemon listens; whoever waits for that may send signals then, which the reactor hears once it runs."""
+        self._reactor.callWhenRunning(self._tell, b"0")
 
     def give_up(self, why: str) -> None:
         """Say why on the terminal, stop, and let the process end with status 1.
