@@ -491,12 +491,12 @@ _RUNNER_EXAMPLES = {"pidfile": "--pidfile= for none", "logfile": "--logfile /var
 
 
 def _check_file_of_runner(option: str, text: str) -> None:
-    path, example = Path(text).absolute(), f"before realtime, {_RUNNER_EXAMPLES[option]}"
+    path, example = Path(text).absolute(), f"{_RUNNER_EXAMPLES[option]}, before realtime"
     try:
         if path.exists() and not (path.is_file() or path.is_char_device()):
-            raise ValueError(f"{text!r} is no file; right would be, {example}")
+            raise ValueError(f"{text!r} is no file; right would be {example}")
         if path.exists() and not os.access(path, os.W_OK):
-            raise ValueError(f"{text!r} can't be written to; right would be, {example}")
+            raise ValueError(f"{text!r} can't be written to; right would be {example}")
         if not path.exists():
             _check_directory_of(text, text, example)
     except ValueError as error:

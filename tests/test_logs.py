@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import LegacyLogObserverWrapper, Logger, LogPublisher, formatEvent
+from twisted.logger import (
+    FilteringLogObserver,
+    LegacyLogObserverWrapper,
+    Logger,
+    LogLevelFilterPredicate,
+    LogPublisher,
+    formatEvent,
+    textFileLogObserver,
+)
 from twisted.python import log as legacy
 from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.logs import ThrottledLog, plain_lines, throttle
+from realtime_chat.logs import ThrottledLog, log_files, plain_lines, reopen, throttle
 
 
 def failed(error: BaseException) -> Failure:
@@ -173,6 +184,73 @@ class ThrottledLogTests(SynchronousTestCase):
         log.warn("bad")
         self.assertEqual(["bad frame"] * 2, self.written()[:2])
         self.assertEqual((4, []), (len(told), [event for event in told if event["isError"]]))
+
+
+class FilesTests(SynchronousTestCase):
+    """Log files that are renamed while they are written to."""
+
+    def path(self) -> Path:
+        """Where one may be."""
+        return Path(self.mktemp()).resolve()
+
+    def test_found(self) -> None:
+        """The file is found behind Twisted's observers, its older ones, and ours, and is given once."""
+        publisher, path = LogPublisher(), self.path()
+        file = LogFile.fromFullPath(str(path))
+        self.addCleanup(file.close)
+        now = textFileLogObserver(file)
+        publisher.addObserver(FilteringLogObserver(now, [LogLevelFilterPredicate()]))
+        publisher.addObserver(LegacyLogObserverWrapper(legacy.FileLogObserver(file).emit))
+        publisher.addObserver(lambda event: None)
+        self.assertEqual([file], list(log_files(publisher)))
+        clock = Clock()
+        throttle(publisher, clock.seconds, clock.callLater)
+        self.assertEqual([file], list(log_files(publisher)))
+
+    def test_twisted(self) -> None:
+        """A log file of Twisted's goes on at its path, with its mode, and knows its size, by which it rotates."""
+        path = self.path()
+        file = LogFile.fromFullPath(str(path), rotateLength=100, defaultMode=0o640)
+        self.addCleanup(file.close)
+        file.write("x" * 90)
+        old = path.rename(path.with_suffix(".old"))
+        self.assertTrue(reopen(file))
+        file.write("y" * 90)
+        self.assertEqual(("x" * 90, "y" * 90), (old.read_text(), path.read_text()))
+        self.assertEqual(0o640, path.stat().st_mode & 0o777)
+        file.write("y" * 20)
+        file.write("z")
+        self.assertEqual("z", path.read_text())
+
+    def test_of_python(self) -> None:
+        """A file of Python's goes on at its path behind what is there."""
+        path = self.path()
+        with path.open("a") as file:
+            file.write("one\n")
+            old = path.rename(path.with_suffix(".old"))
+            path.write_text("there\n")
+            self.assertTrue(reopen(file))
+            file.write("two\n")
+        self.assertEqual(("one\n", "there\ntwo\n"), (old.read_text(), path.read_text()))
+
+    def test_failed(self) -> None:
+        """Where the path can't be opened, all goes on in the old file."""
+        path = self.path()
+        with path.open("a", 1) as file:
+            old = path.rename(path.with_suffix(".old"))
+            path.mkdir()
+            self.assertRaises(OSError, reopen, file)
+            file.write("one\n")
+        self.assertEqual("one\n", old.read_text())
+
+    def test_none(self) -> None:
+        """What has no path, or is a device, stays what it is; no file is made."""
+        before = os.listdir()
+        path = self.path()
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT), "w") as numbered, open(os.devnull, "w") as device:
+            self.assertEqual([False, False], [reopen(file) for file in (numbered, device)])
+        self.assertEqual([path.name], os.listdir(path.parent))
+        self.assertEqual(before, os.listdir())
 
 
 class PlainLinesTests(SynchronousTestCase):

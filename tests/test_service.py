@@ -166,49 +166,8 @@ class FileLimitTests(DaemonTestCase):
         self.assertEqual((1000, 1000), resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE))
 
 
-class RefusalTests(DaemonTestCase):
-    """A daemon that can't start says why in one line, and ends with status 1."""
-
-    async def refusal(self, daemon: Daemon) -> str:
-        """The line that a daemon ends with."""
-        log = await deferToThread(daemon.refused)
-        self.assertEqual(1, daemon.status, log)
-        self.assertNotIn("Traceback", log)
-        (line,) = (line for line in log.splitlines() if "realtime: " in line)
-        return line
-
-    async def test_port_in_use(self) -> None:
-        """A port that is in use is named."""
-        daemon = self.daemon("--store", "memory:")
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            daemon.port = taken.getsockname()[1]
-            line = await self.refusal(daemon)
-        self.assertIn(str(daemon.port), line)
-        self.assertIn("in use", line)
-
-    async def test_store_refused(self) -> None:
-        """A file that is no database is named."""
-        path = Path(self.mktemp()).resolve()
-        path.write_bytes(b"this is a text of some length, and not a database at all. " * 100)
-        self.assertIn(str(path), await self.refusal(self.daemon("--store", f"sqlite:{path}")))
-
-    async def test_second_daemon(self) -> None:
-        """A second daemon on the same database is refused, and the first one goes on."""
-        first = await self.started()
-        second = self.daemon(directory=first.directory)
-        self.assertIn(str(first.directory), await self.refusal(second))
-        self.assertEqual({"rooms": []}, await deferToThread(first.get, "rooms"))
-
-    async def test_directory_refused(self) -> None:
-        """A directory that can't be made is named."""
-        self.assertIn("/proc/nothing/here", await self.refusal(self.daemon("--data-dir", "/proc/nothing/here")))
-
-    async def test_page_refused(self) -> None:
-        """A page that isn't one is named, and so is one that takes an address of the daemon's own."""
-        line = await self.refusal(self.daemon("--store", "memory:", "--page", str(self.page("rooms/index.html"))))
-        self.assertIn("'rooms' stands in the way", line)
+class PageTests(DaemonTestCase):
+    """What is at /; ``tests/functional/test_refusals.py`` has what can't be."""
 
     def page(self, name: str) -> Path:
         """A directory with a page of a site's own, and one file besides."""
@@ -229,14 +188,6 @@ class RefusalTests(DaemonTestCase):
             }
             self.assertEqual({"realtime.js", "rooms", *found}, {path for path in answers if answers[path] == 200}, page)
             await deferToThread(daemon.terminate)
-
-    async def test_bad_option(self) -> None:
-        """A wrong option is named before anything starts."""
-        daemon = self.daemon("--store", "memory:", "--history", "none")
-        log = await deferToThread(daemon.refused)
-        self.assertEqual(1, daemon.status)
-        self.assertIn("--history: 'none' is not a whole number above 0; right would be 1000", log)
-        self.assertNotIn("Traceback", log)
 
 
 class StopTests(ServedTestCase):
