@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help run test programs js lint types docs bench clean FORCE
 
 help:
-	@echo 'make run     start the daemon; ARGS="--listen tcp:8080" adds options, ARGS=--help lists them'
+	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
 	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
@@ -106,6 +106,7 @@ programs:
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v faketime >/dev/null || missing="$$missing faketime"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
+	command -v logrotate >/dev/null || missing="$$missing logrotate"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \
 	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \

@@ -29,6 +29,7 @@ _REASONS = {
     errno.EACCES: "this user may not; right would be a port from 1024 on, with a proxy before it",
     errno.EADDRNOTAVAIL: "this machine hasn't that address; right would be one of its own, or interface=127.0.0.1",
 }
+_NO_PLACE = "this user may not; right would be a directory that this user may write"
 
 
 class ListenRefused(Exception):
@@ -97,7 +98,8 @@ async def listen(reactor: Any, description: str, factory: IProtocolFactory, opti
             endpoint = endpoints.serverFromString(reactor, _with_backlog(description))
             port: IListeningPort = await endpoint.listen(factory)
     except (ListenRefused, CannotListenError, OSError) as error:
-        raise ListenRefused(f"--{option}: {description!r} can't be listened on: {_explain(error)}") from error
+        why = _NO_PLACE if path and isinstance(error, PermissionError) else _explain(error)
+        raise ListenRefused(f"--{option}: {description!r} can't be listened on: {why}") from error
     if isinstance(opened := getattr(port, "socket", None), socket.socket):
         opened.setblocking(False)  # as systemd hands over blocking ones
     return port
@@ -169,6 +171,8 @@ def _directory_held(directory: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise ListenRefused(f"{directory} is locked by a program; right would be another one") from None
                 time.sleep(0.01)
+            except OSError:  # a file system that has no locks
+                break
         yield
     finally:
         os.close(held)

@@ -30,6 +30,7 @@ PROGRAMS = {
     "nginx": ("nginx", "nginx"),
     "haproxy": ("haproxy", "haproxy"),
     "strace": ("strace", "strace"),
+    "logrotate": ("logrotate", "logrotate"),
 }
 """What tests start: the program, and the Debian package that has it."""
 

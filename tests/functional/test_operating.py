@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -21,6 +22,7 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.clients import SocketClient
+from tests.functional.browsers import program
 from tests.functional.cluster import ClusterTestCase
 from tests.functional.daemon import CHECKOUT, TWISTD, Daemon, DaemonTestCase, free_port, wait_until
 
@@ -40,6 +42,20 @@ class LoggedDaemon(Daemon):
         words = super().command()
         words.insert(words.index("realtime"), f"--logfile={self.logs[0]}")
         return words
+
+
+def _documented_rules(places: Mapping[str, str]) -> str:
+    """The rules for logrotate that the operator's page has.
+
+    :param places: what stands there, and what it is here.
+    """
+    text = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
+    (rules,) = re.findall(r"^( +)(/var/log/realtime/\*\.log {\n.*?^\1}\n)", text, re.MULTILINE | re.DOTALL)
+    here = str(rules[1])
+    for there, instead in places.items():
+        assert here.count(there) == 1, there
+        here = here.replace(there, instead)
+    return here
 
 
 class SignalTests(DaemonTestCase):
@@ -87,6 +103,29 @@ class SignalTests(DaemonTestCase):
         new = [path.read_text() for path in daemon.logs]
         self.assertIn("Server Shut Down.", new[0])
         self.assertIn("GET /rooms?new ", new[1])
+
+    async def test_logrotate(self) -> None:
+        """What the operator's page has for logrotate rotates both logs, and nobody is disconnected."""
+        daemon, reader = await self.logged()
+        pid_file, rules = daemon.directory / "twistd.pid", daemon.directory / "rules"
+        pid_file.write_text(str(daemon.pid))
+        places = {
+            "/var/log/realtime/": f"{daemon.logs[0].parent}/",
+            "/run/realtime/twistd.pid": str(pid_file),
+            "create 0600 chat chat": f"create 0600 {pid_file.owner()} {pid_file.group()}",
+        }
+        rules.write_text(_documented_rules(places))
+        rules.chmod(0o600)
+        rotate = [program("logrotate"), "--force", "--state", str(daemon.directory / "state"), str(rules)]
+        done = await deferToThread(subprocess.run, rotate, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual((b"", 0), (done.stdout, done.returncode))
+        await deferToThread(wait_until, lambda: daemon.get("rooms?new") and daemon.logs[1].read_text())
+        await self.assert_stays(daemon, reader)
+        old = [path.with_name(f"{path.name}.1").read_text() for path in daemon.logs]
+        self.assertIn("chat page: ", old[0])
+        self.assertIn("GET /ws?", old[1])
+        self.assertNotIn("Server Shut Down.", old[0])
+        self.assertIn("Server Shut Down.", daemon.logs[0].read_text())
 
     async def test_nowhere(self) -> None:
         """Where the paths can't be opened, the old files go on, and the log says so."""
