@@ -188,7 +188,8 @@ class RefusalTests(DaemonTestCase):
         complaints = await gatherResults(
             [turns.run(deferToThread, self.complaints, row, background) for row, background in tries]
         )
-        self.assertEqual("", "\n".join(filter(None, complaints)))
+        found = "\n".join(filter(None, complaints))
+        self.assertFalse(found, found)
         self.assertEqual({"rooms": []}, await deferToThread(self.daemon_there.get, "rooms"))
 
     def test_size(self) -> None:
