@@ -12,7 +12,7 @@
 
     function end(answer) {
       var tell = answered;
-      window.clearTimeout(timer);
+      cancel(timer);
       answered = noop;
       tell(answer || null);
     }

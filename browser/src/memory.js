@@ -6,15 +6,15 @@
    */
   function Memory(kind) {
     try {
-      this.storage = typeof kind === 'string' ? window[kind] : kind;
+      this.kept = typeof kind === 'string' ? window[kind] : kind;
     } catch (error) {
-      this.storage = null;
+      this.kept = null;
     }
   }
 
   Memory.prototype.get = function (name) {
     try {
-      return this.storage.getItem('realtime ' + name);
+      return this.kept.getItem('realtime ' + name);
     } catch (error) {
       return null;
     }
@@ -23,9 +23,9 @@
   Memory.prototype.set = function (name, value) {
     try {
       if (value) {
-        this.storage.setItem('realtime ' + name, value);
+        this.kept.setItem('realtime ' + name, value);
       } else {
-        this.storage.removeItem('realtime ' + name);
+        this.kept.removeItem('realtime ' + name);
       }
     } catch (error) {
       noop();

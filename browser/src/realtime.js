@@ -5,7 +5,7 @@
     return ((script && script.src) || window.location.href).replace(/[?#].*$/, '').replace(/[^\/]*$/, '');
   }
 
-  var home = ownBase();
+  var home = window.document && ownBase();
 
   /** An absolute address with a slash at its end. */
   function resolve(url) {
@@ -21,3 +21,7 @@
     },
     transports: transports
   };
+
+  if (typeof module === 'object') {
+    module.exports = Realtime;
+  }

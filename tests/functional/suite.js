@@ -72,7 +72,7 @@ class Suite {
     }
     for (const {rt} of clients) {
       const kind = transports[(this.turn += 1) % transports.length];
-      rt._use(kind);
+      rt.attempt(transports.indexOf(kind));
       await until(() => rt.transport === kind, `moving over to ${kind}`);
     }
   }
