@@ -23,7 +23,7 @@ FILES = (
 )
 """In the order in which they follow each other: one function is around all of them."""
 
-_HEAD = "(function (window) {\n  'use strict';\n"
+_HEAD = "(function (window) {\n"
 _TAIL = "}(typeof window === 'object' ? window : {}));\n"
 _NOTICE = "/* realtime_chat, MIT licence */\n"
 
@@ -54,13 +54,13 @@ _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 _OURS = frozenset(
     """
     abortSending add address admit adopt again alive answered arrived ask askPart askWhy asked attemptFailed
-    attempts attend awaited barred base begin begun bid bye check checkCaughtUp choose complain connection
-    countWaiting covered deadline doubtful down dress drop dropOpening eachLink eachRoom emit end enter entered
+    attempts attend awaited barred base begin begun bid bye check checkCaughtUp connection
+    covered deadline doubtful down dress drop dropOpening eachLink eachRoom emit end enter entered
     entering exclude expected extend failures first flush flushLater forget giveUp gone greet handle hasChanged hear
     heard held hold identified isOpen isOver isReading isSending isUp kept kind kinds lastId letter line link listen
     listeners longest longestLine missed most mostRooms names next objection ondown onevent onup opened opening
     outbox ownState parts patience pause pings places polled probe probeLater probeTimer probes proceed put query
-    queue read readAgain readMore reads received refusals refuse refused release remember replied request retryLater
+    queue read readAgain readMore reads received refusals refuse refused remember replied request retryLater
     retryTimer rooms say secrets sendLater settle shaky share show silence skip slack socket sources stop stopAsking
     stored survives takeBatch takePart tell text timer trouble trying turns unfit upSince users vague vanished
     version wait waiting wanted wasUp watch wishes
@@ -115,8 +115,8 @@ def _put_numbers(tokens: list[str]) -> list[str]:
 def _name_prototypes(tokens: list[str]) -> list[str]:
     """Say ``X.prototype`` once for the methods that follow each other."""
     shorter, named, index = ["var", _PROTOTYPE, ";"], None, 0
-    shorter = tokens[:8] + shorter  # behind "(function (window) { 'use strict';"
-    index = 8
+    shorter = tokens[:6] + shorter  # behind "(function (window) {"
+    index = 6
     while index < len(tokens):
         owner, *rest = tokens[index : index + 6]
         if rest[:3] == [".", "prototype", "."] and rest[4:] == ["="] and tokens[index - 1] in (";", "}"):

@@ -126,7 +126,7 @@
   }
 
   function offsetOf(position) {
-    return Number(position.slice(position.lastIndexOf(':') + 1));
+    return +position.slice(position.lastIndexOf(':') + 1);
   }
 
   function isSameLog(position, other) {
@@ -135,5 +135,5 @@
 
   /** Whether who holds `own` has seen what is at `position`. Of another log one has seen nothing. */
   function hasSeen(own, position) {
-    return !!own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
+    return own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
   }

@@ -30,21 +30,16 @@
     this.places = new Memory(kept && 'localStorage');
     this.secrets = new Memory(typeof kept === 'string' ? kept + 'Storage' : kept);
     this.client = options.client || this.secrets.get('client ' + base);
-    this.kinds = this.choose(options.transports);
+    // Scripts are for where XMLHttpRequest doesn't reach.
+    this.kinds = (options.transports || KINDS).filter(function (kind) {
+      return transports[kind] && transports[kind].works(base) && (options.transports || kind !== 'jsonp' || isForeign(base));
+    });
     this.first = Math.max(0, this.kinds.indexOf(this.places.get('transport ' + base)));
     this.listen();
     this.retryTimer = later(0, this.retry.bind(this));
   }
 
   inherit(Connection, Emitter);
-
-  // Scripts are for where XMLHttpRequest doesn't reach.
-  Connection.prototype.choose = function (wanted) {
-    var base = this.base;
-    return (wanted || KINDS).filter(function (kind) {
-      return transports[kind] && transports[kind].works(base) && (wanted || kind !== 'jsonp' || isForeign(base));
-    });
-  };
 
   // The page's side
 
@@ -195,10 +190,9 @@
     this.places.set('transport ' + this.base, index && link.kind);
     this.user = link.welcome.user;
     this.remember(link.welcome.client);
-    link.onup = noop;
     link.ondown = function (why) { self.down(index, why); };
     this.say('connected');
-    link.release();
+    link.held.forEach(link.handle, link);
     this.reads.forEach(function (read) { read(link); });
     this.probes = index ? this.probes : 0;
     this.probeLater();
@@ -232,7 +226,7 @@
   };
 
   Connection.prototype.retryLater = function (after, reason) {
-    var delay = (Number(after) || 0) + backOff(this.attempts);
+    var delay = (+after || 0) + backOff(this.attempts);
     if (this.link || this.state === 'closed') {
       this.probeLater();
       return;
@@ -332,12 +326,6 @@
   Connection.prototype.eachRoom = function (action) {
     var rooms = this.rooms;
     Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
-  };
-
-  Connection.prototype.countWaiting = function () {
-    var count = 0;
-    this.eachRoom(function (room) { count += room.outbox.waiting.length; });
-    return count;
   };
 
   Connection.prototype.forget = function (name) {

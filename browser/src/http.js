@@ -25,7 +25,7 @@
 
   /** Whether pages may ask another origin by XMLHttpRequest here. */
   function canAsk(base) {
-    return !!window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
+    return window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
   }
 
   function readAnswer(xhr) {
@@ -35,7 +35,7 @@
     }
     answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
-      answer.after = Number(xhr.getResponseHeader('Retry-After')) || 0;
+      answer.after = +xhr.getResponseHeader('Retry-After');
     }
     return answer;
   }
@@ -69,12 +69,9 @@
       answered(answer);
     }
 
-    xhr.open(body ? 'POST' : 'GET', url, true);
+    xhr.open(body ? 'POST' : 'GET', url);
     if (client) {
       xhr.setRequestHeader('Realtime-Client', client);
-    }
-    if (body) {
-      xhr.setRequestHeader('Content-Type', 'text/plain');
     }
     xhr.onreadystatechange = function () {
       if (xhr.readyState === 4) {
@@ -245,6 +242,9 @@
     }
     if (!this.isOver) {
       this.onmessage(event);
+    }
+    if (event.type === 'goodbye') {
+      this.end({});
     }
   };
 

@@ -93,11 +93,6 @@
     }
   };
 
-  /** Tells what was held back. */
-  Link.prototype.release = function () {
-    this.held.splice(0).forEach(this.handle, this);
-  };
-
   Link.prototype.handle = function (event) {
     var asked = this.asked[event.id], ids = Object.keys(this.asked);
     if (this.isOver) {

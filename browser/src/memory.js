@@ -8,7 +8,7 @@
     try {
       this.kept = typeof kind === 'string' ? window[kind] : kind;
     } catch (error) {
-      this.kept = null;
+      noop();
     }
   }
 
@@ -22,11 +22,7 @@
 
   Memory.prototype.set = function (name, value) {
     try {
-      if (value) {
-        this.kept.setItem('realtime ' + name, value);
-      } else {
-        this.kept.removeItem('realtime ' + name);
-      }
+      this.kept[value ? 'setItem' : 'removeItem']('realtime ' + name, value);
     } catch (error) {
       noop();
     }

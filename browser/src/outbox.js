@@ -59,6 +59,7 @@
   };
 
   Outbox.prototype.objection = function (entry) {
+    var count = 0;
     try {
       // As it is now: the page may go on to change it.
       entry.data = JSON.parse(spell([entry.data, entry.event, entry.key]))[0];
@@ -68,7 +69,8 @@
     if (this.connection.state === 'closed' || this.room.gone) {
       return closed();
     }
-    return !this.isOpen && this.connection.countWaiting() >= QUEUE &&
+    this.connection.eachRoom(function (room) { count += room.outbox.waiting.length; });
+    return !this.isOpen && count >= QUEUE &&
       trouble('queue_full', 'Too many wait.', true);
   };
 

@@ -73,9 +73,6 @@
       part.names.forEach(function (name) { self.enter({room: name}); });
       answer.events.forEach(this.received, this);
       part.names.forEach(function (name) { (self.rooms[name] || {}).version = answer.presence[name]; });
-      if (answer.events.some(function (event) { return event.type === 'goodbye'; })) {
-        this.end({});
-      }
       this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(LONGEST_PAUSE, ROUND / this.turns));
     }
   };

@@ -24,7 +24,7 @@
       after = without(before, (event.joined || []).concat(event.left || [])).concat(event.joined || []);
     }
     room.count = event.count;
-    room.membersKnown = Boolean(after);
+    room.membersKnown = !!after;
     room.members = (after || []).slice().sort(byId);
     return {
       count: room.count,

@@ -139,17 +139,14 @@
         this.outbox.missed();
         this.outbox.proceed();
       }
-      this.complain(told(error));
-    }
-  };
-
-  // Once, though it is tried again with each connection.
-  Room.prototype.complain = function (error) {
-    error.room = this.name;
-    if (this.trouble !== error.code) {
-      this.trouble = error.code;
-      this.emit('$error', error);
-      this.connection.emit('$error', error);
+      // Once, though it is tried again with each connection.
+      if (this.trouble !== error.code) {
+        this.trouble = error.code;
+        error = told(error);
+        error.room = this.name;
+        this.emit('$error', error);
+        this.connection.emit('$error', error);
+      }
     }
   };
 
@@ -201,7 +198,7 @@
   Room.prototype.dress = function (message) {
     var user = this.connection.user;
     message.signal = message.type === 'signal';
-    message.own = Boolean(user && message.from && message.from.id === user.id);
+    message.own = !!(user && message.from && message.from.id === user.id);
     return message;
   };
 

@@ -17,7 +17,7 @@
   EventStream.prototype.silence = 60;
 
   EventStream.works = function (base) {
-    return !!window.EventSource && canAsk(base);
+    return window.EventSource && canAsk(base);
   };
 
   EventStream.prototype.send = function (command) {
