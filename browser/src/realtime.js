@@ -16,6 +16,9 @@
 
   var Realtime = window.Realtime = {
     connect: function (url, options) {
+      if (!window.document) {
+        throw new Error('connect() needs a page.');
+      }
       return typeof url === 'object' && url ? Realtime.connect('', url) :
         new Connection(url ? resolve(url) : home, options || {});
     },

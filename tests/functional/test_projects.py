@@ -87,7 +87,9 @@ require(process.env.NPM_MODULES + '/esbuild').buildSync({
 });
 """
 
-_HTML = '<!doctype html><link rel="icon" href="data:,"><title>React</title><div id="app"></div><script src="page.js"></script>'
+_HTML = """<!doctype html><link rel="icon" href="data:,"><title>React</title><div id="app"></div>
+<script src="page.js"></script>
+"""
 
 
 class ProjectTestCase(SynchronousTestCase):
@@ -115,11 +117,20 @@ class NodeTests(ProjectTestCase):
     """Node, as where a server renders pages."""
 
     def check(self, name: str, script: str) -> None:
-        done = node(self.write(name, script + "console.log(typeof Realtime.connect, typeof window);"))
-        self.assertEqual((0, "function undefined\n", ""), (done.returncode, done.stdout, done.stderr))
+        script += """
+          console.log(typeof window, typeof globalThis.Realtime);
+          try {
+            Realtime.connect('https://example.com/chat/');
+          } catch (error) {
+            console.log(error.message);
+          }
+        """
+        done = node(self.write(name, script))
+        told = "undefined undefined\nconnect() needs a page.\n"
+        self.assertEqual((0, told, ""), (done.returncode, done.stdout, done.stderr))
 
     def test_require(self) -> None:
-        """``require`` gives the library, leaves nothing global, and the program ends."""
+        """``require`` gives the library, which is nothing global and says that it connects in a page alone."""
         self.check("required.cjs", "const Realtime = require('./realtime.js');")
 
     def test_import(self) -> None:
