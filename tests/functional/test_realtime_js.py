@@ -351,7 +351,7 @@ class ForgottenOriginTests(BrowserTestCase):
     """A page whose origin nobody has allowed, in Chromium; subclassed for Firefox."""
 
     def test_told_once(self) -> None:
-        """The console has the server's words, which name the option, once; it is tried again, and the reason is told."""
+        """The console has the server's words, with the option, once; it is tried again, and the reason is told."""
         forgetful = Daemon(self.mktemp()).start()
         self.addCleanup(forgetful.kill)
         tab = self.open(forgetful.url)
