@@ -9,6 +9,24 @@
     return window.setTimeout(action, seconds * 1000);
   }
 
+  function cancel(timer) {
+    window.clearTimeout(timer);
+  }
+
+  /** By any name, even __proto__. */
+  function table() {
+    return Object.create(null);
+  }
+
+  /** When what runs now has ended. Timers of a hidden page take a second. */
+  function soon(action) {
+    if (window.Promise) {
+      window.Promise.resolve().then(action);
+    } else {
+      later(0, action);
+    }
+  }
+
   /**
    * Milliseconds that only grow, for how long something takes: of the clock that can be set and the one that can't, which
    * may stand still while the machine sleeps, whichever has gone further since the last call. One that is set back holds
@@ -24,7 +42,16 @@
 
   /** An error as the page gets it, and as the server words it. */
   function trouble(code, message, temporary) {
-    return {type: 'error', code: code, message: message, temporary: !!temporary};
+    var error = new Error(message);
+    error.type = 'error';
+    error.code = code;
+    error.temporary = !!temporary;
+    return error;
+  }
+
+  /** The error of a reply, or of a goodbye. */
+  function told(reply) {
+    return trouble(reply.code, reply.message || reply.reason, reply.temporary || reply.reconnect);
   }
 
   function closed() {
@@ -99,7 +126,7 @@
   }
 
   function offsetOf(position) {
-    return Number(position.slice(position.lastIndexOf(':') + 1));
+    return +position.slice(position.lastIndexOf(':') + 1);
   }
 
   function isSameLog(position, other) {
@@ -108,5 +135,5 @@
 
   /** Whether who holds `own` has seen what is at `position`. Of another log one has seen nothing. */
   function hasSeen(own, position) {
-    return !!own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
+    return own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
   }

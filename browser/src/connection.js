@@ -18,22 +18,22 @@
     var kept = options.storage === undefined ? 'session' : options.storage;
     Emitter.call(this);
     this.base = base;
-    this.options = options;
+    this.wanted = options;
     this.state = 'connecting';
     this.transport = null;
     this.user = null;
-    this.rooms = {};
-    this.link = null; // the one that is used
-    this.trying = null; // the one that may be
-    this.retryTimer = this.probeTimer = null;
+    this.rooms = table();
+    // link, the one that is used; trying, the one that may be; barred, what the server says to pages of this origin; and
+    // wasUp, ownState and timers come later.
     this.attempts = this.probes = this.shaky = 0;
-    this.wasUp = false;
     this.reads = [];
-    this.ownState = null;
     this.places = new Memory(kept && 'localStorage');
     this.secrets = new Memory(typeof kept === 'string' ? kept + 'Storage' : kept);
     this.client = options.client || this.secrets.get('client ' + base);
-    this.kinds = this.choose(options.transports);
+    // Scripts are for where XMLHttpRequest doesn't reach.
+    this.kinds = (options.transports || KINDS).filter(function (kind) {
+      return transports[kind] && transports[kind].works(base) && (options.transports || kind !== 'jsonp' || isForeign(base));
+    });
     this.first = Math.max(0, this.kinds.indexOf(this.places.get('transport ' + base)));
     this.listen();
     this.retryTimer = later(0, this.retry.bind(this));
@@ -41,23 +41,15 @@
 
   inherit(Connection, Emitter);
 
-  // Scripts are for where XMLHttpRequest doesn't reach.
-  Connection.prototype.choose = function (wanted) {
-    var base = this.base;
-    return (wanted || KINDS).filter(function (kind) {
-      return transports[kind] && transports[kind].works(base) && (wanted || kind !== 'jsonp' || isForeign(base));
-    });
-  };
-
   // The page's side
 
   Connection.prototype.room = function (name, options) {
-    var room = this.rooms['room ' + name];
+    var room = this.rooms[name];
     if (!room) {
-      room = this.rooms['room ' + name] = new Room(name, options || {}, this);
-      this.eachLink(function (link) { room.join(link); });
+      room = this.rooms[name] = new Room(name, options || {}, this);
+      this.eachLink(function (link) { room.attend(link); });
     }
-    return room;
+    return room.share();
   };
 
   Connection.prototype.setState = function (state) {
@@ -66,14 +58,13 @@
   };
 
   Connection.prototype.close = function () {
-    this.stop(null);
+    this.stop();
   };
 
   /** Tries at once, wherever it waits. */
   Connection.prototype.retry = function () {
     if (this.state !== 'closed' && !this.link && !this.trying) {
-      window.clearTimeout(this.retryTimer);
-      this.retryTimer = null;
+      cancel(this.retryTimer);
       this.say(this.wasUp ? 'reconnecting' : 'connecting');
       this.attempt(this.first);
     }
@@ -84,7 +75,7 @@
   Connection.prototype.attempt = function (index) {
     var self = this, kind = this.kinds[index];
     this.getToken(function (token) {
-      if (!self.open(kind, token)) {
+      if (!self.begin(kind, token)) {
         self.next(index);
         return;
       }
@@ -94,7 +85,7 @@
   };
 
   Connection.prototype.getToken = function (proceed) {
-    var options = this.options, self = this, given;
+    var options = this.wanted, self = this, given;
 
     function take(error, token) {
       if (error) {
@@ -110,13 +101,13 @@
     }
     given = options.getToken(take);
     if (given && given.then) {
-      given.then(function (token) { take(null, token); }, take);
+      given.then(take.bind(null, null), take);
     } else if (given) {
       take(null, given);
     }
   };
 
-  Connection.prototype.open = function (kind, token) {
+  Connection.prototype.begin = function (kind, token) {
     var self = this, link;
     try {
       this.trying = new Link(kind, this.base, this.patience(kind), function (link) { self.greet(link, token); });
@@ -136,20 +127,25 @@
 
   Connection.prototype.greet = function (link, token) {
     link.ask({
-      type: 'hello', v: 1, client: this.client || undefined, name: this.options.name || undefined, token: token || undefined
+      type: 'hello', v: 1, client: this.client || undefined, name: this.wanted.name || undefined, token: token || undefined
     }, noop, true);
     if (this.ownState) {
       link.tell({type: 'state', state: this.ownState});
     }
-    this.eachRoom(function (room) { room.join(link); });
+    this.eachRoom(function (room) { room.attend(link); });
   };
 
   Connection.prototype.attemptFailed = function (index, why) {
+    var error = why.error || why.bye || {}, isBarred = error.code === 'bad_origin';
     this.trying = null;
-    if (why.error || why.bye) {
-      this.refused(why.error || why.bye);
+    if (isBarred && !this.barred) {
+      this.barred = told(error);
+      window.console.warn(error.message);
+    }
+    if (error.code && !isBarred) {
+      this.refused(error);
     } else {
-      this.next(index, why.unreachable);
+      this.next(index, isBarred || why.unreachable);
     }
   };
 
@@ -162,26 +158,27 @@
       this.attempt(this.kinds.indexOf(following[0]));
     } else {
       this.first = 0;
-      this.retryLater(0, trouble('unreachable', 'No server answers.', true));
+      this.retryLater(0, this.barred || trouble('unreachable', 'No server answers.', true));
     }
   };
 
   /** The server answered the attempt with an error or a goodbye. */
   Connection.prototype.refused = function (error) {
-    if (error.code === 'unauthorized' && (this.client || this.options.getToken) && !this.options.client) {
+    var reason = told(error);
+    if (error.code === 'unauthorized' && (this.client || this.wanted.getToken) && !this.wanted.client) {
       this.remember(null);
-      this.retryLater(0, error);
-    } else if (error.temporary || error.reconnect || this.link) {
-      this.retryLater(error.after, error);
+      this.retryLater(0, reason);
+    } else if (reason.temporary || this.link) {
+      this.retryLater(error.after, reason);
     } else {
-      this.stop(trouble(error.code, error.message || error.reason));
+      this.stop(reason);
     }
   };
 
   Connection.prototype.adopt = function (index) {
     var self = this, old = this.link, link = this.link = this.trying;
     this.trying = null;
-    window.clearTimeout(this.probeTimer);
+    cancel(this.probeTimer);
     if (old) {
       old.close();
       this.eachRoom(function (room) { room.pause(); });
@@ -191,19 +188,14 @@
     this.first = index;
     this.transport = link.kind;
     this.places.set('transport ' + this.base, index && link.kind);
-    this.identified(link.welcome);
-    link.onup = noop;
+    this.user = link.welcome.user;
+    this.remember(link.welcome.client);
     link.ondown = function (why) { self.down(index, why); };
     this.say('connected');
-    link.release();
+    link.held.forEach(link.handle, link);
     this.reads.forEach(function (read) { read(link); });
     this.probes = index ? this.probes : 0;
     this.probeLater();
-  };
-
-  Connection.prototype.identified = function (welcome) {
-    this.user = welcome.user;
-    this.remember(welcome.client);
   };
 
   Connection.prototype.remember = function (client) {
@@ -234,12 +226,12 @@
   };
 
   Connection.prototype.retryLater = function (after, reason) {
-    var delay = (Number(after) || 0) + backOff(this.attempts);
+    var delay = (+after || 0) + backOff(this.attempts);
     if (this.link || this.state === 'closed') {
       this.probeLater();
       return;
     }
-    window.clearTimeout(this.retryTimer);
+    cancel(this.retryTimer);
     this.attempts += 1;
     this.retryTimer = later(delay, this.retry.bind(this));
     this.say(this.wasUp ? 'reconnecting' : 'connecting', delay, reason);
@@ -249,17 +241,10 @@
 
   Connection.prototype.probeLater = function () {
     var delay = Math.min(LONGEST_PROBE, FIRST_PROBE * Math.pow(2, this.probes));
-    window.clearTimeout(this.probeTimer);
+    cancel(this.probeTimer);
     if (this.first && this.link) {
       this.probes += 1;
       this.probeTimer = later(delay, this.probe.bind(this, 0));
-    }
-  };
-
-  // For tests: moves over to this transport, whatever is used now.
-  Connection.prototype._use = function (kind) {
-    if (!this.trying) {
-      this.attempt(this.kinds.indexOf(kind));
     }
   };
 
@@ -287,7 +272,7 @@
       function read(link) {
         link.ask(command, function (reply) {
           if (reply.type === 'error') {
-            end(trouble(reply.code, reply.message, reply.temporary));
+            end(told(reply));
           } else if (take(reply, end.bind(null, null))) {
             read(link);
           }
@@ -307,12 +292,12 @@
   // Events
 
   Connection.prototype.received = function (event, link) {
-    var room = this.rooms['room ' + event.room];
+    var room = this.rooms[event.room];
     if (event.type === 'error' && room) {
       room.pause();
       room.refused(event, room.position, link);
     } else if (event.type === 'error') {
-      this.emit('$error', trouble(event.code, event.message, event.temporary));
+      this.emit('$error', told(event));
     } else if (room) {
       room.received(event);
     }
@@ -343,22 +328,20 @@
     Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
   };
 
-  Connection.prototype.countWaiting = function () {
-    var count = 0;
-    this.eachRoom(function (room) { count += room.outbox.waiting.length; });
-    return count;
-  };
-
-  Connection.prototype.forget = function (room) {
-    delete this.rooms['room ' + room.name];
-    this.eachLink(function (link) { link.ask({type: 'leave', room: room.name}, noop); });
+  Connection.prototype.forget = function (name) {
+    var room = this.rooms[name];
+    room.gone = true;
+    room.pause();
+    room.outbox.close();
+    delete this.rooms[name];
+    this.eachLink(function (link) { link.ask({type: 'leave', room: name}, noop); });
   };
 
   // The end, and pauses
 
   Connection.prototype.pause = function () {
     this.transport = null;
-    window.clearTimeout(this.probeTimer);
+    cancel(this.probeTimer);
     this.eachRoom(function (room) { room.pause(); });
   };
 
@@ -366,7 +349,7 @@
   Connection.prototype._drop = function () {
     var link = this.link, trying = this.trying;
     this.link = this.trying = null;
-    window.clearTimeout(this.retryTimer);
+    cancel(this.retryTimer);
     this.pause();
     if (link) {
       link.close(true);
@@ -379,7 +362,7 @@
   Connection.prototype.stop = function (reason) {
     if (this.state !== 'closed') {
       this._drop();
-      this.unlisten();
+      this.hear('removeEventListener');
       this.say('closed', null, reason);
       this.eachRoom(function (room) { room.outbox.close(); });
       this.reads.slice().forEach(function (read) { read.end(closed()); });

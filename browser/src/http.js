@@ -4,23 +4,38 @@
   var BATCH_LENGTH = 16000;
   var LONGEST_LINE = 7900; // bytes; nginx takes 8192 of a request's line, and we keep below 8000
 
+  var CROWDED_AFTER = 1;
+  var CROWDED_FOR = 60000; // milliseconds, and up to as many more
+  var crowdedUntil = 0;
+
+  /** Has the other pages of this origin let go of the browser's connections to the host: ours waits for one. */
+  function makeRoom() {
+    var memory = new Memory('localStorage');
+    memory.set('crowded', 1);
+    memory.set('crowded', 0);
+  }
+
+  function isCrowded() {
+    return now() < crowdedUntil;
+  }
+
   function isForeign(base) {
     return base.indexOf(window.location.protocol + '//' + window.location.host + '/') !== 0;
   }
 
   /** Whether pages may ask another origin by XMLHttpRequest here. */
   function canAsk(base) {
-    return !!window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
+    return window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
   }
 
   function readAnswer(xhr) {
     var answer = readObject(xhr.responseText);
     if (!answer || (xhr.status >= 300 && answer.type !== 'error')) {
-      answer = trouble('unreachable', 'The server answered ' + xhr.status + ' ' + xhr.statusText, true);
+      answer = trouble('unreachable', 'The server answered ' + xhr.status, true);
     }
     answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
-      answer.after = Number(xhr.getResponseHeader('Retry-After')) || 0;
+      answer.after = +xhr.getResponseHeader('Retry-After');
     }
     return answer;
   }
@@ -34,28 +49,29 @@
    * @returns a function that gives up, after which nothing is called
    */
   function ask(url, body, client, seconds, answered, came) {
-    var xhr = new window.XMLHttpRequest(), timer;
+    var xhr = new window.XMLHttpRequest(), timer, waiting;
 
     function wait() {
-      window.clearTimeout(timer);
-      timer = later(seconds, function () {
-        end(null);
-        xhr.abort();
-      });
+      cancel(waiting);
+      cancel(timer);
+      timer = later(seconds, giveUp);
+    }
+
+    function giveUp() {
+      end(null);
+      xhr.abort();
     }
 
     function end(answer) {
-      window.clearTimeout(timer);
+      cancel(waiting);
+      cancel(timer);
       xhr.onreadystatechange = xhr.onprogress = noop;
       answered(answer);
     }
 
-    xhr.open(body ? 'POST' : 'GET', url, true);
+    xhr.open(body ? 'POST' : 'GET', url);
     if (client) {
       xhr.setRequestHeader('Realtime-Client', client);
-    }
-    if (body) {
-      xhr.setRequestHeader('Content-Type', 'text/plain');
     }
     xhr.onreadystatechange = function () {
       if (xhr.readyState === 4) {
@@ -66,13 +82,13 @@
       wait();
       came();
     };
+    waiting = seconds > ANSWER_WITHIN || later(CROWDED_AFTER, makeRoom);
     seconds += (body || '').length / SLOWEST;
-    wait();
+    timer = later(seconds, giveUp);
     xhr.send(body);
     return function () {
       answered = noop;
-      end();
-      xhr.abort();
+      giveUp();
     };
   }
 
@@ -88,21 +104,16 @@
   function HttpSocket(base) {
     var self = this;
     this.base = base;
-    this.client = this.name = null;
-    // By 'room ' and the name, as a name may be __proto__: {since: position, version: of presence, and as `entering` the
+    // client, name, state, isSending, isReading, hasChanged and isOver come later.
+    // By name: {since: position, version: of presence, and as `entering` the
     // `joined` that is told when reading the room has begun}
-    this.rooms = {};
+    this.rooms = table();
     this.longestLine = LONGEST_LINE;
     this.queue = [];
-    this.isSending = this.isReading = this.hasChanged = this.isOver = false;
     this.abortSending = noop;
-    this.state = null;
     this.most = BATCH;
     this.longest = BATCH_LENGTH;
-    this.timer = later(0, function () {
-      self.timer = null;
-      self.onopen();
-    });
+    this.timer = later(0, function () { self.onopen(); });
   }
 
   HttpSocket.prototype.send = function (command) {
@@ -119,17 +130,18 @@
 
   HttpSocket.prototype.sendLater = function () {
     var self = this;
-    if (!this.timer && !this.isSending && this.queue.length && !this.isOver) {
-      this.timer = later(0, function () {
-        self.timer = null;
-        self.flush();
+    if (!this.isSending && this.queue.length && !this.isOver) {
+      this.isSending = true;
+      soon(function () {
+        if (!self.isOver) {
+          self.flush();
+        }
       });
     }
   };
 
   HttpSocket.prototype.flush = function () {
     var self = this, batch = this.takeBatch();
-    this.isSending = true;
     this.abortSending = this.request('commands', [], arrayOf(batch), ANSWER_WITHIN, function (answer) {
       self.isSending = false;
       self.answered(batch, answer);
@@ -189,7 +201,7 @@
       return;
     } else if (reply.type === 'left') {
       this.enter(reply);
-      delete this.rooms['room ' + reply.room];
+      delete this.rooms[reply.room];
       this.hasChanged = true;
     }
     this.onmessage(reply);
@@ -197,7 +209,7 @@
 
   // The server counts those of one request alone. One that says nothing has no limit.
   HttpSocket.prototype.admit = function (reply) {
-    this.rooms['room ' + reply.room] = {since: reply.position, version: '', entering: reply};
+    this.rooms[reply.room] = {since: reply.position, version: '', entering: reply};
     if (this.names().length > this.mostRooms) {
       this.refuse(reply.room);
     } else {
@@ -212,7 +224,7 @@
 
   /** Reading a room has begun; `event` says who is there. Gives whether that is news. */
   HttpSocket.prototype.enter = function (event) {
-    var room = this.rooms['room ' + event.room] || {}, reply = room.entering;
+    var room = this.rooms[event.room] || {}, reply = room.entering;
     room.entering = null;
     if (reply && !this.isOver) {
       reply.count = event.count;
@@ -224,12 +236,15 @@
 
   /** An event was read. */
   HttpSocket.prototype.received = function (event) {
-    var room = this.rooms['room ' + event.room];
+    var room = this.rooms[event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
     }
     if (!this.isOver) {
       this.onmessage(event);
+    }
+    if (event.type === 'goodbye') {
+      this.end({});
     }
   };
 
@@ -244,14 +259,14 @@
   };
 
   HttpSocket.prototype.names = function () {
-    return Object.keys(this.rooms).map(function (name) { return name.slice(5); });
+    return Object.keys(this.rooms);
   };
 
   /** Takes so many of `names` as one request has room for, and gives them with the parameters that say what to read. */
   HttpSocket.prototype.takePart = function (names, path) {
     var taken = [], query = [], left = this.longestLine - this.address(path, [], this.client).length, room, wish;
     while (names.length) {
-      room = this.rooms['room ' + names[0]]; // all of it are the server's words, which need no encoding
+      room = this.rooms[names[0]]; // all of it are the server's words, which need no encoding
       wish = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
       left -= wish.length + 1;
       if (left < 0 && taken.length) {
@@ -265,8 +280,8 @@
 
   /** Reads a room no longer, and tells why. */
   HttpSocket.prototype.exclude = function (error) {
-    var room = this.rooms['room ' + error.room];
-    delete this.rooms['room ' + error.room];
+    var room = this.rooms[error.room];
+    delete this.rooms[error.room];
     error.id = room.entering && room.entering.id;
     this.onmessage(error);
   };
@@ -274,7 +289,7 @@
   /** What one room has is that room's trouble, and what is too long can be shorter: then it reads on, and gives true. */
   HttpSocket.prototype.survives = function (answer) {
     var error = answer || {}, survives = true;
-    if (error.room && this.rooms['room ' + error.room]) {
+    if (error.room && this.rooms[error.room]) {
       this.exclude(error);
     } else if ((/414|431/).test(error.status) && this.longestLine > 500) {
       this.longestLine /= 2;
@@ -315,7 +330,7 @@
 
   HttpSocket.prototype.close = function () {
     this.isOver = true;
-    window.clearTimeout(this.timer);
+    cancel(this.timer);
     this.abortSending();
     this.stop();
   };

@@ -12,7 +12,7 @@
 
     function end(answer) {
       var tell = answered;
-      window.clearTimeout(timer);
+      cancel(timer);
       answered = noop;
       tell(answer || null);
     }
@@ -26,7 +26,6 @@
 
     Realtime[name] = end;
     script.onload = script.onerror = gone;
-    script.async = true;
     script.src = url + '&callback=Realtime.' + name;
     timer = later(seconds * 4, function () { end(null); }); // no progress is seen
     window.document.getElementsByTagName('head')[0].appendChild(script);

@@ -16,8 +16,7 @@
   function Link(kind, base, seconds, greet) {
     var self = this, socket = this.socket = new transports[kind](base);
     this.kind = kind;
-    this.isOpen = this.isUp = this.isOver = false;
-    this.welcome = this.bye = null;
+    // isOpen, isUp, isOver, welcome and bye come later.
     this.expected = this.lastId = 0;
     this.asked = {};
     this.held = [];
@@ -28,7 +27,7 @@
     socket.onmessage = function (event) { self.received(event); };
     socket.onclose = function (why) { self.end(why); };
     this.extend = function () {
-      window.clearTimeout(self.timer);
+      cancel(self.timer);
       self.timer = later(seconds, function () { self.end({unfit: true}); });
     };
     this.extend();
@@ -94,11 +93,6 @@
     }
   };
 
-  /** Tells what was held back. */
-  Link.prototype.release = function () {
-    this.held.splice(0).forEach(this.handle, this);
-  };
-
   Link.prototype.handle = function (event) {
     var asked = this.asked[event.id], ids = Object.keys(this.asked);
     if (this.isOver) {
@@ -121,7 +115,7 @@
   // A connection can be dead without anybody having been told.
   Link.prototype.watch = function () {
     var self = this;
-    window.clearTimeout(this.timer);
+    cancel(this.timer);
     this.timer = later((this.socket.silence || SILENCE) + this.slack(), function () { self.check(); });
   };
 
@@ -134,7 +128,7 @@
   Link.prototype.check = function () {
     var self = this;
     if (this.isUp && !this.isOver) {
-      window.clearTimeout(this.timer);
+      cancel(this.timer);
       this.timer = later(PONG_WITHIN + this.slack(), function () { self.end({}); });
       this.ask({type: 'ping'}, noop);
     }
@@ -150,7 +144,7 @@
 
   Link.prototype.close = function (leaving) {
     this.isOver = true;
-    window.clearTimeout(this.timer);
+    cancel(this.timer);
     this.socket[leaving ? 'leave' : 'close']();
   };
 

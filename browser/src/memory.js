@@ -6,15 +6,15 @@
    */
   function Memory(kind) {
     try {
-      this.storage = typeof kind === 'string' ? window[kind] : kind;
+      this.kept = typeof kind === 'string' ? window[kind] : kind;
     } catch (error) {
-      this.storage = null;
+      noop();
     }
   }
 
   Memory.prototype.get = function (name) {
     try {
-      return this.storage.getItem('realtime ' + name);
+      return this.kept.getItem('realtime ' + name);
     } catch (error) {
       return null;
     }
@@ -22,11 +22,7 @@
 
   Memory.prototype.set = function (name, value) {
     try {
-      if (value) {
-        this.storage.setItem('realtime ' + name, value);
-      } else {
-        this.storage.removeItem('realtime ' + name);
-      }
+      this.kept[value ? 'setItem' : 'removeItem']('realtime ' + name, value);
     } catch (error) {
       noop();
     }

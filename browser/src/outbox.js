@@ -1,15 +1,6 @@
   var QUEUE = 100;
   var KEYS_KEPT = 240000; // milliseconds, less than the five minutes for which a server knows a key in any case
 
-  /** One message on its way. `state` is pending, sent, failed or unknown. */
-  function Entry(event, data, key) {
-    this.key = key;
-    this.event = event;
-    this.data = data;
-    this.state = 'pending';
-    this.error = this.position = null;
-  }
-
   /** A promise, where the browser has promises, else null. Who doesn't ask isn't told of its failure. */
   function promise(begin) {
     var made = null;
@@ -32,15 +23,16 @@
     // {letter, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
     // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, vanished: its log is}
     this.waiting = [];
-    this.isOpen = false;
-    this.failures = 0;
-    this.timer = null;
+    this.failures = 0; // isOpen and timer come later
   }
 
   Outbox.prototype.add = function (event, data, key, callback) {
-    var self = this, entry = new Entry(event, data, key || randomKey());
+    // One message on its way. `state` is pending, sent, failed or unknown.
+    var self = this, entry = {
+      key: key || randomKey(), event: event, data: data, state: 'pending', error: null, position: null
+    };
     var made = promise(function (resolve, reject) {
-      self.put({letter: entry, link: null, since: 0, settle: function (error) {
+      self.put({letter: entry, settle: function (error) {
         var result = {position: entry.position, key: entry.key};
         if (callback) {
           callOut(callback, error, result);
@@ -67,16 +59,18 @@
   };
 
   Outbox.prototype.objection = function (entry) {
+    var count = 0;
     try {
       // As it is now: the page may go on to change it.
       entry.data = JSON.parse(spell([entry.data, entry.event, entry.key]))[0];
     } catch (error) {
       return unsayable(error);
     }
-    if (this.connection.state === 'closed' || this.room.left) {
+    if (this.connection.state === 'closed' || this.room.gone) {
       return closed();
     }
-    return !this.isOpen && this.connection.countWaiting() >= QUEUE &&
+    this.connection.eachRoom(function (room) { count += room.outbox.waiting.length; });
+    return !this.isOpen && count >= QUEUE &&
       trouble('queue_full', 'Too many wait.', true);
   };
 
@@ -124,7 +118,7 @@
       }
       this.flushLater(reply.after);
     } else {
-      this.settle(item, reply.vague ? 'unknown' : 'failed', trouble(reply.code, reply.message));
+      this.settle(item, reply.vague ? 'unknown' : 'failed', told(reply));
     }
   };
 
@@ -194,7 +188,7 @@
     });
   };
 
-  Outbox.prototype.open = function () {
+  Outbox.prototype.proceed = function () {
     if (!this.isOpen) {
       this.isOpen = true;
       this.flush();
@@ -203,6 +197,6 @@
 
   Outbox.prototype.pause = function () {
     this.isOpen = false;
-    window.clearTimeout(this.timer);
+    cancel(this.timer);
     this.timer = null;
   };

@@ -1,11 +1,13 @@
   var SIDE_BY_SIDE = 2;
+  var LONGEST_PAUSE = 0.8; // seconds; browsers have a hidden page wait for whole ones
   var ROUND = 8; // seconds, which is less than the ten for which a poll keeps its client in a room
 
   /**
    * Long polls, and commands, by XMLHttpRequest.
    *
    * Rooms that don't go into one request go into two, which wait side by side; a browser has six connections to a host,
-   * for all of its tabs. More take turns, and wait for so short a time that each has its turn often.
+   * for all of its tabs. More take turns, and wait for so short a time that each has its turn often. Where the pages of
+   * an origin have no connections left none waits: each asks about once a second.
    */
   function Poll(base) {
     HttpSocket.call(this, base);
@@ -43,7 +45,7 @@
   };
 
   Poll.prototype.askPart = function (part) {
-    var self = this, begun = now(), wait = this.turns > SIDE_BY_SIDE ? Math.floor(ROUND / this.turns) : this.wait;
+    var self = this, begun = now(), wait = isCrowded() ? 0 : this.turns > SIDE_BY_SIDE ? Math.floor(ROUND / this.turns) : this.wait;
     this.parts.push(part);
     part.query.push('wait=' + wait);
     part.stop = this.request('poll', part.query, null, wait + ANSWER_WITHIN, function (answer) {
@@ -70,11 +72,8 @@
       });
       part.names.forEach(function (name) { self.enter({room: name}); });
       answer.events.forEach(this.received, this);
-      part.names.forEach(function (name) { (self.rooms['room ' + name] || {}).version = answer.presence[name]; });
-      if (answer.events.some(function (event) { return event.type === 'goodbye'; })) {
-        this.end({});
-      }
-      this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(1, ROUND / this.turns));
+      part.names.forEach(function (name) { (self.rooms[name] || {}).version = answer.presence[name]; });
+      this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(LONGEST_PAUSE, ROUND / this.turns));
     }
   };
 
@@ -87,7 +86,7 @@
         self.line = self.line.concat(part.names);
         self.readMore();
       });
-      part.stop = function () { window.clearTimeout(timer); };
+      part.stop = function () { cancel(timer); };
     }
   };
 

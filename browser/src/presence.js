@@ -3,15 +3,15 @@
   }
 
   function index(members) {
-    var found = {};
-    members.forEach(function (member) { found['id ' + member.id] = member; });
+    var found = table();
+    members.forEach(function (member) { found[member.id] = member; });
     return found;
   }
 
   /** Those of `members` that aren't among `others`. */
   function without(members, others) {
     var known = index(others);
-    return members.filter(function (member) { return !known['id ' + member.id]; });
+    return members.filter(function (member) { return !known[member.id]; });
   }
 
   /**
@@ -24,7 +24,7 @@
       after = without(before, (event.joined || []).concat(event.left || [])).concat(event.joined || []);
     }
     room.count = event.count;
-    room.membersKnown = Boolean(after);
+    room.membersKnown = !!after;
     room.members = (after || []).slice().sort(byId);
     return {
       count: room.count,

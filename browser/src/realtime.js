@@ -5,7 +5,7 @@
     return ((script && script.src) || window.location.href).replace(/[?#].*$/, '').replace(/[^\/]*$/, '');
   }
 
-  var home = ownBase();
+  var home = window.document && ownBase();
 
   /** An absolute address with a slash at its end. */
   function resolve(url) {
@@ -16,8 +16,15 @@
 
   var Realtime = window.Realtime = {
     connect: function (url, options) {
+      if (!window.document) {
+        throw new Error('connect() needs a page.');
+      }
       return typeof url === 'object' && url ? Realtime.connect('', url) :
         new Connection(url ? resolve(url) : home, options || {});
     },
     transports: transports
   };
+
+  if (typeof module === 'object') {
+    module.exports = Realtime;
+  }

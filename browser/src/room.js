@@ -2,22 +2,35 @@
 
   /**
    * A room of one connection. Its position is the page's own: whatever brings the messages, each is told once.
+   *
+   * A page may have several users of it, each with listeners of its own: what they share is their prototype.
    */
   function Room(name, options, connection) {
-    Emitter.call(this);
+    this.users = [];
     this.name = name;
     this.connection = connection;
     this.position = options.since || null;
     this.top = null;
     this.last = options.last === undefined ? LAST : options.last;
-    this.joined = this.left = this.membersKnown = false;
-    this.trouble = this.timer = null; // why it can't be joined
+    this.joined = this.membersKnown = false;
+    // trouble, why it can't be joined, gone and timer come later.
     this.count = this.refusals = 0;
     this.members = [];
     this.outbox = new Outbox(this, connection);
   }
 
   inherit(Room, Emitter);
+
+  Room.prototype.share = function () {
+    var user = Object.create(this);
+    Emitter.call(user);
+    this.users.push(user);
+    return user;
+  };
+
+  Room.prototype.emit = function (event, first, second) {
+    this.users.slice().forEach(function (user) { Emitter.prototype.emit.call(user, event, first, second); });
+  };
 
   Room.prototype.publish = function (event, data, options, callback) {
     if (typeof event !== 'string' || data === undefined || typeof data === 'function') {
@@ -69,25 +82,29 @@
     });
   };
 
+  // The server is told by the last one.
   Room.prototype.leave = function () {
-    if (!this.left) {
-      this.left = true;
-      this.pause();
-      this.outbox.close();
-      this.connection.forget(this);
+    if (this.users.length > 1) {
+      this.users.splice(this.users.indexOf(this), 1);
+      this.users = [this];
+      this.gone = true;
+      this.joined = false;
+      this.outbox = new Outbox(this, this.connection);
+    } else if (!this.gone) {
+      this.connection.forget(this.name);
     }
   };
 
   // What the connection calls:
 
-  Room.prototype.join = function (link) {
+  Room.prototype.attend = function (link) {
     var self = this, command = {type: 'join', room: this.name, last: this.last};
     if (this.position) {
       command.since = this.position;
     }
     link.ask(command, function (reply) {
-      if (!self.left) {
-        self[reply.type === 'joined' ? 'entered' : 'refused'](reply, command.since, link);
+      if (!self.gone) {
+        (reply.type === 'joined' ? self.entered : self.refused).call(self, reply, command.since, link);
       }
     }, !link.isUp);
   };
@@ -99,7 +116,7 @@
     this.trouble = null;
     this.top = reply.top;
     if (since && !reply.recovered) {
-      this.reset(reply.position, 'resume');
+      this.skip(reply.position, 'resume');
     } else if (!this.position) {
       this.position = reply.position;
     }
@@ -112,31 +129,28 @@
   Room.prototype.refused = function (error, since, link) {
     var self = this;
     if (error.code === 'bad_position' && since) {
-      this.reset(null, 'resume');
-      this.join(link);
+      this.skip(null, 'resume');
+      this.attend(link);
     } else {
       if (error.temporary) {
-        this.timer = later((error.after || 0) + backOff(this.refusals), function () { self.join(link); });
+        this.timer = later((error.after || 0) + backOff(this.refusals), function () { self.attend(link); });
         this.refusals += 1;
       } else {
         this.outbox.missed();
-        this.outbox.open();
+        this.outbox.proceed();
       }
-      this.complain(trouble(error.code, error.message, error.temporary));
+      // Once, though it is tried again with each connection.
+      if (this.trouble !== error.code) {
+        this.trouble = error.code;
+        error = told(error);
+        error.room = this.name;
+        this.emit('$error', error);
+        this.connection.emit('$error', error);
+      }
     }
   };
 
-  // Once, though it is tried again with each connection.
-  Room.prototype.complain = function (error) {
-    error.room = this.name;
-    if (this.trouble !== error.code) {
-      this.trouble = error.code;
-      this.emit('$error', error);
-      this.connection.emit('$error', error);
-    }
-  };
-
-  Room.prototype.reset = function (position, reason) {
+  Room.prototype.skip = function (position, reason) {
     this.outbox.missed(this.position && position && !isSameLog(this.position, position));
     this.position = position;
     this.emit('$reset', {position: position, recovered: false, reason: reason});
@@ -145,7 +159,7 @@
   // Until then one can't know what of one's own is there already.
   Room.prototype.checkCaughtUp = function () {
     if (this.joined && (!isSameLog(this.position, this.top) || hasSeen(this.position, this.top))) {
-      this.outbox.open();
+      this.outbox.proceed();
     }
   };
 
@@ -160,7 +174,7 @@
     } else if (event.type === 'presence') {
       this.emit('$presence', applyPresence(this, event));
     } else if (event.type === 'reset') {
-      this.reset(event.position, 'trimmed');
+      this.skip(event.position, 'trimmed');
       this.checkCaughtUp();
     }
   };
@@ -184,7 +198,7 @@
   Room.prototype.dress = function (message) {
     var user = this.connection.user;
     message.signal = message.type === 'signal';
-    message.own = Boolean(user && message.from && message.from.id === user.id);
+    message.own = !!(user && message.from && message.from.id === user.id);
     return message;
   };
 
@@ -195,7 +209,7 @@
 
   /** The connection is gone. */
   Room.prototype.pause = function () {
-    window.clearTimeout(this.timer);
+    cancel(this.timer);
     this.joined = false;
     this.outbox.pause();
   };

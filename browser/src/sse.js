@@ -1,10 +1,10 @@
-  var STREAM_WITHIN = 2;
+  var STREAM_WITHIN = 1; // after CROWDED_AFTER
   var STREAMS = 4;
   var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'goodbye'];
 
-  /** Server-sent events, and commands by XMLHttpRequest. */
+  /** Server-sent events, and commands by XMLHttpRequest; polls where the browser has no connections for streams. */
   function EventStream(base) {
-    HttpSocket.call(this, base);
+    Poll.call(this, base);
     this.sources = []; // the streams that are read
     this.opening = []; // those that will take their places
     this.awaited = 0; // those of them that haven't begun
@@ -12,12 +12,12 @@
     this.pings = [];
   }
 
-  inherit(EventStream, HttpSocket);
+  inherit(EventStream, Poll);
 
   EventStream.prototype.silence = 60;
 
   EventStream.works = function (base) {
-    return !!window.EventSource && canAsk(base);
+    return window.EventSource && canAsk(base);
   };
 
   EventStream.prototype.send = function (command) {
@@ -34,28 +34,38 @@
   // takes several, the old ones go first: a browser has six connections.
   EventStream.prototype.read = function () {
     var self = this, names = this.names(), parts = [];
-    this.drop('opening');
+    if (isCrowded()) {
+      Poll.prototype.read.call(this);
+      return;
+    }
+    Poll.prototype.stop.call(this);
+    this.dropOpening();
     while (names.length && parts.length < STREAMS) {
       parts.push(this.takePart(names, 'sse'));
     }
     this.awaited = parts.length;
     if (parts.length !== 1) {
-      this.drop('sources');
+      this.drop(this.sources);
     }
     if (!parts.length) {
       this.alive();
       return;
     }
-    this.deadline = later(this.isReading ? ANSWER_WITHIN : STREAM_WITHIN, function () { self.end({unfit: true}); });
-    parts.forEach(this.open, this);
+    this.deadline = later(CROWDED_AFTER, function () {
+      makeRoom();
+      self.deadline = later(self.isReading ? ANSWER_WITHIN : STREAM_WITHIN, function () {
+        self.end({unfit: true});
+      });
+    });
+    parts.forEach(this.begin, this);
     names.forEach(this.refuse, this); // a browser has no connections for more streams
   };
 
-  EventStream.prototype.open = function (part) {
+  EventStream.prototype.begin = function (part) {
     var self = this, source = new window.EventSource(this.address('sse', part.query, this.client));
     this.opening.push(source);
     STREAM_EVENTS.forEach(function (type) {
-      source.addEventListener(type, function (event) { self.heard(readObject(event.data) || {}); }, false);
+      source.addEventListener(type, function (event) { self.heard(readObject(event.data) || {}); });
     });
     source.onerror = function () {
       if (self.opening.indexOf(source) >= 0) {
@@ -69,7 +79,7 @@
   // Nobody is told why a stream didn't begin; but a poll is.
   EventStream.prototype.askWhy = function (part) {
     var self = this;
-    this.drop('opening');
+    this.dropOpening();
     this.stopAsking = this.request('poll', part.query.concat('wait=0'), null, ANSWER_WITHIN, function (answer) {
       if (!self.survives(answer)) {
         self.end({unfit: true});
@@ -92,8 +102,8 @@
     if (welcome.client !== this.client) {
       this.end({});
     } else if (!this.awaited) {
-      window.clearTimeout(this.deadline);
-      this.drop('sources');
+      cancel(this.deadline);
+      this.drop(this.sources);
       this.sources = this.opening.splice(0);
       this.begun();
       this.alive();
@@ -115,23 +125,28 @@
     }
   };
 
-  EventStream.prototype.drop = function (which) {
-    if (which === 'opening') {
-      window.clearTimeout(this.deadline);
-      this.stopAsking();
-      this.stopAsking = noop;
-    }
-    this[which].splice(0).forEach(function (source) {
+  EventStream.prototype.dropOpening = function () {
+    cancel(this.deadline);
+    this.stopAsking();
+    this.stopAsking = noop;
+    this.drop(this.opening);
+  };
+
+  EventStream.prototype.drop = function (sources) {
+    sources.splice(0).forEach(function (source) {
       source.onerror = null;
       source.close();
     });
   };
 
-  EventStream.prototype.stop = function () {
-    this.drop('opening');
-    this.drop('sources');
+  EventStream.prototype.readMore = function () {
+    (isCrowded() ? Poll.prototype.readMore : this.read).call(this);
   };
 
-  EventStream.prototype.leave = EventStream.prototype.close;
+  EventStream.prototype.stop = function () {
+    Poll.prototype.stop.call(this);
+    this.dropOpening();
+    this.drop(this.sources);
+  };
 
   transports.sse = EventStream;

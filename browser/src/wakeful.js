@@ -1,6 +1,6 @@
   /*
    * What the browser says of the network and of the page: a connection is tried again at once when either is back, and
-   * asked whether it lives. A page that goes says so; one that comes back out of the browser's cache begins anew.
+   * asked whether it lives. Where another page has no connection left, we let go of ours. A page that goes says so; one that comes back out of the browser's cache begins anew.
    */
 
   Connection.prototype.listen = function () {
@@ -25,11 +25,21 @@
           self.link.end({});
         }
       }],
+      [window, 'storage', function (event) {
+        if (event.key === 'realtime crowded' && event.newValue) {
+          crowdedUntil = now() + CROWDED_FOR * (1 + Math.random());
+          self.eachLink(function (link) {
+            if (link.socket.read) {
+              link.socket.read();
+            }
+          });
+        }
+      }],
       [window, 'pagehide', function () { self._drop(); }]
     ];
-    this.heard.forEach(function (heard) { heard[0].addEventListener(heard[1], heard[2], false); });
+    this.hear('addEventListener');
   };
 
-  Connection.prototype.unlisten = function () {
-    this.heard.forEach(function (heard) { heard[0].removeEventListener(heard[1], heard[2], false); });
+  Connection.prototype.hear = function (how) {
+    this.heard.forEach(function (heard) { heard[0][how](heard[1], heard[2]); });
   };

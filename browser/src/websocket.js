@@ -22,7 +22,7 @@
   }
 
   Socket.works = function () {
-    return !!window.WebSocket;
+    return window.WebSocket;
   };
 
   Socket.prototype.send = function (command) {

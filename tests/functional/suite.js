@@ -72,7 +72,7 @@ class Suite {
     }
     for (const {rt} of clients) {
       const kind = transports[(this.turn += 1) % transports.length];
-      rt._use(kind);
+      rt.attempt(transports.indexOf(kind));
       await until(() => rt.transport === kind, `moving over to ${kind}`);
     }
   }
@@ -100,7 +100,8 @@ const TESTS = {
     await suite.joined(ann);
     same([ann.rt.state, ann.rt.user.name, ann.rt.user.guest], ['connected', 'Ann', true], 'who one is');
     same(ann.joined[0].recovered, true, 'recovered');
-    same(ann.rt.room(name) === ann.room, true, 'the same room');
+    const other = ann.rt.room(name);
+    same([other.joined, other.position, other.count], [true, ann.room.position, 1], 'the same room');
     same(ann.states.map((s) => s.state), ['connecting', 'connected'], 'states');
   },
 
@@ -269,6 +270,27 @@ const TESTS = {
     same(entry.error.code, 'closed', 'why');
   },
 
+  async users(suite, name) {
+    const ann = suite.client('Ann', name), bob = suite.client('Bob', name), second = ann.rt.room(name), heard = [];
+    second.on('message', (data) => heard.push(data));
+    await suite.joined(ann, bob);
+    await until(() => bob.room.count === 2, 'both');
+    ann.room.leave();
+    ann.room.leave();
+    await suite.step(ann, bob);
+    await suite.publish(bob, 1);
+    await until(() => heard.length === 1, 'a message for the one that is left');
+    const entry = ann.room.publish('too late');
+    await until(() => entry.state === 'failed', 'a refusal');
+    same([entry.error.code, ann.room.joined, second.joined], ['closed', false, true], 'who left');
+    same([ann.texts, heard, bob.room.count, ann.failed.length], [[], [1], 2, 1], 'messages');
+    await suite.publish({rt: ann.rt, room: second}, 2);
+    await until(() => heard.length === 2, 'its own message');
+    second.leave();
+    await until(() => bob.room.count === 1, 'the last one to leave', 30);
+    same([heard, second.joined], [[1, 2], false], 'after that');
+  },
+
   async refusals(suite, name) {
     const ann = suite.client('Ann', name), errors = [];
     await suite.joined(ann);
@@ -278,6 +300,8 @@ const TESTS = {
     const entry = ann.room.publish('$ours', 1), big = ann.room.publish({text: new Array(70000).join('x')});
     await until(() => entry.state === 'failed' && big.state === 'failed', 'two refusals');
     same([entry.error.code, big.error.code], ['bad_request', 'too_large'], 'why');
+    same([errors[0], ...ann.failed, entry.error, big.error].filter((error) => !(
+      error.error || error instanceof Error && error.message.length > 9 && error.code && error.stack)), [], 'no errors');
     await suite.publish(ann, 'after');
     await suite.has(ann, ['after']);
   }

@@ -341,6 +341,35 @@ window.talk = (count, pause) => {
 """
 
 
+_FORGOTTEN = """
+const rt = Realtime.connect(), states = window.states = [];
+rt.on('$state', (state) => states.push(state));
+"""
+
+
+class ForgottenOriginTests(BrowserTestCase):
+    """A page whose origin nobody has allowed, in Chromium; subclassed for Firefox."""
+
+    def test_told_once(self) -> None:
+        """The console has the server's words, with the option, once; it is tried again, and the reason is told."""
+        forgetful = Daemon(self.mktemp()).start()
+        self.addCleanup(forgetful.kill)
+        tab = self.open(forgetful.url)
+        tab.run(_FORGOTTEN)
+        waits = "states.filter((state) => state.retryIn)"
+        wait_until(lambda: tab.run(f"return {waits}.length") >= 3, lambda: str(tab.run("return states")), 30)
+        told = [line for line in tab.console if "--allow-origin" in line]
+        self.assertEqual(1, len(told), tab.console)
+        reasons = f"return {waits}.map(({{reason}}) => [reason instanceof Error, reason.code])"
+        self.assertEqual([True, "bad_origin"], tab.run(reasons)[0])
+
+
+class FirefoxForgottenOriginTests(ForgottenOriginTests):
+    """The same in Firefox."""
+
+    kind = "firefox"
+
+
 class OutageTests(BrowserTestCase):
     """Whatever happens to the daemon, the network or the page: nothing is lost, and nothing doubled."""
 
