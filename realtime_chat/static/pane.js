@@ -17,7 +17,16 @@
     node.onscroll = function () { self.scrolled(); };
     newer.onclick = function () { self.goToEnd(); };
     window.addEventListener('resize', function () { self.keepUp(); }, false);
+    this.watchSize();
   }
+
+  // Whatever stands above and below takes its room from here.
+  Pane.prototype.watchSize = function () {
+    var self = this;
+    if (window.ResizeObserver) {
+      new window.ResizeObserver(function () { self.keepUp(); }).observe(this.node);
+    }
+  };
 
   Pane.prototype.show = function (conversation) {
     if (this.current) {
