@@ -5,6 +5,7 @@
   var dom = Chat.dom;
   var ROOMS_EVERY = 60 * 1000; // milliseconds
   var KEEP_AFTER = 1000; // milliseconds
+  var SHOWN = 100; // characters of a name that is refused: an address has room for thousands
 
   function Page() {
     this.conversations = {};
@@ -179,7 +180,8 @@
   };
 
   Page.prototype.refuse = function (name) {
-    this.complained('“' + name + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
+    var shown = name.length > SHOWN ? Chat.text.wholeCharacters(name.slice(0, SHOWN)) + '…' : name;
+    this.complained('“' + shown + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
   };
 
   Page.prototype.showRoom = function (name) {

@@ -89,10 +89,11 @@
     }
   };
 
-  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back.
+  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back. A pane that
+  // shrinks meanwhile leaves its place as it was, and one that grows moves it.
   Pane.prototype.isFollowing = function () {
     var conversation = this.current, node = this.node, placed = this.placed;
-    if (conversation.following && node.clientHeight === placed.visible && !this.isAtEnd() &&
+    if (conversation.following && node.clientHeight <= placed.visible && !this.isAtEnd() &&
         node.scrollTop + placed.visible < placed.height - NEAR) {
       conversation.following = false;
     }

@@ -123,6 +123,18 @@ class BannerTests(SignCase):
         """So it does in a browser that can't tell when an element's size changes."""
         self.check_all("window.ResizeObserver = undefined;")
 
+    def test_long_name_on_a_small_screen(self) -> None:
+        """However long a name is that is refused, and low the screen, the newest message is in sight."""
+        page = self.filled()
+        page.emulate(568, 320, "light")
+        page.run("location.hash = arguments[0]", "no room " * 500)
+        wait_until(lambda: page.problem)
+        self.check_newest(page, "refused")
+        self.daemon.kill()
+        page.wait_disconnected()
+        self.check_newest(page, "disconnected")
+        page.screenshot(f"{self.kind}-small")
+
     def test_reader_is_left_alone(self) -> None:
         """Who reads further up stays there."""
         page = self.filled()
