@@ -88,7 +88,8 @@ browser/node_modules/installed: browser/package.json | programs
 	@cd browser && npm install --no-audit --no-fund --loglevel=error >/dev/null
 	@touch $@
 
-# What the tests start besides Python. Nothing is skipped where it is missing.
+# What the tests start besides Python. Nothing is skipped where it is missing. With that RUNLEVEL invoke-rc.d starts no
+# services: two of these would want port 80.
 programs:
 	@missing=; \
 	if [ -n "$$CHROMIUM" ]; then \
@@ -101,6 +102,9 @@ programs:
 	command -v node >/dev/null || missing="$$missing nodejs"; \
 	command -v npm >/dev/null || missing="$$missing npm"; \
 	command -v nginx >/dev/null || missing="$$missing nginx"; \
+	command -v apache2 >/dev/null || missing="$$missing apache2-bin"; \
+	command -v lighttpd >/dev/null || missing="$$missing lighttpd"; \
+	command -v varnishd >/dev/null || missing="$$missing varnish"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v haproxy >/dev/null || missing="$$missing haproxy"; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
@@ -113,7 +117,7 @@ programs:
 	if command -v apt-get >/dev/null && { [ -z "$$as_root" ] || sudo -n true 2>/dev/null; }; then \
 	  echo "Installing the Debian packages$$missing …"; \
 	  $$as_root apt-get -qq update && \
-	  $$as_root env DEBIAN_FRONTEND=noninteractive \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 	    apt-get -qq --yes --no-install-recommends install $$missing >/dev/null && exit 0; \
 	fi; \
 	echo "The tests need these Debian packages; please install them: apt-get install$$missing" >&2; \

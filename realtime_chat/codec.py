@@ -60,6 +60,7 @@ __all__ = [
     "first_of_page",
     "last_of_page",
     "spell",
+    "why_not_json",
 ]
 
 MAX_DEPTH = 32
@@ -164,6 +165,14 @@ _LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{%d,}" % _INTEGER_DIGITS)
 _ONE_DIGIT = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")  # one down and, as a signed byte, one up
+_BYTE = re.compile(r"\(byte ([0-9]+)\)")
+_LONE_SURROGATE = re.compile(
+    rb"(?:[^\\]++|(?:\\[^u])++|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u(?![dD][89a-fA-F]))*+"
+    rb"(?=\\u[dD][89a-fA-F][0-9A-Fa-f]{2}.)",
+    re.DOTALL,
+)
+"""What comes before the first escape that is half of a pair; one that the text ends with may have been cut off."""
+
 _NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
 
@@ -181,7 +190,7 @@ def decode_command(raw: bytes) -> Command:
     except msgspec.ValidationError as error:
         raise _explain(_decode(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableCommand("bad_request", _why_not_json(error)) from error
+        raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
     if isinstance(command, (Publish, Signal)):
         _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     elif isinstance(command, State):
@@ -259,15 +268,39 @@ def _decode(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableCommand("bad_request", _why_not_json(error)) from error
+        raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
 
 
-def _why_not_json(error: Exception) -> str:
+def why_not_json(raw: bytes, error: Exception) -> str:
+    """Say why bytes are no JSON, where, and what would be right; nothing of them is repeated.
+
+    :param error: what msgspec has raised.
+    """
     if isinstance(error, RecursionError):
         return f"the JSON nests deeper than {MAX_DEPTH} levels"
     if isinstance(error, UnicodeDecodeError):
-        return "JSON is UTF-8, and this is not"
+        return f"JSON is UTF-8, and this is not{_first_of_no_utf8(raw)}"
+    place = _BYTE.search(str(error))
+    end = len(raw) if place is None else int(place[1])
+    lone = _LONE_SURROGATE.match(raw)
+    if lone is not None and lone.end() < end:
+        return (
+            f"this is not JSON: a lone surrogate at byte {lone.end()} is half of a character; "
+            "send both halves, as in \\ud83d\\ude00, or the character itself"
+        )
+    if not raw.strip():
+        return "this is not JSON: it is empty"
+    if place is None:
+        return f"this is not JSON: it ends too early, after {len(raw)} bytes"
     return "this is not JSON: " + str(error).removeprefix("JSON is malformed: ")
+
+
+def _first_of_no_utf8(raw: bytes) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return f" (byte {error.start})"
+    return ""
 
 
 def _explain(value: Any, error: msgspec.ValidationError | None = None) -> UnreadableCommand:

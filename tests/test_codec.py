@@ -156,6 +156,46 @@ class DecodeTests(SynchronousTestCase):
         for raw in (b'{"type":"<script>"}', b'{"type":"join","room":{"<script>":1}}', b'{"<script>":1}', b"<script>"):
             self.assertNotIn("<script>", self.assertRaises(UnreadableCommand, decode_command, raw).message)
 
+    def test_lone_surrogates(self) -> None:
+        """Half of a surrogate pair is called that, with its place and what would be right, wherever it stands."""
+        for text in (
+            r'"\ud800"',
+            r'"\uDBFF "',
+            r'"\udc00"',
+            r'"\udc00\ud83d"',
+            r'"\ud83d\n\n\n\n"',
+            r'"\ud83d\\ude00"',
+            r'"\ud83d, and so on for a while"',
+            r'{"\ud800":1}',
+            r'[[{"a":"\uD800"}]]',
+        ):
+            for before in ("[", r'["\ud83d\ude00 \\ud83d \\\" ü", '):
+                raw = f"{before}{text}]".encode()
+                place = before.encode(), text[: text.lower().index(r"\ud")].encode()
+                message = self.assertRaises(UnreadableCommand, codec.decode_body, raw).message
+                self.assertIn(f"a lone surrogate at byte {len(b''.join(place))} ", message, raw)
+                self.assertIn(r"\ud83d\ude00", message)
+                publish = b'{"type":"publish","room":"a","data":%b}' % raw
+                for decode in (decode_command, decode_commands):
+                    message = self.assertRaises(UnreadableCommand, decode, publish).message
+                    self.assertIn("a lone surrogate at byte", message)
+
+    def test_no_lone_surrogate(self) -> None:
+        """What is wrong otherwise isn't called one: it ends too early, is empty, is no UTF-8, or is wrong before."""
+        for raw, wrong in (
+            (rb'["\ud83d\ude00', "it ends too early, after 14 bytes"),
+            (rb'["\ud83d', "it ends too early, after 8 bytes"),
+            (b'{"type":"ping"', "it ends too early, after 14 bytes"),
+            (b" ", "it is empty"),
+            (b"", "it is empty"),
+            (b'["\xc3\xbc\xff"]', "this is not (byte 4)"),
+            (rb'[x, "\ud800"]', "(byte 1)"),
+        ):
+            for decode in (decode_command, decode_commands, codec.decode_body):
+                message = self.assertRaises(UnreadableCommand, decode, raw).message
+                self.assertIn(wrong, message)
+                self.assertNotIn("surrogate", message)
+
     @given(
         st.sampled_from([str(kind.__struct_config__.tag) for kind in codec.COMMANDS] + ["MARKER", None]),
         st.dictionaries(

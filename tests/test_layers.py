@@ -64,9 +64,9 @@ sessions or HTTP."""
 
 CLIENT_MAY = {
     "client": frozenset(("client", "clock", "codec", "errors", "model")),
-    "console": frozenset(("client", "console", "errors", "model")),
+    "console": frozenset(("client", "console", "codec", "errors", "model")),
 }
-"""The client knows values and errors, and nothing of the server; the console knows the client."""
+"""The client knows values, their JSON and errors, and nothing of the server; the console knows the client."""
 
 EMPTY_WORDS = ("Manager", "Handler", "Processor", "Engine", "Helper", "Util", "Utils")
 

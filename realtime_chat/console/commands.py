@@ -11,6 +11,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client import Chat, Message, Position, RealtimeError, Reset
+from realtime_chat.codec import why_not_json
 from realtime_chat.console.lines import Lines
 from realtime_chat.console.text import as_json, as_line, member_as_json, member_as_line, safe
 
@@ -101,6 +102,6 @@ def _data(text: bytes, is_json: bool) -> Any:
     try:
         return msgspec.json.decode(text) if is_json else {"text": text.decode()}
     except UnicodeDecodeError as error:
-        raise Failed("this is not UTF-8") from error
-    except msgspec.DecodeError as error:
-        raise Failed(f"this is not JSON: {str(error).removeprefix('JSON is malformed: ')}") from error
+        raise Failed(why_not_json(text, error) if is_json else "this is not UTF-8") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Failed(why_not_json(text, error)) from error

@@ -12,6 +12,7 @@ import msgspec
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.address import Address
+from realtime_chat.codec import why_not_json
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_event, check_key, check_name, check_room
 
@@ -140,10 +141,15 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
             setattr(options, name, value)
     try:
         Address(None, options.url)
-        if getattr(options, "text", None) is not None and options.json:
-            msgspec.json.decode(options.text.encode(errors="surrogateescape"))
-    except msgspec.DecodeError as error:
-        parser.error(f'--json: TEXT is not JSON: {error}; right would be \'{{"text": "hi"}}\'')
     except ValueError as error:
         parser.error(f"--url: {error}")
+    if getattr(options, "text", None) is not None and options.json:
+        _check_json(parser, options.text.encode(errors="surrogateescape"))
     return options
+
+
+def _check_json(parser: argparse.ArgumentParser, text: bytes) -> None:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        parser.error(f'--json: TEXT: {why_not_json(text, error)}; right would be \'{{"text": "hi"}}\'')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,6 +22,7 @@ from realtime_chat.turns import Turns
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
+_MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 
 
 class _Replies:
@@ -168,15 +170,20 @@ def _script_commands(request: Request) -> bytes:
     return body.encode()
 
 
-def json_body(request: Request) -> bytes:
+def json_body(request: Request, also: str = "") -> bytes:
     """The body of a request that says it is JSON, or says nothing.
 
     ``text/plain`` is taken too: it is what a page can send without asking first (and a beacon, on unload).
 
+    :param also: what else would be right here, for the message.
     :raises RealtimeError: ``unsupported_media``.
     """
-    if media_type(request) not in _JSON_TYPES:
-        raise RealtimeError("unsupported_media", "send JSON, with Content-Type: application/json")
+    kind = media_type(request)
+    if kind not in _JSON_TYPES:
+        # A type has the few characters of RFC 6838, section 4.2; what has others isn't repeated.
+        sent = kind.decode() if _MEDIA_TYPE.fullmatch(kind) else "of no type that there is"
+        message = f"send JSON with Content-Type: application/json{also}; this is {sent}"
+        raise RealtimeError("unsupported_media", message)
     return body_of(request)
 
 

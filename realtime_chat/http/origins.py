@@ -279,7 +279,8 @@ def explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
         return "its origin is none that a browser sends"
     return (
         f"it is of {normal}, and asked {host.decode()}. If it is yours, add --allow-origin {normal}. If both are one "
-        "site, a proxy in between doesn't pass the Host header on (nginx: proxy_set_header Host $http_host)"
+        "site, a proxy in between doesn't pass the Host header on (nginx: proxy_set_header Host $http_host; Apache: "
+        "ProxyPreserveHost On)"
     )
 
 

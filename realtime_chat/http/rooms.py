@@ -20,6 +20,7 @@ __all__ = ["RoomsResource"]
 
 _FORM = b"application/x-www-form-urlencoded"
 _MOST_FIELDS = 100
+_FOR_JSON = "for JSON, say Content-Type: application/json"
 
 
 class RoomsResource(JSONResource):
@@ -131,7 +132,7 @@ def _fields(request: Request) -> dict[str, Any]:
     """What a publishing request's body says: ``data``, and perhaps ``event`` and ``key``."""
     if media_type(request) == _FORM:
         return _form_fields(body_of(request))
-    body = codec.decode_body(json_body(request))
+    body = codec.decode_body(json_body(request, f", or a form as {_FORM.decode()}"))
     if not isinstance(body, dict) or "data" not in body:
         raise RealtimeError("bad_request", 'the body is a JSON object with "data", or a form with text=…')
     return body
@@ -140,10 +141,12 @@ def _fields(request: Request) -> dict[str, Any]:
 def _form_fields(body: bytes) -> dict[str, Any]:
     try:
         form = _read_form(body)
+    except UnicodeDecodeError as error:
+        raise RealtimeError("bad_request", "a form is UTF-8, and this is not") from error
     except ValueError as error:
-        raise RealtimeError("bad_request", "this is not a form in UTF-8") from error
+        raise RealtimeError("bad_request", f"this is not a form: {error}; {_FOR_JSON}") from error
     if "text" not in form:
-        raise RealtimeError("bad_request", "a form has a field text; for JSON, say Content-Type: application/json")
+        raise RealtimeError("bad_request", f"a form has a field text; {_FOR_JSON}")
     fields: dict[str, Any] = {name: form[name] for name in ("event", "key") if name in form}
     return fields | {"data": {"text": form["text"]}}
 
@@ -155,7 +158,7 @@ def _read_form(body: bytes) -> dict[str, str]:
     """
     body.decode()
     if body.count(b"&") >= _MOST_FIELDS:
-        raise ValueError("too many fields")
+        raise ValueError(f"it has more than {_MOST_FIELDS} fields")
     form = {}
     for field in body.split(b"&"):
         name, equals, value = field.partition(b"=")

@@ -5,16 +5,18 @@
   var dom = Chat.dom;
   var ROOMS_EVERY = 60 * 1000; // milliseconds
   var KEEP_AFTER = 1000; // milliseconds
+  var SHOWN = 100; // characters of a name that is refused: an address has room for thousands
 
   function Page() {
     this.conversations = {};
     this.current = null;
     this.rt = null;
+    this.typed = null; // the room that was asked for by its field, and may yet be refused
     this.name = Chat.text.cleanName(Chat.memory.name() || '') || 'Guest ' + Math.floor(1000 + Math.random() * 9000);
     this.status = new Chat.Status({
       line: dom.byId('status-line'), text: dom.byId('status-text'), countdown: dom.byId('status-countdown'),
       retry: dom.byId('status-retry')
-    });
+    }, this.listener(['resized']));
     this.pane = new Chat.Pane(dom.byId('message-pane'), dom.byId('newer-button'), this.listener(['reachedEnd']));
     this.rooms = new Chat.Rooms(dom.byId('room-list'), this.listener(['opened', 'left']));
     this.people = new Chat.People({
@@ -24,6 +26,7 @@
     this.composer = new Chat.Composer(
       dom.byId('composer-form'), dom.byId('message-text'), this.listener(['written', 'typing', 'resized'])
     );
+    this.roomField = new Chat.Field(dom.byId('room-name'), dom.byId('problem-text'));
     this.panels = new Chat.Panels([dom.byId('rooms-button'), dom.byId('people-button')]);
   }
 
@@ -76,6 +79,7 @@
 
   // One is in rooms under a name, so another name is another connection; it goes on where this one ends.
   Page.prototype.rename = function (name) {
+    this.complained(name ? '' : 'This can\'t be a name: a name is 1 to 64 characters, and not only spaces');
     if (name && name !== this.name) {
       this.name = name;
       Chat.memory.keepName(name);
@@ -107,6 +111,7 @@
   Page.prototype.complained = function (text) {
     dom.setText(dom.byId('problem-text'), text);
     dom.show(dom.byId('problem-line'), Boolean(text));
+    this.resized();
   };
 
   // ---- Rooms ----
@@ -127,9 +132,7 @@
 
   /** Show a room, and write it into the address. */
   Page.prototype.opened = function (name) {
-    if (!Chat.text.isRoom(name)) {
-      this.refuse(name);
-    } else if (name === (this.current && this.current.name)) {
+    if (name === (this.current && this.current.name)) {
       this.complained('');
     } else if (Chat.address.go(name)) {
       this.show(name);
@@ -137,22 +140,48 @@
     this.panels.close();
   };
 
-  Page.prototype.show = function (name) {
-    if (this.current) {
-      this.current.draft = this.composer.field.value;
-      this.current.tell(false);
-    }
-    dom.setText(dom.byId('room-title'), name);
+  /** Show the room that was typed, if there can be one of that name. */
+  Page.prototype.typedRoom = function () {
+    var name = Chat.text.wholeCharacters(this.roomField.text());
     if (Chat.text.isRoom(name)) {
-      this.complained('');
-      this.showRoom(name);
+      this.roomField.empty();
+      this.opened(name);
+      this.typed = name;
     } else {
       this.refuse(name);
+      this.roomField.refuse();
+    }
+  };
+
+  Page.prototype.show = function (name) {
+    var written = this.composer.field.value;
+    if (!Chat.text.isRoom(name)) {
+      this.showNone(name);
+      return;
+    }
+    this.complained('');
+    this.typed = null;
+    if (this.current) {
+      this.current.draft = written;
+      this.current.tell(false);
+    } else {
+      this.conversation(name, this.remembered(name)).draft = written;
+    }
+    dom.setText(dom.byId('room-title'), name);
+    this.showRoom(name);
+  };
+
+  // The room that is shown, if there is one, is still the one that is written to.
+  Page.prototype.showNone = function (name) {
+    this.refuse(name);
+    if (!this.current) {
+      dom.setText(dom.byId('room-title'), name);
     }
   };
 
   Page.prototype.refuse = function (name) {
-    this.complained('“' + name + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
+    var shown = name.length > SHOWN ? Chat.text.wholeCharacters(name.slice(0, SHOWN)) + '…' : name;
+    this.complained('“' + shown + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
   };
 
   Page.prototype.showRoom = function (name) {
@@ -176,6 +205,10 @@
     conversation.isRefused = true;
     Chat.memory.dropRoom(conversation.name);
     this.rooms.left(conversation.name);
+    if (this.typed === conversation.name) {
+      this.roomField.giveBack(this.typed);
+      this.typed = null;
+    }
   };
 
   Page.prototype.left = function (name) {
@@ -260,6 +293,8 @@
     if (this.current) {
       this.pane.goToEnd();
       this.current.say(text);
+    } else {
+      this.refuse(dom.byId('room-title').textContent);
     }
     return this.current !== null;
   };
@@ -277,10 +312,9 @@
   // ---- What people and the browser do besides ----
 
   Page.prototype.listen = function () {
-    var self = this, room = dom.byId('room-name'), name = dom.byId('own-name');
+    var self = this, name = dom.byId('own-name');
     dom.byId('room-form').onsubmit = function () {
-      self.opened(Chat.text.wholeCharacters(room.value.trim()));
-      room.value = '';
+      self.typedRoom();
       return false;
     };
     name.value = this.name;

@@ -17,7 +17,16 @@
     node.onscroll = function () { self.scrolled(); };
     newer.onclick = function () { self.goToEnd(); };
     window.addEventListener('resize', function () { self.keepUp(); }, false);
+    this.watchSize();
   }
+
+  // Whatever stands above and below takes its room from here.
+  Pane.prototype.watchSize = function () {
+    var self = this;
+    if (window.ResizeObserver) {
+      new window.ResizeObserver(function () { self.keepUp(); }).observe(this.node);
+    }
+  };
 
   Pane.prototype.show = function (conversation) {
     if (this.current) {
@@ -80,10 +89,11 @@
     }
   };
 
-  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back.
+  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back. A pane that
+  // shrinks meanwhile leaves its place as it was, and one that grows moves it.
   Pane.prototype.isFollowing = function () {
     var conversation = this.current, node = this.node, placed = this.placed;
-    if (conversation.following && node.clientHeight === placed.visible && !this.isAtEnd() &&
+    if (conversation.following && node.clientHeight <= placed.visible && !this.isAtEnd() &&
         node.scrollTop + placed.visible < placed.height - NEAR) {
       conversation.following = false;
     }

@@ -7,10 +7,14 @@
     websocket: 'WebSocket', sse: 'server-sent events', poll: 'long poll', jsonp: 'scripts (JSONP)'
   };
 
-  /** @param {Object} nodes `{line, text, countdown, retry}` */
-  function Status(nodes) {
+  /**
+   * @param {Object} nodes `{line, text, countdown, retry}`
+   * @param {Object} listener `resized()`.
+   */
+  function Status(nodes, listener) {
     var self = this;
     this.nodes = nodes;
+    this.listener = listener;
     this.until = 0;
     this.state = {state: 'connecting'};
     this.timer = null;
@@ -47,6 +51,7 @@
     this.nodes.line.className = 'status ' + (this.until ? 'reconnecting' : state);
     dom.show(this.nodes.retry, state === 'closed' || this.until > 0);
     this.count();
+    this.listener.resized();
   };
 
   // Beside what is read out, which would otherwise be said anew each second.

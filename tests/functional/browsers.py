@@ -29,6 +29,9 @@ PROGRAMS = {
     "npm": ("npm", "npm"),
     "nginx": ("nginx", "nginx"),
     "haproxy": ("haproxy", "haproxy"),
+    "apache": ("apache2", "apache2-bin"),
+    "lighttpd": ("lighttpd", "lighttpd"),
+    "varnish": ("varnishd", "varnish"),
     "strace": ("strace", "strace"),
     "logrotate": ("logrotate", "logrotate"),
 }

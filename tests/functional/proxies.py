@@ -1,18 +1,19 @@
-"""nginx and haproxy in front of daemons, as ``docs`` configures them."""
+"""nginx, Apache, haproxy, lighttpd and Varnish in front of daemons, as ``docs`` configures them."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.functional.browsers import program
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 
-__all__ = ["Proxy", "balancer", "documented", "haproxy", "nginx"]
+__all__ = ["PROXIES", "Proxy", "balancer", "documented", "haproxy", "nginx"]
 
 _NGINX = """
 daemon off;
@@ -28,6 +29,27 @@ http {{
     scgi_temp_path {directory}/scgi;
 {snippet}
 }}
+"""
+
+_APACHE = """
+ServerName localhost
+DefaultRuntimeDir {directory}
+PidFile {directory}/apache.pid
+ErrorLog {directory}/log
+Listen 127.0.0.1:{port}
+{modules}
+{user}
+{snippet}
+"""
+_APACHE_MODULES = "mpm_event", "authz_core", "proxy", "proxy_http"
+
+_LIGHTTPD = """
+server.bind = "127.0.0.1"
+server.port = {port}
+server.document-root = "{directory}"
+server.pid-file = "{directory}/lighttpd.pid"
+server.upload-dirs = ("{directory}")
+{snippet}
 """
 
 
@@ -75,42 +97,95 @@ class Proxy:
             self._process.wait()
 
 
-def _at(snippet: str, listen: str, here: str, daemons: Sequence[Daemon], first: int = 8080) -> str:
+def _at(snippet: str, *places: tuple[str, str]) -> str:
     """A snippet with the addresses of this test, which must not be anything else's.
 
-    :param first: the first daemon's port in the snippet; those of the others follow.
+    :param places: pairs of what stands in it, once, and what is there instead.
     """
-    places = [(f"127.0.0.1:{first + at}", f"127.0.0.1:{daemon.port}") for at, daemon in enumerate(daemons)]
-    for address, other in ((listen, here), *places):
-        assert snippet.count(address) == 1, address
-        snippet = snippet.replace(address, other)
+    for there, here in places:
+        assert snippet.count(there) == 1, there
+        snippet = snippet.replace(there, here)
     return snippet
 
 
-def nginx(directory: Path, daemon: Daemon, snippet: str) -> Proxy:
-    """nginx, with this ``server`` in an otherwise empty configuration."""
+def _user() -> str:
+    """Who Apache's children are, where its parent is root."""
+    return "User nobody\nGroup nogroup" if os.getuid() == 0 else ""
+
+
+def nginx(directory: Path, daemon: int, snippet: str) -> Proxy:
+    """nginx, with this ``server`` in an otherwise empty configuration.
+
+    :param daemon: its port; so it is with the other proxies.
+    """
     directory.mkdir()
     port = free_port()
-    snippet = _at(snippet, "listen 443 ssl;", f"listen 127.0.0.1:{port};", [daemon])
+    snippet = _at(snippet, ("listen 443 ssl;", f"listen 127.0.0.1:{port};"), _daemon(daemon))
     (directory / "nginx.conf").write_text(_NGINX.format(directory=directory, snippet=snippet))
     arguments = [program("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     return Proxy([*arguments, "-e", str(directory / "error.log")], directory / "log", port)
 
 
-def haproxy(directory: Path, daemon: Daemon, snippet: str) -> Proxy:
+def _daemon(port: int) -> tuple[str, str]:
+    return "127.0.0.1:8080", f"127.0.0.1:{port}"
+
+
+def apache(directory: Path, daemon: int, snippet: str) -> Proxy:
+    """Apache, with this ``VirtualHost`` in an otherwise empty configuration."""
+    directory.mkdir()
+    port = free_port()
+    snippet = _at(snippet, ("*:443", f"127.0.0.1:{port}"), _daemon(daemon))
+    modules = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in _APACHE_MODULES)
+    text = _APACHE.format(directory=directory, port=port, modules=modules, user=_user(), snippet=snippet)
+    (directory / "apache.conf").write_text(text)
+    arguments = [program("apache"), "-d", str(directory), "-f", str(directory / "apache.conf"), "-DFOREGROUND"]
+    return Proxy(arguments, directory / "log", port)
+
+
+def lighttpd(directory: Path, daemon: int, snippet: str) -> Proxy:
+    """lighttpd, with these lines after those that say where it listens."""
+    directory.mkdir()
+    port = free_port()
+    snippet = _at(snippet, ('"port" => 8080', f'"port" => {daemon}'))
+    (directory / "lighttpd.conf").write_text(_LIGHTTPD.format(directory=directory, port=port, snippet=snippet))
+    return Proxy([program("lighttpd"), "-D", "-f", str(directory / "lighttpd.conf")], directory / "log", port)
+
+
+def varnish(directory: Path, daemon: int, snippet: str) -> Proxy:
+    """Varnish with this VCL."""
+    directory.mkdir()
+    port = free_port()
+    (directory / "chat.vcl").write_text(_at(snippet, ('.port = "8080"', f'.port = "{daemon}"')))
+    options = ("-F", "-n", str(directory / "varnish"), "-T", "none", "-s", "malloc,16m", "-j", "none")
+    listen = ("-a", f"127.0.0.1:{port}", "-f", str(directory / "chat.vcl"))
+    return Proxy([program("varnish"), *options, *listen], directory / "log", port)
+
+
+def haproxy(directory: Path, daemon: int, snippet: str) -> Proxy:
     """haproxy, with these frontends and backends for its configuration."""
-    return _haproxy(directory, snippet, [daemon], 8080, "/chat/")
+    return _haproxy(directory, snippet, [_daemon(daemon)], "/chat/")
 
 
 def balancer(directory: Path, daemons: Sequence[Daemon]) -> Proxy:
     """haproxy before several daemons, as the operator's pages have it."""
-    return _haproxy(directory, documented("text", "operations.rst"), daemons, 8081, "/")
+    places = [(f"127.0.0.1:{8081 + at}", f"127.0.0.1:{daemon.port}") for at, daemon in enumerate(daemons)]
+    return _haproxy(directory, documented("text", "operations.rst"), places, "/")
 
 
-def _haproxy(directory: Path, snippet: str, daemons: Sequence[Daemon], first: int, path: str) -> Proxy:
+def _haproxy(directory: Path, snippet: str, daemons: Sequence[tuple[str, str]], path: str) -> Proxy:
     directory.mkdir()
     port = free_port()
     certificate = "bind :443 ssl crt /etc/haproxy/example.com.pem"
-    snippet = _at(snippet, certificate, f"bind 127.0.0.1:{port}", daemons, first)
+    snippet = _at(snippet, (certificate, f"bind 127.0.0.1:{port}"), *daemons)
     (directory / "haproxy.cfg").write_text(re.sub("(?m)^   ", "", snippet))
     return Proxy([program("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")], directory / "log", port, path)
+
+
+PROXIES: dict[str, tuple[Callable[[Path, int, str], Proxy], str]] = {
+    "nginx": (nginx, "nginx"),
+    "Apache": (apache, "apache"),
+    "haproxy": (haproxy, "text"),
+    "lighttpd": (lighttpd, "lighttpd"),
+    "Varnish": (varnish, "vcl"),
+}
+"""Each that the documents configure: what starts it, and the language of its block there."""

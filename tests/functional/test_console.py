@@ -170,6 +170,8 @@ class NewcomerTests(ConsoleTestCase):
             (("tail", "lobby", "--since", "7"), "EPOCH:OFFSET"),
             (("tail", "lobby", "--last", "-1"), "--last"),
             (("publish", "lobby", "{", "--json"), "not JSON"),
+            (("publish", "lobby", r'"\ud800"', "--json"), "a lone surrogate at byte 1 "),
+            (("publish", "lobby", "[" * 9000, "--json"), "nests deeper"),
             (("--url", "localhost:8080", "rooms"), "http://127.0.0.1:8080/"),
             (("rooms", "--transport", "pigeon"), "websocket"),
             (("shout", "lobby"), "tail"),

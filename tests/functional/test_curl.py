@@ -127,6 +127,19 @@ class CurlTests(DaemonTestCase):
         status, error = await self.curl("rooms/lobby/messages", *JSON_TYPE, "-d", '{"text": "no data"}')
         self.assertEqual((400, "bad_request"), (status, error["code"]))
 
+    async def test_says_what_is_right(self) -> None:
+        """Who sends a form in parts, JSON without saying so, or half of a character is told what would be right."""
+        self.server = await self.started()
+        for status, sent, told in (
+            (415, ("-F", "text=Hello"), "or a form as application/x-www-form-urlencoded; this is multipart/form-data"),
+            (400, ("-d", '{"data": "Hello"}'), "for JSON, say Content-Type: application/json"),
+            (400, (*JSON_TYPE, "-d", r'{"data": "\ud83d"}'), "a lone surrogate at byte 10 "),
+            (400, (*JSON_TYPE, "-d", ""), "it is empty"),
+        ):
+            answer = await self.curl("rooms/lobby/messages", *sent)
+            self.assertEqual(status, answer[0])
+            self.assertIn(told, answer[1]["message"])
+
     async def test_websocket_by_url(self) -> None:
         """A WebSocket client that knows the URL alone shows a room, and what is typed into it is published."""
         self.server = await self.started()

@@ -201,9 +201,9 @@ class NetworkTests(BrowserTestCase):
         transport, took = tab.run(_CONNECT % (f"'', {options}", json.dumps(room), json.dumps("hi")))
         return transport, took / 1000
 
-    def behind(self, start: Callable[[Path, Daemon, str], Proxy], snippet: str) -> Tab:
+    def behind(self, start: Callable[[Path, int, str], Proxy], snippet: str) -> Tab:
         """A page behind a proxy."""
-        proxy = start(Path(self.mktemp()).resolve(), daemon(), snippet)
+        proxy = start(Path(self.mktemp()).resolve(), daemon().port, snippet)
         self.addCleanup(proxy.end)
         base = f"http://127.0.0.1:{proxy.port}/chat/"
         return self.open(base, url=f"{base}healthz")

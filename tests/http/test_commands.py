@@ -168,6 +168,26 @@ class CommandTests(StubTestCase):
             response, _ = self.ask("POST", "commands", data=b'{"type":"ping"}', headers=headers)
             self.assertEqual(status, response.code, kind)
 
+    def test_wrong_types_are_named(self) -> None:
+        """A refused type is named beside the right one, unless it is none: nothing else of a header comes back."""
+        for kind, named in (
+            ("multipart/mixed; boundary=MARKER", "multipart/mixed"),
+            ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+            ("Text/HTML", "text/html"),
+            ("<script>/MARKER", "of no type that there is"),
+            ("marker", "of no type that there is"),
+            (f"text/marker{'x' * 60}", "of no type that there is"),
+        ):
+            _, body = self.ask("POST", "commands", data=b'{"type":"ping"}', headers={"Content-Type": kind})
+            wanted = f"send JSON with Content-Type: application/json; this is {named}"
+            self.assertEqual(wanted, json.loads(body)["message"])
+
+    def test_lone_surrogate(self) -> None:
+        """Half of a surrogate pair is called that."""
+        sent = rb'[{"type":"ping","id":"\ud800"}]'
+        _, posted = self.ask("POST", "commands", data=sent)
+        self.assertIn("a lone surrogate at byte 22 ", json.loads(posted)["message"])
+
     def test_methods(self) -> None:
         """Other methods are refused, and told which there are."""
         response, body = self.ask("PUT", "commands")
@@ -410,6 +430,7 @@ class ScriptTests(StubTestCase):
         client = self.hello()["client"]
         self.assertEqual("bad_room", self.script(client=client, commands='{"type":"join","room":" "}')["code"])
         self.assertEqual("bad_request", self.script(client=client, commands="[")["code"])
+        self.assertIn("a lone surrogate at byte 2 ", self.script(client=client, commands=r'["\udc00"]')["message"])
         self.assertEqual("bad_request", self.script(client=client)["code"])
 
     def test_no_client(self) -> None:

@@ -154,6 +154,18 @@ class FormTests(RoomsTestCase):
             self.assertEqual((400, "bad_request"), (status, error["code"]), body)
         self.assertEqual([], self.messages())
 
+    def test_not_a_form(self) -> None:
+        """JSON that is called a form, as programs do unasked, is told what to say instead."""
+        for body in (b'{"data": 1}', b'{"data": "a=b"}'):
+            self.assertIn("for JSON, say Content-Type: application/json", self.form(body)[1]["message"])
+
+    def test_other_types(self) -> None:
+        """A form of another type is told which types would be right, and which it is."""
+        status, error = self.post("lobby", data=b"--x--", headers={"Content-Type": "multipart/mixed; boundary=x"})
+        self.assertEqual(415, status)
+        right = "application/json, or a form as application/x-www-form-urlencoded; this is multipart/mixed"
+        self.assertEqual(f"send JSON with Content-Type: {right}", error["message"])
+
 
 class ReadTests(RoomsTestCase):
     """GET /rooms/ROOM/messages."""

@@ -639,6 +639,7 @@ class OriginTests(SiteTestCase):
         first, second = map(formatEvent, events)
         self.assertIn("--allow-origin https://forgotten.example.", first)
         self.assertIn("proxy_set_header Host $http_host", first)
+        self.assertIn("ProxyPreserveHost On", first)
         self.assertEqual("a page was refused: its origin is none that a browser sends", second)
 
     def test_refused_preflight(self) -> None:

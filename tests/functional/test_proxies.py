@@ -1,0 +1,238 @@
+"""Each proxy of ``docs/howto/proxies.rst``, with the lines that stand there, between a real daemon and its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.browsers import PROGRAMS
+from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
+from tests.functional.proxies import PROXIES, Proxy, documented
+from tests.functional.wires import SocketWire, StreamWire
+
+_HOST = "Host: example.com"
+_PAGE = "Origin: https://example.com"
+_UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+_BROWSER = "127.0.0.2"
+"""Where a request comes from that is not the proxy's own."""
+
+_SOON = 1.0
+"""Seconds in which a message is seen."""
+
+_QUIET = 1.5
+"""Seconds without anything on a connection before that message: longer than what a proxy may batch."""
+
+
+def _get(path: str, *headers: str) -> bytes:
+    return "\r\n".join((f"GET /chat/{path} HTTP/1.1", _HOST, _PAGE, *headers, "", "")).encode()
+
+
+class _Reader:
+    """Keeps what one transport sees, and when."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Any, float] = {}
+        self.others: list[dict[str, Any]] = []
+        self._more = asyncio.Event()
+
+    def take(self, text: bytes) -> None:
+        """One event."""
+        event = json.loads(text)
+        if event["type"] == "message":
+            self.seen[event["data"]] = time.monotonic()
+        else:
+            self.others.append(event)
+        self._more.set()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait till it is so."""
+        async with asyncio.timeout(20):
+            while not condition():
+                self._more.clear()
+                await self._more.wait()
+
+
+def _ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(_BROWSER, 0))
+    try:
+        usual = {"Host": "example.com", "Origin": "https://example.com", "Content-Type": "application/json"}
+        connection.request(method, f"/chat/{path}", body and json.dumps(body), {**usual, **headers})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+async def _socket(port: int) -> tuple[_Reader, Any]:
+    reader = _Reader()
+    wire = await SocketWire.connect(port, _get("ws?room=lobby", *_UPGRADE), reader.take)
+    return reader, wire
+
+
+async def _stream(port: int) -> tuple[_Reader, Any]:
+    reader = _Reader()
+    request = _get("sse?room=lobby", "Accept: text/event-stream", "Accept-Encoding: gzip, deflate, br")
+    return reader, await StreamWire.connect(port, request, reader.take)
+
+
+async def _poll(port: int, reader: _Reader) -> None:
+    """Poll till there is a message; who comes and goes ends a poll, too."""
+    path, headers = "poll?room=lobby&wait=30", {}
+    while not reader.seen:
+        status, answer = await asyncio.to_thread(_ask, port, "GET", path, **headers)
+        assert status == 200, answer
+        for event in answer["events"]:
+            reader.take(json.dumps(event).encode())
+        since, presence = answer["positions"]["lobby"], answer["presence"]["lobby"]
+        path = f"poll?room=lobby&since={since}&presence={presence}&wait=30"
+        headers = {"Realtime-Client": answer["client"]}
+
+
+async def _delays(port: int) -> dict[str, float]:
+    """How many seconds after its publish is sent each transport sees a message, after a pause."""
+    (socket, socket_wire), (stream, stream_wire) = await _socket(port), await _stream(port)
+    await socket.until(lambda: any(event["type"] == "joined" for event in socket.others))
+    await stream.until(lambda: stream.others)
+    poll = _Reader()
+    polling = asyncio.create_task(_poll(port, poll))
+    await asyncio.sleep(_QUIET)
+    begun = time.monotonic()
+    status, _ = await asyncio.to_thread(_ask, port, "POST", "rooms/lobby/messages", {"data": "seen"})
+    assert status == 201, status
+    await polling
+    await socket.until(lambda: "seen" in socket.seen)
+    await stream.until(lambda: "seen" in stream.seen)
+    socket_wire.close()
+    stream_wire.close()
+    readers = {"WebSocket": socket, "stream": stream, "poll": poll}
+    return {kind: reader.seen["seen"] - begun for kind, reader in readers.items()}
+
+
+class ProxyTestCase(SynchronousTestCase):
+    """A daemon behind a proxy."""
+
+    def behind(self, name: str, *options: str, port: int = 0, changes: tuple[tuple[str, str], ...] = ()) -> Proxy:
+        """Start both.
+
+        :param port: where the daemon listens for the proxy, if not where it usually does.
+        :param changes: of the documented lines.
+        """
+        self.daemon = Daemon(self.mktemp(), "--host", "example.com", *options).start()
+        self.addCleanup(self.daemon.kill)
+        start, language = PROXIES[name]
+        snippet = documented(language)
+        for there, here in changes:
+            self.assertIn(there, snippet)
+            snippet = snippet.replace(there, here)
+        proxy = start(Path(self.mktemp()).resolve(), port or self.daemon.port, snippet)
+        self.addCleanup(proxy.end)
+        return proxy
+
+
+class DocumentedTests(ProxyTestCase):
+    """The lines of each proxy as they stand in the documents; the name of each test is the proxy's."""
+
+    def check(self, name: str) -> None:
+        """All transports see a message at once; the page's own origin is taken, and another's isn't; many rooms fit."""
+        port = self.behind(name).port
+        late = {kind: delay for kind, delay in asyncio.run(_delays(port)).items() if delay >= _SOON}
+        self.assertEqual({}, late)
+        status, error = _ask(port, "POST", "rooms/lobby/messages", {"data": 1}, Origin="https://other.example")
+        self.assertEqual((403, "bad_origin"), (status, error["code"]))
+        rooms = "&".join(f"room={number}{'x' * 120}" for number in range(60))
+        headers = {f"X-Usual-{number}": "x" * 100 for number in range(5)}
+        self.assertLess(len(rooms), 7900)
+        self.assertEqual(200, _ask(port, "GET", f"poll?{rooms}&wait=0", **headers)[0])
+
+    def test_nginx(self) -> None:
+        """nginx."""
+        self.check("nginx")
+
+    def test_apache(self) -> None:
+        """Apache."""
+        self.check("Apache")
+
+    def test_haproxy(self) -> None:
+        """haproxy."""
+        self.check("haproxy")
+
+    def test_lighttpd(self) -> None:
+        """lighttpd."""
+        self.check("lighttpd")
+
+    def test_varnish(self) -> None:
+        """Varnish."""
+        self.check("Varnish")
+
+    def test_host_is_needed(self) -> None:
+        """Without its line for the Host header Apache is refused, and the log names that line."""
+        changes = (("       ProxyPreserveHost On\n", ""),)
+        port = self.behind("Apache", changes=changes).port
+        self.assertEqual(403, _ask(port, "POST", "rooms/lobby/messages", {"data": 1})[0])
+        wait_until(lambda: "ProxyPreserveHost On" in self.daemon.log, lambda: self.daemon.log)
+
+
+class AddressTests(ProxyTestCase):
+    """Whose address the daemon's log has."""
+
+    def address(self, name: str, *changes: tuple[str, str], proxied: bool = True) -> str:
+        """The address in the access log, of a request that a browser elsewhere sends through the proxy.
+
+        :param proxied: whether the proxy sends the PROXY protocol.
+        """
+        log = Path(self.mktemp()).resolve()
+        options = ["--access-log", str(log)]
+        port = free_port() if proxied else 0
+        if proxied:
+            options += ["--listen", f"haproxy:tcp:{port}:interface=127.0.0.1"]
+        proxy = self.behind(name, *options, port=port, changes=changes)
+        self.assertEqual(200, _ask(proxy.port, "GET", "rooms/whose/messages")[0])
+        lines = wait_until(lambda: [line for line in log.read_text().splitlines() if "/rooms/whose/" in line])
+        return str(lines[0].split()[0])
+
+    def test_varnish(self) -> None:
+        """Varnish tells whom it speaks for, by the documented word."""
+        port = '.port = "8080";'
+        self.assertEqual(_BROWSER, self.address("Varnish", (port, f"{port} .proxy_header = 1;")))
+
+    def test_haproxy(self) -> None:
+        """haproxy does so by its documented words."""
+        words = "send-proxy check-send-proxy"
+        self.assertEqual(_BROWSER, self.address("haproxy", ("8080 check", f"8080 {words} check")))
+
+    def test_nobody_else(self) -> None:
+        """Where only headers say it, which anybody can send, the address is the proxy's."""
+        for name in ("Apache", "lighttpd", "nginx"):
+            self.assertEqual("127.0.0.1", self.address(name, proxied=False), name)
+
+
+class ListTests(SynchronousTestCase):
+    """What is written about these proxies, and started."""
+
+    def test_all_of_the_page(self) -> None:
+        """Each proxy that has lines in the documents is started here, but Caddy, which Debian 12's tests go without."""
+        text = (CHECKOUT / "docs" / "howto" / "proxies.rst").read_text("utf-8").splitlines()
+        titles = {line for line, under in itertools.pairwise(text) if line and under == "=" * len(line)}
+        self.assertEqual({"Caddy", "The browsers' addresses", "Put it behind a proxy"}, titles - set(PROXIES))
+        self.assertEqual(set(), set(PROXIES) - titles)
+
+    def test_packages(self) -> None:
+        """``make test`` installs each package that tests start a program of, and the README names it."""
+        makefile = (CHECKOUT / "Makefile").read_text("utf-8")
+        readme = (CHECKOUT / "README.rst").read_text("utf-8")
+        for command, package in PROGRAMS.values():
+            self.assertIn(f'command -v {command} >/dev/null || missing="$$missing {package}"', makefile)
+            self.assertIn(f"``{package}``", readme)
