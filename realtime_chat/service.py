@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,15 @@ from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
 from realtime_chat.turns import Turns
 
-__all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
+__all__ = ["Configuration", "RealtimeService", "interface_of", "raise_file_limit"]
 
 _PATIENCE = 1.5
 """Seconds that each step of stopping may take; all but one are done in a moment, and five seconds are all there is."""
 
 _SPARE_FILES = 64
 _BACKLOG = 1024
+_INTERFACE_AT = {"tcp": 1, "tcp6": 2, "ssl": 4}
+"""Where an interface stands in an endpoint that doesn't name it."""
 
 
 @attrs.frozen
@@ -176,7 +180,7 @@ class RealtimeService(Service):
             resources,
             self._reactor,
             self.hub.wheel,
-            HostList.listening_on((), hosts) if hosts else HostList.listening_on(map(_interface, listen)),
+            HostList.listening_on((), hosts) if hosts else HostList.listening_on(map(interface_of, listen)),
             OriginPolicy(configuration.origins),
             self._wall,
             max_body=configuration.limits.max_message,
@@ -308,21 +312,29 @@ def _with_backlog(description: str) -> str:
     return description
 
 
-def _interface(description: str) -> str:
-    for part in description.split(":")[1:]:
-        if part.startswith("interface="):
-            return part.removeprefix("interface=").replace("\\", "")
+def interface_of(description: str) -> str:
+    """The address or name that an endpoint listens on, without a zone; ``""`` for all of the machine's."""
+    kind, *words = re.split(r"(?<!\\):", description.removeprefix("haproxy:"))
+    named = [word.removeprefix("interface=") for word in words if word.startswith("interface=")]
+    nameless = [word for word in words if not re.match(r"[A-Za-z]+=", word)]
+    for word in (*named, *nameless[_INTERFACE_AT.get(kind, len(words)) :][:1]):
+        return word.replace("\\", "").partition("%")[0]
     return "" if description.startswith(("tcp", "ssl", "haproxy")) else "127.0.0.1"
 
 
 def _is_local(description: str) -> bool:
-    return _interface(description) in ("localhost", "::1") or _interface(description).startswith("127.")
+    interface = interface_of(description)
+    try:
+        return interface == "localhost" or ip_address(interface).is_loopback
+    except ValueError:
+        return False
 
 
 def _url(port: IListeningPort, description: str) -> str:
     address: Any = port.getHost()
     if not hasattr(address, "port"):
         return description
-    scheme = "https" if description.startswith("ssl:") else "http"
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(address.host, address.host)
+    scheme = "https" if description.removeprefix("haproxy:").startswith("ssl:") else "http"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    host = f"[{host.replace('%', '%25')}]" if ":" in host else host
     return f"{scheme}://{host}:{address.port}/"

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from realtime_chat.limits import Limits
 from realtime_chat.logs import throttle
 from realtime_chat.redis.address import KINDS, Address, parse_address
 from realtime_chat.redis.names import Names, check_prefix
-from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.service import Configuration, RealtimeService, interface_of
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import SQLiteStore
@@ -44,6 +45,7 @@ from realtime_chat.store.sqlite import SQLiteStore
 __all__ = ["Options", "makeService"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+_LISTEN_BY_ADDRESS = r"tcp6:8080:interface=\:\:1 (a backslash before each colon of an address)"
 DATABASE = "realtime.sqlite"
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
 PREFIX = "realtime"
@@ -101,14 +103,25 @@ def _endpoint(text: str) -> str:
     try:
         endpoints.serverFromString(None, text)
     except Exception as error:
-        raise ValueError(
-            f"{text!r} is no endpoint ({error}); right would be {DEFAULT_LISTEN} or unix:/run/chat.sock"
-        ) from error
+        right = _LISTEN_BY_ADDRESS if "::" in text or "[" in text else f"{DEFAULT_LISTEN} or unix:/run/chat.sock"
+        raise ValueError(f"{text!r} is no endpoint ({error}); right would be {right}") from error
+    _check_interface(text)
     _check_directory_of_socket(text)
     port = _port(text)
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; right would be {DEFAULT_LISTEN}")
     return text
+
+
+def _check_interface(text: str) -> None:
+    interface = interface_of(text)
+    try:
+        if ":" in interface or "[" in interface:
+            IPv6Address(interface)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} has an interface that is no IPv6 address; right would be {_LISTEN_BY_ADDRESS}"
+        ) from None
 
 
 def _check_directory_of_socket(text: str) -> None:

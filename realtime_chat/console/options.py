@@ -134,6 +134,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         options.text = rest.pop(0)  # before Python 3.13 argparse doesn't find it behind an option
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    source = "--url" if hasattr(options, "url") else "REALTIME_URL"
     defaults = {"url": environ.get("REALTIME_URL") or DEFAULT_URL, "name": None, "transport": None, "client_file": None}
     for name, value in defaults.items():
         if not hasattr(options, name):
@@ -145,5 +146,5 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     except msgspec.DecodeError as error:
         parser.error(f'--json: TEXT is not JSON: {error}; right would be \'{{"text": "hi"}}\'')
     except ValueError as error:
-        parser.error(f"--url: {error}")
+        parser.error(f"{source}: {error}")
     return options
