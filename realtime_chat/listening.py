@@ -21,6 +21,9 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 __all__ = ["Endpoint", "ListenRefused", "is_local", "listen", "names", "url"]
 
 _BACKLOG = 1024
+_INTERFACE_AT = {"tcp": 1, "tcp4": 1, "tcp6": 2, "ssl": 4}
+"""Where an interface stands among the words that have no name."""
+
 _PATIENCE = 2.0
 """Seconds in which another daemon that starts in the same directory has begun to listen."""
 
@@ -70,6 +73,13 @@ class Endpoint(NamedTuple):
     def port(self) -> str | None:
         """The TCP port as it is written; None where there is none."""
         return self._first("port") if self.is_tcp else None
+
+    @property
+    def interface(self) -> str:
+        """The address or name that it listens on, without the zone of a link; ``""`` where it has none."""
+        place = _INTERFACE_AT.get(self.kind, len(self.words))
+        given = self.named.get("interface") or next(iter(self.words[place:]), "")
+        return given.partition("%")[0]
 
     @property
     def path(self) -> str | None:
@@ -189,9 +199,7 @@ def _host(port: IListeningPort) -> str | None:
 
 def names(port: IListeningPort, description: str) -> set[str]:
     """What a client calls a port: the address that it has, be it handed over, and the name it was given."""
-    endpoint = Endpoint.parse(description)
-    given = endpoint.named.get("interface", "").partition("%")[0] if endpoint.is_tcp else ""
-    return {name for name in (_host(port), given) if name}
+    return {name for name in (_host(port), Endpoint.parse(description).interface) if name}
 
 
 def is_local(port: IListeningPort) -> bool:

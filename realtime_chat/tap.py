@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +48,7 @@ from realtime_chat.store.sqlite import SQLiteStore
 __all__ = ["Options", "makeService"]
 
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+_LISTEN_BY_ADDRESS = r"tcp6:8080:interface=\:\:1 (a backslash before each colon of an address)"
 DATABASE = "realtime.sqlite"
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
 PREFIX = "realtime"
@@ -110,11 +112,22 @@ def _endpoint(text: str) -> str:
         raise ValueError(f"{text!r}: {error.filename} can't be read ({error.strerror}); {example}") from error
     except Exception as error:
         raise ValueError(f"{text!r} is no endpoint ({_why_no_endpoint(text, error)}); {example}") from error
+    _check_interface(endpoint.interface, text)
     if endpoint.path is not None:
         _check_path_of_socket(endpoint.path, text)
     if endpoint.port is not None and not 0 <= int(endpoint.port) <= 65535:
         raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; {example}")
     return text
+
+
+def _check_interface(interface: str, text: str) -> None:
+    try:
+        if ":" in interface or "[" in interface:
+            IPv6Address(interface)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} has an interface that is no IPv6 address; right would be {_LISTEN_BY_ADDRESS}"
+        ) from None
 
 
 _ENDPOINT_EXAMPLES = {
@@ -125,6 +138,8 @@ _ENDPOINT_EXAMPLES = {
 
 def _endpoint_example(text: str) -> str:
     kind = text.removeprefix("haproxy:").partition(":")[0]
+    if kind not in _ENDPOINT_EXAMPLES and ("::" in text or "[" in text):
+        return f"right would be {_LISTEN_BY_ADDRESS}"
     return "right would be " + _ENDPOINT_EXAMPLES.get(kind, f"{DEFAULT_LISTEN} or {_SOCKET_EXAMPLE}")
 
 

@@ -175,7 +175,7 @@ class DependencyTests(SynchronousTestCase):
 
 
 def _requirements(text: str) -> set[str]:
-    return {line.split()[0].lower() for line in text.splitlines() if line}
+    return {re.split(r"[\s\[]", line)[0].lower() for line in text.splitlines() if line}
 
 
 class MetricTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("clock", "counts", "errors", "limits", "listening", "logs", "process"),
+    ("clock", "counts", "errors", "hosts", "limits", "listening", "logs", "process"),
     ("model",),
     ("codec",),
     ("interfaces",),
@@ -55,7 +55,7 @@ TWISTED_IN_DOMAIN = (
 )
 _VALUES = frozenset(("counts", "errors", "limits", "model", "interfaces"))
 BESIDE = {
-    "redis": frozenset(("errors", "model", "redis")),
+    "redis": frozenset(("errors", "hosts", "model", "redis")),
     "store": _VALUES | {"redis", "store"},
     "broker": _VALUES | {"redis", "broker"},
 }
@@ -63,7 +63,7 @@ BESIDE = {
 sessions or HTTP."""
 
 CLIENT_MAY = {
-    "client": frozenset(("client", "clock", "codec", "errors", "model")),
+    "client": frozenset(("client", "clock", "codec", "errors", "hosts", "model")),
     "console": frozenset(("client", "console", "codec", "errors", "model")),
 }
 """The client knows values, their JSON and errors, and nothing of the server; the console knows the client."""

@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.listening import Endpoint
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -109,6 +110,43 @@ class StartTests(TestCase):
         (who,) = (line for line in lines if line.startswith("open to: "))
         for word in ("everyone who can reach it", "chat.example", "https://a.example"):
             self.assertIn(word, who)
+
+    async def test_ipv6(self) -> None:
+        """An IPv6 address stands in brackets, in whatever endpoint, and loopback is this machine only."""
+        for listen in (
+            *(
+                r"tcp6:0:interface=\:\:1",
+                r"tcp:0:interface=\:\:1",
+                r"tcp:0:\:\:1",
+                r"tcp6:0:interface=0\:0\:0\:0\:0\:0\:0\:1",
+            ),
+            *(r"haproxy:tcp6:0:interface=\:\:1", r"tcp6:port=0:backlog=9:interface=\:\:1"),
+        ):
+            _, lines = await self.said(listen=(listen,), metrics_listen=(listen,))
+            self.assertIn(f"chat page: http://[::1]:{self.ports[0]}/", lines)
+            self.assertIn(f"metrics: http://[::1]:{self.ports[1]}/metrics", lines)
+            (who,) = (line for line in lines if line.startswith("open to: "))
+            self.assertIn("this machine only", who, listen)
+
+    async def test_every_ipv6_address(self) -> None:
+        """On all addresses it is open to everyone, and says an address that a browser can open."""
+        for listen in ("tcp6:0", r"tcp6:0:interface=\:\:"):
+            _, lines = await self.said(listen=(listen,))
+            self.assertIn(f"chat page: http://[::1]:{self.ports[0]}/", lines)
+            (who,) = (line for line in lines if line.startswith("open to: "))
+            self.assertIn("everyone who can reach it", who, listen)
+
+    def test_interfaces(self) -> None:
+        """What is listened on is told apart in each way to write an endpoint; it decides which hosts are served."""
+        for endpoint, interface in (
+            *(("tcp:8080", ""), ("tcp6:8080", ""), ("tcp:8080:192.0.2.7", "192.0.2.7"), ("unix:/run/s", "")),
+            (r"tcp6:8080:interface=2001\:db8\:\:7", "2001:db8::7"),
+            (r"tcp6:8080:50:2001\:db8\:\:7", "2001:db8::7"),
+            (r"tcp6:8080:interface=fe80\:\:1%eth0", "fe80::1"),
+            (r"haproxy:tcp6:interface=\:\:1:port=8080", "::1"),
+            ("ssl:8443:privateKey=k.pem:interface=192.0.2.7", "192.0.2.7"),
+        ):
+            self.assertEqual(interface, Endpoint.parse(endpoint).interface, endpoint)
 
     async def test_without_page(self) -> None:
         """Without the page it says where it listens; there is nothing at / but the library stays."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -18,10 +19,17 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from realtime_chat.hosts import Host, tls_reason
+
 __all__ = ["Address", "unsent"]
 
 _PORTS = {"http": 80, "https": 443}
 _SEND_BUFFER = 64 * 1024
+_RIGHT = "http://127.0.0.1:8080/"
+_RIGHT_BY_ADDRESS = "http://[::1]:8080/"
+_MEANT = {"ws": "http", "wss": "https"}
+_USER = re.compile("(^|://)[^/?#]*@")
+_IN_PATHS = "/%:@!$&'()*+,;=~"
 
 
 @implementer(IAgentEndpointFactory)
@@ -69,27 +77,27 @@ class Address:
 
     :param url: ``http://`` or ``https://``; the daemon's root, with or without a slash at the end.
     :param trust_root: what vouches for an ``https`` server; None for what the system trusts.
-    :raises ValueError: the URL can't be one; the message says why.
+    :raises ValueError: the URL can't be one; the message says why, and shows no password.
+    :ivar url: the same, with a slash at the end and as it is asked for.
+    :ivar host: as in a ``Host`` header.
+    :ivar secure: whether it is ``https``.
     """
 
     def __init__(self, reactor: Any, url: str, trust_root: Any = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError(f"{url!r} is not the URL of a daemon; right would be http://127.0.0.1:8080/")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"{url!r} has more than a host, a port and a path; right would be http://host:8080/path/")
+        parts, self._host, port = _read(url)
         self.reactor = reactor
-        self.url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/") + "/", "", ""))
-        self._secure = parts.scheme == "https"
-        self._host = parts.hostname
-        self._port = parts.port or _PORTS[parts.scheme]
+        self.secure = parts.scheme == "https"
+        usual = _PORTS[parts.scheme]
+        self.host, self.port = self._host.in_url, usual if port is None else port
+        authority = self.host if self.port == usual else f"{self.host}:{self.port}"
+        self.url = f"{parts.scheme}://{authority}{quote(parts.path, _IN_PATHS).rstrip('/')}/"
         self._trust_root = trust_root
 
     def endpoint(self) -> IStreamClientEndpoint:
         """What connects to it, with TLS and the server's name verified for ``https``."""
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(self.reactor, self._host, self._port)
-        if self._secure:
-            endpoint = wrapClientTLS(optionsForClientTLS(self._host, self._trust_root), endpoint)
+        endpoint = self._host.endpoint(self.reactor, self.port)
+        if self.secure:
+            endpoint = wrapClientTLS(optionsForClientTLS(self._host.name, self._trust_root), endpoint)
         return _Narrow(endpoint)
 
     def agent(self, pool: HTTPConnectionPool) -> Agent:
@@ -99,10 +107,10 @@ class Address:
 
     def explain(self, failure: Failure) -> str:
         """Why it can't be reached, for a person."""
-        error = failure.value
-        if isinstance(error, ResponseFailed) and error.reasons:
-            return self.explain(error.reasons[0])
-        place = f"{self._host} port {self._port}"
+        error: Any = failure.value
+        if getattr(error, "reasons", None):  # of a request: in whatever wrapper, the last one ended it
+            return self.explain(error.reasons[-1])
+        place = f"{self._host} port {self.port}"
         if isinstance(error, DNSLookupError):
             return f"there is no host {self._host}"
         if isinstance(error, ConnectError):
@@ -111,4 +119,68 @@ class Address:
             return f"no answer from {place} in time"
         if isinstance(error, (ConnectionClosed, ResponseFailed)):
             return f"the connection to {place} was lost"
+        if type(error).__name__ == "ParseError":
+            return f"what {place} answers is no HTTP"
+        if self.secure and tls_reason(error) != type(error).__name__:
+            return f"no secure connection to {place}: {tls_reason(error)}"
         return f"{place}: {error!s}" if str(error) else f"{place}: {type(error).__name__}"
+
+
+def _read(url: str) -> tuple[SplitResult, Host, int | None]:
+    """The parts of a daemon's URL, its host, and the port if it says one.
+
+    :raises ValueError: it can't be one.
+    """
+    try:
+        return _parts(url)
+    except ValueError as error:
+        shown = _USER.sub(r"\1…@", url)
+        why = f"{shown!r} is not the URL of a daemon: {error}; right would be {_mended(url)}"
+        raise ValueError(why) from None
+
+
+def _parts(url: str) -> tuple[SplitResult, Host, int | None]:
+    if _is_path(url):
+        raise ValueError("clients connect by TCP, not by a Unix socket")
+    if "://" not in url:
+        raise ValueError("it doesn't begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which says it in other words with each version of Python
+        raise ValueError("it has brackets without an IPv6 address in them") from None
+    if parts.scheme not in _PORTS:
+        raise ValueError("it doesn't begin with http:// or https://, as it does for each transport")
+    if parts.username is not None:
+        raise ValueError("it has a user name or a password, which no daemon asks for")
+    if parts.query or parts.fragment:
+        raise ValueError("it has more than a host, a port and a path")
+    host = Host.of(parts)
+    if parts.scheme == "https" and not host.can_be_certified:
+        raise ValueError("no certificate can be for this host")
+    return parts, host, _port(parts)
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("a port is a number from 1 to 65535")
+    return port
+
+
+def _mended(url: str) -> str:
+    """What was probably meant; an example where nobody can tell."""
+    kind, slashes, rest = _USER.sub(r"\1", url).partition("://")
+    scheme = _MEANT.get(kind.lower(), kind) if slashes else "http"
+    mended = f"{scheme}://{(rest if slashes else kind).partition('?')[0]}"
+    try:
+        _parts(mended)
+    except ValueError:
+        return _RIGHT_BY_ADDRESS if "[" in url or url.count(":") > 2 else _RIGHT
+    return _RIGHT if _is_path(url) else mended
+
+
+def _is_path(url: str) -> bool:
+    return url.startswith(("/", "unix:", "http+unix:"))

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from http.cookiejar import CookieJar
 from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Cooperator, deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import FileBodyProducer, HTTPConnectionPool, ResponseDone
+from twisted.web.client import (
+    ContentDecoderAgent,
+    CookieAgent,
+    FileBodyProducer,
+    GzipDecoder,
+    HTTPConnectionPool,
+    ResponseDone,
+)
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
@@ -171,7 +178,8 @@ class Web:
         self._address = address
         self._pool = HTTPConnectionPool(address.reactor)
         self._pool.retryAutomatically = False
-        self._client = HTTPClient(address.agent(self._pool))
+        # Cookies, as a proxy may know by one which process it has sent us to.
+        self._agent = ContentDecoderAgent(CookieAgent(address.agent(self._pool), CookieJar()), [(b"gzip", GzipDecoder)])
 
     def get(
         self,
@@ -215,22 +223,15 @@ class Web:
         client: str | None = None,
         body: FileBodyProducer | None = None,
     ) -> Deferred[Any]:
-        """Send a request; fires with treq's response when its headers are there."""
+        """Send a request; fires with the response when its headers are there."""
         headers = Headers()
         if client is not None:
             headers.setRawHeaders("Realtime-Client", [client])
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/json"])
-        return self._client.request(
-            method,
-            self._address.url + path,
-            params=list(query),
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._address.reactor,
-        )
+        url = f"{self._address.url}{path}?{urlencode(query)}" if query else self._address.url + path
+        asked: Deferred[Any] = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+        return asked
 
     async def _read(self, asked: Deferred[Any], renew: Callable[[], None]) -> Answer:
         parts: list[bytes] = []
@@ -370,6 +371,7 @@ class HTTPLink(Link):
     # Commands
 
     async def _say_hello(self) -> None:
+        await deferLater(self._address.reactor, 0)  # what fails at once is told later, too
         answer = await self._ask({**self._identity.hello(), "id": "hello"})
         error = answer.error("commands")
         if error is not None:

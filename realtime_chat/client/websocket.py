@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from realtime_chat.client.address import Address, unsent
@@ -23,6 +27,7 @@ _LARGEST = 64 * 1024 * 1024
 _PING = 25.0
 _PONG = 15.0
 _TOO_LARGE = 1009
+_REFUSED = re.compile(r"upgrade failed \[([0-9]{3})\]")
 _COME_BACK = range(4000, 4500)
 _STAY_AWAY = range(4500, 5000)
 
@@ -46,9 +51,12 @@ class WebSocketLink(Link):
 
     def open(self) -> None:
         """Connect, shake hands and say hello."""
-        factory = _factory(self._address, self)
-        self._connecting = self._address.endpoint().connect(factory)
+        # In a turn of its own: what fails at once is told later, too.
+        self._connecting = deferLater(self._address.reactor, 0, self._connect)
         self._connecting.addCallbacks(self._connected, self._not_connected)
+
+    def _connect(self) -> Deferred[Any]:
+        return self._address.endpoint().connect(_factory(self._address, self))
 
     def _connected(self, socket: _Socket) -> None:
         self._connecting = None
@@ -131,6 +139,10 @@ class WebSocketLink(Link):
         if not self._closed:
             self._above.closed(self, loss)
 
+    def explain(self, failure: Failure) -> str:
+        """Why its connection ended."""
+        return self._address.explain(failure)
+
     def gone(self) -> None:
         """Its connection is no more, either."""
         self._gone.callback(None)
@@ -150,6 +162,7 @@ class _Socket(WebSocketClientProtocol):
     _quiet = False
     _unsent = 0
     _silence: IDelayedCall | None = None
+    _end = Failure(ConnectionDone())
 
     def onOpen(self) -> None:
         self._opened = True
@@ -172,8 +185,20 @@ class _Socket(WebSocketClientProtocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
-        self.link.lost(_why(code, reason or "the connection was lost", self._opened))
+        self.link.lost(_why(code, reason or "the connection was lost") if self._opened else Loss(self._not_opened()))
         self.link.gone()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end = reason
+        super().connectionLost(reason)
+
+    def _not_opened(self) -> str:
+        """Why there was no handshake; what Autobahn says of an answer stands in brackets."""
+        refused = _REFUSED.search(self.wasNotCleanReason or "")
+        if refused:
+            what = f"/ws was answered with status {refused[1]} and no WebSocket"
+            return f"{what}; is this the URL of a realtime_chat daemon?"
+        return self.link.explain(self._end)
 
     def send(self, data: bytes) -> None:
         """Send one frame, if it can still be sent."""
@@ -215,22 +240,21 @@ class _Socket(WebSocketClientProtocol):
             self.transport.abortConnection()
 
 
-def _why(code: int | None, reason: str, opened: bool) -> Loss:
+def _why(code: int | None, reason: str) -> Loss:
     """What a close code means (``docs/protocol.rst``, "Close codes")."""
     if code in _STAY_AWAY:
         why = f"the server closed the connection, not to come back: {reason}"
         return Loss(why, error=Refused("closed", why), permanent=True)
     if code in _COME_BACK:
         return Loss(f"the server closed the connection: {reason}")
-    if not opened:
-        return Loss(reason)
     return Loss(reason, too_large=code == _TOO_LARGE)
 
 
 def _factory(address: Address, link: WebSocketLink) -> WebSocketClientFactory:
-    parts = urlsplit(address.url)
-    url = urlunsplit(("wss" if parts.scheme == "https" else "ws", parts.netloc, parts.path + "ws", "", ""))
-    factory = WebSocketClientFactory(url, reactor=address.reactor, protocols=["realtime.v1"])
+    scheme, path = "wss" if address.secure else "ws", urlsplit(address.url).path
+    factory = WebSocketClientFactory(f"{scheme}://host{path}ws", reactor=address.reactor, protocols=["realtime.v1"])
+    # By itself Autobahn leaves the brackets of an IPv6 address out, and takes a host called unix for a socket.
+    factory.host, factory.port = address.host, address.port
     factory.setProtocolOptions(
         openHandshakeTimeout=0,  # the core has a deadline for all of it
         closeHandshakeTimeout=_CLOSE_WITHIN,

@@ -135,6 +135,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         options.text = rest.pop(0)  # before Python 3.13 argparse doesn't find it behind an option
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    source = "--url" if hasattr(options, "url") else "REALTIME_URL"
     defaults = {"url": environ.get("REALTIME_URL") or DEFAULT_URL, "name": None, "transport": None, "client_file": None}
     for name, value in defaults.items():
         if not hasattr(options, name):
@@ -142,7 +143,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     try:
         Address(None, options.url)
     except ValueError as error:
-        parser.error(f"--url: {error}")
+        parser.error(f"{source}: {error}")
     if getattr(options, "text", None) is not None and options.json:
         _check_json(parser, options.text.encode(errors="surrogateescape"))
     return options

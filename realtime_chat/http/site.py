@@ -98,6 +98,8 @@ _UNREADABLE = {
 
 
 _NO_HEADERS = Headers()
+_TLS_RECORD = b"\x16\x03"
+"""What a TLS handshake begins with; it has no end of a line, so that we would wait for one."""
 
 
 class RealtimeRequest(server.Request, answers.AnswersWhole):
@@ -404,7 +406,9 @@ class RealtimeChannel(http.HTTPChannel):
         is_next = self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused)
         if is_next and self._take_known(data):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
-        if not (is_next and self._take_whole(data)):
+        if is_next and data.startswith(_TLS_RECORD):
+            self.refuse(RealtimeError("bad_request", "this port speaks plain HTTP, and this is TLS (https)"))
+        elif not (is_next and self._take_whole(data)):
             self._known = None
             self._share_ends = self.site.turns.share()
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.

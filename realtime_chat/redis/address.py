@@ -7,12 +7,14 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import attrs
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
+
+from realtime_chat.hosts import Host, tls_reason
 
 __all__ = ["KINDS", "Address", "parse_address"]
 
@@ -60,7 +62,8 @@ class Address:
         """What connects to it."""
         if self.path:
             return UNIXClientEndpoint(reactor, self.path, timeout=_SECONDS_TO_CONNECT)
-        endpoint = HostnameEndpoint(reactor, self.host, self.port, timeout=_SECONDS_TO_CONNECT)
+        name, _, zone = self.host.partition("%")
+        endpoint = Host(name, zone).endpoint(reactor, self.port, _SECONDS_TO_CONNECT)
         if not self.secure:
             return endpoint
         trust = None if self.authorities is None else trustRootFromCertificates(_certificates(self.authorities))
@@ -109,7 +112,7 @@ class Address:
         if isinstance(error, ConnectError):
             return f"nobody answers: {str(error).rstrip('.')}"
         if self.secure and not isinstance(error, ConnectionClosed):
-            return f"no secure connection: {_tls_reason(error)}"
+            return f"no secure connection: {tls_reason(error)}"
         return "the connection was lost"
 
 
@@ -123,7 +126,7 @@ def parse_address(url: str) -> Address:
     parts = _split(url)
     unix = parts.scheme.endswith("unix")
     return Address(
-        host="" if unix else parts.hostname or "",
+        host="" if unix else _host(parts),
         port=_PORT if unix else _port(parts),
         path=unquote(parts.path) if unix else "",
         database=_database(parts, unix),
@@ -149,7 +152,19 @@ def _split(url: str) -> SplitResult:
 def _has_place(parts: SplitResult) -> bool:
     if parts.scheme.endswith("unix"):
         return parts.hostname is None and parts.path.startswith("/") and len(parts.path) > 1
-    return bool(parts.hostname) and not parts.query
+    return bool(parts.netloc.rpartition("@")[2]) and not parts.query
+
+
+def _host(parts: SplitResult) -> str:
+    try:
+        host = Host.of(parts)
+    except ValueError as error:
+        raise ValueError(
+            f"{parts.scheme}://… is not the address of a Redis server: {error}; right would be {_RIGHT}"
+        ) from None
+    if parts.scheme == "rediss" and not host.can_be_certified:
+        raise ValueError(f"no certificate can be for the host of rediss://…; right would be {_RIGHT}")
+    return str(host)
 
 
 def _port(parts: SplitResult) -> int:
@@ -185,13 +200,3 @@ def _certificates(pem: bytes) -> list[Certificate]:
 
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
-
-
-def _tls_reason(error: BaseException | None) -> str:
-    """What OpenSSL or the check of the host name says, in one line."""
-    details = error.args[0] if error is not None and error.args else None
-    if isinstance(details, list) and details and isinstance(details[-1], tuple):
-        return str(details[-1][-1])
-    if type(error).__name__ == "VerificationError":
-        return "the certificate is for another host"
-    return type(error).__name__

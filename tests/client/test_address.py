@@ -22,6 +22,43 @@ class AddressTests(SynchronousTestCase):
             with self.assertRaisesRegex(ValueError, "right would be http://"):
                 Address(None, url)
 
+    def test_says_what_would_be_right(self) -> None:
+        """The message says what is wrong, and what was probably meant; a password isn't repeated."""
+        for url, wrong, right in (
+            ("localhost:8080", "http:// or https://", "http://localhost:8080"),
+            ("wss://chat.example/", "http:// or https://", "https://chat.example/"),
+            ("http://me:secret@host:1/x", "user name", "http://host:1/x"),
+            ("me:secret@host", "http:// or https://", "http://host"),
+            ("http://host/?room=secret", "more than", "http://host/"),
+            ("http://::1:8080/", "stands in brackets", "http://[::1]:8080/"),
+            ("http://[::1", "brackets", "http://[::1]:8080/"),
+            ("http://[127.0.0.1]:8080/", "brackets", "http://[::1]:8080/"),
+            ("http://[v1.x]/", "brackets", "http://[::1]:8080/"),
+            ("http://[fe80::1%25 ]/", "interface", "http://[::1]:8080/"),
+            ("https://[fe80::1%25lo]/", "certificate", "http://[::1]:8080/"),
+            ("https://chat_server/", "certificate", "http://127.0.0.1:8080/"),
+            ("unix:/run/chat.sock", "Unix socket", "http://127.0.0.1:8080/"),
+            *((f"http://{host}/", "host", "http://127.0.0.1:8080/") for host in ("", "a..b", "a b", "*", "a" * 64)),
+            *((f"http://{host}/", "host", "http://127.0.0.1:8080/") for host in ("\u2603", "\ud800", "x%00y", "-")),
+            *((f"http://h:{port}/", "1 to 65535", "http://127.0.0.1:8080/") for port in ("0", "65536", "+1", "x")),
+        ):
+            message = str(self.assertRaises(ValueError, Address, None, url))
+            self.assertIn(wrong, message, url)
+            self.assertTrue(message.endswith(f"right would be {right}"), message)
+            if "@" in url:
+                self.assertNotIn("secret", message)
+
+    def test_as_it_is_asked_for(self) -> None:
+        """A URL is brought into the form that a request has: ASCII, brackets, no zone and no usual port."""
+        for url, asked in (
+            ("HTTP://Host:80", "http://host/"),
+            ("http://[0::1]:8080/a b", "http://[::1]:8080/a%20b/"),
+            ("http://[fe80::1%25eth0]/", "http://[fe80::1]/"),
+            ("https://m\u00fcnchen.example:443/\u00e4%20", "https://xn--mnchen-3ya.example/%C3%A4%20/"),
+            ("http://chat_server:/", "http://chat_server/"),
+        ):
+            self.assertEqual(asked, Address(None, url).url)
+
     def test_port(self) -> None:
         """A port that is none is refused."""
         with self.assertRaises(ValueError):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.client import TRANSPORTS
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
+from tests.redis_server import RedisServer
 
 _PROGRAM = "import sys; from realtime_chat.console.main import main; sys.exit(main())"
 
@@ -172,12 +174,46 @@ class NewcomerTests(ConsoleTestCase):
             (("publish", "lobby", "{", "--json"), "not JSON"),
             (("publish", "lobby", r'"\ud800"', "--json"), "a lone surrogate at byte 1 "),
             (("publish", "lobby", "[" * 9000, "--json"), "nests deeper"),
-            (("--url", "localhost:8080", "rooms"), "http://127.0.0.1:8080/"),
+            (("--url", "localhost:8080", "rooms"), "right would be http://localhost:8080"),
             (("rooms", "--transport", "pigeon"), "websocket"),
             (("shout", "lobby"), "tail"),
             ((), "COMMAND"),
         ):
             self.assertIn(right, self.done(*arguments, url="http://127.0.0.1:1/", status=2).noted)
+
+    def test_ipv6(self) -> None:
+        """A daemon that has its messages in a Redis on ``::1``, and listens there, is reached by that address on each
+        transport."""
+        port = free_port()
+        redis = RedisServer(self.directory / "redis", "--bind", "::1", "127.0.0.1")
+        self.addCleanup(redis.kill)
+        store = f"redis://[::1]:{redis.start().port}/0"
+        daemon = self.daemon("--listen", rf"tcp6:{port}:interface=\:\:1", "--store", store)
+        self.assertIn(f"connected to {store}", daemon.log)
+        self.assertIn(f"chat page: http://[::1]:{port}/", daemon.log)
+        for kind in TRANSPORTS:
+            self.done("publish", "lobby", kind, "--transport", kind, url=f"http://[::1]:{port}")
+        tail = self.console("tail", "lobby", "--url", f"http://[::1]:{port}/", url="http://nobody.invalid/")
+        self.wait_for_line(tail, len(TRANSPORTS))
+        self.assertEqual(130, tail.interrupt())
+
+    def test_wrong_urls(self) -> None:
+        """A URL that can't be one, or that fails at once, ends it in a moment with one message and no traceback; the
+        message names the option or the variable that it came from."""
+        for url, status, words in (
+            ("http://[::1", 2, "REALTIME_URL: 'http://[::1' is not the URL"),
+            ("localhost:8080", 2, "right would be http://localhost:8080"),
+            ("http://me:secret@host/", 2, "user name"),
+            ("http://nobody.invalid/", 1, "there is no host nobody.invalid\nIs the daemon running?"),
+            ("http://[::1]:1/", 1, "nobody answers at ::1 port 1"),
+            ("http://chat_server.invalid/", 1, "there is no host chat_server.invalid"),
+        ):
+            console = self.console("rooms", url=url)
+            self.assertEqual(status, console.end(), url)
+            self.assertIn(words, console.noted)
+            self.assertNotIn("Traceback", console.noted)
+            self.assertNotIn("secret", console.noted)
+        self.assertIn("--url: ", self.done("rooms", "--url", "http://:1/", status=2, url="http://host/").noted)
 
     def test_help_and_version(self) -> None:
         """``--help`` names all commands, and ``--version`` the version."""

@@ -25,6 +25,9 @@ class AddressTests(SynchronousTestCase):
             ("redis://db.example/", Address("db.example"), "redis://db.example:6379/0"),
             ("redis://10.0.0.7:7000/5", Address("10.0.0.7", 7000, database=5), "redis://10.0.0.7:7000/5"),
             ("redis://[::1]:7000", Address("::1", 7000), "redis://[::1]:7000/0"),
+            ("redis://[0::1]:7000/3", Address("::1", 7000, database=3), "redis://[::1]:7000/3"),
+            ("redis://[fe80::1%25eth0]", Address("fe80::1%eth0"), "redis://[fe80::1%eth0]:6379/0"),
+            ("redis://chat_redis/", Address("chat_redis"), "redis://chat_redis:6379/0"),
             ("redis://:p%40%2F@h", Address("h", password="p@/"), "redis://h:6379/0"),
             ("redis://bob:pw@h/1", Address("h", database=1, user="bob", password="pw"), "redis://bob@h:6379/1"),
             ("rediss://h:1", Address("h", 1, secure=True), "rediss://h:1/0"),
@@ -47,6 +50,8 @@ class AddressTests(SynchronousTestCase):
                 "redis://h/0?db=1",
             ),
             *("redis://:secret@h:0", "redis://:secret@h:65536", "redis://h:x", "redis://[::1", "unix://secret/r.sock"),
+            *("redis://:secret@a..b", "redis://:secret@::1:6379/0", "redis://:secret@[zz]/0", "redis://secret@a b/"),
+            *("redis://:secret@*/0", "rediss://:secret@chat_redis/0", "rediss://:secret@[fe80::1%25eth0]/0"),
             *("unix:///", "unix://", "unix:///r.sock?db=x", "unix:///r.sock?password=secret", "redis+unix:r.sock"),
         ):
             message = str(self.assertRaises(ValueError, parse_address, url))
