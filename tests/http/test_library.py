@@ -41,7 +41,7 @@ class LibraryTests(SynchronousTestCase):
         """Its types for TypeScript are beside it."""
         response = self.get("realtime.d.ts")
         self.assertEqual(200, response.code)
-        self.assertIn(b"declare namespace Realtime", self.successResultOf(response.content()))
+        self.assertIn(b"namespace Realtime", self.successResultOf(response.content()))
 
     def test_kept_for_good(self) -> None:
         """The name that changes with the content may be kept; the plain one is asked for again, and costs a 304."""
