@@ -1,6 +1,7 @@
   /*
-   * What the browser says of the network and of the page: a connection is tried again at once when either is back, and
-   * asked whether it lives. Where another page has no connection left, we let go of ours. A page that goes says so; one that comes back out of the browser's cache begins anew.
+   * What the browser says of the network and of the page: a connection is tried again at once when either is back,
+   * and asked whether it lives. Where another page has no connection left, we let go of ours. A page that goes says
+   * so; one that comes back out of the browser's cache begins anew.
    */
 
   Connection.prototype.listen = function () {
