@@ -137,9 +137,7 @@ class _Lock:
         except BlockingIOError:
             holder = os.pread(file, 20, 0).decode("ascii", "replace").partition("\n")[0] or "unknown"
             os.close(file)
-            raise StoreRefused(
-                f"right would be another file, as it is in use by another process, pid {holder}"
-            ) from None
+            raise StoreRefused(f"it is in use by another process, pid {holder}; right would be another file") from None
         found = os.pread(file, _LOCK_BYTES, 0).decode("ascii", "replace")
         self._file = file
         self.write(found.partition("\n")[2].strip() if found else _UNMARKED)
