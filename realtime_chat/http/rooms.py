@@ -143,8 +143,6 @@ def _form_fields(body: bytes) -> dict[str, Any]:
         form = _read_form(body)
     except UnicodeDecodeError as error:
         raise RealtimeError("bad_request", "a form is UTF-8, and this is not") from error
-    except ValueError as error:
-        raise RealtimeError("bad_request", f"this is not a form: {error}; {_FOR_JSON}") from error
     if "text" not in form:
         raise RealtimeError("bad_request", f"a form has a field text; {_FOR_JSON}")
     fields: dict[str, Any] = {name: form[name] for name in ("event", "key") if name in form}
@@ -154,18 +152,23 @@ def _form_fields(body: bytes) -> dict[str, Any]:
 def _read_form(body: bytes) -> dict[str, str]:
     """The fields of a form, the last of each name; escapes and what is none are UTF-8, each by itself.
 
-    :raises ValueError: it is no such form, or has too many fields.
+    :raises UnicodeDecodeError: it isn't UTF-8.
+    :raises RealtimeError: it is no such form, or has too many fields.
     """
     body.decode()
     if body.count(b"&") >= _MOST_FIELDS:
-        raise ValueError(f"it has more than {_MOST_FIELDS} fields")
+        raise _no_form(f"it has more than {_MOST_FIELDS} fields")
     form = {}
     for field in body.split(b"&"):
         name, equals, value = field.partition(b"=")
         if not equals:
-            raise ValueError("a field is NAME=VALUE")
+            raise _no_form("a field is NAME=VALUE")
         form[unquoted(name).decode()] = unquoted(value).decode()
     return form
+
+
+def _no_form(why: str) -> RealtimeError:
+    return RealtimeError("bad_request", f"this is not a form: {why}; {_FOR_JSON}")
 
 
 def _draft(room: str, user: User, fields: dict[str, Any]) -> Draft:

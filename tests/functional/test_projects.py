@@ -161,7 +161,7 @@ class ReactTests(ProjectTestCase):
         self.addCleanup(site.end)
         daemon = Daemon(self.mktemp(), "--allow-origin", site.origin).start()
         self.addCleanup(daemon.kill)
-        (block,) = re.findall(r"\.\. code-block:: tsx\n\n((?:   .*\n|\n)+)", _HOWTO.read_text("utf-8"))
+        (block,) = re.findall(r"\.\. code-block:: tsx\n   :force:\n\n((?:   .*\n|\n)+)", _HOWTO.read_text("utf-8"))
         component = textwrap.dedent(block)
         self.assertIn("https://example.com/chat/", component)
         self.write("messages.tsx", component.replace("https://example.com/chat/", daemon.url))
