@@ -37,6 +37,7 @@ __all__ = [
     "decode_body",
     "decode_command",
     "decode_commands",
+    "decode_json",
     "encode",
     "encode_difference",
     "encode_error",
@@ -60,7 +61,6 @@ __all__ = [
     "first_of_page",
     "last_of_page",
     "spell",
-    "why_not_json",
 ]
 
 MAX_DEPTH = 32
@@ -188,9 +188,9 @@ def decode_command(raw: bytes) -> Command:
     try:
         command = _command_decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _explain(_decode(raw), error) from error
+        raise _explain(decode_json(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
+        raise UnreadableCommand("bad_request", _why_not_json(raw, error)) from error
     if isinstance(command, (Publish, Signal)):
         _check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     elif isinstance(command, State):
@@ -228,7 +228,7 @@ def decode_body(raw: bytes) -> Any:
 
     :raises UnreadableCommand: ``bad_request``.
     """
-    value = _decode(raw)
+    value = decode_json(raw)
     _check_value(value, raw, MAX_DEPTH)
     return value
 
@@ -264,14 +264,18 @@ def _has_no_number(value: Any) -> bool:
     return False
 
 
-def _decode(raw: bytes) -> Any:
+def decode_json(raw: bytes) -> Any:
+    """Read JSON, of whatever depth and size.
+
+    :raises UnreadableCommand: it is none; the message says why and where, and repeats nothing of it.
+    """
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
+        raise UnreadableCommand("bad_request", _why_not_json(raw, error)) from error
 
 
-def why_not_json(raw: bytes, error: Exception) -> str:
+def _why_not_json(raw: bytes, error: Exception) -> str:
     """Say why bytes are no JSON, where, and what would be right; nothing of them is repeated.
 
     :param error: what msgspec has raised.

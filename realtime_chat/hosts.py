@@ -12,7 +12,7 @@ import idna
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-__all__ = ["Host", "tls_reason"]
+__all__ = ["Host", "port_of", "tls_reason"]
 
 _LONGEST = 253
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -68,6 +68,20 @@ class Host:
         # Twisted refuses by name what DNS has none the less, such as chat_server in a container's network.
         endpoint: IStreamClientEndpoint = TCP4ClientEndpoint(reactor, self.name, port, timeout)
         return endpoint
+
+
+def port_of(parts: SplitResult) -> int | None:
+    """The port of a URL, if it says one.
+
+    :raises ValueError: it can't be connected to.
+    """
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("a port is a number from 1 to 65535")
+    return port
 
 
 def _literal(text: str) -> Host:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import stat
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,21 @@ from twisted.logger import Logger, globalLogPublisher
 
 from realtime_chat.logs import log_files, reopen
 
-__all__ = ["Process"]
+__all__ = ["Process", "leaves_terminal"]
 
 _REOPENING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """What programs that rotate logs send. Unless somebody listens to them they end a process, without a goodbye."""
 
 _STATUS = "statusPipe"
 """Under this name twistd keeps the pipe from which its first process reads the status that it is to end with."""
+
+
+def leaves_terminal(runner: Mapping[str, Any]) -> bool:
+    """Whether twistd is going to leave its terminal.
+
+    :param runner: its options; none where another one runs this.
+    """
+    return not runner.get("nodaemon", True) and not runner.get("debug")
 
 
 class Process:
@@ -41,14 +49,10 @@ class Process:
         self._runner = {} if runner is None else runner
         self._pipe: int | None = None
         self._terminal: int | None = None
-        if self._goes_away():
+        if leaves_terminal(self._runner):
             with contextlib.suppress(OSError):  # there may be no terminal
                 self._terminal = os.dup(2)  # as twistd closes it before the service starts
             atexit.register(self._ended)
-
-    def _goes_away(self) -> bool:
-        """Whether twistd is going to leave its terminal."""
-        return not self._runner.get("nodaemon", True) and not self._runner.get("debug")
 
     def starting(self, reopen_logs: Callable[[], None]) -> None:
         """Hear signals, and see to the exit status of twistd's first process.

@@ -37,7 +37,7 @@ from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.listening import Endpoint
 from realtime_chat.logs import throttle
-from realtime_chat.process import Process
+from realtime_chat.process import Process, leaves_terminal
 from realtime_chat.redis.address import KINDS, Address, parse_address
 from realtime_chat.redis.names import Names, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
@@ -488,8 +488,10 @@ class Options(usage.Options):
 
 def _check_runner(given: Mapping[str, Any]) -> None:
     """Refuse what twistd would end for with a traceback: its files, where nobody could make them."""
-    goes_away = not given.get("nodaemon", True) and not given.get("debug")
-    names = {"pidfile": given.get("pidfile"), "logfile": given.get("logfile") or ("twistd.log" if goes_away else None)}
+    names = {
+        "pidfile": given.get("pidfile"),
+        "logfile": given.get("logfile") or ("twistd.log" if leaves_terminal(given) else None),
+    }
     if given.get("syslog") or given.get("logger") or names["logfile"] == "-":
         names["logfile"] = None
     if given.get("chroot"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["self_signed"]
+__all__ = ["self_signed", "write_self_signed"]
 
 
 def self_signed(host: str) -> tuple[bytes, bytes]:
@@ -27,6 +28,16 @@ def self_signed(host: str) -> tuple[bytes, bytes]:
     no_password = serialization.NoEncryption()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password)
     return private, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def write_self_signed(directory: str | Path, host: str) -> tuple[Path, Path]:
+    """Make a directory with such a pair in it: the paths of the key and of the certificate."""
+    place = Path(directory).absolute()
+    place.mkdir()
+    files = place / "key.pem", place / "certificate.pem"
+    for path, pem in zip(files, self_signed(host), strict=True):
+        path.write_bytes(pem)
+    return files
 
 
 def _subject(host: str) -> x509.GeneralName:

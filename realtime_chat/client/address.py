@@ -19,7 +19,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from realtime_chat.hosts import Host, tls_reason
+from realtime_chat.hosts import Host, port_of, tls_reason
 
 __all__ = ["Address", "unsent"]
 
@@ -157,17 +157,7 @@ def _parts(url: str) -> tuple[SplitResult, Host, int | None]:
     host = Host.of(parts)
     if parts.scheme == "https" and not host.can_be_certified:
         raise ValueError("no certificate can be for this host")
-    return parts, host, _port(parts)
-
-
-def _port(parts: SplitResult) -> int | None:
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("a port is a number from 1 to 65535")
-    return port
+    return parts, host, port_of(parts)
 
 
 def _mended(url: str) -> str:

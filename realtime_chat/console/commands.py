@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client import Chat, Message, Position, RealtimeError, Reset
-from realtime_chat.codec import why_not_json
+from realtime_chat.codec import UnreadableCommand, decode_json
 from realtime_chat.console.lines import Lines
 from realtime_chat.console.text import as_json, as_line, member_as_json, member_as_line, safe
 
@@ -100,8 +99,8 @@ def _data(text: bytes, is_json: bool) -> Any:
     :raises Failed: it can't be published.
     """
     try:
-        return msgspec.json.decode(text) if is_json else {"text": text.decode()}
+        return decode_json(text) if is_json else {"text": text.decode()}
+    except UnreadableCommand as error:
+        raise Failed(error.message) from error
     except UnicodeDecodeError as error:
-        raise Failed(why_not_json(text, error) if is_json else "this is not UTF-8") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Failed(why_not_json(text, error)) from error
+        raise Failed("this is not UTF-8") from error

@@ -7,12 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-import msgspec
-
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.address import Address
-from realtime_chat.codec import why_not_json
+from realtime_chat.codec import UnreadableCommand, decode_json
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, check_event, check_key, check_name, check_room
 
@@ -151,6 +149,6 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
 
 def _check_json(parser: argparse.ArgumentParser, text: bytes) -> None:
     try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        parser.error(f'--json: TEXT: {why_not_json(text, error)}; right would be \'{{"text": "hi"}}\'')
+        decode_json(text)
+    except UnreadableCommand as error:
+        parser.error(f'--json: TEXT: {error.message}; right would be \'{{"text": "hi"}}\'')

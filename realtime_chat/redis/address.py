@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.python.failure import Failure
 
-from realtime_chat.hosts import Host, tls_reason
+from realtime_chat.hosts import Host, port_of, tls_reason
 
 __all__ = ["KINDS", "Address", "parse_address"]
 
@@ -169,12 +169,9 @@ def _host(parts: SplitResult) -> str:
 
 def _port(parts: SplitResult) -> int:
     try:
-        port = parts.port
+        return port_of(parts) or _PORT
     except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError(f"the port of a Redis server is a number from 1 to 65535; right would be {_RIGHT}")
-    return port or _PORT
+        raise ValueError(f"the port of a Redis server is a number from 1 to 65535; right would be {_RIGHT}") from None
 
 
 def _database(parts: SplitResult, unix: bool) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.ssl import Certificate
 
 from realtime_chat.client import Unreachable, connect
-from tests.certificates import self_signed
+from tests.certificates import write_self_signed
 from tests.client.served import ChatTestCase
 
 
@@ -17,12 +15,9 @@ class SecureTests(ChatTestCase):
     """``https`` and ``wss``."""
 
     def serve(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        key, self.certificate = self_signed("localhost")
-        (directory / "key.pem").write_bytes(key)
-        (directory / "certificate.pem").write_bytes(self.certificate)
-        files = f"privateKey={directory}/key.pem:certKey={directory}/certificate.pem"
+        key, certificate = write_self_signed(self.mktemp(), "localhost")
+        self.certificate = certificate.read_bytes()
+        files = f"privateKey={key}:certKey={certificate}"
         self.listen = f"ssl:0:{files}:interface=127.0.0.1"
         super().serve()
 

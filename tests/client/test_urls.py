@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from functools import partial
-from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -13,7 +12,7 @@ from twisted.internet.ssl import Certificate
 from twisted.internet.threads import deferToThread
 
 from realtime_chat.client import TRANSPORTS, State, Unreachable, connect
-from tests.certificates import self_signed
+from tests.certificates import write_self_signed
 from tests.client.served import ChatTestCase
 
 
@@ -98,12 +97,9 @@ class SecureIPv6Tests(UrlTestCase):
     """The same behind TLS, with a certificate for the address."""
 
     def serve(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        key, self.certificate = self_signed("::1")
-        (directory / "key.pem").write_bytes(key)
-        (directory / "certificate.pem").write_bytes(self.certificate)
-        files = f"privateKey={directory}/key.pem:certKey={directory}/certificate.pem"
+        key, certificate = write_self_signed(self.mktemp(), "::1")
+        self.certificate = certificate.read_bytes()
+        files = f"privateKey={key}:certKey={certificate}"
         self.listen = rf"ssl:0:{files}:interface=\:\:"
         super().serve()
 

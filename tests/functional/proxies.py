@@ -54,9 +54,12 @@ server.upload-dirs = ("{directory}")
 
 
 def documented(language: str, page: str = "howto/proxies.rst") -> str:
-    """The one block of a language on a page, as it stands there."""
+    """The one block of a language on a page, as it stands there.
+
+    :param page: its path below ``docs``.
+    """
     text = (CHECKOUT / "docs" / page).read_text("utf-8")
-    (block,) = re.findall(rf"\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)", text)
+    (block,) = re.findall(rf"\.\. code-block:: {language}\n(?:   :\w+:.*\n)*\n((?:   .*\n|\n)+)", text)
     return block
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 
 from realtime_chat import __version__
-from tests.certificates import self_signed
+from tests.certificates import write_self_signed
 from tests.functional.daemon import Daemon, DaemonTestCase, free_port, wait_until
 
 ROUNDS = 200
@@ -231,12 +231,9 @@ class FloodTests(DaemonTestCase):
 
     async def test_tls(self) -> None:
         """Garbage and broken handshakes where TLS is expected."""
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir()
-        for name, pem in zip(("key.pem", "certificate.pem"), self_signed("localhost"), strict=True):
-            (directory / name).write_bytes(pem)
+        key, certificate = write_self_signed(self.mktemp(), "localhost")
         port = free_port()
-        where = f"ssl:{port}:interface=127.0.0.1:privateKey={directory}/key.pem:certKey={directory}/certificate.pem"
+        where = f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
         await self.attacked(await self.started("--listen", where), garbage, broken_handshakes, port=port)
 
     async def test_haproxy(self) -> None:

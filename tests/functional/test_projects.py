@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import NPM_MODULES, browser, node, serve
 from tests.functional.daemon import CHECKOUT, Daemon, wait_until
+from tests.functional.proxies import documented
 
 _STATIC = CHECKOUT / "realtime_chat" / "static"
-_HOWTO = CHECKOUT / "docs" / "howto" / "realtime-js.rst"
 
 _CONFIGURATION = {
     "compilerOptions": {
@@ -161,8 +161,7 @@ class ReactTests(ProjectTestCase):
         self.addCleanup(site.end)
         daemon = Daemon(self.mktemp(), "--allow-origin", site.origin).start()
         self.addCleanup(daemon.kill)
-        (block,) = re.findall(r"\.\. code-block:: tsx\n   :force:\n\n((?:   .*\n|\n)+)", _HOWTO.read_text("utf-8"))
-        component = textwrap.dedent(block)
+        component = textwrap.dedent(documented("tsx", "howto/realtime-js.rst"))
         self.assertIn("https://example.com/chat/", component)
         self.write("messages.tsx", component.replace("https://example.com/chat/", daemon.url))
         self.write("page.tsx", _PAGE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 import textwrap
@@ -19,7 +18,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import Site, Tab, browser, serve
-from tests.functional.daemon import CHECKOUT, Daemon, wait_until
+from tests.functional.daemon import Daemon, wait_until
 from tests.functional.proxies import Proxy, documented, haproxy, nginx
 
 TRANSPORTS = ("websocket", "sse", "poll", "jsonp")
@@ -445,9 +444,7 @@ class ReadmeTests(BrowserTestCase):
 
     def test_five_lines(self) -> None:
         """The script tag and the five lines, as they stand there, on a page of another origin."""
-        readme = (CHECKOUT / "README.rst").read_text("utf-8")
-        (block,) = re.findall(r"\.\. code-block:: html\n\n((?:   .*\n|\n)+)", readme)
-        html = textwrap.dedent(block)
+        html = textwrap.dedent(documented("html", "../README.rst"))
         script = html.partition("<script>\n")[2].partition("</script>")[0]
         self.assertEqual(5, len(script.splitlines()))
         self.assertIn("http://localhost:8080/", html)

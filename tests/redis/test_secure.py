@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import attrs
 from twisted.internet import reactor
@@ -12,7 +11,7 @@ from twisted.trial.unittest import TestCase
 from realtime_chat.errors import StoreRefused
 from realtime_chat.redis.address import Address, parse_address
 from realtime_chat.redis.link import Link
-from tests.certificates import self_signed
+from tests.certificates import write_self_signed
 from tests.redis.test_link import until
 from tests.redis_server import RedisServer
 
@@ -22,15 +21,10 @@ class SecureTests(TestCase):
 
     def serve_securely(self, host: str) -> Address:
         """The address of a server whose certificate for ``host`` nobody vouches for yet but itself."""
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir()
-        files = tuple(str(directory / name) for name in ("certificate.pem", "key.pem"))
-        key, certificate = self_signed(host)
-        Path(files[0]).write_bytes(certificate)
-        Path(files[1]).write_bytes(key)
-        self.server = RedisServer(directory, tls=(files[0], files[1])).start()
+        key, certificate = write_self_signed(self.mktemp(), host)
+        self.server = RedisServer(certificate.parent, tls=(str(certificate), str(key))).start()
         self.addCleanup(self.server.kill)
-        self.certificate = files[0]
+        self.certificate = str(certificate)
         return parse_address(f"rediss://localhost:{self.server.tls_port}/0")
 
     async def refused(self, address: Address) -> str:
