@@ -976,7 +976,8 @@ class ProcessTests(SQLiteTestCase):
         try:
             child.read_until(lambda line: line.startswith("+"))
             child.stop()
-            await self.assert_refused(f"in use by another process, pid {child.process.pid}$")
+            refusal = f"in use by another process, pid {child.process.pid}; right would be another file$"
+            await self.assert_refused(refusal)
         finally:
             child.kill()
         await (await self.open_store()).append(draft())
@@ -984,7 +985,7 @@ class ProcessTests(SQLiteTestCase):
     async def test_second_store(self) -> None:
         """A second store on the same file in the same process is refused too, and the first one goes on."""
         store = await self.open_store()
-        await self.assert_refused(f"in use by another process, pid {os.getpid()}$")
+        await self.assert_refused(f"in use by another process, pid {os.getpid()}; right would be another file$")
         await store.append(draft())
 
     async def test_killed(self) -> None:
