@@ -10,18 +10,28 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat import codec
+from realtime_chat.catch_up import CatchUpScheduler
 from realtime_chat.counts import Counts
-from realtime_chat.doubts import Doubts
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.identity import Identities
 from realtime_chat.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User, listed_ranges
+from realtime_chat.model import (
+    AppendResult,
+    Draft,
+    ForwardedCommand,
+    Message,
+    Page,
+    Position,
+    RemoteClient,
+    User,
+    listed_ranges,
+)
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room, RoomContext, release_all
 from realtime_chat.session import Session
 from realtime_chat.shared_presence import SharedPresence
-from realtime_chat.wheel import Hold, Wheel
+from realtime_chat.wheel import DeadlineQueue, Wheel
 
 __all__ = ["Hub"]
 
@@ -81,11 +91,11 @@ class Hub:
         self._broker = broker
         self._wall = wall
         self._loading: dict[str, _Loading] = {}
-        self._doubts = Doubts(clock, self.wheel, limits)
+        self._doubts = CatchUpScheduler(clock, self.wheel, limits)
         self._context = RoomContext(
-            store, limits, self._schedule, self._doubts.suspect, self._left, self._tail_grew, wall, clock, self.counts
+            store, limits, self._schedule, self._doubts.on_gap, self._left, self._tail_grew, wall, clock, self.counts
         )
-        self._unread = Hold(self.wheel, clock.seconds, limits.empty_idle, self._forget_empty)
+        self._unread = DeadlineQueue(self.wheel, clock.seconds, limits.empty_idle, self._forget_empty)
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._dirty: list[Room] = []
@@ -135,7 +145,7 @@ class Hub:
 
     # Publishing
 
-    def publish(self, draft: Draft) -> Deferred[Stored]:
+    def publish(self, draft: Draft) -> Deferred[AppendResult]:
         """Store a message and tell the room's readers; the answer comes when it is durable.
 
         Who may have many to publish asks for a :meth:`place` before each.
@@ -148,7 +158,7 @@ class Hub:
             self.stored, self.not_stored, callbackArgs=(begun, size), errbackArgs=(size,)
         )
 
-    def append(self, draft: Draft) -> Deferred[Stored]:
+    def append(self, draft: Draft) -> Deferred[AppendResult]:
         """Store a message, for one who calls :meth:`stored` or :meth:`not_stored` with what comes of it, at once.
 
         :meth:`publish` does more, which counts where most of what comes is this: who calls this one
@@ -188,7 +198,7 @@ class Hub:
         """Have ``go_on()`` called when less waits for the store: one publish for one that ends."""
         self._held_up[go_on] = None
 
-    def stored(self, stored: Stored, begun: float, size: int) -> Stored:
+    def stored(self, stored: AppendResult, begun: float, size: int) -> AppendResult:
         """A message is durable: tell the room's readers.
 
         :param begun: when it was published, by the clock.
@@ -283,17 +293,17 @@ class Hub:
         self.counts.relayed += 1
         self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
 
-    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Who is in a room by way of other nodes."""
         if self._shared is not None:
-            self._shared.others_are(room, others)
+            self._shared.presence_snapshot(room, others)
 
-    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
         if self._shared is not None:
-            self._shared.others_changed(room, node, came, gone)
+            self._shared.presence_delta(room, node, came, gone)
 
-    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
         if self._shared is not None:
             self._shared.node_has(room, node, there)
@@ -303,7 +313,7 @@ class Hub:
         if self._shared is not None:
             self._shared.node_left(node, held)
 
-    def said(self, saying: Saying) -> None:
+    def said(self, saying: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
         if self._shared is not None:
             self._shared.said(saying)
@@ -525,7 +535,7 @@ class Hub:
         known = self.rooms.get(room)
         if known is None:
             return None
-        return known.remembered_before(before, limit) if since is None else known.remembered_after(since, limit)
+        return known.cached_page_before(before, limit) if since is None else known.cached_page_after(since, limit)
 
     def is_known(self, room: str) -> bool:
         """Whether a room is in memory here, or about to be; called on any thread."""

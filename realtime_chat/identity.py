@@ -42,14 +42,14 @@ class Identities:
         if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
             self._spare = self._token(_RANDOM * _AT_ONCE)
         random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
-        return base64.urlsafe_b64encode(random + self._seal(random)).decode()
+        return base64.urlsafe_b64encode(random + self._mac(random)).decode()
 
     def known(self, client: str) -> bool:
         """Whether ``client`` was issued with our key."""
         if not _CLIENT.fullmatch(client):  # b64decode takes other spellings of the same bits, too
             return False
         raw = base64.urlsafe_b64decode(client)
-        return hmac.compare_digest(raw[_RANDOM:], self._seal(raw[:_RANDOM]))
+        return hmac.compare_digest(raw[_RANDOM:], self._mac(raw[:_RANDOM]))
 
     def check(self, client: str) -> str:
         """Give back a client.
@@ -74,5 +74,5 @@ class Identities:
         client from them."""
         return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()
 
-    def _seal(self, random: bytes) -> bytes:
+    def _mac(self, random: bytes) -> bytes:
         return blake2b(random, digest_size=_SEAL, key=self._secret()[:64], person=b"client").digest()

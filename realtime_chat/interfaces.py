@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 
 from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored
+from realtime_chat.model import AppendResult, Draft, ForwardedCommand, Message, Page, Position, RemoteClient
 
 __all__ = [
     "Batch",
@@ -42,7 +42,7 @@ class IMessageStore(Interface):
     def stop() -> Deferred[None]:
         """Finish what was accepted, then close."""
 
-    def append(draft: Draft) -> Deferred[Stored]:
+    def append(draft: Draft) -> Deferred[AppendResult]:
         """Add a message to its room's log, once.
 
         The answer comes when the message is durable at the level configured. Within one room, answers come in the
@@ -113,26 +113,26 @@ class Listener(Protocol):
     def signalled(self, room: str, mark: str, data: bytes) -> None:
         """A client of another node has signalled.
 
-        :param mark: of this client, which doesn't get its own; see :class:`~realtime_chat.model.Attendee`.
+        :param mark: of this client, which doesn't get its own; see :class:`~realtime_chat.model.RemoteClient`.
         :param data: the encoded event.
         """
 
     def relayed(self, room: str, payload: bytes) -> None:
         """Somebody who is no client has sent something to a room; nothing about it was checked."""
 
-    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Who is in a room by way of other nodes, all of them, by node; what was said of it before is no longer true.
 
         Comes before :meth:`IBroker.follow` is answered, and again when something may have been missed.
         """
 
-    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node.
 
         :param gone: by their marks.
         """
 
-    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
 
     def node_left(self, node: str, held: float) -> None:
@@ -142,7 +142,7 @@ class Listener(Protocol):
             another node in a moment; 0 where it is known to have been away for long.
         """
 
-    def said(self, saying: Saying) -> None:
+    def said(self, saying: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
 
 
@@ -182,14 +182,14 @@ class IBroker(Interface):
     def signal(room: str, mark: str, data: bytes) -> None:
         """Bring a client's signal to the other nodes, at most once."""
 
-    def attend(room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Tell the other nodes who of this node's clients is in a room.
 
         :param came: who wasn't, or has changed.
         :param gone: who isn't any more, by their marks.
         """
 
-    def say(saying: Saying) -> None:
+    def say(saying: ForwardedCommand) -> None:
         """Tell all other nodes what a client has said to this one, at most once."""
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from realtime_chat import codec
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, User
+from realtime_chat.model import RemoteClient, User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Hold
+from realtime_chat.wheel import DeadlineQueue
 
 __all__ = [
     "UNKNOWN",
@@ -154,7 +154,7 @@ class Lease:
         self.client = client
         self.membership = membership
         self.readers: tuple[Subscription, ...] = ()
-        self.held: Hold[Lease] | None = None
+        self.held: DeadlineQueue[Lease] | None = None
         self.away = False
         self.leaving = False
         self.told = UNKNOWN
@@ -163,7 +163,7 @@ class Lease:
         self.attended = False
 
     @property
-    def leases(self) -> Sequence[Lease | Other]:
+    def leases(self) -> Sequence[Lease | RemoteLease]:
         """What keeps its user in the room, as long as it is alone in that; see :class:`_Member`."""
         return (self,)
 
@@ -198,7 +198,7 @@ class Lease:
             self.away = False
             self.membership.signals.away -= 1
 
-    def hold(self, hold: Hold[Lease], away: bool) -> None:
+    def hold(self, hold: DeadlineQueue[Lease], away: bool) -> None:
         """Hold it for a while, though nothing reads by it."""
         self.release()
         self.held = hold
@@ -208,7 +208,7 @@ class Lease:
             self.membership.signals.away += 1
 
 
-class Other:
+class RemoteLease:
     """What keeps a user in a room by way of another node.
 
     :ivar client: as that node tells it.
@@ -216,16 +216,16 @@ class Other:
 
     __slots__ = ("_json", "client")
 
-    def __init__(self, client: Attendee) -> None:
+    def __init__(self, client: RemoteClient) -> None:
         self.become(client)
 
-    def become(self, client: Attendee) -> None:
+    def become(self, client: RemoteClient) -> None:
         """That node tells it anew."""
         self.client = client
         self._json: bytes | None = None
 
     @property
-    def leases(self) -> Sequence[Lease | Other]:
+    def leases(self) -> Sequence[Lease | RemoteLease]:
         """See :class:`Lease`."""
         return (self,)
 
@@ -242,12 +242,12 @@ class _Member:
 
     __slots__ = ("_json", "leases")
 
-    def __init__(self, leases: list[Lease | Other]) -> None:
+    def __init__(self, leases: list[Lease | RemoteLease]) -> None:
         self.leases = leases
         self._json: bytes | None = None
 
     @property
-    def client(self) -> Client | Attendee:
+    def client(self) -> Client | RemoteClient:
         """The client whose name or state changed last: it says what the member is called and says of itself."""
         return max((lease.client for lease in self.leases), key=_seniority)
 
@@ -259,7 +259,7 @@ class _Member:
             self._json = codec.encode_member(client.user, client.state)
         return self._json
 
-    def without(self, lease: Lease | Other) -> Client | Attendee:
+    def without(self, lease: Lease | RemoteLease) -> Client | RemoteClient:
         """Who would say it without one of its leases; there are others."""
         return max((other.client for other in self.leases if other is not lease), key=_seniority)
 
@@ -268,16 +268,16 @@ class _Member:
         self._json = None
 
 
-_Place = Lease | Other | _Member
+_Place = Lease | RemoteLease | _Member
 """What stands for a member."""
 
 
-def _seniority(client: Client | Attendee) -> tuple[int, str, str, bytes]:
+def _seniority(client: Client | RemoteClient) -> tuple[int, str, str, bytes]:
     """Orders clients of one user, and what several nodes say of one client, in the same way on every node."""
     return client.changed, client.mark, client.user.name, client.state
 
 
-def _looks_same(one: Client | Attendee, other: Client | Attendee) -> bool:
+def _looks_same(one: Client | RemoteClient, other: Client | RemoteClient) -> bool:
     return one is other or (one.state == other.state and one.user == other.user)
 
 
@@ -482,7 +482,7 @@ class Membership:
 
     # What changes
 
-    def add(self, lease: Lease | Other, stamp: int) -> bool:
+    def add(self, lease: Lease | RemoteLease, stamp: int) -> bool:
         """A client has come.
 
         :returns: whether anything of that is seen.
@@ -504,7 +504,7 @@ class Membership:
         self._changed(stamp)
         return True
 
-    def remove(self, lease: Lease | Other, stamp: int) -> bool:
+    def remove(self, lease: Lease | RemoteLease, stamp: int) -> bool:
         """A client has gone.
 
         :returns: whether anything of that is seen.
@@ -528,7 +528,7 @@ class Membership:
         self._changed(stamp)
         return True
 
-    def replace(self, other: Other, attendee: Attendee, stamp: int) -> bool:
+    def replace(self, other: RemoteLease, attendee: RemoteClient, stamp: int) -> bool:
         """Another node says anew what a client of the same user is.
 
         :returns: whether anything of that is seen.

@@ -14,13 +14,13 @@ from realtime_chat.errors import RealtimeError
 
 __all__ = [
     "ANONYMOUS",
-    "Attendee",
+    "AppendResult",
     "Draft",
+    "ForwardedCommand",
     "Message",
     "Page",
     "Position",
-    "Saying",
-    "Stored",
+    "RemoteClient",
     "User",
     "check_event",
     "check_key",
@@ -128,7 +128,7 @@ class Message(msgspec.Struct, frozen=True):
     key: str | None = None
 
 
-class Stored(msgspec.Struct, frozen=True):
+class AppendResult(msgspec.Struct, frozen=True):
     """What the store answers to an append, once the message is durable.
 
     :param message: the stored entry; where ``duplicate``, the first one under that key.
@@ -157,7 +157,7 @@ class Page(msgspec.Struct, frozen=True):
     begun: int = 0
 
 
-class Attendee(msgspec.Struct, frozen=True):
+class RemoteClient(msgspec.Struct, frozen=True):
     """A client that is in a room by way of one node, as the other nodes know it.
 
     :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
@@ -173,7 +173,7 @@ class Attendee(msgspec.Struct, frozen=True):
     changed: int = 0
 
 
-class Saying(msgspec.Struct, frozen=True):
+class ForwardedCommand(msgspec.Struct, frozen=True):
     """What a client says to whichever node it has reached, and is for those by way of which it is in rooms.
 
     :param mark: the client's.

@@ -22,7 +22,7 @@ from realtime_chat.limits import Limits
 from realtime_chat.members import UNKNOWN, Attendance, Client, KeptSignals, Lease, MemberPage, Membership
 from realtime_chat.model import ANONYMOUS, User
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Hold, Wheel
+from realtime_chat.wheel import DeadlineQueue, Wheel
 
 __all__ = ["Presence"]
 
@@ -42,8 +42,8 @@ class Presence:
         self._clients: dict[str, Client] = {}
         self._clock = clock
         self._limits = limits
-        self._leaving = Hold(wheel, clock.seconds, limits.leave_delay, self._end)
-        self._away = Hold(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
+        self._leaving = DeadlineQueue(wheel, clock.seconds, limits.leave_delay, self._end)
+        self._away = DeadlineQueue(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
         self._counts = counts
         self._node = node
         self._stamps = count(1)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from realtime_chat.members import Lease
     from realtime_chat.session import Session
 
-__all__ = ["Room", "RoomContext", "Slice", "Start", "Subscription", "Telling", "release_all"]
+__all__ = ["BroadcastResult", "EntryPage", "Room", "RoomContext", "StartPosition", "Subscription", "release_all"]
 
 _log = Logger()
 _NO_TAIL = Tail(0, 0)
 """Stands for the tail of every room that has none yet; nothing is ever added to it."""
 
 
-class Slice(NamedTuple):
+class EntryPage(NamedTuple):
     """Consecutive entries of a log, ready to be sent.
 
     :param start: the offset that they follow without a hole.
@@ -46,7 +46,7 @@ class Slice(NamedTuple):
     read: int = 0
 
 
-class Start(NamedTuple):
+class StartPosition(NamedTuple):
     """Where a reader starts.
 
     :param recovered: whether that is where it asked to start.
@@ -56,7 +56,7 @@ class Start(NamedTuple):
     recovered: bool
 
 
-class Telling(NamedTuple):
+class BroadcastResult(NamedTuple):
     """What became of an event that stands in no log.
 
     :param delivered: how many took it.
@@ -171,13 +171,13 @@ class Room:
         self._flushed = page.top
         self._pending: list[Entry] | None = None
         self._answered: dict[Subscription, None] | None = None
-        self._reads: dict[int, list[Deferred[Slice]]] | None = None
-        self._slice: Slice | None = None  # that was read out of the tail last
+        self._reads: dict[int, list[Deferred[EntryPage]]] | None = None
+        self._slice: EntryPage | None = None  # that was read out of the tail last
         self._sliced = 0  # and the tail's changes then
         self._looks = 0
         self._turns = 0  # how often another log took this one's place
         self._before: str | None = None  # the epoch of the one before
-        self._batches: dict[Fanout, tuple[Slice, Batch]] | None = None
+        self._batches: dict[Fanout, tuple[EntryPage, Batch]] | None = None
         for message in page.messages:
             self._keep(Entry(message))
 
@@ -337,7 +337,7 @@ class Room:
             counts.lag_seconds.observe(clock.seconds() - self._announced_at, delivered)
         self._flushed = entries[-1].offset
 
-    def tell(self, kind: str, event: bytes, skip: Collection[Subscription] = ()) -> Telling:
+    def tell(self, kind: str, event: bytes, skip: Collection[Subscription] = ()) -> BroadcastResult:
         """Bring everyone who is live an event that stands in no log, but for some.
 
         :param kind: its type.
@@ -351,7 +351,7 @@ class Room:
                 self.fall_behind(subscription)
                 if not taken:
                     missed.append(subscription)
-        return Telling(delivered - len(missed), missed)
+        return BroadcastResult(delivered - len(missed), missed)
 
     # Readers
 
@@ -414,26 +414,26 @@ class Room:
 
     # Reading the log
 
-    def onward(self, subscription: Subscription) -> int:
+    def resume_offset(self, subscription: Subscription) -> int:
         """The offset after which a reader goes on; one of another log goes on where this one began, or before that
         with what was kept of the log that it knew."""
         if subscription.epoch == self.epoch:
             return subscription.offset
         return min(subscription.offset, self.begun) if subscription.epoch == self._before else self.begun
 
-    def recent_after(self, epoch: str, offset: int) -> Slice | None:
+    def recent_after(self, epoch: str, offset: int) -> EntryPage | None:
         """What follows ``offset``, if memory has it; see :meth:`read_after`."""
         if epoch != self.epoch or offset > self.top:
             return None
         if offset == self.top:
-            return Slice(epoch, offset, ())
+            return EntryPage(epoch, offset, ())
         self._forget_old()
         if self._slice is not None and self._slice.start == offset and self._sliced == self.tail.changes:
             return self._slice
         entries = self.tail.after(offset, self._context.limits.page_messages)
         if not entries:
             return None
-        self._slice = Slice(epoch, offset, next(_chunks(entries, self._context.limits.page_bytes)))
+        self._slice = EntryPage(epoch, offset, next(_chunks(entries, self._context.limits.page_bytes)))
         self._sliced = self.tail.changes
         return self._slice
 
@@ -441,7 +441,7 @@ class Room:
         if self._context.limits.history_age is not None:
             self.tail.forget_before((self._context.wall() - self._context.limits.history_age) * 1000)
 
-    def remembered_after(self, since: Position, limit: int) -> Page | None:
+    def cached_page_after(self, since: Position, limit: int) -> Page | None:
         """A page of what follows ``since``, of what memory has, for when the store can't be read; None where memory
         doesn't reach back so far."""
         if since.epoch != self.epoch or since.offset > self.top:
@@ -450,7 +450,7 @@ class Room:
         entries = [] if since.offset == self.top else self.tail.after(since.offset, limit)
         return None if entries is None else self._remembered(entries)
 
-    def remembered_before(self, before: Position | None, limit: int) -> Page | None:
+    def cached_page_before(self, before: Position | None, limit: int) -> Page | None:
         """The same of the last messages, or of those before a position; perhaps fewer than there are."""
         if before is not None and before.epoch != self.epoch:
             return None
@@ -461,7 +461,7 @@ class Room:
     def _remembered(self, entries: Sequence[Entry]) -> Page:
         return Page(self.epoch, self.oldest, self.top, tuple(entry.message() for entry in entries), self.begun)
 
-    async def find_after(self, offset: int) -> Slice:
+    async def find_after(self, offset: int) -> EntryPage:
         """One page of what follows ``offset``, also where that is more than was announced here.
 
         :raises StoreError:
@@ -470,14 +470,14 @@ class Room:
             await self.look()
         return self.recent_after(self.epoch, offset) or await self.read_after(offset)
 
-    def read_after(self, offset: int) -> Deferred[Slice]:
+    def read_after(self, offset: int) -> Deferred[EntryPage]:
         """One page of what follows ``offset`` in the store; its start is another where the log lacks a part.
 
         Readers who ask for the same at the same time share one read.
 
         :raises StoreError:
         """
-        answer: Deferred[Slice] = Deferred()
+        answer: Deferred[EntryPage] = Deferred()
         if self._reads is None:
             self._reads = {}
         waiting = self._reads.get(offset)
@@ -488,16 +488,18 @@ class Room:
         Deferred.fromCoroutine(self._read_slice(offset)).addBoth(self._answer_read, offset)
         return answer
 
-    async def _read_slice(self, offset: int) -> Slice:
+    async def _read_slice(self, offset: int) -> EntryPage:
         page, read = await self._read(
             partial(self._context.store.read_after, self.name, offset, self._context.limits.page_messages)
         )
         if not page.messages:
-            return Slice(page.epoch, min(page.top, max(offset, page.oldest - 1)), (), read)
+            return EntryPage(page.epoch, min(page.top, max(offset, page.oldest - 1)), (), read)
         entries = [Entry(message) for message in page.messages]
-        return Slice(page.epoch, entries[0].offset - 1, next(_chunks(entries, self._context.limits.page_bytes)), read)
+        return EntryPage(
+            page.epoch, entries[0].offset - 1, next(_chunks(entries, self._context.limits.page_bytes)), read
+        )
 
-    def _answer_read(self, result: Slice | Failure, offset: int) -> None:
+    def _answer_read(self, result: EntryPage | Failure, offset: int) -> None:
         assert self._reads is not None
         waiting = self._reads.pop(offset)
         self._reads = self._reads or None
@@ -521,7 +523,7 @@ class Room:
                 self._learn(page)
                 return page, look
 
-    def batch(self, fanout: Fanout, part: Slice) -> Batch:
+    def batch(self, fanout: Fanout, part: EntryPage) -> Batch:
         """Encode a slice, once where many readers stand at the same place."""
         if self._batches is None:
             self._batches = {}
@@ -536,7 +538,7 @@ class Room:
         """Let go of what was encoded for readers who are behind."""
         self._batches = self._slice = None
 
-    async def start(self, since: Position | None, last: int) -> Start:
+    async def start(self, since: Position | None, last: int) -> StartPosition:
         """Where a reader with these wishes starts.
 
         :param since: its position; None where it has none.
@@ -553,13 +555,13 @@ class Room:
             recovered = found.epoch == since.epoch and found.start == since.offset
             self._context.counts.resumes[recovered] += 1
             if recovered:
-                return Start(since, True)
+                return StartPosition(since, True)
         start = await self._before_last(last)
         if since is not None and since.epoch == self._before and start.epoch == self.epoch:
             start = Position(start.epoch, max(start.offset, min(since.offset, self.begun)))  # not again what it had
-        return Start(start, since is None)
+        return StartPosition(start, since is None)
 
-    def start_known(self, since: Position | None) -> Start | None:
+    def start_known(self, since: Position | None) -> StartPosition | None:
         """The same, where it takes no look into the store to tell that nothing after ``since`` is lost."""
         if since is None:
             return None
@@ -567,7 +569,7 @@ class Room:
         if not is_top and self.recent_after(since.epoch, since.offset) is None:
             return None
         self._context.counts.resumes[True] += 1
-        return Start(since, True)
+        return StartPosition(since, True)
 
     async def _before_last(self, last: int) -> Position:
         """The position before the last messages that are kept, at most ``last`` of them."""
@@ -603,7 +605,7 @@ def _without(readers: dict[Subscription, Any], skip: Collection[Subscription]) -
     return rest
 
 
-def _same(one: Slice, other: Slice) -> bool:
+def _same(one: EntryPage, other: EntryPage) -> bool:
     return one.epoch == other.epoch and one.start == other.start and len(one.entries) == len(other.entries)
 
 

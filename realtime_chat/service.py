@@ -32,8 +32,8 @@ from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, IMessageStore
 from realtime_chat.limits import Limits
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
+from realtime_chat.transports.epoll_reader import EpollReader, accept_few
 from realtime_chat.transports.fanout import unsent, write_now
-from realtime_chat.transports.intake import Intake, accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -110,7 +110,7 @@ class RealtimeService(Service):
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
-        self._intake = Intake(reactor)
+        self._intake = EpollReader(reactor)
         self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()

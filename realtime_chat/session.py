@@ -14,9 +14,9 @@ from realtime_chat import codec
 from realtime_chat.errors import GOODBYES, RealtimeError, StoreError, internal_error
 from realtime_chat.interfaces import SessionTransport
 from realtime_chat.model import (
+    AppendResult,
     Draft,
     Position,
-    Stored,
     User,
     check_event,
     check_key,
@@ -25,7 +25,7 @@ from realtime_chat.model import (
     naming,
     private_owner,
 )
-from realtime_chat.room import Room, Slice, Start, Subscription
+from realtime_chat.room import EntryPage, Room, StartPosition, Subscription
 
 if TYPE_CHECKING:
     from realtime_chat.hub import Hub
@@ -192,7 +192,7 @@ class Session:
             self.pump()
             self.transport.release()
 
-    def _published(self, stored: Stored, command: codec.Publish, begun: float, number: int, size: int) -> None:
+    def _published(self, stored: AppendResult, command: codec.Publish, begun: float, number: int, size: int) -> None:
         try:
             self.hub.stored(stored, begun, size)
         except Exception:  # it is stored all the same
@@ -361,7 +361,7 @@ class Session:
     def enter(
         self,
         room: Room,
-        start: Start,
+        start: StartPosition,
         id: codec.CommandId | None = None,
         listed: bool = True,
         resumed: bool | None = None,
@@ -521,7 +521,7 @@ class Session:
             if subscription.offset == room.top and subscription.epoch == room.epoch:
                 self._go_live(subscription)
                 continue
-            part = room.recent_after(room.epoch, room.onward(subscription))
+            part = room.recent_after(room.epoch, room.resume_offset(subscription))
             if part is None:
                 self._read(subscription)
             elif not self._bring(subscription, part):
@@ -532,11 +532,11 @@ class Session:
     def _read(self, subscription: Subscription) -> None:
         self._reading = True
         room = subscription.room
-        Deferred.fromCoroutine(room.find_after(room.onward(subscription))).addCallbacks(
+        Deferred.fromCoroutine(room.find_after(room.resume_offset(subscription))).addCallbacks(
             self._page_read, self._page_unread, callbackArgs=(subscription, room.epoch), errbackArgs=()
         )
 
-    def _page_read(self, part: Slice, subscription: Subscription, epoch: str) -> None:
+    def _page_read(self, part: EntryPage, subscription: Subscription, epoch: str) -> None:
         """A page has come; where the log became another meanwhile, the reader doesn't go on where it was asked for."""
         self._reading = False
         if self.closed:
@@ -555,7 +555,7 @@ class Session:
         if not self.closed:
             self.pump()
 
-    def _bring(self, subscription: Subscription, part: Slice) -> bool:
+    def _bring(self, subscription: Subscription, part: EntryPage) -> bool:
         """Send a page to a subscription that is behind, and make it live if that was all.
 
         :returns: whether the transport took any of it; one that is closing takes nothing, and isn't full either.
@@ -607,7 +607,7 @@ def _check_after(command: codec.Publish) -> str:
     return check_key(command.after)
 
 
-def _encode_published(stored: Stored, command: codec.Publish) -> bytes:
+def _encode_published(stored: AppendResult, command: codec.Publish) -> bytes:
     return codec.encode_published(command.id, command.room, stored.message.position)
 
 

@@ -21,11 +21,11 @@ from twisted.internet.defer import Deferred
 from realtime_chat.counts import Counts
 from realtime_chat.interfaces import DelayedCall, IBroker, TurnClock
 from realtime_chat.limits import Limits
-from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, Other, digest_of
-from realtime_chat.model import ANONYMOUS, Attendee, Saying, User
+from realtime_chat.members import NEVER, UNKNOWN, Attendance, Client, Lease, Membership, RemoteLease, digest_of
+from realtime_chat.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
 from realtime_chat.presence import Presence
 from realtime_chat.room import Room, Subscription
-from realtime_chat.wheel import Alarm, Wheel
+from realtime_chat.wheel import Timeout, Wheel
 
 __all__ = ["SharedPresence"]
 
@@ -67,8 +67,8 @@ class SharedPresence(Presence):
         self._now = now
         self._marks: dict[str, Client] = {}
         self._rooms: dict[str, Room | None] = {}  # that are followed; None until they are there
-        self._nodes: dict[str, dict[str, dict[str, Other]]] = {}  # by node, room and mark
-        self._going: dict[str, Alarm] = {}
+        self._nodes: dict[str, dict[str, dict[str, RemoteLease]]] = {}  # by node, room and mark
+        self._going: dict[str, Timeout] = {}
         self._news: dict[str, dict[str, Lease | None]] = {}  # that the others are to be told, by room and mark
         self._flushing: DelayedCall | None = None
         self._flushed = NEVER
@@ -93,7 +93,7 @@ class SharedPresence(Presence):
     # Rooms that are followed
 
     def opened(self, room: Room) -> None:
-        """A room is there, of which :meth:`others_are` has told already."""
+        """A room is there, of which :meth:`presence_snapshot` has told already."""
         self._rooms[room.name] = room
         others = [other for _, others in self._others(room.name) for other in others.values()]
         if others:
@@ -115,7 +115,7 @@ class SharedPresence(Presence):
             self._dirty.pop(membership, None)
         return True
 
-    def _others(self, room: str) -> Iterator[tuple[str, dict[str, Other]]]:
+    def _others(self, room: str) -> Iterator[tuple[str, dict[str, RemoteLease]]]:
         """Those in a room by way of other nodes, by node and mark."""
         for node, rooms in self._nodes.items():
             others = rooms.get(room)
@@ -130,7 +130,7 @@ class SharedPresence(Presence):
 
     # What the other nodes tell (see interfaces.Listener)
 
-    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
+    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Who is in a room by way of other nodes."""
         if self._stopped:
             return
@@ -143,12 +143,12 @@ class SharedPresence(Presence):
         for node, marks in known.items():
             self._change(room, node, (), list(marks.difference(one.mark for one in others.get(node, ()))))
 
-    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
         if room in self._rooms and node not in self._going:
             self._change(room, node, came, gone)
 
-    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
         if room not in self._rooms or node in self._going:
             return
@@ -156,7 +156,7 @@ class SharedPresence(Presence):
         if there or gone:
             self._change(room, node, there, list(gone))
 
-    def _change(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def _change(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         others = self._nodes.setdefault(node, {}).setdefault(room, {})
         there = self._rooms[room]
         membership = None if there is None else self._membership(there)
@@ -170,7 +170,7 @@ class SharedPresence(Presence):
             self._resemble(attendee)
             self._answer(room, attendee.mark)
 
-    def _take_in(self, membership: Membership | None, others: dict[str, Other], attendee: Attendee) -> bool:
+    def _take_in(self, membership: Membership | None, others: dict[str, RemoteLease], attendee: RemoteClient) -> bool:
         """Take in who came or changed.
 
         :returns: whether readers see anything of it.
@@ -180,17 +180,17 @@ class SharedPresence(Presence):
             self._take_out(membership, other)
             other = None
         if other is None:
-            other = others[attendee.mark] = Other(attendee)
+            other = others[attendee.mark] = RemoteLease(attendee)
             return membership is not None and membership.add(other, next(self._stamps))
         if membership is not None:
             return membership.replace(other, attendee, next(self._stamps))
         other.become(attendee)
         return False
 
-    def _take_out(self, membership: Membership | None, other: Other | None) -> bool:
+    def _take_out(self, membership: Membership | None, other: RemoteLease | None) -> bool:
         return membership is not None and other is not None and membership.remove(other, next(self._stamps))
 
-    def _resemble(self, attendee: Attendee) -> None:
+    def _resemble(self, attendee: RemoteClient) -> None:
         """A client of ours, which is with another node as well, is what it was last."""
         client = self._marks.get(attendee.mark)
         if client is not None and attendee.changed > client.changed and attendee.user.id == client.user.id:
@@ -215,7 +215,7 @@ class SharedPresence(Presence):
                     membership.remove(other, next(self._stamps))
                 self._schedule(membership)
 
-    def said(self, saying: Saying) -> None:
+    def said(self, saying: ForwardedCommand) -> None:
         """A client has said something to another node."""
         client = self._marks.get(saying.mark)
         if client is None:
@@ -241,7 +241,7 @@ class SharedPresence(Presence):
         met = self._marks[mark] = Client(client, mark, user, state, changed)
         return met
 
-    def _elsewhere(self, room: str, mark: str) -> list[Other]:
+    def _elsewhere(self, room: str, mark: str) -> list[RemoteLease]:
         """What other nodes say of a client in a room."""
         return [others[mark] for _, others in self._others(room) if mark in others]
 
@@ -297,7 +297,7 @@ class SharedPresence(Presence):
         if mark is None or not self._elsewhere(room, mark):
             self._lease(client, room)
         if mark is not None:
-            saying = Saying(mark, leaves=room)
+            saying = ForwardedCommand(mark, leaves=room)
             self.said(saying)
             self._broker.say(saying)
 
@@ -309,7 +309,7 @@ class SharedPresence(Presence):
                 visitor = self._visitor(client, self._mark(client), ANONYMOUS)
                 self._count_state(visitor, self._limits.signal_rate)
             super().set_state(client, state)
-            self._broker.say(Saying(self._mark(client), state))
+            self._broker.say(ForwardedCommand(self._mark(client), state))
         return True
 
     def meet(self, client: str | None, room: str) -> Deferred[None] | None:
@@ -499,10 +499,10 @@ def _word(signal: bytes) -> str:
     return blake2b(signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()
 
 
-def _attend(lease: Lease) -> Attendee:
+def _attend(lease: Lease) -> RemoteClient:
     client, lease.attended = lease.client, True
-    return Attendee(client.mark, client.user, client.state, client.changed)
+    return RemoteClient(client.mark, client.user, client.state, client.changed)
 
 
-def _changed(attendee: Attendee) -> int:
+def _changed(attendee: RemoteClient) -> int:
     return attendee.changed

@@ -14,18 +14,18 @@ from twisted.logger import Logger
 
 from realtime_chat.interfaces import DelayedCall, TurnClock
 
-__all__ = ["Alarm", "Hold", "Stall", "Wheel"]
+__all__ = ["DeadlineQueue", "Stall", "Timeout", "Wheel"]
 
 K = TypeVar("K")
 
 
-class Alarm:
+class Timeout:
     """A call that is due some time; see :meth:`Wheel.call_later`."""
 
     __slots__ = ("_call", "_slot")
 
-    def __init__(self, slot: dict[Alarm, None], call: Callable[[], object]) -> None:
-        self._slot: dict[Alarm, None] | None = slot
+    def __init__(self, slot: dict[Timeout, None], call: Callable[[], object]) -> None:
+        self._slot: dict[Timeout, None] | None = slot
         self._call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
@@ -53,7 +53,7 @@ class Wheel:
     def __init__(self, clock: TurnClock, tick: float = 0.25) -> None:
         self._clock = clock
         self._tick = tick
-        self._slots: dict[int, dict[Alarm, None]] = {}
+        self._slots: dict[int, dict[Timeout, None]] = {}
         self._next: DelayedCall | None = None
         self._done = 0
 
@@ -64,7 +64,7 @@ class Wheel:
         """The clock's time."""
         return self._clock.seconds()
 
-    def call_later(self, seconds: float, call: Callable[[], object]) -> Alarm:
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timeout:
         """Call ``call()`` when ``seconds`` have passed."""
         if self._next is None:
             self._done = self._now()
@@ -73,11 +73,11 @@ class Wheel:
         slot = self._slots.get(due)
         if slot is None:
             slot = self._slots[due] = {}
-        alarm = Alarm(slot, call)
+        alarm = Timeout(slot, call)
         slot[alarm] = None
         return alarm
 
-    def call_within(self, seconds: float, call: Callable[[], object]) -> Alarm:
+    def call_within(self, seconds: float, call: Callable[[], object]) -> Timeout:
         """Call ``call()`` before more than ``seconds`` have passed, up to two ticks before that.
 
         Two, as a deadline goes to the next full tick, and the wheel turns somewhere between that and the one after.
@@ -148,7 +148,7 @@ class Stall:
         self._alarm.cancel()
 
 
-class Hold(Generic[K]):
+class DeadlineQueue(Generic[K]):
     """What is held for the same time each, and so ends in the order in which it was added.
 
     Of what mostly doesn't come to its end each costs an entry in a dictionary, and no alarm of its own.
@@ -166,7 +166,7 @@ class Hold(Generic[K]):
         self._seconds = seconds
         self._end = end
         self._due: dict[K, float] = {}
-        self._alarm: Alarm | None = None
+        self._alarm: Timeout | None = None
 
     def __contains__(self, held: K) -> bool:
         return held in self._due

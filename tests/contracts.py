@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 
 from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.interfaces import IBroker, IMessageStore
-from realtime_chat.model import Attendee, Draft, Message, Page, Position, Saying, Stored, User
+from realtime_chat.model import AppendResult, Draft, ForwardedCommand, Message, Page, Position, RemoteClient, User
 from realtime_chat.store.retention import KEY_SECONDS, SECONDS_AT_ONCE, Retention
 from tests.fakes import Recorder
 
@@ -210,7 +210,7 @@ class MessageStoreContract:
         stored = await store.append(draft({"a": [1, 2.5, None]}, key="k1", event="note"))
         place = Position((await store.read_after("lobby", 0, 1)).epoch, 1)
         expected = Message("lobby", place, "note", b'{"a":[1,2.5,null]}', "u7", "Bob", int(START * 1000), "k1")
-        self.assertEqual(stored, Stored(expected, duplicate=False))
+        self.assertEqual(stored, AppendResult(expected, duplicate=False))
 
     async def test_read_what_was_stored(self) -> None:
         """A read gives exactly the messages that the appends answered."""
@@ -413,7 +413,7 @@ class MessageStoreContract:
         first = await store.append(draft("a", key="k1"))
         self.clock.advance(10)
         again = await store.append(draft("a", key="k1"))
-        self.assertEqual(again, Stored(first.message, duplicate=True))
+        self.assertEqual(again, AppendResult(first.message, duplicate=True))
         self.assertEqual((await store.read_after("lobby", 0, 9)).top, 1)
 
     async def test_duplicate_after_renaming(self) -> None:
@@ -421,14 +421,14 @@ class MessageStoreContract:
         store = await self.open_store()
         first = await store.append(draft("a", key="k1"))
         again = await store.append(draft("a", key="k1", sender=User("u7", "Robert")))
-        self.assertEqual(again, Stored(first.message, duplicate=True))
+        self.assertEqual(again, AppendResult(first.message, duplicate=True))
 
     async def test_equal_as_json(self) -> None:
         """Data that is equal as JSON is the same content, and the first wording stays."""
         store = await self.open_store()
         first = await store.append(Draft("lobby", "message", b'{"a":1,"b":[{"c":2,"d":3}]}', BOB, "k"))
         again = await store.append(Draft("lobby", "message", b'{ "b":[{"d":3,"c":2}], "a":1 }', BOB, "k"))
-        self.assertEqual(again, Stored(first.message, duplicate=True))
+        self.assertEqual(again, AppendResult(first.message, duplicate=True))
 
     async def test_key_reused(self) -> None:
         """Other data, or another event, under a key that is kept is refused and stores nothing."""
@@ -488,7 +488,7 @@ class MessageStoreContract:
         first = await store.append(draft("a", key="k1"))
         await append_all(store, [draft(number, key=f"n{number}") for number in range(300)])
         self.clock.advance(KEY_SECONDS)
-        self.assertEqual(await store.append(draft("a", key="k1")), Stored(first.message, duplicate=True))
+        self.assertEqual(await store.append(draft("a", key="k1")), AppendResult(first.message, duplicate=True))
         await self.assert_raises("key_reused", store.append(draft("b", key="k1")))
         self.assertEqual((await store.read_after("lobby", 0, 9)).top, 301)
 
@@ -515,7 +515,7 @@ class MessageStoreContract:
             self.clock.advance(KEY_SECONDS / 2)
             self.ahead += steps[2]
             self.assertEqual(
-                await store.append(draft("a", room, key="k")), Stored(first.message, duplicate=True), steps
+                await store.append(draft("a", room, key="k")), AppendResult(first.message, duplicate=True), steps
             )
             self.clock.advance(KEY_SECONDS / 2)
             self.assertTrue((await store.append(draft("a", room, key="k"))).duplicate, steps)
@@ -842,11 +842,11 @@ class BrokerContract:
         broker, listener = await self.start_broker()
         await broker.follow("lobby")
         broker.signal("lobby", "0" * 16, b"{}")
-        broker.attend("lobby", [Attendee("0" * 16, BOB)], [])
+        broker.attend("lobby", [RemoteClient("0" * 16, BOB)], [])
         broker.attend("lobby", [], ["0" * 16])
-        broker.say(Saying("0" * 16, leaves="lobby"))
+        broker.say(ForwardedCommand("0" * 16, leaves="lobby"))
         await broker.stop()
-        self.assertEqual([], listener.of("signalled", "others_changed", "said"))
+        self.assertEqual([], listener.of("signalled", "presence_delta", "said"))
 
     async def test_stopped(self) -> None:
         """It can be stopped twice, and tells nothing after that."""
@@ -860,6 +860,6 @@ class BrokerContract:
         self.assertEqual(told, len(listener.told))
 
 
-async def append_all(store: Any, drafts: list[Draft]) -> list[Stored]:
+async def append_all(store: Any, drafts: list[Draft]) -> list[AppendResult]:
     """Append without waiting in between; await all answers."""
     return await gatherResults([store.append(each) for each in drafts], consumeErrors=True)

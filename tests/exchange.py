@@ -12,7 +12,7 @@ from zope.interface import implementer
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, Listener
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, Saying
+from realtime_chat.model import ForwardedCommand, RemoteClient
 from tests.fakes import tokens
 
 HELD = 5.0
@@ -23,7 +23,7 @@ class Look(NamedTuple):
     """Who is in a room, since which version, and which nodes are gone, after what time for good."""
 
     version: int
-    others: dict[str, list[Attendee]]
+    others: dict[str, list[RemoteClient]]
     going: dict[str, float]
 
 
@@ -40,7 +40,7 @@ class Exchange:
         self.clock = clock
         self.lag = lag
         self.ends: list[End] = []
-        self.members: dict[str, dict[tuple[str, str], Attendee]] = {}
+        self.members: dict[str, dict[tuple[str, str], RemoteClient]] = {}
         self.versions: dict[str, int] = {}
         self.going: dict[str, float] = {}
         self.told = 0
@@ -49,7 +49,7 @@ class Exchange:
         """Do something when it has come here or there; what was sent first comes first."""
         self.clock.callLater(self.lag, do, *args)
 
-    def change(self, node: str, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def change(self, node: str, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came or went on a node."""
         members = self.members.setdefault(room, {})
         members.update({(node, attendee.mark): attendee for attendee in came})
@@ -61,7 +61,7 @@ class Exchange:
             if room in end.followed:
                 self.later(end.bring, room, version, node, came, gone)
 
-    def spread(self, node: str, saying: Saying) -> None:
+    def spread(self, node: str, saying: ForwardedCommand) -> None:
         """A client has said something on a node."""
         self.told += 1
         for end in self.ends:
@@ -129,17 +129,17 @@ class End:
             if end is not self and room in end.followed:
                 self.exchange.later(end.listener.signalled, room, mark, data)
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         if not self.cut:
             self.exchange.later(self.exchange.change, self.name, room, came, gone)
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         if not self.cut:
             self.exchange.later(self.exchange.spread, self.name, saying)
 
     def _look(self, room: str, answer: Deferred[None] | None = None) -> None:
         """See who is in a room by now; it takes a while until that is here."""
-        others: dict[str, list[Attendee]] = {}
+        others: dict[str, list[RemoteClient]] = {}
         for (node, _), attendee in self.exchange.members.get(room, {}).items():
             if node != self.name:
                 others.setdefault(node, []).append(attendee)
@@ -150,13 +150,13 @@ class End:
         version, others, going = look
         if version > self.followed.get(room, version) and not self.cut:
             self.followed[room] = version
-            self.listener.others_are(room, others)
+            self.listener.presence_snapshot(room, others)
             for node, until in going.items():
                 self.listener.node_left(node, until - self.exchange.clock.seconds())
         if answer is not None:
             answer.callback(None)
 
-    def bring(self, room: str, version: int, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def bring(self, room: str, version: int, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """A difference has come."""
         if self.cut or version <= self.followed.get(room, version):
             return
@@ -168,11 +168,11 @@ class End:
         elif node != self.name:
             self.followed[room] = version
             for _ in range(1 + self.doubles):
-                self.listener.others_changed(room, node, came, gone)
+                self.listener.presence_delta(room, node, came, gone)
         else:
             self.followed[room] = version
 
-    def bring_saying(self, saying: Saying) -> None:
+    def bring_saying(self, saying: ForwardedCommand) -> None:
         """A saying has come."""
         if not self.cut:
             self.listener.said(saying)

@@ -23,7 +23,7 @@ from realtime_chat.errors import Goodbye, StoreError
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import IBroker, Listener
 from realtime_chat.limits import Limits
-from realtime_chat.model import Attendee, Message, Position, Saying
+from realtime_chat.model import ForwardedCommand, Message, Position, RemoteClient
 
 
 def tokens(seed: int = 0) -> Callable[[int], bytes]:
@@ -234,10 +234,10 @@ class HeldBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         self.signals.append((room, mark, data))
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         pass
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         pass
 
     def announce(self, messages: Sequence[Message]) -> None:
@@ -310,19 +310,19 @@ class Recorder:
     def relayed(self, room: str, payload: bytes) -> None:
         self.told.append(("relayed", room, payload))
 
-    def others_are(self, room: str, others: Mapping[str, Sequence[Attendee]]) -> None:
-        self.told.append(("others_are", room, others))
+    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
+        self.told.append(("presence_snapshot", room, others))
 
-    def others_changed(self, room: str, node: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
-        self.told.append(("others_changed", room, node, came, gone))
+    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        self.told.append(("presence_delta", room, node, came, gone))
 
-    def node_has(self, room: str, node: str, there: Sequence[Attendee]) -> None:
+    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         self.told.append(("node_has", room, node, there))
 
     def node_left(self, node: str, held: float) -> None:
         self.told.append(("node_left", node, held))
 
-    def said(self, saying: Saying) -> None:
+    def said(self, saying: ForwardedCommand) -> None:
         self.told.append(("said", saying))
 
     def of(self, *kinds: str) -> list[tuple[Any, ...]]:

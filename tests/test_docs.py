@@ -24,10 +24,10 @@ from realtime_chat.console.options import make_parser
 from realtime_chat.errors import ERRORS, GOODBYES
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
-from realtime_chat.http.wishes import MAX_PARAMETERS
+from realtime_chat.http.subscribe_params import MAX_PARAMETERS
 from realtime_chat.hub import Hub
 from realtime_chat.limits import Limits
-from realtime_chat.redis.link import LinkCounts
+from realtime_chat.redis.connection import LinkCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite import Commits

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.hub` and :mod:`realtime_chat.doubts`: what a hub does with what it is told."""
+"""Tests for :mod:`realtime_chat.hub` and :mod:`realtime_chat.catch_up`: what a hub does with what it is told."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import codec
-from realtime_chat.model import ANONYMOUS, Draft, Page, Position, Stored
+from realtime_chat.model import ANONYMOUS, AppendResult, Draft, Page, Position
 from realtime_chat.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention, new_epoch
@@ -115,10 +115,14 @@ class Account:
         if before is None or position.epoch not in (before.epoch, self.world.stored.epoch):
             return
         if self.world.epochs[-2:] == [before.epoch, position.epoch]:
-            onward = min(before.offset, begun)
-            assert position.offset >= onward, (before, position, begun)
-            following = Position(position.epoch, onward + 1)
-            assert position.offset == onward or following not in self.world.kept(self.room), (before, position, begun)
+            resume_offset = min(before.offset, begun)
+            assert position.offset >= resume_offset, (before, position, begun)
+            following = Position(position.epoch, resume_offset + 1)
+            assert position.offset == resume_offset or following not in self.world.kept(self.room), (
+                before,
+                position,
+                begun,
+            )
 
 
 class SocketReader:
@@ -394,7 +398,7 @@ class World:
             return  # what is lost may be acknowledged all the same
         assert self.acknowledged.setdefault(number, position) == position
 
-    def committed(self, stored: Stored) -> Stored:
+    def committed(self, stored: AppendResult) -> AppendResult:
         """A node has stored a message, and all nodes are told."""
         self._write_down(stored)
         if not stored.duplicate:
@@ -403,7 +407,7 @@ class World:
                     node.broker.announce([stored.message])
         return stored
 
-    def _write_down(self, stored: Stored) -> Stored:
+    def _write_down(self, stored: AppendResult) -> AppendResult:
         """Write down what the log says: the truth that readers are held against."""
         message = stored.message
         number = json.loads(message.data)

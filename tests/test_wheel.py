@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.wheel import Hold, Stall, Wheel
+from realtime_chat.wheel import DeadlineQueue, Stall, Wheel
 
 
 class WheelTests(SynchronousTestCase):
@@ -97,7 +97,7 @@ class HoldTests(SynchronousTestCase):
         self.clock = Clock()
         self.wheel = Wheel(self.clock, 0.25)
         self.ended: list[str] = []
-        self.hold: Hold[str] = Hold(self.wheel, self.clock.seconds, 2.0, self.end)
+        self.hold: DeadlineQueue[str] = DeadlineQueue(self.wheel, self.clock.seconds, 2.0, self.end)
 
     def end(self, held: str) -> None:
         self.ended.append(held)
@@ -134,7 +134,9 @@ class HoldTests(SynchronousTestCase):
 
     def test_dropped_by_another(self) -> None:
         """One that ends can drop another that is due at the same time."""
-        hold: Hold[str] = Hold(self.wheel, self.clock.seconds, 1.0, lambda held: (self.end(held), hold.drop("b")))
+        hold: DeadlineQueue[str] = DeadlineQueue(
+            self.wheel, self.clock.seconds, 1.0, lambda held: (self.end(held), hold.drop("b"))
+        )
         hold.add("a")
         hold.add("b")
         self.clock.pump([0.25] * 8)

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import Attendee, Saying
+from realtime_chat.model import ForwardedCommand, RemoteClient
 
 __all__ = ["LocalBroker"]
 
@@ -45,8 +45,8 @@ class LocalBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""

@@ -26,14 +26,14 @@ from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import Hear, Subscriptions
 from realtime_chat.errors import StoreError
 from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import Attendee, Message, Saying
+from realtime_chat.model import ForwardedCommand, Message, RemoteClient
 from realtime_chat.redis.address import Address
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
 from realtime_chat.redis.wire import RedisProtocol, ServerError
 
-__all__ = ["BrokerCounts", "Neighbours", "RedisBroker"]
+__all__ = ["BrokerCounts", "PresenceBackend", "RedisBroker"]
 
 PRESENCE = b"p"
 SIGNAL = b"s"
@@ -44,7 +44,7 @@ _AT_ONCE = 100
 _SECONDS_BETWEEN_TRIES = 1.0
 
 
-class Neighbours(Protocol):
+class PresenceBackend(Protocol):
     """How nodes tell each other who is in their rooms."""
 
     def channels(self) -> Mapping[str, Hear]:
@@ -75,10 +75,10 @@ class Neighbours(Protocol):
         :returns: whether it can be read.
         """
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
 
 
@@ -122,8 +122,8 @@ class RedisBroker:
         names: Names,
         node: str,
         random: Callable[[], float],
-        commands: Link,
-        neighbours: Neighbours,
+        commands: RedisConnection,
+        neighbours: PresenceBackend,
         relays: Sequence[tuple[str, str]] = (),
         *,
         probe: float = 3.0,
@@ -147,8 +147,10 @@ class RedisBroker:
         self._heard_relay: Hear = self._hear_relay
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
-        self._link = Link(reactor, address, "subscribe", random, on_ready=self._renew, published=self._published)
-        self.links: Sequence[Link] = (self._link,)
+        self._link = RedisConnection(
+            reactor, address, "subscribe", random, on_ready=self._renew, published=self._published
+        )
+        self.links: Sequence[RedisConnection] = (self._link,)
         self.counts = BrokerCounts()
 
     def describe(self) -> str:
@@ -266,7 +268,7 @@ class RedisBroker:
         room = self._names.room_of(channel.decode())
         hear = _HEARD.get(payload[:1])
         if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
-            self._complain(channel)
+            self._log_throttled(channel)
             self._listener.doubted(room)
 
     def _hear_messages(self, listener: Listener, room: str, payload: bytes) -> bool:
@@ -292,7 +294,7 @@ class RedisBroker:
     def _hear_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
         return self._neighbours.heard(room, payload)
 
-    def _complain(self, channel: bytes) -> None:
+    def _log_throttled(self, channel: bytes) -> None:
         """Something came that nobody of us has published."""
         self.counts.malformed += 1
         self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
@@ -326,11 +328,11 @@ class RedisBroker:
             result.trap(StoreError)
             self.counts.signals_dropped += 1
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.attend`."""
         self._neighbours.attend(room, came, gone)
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
         self._neighbours.say(saying)
 

@@ -34,11 +34,11 @@ from twisted.python.failure import Failure
 from realtime_chat.broker.subscriptions import Hear
 from realtime_chat.errors import StoreError
 from realtime_chat.interfaces import DelayedCall, Listener
-from realtime_chat.model import Attendee, Saying, User
-from realtime_chat.redis.link import Link
+from realtime_chat.model import ForwardedCommand, RemoteClient, User
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.scripts import load_script
-from realtime_chat.redis.wire import Word, ignore_store_error
+from realtime_chat.redis.wire import Argument, ignore_store_error
 
 __all__ = ["RedisPresence"]
 
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 class _Row(msgspec.Struct, array_like=True, frozen=True):
-    """See :class:`~realtime_chat.model.Attendee`."""
+    """See :class:`~realtime_chat.model.RemoteClient`."""
 
     mark: str
     id: str
@@ -93,7 +93,7 @@ _decode_change = msgspec.json.Decoder(tuple[list[_Row], list[str]]).decode
 _decode_news = msgspec.json.Decoder(_Bye | _Gone | _Said).decode
 
 
-class _Standing:
+class _RoomReplica:
     """How far a room was followed.
 
     :ivar id: of its hash; empty if there is none.
@@ -109,13 +109,13 @@ class _Standing:
     def __init__(self) -> None:
         self.id = b""
         self.version = 0
-        self.pending: list[_Heard] | None = None
+        self.pending: list[_Delta] | None = None
         self.again = False
-        self.answers: dict[str, Sequence[Attendee]] | None = None
+        self.answers: dict[str, Sequence[RemoteClient]] | None = None
         self.wanted = 0
         self.complete: Deferred[None] | None = None
 
-    def answer(self, heard: _Heard) -> None:
+    def answer(self, heard: _Delta) -> None:
         """A node says who is there by way of it."""
         if self.answers is None:
             return
@@ -124,24 +124,24 @@ class _Standing:
             complete, self.complete = self.complete, None
             complete.callback(None)
 
-    def follows(self, heard: _Heard) -> bool:
+    def follows(self, heard: _Delta) -> bool:
         """Whether that is the next change."""
         if self.id in (heard.id, b""):
             return heard.version == self.version + 1
         return False
 
 
-class _Heard(NamedTuple):
+class _Delta(NamedTuple):
     """A change, as it is published."""
 
     id: bytes
     version: int
     node: str
-    came: Sequence[Attendee]
+    came: Sequence[RemoteClient]
     gone: Sequence[str]
 
 
-class _Look(NamedTuple):
+class _Snapshot(NamedTuple):
     """What a room's hash holds, or where there is none, what the other nodes say.
 
     :param complete: whether all that were asked have answered.
@@ -150,12 +150,12 @@ class _Look(NamedTuple):
     id: bytes
     version: int
     own: Mapping[str, bytes]
-    others: Mapping[str, Sequence[Attendee]]
+    others: Mapping[str, Sequence[RemoteClient]]
     complete: bool = True
 
 
 class RedisPresence:
-    """What one node tells and hears of who is in the rooms (``broker.redis.Neighbours``).
+    """What one node tells and hears of who is in the rooms (``broker.redis.PresenceBackend``).
 
     :param clock: the reactor's.
     :param names: of keys and channels.
@@ -173,7 +173,7 @@ class RedisPresence:
         clock: Any,
         names: Names,
         node: str,
-        link: Link,
+        link: RedisConnection,
         token: Callable[[int], bytes],
         *,
         lease: float = 30.0,
@@ -188,7 +188,7 @@ class RedisPresence:
         self._grace = lease / 3 + 2 * _SECONDS_BETWEEN_TRIES  # in which others put back what was lost
         self._held = held
         self._listener: Listener | None = None
-        self._rooms: dict[str, _Standing] = {}
+        self._rooms: dict[str, _RoomReplica] = {}
         self._own: dict[str, dict[str, bytes]] = {}  # rows by room and mark
         self._nodes: dict[str, None] = {}  # others that are there
         self._going: dict[str, float] = {}  # others that have stopped, and when they are forgotten
@@ -213,24 +213,24 @@ class RedisPresence:
     # Starting and stopping
 
     def channels(self) -> Mapping[str, Hear]:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.channels`."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.channels`."""
         return {self._names.nodes: self._hear_news}
 
     async def start(self, listener: Listener) -> None:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.start`."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.start`."""
         self._listener = listener
         self._trusted_from = self._clock.seconds() + self._grace
-        await self._link.command(*self._live())
+        await self._link.command(*self._heartbeat())
         self._looking.start(self._lease / _LOOKS_A_LEASE, now=False)
 
-    def _live(self, *condition: str) -> tuple[Word, ...]:
+    def _heartbeat(self, *condition: str) -> tuple[Argument, ...]:
         """The command that keeps this node's key."""
         milliseconds = int(self._lease * 1000 * (1 - 1 / _LOOKS_A_LEASE))
         return ("SET", self._names.alive(self._node), "1", "PX", milliseconds, *condition)
 
     async def stop(self) -> None:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.stop`. What this node wrote stays, for those who look while
-        its clients are held; see ``lua/renew.lua``."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.stop`. What this node wrote stays, for those who look
+        while its clients are held; see ``lua/renew.lua``."""
         self._listener = None
         if self._looking.running:
             self._looking.stop()
@@ -248,10 +248,10 @@ class RedisPresence:
     # Rooms that are followed
 
     async def follow(self, room: str) -> None:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.follow`."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.follow`."""
         standing = self._rooms.get(room)
         if standing is None:
-            standing = self._rooms[room] = _Standing()
+            standing = self._rooms[room] = _RoomReplica()
             await self._read(room, standing, True)
             return
         if not standing.id:  # the others may not hear us yet
@@ -259,11 +259,11 @@ class RedisPresence:
         await self._read(room, standing)
 
     def unfollow(self, room: str) -> None:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.unfollow`."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.unfollow`."""
         for rooms in (self._rooms, self._stale, self._incomplete):
             rooms.pop(room, None)
 
-    async def _read(self, room: str, standing: _Standing, first: bool = False) -> None:
+    async def _read(self, room: str, standing: _RoomReplica, first: bool = False) -> None:
         """Read who is in a room, and go on from there with what is heard meanwhile.
 
         :param first: whether nothing is known of it yet.
@@ -290,37 +290,37 @@ class RedisPresence:
         for heard in pending:
             self._take(room, standing, heard)
 
-    def _compare(self, room: str, standing: _Standing, look: _Look, listener: Listener, first: bool) -> None:
+    def _compare(self, room: str, standing: _RoomReplica, look: _Snapshot, listener: Listener, first: bool) -> None:
         """Tell who is there. Where a hash has taken the place of a lost one, or of none, it is waited for others to put
         back what is theirs before those are forgotten who aren't there."""
         if standing.id != look.id and not first:
             self._incomplete[room] = self._clock.seconds() + self._grace
         standing.id, standing.version = look.id, look.version
         if room not in self._incomplete:
-            listener.others_are(room, look.others)
+            listener.presence_snapshot(room, look.others)
         for node, there in look.others.items() if room in self._incomplete else ():
-            listener.others_changed(room, node, there, ())
+            listener.presence_delta(room, node, there, ())
 
-    async def _look_at(self, room: str, standing: _Standing) -> tuple[_Look, Mapping[str, float]]:
+    async def _look_at(self, room: str, standing: _RoomReplica) -> tuple[_Snapshot, Mapping[str, float]]:
         """What a room's hash holds of the nodes that are there, and for how long those of others are held; where there
         is none, who is there by way of those that follow the room."""
         while True:
             standing.again = False
             standing.answers = {}
             own = self._own.get(room, {})
-            words: list[Word] = [self._names.room(room), self._node, b"[[%b],[]]" % b",".join(own.values())]
+            words: list[Argument] = [self._names.room(room), self._node, b"[[%b],[]]" % b",".join(own.values())]
             asked, *fields = await self._look_up.run(self._link, [self._names.members(room)], words)
             look = self._parse(fields)
             if not fields:
                 complete = await self._answered(standing, asked - 1)
-                look = _Look(b"", 0, self._own.get(room, {}), standing.answers, complete)
+                look = _Snapshot(b"", 0, self._own.get(room, {}), standing.answers, complete)
             standing.answers = None
-            gone, held = await self._judge(look.others)
+            gone, held = await self._partition_nodes(look.others)
             if not standing.again:
                 others = {node: rows for node, rows in look.others.items() if node not in gone}
                 return look._replace(others=others), held
 
-    async def _answered(self, standing: _Standing, wanted: int) -> bool:
+    async def _answered(self, standing: _RoomReplica, wanted: int) -> bool:
         """Wait till so many nodes have said who is there by way of them; answer whether they have."""
         if standing.answers is None or len(standing.answers) >= wanted:
             return True
@@ -333,10 +333,10 @@ class RedisPresence:
             standing.complete = None
         return True
 
-    def _parse(self, fields: Sequence[bytes]) -> _Look:
+    def _parse(self, fields: Sequence[bytes]) -> _Snapshot:
         """Read a hash; what isn't a row is passed over."""
         own: dict[str, bytes] = {}
-        others: dict[str, list[Attendee]] = {}
+        others: dict[str, list[RemoteClient]] = {}
         head = {b"id": b"", b"v": b"0"}
         for field, value in zip(fields[::2], fields[1::2], strict=True):
             match = _FIELD.fullmatch(field)
@@ -346,9 +346,9 @@ class RedisPresence:
                 own[match[2].decode()] = value
             else:
                 others.setdefault(match[1].decode(), []).extend(_read_rows(value))
-        return _Look(head[b"id"], int(head[b"v"]), own, others)
+        return _Snapshot(head[b"id"], int(head[b"v"]), own, others)
 
-    async def _judge(self, nodes: Iterable[str]) -> tuple[set[str], dict[str, float]]:
+    async def _partition_nodes(self, nodes: Iterable[str]) -> tuple[set[str], dict[str, float]]:
         """Which of some nodes are gone, and for how long those are held that have stopped."""
         gone, held = set(), {}
         for node in nodes:
@@ -377,7 +377,7 @@ class RedisPresence:
     # What is heard
 
     def heard(self, room: str, payload: bytes) -> bool:
-        """See :meth:`realtime_chat.broker.redis.Neighbours.heard`."""
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.heard`."""
         head, _, body = payload.partition(b"\n")
         match = _HEAD.fullmatch(head)
         if match is not None and match[1] == _QUESTION and match[3].decode() != self._node:
@@ -389,7 +389,7 @@ class RedisPresence:
             came, gone = _decode_change(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
-        heard = _Heard(match[1], int(match[2]), match[3].decode(), list(map(_attendee, came)), gone)
+        heard = _Delta(match[1], int(match[2]), match[3].decode(), list(map(_attendee, came)), gone)
         if heard.id in (_ALL, _QUESTION) and heard.node != self._node:
             standing.answer(heard)
         if standing.pending is None:
@@ -400,7 +400,7 @@ class RedisPresence:
             standing.again = True
         return True
 
-    def _take(self, room: str, standing: _Standing, heard: _Heard) -> None:
+    def _take(self, room: str, standing: _RoomReplica, heard: _Delta) -> None:
         """Take in a change, or read the hash if this isn't the next one."""
         if heard.version == 0:
             self._take_in(room, heard)
@@ -415,7 +415,7 @@ class RedisPresence:
         standing.id, standing.version = heard.id, heard.version
         self._take_in(room, heard)
 
-    def _take_in(self, room: str, heard: _Heard) -> None:
+    def _take_in(self, room: str, heard: _Delta) -> None:
         if heard.node == self._node or self._listener is None:
             return
         self._nodes[heard.node] = None
@@ -423,7 +423,7 @@ class RedisPresence:
         if heard.id in (_ALL, _QUESTION):
             self._listener.node_has(room, heard.node, heard.came)
         else:
-            self._listener.others_changed(room, heard.node, heard.came, heard.gone)
+            self._listener.presence_delta(room, heard.node, heard.came, heard.gone)
 
     def _has_hash(self, room: str) -> None:
         """A room has a hash now: put into it what is ours, and believe that it is whole when all could do that."""
@@ -466,7 +466,7 @@ class RedisPresence:
 
     def _hear_gone(self, listener: Listener, gone: _Gone) -> None:
         if gone.node == self._node:  # we have slept for too long
-            self._link.command(*self._live()).addCallbacks(lambda _: self._lose_all(), ignore_store_error)
+            self._link.command(*self._heartbeat()).addCallbacks(lambda _: self._lose_all(), ignore_store_error)
         else:
             self._nodes.pop(gone.node, None)
             self._going[gone.node] = self._clock.seconds()
@@ -475,17 +475,17 @@ class RedisPresence:
     def _hear_said(self, listener: Listener, said: _Said) -> None:
         if said.node != self._node:
             state = bytes(said.state)
-            listener.said(Saying(said.mark, None if state == _NULL else state, said.leaves))
+            listener.said(ForwardedCommand(said.mark, None if state == _NULL else state, said.leaves))
 
     # What is told
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`realtime_chat.interfaces.IBroker.say`."""
         state = _NULL if saying.state is None else saying.state
         said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
         self._link.command("PUBLISH", self._names.nodes, said).addErrback(ignore_store_error)
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`realtime_chat.interfaces.IBroker.attend`."""
         rows = {attendee.mark: _encode(_row(attendee)) for attendee in came}
         own = self._own.setdefault(room, {})
@@ -506,14 +506,14 @@ class RedisPresence:
     def _keys(self, room: str) -> list[str]:
         return [self._names.members(room), self._names.log]
 
-    def _head(self, room: str) -> list[Word]:
+    def _head(self, room: str) -> list[Argument]:
         seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
         return [self._names.room(room), room, self._node, self._token(8).hex(), seconds]
 
     def _field(self, mark: str) -> str:
         return f"{self._node}:{mark}"
 
-    def _fields(self, rows: Mapping[str, bytes]) -> Iterator[Word]:
+    def _fields(self, rows: Mapping[str, bytes]) -> Iterator[Argument]:
         for mark, row in rows.items():
             yield self._field(mark)
             yield row
@@ -541,9 +541,9 @@ class RedisPresence:
             self._mending = self._clock.callLater(_SECONDS_BETWEEN_TRIES, self._mend)
 
     def _mend(self) -> None:
-        Deferred.fromCoroutine(self._mend_some()).addErrback(self._failed)
+        Deferred.fromCoroutine(self._repair()).addErrback(self._failed)
 
-    async def _mend_some(self) -> None:
+    async def _repair(self) -> None:
         """Put back and read what has to be, a few rooms at a time."""
         while (self._lost or self._stale) and self._link.ready and self._listener is not None:
             lost = list(islice(self._lost.items(), _ROOMS_AT_ONCE))
@@ -589,8 +589,8 @@ class RedisPresence:
         if not self._link.ready or self._link.counts.connects != self._connects:
             self._connects = self._link.counts.connects
             self._trusted_from = now + self._grace  # the others may have been cut off as well
-        if await self._link.command(*self._live("XX")) is None:  # it was lost, or we have slept
-            await self._link.command(*self._live())
+        if await self._link.command(*self._heartbeat("XX")) is None:  # it was lost, or we have slept
+            await self._link.command(*self._heartbeat())
             self._trusted_from = now + self._grace
             self._lose_all()
         if now >= self._trusted_from:
@@ -635,16 +635,16 @@ _NEWS: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
 }
 
 
-def _row(attendee: Attendee) -> _Row:
+def _row(attendee: RemoteClient) -> _Row:
     user = attendee.user
     return _Row(attendee.mark, user.id, user.name, user.guest, msgspec.Raw(attendee.state), attendee.changed)
 
 
-def _attendee(row: _Row) -> Attendee:
-    return Attendee(row.mark, User(row.id, row.name, row.guest), bytes(row.state), row.changed)
+def _attendee(row: _Row) -> RemoteClient:
+    return RemoteClient(row.mark, User(row.id, row.name, row.guest), bytes(row.state), row.changed)
 
 
-def _read_rows(value: bytes) -> Iterator[Attendee]:
+def _read_rows(value: bytes) -> Iterator[RemoteClient]:
     """The attendee of a row; none if it isn't one."""
     try:
         yield _attendee(_decode_row(value))

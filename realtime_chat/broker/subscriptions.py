@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
 from realtime_chat.errors import StoreError
-from realtime_chat.redis.wire import Commands, Word, ignore_store_error
+from realtime_chat.redis.wire import Argument, Commands, ignore_store_error
 
 __all__ = ["Hear", "Subscriptions"]
 
@@ -158,7 +158,7 @@ class Subscriptions:
         await self._leave(commands)
 
 
-async def _all(commands: Commands, command: str, channels: Iterable[Word]) -> None:
+async def _all(commands: Commands, command: str, channels: Iterable[Argument]) -> None:
     """Do the same with all channels, each in a command of its own, as Redis answers once for each channel."""
     try:
         await gatherResults([commands.command(command, channel) for channel in channels], consumeErrors=True)

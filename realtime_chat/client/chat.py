@@ -13,13 +13,13 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client.address import Address
-from realtime_chat.client.core import Core, Wants
+from realtime_chat.client.core import ClientOptions, Core
 from realtime_chat.client.events import Event, Member, Message, State, read_event, read_members
 from realtime_chat.client.http import Web
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
-from realtime_chat.client.reading import Reading
 from realtime_chat.client.sse import SSELink
+from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
 from realtime_chat.clock import seconds_asleep_too, time_steadily
 from realtime_chat.codec import spell
@@ -88,7 +88,7 @@ def connect(
         raise ValueError("a client is the secret that a server gave, of ASCII letters; this one is none")
     time_steadily(reactor)
     address = Address(reactor, url, trust_root)
-    wants = Wants(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
+    wants = ClientOptions(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
     links: dict[str, OpenLink] = {kind: partial(make, address) for kind, make in _LINKS.items()}
     token = partial(secrets.token_urlsafe, 12)
     return Chat(Core(reactor, random.random, token, links, wants, on_state, seconds_asleep_too), address)
@@ -202,7 +202,7 @@ class Room:
     and fails where the server lets it be read no longer.
     """
 
-    def __init__(self, chat: Chat, core: Core, reading: Reading) -> None:
+    def __init__(self, chat: Chat, core: Core, reading: RoomSubscription) -> None:
         self._chat = chat
         self._core = core
         self._reading = reading

@@ -18,13 +18,13 @@ from twisted.logger import Logger
 from realtime_chat.client.backoff import Backoff
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
 from realtime_chat.client.events import Message, Presence, State, read_event
-from realtime_chat.client.link import Identity, Link, Loss, OpenLink, loss_by_goodbye, refusal
-from realtime_chat.client.outbox import Outbox, Parcel
-from realtime_chat.client.reading import Reading
+from realtime_chat.client.link import Disconnect, Identity, Link, OpenLink, loss_by_goodbye, refusal
+from realtime_chat.client.outbox import Outbox, PendingPublish
+from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.errors import RealtimeError
 from realtime_chat.model import Position, User
 
-__all__ = ["Core", "Wants"]
+__all__ = ["ClientOptions", "Core"]
 
 OPEN_WITHIN = 10.0
 STABLE_AFTER = 10.0
@@ -32,7 +32,7 @@ WINDOW = 100
 
 
 @attrs.frozen
-class Wants:
+class ClientOptions:
     """How the client is to behave.
 
     :ivar transports: which to try, the best first.
@@ -82,7 +82,7 @@ class Core:
         random: Callable[[], float],
         token: Callable[[], str],
         links: Mapping[str, OpenLink],
-        wants: Wants,
+        wants: ClientOptions,
         tell: Callable[[State], None],
         asleep_too: Callable[[], float] | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class Core:
         self._dying: set[Deferred[None]] = set()
         self._openers: list[Deferred[None]] = []
         self._end: ChatError | None = None
-        self.readings: dict[str, Reading] = {}
+        self.readings: dict[str, RoomSubscription] = {}
         self._rejoining: dict[str, IDelayedCall] = {}
         self._outbox = Outbox()
         self._asks: dict[int, _Ask] = {}
@@ -189,7 +189,7 @@ class Core:
     def _attempt(self) -> None:
         kind = self._candidates.pop(0)
         link = self.link = self._links[kind](self, Identity(self.client, self._wants.name))
-        late = Loss(f"no answer within {OPEN_WITHIN:.0f} seconds")
+        late = Disconnect(f"no answer within {OPEN_WITHIN:.0f} seconds")
         self._timer = self._clock.callLater(OPEN_WITHIN, self.closed, link, late)
         link.open()
         self._say(State("connecting", kind))
@@ -240,7 +240,7 @@ class Core:
             link.send(ask.command)
         self._flush()
 
-    def closed(self, link: Link, loss: Loss) -> None:
+    def closed(self, link: Link, loss: Disconnect) -> None:
         """A link is no more: try the next transport, wait for the next attempt, or give up."""
         if link is not self.link:
             return
@@ -259,14 +259,14 @@ class Core:
         if too_large is not None:
             self._settle(too_large, Refused("too_large", f"the server takes no message of {too_large.size} bytes"))
 
-    def _forgets_client(self, loss: Loss) -> bool:
+    def _forgets_client(self, loss: Disconnect) -> bool:
         """Whether the server doesn't know our client, and will give us another."""
         unknown = loss.error is not None and loss.error.code == "unauthorized" and self.client is not None
         if unknown:
             self.client = None
         return unknown
 
-    def _give_up_or_retry(self, loss: Loss) -> None:
+    def _give_up_or_retry(self, loss: Disconnect) -> None:
         if loss.permanent or not (self._ever_up or (self._wants.patient and not loss.unavailable)):
             self._finish((loss.error if loss.permanent else None) or self._nobody())
         else:
@@ -282,13 +282,13 @@ class Core:
 
     # Reading
 
-    def join(self, room: str, since: Position | None, last: int | None) -> Deferred[Reading]:
+    def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
         """Read a room, now and after every reconnect; fires when the server has agreed."""
         if self._end is not None:
             return fail(self._end)
         if room in self.readings:
             return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
-        reading = self.readings[room] = Reading(room, since, last, self._wants.buffer)
+        reading = self.readings[room] = RoomSubscription(room, since, last, self._wants.buffer)
         joined: Deferred[None] = Deferred(lambda deferred: self.leave(reading))
         reading.joining.append(joined)
         if self.up and self.link is not None:
@@ -296,7 +296,7 @@ class Core:
         self._look_at_pause()
         return joined.addCallback(lambda ignored: reading)
 
-    def leave(self, reading: Reading) -> None:
+    def leave(self, reading: RoomSubscription) -> None:
         """Read a room no longer."""
         if self.readings.get(reading.room) is reading:
             del self.readings[reading.room]
@@ -308,7 +308,7 @@ class Core:
             self._flush()
         reading.end()
 
-    def consumed(self, reading: Reading) -> None:
+    def consumed(self, reading: RoomSubscription) -> None:
         """The reader has taken an event."""
         if reading.drained and self.readings.get(reading.room) is reading:
             if reading.behind and reading.joined and self.up and self.link is not None:
@@ -331,7 +331,7 @@ class Core:
     def _waits(self) -> bool:
         return bool(self._asks or len(self._outbox) or any(not reading.joined for reading in self.readings.values()))
 
-    def _wake_later(self, reading: Reading) -> None:
+    def _wake_later(self, reading: RoomSubscription) -> None:
         """In a turn of its own: who waited may call us, and we are in the middle of something."""
         if reading.wants_waking and self._waking is None:
             self._waking = self._clock.callLater(0, self._wake)
@@ -348,7 +348,7 @@ class Core:
         if link is not self.link or reading is None:
             return
         if error.code == "stopping":
-            self.closed(link, Loss(error.message, error=error))
+            self.closed(link, Disconnect(error.message, error=error))
             return
         if error.temporary and reading.ever_joined and error.code != "too_many":
             self._join_later(reading)
@@ -361,13 +361,13 @@ class Core:
         reading.end(error)
         self._flush()
 
-    def _join_later(self, reading: Reading) -> None:
+    def _join_later(self, reading: RoomSubscription) -> None:
         """A room can't be read for a while, and the others can."""
         reading.cut_off()
         timer = self._clock.callLater(self._patience.next(), self._join_again, reading)
         self._rejoining[reading.room] = timer
 
-    def _join_again(self, reading: Reading) -> None:
+    def _join_again(self, reading: RoomSubscription) -> None:
         del self._rejoining[reading.room]
         if self.up and self.link is not None:
             self.link.join(reading.wish)
@@ -388,7 +388,7 @@ class Core:
             _RECEIVERS.get(event.get("type", ""), Core._answered)(self, event)
         except (KeyError, TypeError, ValueError, RealtimeError) as error:
             self._log.failure("the server sent what the protocol doesn't know")
-            self.closed(link, Loss(f"the server sent what the protocol doesn't know: {error!r}"))
+            self.closed(link, Disconnect(f"the server sent what the protocol doesn't know: {error!r}"))
 
     def _joined(self, event: dict[str, Any]) -> None:
         reading = self.readings.get(event["room"])
@@ -410,7 +410,7 @@ class Core:
             deferred.callback(None)
         self._moved(reading)
 
-    def _lose(self, reading: Reading, position: Position) -> None:
+    def _lose(self, reading: RoomSubscription, position: Position) -> None:
         """Messages of a room are lost to its reader."""
         self._outbox.gap(reading.room, reading.seen is None or reading.seen.epoch != position.epoch)
         reading.reset(position)
@@ -418,7 +418,7 @@ class Core:
     def _message(self, event: dict[str, Any]) -> None:
         message = read_event(event, self.user)
         assert isinstance(message, Message)
-        self._came_true(message)
+        self._confirm_from_log(message)
         reading = self.readings.get(message.room)
         if reading is None or not reading.joined or reading.is_known(message.position):
             return
@@ -427,13 +427,13 @@ class Core:
         reading.take(message)
         self._moved(reading)
 
-    def _moved(self, reading: Reading) -> None:
+    def _moved(self, reading: RoomSubscription) -> None:
         self._wake_later(reading)
         self._look_at_pause()
         if reading.caught_up:
             self._flush()
 
-    def _came_true(self, message: Message) -> None:
+    def _confirm_from_log(self, message: Message) -> None:
         """One of our own messages is in the log, whatever became of its reply."""
         parcel = None if message.key is None else self._outbox.by_key(message.room, message.key)
         if parcel is not None and parcel.sent_by == message.sender.id:
@@ -466,7 +466,7 @@ class Core:
         error = refusal(event)
         if error.code == "stopping":
             assert self.link is not None
-            self.closed(self.link, Loss("the server is stopping", 1.0, error))
+            self.closed(self.link, Disconnect("the server is stopping", 1.0, error))
             return
         parcel = self._outbox.by_id(event.get("id"))
         ask = self._asks.pop(event.get("id"), None)  # type: ignore[arg-type]
@@ -481,7 +481,7 @@ class Core:
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
 
-    def _publish_later(self, parcel: Parcel, code: str) -> None:
+    def _publish_later(self, parcel: PendingPublish, code: str) -> None:
         """The server can't store it now, or doesn't know whether it is stored: what waits in its room waits on."""
         parcel.refused_for_now(code)
         self._troubled.add(parcel.room)
@@ -579,7 +579,7 @@ class Core:
         limit = self._wants.online if self.up else self._wants.offline
         return QueueFull(limit) if len(self._outbox) >= limit else None
 
-    def _given_up(self, failure: Any, parcel: Parcel) -> Any:
+    def _given_up(self, failure: Any, parcel: PendingPublish) -> Any:
         """Who is cancelled before the message was sent doesn't want it sent."""
         if not parcel.waiting and parcel.first_sent is None:
             self._outbox.remove(parcel)
@@ -604,7 +604,7 @@ class Core:
         for parcel, error in given_up:
             parcel.settle(error)
 
-    def _may_go(self, parcel: Parcel, follows: bool) -> bool:
+    def _may_go(self, parcel: PendingPublish, follows: bool) -> bool:
         """First everything that came meanwhile is looked at: the message may be there.
 
         :param follows: whether another one of its room waits before it.
@@ -614,7 +614,7 @@ class Core:
         reading = self.readings.get(parcel.room)
         return reading is None or reading.caught_up
 
-    def _send(self, parcel: Parcel, user: str, before: str | None) -> None:
+    def _send(self, parcel: PendingPublish, user: str, before: str | None) -> None:
         assert self.link is not None
         if parcel.first_sent is None:
             parcel.first_sent = self._asleep_too()
@@ -623,7 +623,7 @@ class Core:
         parcel.on_wire = True
         self.link.send(parcel.command if before is None else {**parcel.command, "after": before})
 
-    def _settle(self, parcel: Parcel, result: Position | ChatError) -> None:
+    def _settle(self, parcel: PendingPublish, result: Position | ChatError) -> None:
         self._outbox.remove(parcel)
         if isinstance(result, Position):
             self._doubts.succeeded()

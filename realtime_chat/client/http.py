@@ -28,7 +28,7 @@ from twisted.web.http_headers import Headers
 
 from realtime_chat.client.address import Address
 from realtime_chat.client.errors import Refused
-from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
+from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
 from realtime_chat.model import Position
 
 __all__ = ["Answer", "Body", "HTTPLink", "Patience", "Web"]
@@ -272,13 +272,13 @@ class HTTPLink(Link):
     kind: str
     _log = Logger()
 
-    def __init__(self, address: Address, above: Above, identity: Identity) -> None:
+    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
         self._address = address
         self._above = above
         self._identity = identity
         self._client: str | None = None
         self._web = Web(address)
-        self._queue: list[tuple[dict[str, Any], Wish | None]] = []
+        self._queue: list[tuple[dict[str, Any], JoinRequest | None]] = []
         self._posting = False
         self._one_by_one = False
         self._held: list[dict[str, Any]] = []
@@ -298,7 +298,7 @@ class HTTPLink(Link):
     def open(self) -> None:
         self._spawn(self._say_hello())
 
-    def join(self, wish: Wish) -> None:
+    def join(self, wish: JoinRequest) -> None:
         last = _DEFAULT_LAST if wish.last is None else wish.last
         since = {} if wish.since is None else {"since": wish.since}
         if self._cursors.pop(wish.room, None) is not None:
@@ -359,9 +359,9 @@ class HTTPLink(Link):
 
     def _failed(self, failure: Failure, task: Deferred[None]) -> None:
         if task in self._tasks:  # what a request that is cancelled fails with depends on how far it was
-            self._lost(Loss(self._address.explain(failure)))
+            self._lost(Disconnect(self._address.explain(failure)))
 
-    def _lost(self, loss: Loss) -> None:
+    def _lost(self, loss: Disconnect) -> None:
         if not self._closed:
             self._above.closed(self, loss)
 
@@ -387,7 +387,7 @@ class HTTPLink(Link):
         query = [] if name is None else [("name", name)]
         return await self._web.post("commands", msgspec.json.encode(body), query, self._client)
 
-    def _enqueue(self, command: dict[str, Any], wish: Wish | None) -> None:
+    def _enqueue(self, command: dict[str, Any], wish: JoinRequest | None) -> None:
         self._queue.append((command, wish))
         if self._client is not None:
             self._post_soon()
@@ -407,7 +407,7 @@ class HTTPLink(Link):
                 return
         self._posting = False
 
-    def _next_batch(self) -> list[tuple[dict[str, Any], Wish | None]]:
+    def _next_batch(self) -> list[tuple[dict[str, Any], JoinRequest | None]]:
         """As many commands as go into one request."""
         size = count = 0
         most = 1 if self._one_by_one else _MOST_COMMANDS
@@ -422,7 +422,7 @@ class HTTPLink(Link):
     async def _post(self, commands: list[dict[str, Any]]) -> Answer:
         return await self._ask(commands[0] if len(commands) == 1 else commands)
 
-    def _answered(self, batch: list[tuple[dict[str, Any], Wish | None]], answer: Answer) -> bool:
+    def _answered(self, batch: list[tuple[dict[str, Any], JoinRequest | None]], answer: Answer) -> bool:
         """Tell what a request was answered with.
 
         :returns: whether the link is still there.
@@ -441,7 +441,7 @@ class HTTPLink(Link):
                 self._replied({"id": command["id"], **reply} if "id" in command else reply, wish)
         return not self._closed
 
-    def _replied(self, reply: dict[str, Any], wish: Wish | None) -> None:
+    def _replied(self, reply: dict[str, Any], wish: JoinRequest | None) -> None:
         if wish is None:
             self._forward(reply)
         elif reply["type"] == "error":
@@ -460,7 +460,7 @@ class HTTPLink(Link):
 
     # Rooms
 
-    def _begin_room(self, wish: Wish, page: dict[str, Any]) -> None:
+    def _begin_room(self, wish: JoinRequest, page: dict[str, Any]) -> None:
         """Join a room with a page of its history, as if it had been joined with a reply to ``join``."""
         recovered = wish.since is not None and page["recovered"]
         joined = {
@@ -551,8 +551,8 @@ _OF_THE_LINK = frozenset(("unauthorized", "stopping", "unknown_host", "bad_origi
 """Errors that say nothing of a command, but that none can be sent."""
 
 
-def _loss(error: Refused, after: float) -> Loss:
-    return Loss(error.message, after=after, error=error, permanent=not error.temporary)
+def _loss(error: Refused, after: float) -> Disconnect:
+    return Disconnect(error.message, after=after, error=error, permanent=not error.temporary)
 
 
 def _before(page: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import Refused
 
-__all__ = ["Above", "Identity", "Link", "Loss", "OpenLink", "Wish", "loss_by_goodbye", "refusal"]
+__all__ = ["Disconnect", "Identity", "JoinRequest", "Link", "LinkListener", "OpenLink", "loss_by_goodbye", "refusal"]
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Identity(msgspec.Struct, frozen=True):
         return {"type": "hello", "v": 1, **{name: value for name, value in fields.items() if value is not None}}
 
 
-class Wish(msgspec.Struct, frozen=True):
+class JoinRequest(msgspec.Struct, frozen=True):
     """A room to read, after the position ``since``; or from ``last`` messages before its top."""
 
     room: str
@@ -38,7 +38,7 @@ class Wish(msgspec.Struct, frozen=True):
         return {name: value for name, value in fields.items() if value is not None}
 
 
-class Loss(msgspec.Struct, frozen=True):
+class Disconnect(msgspec.Struct, frozen=True):
     """Why a link is no more.
 
     :param after: seconds to wait at least before the next attempt.
@@ -56,13 +56,13 @@ class Loss(msgspec.Struct, frozen=True):
     too_large: bool = False
 
 
-def loss_by_goodbye(goodbye: Mapping[str, Any]) -> Loss:
+def loss_by_goodbye(goodbye: Mapping[str, Any]) -> Disconnect:
     """What a ``goodbye`` event means for a link."""
     reason = str(goodbye.get("reason", "goodbye"))
     if goodbye.get("reconnect", True):
-        return Loss(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0))
+        return Disconnect(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0))
     error = Refused("closed", f"the server said goodbye, and not to come back: {reason}")
-    return Loss(error.message, error=error, permanent=True)
+    return Disconnect(error.message, error=error, permanent=True)
 
 
 def refusal(error: Mapping[str, Any]) -> Refused:
@@ -79,7 +79,7 @@ class Link(Protocol):
     def open(self) -> None:
         """Begin; ``opened`` or ``closed`` is told later."""
 
-    def join(self, wish: Wish) -> None:
+    def join(self, wish: JoinRequest) -> None:
         """Read a room, or read it anew from elsewhere; ``received`` gets a ``joined``, or ``refused`` is told."""
 
     def leave(self, room: str) -> None:
@@ -102,7 +102,7 @@ class Link(Protocol):
         """
 
 
-class Above(Protocol):
+class LinkListener(Protocol):
     """What a link tells, never from within a call of its own methods' ``open``, ``join`` and ``close``."""
 
     def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
@@ -114,9 +114,9 @@ class Above(Protocol):
     def refused(self, link: Link, room: str, error: Refused) -> None:
         """A room can't be read."""
 
-    def closed(self, link: Link, loss: Loss) -> None:
+    def closed(self, link: Link, loss: Disconnect) -> None:
         """The link is no more."""
 
 
-OpenLink = Callable[[Above, Identity], Link]
+OpenLink = Callable[[LinkListener, Identity], Link]
 """Makes a link that isn't opened yet."""

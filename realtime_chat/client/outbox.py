@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from realtime_chat.client.errors import ChatError, FateUnknown, Refused
 from realtime_chat.model import Position
 
-__all__ = ["KEY_KEPT", "Outbox", "Parcel"]
+__all__ = ["KEY_KEPT", "Outbox", "PendingPublish"]
 
 KEY_KEPT = 290.0
 """Seconds for which a key certainly makes publishing again safe: the server keeps it for 300 at least."""
@@ -21,7 +21,7 @@ _DOUBTFUL = ("in_doubt", "internal")
 """Temporary errors that don't say that nothing was stored."""
 
 
-class Parcel:
+class PendingPublish:
     """A publish on its way.
 
     :ivar on_wire: whether it was sent on the connection that is open now.
@@ -107,13 +107,13 @@ class Outbox:
     """All parcels, in the order in which they were given."""
 
     def __init__(self) -> None:
-        self._parcels: dict[tuple[str, str], Parcel] = {}
-        self._by_id: dict[int, Parcel] = {}
+        self._parcels: dict[tuple[str, str], PendingPublish] = {}
+        self._by_id: dict[int, PendingPublish] = {}
 
     def __len__(self) -> int:
         return len(self._parcels)
 
-    def __iter__(self) -> Iterator[Parcel]:
+    def __iter__(self) -> Iterator[PendingPublish]:
         return iter(list(self._parcels.values()))
 
     @property
@@ -126,7 +126,7 @@ class Outbox:
         """How many wait for a reply."""
         return len(self._parcels) - self.unsent
 
-    def find(self, command: dict[str, Any]) -> Parcel | None:
+    def find(self, command: dict[str, Any]) -> PendingPublish | None:
         """The parcel that has a publish's room and key already.
 
         :raises Refused: ``key_reused``: it has other content.
@@ -136,22 +136,22 @@ class Outbox:
             raise Refused("key_reused", "other content is on its way under this key; give each message its own key")
         return parcel
 
-    def add(self, id: int, command: dict[str, Any]) -> Parcel:
+    def add(self, id: int, command: dict[str, Any]) -> PendingPublish:
         """Take a publish, whose ``id`` is new."""
-        parcel = self._by_id[id] = Parcel(id, {**command, "id": id})
+        parcel = self._by_id[id] = PendingPublish(id, {**command, "id": id})
         self._parcels[parcel.room, parcel.key] = parcel
         return parcel
 
-    def remove(self, parcel: Parcel) -> None:
+    def remove(self, parcel: PendingPublish) -> None:
         """It is settled, or was given up before it was sent."""
         self._parcels.pop((parcel.room, parcel.key), None)
         self._by_id.pop(parcel.id, None)
 
-    def by_id(self, id: Any) -> Parcel | None:
+    def by_id(self, id: Any) -> PendingPublish | None:
         """The parcel that a reply belongs to."""
         return self._by_id.get(id) if isinstance(id, int) else None
 
-    def by_key(self, room: str, key: str) -> Parcel | None:
+    def by_key(self, room: str, key: str) -> PendingPublish | None:
         """The parcel that a message is."""
         return self._parcels.get((room, key))
 
@@ -168,7 +168,7 @@ class Outbox:
                 parcel.covered = False
                 parcel.new_log = parcel.new_log or new_log
 
-    def largest_on_wire(self) -> Parcel | None:
+    def largest_on_wire(self) -> PendingPublish | None:
         """The one that was too large, if one was."""
         return max((parcel for parcel in self._parcels.values() if parcel.on_wire), key=lambda p: p.size, default=None)
 

@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 
 from realtime_chat.client.address import Address
 from realtime_chat.client.http import Answer, HTTPLink
-from realtime_chat.client.link import Above, Identity, Loss, loss_by_goodbye
+from realtime_chat.client.link import Disconnect, Identity, LinkListener, loss_by_goodbye
 
 __all__ = ["PollLink"]
 
@@ -25,7 +25,7 @@ class PollLink(HTTPLink):
 
     kind = "poll"
 
-    def __init__(self, address: Address, above: Above, identity: Identity) -> None:
+    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
         super().__init__(address, above, identity)
         self._presence: dict[str, str] = {}
 
@@ -41,7 +41,7 @@ class PollLink(HTTPLink):
             if error is not None and generation == self._generation and self._survives(answer, error):
                 return
             if error is not None:
-                self._lost(Loss(error.message, answer.retry_after, error, not error.temporary))
+                self._lost(Disconnect(error.message, answer.retry_after, error, not error.temporary))
                 return
             if generation == self._generation:
                 self._polled(answer.body, generation)
@@ -58,7 +58,7 @@ class PollLink(HTTPLink):
 
     def _polled(self, answer: dict[str, Any], generation: int) -> None:
         if answer["client"] != self._client:
-            self._lost(Loss("the server no longer knows this client"))
+            self._lost(Disconnect("the server no longer knows this client"))
             return
         self._reading_began()
         goodbye = None

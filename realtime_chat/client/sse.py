@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from realtime_chat.client.address import Address
 from realtime_chat.client.http import Answer, Body, HTTPLink
-from realtime_chat.client.link import Above, Identity, Loss, loss_by_goodbye
+from realtime_chat.client.link import Disconnect, Identity, LinkListener, loss_by_goodbye
 
 __all__ = ["EventStream", "SSELink"]
 
@@ -63,7 +63,7 @@ class SSELink(HTTPLink):
     kind = "sse"
     _proven = False
 
-    def __init__(self, address: Address, above: Above, identity: Identity) -> None:
+    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
         super().__init__(address, above, identity)
         self._streams: set[_Stream] = set()
 
@@ -82,7 +82,7 @@ class SSELink(HTTPLink):
             await stream.read(response, self._paused)
         finally:
             self._streams.discard(stream)
-        self._lost(Loss("the event stream ended"))
+        self._lost(Disconnect("the event stream ended"))
 
     async def _request(self, rooms: Sequence[str]) -> Any:
         query = self._wanted(rooms)
@@ -98,11 +98,13 @@ class SSELink(HTTPLink):
         if error is not None and generation == self._generation and self._survives(answer, error):
             return
         if not self._proven and (error is None or error.code == "unexpected" or response.code in _NOT_HERE):
-            self._lost(Loss(f"/sse was answered with status {response.code} and no event stream", unavailable=True))
+            self._lost(
+                Disconnect(f"/sse was answered with status {response.code} and no event stream", unavailable=True)
+            )
         elif error is not None:
-            self._lost(Loss(error.message, answer.retry_after, error, not error.temporary))
+            self._lost(Disconnect(error.message, answer.retry_after, error, not error.temporary))
         else:
-            self._lost(Loss("/sse was answered without an event stream"))
+            self._lost(Disconnect("/sse was answered without an event stream"))
 
     def _received(self, generation: int, texts: Iterator[bytes]) -> None:
         try:
@@ -110,13 +112,13 @@ class SSELink(HTTPLink):
                 if not self._closed and generation == self._generation:
                     self._event(msgspec.json.decode(text, type=dict[str, Any]))
         except (KeyError, ValueError) as error:
-            self._lost(Loss(f"the event stream has what the protocol doesn't know: {error!r}"))
+            self._lost(Disconnect(f"the event stream has what the protocol doesn't know: {error!r}"))
 
     def _event(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "welcome":
             if event["client"] != self._client:
-                self._lost(Loss("the server no longer knows this client"))
+                self._lost(Disconnect("the server no longer knows this client"))
             else:
                 self._reading_began()
         elif kind == "joined":
@@ -146,7 +148,7 @@ class SSELink(HTTPLink):
             stream.resume()
 
     def _fell_silent(self) -> None:
-        self._lost(Loss("the event stream fell silent"))
+        self._lost(Disconnect("the event stream fell silent"))
 
 
 class _Stream:

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.client.address import Address, unsent
 from realtime_chat.client.errors import Refused
-from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
+from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
 
 __all__ = ["WebSocketLink"]
 
@@ -37,7 +37,7 @@ class WebSocketLink(Link):
 
     kind = "websocket"
 
-    def __init__(self, address: Address, above: Above, identity: Identity) -> None:
+    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
         self._address = address
         self._above = above
         self._identity = identity
@@ -64,11 +64,11 @@ class WebSocketLink(Link):
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        self.lost(Loss(self._address.explain(failure)))
+        self.lost(Disconnect(self._address.explain(failure)))
 
     # What the core wants
 
-    def join(self, wish: Wish) -> None:
+    def join(self, wish: JoinRequest) -> None:
         if wish.room in self._rooms:
             self.send({"type": "leave", "room": wish.room})
         self._rooms.add(wish.room)
@@ -132,9 +132,9 @@ class WebSocketLink(Link):
             self._above.opened(self, welcome)
         else:
             error = refusal(welcome)
-            self.lost(Loss(error.message, error=error, permanent=not error.temporary))
+            self.lost(Disconnect(error.message, error=error, permanent=not error.temporary))
 
-    def lost(self, loss: Loss) -> None:
+    def lost(self, loss: Disconnect) -> None:
         """It is no more."""
         if not self._closed:
             self._above.closed(self, loss)
@@ -176,7 +176,7 @@ class _Socket(WebSocketClientProtocol):
         try:
             event = msgspec.json.decode(payload, type=dict[str, Any])
         except msgspec.DecodeError:
-            self.link.lost(Loss("the server sent what isn't JSON"))
+            self.link.lost(Disconnect("the server sent what isn't JSON"))
         else:
             self.link.received(event)
 
@@ -185,7 +185,9 @@ class _Socket(WebSocketClientProtocol):
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
-        self.link.lost(_why(code, reason or "the connection was lost") if self._opened else Loss(self._not_opened()))
+        self.link.lost(
+            _why(code, reason or "the connection was lost") if self._opened else Disconnect(self._not_opened())
+        )
         self.link.gone()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -236,18 +238,18 @@ class _Socket(WebSocketClientProtocol):
             self._heard = False
             self.expect(seconds)
         else:
-            self.link.lost(Loss("the server fell silent"))
+            self.link.lost(Disconnect("the server fell silent"))
             self.transport.abortConnection()
 
 
-def _why(code: int | None, reason: str) -> Loss:
+def _why(code: int | None, reason: str) -> Disconnect:
     """What a close code means (``docs/protocol.rst``, "Close codes")."""
     if code in _STAY_AWAY:
         why = f"the server closed the connection, not to come back: {reason}"
-        return Loss(why, error=Refused("closed", why), permanent=True)
+        return Disconnect(why, error=Refused("closed", why), permanent=True)
     if code in _COME_BACK:
-        return Loss(f"the server closed the connection: {reason}")
-    return Loss(reason, too_large=code == _TOO_LARGE)
+        return Disconnect(f"the server closed the connection: {reason}")
+    return Disconnect(reason, too_large=code == _TOO_LARGE)
 
 
 def _factory(address: Address, link: WebSocketLink) -> WebSocketClientFactory:

@@ -11,7 +11,7 @@ from twisted.web.server import Request
 from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.origins import FOR_SCRIPTS
-from realtime_chat.http.wishes import one
+from realtime_chat.http.subscribe_params import one
 from realtime_chat.identity import Identities
 from realtime_chat.model import ANONYMOUS, User
 

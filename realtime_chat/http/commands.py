@@ -13,7 +13,7 @@ from realtime_chat.codec import UnreadableCommand
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
-from realtime_chat.http.wishes import one
+from realtime_chat.http.subscribe_params import one
 from realtime_chat.hub import Hub
 from realtime_chat.model import ANONYMOUS, Position, check_name
 from realtime_chat.session import Session

@@ -12,7 +12,7 @@ from realtime_chat.errors import RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body, media_type
-from realtime_chat.http.wishes import natural, one, unquoted
+from realtime_chat.http.subscribe_params import natural, one, unquoted
 from realtime_chat.hub import Hub
 from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 

@@ -32,7 +32,7 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http import answers, heads
+from realtime_chat.http import answers, request_head
 from realtime_chat.http.origins import (
     FOR_SCRIPTS,
     Authority,
@@ -42,10 +42,10 @@ from realtime_chat.http.origins import (
     explain_refusal,
     is_foreign,
 )
-from realtime_chat.http.wishes import read_query
+from realtime_chat.http.subscribe_params import read_query
 from realtime_chat.logs import reopen
 from realtime_chat.turns import Turns
-from realtime_chat.wheel import Alarm, Hold, Stall, Wheel
+from realtime_chat.wheel import DeadlineQueue, Stall, Timeout, Wheel
 
 __all__ = ["MAX_LINE", "RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 
@@ -87,7 +87,7 @@ class _Phase(enum.Enum):
 
 
 _IDLE = _Phase.IDLE  # an Enum's members are slow to get at
-_SAY = {
+_TIMEOUT_TEXT = {
     _Phase.HEADERS: "all headers of a request have to be there within {:g} s",
     _Phase.BODY: "a request's body has to be there {:g} s after its headers, or else to come at 500 bytes a second",
 }
@@ -216,7 +216,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         else:
             self.process()
 
-    def take(self, target: heads.Target) -> None:
+    def take(self, target: request_head.Target) -> None:
         """The same of a GET without a body, whose first line was read."""
         self.method, self.clientproto = b"GET", b"HTTP/1.1"
         self.uri, self.path, self.args = target  # type: ignore[assignment]
@@ -341,7 +341,7 @@ class RealtimeRequest(server.Request, answers.AnswersWhole):
         """Set the status; Twisted has no words for all of ours."""
         super().setResponseCode(code, message or _REASONS.get(code))
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         """End without an answer: the connection has become something else's."""
         notifications, self.notifications = self.notifications, []
         self.finished = 1
@@ -372,15 +372,15 @@ class RealtimeChannel(http.HTTPChannel):
     totalHeadersSize = 24 * 1024  # noqa: N815
     requestFactory: Any = RealtimeRequest
     _watched: tuple[_Phase, int] | None = None
-    _alarm: Alarm | Stall | None = None
+    _alarm: Timeout | Stall | None = None
     _answered = 0
     _body_before = 0
     _discarded = 0
-    _successor: _Successor | None = None
+    _successor: _CountedProtocol | None = None
     _is_paused = False
     _share_ends = 0.0
     _is_in_line = False
-    _known: heads.HeaderBlock | None = None
+    _known: request_head.CachedHeaders | None = None
     is_over = False
 
     # Deadlines. Every connection has one at most, for what it is waiting for now.
@@ -404,22 +404,22 @@ class RealtimeChannel(http.HTTPChannel):
             self._discard(data)
             return
         is_next = self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused)
-        if is_next and self._take_known(data):
+        if is_next and self._reuse_checked_headers(data):
             return  # nothing is waited for but our answer, or by now the next request, as requestDone has seen
         if is_next and data.startswith(_TLS_RECORD):
             self.refuse(RealtimeError("bad_request", "this port speaks plain HTTP, and this is TLS (https)"))
-        elif not (is_next and self._take_whole(data)):
+        elif not (is_next and self._parse_simple_get(data)):
             self._known = None
             self._share_ends = self.site.turns.share()
             # Not HTTPChannel's, which only winds up the TimeoutMixin that isn't used.
             LineReceiver.dataReceived(self, data)
         self._watch()
 
-    def _take_whole(self, data: bytes) -> bool:
+    def _parse_simple_get(self, data: bytes) -> bool:
         """Take a plain request without a body that came in one piece, as nearly all do, at a third of what it costs
         line by line; everything else, and whatever is odd, is left to that."""
-        whole = heads.split_whole(data) if len(data) <= self.MAX_LENGTH else None
-        headers = None if whole is None else heads.read_headers(whole[1], self.maxHeaders)
+        whole = request_head.split_whole(data) if len(data) <= self.MAX_LENGTH else None
+        headers = None if whole is None else request_head.read_headers(whole[1], self.maxHeaders)
         if whole is None or headers is None:
             return False
         request = self.requestFactory(self)
@@ -436,16 +436,16 @@ class RealtimeChannel(http.HTTPChannel):
         """Remember header lines that were checked, if they don't change what is answered, and no log wants them."""
         is_usual = not request.is_foreign and request.destination == FOR_SCRIPTS
         is_plain = is_usual and not request.requestHeaders.hasHeader(b"Origin") and self.site.logPath is None
-        self._known = heads.HeaderBlock(rest) if is_plain and len(rest) <= _KNOWN_BYTES else None
+        self._known = request_head.CachedHeaders(rest) if is_plain and len(rest) <= _KNOWN_BYTES else None
 
-    def _take_known(self, data: bytes) -> bool:
+    def _reuse_checked_headers(self, data: bytes) -> bool:
         """Take a plain request whose header lines are those of the one before it, byte for byte: what was checked of
         them holds, and what is left is its first line."""
         known = self._known
         if known is None or len(data) > self.MAX_LENGTH:
             return False
         line, _, lines = data.partition(b"\r\n")
-        target = heads.read_line(line) if lines == known.lines else None
+        target = request_head.read_line(line) if lines == known.lines else None
         if target is None:
             return False
         self._watched = None
@@ -496,7 +496,7 @@ class RealtimeChannel(http.HTTPChannel):
         transport = self.transport
         return Stall(self.site.wheel, seconds, lambda: self.site.unsent(transport), transport.abortConnection)
 
-    def _wait(self, alarm: Alarm | Stall | None) -> None:
+    def _wait(self, alarm: Timeout | Stall | None) -> None:
         self.site.idle.drop(self)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -509,8 +509,8 @@ class RealtimeChannel(http.HTTPChannel):
             self._wait(self.site.wheel.call_later(self.site.deadlines[phase.name], self.too_late))
             return
         self._log.debug("closing a connection: too long without {what}", what=phase.value)
-        if phase in _SAY:
-            message = _SAY[phase].format(self.site.deadlines[phase.name])
+        if phase in _TIMEOUT_TEXT:
+            message = _TIMEOUT_TEXT[phase].format(self.site.deadlines[phase.name])
             self.refuse(RealtimeError("bad_request", message), 408)
         else:
             # Nothing was asked: browsers open connections ahead, and would take a 408 for an answer to what comes next.
@@ -851,7 +851,7 @@ class RealtimeChannel(http.HTTPChannel):
         request.setResponseCode(status)
         self.site.log(request)
         rest, self._dataBuffer = b"".join(self._dataBuffer), []
-        successor = self._successor = _Successor(protocol, self.site)
+        successor = self._successor = _CountedProtocol(protocol, self.site)
         _replace_protocol(transport, self, successor)
         self.site.opened(successor)
         self.site.lost(self)
@@ -860,7 +860,7 @@ class RealtimeChannel(http.HTTPChannel):
         self._wait(None)
         self._forget()
         self.transport = None
-        request.let_go()
+        request.detach()
         _release(transport, successor, rest, self.site.reactor)
         return transport
 
@@ -883,7 +883,7 @@ _OF_WHOLE = _OF_ALL | {b"Content-Length", b"Content-Type"}
 
 
 @implementer(IProtocol)
-class _Successor:
+class _CountedProtocol:
     """Stands where the channel stood, so that the connection stays counted; passes everything on."""
 
     __slots__ = ("_protocol", "_site")
@@ -924,7 +924,7 @@ def _replace_protocol(transport: Any, old: IProtocol, new: IProtocol) -> None:
     raise RuntimeError("this transport's protocol can't be replaced")
 
 
-def _release(transport: Any, successor: _Successor, rest: bytes, reactor: IReactorTime) -> None:
+def _release(transport: Any, successor: _CountedProtocol, rest: bytes, reactor: IReactorTime) -> None:
     """Let data flow again; what had come before goes first."""
     if not rest:
         transport.resumeProducing()
@@ -1057,7 +1057,7 @@ class RealtimeSite(server.Site):
     ) -> None:
         super().__init__(resource, logPath=log_path, reactor=reactor, parsePOSTFormSubmission=False)
         self._children = _children_of(resource)
-        self.idle = Hold(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.too_late)
+        self.idle = DeadlineQueue(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.too_late)
         self.wheel = wheel
         self.hosts = hosts
         self.origins = origins
@@ -1107,14 +1107,14 @@ class RealtimeSite(server.Site):
         """How many connections are open, those included that became something else."""
         return len(self._channels) + self._successors
 
-    def opened(self, connection: RealtimeChannel | _Successor) -> None:
+    def opened(self, connection: RealtimeChannel | _CountedProtocol) -> None:
         """Count a connection that is there."""
         if isinstance(connection, RealtimeChannel):
             self._channels.add(connection)
         else:
             self._successors += 1
 
-    def lost(self, connection: RealtimeChannel | _Successor) -> None:
+    def lost(self, connection: RealtimeChannel | _CountedProtocol) -> None:
         """Count a connection no more."""
         if isinstance(connection, RealtimeChannel):
             self._channels.discard(connection)

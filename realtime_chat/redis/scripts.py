@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.redis.wire import Commands, ServerError, Word
+from realtime_chat.redis.wire import Argument, Commands, ServerError
 
 __all__ = ["Script", "load_script"]
 
@@ -24,7 +24,7 @@ class Script:
         self.text = text
         self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis' own choice
 
-    def call(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+    def call(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
         """Run it where Redis knows it.
 
         :raises ServerError: also with the word ``NOSCRIPT``.
@@ -35,7 +35,7 @@ class Script:
         """Let Redis know it."""
         return link.command("SCRIPT", "LOAD", self.text)
 
-    async def run(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Any:
+    async def run(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run it; where Redis doesn't know it (any more), send its text along.
 
         :param keys: all keys that it uses.
@@ -49,7 +49,7 @@ class Script:
                 raise
         return await self.send(link, keys, arguments)
 
-    def send(self, link: Commands, keys: Sequence[str], arguments: Sequence[Word]) -> Deferred[Any]:
+    def send(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
         """Run it, and let Redis know it."""
         return link.command("EVAL", self.text, len(keys), *keys, *arguments)
 

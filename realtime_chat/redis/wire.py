@@ -16,17 +16,17 @@ from twisted.python.failure import Failure
 from realtime_chat.errors import StoreError
 
 __all__ = [
+    "Argument",
     "Commands",
     "Published",
     "RedisProtocol",
     "ServerError",
     "Unanswered",
-    "Word",
     "ignore_store_error",
     "read_info",
 ]
 
-Word = str | bytes | int
+Argument = str | bytes | int
 """A part of a command."""
 
 Published = Callable[[bytes | None, bytes, bytes], None]
@@ -51,7 +51,7 @@ _LEAVE = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
 class Commands(Protocol):
     """What takes commands: a link or a connection."""
 
-    def command(self, *words: Word) -> Deferred[Any]: ...
+    def command(self, *words: Argument) -> Deferred[Any]: ...
 
 
 def ignore_store_error(failure: Failure) -> None:
@@ -141,7 +141,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         self._waiting_for_end.append(Deferred())
         return self._waiting_for_end[-1]
 
-    def command(self, *words: Word) -> Deferred[Any]:
+    def command(self, *words: Argument) -> Deferred[Any]:
         """Send a command.
 
         :returns: Redis' answer: bytes, a whole number, None, or a list of such.
@@ -203,7 +203,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         """Called by txredisapi, which would walk through every list."""
         return data
 
-    def _build_command(self, *words: Word, **_: Any) -> bytes:
+    def _build_command(self, *words: Argument, **_: Any) -> bytes:
         """Called by txredisapi, whose own takes ten times as long."""
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # takes any number
         return packed

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from realtime_chat.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import IMessageStore
-from realtime_chat.model import Draft, Message, Page, Position, Stored
+from realtime_chat.model import AppendResult, Draft, Message, Page, Position
 from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import NewRooms, Retention, content_digest, leading_part, new_epoch, young_part
 
@@ -122,7 +122,7 @@ class MemoryStore:
         self._stopped = True
         return succeed(None)
 
-    def append(self, draft: Draft) -> Deferred[Stored]:
+    def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
         if self._stopped:
             return fail(_stopped())
@@ -137,7 +137,7 @@ class MemoryStore:
             log = self._logs[draft.room] = _Log(self._floor)
             insort(self._names, draft.room)
         if draft.key is None:
-            return succeed(Stored(self._add(log, draft, at)))
+            return succeed(AppendResult(self._add(log, draft, at)))
         return self._append_once(log, draft, draft.key, at)
 
     def _add(self, log: _Log, draft: Draft, at: int) -> Message:
@@ -148,7 +148,7 @@ class MemoryStore:
             self._trim(log)
         return message
 
-    def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[Stored]:
+    def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
         name = (draft.sender.id, key)
         digest = content_digest(draft)
         known = self._still_known(log, name)
@@ -158,11 +158,13 @@ class MemoryStore:
             message = self._add(log, draft, at)
             log.known.pop(name, None)  # or it would keep its place among the older ones
             log.known[name] = _Known(digest, log.top, at)
-            return succeed(Stored(message))
+            return succeed(AppendResult(message))
         if known.digest != digest:
             return fail(RealtimeError("key_reused", "this key was used for another message in this room"))
         kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
-        return succeed(Stored(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True))
+        return succeed(
+            AppendResult(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True)
+        )
 
     def _still_known(self, log: _Log, name: tuple[str, str]) -> _Known | None:
         known = log.known.get(name)

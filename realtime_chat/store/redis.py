@@ -18,9 +18,9 @@ from zope.interface import implementer
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.interfaces import IMessageStore
-from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.model import AppendResult, Draft, Page
 from realtime_chat.redis.address import Address
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.wire import RedisProtocol
 from realtime_chat.store.ages import Ages
@@ -79,10 +79,10 @@ class RedisStore:
         self._redis_log = RedisLog(
             names, retention, max_message, lambda: float(reactor.seconds()), token, append, monotonic
         )
-        self._appending = Link(
+        self._appending = RedisConnection(
             reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
         )
-        self._reading = Link(
+        self._reading = RedisConnection(
             reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
         )
         self._writer = LogWriter(
@@ -94,7 +94,7 @@ class RedisStore:
         self._looks = 0
         self._regularly = [(LoopingCall(self._look), look), (LoopingCall(self._sweep_some), tick)]
         self._closed: str | None = "the store is not started"
-        self.links: Sequence[Link] = (self._appending, self._reading)
+        self.links: Sequence[RedisConnection] = (self._appending, self._reading)
         self.commits = self._writer.appends
 
     @property
@@ -161,7 +161,7 @@ class RedisStore:
 
     # Messages
 
-    def append(self, draft: Draft) -> Deferred[Stored]:
+    def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
         return self._refusal() or self._writer.append(draft)
 
@@ -221,7 +221,7 @@ class RedisStore:
         except Exception:
             self._log.failure("Trimming in Redis")
 
-    async def _sweep_rooms(self, link: Link, rooms: Sequence[str]) -> None:
+    async def _sweep_rooms(self, link: RedisConnection, rooms: Sequence[str]) -> None:
         names = self._names
         room_age, elapsed = int(self._retention.room_age * 1000), self._redis_log.elapsed()
         keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.errors import StoreError
 from realtime_chat.model import Message, Page
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.scripts import Script
-from realtime_chat.redis.wire import ServerError, Word
+from realtime_chat.redis.wire import Argument, ServerError
 from realtime_chat.store.ages import Ages
 from realtime_chat.store.redis_log import LOST, RedisLog, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
@@ -33,7 +33,7 @@ class LogReader:
     :param ages: of what is too old to be read.
     """
 
-    def __init__(self, link: Link, log: RedisLog, names: Names, retention: Retention, ages: Ages) -> None:
+    def __init__(self, link: RedisConnection, log: RedisLog, names: Names, retention: Retention, ages: Ages) -> None:
         self._link = link
         self._redis_log = log
         self._names = names
@@ -84,7 +84,7 @@ class LogReader:
         self._go_on()
         return result
 
-    async def _page(self, room: str, direction: str, offset: Word, limit: int) -> Page:
+    async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
         cutoff = self._ages.cutoff()
         asked = (direction, offset, limit, self._retention.count, cutoff, PAGE_BYTES)
         answer = await self._run(self._script, [self._names.log, self._names.stream(room)], asked)
@@ -98,7 +98,7 @@ class LogReader:
             oldest = found[len(found) - len(messages) - 1].position.offset + 1
         return Page(epoch, oldest, top, tuple(messages), begun)
 
-    async def _run(self, script: Script, keys: Sequence[str], asked: Sequence[Word]) -> Any:
+    async def _run(self, script: Script, keys: Sequence[str], asked: Sequence[Argument]) -> Any:
         try:
             return await script.run(self._link, keys, [self._link.info["run_id"], *asked])
         except ServerError as error:

@@ -17,12 +17,12 @@ from twisted.logger import Logger
 from realtime_chat.counts import SIZES, Histogram
 from realtime_chat.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.interfaces import TurnClock
-from realtime_chat.model import Draft, Message, Position, Stored, User
-from realtime_chat.redis.link import Link
+from realtime_chat.model import AppendResult, Draft, Message, Position, User
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import Row, as_message, encode_row, read_rows
 from realtime_chat.redis.scripts import Script
-from realtime_chat.redis.wire import ServerError, Unanswered, Word
+from realtime_chat.redis.wire import Argument, ServerError, Unanswered
 from realtime_chat.store.ages import Ages
 from realtime_chat.store.redis_log import EARLY, LATE, LOST, RedisLog
 from realtime_chat.store.retention import Retention, content_digest
@@ -45,7 +45,7 @@ _BEFORE = b"BEFORE"
 _PLACES = 2 * _MOST_IN_FLIGHT
 """Where Redis remembers its last answers, in turn."""
 
-Outcome = Stored | RealtimeError
+Outcome = AppendResult | RealtimeError
 
 
 class Appends:
@@ -56,7 +56,7 @@ class Appends:
         self.sizes = Histogram(SIZES)
 
 
-class _Arrival:
+class _PendingAppend:
     """A draft on its way to Redis.
 
     :ivar came: when, by the reactor's clock.
@@ -68,7 +68,7 @@ class _Arrival:
         self.draft = draft
         self.at = at
         self.came = came
-        self.answer: Deferred[Stored] = Deferred()
+        self.answer: Deferred[AppendResult] = Deferred()
 
 
 class _Batch:
@@ -83,7 +83,7 @@ class _Batch:
     __slots__ = ("_waiting", "arrivals", "before", "in_doubt", "keys", "number", "words")
 
     def __init__(
-        self, number: int, arrivals: list[_Arrival], keys: list[str], words: list[Word], before: _Batch | None
+        self, number: int, arrivals: list[_PendingAppend], keys: list[str], words: list[Argument], before: _Batch | None
     ) -> None:
         self.number = number
         self.arrivals = arrivals
@@ -128,7 +128,7 @@ class LogWriter:
     def __init__(
         self,
         clock: TurnClock,
-        link: Link,
+        link: RedisConnection,
         log: RedisLog,
         names: Names,
         script: Script,
@@ -147,7 +147,7 @@ class LogWriter:
         self._last: _Batch | None = None
         self._stopped = False
         self._ages = ages
-        self._collected: deque[_Arrival] = deque()
+        self._collected: deque[_PendingAppend] = deque()
         self._submitting = False
         self._in_flight = 0
         self._repeating = 0
@@ -156,7 +156,7 @@ class LogWriter:
         self._idle: list[Deferred[None]] = []
         self.appends = Appends()
 
-    def append(self, draft: Draft) -> Deferred[Stored]:
+    def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
         size = len(draft.data)
         if not self._link.ready:
@@ -165,7 +165,7 @@ class LogWriter:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting += 1
         self._waiting_bytes += size
-        arrival = _Arrival(draft, int(self._ages.now() * 1000), self._clock.seconds())
+        arrival = _PendingAppend(draft, int(self._ages.now() * 1000), self._clock.seconds())
         self._collected.append(arrival)
         if not self._submitting:
             self._submitting = True
@@ -202,8 +202,8 @@ class LogWriter:
             late.append(self._collected.popleft())
         self._refuse(late, StoreError("the store is too slow"))
 
-    def _take(self) -> list[_Arrival]:
-        batch: list[_Arrival] = []
+    def _take(self) -> list[_PendingAppend]:
+        batch: list[_PendingAppend] = []
         size = 0
         while self._collected and len(batch) < _MOST_DRAFTS and size < _BATCH_BYTES:
             arrival = self._collected.popleft()
@@ -285,7 +285,7 @@ class LogWriter:
         elif why.word not in ("NOSCRIPT", EARLY):
             await self._redis_log.look(self._link, self._link.info)
 
-    def _arguments(self, batch: _Batch) -> list[Word]:
+    def _arguments(self, batch: _Batch) -> list[Argument]:
         last = self._redis_log.redis_time(batch.came + _SECONDS_TO_STORE)
         now = self._redis_log.elapsed(), self._ages.cutoff()
         before = "" if batch.before is None or batch.before.has_ended else self._place(batch.before)
@@ -295,10 +295,10 @@ class LogWriter:
         """Where Redis remembers what it has answered."""
         return f"{self._node}:{batch.number % _PLACES}"
 
-    def _encode(self, arrivals: list[_Arrival]) -> _Batch:
+    def _encode(self, arrivals: list[_PendingAppend]) -> _Batch:
         rooms: dict[str, int] = {}
         keys = [self._names.log]
-        words: list[Word] = []
+        words: list[Argument] = []
         for arrival in arrivals:
             draft = arrival.draft
             number = rooms.get(draft.room)
@@ -321,17 +321,17 @@ class LogWriter:
             self._outcome(arrival, epoch, answer) for arrival, answer in zip(batch.arrivals, answers[1:], strict=True)
         ]
 
-    def _outcome(self, arrival: _Arrival, epoch: str, answer: Any) -> Outcome:
+    def _outcome(self, arrival: _PendingAppend, epoch: str, answer: Any) -> Outcome:
         draft = arrival.draft
         if isinstance(answer, int):
             self._redis_log.saw_top(draft.room, answer)
-            return Stored(draft.placed(Position(epoch, answer), arrival.at))
+            return AppendResult(draft.placed(Position(epoch, answer), arrival.at))
         if answer == _BEFORE:
             return out_of_order()
         if not isinstance(answer, list):
             return self._refusal(answer)
         offset, at, row = answer
-        return Stored(_first(draft, Position(epoch, offset), int(at), row), duplicate=True)
+        return AppendResult(_first(draft, Position(epoch, offset), int(at), row), duplicate=True)
 
     def _refusal(self, word: bytes) -> RealtimeError:
         if word == b"MANY":
@@ -340,7 +340,7 @@ class LogWriter:
             return self._retention.too_fast
         return RealtimeError("key_reused", "this key was used for another message in this room")
 
-    def _answer(self, batch: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
+    def _answer(self, batch: Sequence[_PendingAppend], outcomes: Sequence[Outcome]) -> None:
         for arrival, outcome in zip(batch, outcomes, strict=True):
             if not arrival.answer.called:
                 self._count_out(arrival)
@@ -350,7 +350,7 @@ class LogWriter:
                     arrival.answer.callback(outcome)
         self._tell_idle()
 
-    def _refuse(self, batch: Sequence[_Arrival] | deque[_Arrival], error: StoreError | InDoubt) -> None:
+    def _refuse(self, batch: Sequence[_PendingAppend] | deque[_PendingAppend], error: StoreError | InDoubt) -> None:
         self.appends.failed += bool(batch)
         for arrival in batch:
             if not arrival.answer.called:
@@ -358,7 +358,7 @@ class LogWriter:
                 arrival.answer.errback(InDoubt() if isinstance(error, InDoubt) else StoreError(error.message))
         self._tell_idle()
 
-    def _count_out(self, arrival: _Arrival) -> None:
+    def _count_out(self, arrival: _PendingAppend) -> None:
         self._waiting -= 1
         self._waiting_bytes -= len(arrival.draft.data)
 
@@ -369,7 +369,7 @@ class LogWriter:
                 idle.callback(None)
 
 
-def _row(arrival: _Arrival) -> bytes:
+def _row(arrival: _PendingAppend) -> bytes:
     draft = arrival.draft
     sender = draft.sender
     return encode_row(Row(arrival.at, draft.event, sender.id, sender.name, draft.key, msgspec.Raw(draft.data)))

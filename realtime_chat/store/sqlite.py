@@ -22,12 +22,12 @@ from zope.interface import implementer
 from realtime_chat.counts import SIZES, Histogram
 from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from realtime_chat.interfaces import IMessageStore, TurnClock
-from realtime_chat.model import Draft, Page, Stored
+from realtime_chat.model import AppendResult, Draft, Page
 from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite_file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite_reader import LogReader
-from realtime_chat.store.sqlite_writer import MOST_DRAFTS, FateUnknown, LogWriter, Outcome
+from realtime_chat.store.sqlite_writer import MOST_DRAFTS, CommitInDoubt, LogWriter, Outcome
 
 __all__ = ["Commits", "SQLiteStore"]
 
@@ -37,7 +37,7 @@ _MOST_WAITING = 20_000
 _MOST_WAITING_BYTES = 64 * 1024 * 1024
 _MOST_READS = 20_000
 
-_Arrival = tuple[Draft | None, int, Deferred[Any]]
+_PendingAppend = tuple[Draft | None, int, Deferred[Any]]
 """A draft on its way to the writing thread, its time, and its answer; without a draft, a check.
 
 A NamedTuple would cost each message eight times as much to make.
@@ -111,10 +111,10 @@ class SQLiteStore:
         self._file = DatabaseFile(path, token, schema)
         self._reader = LogReader(self._file, retention, ages)
         self._writer = LogWriter(self._file, retention, ages, self._reader, self._replaced)
-        self._collected: list[_Arrival] = []
+        self._collected: list[_PendingAppend] = []
         self._writing = False
-        self._arrivals: SimpleQueue[list[_Arrival] | None] = SimpleQueue()
-        self._answers: list[tuple[_Arrival, Outcome | None]] = []
+        self._arrivals: SimpleQueue[list[_PendingAppend] | None] = SimpleQueue()
+        self._answers: list[tuple[_PendingAppend, Outcome | None]] = []
         self._reads: SimpleQueue[_Read | None] = SimpleQueue()
         self._waiting = 0
         self._waiting_bytes = 0
@@ -168,7 +168,7 @@ class SQLiteStore:
         for stopped in self._stopping or ():
             stopped.callback(None)
 
-    def append(self, draft: Draft) -> Deferred[Stored]:
+    def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
         size = len(draft.data)
         if self._closed is not None:
@@ -176,7 +176,7 @@ class SQLiteStore:
         if self._waiting >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES:
             return fail(StoreError("too many messages wait to be stored"))
         self._waiting_bytes += size
-        answer: Deferred[Stored] = Deferred()
+        answer: Deferred[AppendResult] = Deferred()
         self._collect((draft, int(self._ages.now() * 1000), answer))
         return answer
 
@@ -197,7 +197,7 @@ class SQLiteStore:
         """On the writing thread: this is another log now, or has messages that were announced to nobody."""
         self._reactor.callFromThread(self._doubt)
 
-    def _collect(self, arrival: _Arrival) -> None:
+    def _collect(self, arrival: _PendingAppend) -> None:
         """Let an arrival wait for the end of the turn, or for the end of the commit that is under way.
 
         So that what comes at once is committed together, and the two threads don't wake each other for each draft.
@@ -239,7 +239,7 @@ class SQLiteStore:
         self._reads.put(_Read(read, answer))
         return answer
 
-    def _answer(self, answers: Sequence[tuple[_Arrival, Outcome | None]], idle: bool) -> None:
+    def _answer(self, answers: Sequence[tuple[_PendingAppend, Outcome | None]], idle: bool) -> None:
         """Answer arrivals; ``idle`` says that the writing thread has done all that it was given."""
         if idle:
             self._writing = False
@@ -295,7 +295,7 @@ class SQLiteStore:
                 self._look_after()
                 due = time.monotonic() + self._tick
 
-    def _store_all(self, arrivals: list[_Arrival]) -> None:
+    def _store_all(self, arrivals: list[_PendingAppend]) -> None:
         done = 0
         while done < len(arrivals):
             begun, done = done, _end_of_commit(arrivals, done)
@@ -303,13 +303,13 @@ class SQLiteStore:
             self._post(done == len(arrivals))
             self._writer.tidy()
 
-    def _store(self, arrivals: list[_Arrival]) -> None:
+    def _store(self, arrivals: list[_PendingAppend]) -> None:
         """Store and answer, whatever happens."""
         self._settle()
         drafts = [(draft, at) for draft, at, _ in arrivals if draft is not None]
         try:
             outcomes = self._writer.commit(drafts, check=len(drafts) < len(arrivals))
-        except FateUnknown:
+        except CommitInDoubt:
             self._find_out(arrivals)
         except InDoubt:
             self._leave_in_doubt(arrivals)
@@ -322,7 +322,7 @@ class SQLiteStore:
             self.commits.add(len(drafts))
             self._answer_soon(arrivals, outcomes)
 
-    def _store_one_by_one(self, arrivals: list[_Arrival]) -> None:
+    def _store_one_by_one(self, arrivals: list[_PendingAppend]) -> None:
         """Find the draft that can't be stored at all, so that it fails alone."""
         if len(arrivals) == 1:
             self._refuse(arrivals, StoreError("this message can't be stored"))
@@ -330,12 +330,12 @@ class SQLiteStore:
         for arrival in arrivals:
             self._store([arrival])
 
-    def _find_out(self, arrivals: list[_Arrival]) -> None:
+    def _find_out(self, arrivals: list[_PendingAppend]) -> None:
         """Answer by what became of a commit whose sync failed, if that can be seen."""
         checks = [arrival for arrival in arrivals if arrival[0] is None]
         drafts = [arrival for arrival in arrivals if arrival[0] is not None]
         try:
-            outcomes = self._writer.settle()
+            outcomes = self._writer.resolve_in_doubt()
         except StoreError as error:
             self._refuse(arrivals, error)
             return
@@ -345,7 +345,7 @@ class SQLiteStore:
             self._refuse(checks, StoreError("the disk failed"))
             self._answer_soon(drafts, outcomes)
 
-    def _leave_in_doubt(self, arrivals: list[_Arrival]) -> None:
+    def _leave_in_doubt(self, arrivals: list[_PendingAppend]) -> None:
         self.commits.failed += 1
         self._answers += [
             (arrival, StoreError("the disk failed") if arrival[0] is None else InDoubt()) for arrival in arrivals
@@ -356,7 +356,7 @@ class SQLiteStore:
         if not self._writer.in_doubt:
             return
         with suppress(StoreError):
-            if self._writer.settle() is not None:
+            if self._writer.resolve_in_doubt() is not None:
                 self._replaced()
 
     def _look_after(self) -> None:
@@ -367,7 +367,7 @@ class SQLiteStore:
         except Exception:
             self._log.failure("Looking after {path}", path=self._file.path)
 
-    def _answer_soon(self, arrivals: Sequence[_Arrival], outcomes: Sequence[Outcome]) -> None:
+    def _answer_soon(self, arrivals: Sequence[_PendingAppend], outcomes: Sequence[Outcome]) -> None:
         """Keep the answers for :meth:`_post`; a check has no outcome, and is answered with None."""
         if len(outcomes) == len(arrivals):
             self._answers += zip(arrivals, outcomes, strict=True)
@@ -375,7 +375,7 @@ class SQLiteStore:
         rest = iter(outcomes)
         self._answers += [(arrival, None if arrival[0] is None else next(rest)) for arrival in arrivals]
 
-    def _refuse(self, arrivals: Sequence[_Arrival], error: StoreError) -> None:
+    def _refuse(self, arrivals: Sequence[_PendingAppend], error: StoreError) -> None:
         self.commits.failed += 1
         self._answers += [(arrival, StoreError(error.message)) for arrival in arrivals]
 
@@ -397,7 +397,7 @@ class SQLiteStore:
         self._reactor.callFromThread(self._stopped)
 
 
-def _end_of_commit(arrivals: Sequence[_Arrival], begin: int) -> int:
+def _end_of_commit(arrivals: Sequence[_PendingAppend], begin: int) -> int:
     """Where the commit ends that begins with this arrival."""
     size, end = 0, min(begin + MOST_DRAFTS, len(arrivals))
     for index in range(begin, end):

@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(self, file: DatabaseFile, reader: LogReader, complain: Callable[[str], None]) -> None:
         self._file = file
         self._reader = reader
-        self._complain = complain
+        self._log_throttled = complain
         self._commits = 0
         self._bytes = 0
         self._commits_a_checkpoint = 8
@@ -94,7 +94,7 @@ class Checkpoints:
             else:
                 self._run_in_between(connection, max(1, commits))
         except (sqlite3.Error, StoreRefused) as error:
-            self._complain(f"no checkpoint: {error}")
+            self._log_throttled(f"no checkpoint: {error}")
         self._warn()
 
     def _run_in_between(self, connection: sqlite3.Connection, commits: int) -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused, out_of_order
-from realtime_chat.model import Draft, Message, Position, Stored
+from realtime_chat.model import AppendResult, Draft, Message, Position
 from realtime_chat.store.ages import Ages, Span
 from realtime_chat.store.retention import NewRooms, Retention, content_digest
 from realtime_chat.store.sqlite_checkpoints import Checkpoints
@@ -114,12 +114,12 @@ _SET_EMPTIED = "UPDATE rooms SET emptied = ? WHERE id = ?"
 _RAISE_FLOOR = "UPDATE identity SET floor = max(floor, ?)"
 _FORGET_ROOM = "DELETE FROM rooms WHERE id = ?"
 
-Outcome = Stored | RealtimeError
+Outcome = AppendResult | RealtimeError
 
 _encode = msgspec.json.Encoder().encode
 
 
-class FateUnknown(Exception):
+class CommitInDoubt(Exception):
     """The disk failed in the middle of a commit: whether it is stored will be seen when the disk can be read."""
 
 
@@ -204,7 +204,7 @@ class _Batch:
     @property
     def last(self) -> Message | None:
         """The last message that it adds."""
-        added = (one.message for one in reversed(self.outcomes) if isinstance(one, Stored) and not one.duplicate)
+        added = (one.message for one in reversed(self.outcomes) if isinstance(one, AppendResult) and not one.duplicate)
         return next(added, None)
 
     def add(self, drafts: Sequence[tuple[Draft, int]]) -> None:
@@ -232,7 +232,7 @@ class _Batch:
     def _again(self, draft: Draft, digest: bytes, known: _Known) -> Outcome:
         if known.digest != digest:
             return RealtimeError("key_reused", "this key was used for another message in this room")
-        return Stored(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
+        return AppendResult(known.message or draft.placed(Position(self.epoch, known.offset), known.at), duplicate=True)
 
     def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
         room = self.rooms.get(draft.room) or self._add_room(draft.room)
@@ -240,7 +240,7 @@ class _Batch:
             return None
         room.top = offset = room.top + 1
         message = draft.placed(Position(self.epoch, offset), at)
-        self.outcomes.append(Stored(message))
+        self.outcomes.append(AppendResult(message))
         sender = draft.sender
         self.rows += (room.id, offset, at, draft.event, sender.id, sender.name, bytearray(draft.data))
         if self._keyed:
@@ -293,10 +293,10 @@ class LogWriter:
         self._new_rooms = NewRooms(retention)
         self._total = 0
         self._data_version: Any = None
-        self._checkpoints = Checkpoints(file, reader, self._complain)
+        self._checkpoints = Checkpoints(file, reader, self._log_throttled)
         self._swept = 0
         self._trouble: str | None = None
-        self._doubtful: _Batch | None = None
+        self._in_doubt: _Batch | None = None
         self.is_read: Callable[[str], bool] = lambda room: False
 
     def open(self) -> Identity:
@@ -344,7 +344,7 @@ class LogWriter:
 
     def leave(self) -> None:
         """Close the connection for good."""
-        if self._connection is not None and self._doubtful is None:
+        if self._connection is not None and self._in_doubt is None:
             self._file.leave(self._connection)
         self.close()
 
@@ -353,13 +353,13 @@ class LogWriter:
 
         :raises StoreError:
         """
-        if self._doubtful is not None:
+        if self._in_doubt is not None:
             raise StoreError("the disk failed, and can't be read yet")
         if self._connection is None or not self._file.in_place():
             try:
                 self.open()
             except StoreRefused as refusal:
-                self._complain(str(refusal))
+                self._log_throttled(str(refusal))
                 raise StoreError("the store can't be opened", str(refusal)) from refusal
         assert self._connection is not None
         return self._connection
@@ -370,7 +370,7 @@ class LogWriter:
         :param drafts: at most :data:`MOST_DRAFTS`, each with its time in milliseconds.
         :param check: write something in any case.
         :raises StoreError: nothing was stored.
-        :raises FateUnknown: see :meth:`settle`.
+        :raises FateUnknown: see :meth:`resolve_in_doubt`.
         :raises InDoubt: it is in a file that is no longer there, but may be moved back.
         """
         connection = self._ready()
@@ -386,11 +386,11 @@ class LogWriter:
         except sqlite3.Error as error:
             raise self._failure(connection, error, batch) from error
         if not self._file.in_place():
-            self._complain("it was moved or replaced")
+            self._log_throttled("it was moved or replaced")
             self._rooms.clear()
             raise InDoubt
         if batch.rows or check:
-            self._rejoice()
+            self._log_recovered()
         self._remember(batch)
         return batch.outcomes
 
@@ -409,7 +409,7 @@ class LogWriter:
 
     def keep_spans(self) -> None:
         """Let the next process know what the wall clock has shown, and how far that has got."""
-        if self._connection is None or self._doubtful is not None or not self._ages.lasting:
+        if self._connection is None or self._in_doubt is not None or not self._ages.lasting:
             return
         spans, elapsed = self._ages.spans, self._ages.elapsed()
         rows = [*spans, Span(elapsed, spans[-1].ahead)]
@@ -419,7 +419,7 @@ class LogWriter:
             self._connection.executemany("INSERT OR REPLACE INTO spans (elapsed, ahead) VALUES (?, ?)", rows)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self._complain(str(error))
+            self._log_throttled(str(error))
             if self._connection.in_transaction:
                 with suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
@@ -430,13 +430,13 @@ class LogWriter:
         spans, elapsed = self._spans_kept or ((), 0.0)
         return spans is not self._ages.spans or self._ages.elapsed() - elapsed > _SECONDS_TO_KEEP_SPANS
 
-    def _complain(self, trouble: str) -> None:
+    def _log_throttled(self, trouble: str) -> None:
         """Log what is wrong, once: a full disk is met with every commit."""
         if trouble != self._trouble:
             self._trouble = trouble
             self._log.error("{path}: {trouble}", path=self._file.path, trouble=trouble)
 
-    def _rejoice(self) -> None:
+    def _log_recovered(self) -> None:
         if self._trouble is not None:
             self._trouble = None
             self._log.info("{path} can be written to again", path=self._file.path)
@@ -526,7 +526,7 @@ class LogWriter:
     def _failure(self, connection: sqlite3.Connection, error: sqlite3.Error, batch: _Batch | None) -> Exception:
         """What a failed statement means; it was rolled back, unless the disk failed."""
         code = getattr(error, "sqlite_errorcode", 0)
-        self._complain(str(error))
+        self._log_throttled(str(error))
         if code & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError("the disk is full")
         self._rooms.clear()
@@ -534,8 +534,8 @@ class LogWriter:
         is_written = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
         if is_written and batch is not None and batch.rows:
             # Written but not synced, it may be found after a crash: SQLite's memory and the file tell different things.
-            self._doubtful = batch
-            return FateUnknown(str(error))
+            self._in_doubt = batch
+            return CommitInDoubt(str(error))
         self.close()
         return StoreError("the store can't be written to", str(error))
 
@@ -553,16 +553,16 @@ class LogWriter:
     @property
     def in_doubt(self) -> bool:
         """Whether there is a commit whose fate is unknown; until it is settled nothing can be stored."""
-        return self._doubtful is not None
+        return self._in_doubt is not None
 
-    def settle(self) -> list[Outcome] | None:
+    def resolve_in_doubt(self) -> list[Outcome] | None:
         """Find out what became of the commit whose fate was unknown; None while that can't be seen.
 
         After a checkpoint what is visible is durable, and what isn't visible is gone.
 
         :raises StoreError: it was not stored.
         """
-        batch = self._doubtful
+        batch = self._in_doubt
         last = None if batch is None else batch.last
         if batch is None or last is None:
             return None
@@ -575,14 +575,14 @@ class LogWriter:
             row = self._connection.execute(sql, (last.room,)).fetchone()
         except (sqlite3.Error, StoreRefused):
             return None
-        self._doubtful = None
+        self._in_doubt = None
         if identity.epoch == batch.epoch and row is not None and row[0] >= last.position.offset:
             return batch.outcomes
         raise StoreError("the disk failed")
 
     def tidy(self) -> None:
         """Checkpoint when it is time to, so that the write-ahead log stays small; all that came is answered."""
-        if self._connection is not None and self._doubtful is None and self._checkpoints.are_due():
+        if self._connection is not None and self._in_doubt is None and self._checkpoints.are_due():
             self._checkpoints.run(self._connection)
 
     def look_after(self) -> None:
@@ -599,7 +599,7 @@ class LogWriter:
             while self._sweep_rooms(connection) and time.monotonic() < end:
                 pass
         except sqlite3.Error as error:
-            self._complain(f"nothing trimmed: {error}")
+            self._log_throttled(f"nothing trimmed: {error}")
 
     def _look_again(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         """See whether another program has changed the database, such as by putting a backup back into it.

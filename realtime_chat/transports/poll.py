@@ -20,13 +20,20 @@ from realtime_chat.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, as_it_is, asks_for_script, is_readable, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest, when_lost
-from realtime_chat.http.wishes import Wishes, check_rooms, natural, read_query, read_wishes, remembering
+from realtime_chat.http.subscribe_params import (
+    SubscribeParams,
+    check_rooms,
+    memoized,
+    natural,
+    read_query,
+    read_subscribe_params,
+)
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import ANONYMOUS, Position, check_room, naming, private_owner
-from realtime_chat.room import Room, Start
+from realtime_chat.room import Room, StartPosition
 from realtime_chat.session import Session
-from realtime_chat.wheel import Hold
+from realtime_chat.wheel import DeadlineQueue
 
 __all__ = ["PollResource"]
 
@@ -118,10 +125,10 @@ class _Poll:
         "_at_once",
         "_bytes_left",
         "_client",
-        "_deaf",
         "_events",
         "_events_left",
         "_hold",
+        "_ignores_presence",
         "_looking",
         "_positions",
         "_remembers",
@@ -137,7 +144,7 @@ class _Poll:
     queued: ClassVar[int] = 0
     _log = Logger()
 
-    def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, wishes: Wishes) -> None:
+    def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, params: SubscribeParams) -> None:
         self.full = False
         self._request: Request | None = request
         self._wrap = wrap
@@ -149,49 +156,49 @@ class _Poll:
         self._events: list[bytes] = []
         self._positions: dict[str, str] = {}
         self._at_once = False
-        self._hold: Hold[_Poll] | None = None
-        self._remembers = bool(wishes.versions)  # what it was told of who is in a room, so that we needn't
-        self._deaf = False  # to that
-        self.session = Session(hub, self, client, wishes.name)
+        self._hold: DeadlineQueue[_Poll] | None = None
+        self._remembers = bool(params.versions)  # what it was told of who is in a room, so that we needn't
+        self._ignores_presence = False  # to that
+        self.session = Session(hub, self, client, params.name)
         when_lost(request, self._gone)
 
-    def be_nobody(self) -> None:
+    def go_anonymous(self) -> None:
         """It goes on without its client, and would be another one each time: a guest that is in no room, and not told
         who is, unless it keeps versions."""
         self.session.user = ANONYMOUS
-        self._deaf = not self._remembers
+        self._ignores_presence = not self._remembers
 
-    def begin(self, wishes: Wishes, hold: Hold[_Poll]) -> None:
+    def begin(self, params: SubscribeParams, hold: DeadlineQueue[_Poll]) -> None:
         """Find where each room's reading starts, and what is there already.
 
         :param hold: ends those that wait as long as this one.
         """
-        known = self._known_starts(wishes)
+        known = self._known_starts(params)
         if known is None:
-            Deferred.fromCoroutine(self._look(wishes, hold)).addErrback(self.fail)
+            Deferred.fromCoroutine(self._look(params, hold)).addErrback(self.fail)
             return
         for index, (room, start) in enumerate(known):
-            self._start_at(room, start, False, _version(wishes, index))
+            self._start_at(room, start, False, _version(params, index))
         self._look_done(hold)
 
-    def check_readable(self, wishes: Wishes) -> None:
+    def check_readable(self, params: SubscribeParams) -> None:
         """See that its client may read all rooms.
 
         :raises RealtimeError: a room may not be read.
         """
         try:
-            for name, _ in wishes.rooms:
+            for name, _ in params.rooms:
                 with naming(name):
                     self.session.check_readable(name)
         except RealtimeError:
             self._let_go()
             raise
 
-    def _known_starts(self, wishes: Wishes) -> list[tuple[Room, Start]] | None:
+    def _known_starts(self, params: SubscribeParams) -> list[tuple[Room, StartPosition]] | None:
         """Where the reading of all rooms starts, if that can be told without the store."""
         rooms = self.session.hub.rooms
         known = []
-        for name, since in wishes.rooms:
+        for name, since in params.rooms:
             room = rooms.get(name)
             start = None if room is None else room.start_known(since)
             if room is None or start is None:
@@ -199,20 +206,20 @@ class _Poll:
             known.append((room, start))
         return known
 
-    async def _look(self, wishes: Wishes, hold: Hold[_Poll]) -> None:
+    async def _look(self, params: SubscribeParams, hold: DeadlineQueue[_Poll]) -> None:
         """The same, where the store has to be asked."""
         hub = self.session.hub
-        last = self.session.last(wishes.last)
-        for index, (name, since) in enumerate(wishes.rooms):
+        last = self.session.last(params.last)
+        for index, (name, since) in enumerate(params.rooms):
             with naming(name):
                 room = await hub.room(name)
                 start = await room.start(since, last)
             if self._request is None:
                 return  # it is gone: no more rooms are looked up for it
-            self._start_at(room, start, since is None, _version(wishes, index))
+            self._start_at(room, start, since is None, _version(params, index))
         self._look_done(hold)
 
-    def _look_done(self, hold: Hold[_Poll]) -> None:
+    def _look_done(self, hold: DeadlineQueue[_Poll]) -> None:
         if self._request is None:
             return
         self.session.pump()
@@ -222,7 +229,7 @@ class _Poll:
             if isinstance(self._request, RealtimeRequest):
                 self._request.forget_question()
 
-    def _start_at(self, room: Room, start: Start, fresh: bool, version: str | None) -> None:
+    def _start_at(self, room: Room, start: StartPosition, fresh: bool, version: str | None) -> None:
         hub = self.session.hub
         room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
@@ -268,7 +275,7 @@ class _Poll:
         return taken
 
     def _take_event(self, event: _Event) -> int:
-        if event.kind == "presence" and self._deaf:
+        if event.kind == "presence" and self._ignores_presence:
             return 1
         self.send_event(event.kind, event.data)
         if not self._looking:
@@ -326,17 +333,17 @@ class _Poll:
 
     def _let_go(self) -> None:
         self.session.close(polls=True)
-        self.session.transport = _OVER
+        self.session.transport = _CLOSED
         if self._hold is not None:
             self._hold.drop(self)
 
 
 _Over.fanout = _Poll.fanout
-_OVER: Any = _Over()
+_CLOSED: Any = _Over()
 
 
-def _version(wishes: Wishes, index: int) -> str | None:
-    return wishes.versions[index] if wishes.versions else None
+def _version(params: SubscribeParams, index: int) -> str | None:
+    return params.versions[index] if params.versions else None
 
 
 def _is_open(room: str) -> bool:
@@ -353,7 +360,7 @@ class _Question(NamedTuple):
     :ivar is_open: whether everybody may read these rooms; else it takes a look whether the client may.
     """
 
-    wishes: Wishes
+    params: SubscribeParams
     wait: float
     is_open: bool
 
@@ -367,8 +374,8 @@ class PollResource(JSONResource):
         super().__init__()
         self._hub = hub
         self._jsonp = jsonp
-        self._question = remembering(self._read_question)
-        self._holds: dict[float, Hold[_Poll]] = {}
+        self._question = memoized(self._read_question)
+        self._holds: dict[float, DeadlineQueue[_Poll]] = {}
 
     def is_guarded(self, request: Request) -> bool:
         return not asks_for_script(request, self._jsonp)
@@ -382,28 +389,28 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        wishes, wait, is_open = self._question(request.uri.partition(b"?")[2])
+        params, wait, is_open = self._question(request.uri.partition(b"?")[2])
         readable = is_readable(request, self._jsonp)
         client = known_client_of(request, self._hub.knows) if readable else None
-        poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), wishes)
-        if not readable or (client is None and all(since is not None for _, since in wishes.rooms)):
-            poll.be_nobody()
+        poll = _Poll(request, wrap, self._hub, client or self._hub.identities.issue(), params)
+        if not readable or (client is None and all(since is not None for _, since in params.rooms)):
+            poll.go_anonymous()
         if not is_open:
-            poll.check_readable(wishes)
-        poll.begin(wishes, self._holds.get(wait) or self._hold_for(wait))
+            poll.check_readable(params)
+        poll.begin(params, self._holds.get(wait) or self._hold_for(wait))
         return NOT_DONE_YET
 
-    def _hold_for(self, wait: float) -> Hold[_Poll]:
+    def _hold_for(self, wait: float) -> DeadlineQueue[_Poll]:
         """What ends polls that wait so many seconds; there are at most as many as whole seconds in ``max_wait``."""
         wheel, clock = self._hub.wheel, self._hub.clock
-        hold = self._holds[wait] = Hold(wheel, clock.seconds, wait - wheel.lateness, _Poll.answer)
+        hold = self._holds[wait] = DeadlineQueue(wheel, clock.seconds, wait - wheel.lateness, _Poll.answer)
         return hold
 
     def _read_question(self, query: bytes) -> _Question:
         """What an address asks for."""
         limits = self._hub.limits
         args = read_query(query)
-        wishes = read_wishes(args, limits.max_limit)
-        check_rooms(wishes, limits.max_rooms, "a poll", "poll?room=lobby")
+        params = read_subscribe_params(args, limits.max_limit)
+        check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
-        return _Question(wishes, limits.wait if wait is None else wait, all(_is_open(room) for room, _ in wishes.rooms))
+        return _Question(params, limits.wait if wait is None else wait, all(_is_open(room) for room, _ in params.rooms))

@@ -21,14 +21,14 @@ from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import is_readable, known_client_of
 from realtime_chat.http.site import MAX_LINE, RealtimeRequest
-from realtime_chat.http.wishes import Wishes, check_rooms, read_wishes
+from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import ANONYMOUS, Position, naming
 from realtime_chat.session import Session
+from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
-from realtime_chat.transports.outflow import Outflow
-from realtime_chat.wheel import Alarm, Stall
+from realtime_chat.wheel import Stall, Timeout
 
 __all__ = ["EventsResource"]
 
@@ -154,7 +154,7 @@ class _RoomsFanout(_RoomFanout):
 # The streams
 
 
-class _RoomStream(Outflow, Protocol):
+class _RoomStream(BackpressuredSender, Protocol):
     """One room's events, as the transport of a session. What its client sends is ignored.
 
     :param random: spreads lifetimes and reconnects.
@@ -168,7 +168,7 @@ class _RoomStream(Outflow, Protocol):
     _began = False
     _ended = False
     _ignored = 0
-    _alarm: Alarm | None = None
+    _alarm: Timeout | None = None
     _slow: Stall | None = None
 
     def __init__(self, hub: Hub, random: Random, chunked: bool) -> None:
@@ -189,17 +189,17 @@ class _RoomStream(Outflow, Protocol):
 
     # How it begins
 
-    async def look(self, session: Session, wishes: Wishes) -> None:
+    async def look(self, session: Session, params: SubscribeParams) -> None:
         """Find where each room's reading starts.
 
         :raises RealtimeError: ``bad_room``, ``forbidden`` or ``store_unavailable``.
         """
-        for name, _ in wishes.rooms:
+        for name, _ in params.rooms:
             with naming(name):
                 session.check_readable(name)
-        last = session.last(wishes.last)
+        last = session.last(params.last)
         left = self._hub.limits.answer_bytes
-        for name, since in wishes.rooms:
+        for name, since in params.rooms:
             with naming(name):
                 room = await self._hub.room(name)
                 start = await room.start(since, last)
@@ -419,17 +419,17 @@ class EventsResource(JSONResource):
     async def render_GET(self, request: RealtimeRequest) -> Answer:
         hub = self._hub
         hub.check_open()
-        wishes = _resumed(request, read_wishes(request.args, hub.limits.max_limit))
-        check_rooms(wishes, hub.limits.max_rooms, "a stream", "sse?room=lobby")
-        rooms = [name for name, _ in wishes.rooms]
+        params = _resumed(request, read_subscribe_params(request.args, hub.limits.max_limit))
+        check_rooms(params, hub.limits.max_rooms, "a stream", "sse?room=lobby")
+        rooms = [name for name, _ in params.rooms]
         _check_id(rooms)
         stream = _make_stream(hub, self._random, request.clientproto == b"HTTP/1.1", rooms)
         client = known_client_of(request, hub.knows) or hub.identities.issue()
-        session = stream.session = Session(hub, stream, client, wishes.name)
+        session = stream.session = Session(hub, stream, client, params.name)
         if not is_readable(request, False):
             session.user = ANONYMOUS
         try:
-            await stream.look(session, wishes)
+            await stream.look(session, params)
             hub.check_open()
         except Exception:
             stream.connectionLost()
@@ -456,7 +456,7 @@ def _take_over(request: RealtimeRequest, stream: _RoomStream, session: Session) 
     stream.begin(session, head, request.channel.take_over(stream, 200))
 
 
-def _resumed(request: RealtimeRequest, wishes: Wishes) -> Wishes:
+def _resumed(request: RealtimeRequest, params: SubscribeParams) -> SubscribeParams:
     """Wishes with the positions of ``Last-Event-ID``, where there is one, in the place of the URL's.
 
     :raises RealtimeError: ``bad_request`` or ``bad_position``.
@@ -466,9 +466,9 @@ def _resumed(request: RealtimeRequest, wishes: Wishes) -> Wishes:
         raise RealtimeError("bad_request", "the header Last-Event-ID is given at most once")
     text = values[0].decode("ascii", "replace").strip() if values else ""
     if not text:
-        return wishes
-    positions = _read_id(text, [name for name, _ in wishes.rooms])
-    return attrs.evolve(wishes, rooms=tuple((name, positions.get(name, since)) for name, since in wishes.rooms))
+        return params
+    positions = _read_id(text, [name for name, _ in params.rooms])
+    return attrs.evolve(params, rooms=tuple((name, positions.get(name, since)) for name, since in params.rooms))
 
 
 def _check_id(rooms: Sequence[str]) -> None:

@@ -28,16 +28,16 @@ from realtime_chat.codec import Entry
 from realtime_chat.errors import Goodbye, RealtimeError
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.site import RealtimeRequest
-from realtime_chat.http.wishes import Wishes, read_wishes
+from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
 from realtime_chat.hub import Hub
 from realtime_chat.interfaces import R
 from realtime_chat.model import Position
 from realtime_chat.session import Session
+from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fanout import Frames, Send, acknowledged_bytes, send_to_all, unsent
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
-from realtime_chat.transports.outflow import Outflow
 from realtime_chat.turns import Turns
-from realtime_chat.wheel import Alarm, Stall
+from realtime_chat.wheel import Stall, Timeout
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
 
@@ -129,7 +129,7 @@ _PLAIN = _WebSocketFanout(frame)
 _DEFLATED = _WebSocketFanout(deflated_frame)
 
 
-class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One WebSocket, as the transport of a session.
 
     While it is full, its session is busy, or it has had its share of a turn, nothing is read from it. What of a piece
@@ -153,7 +153,7 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
     _share_ends = 0.0
     _waits = False
     _is_in_line = False
-    _alarm: Alarm | None = None
+    _alarm: Timeout | None = None
     _slow: Stall | None = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
@@ -178,12 +178,12 @@ class RealtimeProtocol(Outflow, WebSocketServerProtocol):  # type: ignore[misc] 
         self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
         self.fanout = _DEFLATED
 
-    def begin(self, wishes: Wishes) -> None:
+    def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
-        session = self.session = Session(self.factory.hub, self, None, wishes.name)
-        for room, since in wishes.rooms:
+        session = self.session = Session(self.factory.hub, self, None, params.name)
+        for room, since in params.rooms:
             text = None if since is None else str(since)
-            session.execute(codec.Join(room=room, since=text, last=wishes.last))
+            session.execute(codec.Join(room=room, since=text, last=params.last))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, in whatever way."""
@@ -483,7 +483,7 @@ class WebSocketResource(JSONResource):
     def render_GET(self, request: RealtimeRequest) -> int:
         key = _check_upgrade(request)
         self._factory.hub.check_open()
-        wishes = read_wishes(request.args, self._factory.hub.limits.max_limit)
+        params = read_subscribe_params(request.args, self._factory.hub.limits.max_limit)
         protocol = self._factory.build()
         accept = _choose_compression(request, protocol) if self._factory.compress else None
         answer = _accept(key, _offers_subprotocol(request), accept)
@@ -491,7 +491,7 @@ class WebSocketResource(JSONResource):
         protocol.sendData(answer)
         if accept is not None:
             protocol.compress(accept)
-        protocol.begin(wishes)
+        protocol.begin(params)
         return NOT_DONE_YET
 
 

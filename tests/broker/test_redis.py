@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.errors import StoreError
 from realtime_chat.logs import ThrottledLog
-from realtime_chat.model import Attendee, Saying
+from realtime_chat.model import ForwardedCommand, RemoteClient
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
 from realtime_chat.store.redis import RedisStore
@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Any], patience: float = 15.0) -> None:
         await deferLater(reactor, 0.01, lambda: None)
 
 
-class Neighbours:
+class PresenceBackend:
     """Writes down what the broker says about rooms.
 
     :ivar failing: whether rooms can't be met for now.
@@ -71,10 +71,10 @@ class Neighbours:
         self.calls.append(("heard", room, payload))
         return payload != b"pwrong"
 
-    def attend(self, room: str, came: Sequence[Attendee], gone: Sequence[str]) -> None:
+    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         self.calls.append(("attend", room, came, gone))
 
-    def say(self, saying: Saying) -> None:
+    def say(self, saying: ForwardedCommand) -> None:
         self.calls.append(("say", saying))
 
 
@@ -97,7 +97,7 @@ class Node:
         self.store = RedisStore(
             reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
         )
-        self.neighbours = Neighbours()
+        self.neighbours = PresenceBackend()
         self.listener = Recorder()
         commands = self.store.links[0]
         self.broker = RedisBroker(

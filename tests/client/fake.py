@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from realtime_chat.client.link import Above, Identity, Link, Loss, Wish, refusal
+from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
 
 __all__ = ["FakeLink", "FakeServer", "Log"]
 
@@ -124,7 +124,7 @@ class FakeServer:
 class FakeLink(Link):
     """A connection whose commands and events wait until a test lets them through."""
 
-    def __init__(self, server: FakeServer, kind: str, above: Above, identity: Identity) -> None:
+    def __init__(self, server: FakeServer, kind: str, above: LinkListener, identity: Identity) -> None:
         self.kind = kind
         self._server = server
         self._above = above
@@ -143,7 +143,7 @@ class FakeLink(Link):
         self._server.sessions.append(self)
         self.commands.append(self._identity.hello())
 
-    def join(self, wish: Wish) -> None:
+    def join(self, wish: JoinRequest) -> None:
         self.commands.append({"type": "join", **wish.fields()})
 
     def leave(self, room: str) -> None:
@@ -173,7 +173,7 @@ class FakeLink(Link):
         """Lose the connection, with all that is on its way."""
         if not self.closed:
             self._end()
-            self._above.closed(self, Loss("cut", **loss))
+            self._above.closed(self, Disconnect("cut", **loss))
 
     def let_command(self) -> bool:
         """Let one command through; whether there was one."""

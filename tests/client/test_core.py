@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.client.core import Core, Wants
+from realtime_chat.client.core import ClientOptions, Core
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
 from realtime_chat.client.events import Event, Message, Reset, State
-from realtime_chat.client.link import Above, Identity
-from realtime_chat.client.reading import Reading
+from realtime_chat.client.link import Identity, LinkListener
+from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.model import Position
 from tests.client.fake import FakeLink, FakeServer
 
@@ -36,13 +36,13 @@ class World:
         keys = (f"k{number}" for number in itertools.count())
         links = {kind: partial(self.make_link, kind) for kind in ("a", "b")}
         self.core = Core(
-            self.clock, lambda: 0.5, lambda: next(keys), links, Wants(transports, **wants), self.states.append
+            self.clock, lambda: 0.5, lambda: next(keys), links, ClientOptions(transports, **wants), self.states.append
         )
         self.opening = self.core.open()
         self.opening.addErrback(lambda failure: failure.trap(ChatError))
-        self.reading: Reading | None = None
+        self.reading: RoomSubscription | None = None
 
-    def make_link(self, kind: str, above: Above, identity: Identity) -> FakeLink:
+    def make_link(self, kind: str, above: LinkListener, identity: Identity) -> FakeLink:
         self.links.append(FakeLink(self.server, kind, above, identity))
         return self.links[-1]
 

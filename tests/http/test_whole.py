@@ -114,7 +114,7 @@ class WholeTests(SiteTestCase):
         self.root.putChild(b"kept", kept := _Kept())
         transport = self.send(get(b"/kept?a=1", b"X-A: b"))
         transport.protocol.lineReceived = lambda line: self.fail("it was read line by line")
-        transport.protocol._take_whole = lambda data: self.fail("its header lines were read")
+        transport.protocol._parse_simple_get = lambda data: self.fail("its header lines were read")
         for path in (b"/kept?a=2", b"/kept?a=3", b"/kept/%61?a=4"):
             transport.protocol.dataReceived(get(path, b"X-A: b"))
         self.assertEqual([[b"1"], [b"2"], [b"3"]], [request.args[b"a"] for request in kept.requests])

@@ -10,9 +10,9 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import StoreRefused
 from realtime_chat.redis.address import Address, parse_address
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from tests.certificates import write_self_signed
-from tests.redis.test_link import until
+from tests.redis.test_connection import until
 from tests.redis_server import RedisServer
 
 
@@ -29,7 +29,7 @@ class SecureTests(TestCase):
 
     async def refused(self, address: Address) -> str:
         """What the operator is told."""
-        link = Link(reactor, address, "test", random.random)
+        link = RedisConnection(reactor, address, "test", random.random)
         return str(await self.assertFailure(link.start(patience=0.3), StoreRefused))
 
     timeout = 60
@@ -37,7 +37,7 @@ class SecureTests(TestCase):
     async def test_verified(self) -> None:
         """A server whose certificate is vouched for is used, again after its connections were cut."""
         address = self.serve_securely("localhost").with_authorities(self.certificate)
-        link = Link(reactor, address, "test", random.random)
+        link = RedisConnection(reactor, address, "test", random.random)
         self.addCleanup(link.stop)
         await link.start()
         large = b"x" * 3_000_000
@@ -66,5 +66,7 @@ class SecureTests(TestCase):
     async def test_plain_client(self) -> None:
         """A connection without TLS to a port with it is not made."""
         self.serve_securely("localhost")
-        link = Link(reactor, parse_address(f"redis://localhost:{self.server.tls_port}/0"), "test", random.random)
+        link = RedisConnection(
+            reactor, parse_address(f"redis://localhost:{self.server.tls_port}/0"), "test", random.random
+        )
         await self.assertFailure(link.start(patience=0.3), StoreRefused)

@@ -20,9 +20,9 @@ from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, Proxy
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
-from realtime_chat.model import Draft, Message, Page, Stored
+from realtime_chat.model import AppendResult, Draft, Message, Page
 from realtime_chat.redis.address import parse_address
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import read_announcement, read_rows
 from realtime_chat.store.redis import RedisStore
@@ -68,7 +68,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
 
     async def read_room(self, store: RedisStore, room: str) -> None:
         """Follow a room, as a node does by way of which somebody reads it, whichever node that is."""
-        link = Link(reactor, parse_address(self.url), "test", random.random, published=lambda *event: None)
+        link = RedisConnection(reactor, parse_address(self.url), "test", random.random, published=lambda *event: None)
         self.addCleanup(link.stop)
         await link.start()
         await link.command("SUBSCRIBE", Names("realtime", 0).room(room))
@@ -171,7 +171,7 @@ class NodesTests(RedisTestCase):
         """Nodes have one epoch, one secret and one log, and know each other's keys."""
         first, second = await self.open_store(), await self.open_store()
         stored = await first.append(draft("a", key="k"))
-        self.assertEqual(await second.append(draft("a", key="k")), Stored(stored.message, duplicate=True))
+        self.assertEqual(await second.append(draft("a", key="k")), AppendResult(stored.message, duplicate=True))
         self.assertEqual((await second.read_after("lobby", 0, 9)).messages, (stored.message,))
         self.assertEqual(first.secret, second.secret)
 
@@ -236,7 +236,7 @@ class NodesTests(RedisTestCase):
         """What one turn appends is announced once a room, in order, byte for byte, with its first offset."""
         heard: list[Any] = []
         names = Names("realtime", 0)
-        link = Link(
+        link = RedisConnection(
             reactor, parse_address(self.server.url), "test", random.random, published=lambda *e: heard.append(e)
         )
         self.addCleanup(link.stop)
@@ -369,7 +369,9 @@ class ListTests(RedisTestCase):
         """A room that any node follows is not forgotten by another, and goes when that one is gone."""
         self.serve()
         store = await self.open_store(age=60)
-        link = Link(reactor, parse_address(self.server.url), "test", random.random, published=lambda *event: None)
+        link = RedisConnection(
+            reactor, parse_address(self.server.url), "test", random.random, published=lambda *event: None
+        )
         self.addCleanup(link.stop)
         await link.start()
         await link.command("SUBSCRIBE", Names("realtime", 0).room("read"))
@@ -835,7 +837,7 @@ class ForgettingTests(RedisTestCase):
         self.server.restart()
         await self.until(lambda: store.links[0].counts.connects == 2)
         await self.connected(store)
-        self.assertEqual(await store.append(draft("a", key="k")), Stored(stored.message, duplicate=True))
+        self.assertEqual(await store.append(draft("a", key="k")), AppendResult(stored.message, duplicate=True))
         page = await store.read_after("lobby", 0, 1000)
         self.assertEqual((page.epoch, page.top, page.begun, doubts), (before.epoch, 6, 0, []))
 

@@ -20,7 +20,7 @@ from realtime_chat.errors import StoreError
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import outflow, sse
+from realtime_chat.transports import backpressure, sse
 from tests.clients import EventClient, EventStream, SocketClient
 from tests.transports.test_contract import ServedTestCase, SlowGoodbyeContract, SlowReaderContract
 
@@ -542,7 +542,7 @@ class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(outflow, "direct_send", lambda transport: None)
+        self.patch(backpressure, "direct_send", lambda transport: None)
         super().setUp()
 
     test_two_rooms = SlowReaderTests.test_two_rooms

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.errors import GOODBYES
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import outflow
+from realtime_chat.transports import backpressure
 from realtime_chat.transports.fanout import queued
 from tests.clients import SocketClient, Watched
 from tests.transports.test_contract import ServedTestCase, SlowGoodbyeContract, SlowReaderContract
@@ -676,7 +676,7 @@ class OrdinaryTransportTests(SlowReaderTests):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(outflow, "direct_send", lambda transport: None)
+        self.patch(backpressure, "direct_send", lambda transport: None)
         super().setUp()
 
 

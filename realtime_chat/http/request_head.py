@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar, overload
 from twisted.web.http_headers import Headers
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http.wishes import Parameters, read_query, remembering
+from realtime_chat.http.subscribe_params import Parameters, memoized, read_query
 
-__all__ = ["HeaderBlock", "Target", "read_headers", "read_line", "split_whole"]
+__all__ = ["CachedHeaders", "Target", "read_headers", "read_line", "split_whole"]
 
 D = TypeVar("D")
 
@@ -41,7 +41,7 @@ class Target(NamedTuple):
     args: Parameters
 
 
-@remembering
+@memoized
 def read_line(line: bytes) -> Target | None:
     """Read a request's first line; None where it is no plain GET's, or its query can't be read."""
     match = _LINE.fullmatch(line)
@@ -74,7 +74,7 @@ def _headers(found: Iterable[tuple[bytes, bytes]]) -> Headers:
     return headers
 
 
-class HeaderBlock(Headers):
+class CachedHeaders(Headers):
     """Header lines that were read before, and are read again only when somebody asks.
 
     All requests with the same lines on a connection share it, so nothing can be put into it: what is put is lost. The

@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import parse_address
-from realtime_chat.redis.link import Link
+from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.wire import ServerError
 from tests.redis_server import RedisServer
 
@@ -35,8 +35,8 @@ class LinkTests(TestCase):
         self.server = RedisServer(self.mktemp())
         self.addCleanup(self.server.kill)
 
-    def link(self, url: str | None = None, **more: Any) -> Link:
-        link = Link(reactor, parse_address(url or self.server.url), "test", random.random, **more)
+    def link(self, url: str | None = None, **more: Any) -> RedisConnection:
+        link = RedisConnection(reactor, parse_address(url or self.server.url), "test", random.random, **more)
         self.addCleanup(link.stop)
         return link
 
@@ -90,7 +90,7 @@ class LinkTests(TestCase):
     async def test_stop_while_connecting(self) -> None:
         """A link that is stopped while it connects makes no connection any more, and tries no other."""
         self.server.start()
-        link = Link(reactor, parse_address(self.server.url), "test", random.random)
+        link = RedisConnection(reactor, parse_address(self.server.url), "test", random.random)
         link.start()
         await link.stop()
         self.assertEqual(await link.command("PING").addErrback(lambda failure: failure.type), StoreError)

@@ -26,14 +26,14 @@ from realtime_chat.transports.fanout import (
 )
 from realtime_chat.wheel import Stall
 
-__all__ = ["Outflow"]
+__all__ = ["BackpressuredSender"]
 
 _NOTHING: list[bytes] = []
 """What all that hold nothing share; nothing is put into it."""
 
 
 @implementer(IPushProducer)
-class Outflow:
+class BackpressuredSender:
     """The sending half of a protocol that is the transport of a session.
 
     It is its own Twisted transport's producer, which tells it that the socket has drained. While it isn't full, nothing

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.transports.outflow`, against a socket that takes as much as it is told to."""
+"""Tests for :mod:`realtime_chat.transports.backpressure`, against a socket that takes as much as it is told to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.limits import Limits
+from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fanout import Frames
-from realtime_chat.transports.outflow import Outflow
 from realtime_chat.wheel import Wheel
 from tests.transports.test_fanout import FakeConnection
 
 
-class Connection(Outflow):
+class Connection(BackpressuredSender):
     """The sending half of a protocol whose connection takes ``space`` bytes."""
 
     session = None

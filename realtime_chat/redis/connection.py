@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import Address
-from realtime_chat.redis.wire import Published, RedisProtocol, ServerError, Word, read_info
+from realtime_chat.redis.wire import Argument, Published, RedisProtocol, ServerError, read_info
 
-__all__ = ["OLDEST", "Link", "LinkCounts", "Refused"]
+__all__ = ["OLDEST", "LinkCounts", "RedisConnection", "Refused"]
 
 OLDEST = (6, 2)
 """The oldest Redis that has what the scripts need (XTRIM MINID)."""
@@ -65,7 +65,7 @@ class _OneConnection(Factory):
         return self._connection
 
 
-class Link:
+class RedisConnection:
     """One connection at a time, and another as soon as there can be one.
 
     While there is none, commands fail at once: nothing is kept for later.
@@ -152,7 +152,7 @@ class Link:
         self._waiting.append(Deferred())
         return self._waiting[-1]
 
-    def command(self, *words: Word) -> Deferred[Any]:
+    def command(self, *words: Argument) -> Deferred[Any]:
         """Send a command now; see :meth:`RedisProtocol.command`.
 
         :raises ServerError: Redis answered with an error.

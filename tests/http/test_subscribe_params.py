@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.wishes`."""
+"""Tests for :mod:`realtime_chat.http.subscribe_params`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 
 from realtime_chat.errors import RealtimeError
-from realtime_chat.http.wishes import MAX_PARAMETERS, Wishes, natural, one, read_query, read_wishes, unquoted
+from realtime_chat.http.subscribe_params import (
+    MAX_PARAMETERS,
+    SubscribeParams,
+    natural,
+    one,
+    read_query,
+    read_subscribe_params,
+    unquoted,
+)
 from realtime_chat.model import Position
 
 
@@ -20,24 +28,24 @@ def args(query: str) -> Any:
     return parse_qs(query.encode(), keep_blank_values=True)
 
 
-class WishesTests(SynchronousTestCase):
+class SubscribeParamsTests(SynchronousTestCase):
     """Rooms with their positions."""
 
-    def read(self, query: str) -> Wishes:
-        return read_wishes(args(query), 1000)
+    def read(self, query: str) -> SubscribeParams:
+        return read_subscribe_params(args(query), 1000)
 
     def assert_code(self, code: str, query: str) -> None:
         self.assertEqual(code, self.assertRaises(RealtimeError, self.read, query).code, query)
 
     def test_nothing(self) -> None:
         """Nothing need be wished."""
-        self.assertEqual(Wishes(), self.read(""))
+        self.assertEqual(SubscribeParams(), self.read(""))
 
     def test_all(self) -> None:
         """Rooms keep their order, and each gets its own position; an empty since is none."""
-        wishes = self.read("room=b&since=x:1&room=a&since=&room=@u&since=y:0&last=7&name=Ann")
+        params = self.read("room=b&since=x:1&room=a&since=&room=@u&since=y:0&last=7&name=Ann")
         rooms = (("b", Position("x", 1)), ("a", None), ("@u", Position("y", 0)))
-        self.assertEqual(Wishes(rooms, 7, "Ann"), wishes)
+        self.assertEqual(SubscribeParams(rooms, 7, "Ann"), params)
 
     def test_no_since(self) -> None:
         """Without a since no room has a position."""

@@ -26,7 +26,7 @@ from zope.interface import implementer
 from realtime_chat.transports.fanout import is_plain
 from realtime_chat.turns import TURN
 
-__all__ = ["Intake", "accept_few"]
+__all__ = ["EpollReader", "accept_few"]
 
 _PIECE = 16 * 1024
 """Bytes that are read of one socket at once. What of them isn't done at once is kept meanwhile."""
@@ -56,7 +56,7 @@ def accept_few(port: Any) -> None:
 
 
 @implementer(IReadDescriptor)
-class Intake:
+class EpollReader:
     """Reads from connections in the reactor's place, and is the reactor to them.
 
     A connection that it reads from has it as its ``reactor``, so that whoever pauses, resumes or closes the connection
@@ -76,7 +76,7 @@ class Intake:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def take(self, transport: Any) -> None:
+    def adopt(self, transport: Any) -> None:
         """Read from a connection from now on, if it is a plain one; any other is left to the reactor."""
         if self._closed or not is_plain(transport):
             return
@@ -126,7 +126,7 @@ class Intake:
 
     def logPrefix(self) -> str:
         """What the reactor logs errors under."""
-        return "intake"
+        return "epoll reader"
 
     def doRead(self) -> None:
         """Read what there is, of each socket a piece, for as long as a turn may take; the others come first in the

@@ -8,13 +8,13 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import ChatError
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset
-from realtime_chat.client.link import Wish
+from realtime_chat.client.link import JoinRequest
 from realtime_chat.model import Position
 
-__all__ = ["Reading"]
+__all__ = ["RoomSubscription"]
 
 
-class Reading:
+class RoomSubscription:
     """The client's cursor in a room, and a bounded buffer of what came.
 
     :param buffer: how many events wait for the reader at most. From a half of it on, reading should pause; what comes
@@ -47,9 +47,9 @@ class Reading:
     # What is known of the log
 
     @property
-    def wish(self) -> Wish:
+    def wish(self) -> JoinRequest:
         """How to go on."""
-        return Wish(self.room, None if self.position is None else str(self.position), self.last)
+        return JoinRequest(self.room, None if self.position is None else str(self.position), self.last)
 
     @property
     def caught_up(self) -> bool:

@@ -16,7 +16,7 @@ from realtime_chat.model import Position, check_name, naming
 
 __all__ = [
     "Parameters",
-    "Wishes",
+    "SubscribeParams",
     "check_rooms",
     "natural",
     "one",
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Wishes:
+class SubscribeParams:
     """Rooms to read, each with the position to read on from, if there is one.
 
     :ivar name: the name that the sender goes by.
@@ -57,14 +57,14 @@ class Wishes:
     versions: tuple[str, ...] = ()
 
 
-def remembering(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
+def memoized(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
     """Make what reads a query give the same answer to the same one again, without reading it: of the polls of a room,
     nearly all ask the same. What it gives is shared, and so must be frozen."""
     remembered = lru_cache(_REMEMBERED)(read)
     return lambda query: remembered(query) if len(query) <= _REMEMBERED else read(query)
 
 
-@remembering
+@memoized
 def read_query(query: bytes) -> Parameters:
     """Read an address's query; what is no NAME=VALUE is nothing.
 
@@ -118,21 +118,21 @@ def natural(args: Parameters, name: bytes, most: int) -> int | None:
     return most if len(digits) > len(str(most)) else min(int(digits or "0"), most)
 
 
-def check_rooms(wishes: Wishes, most: int, what: str, example: str) -> None:
+def check_rooms(params: SubscribeParams, most: int, what: str, example: str) -> None:
     """Refuse a reader that names no room, or too many.
 
     :param what: what it is, for the message.
     :param example: an address that would be right.
     :raises RealtimeError: ``bad_request`` or ``too_many``.
     """
-    if not wishes.rooms:
+    if not params.rooms:
         raise RealtimeError("bad_request", f"{what} names at least one room: {example}")
-    if len(wishes.rooms) > most:
-        with naming(wishes.rooms[most][0]):
+    if len(params.rooms) > most:
+        with naming(params.rooms[most][0]):
             raise RealtimeError("too_many", f"{what} reads at most {most} rooms")
 
 
-def read_wishes(args: Parameters, most_last: int) -> Wishes:
+def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
     """Read the parameters of a WebSocket's, an event stream's or a poll's URL.
 
     :raises RealtimeError: ``bad_request`` or ``bad_position``.
@@ -148,7 +148,7 @@ def read_wishes(args: Parameters, most_last: int) -> Wishes:
         raise RealtimeError("bad_request", "give no presence at all, or one for each room in order, empty for none")
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
     name = one(args, b"name")
-    return Wishes(
+    return SubscribeParams(
         tuple(zip(rooms, positions, strict=True)),
         natural(args, b"last", most_last),
         check_name(name) if name else None,

@@ -1,11 +1,11 @@
-"""Tests for :mod:`realtime_chat.http.heads`."""
+"""Tests for :mod:`realtime_chat.http.request_head`."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from realtime_chat.http.heads import HeaderBlock, read_headers, read_line, split_whole
+from realtime_chat.http.request_head import CachedHeaders, read_headers, read_line, split_whole
 
 LINES = b"Host: localhost\r\naccept:text/html\r\nX-A: b, c\r\nx-a: d  e\r\n"
 
@@ -43,7 +43,7 @@ class HeaderBlockTests(SynchronousTestCase):
     """Header lines that are read when somebody asks."""
 
     def setUp(self) -> None:
-        self.block = HeaderBlock(LINES + b"\r\n")
+        self.block = CachedHeaders(LINES + b"\r\n")
         whole = split_whole(b"GET / HTTP/1.1\r\n" + LINES + b"\r\n")
         assert whole is not None
         headers = read_headers(whole[1], 4)

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.transports.intake`, over real sockets."""
+"""Tests for :mod:`realtime_chat.transports.epoll_reader`, over real sockets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from realtime_chat.transports import intake
-from realtime_chat.transports.intake import Intake, accept_few
+from realtime_chat.transports import epoll_reader
+from realtime_chat.transports.epoll_reader import EpollReader, accept_few
 from tests.clients import Watched
 
 
@@ -90,8 +90,8 @@ class IntakeTests(TestCase, Watched):
 
     async def setUp(self) -> None:
         Watched.__init__(self)
-        self.intake = Intake(reactor)
-        self.addCleanup(self.intake.close)
+        self.reader = EpollReader(reactor)
+        self.addCleanup(self.reader.close)
         self.accepted: list[Peer] = []
         factory = Factory.forProtocol(lambda: Peer(self.accept))
         self.port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
@@ -99,7 +99,7 @@ class IntakeTests(TestCase, Watched):
 
     def accept(self, peer: Peer) -> None:
         self.accepted.append(peer)
-        self.intake.take(peer.transport)
+        self.reader.adopt(peer.transport)
         self.notice()
 
     async def pair(self) -> tuple[Peer, Peer]:
@@ -126,7 +126,7 @@ class IntakeTests(TestCase, Watched):
         client.transport.write(b"hello")
         await ours.until(lambda: ours.data == b".hello")
         self.assertNotIn(ours.transport, reactor.getReaders())
-        self.assertIn(self.intake, reactor.getReaders())
+        self.assertIn(self.reader, reactor.getReaders())
 
     async def test_answers(self) -> None:
         """Writing, and waiting to write, is the reactor's as before."""
@@ -171,7 +171,7 @@ class IntakeTests(TestCase, Watched):
         client.transport.loseConnection()
         await ours.until(lambda: ours.lost)
         self.assertIsInstance(ours.lost.value, ConnectionDone)
-        self.assertEqual({}, self.intake._transports)
+        self.assertEqual({}, self.reader._transports)
 
     async def test_reset(self) -> None:
         """One that breaks is lost."""
@@ -186,7 +186,7 @@ class IntakeTests(TestCase, Watched):
         ours.transport.loseConnection()
         await client.until(lambda: client.lost)
         await ours.until(lambda: ours.lost)
-        self.assertEqual({}, self.intake._transports)
+        self.assertEqual({}, self.reader._transports)
 
     async def test_a_bad_one(self) -> None:
         """A protocol that raises is logged and closed; the others go on."""
@@ -277,12 +277,12 @@ class IntakeTests(TestCase, Watched):
         for number, (client, ours) in enumerate(pairs):
             ours.on_data = lambda number=number: order.append(number)
             client.transport.socket.send(b"x" * 40_000)
-        looks = itertools.count(0, 0.6 * intake.TURN)
-        self.patch(intake, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+        looks = itertools.count(0, 0.6 * epoll_reader.TURN)
+        self.patch(epoll_reader, "time", SimpleNamespace(monotonic=lambda: next(looks)))
         before = len(order)
         turns = []
         for _ in range(10):
-            self.intake.doRead()
+            self.reader.doRead()
             turns.append(len(order) - before)
             before = len(order)
         self.assertEqual([1] * 10, turns)
@@ -295,8 +295,8 @@ class IntakeTests(TestCase, Watched):
         client, ours = await self.pair()
         other, paused = await self.pair()
         paused.transport.pauseProducing()
-        self.intake.close()
-        self.assertNotIn(self.intake, reactor.getReaders())
+        self.reader.close()
+        self.assertNotIn(self.reader, reactor.getReaders())
         paused.transport.resumeProducing()
         client.transport.write(b"x")
         other.transport.write(b"y")
@@ -307,19 +307,19 @@ class IntakeTests(TestCase, Watched):
     async def test_reactor_ends(self) -> None:
         """When the reactor ends, so do the connections."""
         _, ours = await self.pair()
-        self.intake.connectionLost(Failure(ConnectionLost()))
+        self.reader.connectionLost(Failure(ConnectionLost()))
         self.assertIsInstance(ours.lost.value, ConnectionLost)
 
     async def test_others(self) -> None:
         """A transport that isn't known is left to the reactor, and nothing is opened for it."""
         transport = StringTransport()
-        self.intake.take(transport)
-        self.assertEqual(-1, self.intake.fileno())
+        self.reader.adopt(transport)
+        self.assertEqual(-1, self.reader.fileno())
 
     async def test_without_epoll(self) -> None:
         """On a system without epoll all is the reactor's."""
-        self.patch(intake, "select", SimpleNamespace())
-        self.intake = Intake(reactor)
+        self.patch(epoll_reader, "select", SimpleNamespace())
+        self.reader = EpollReader(reactor)
         client, ours = await self.pair()
         client.transport.write(b"hello")
         await ours.until(lambda: ours.data == b".hello")

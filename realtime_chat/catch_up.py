@@ -10,12 +10,12 @@ from realtime_chat.errors import StoreError
 from realtime_chat.interfaces import DelayedCall, TurnClock
 from realtime_chat.limits import Limits
 from realtime_chat.room import Room
-from realtime_chat.wheel import Alarm, Wheel
+from realtime_chat.wheel import Timeout, Wheel
 
-__all__ = ["Doubts"]
+__all__ = ["CatchUpScheduler"]
 
 
-class Doubts:
+class CatchUpScheduler:
     """Lets rooms look: only so many at a time, and while the store fails one after a while, until it works again."""
 
     _log = Logger()
@@ -28,13 +28,13 @@ class Doubts:
         self._timer: DelayedCall | None = None
         self._due: dict[Room, None] = {}
         self._looking: dict[Room, None] = {}
-        self._retry: Alarm | None = None
+        self._retry: Timeout | None = None
         self._going_on = False
 
     def __len__(self) -> int:
         return len(self._due) + len(self._looking)
 
-    def suspect(self, room: Room) -> None:
+    def on_gap(self, room: Room) -> None:
         """A room lacks something that may be on its way: let it look if that hasn't come in a moment."""
         self._lacking[room] = None
         if self._timer is None:
