@@ -24,7 +24,7 @@ class CatchUpScheduler:
         self._clock = clock
         self._wheel = wheel
         self._limits = limits
-        self._lacking: dict[Room, None] = {}
+        self._waiting: dict[Room, None] = {}
         self._timer: DelayedCall | None = None
         self._due: dict[Room, None] = {}
         self._looking: dict[Room, None] = {}
@@ -36,15 +36,15 @@ class CatchUpScheduler:
 
     def on_gap(self, room: Room) -> None:
         """A room lacks something that may be on its way: let it look if that hasn't come in a moment."""
-        self._lacking[room] = None
+        self._waiting[room] = None
         if self._timer is None:
-            self._timer = self._clock.callLater(self._limits.overtaken, self._waited)
+            self._timer = self._clock.callLater(self._limits.gap_grace, self._waited)
 
     def _waited(self) -> None:
         self._timer = None
-        lacking, self._lacking = self._lacking, {}
-        for room in lacking:
-            if room.lacking:
+        waiting, self._waiting = self._waiting, {}
+        for room in waiting:
+            if room.has_gap:
                 self.add(room)
 
     def add(self, room: Room) -> None:
@@ -54,12 +54,12 @@ class CatchUpScheduler:
 
     def forget(self, room: Room) -> None:
         """A room is no longer of interest."""
-        self._lacking.pop(room, None)
+        self._waiting.pop(room, None)
         self._due.pop(room, None)
 
     def stop(self) -> None:
         """Let no room look any more."""
-        self._lacking.clear()
+        self._waiting.clear()
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -69,7 +69,7 @@ class CatchUpScheduler:
         if self._going_on:
             return
         self._going_on = True
-        while self._retry is None and len(self._looking) < self._limits.looks:
+        while self._retry is None and len(self._looking) < self._limits.max_catch_ups:
             room = next((room for room in self._due if room not in self._looking), None)
             if room is None:
                 break

@@ -42,15 +42,15 @@ class _Loading:
     """A room that is being looked up: who waits for it, and what happened meanwhile.
 
     :ivar announced: the last messages that were announced; the room looks for those before them itself.
-    :ivar doubted: whether something may have been announced that wasn't heard.
+    :ivar may_have_missed: whether something may have been announced that wasn't heard.
     """
 
-    __slots__ = ("announced", "doubted", "waiting")
+    __slots__ = ("announced", "may_have_missed", "waiting")
 
     def __init__(self, most: int) -> None:
         self.waiting: list[Deferred[Room]] = []
         self.announced: deque[Message] = deque(maxlen=most)
-        self.doubted = False
+        self.may_have_missed = False
 
 
 class Hub:
@@ -261,17 +261,17 @@ class Hub:
             for message in read():
                 self.announce(message)
 
-    def doubted(self, room: str) -> None:
+    def may_have_missed(self, room: str) -> None:
         """Something may have happened in a room that we didn't hear of."""
         if room in self._loading:
-            self._loading[room].doubted = True
+            self._loading[room].may_have_missed = True
         elif room in self.rooms:
             self._doubts.add(self.rooms[room])
 
     def doubt(self) -> None:
         """The logs may be others than before: every room looks."""
         for room in (*self.rooms, *self._loading):
-            self.doubted(room)
+            self.may_have_missed(room)
 
     def signalled(self, room: str, mark: str, data: bytes) -> None:
         """A client of another node has signalled."""
@@ -318,7 +318,7 @@ class Hub:
         if self._shared is not None:
             self._shared.said(saying)
 
-    def attended(self, room: str, client: str | None = None) -> Deferred[None] | None:
+    def await_presence(self, room: str, client: str | None = None) -> Deferred[None] | None:
         """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
 
         :param client: one that should be among them.
@@ -328,7 +328,7 @@ class Hub:
             return None
         if room in self.rooms:
             return self._shared.meet(client, room)
-        return self.room(room).addCallback(lambda _: self.attended(room, client))
+        return self.room(room).addCallback(lambda _: self.await_presence(room, client))
 
     # Rooms
 
@@ -379,7 +379,7 @@ class Hub:
         for message in loading.announced:
             room.announce(message)
         self._left(room)  # unless somebody takes it
-        if loading.doubted:
+        if loading.may_have_missed:
             self._doubts.add(room)
         if not self._sweeping:
             self._sweeping = True

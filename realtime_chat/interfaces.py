@@ -107,7 +107,7 @@ class Listener(Protocol):
         :param read: decodes them; costs something, so that it isn't called where they are known already.
         """
 
-    def doubted(self, room: str) -> None:
+    def may_have_missed(self, room: str) -> None:
         """Something may have been announced in a room that we didn't hear of: it has to look into its log."""
 
     def signalled(self, room: str, mark: str, data: bytes) -> None:
@@ -148,7 +148,7 @@ class Listener(Protocol):
 
 class IBroker(Interface):
     """Tells the nodes that share a store what happens in their rooms. What it brings may get lost; see
-    :meth:`Listener.doubted`."""
+    :meth:`Listener.may_have_missed`."""
 
     shared: bool = Attribute("Whether there may be other nodes.")
 
@@ -182,7 +182,7 @@ class IBroker(Interface):
     def signal(room: str, mark: str, data: bytes) -> None:
         """Bring a client's signal to the other nodes, at most once."""
 
-    def attend(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+    def publish_presence(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Tell the other nodes who of this node's clients is in a room.
 
         :param came: who wasn't, or has changed.
@@ -257,7 +257,7 @@ class SessionTransport(Protocol):
     def reset(self, room: str, position: Position) -> None:
         """Say that messages are missing, and that delivery goes on after ``position``."""
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         """Everything that could be brought now was brought."""
 
     def ready(self) -> None:

@@ -34,17 +34,17 @@ class Limits:
     :ivar empty_idle: the same of one that never had a message.
     :ivar ping: seconds between two pings.
     :ivar pong: seconds in which a ping is to be answered.
-    :ivar slow: seconds without one drained byte after which a full connection is closed.
+    :ivar stalled_after: seconds without one drained byte after which a full connection is closed.
     :ivar resend: seconds until a send is tried again that failed though its socket was not full.
     :ivar heartbeat: seconds between two comments on an event stream.
-    :ivar vanished: seconds after which an event stream is given up whose client acknowledges nothing that was sent.
+    :ivar tcp_user_timeout: seconds after which an event stream is given up whose client acknowledges nothing that was sent.
     :ivar stream_lifetime: seconds after which an event stream ends and its client is to come back; None for never.
     :ivar wait: seconds that a poll waits where it doesn't say.
     :ivar max_wait: seconds that a poll may ask to wait.
     :ivar retry: seconds between two tries to read from a failing store.
-    :ivar overtaken: seconds for which a room waits for messages that a later one has overtaken on its way, before it
+    :ivar gap_grace: seconds for which a room waits for messages that a later one has overtaken on its way, before it
         looks for them in the store.
-    :ivar looks: rooms that look into the store at a time where they may have missed something.
+    :ivar max_catch_ups: rooms that look into the store at a time where they may have missed something.
     :ivar presence_limit: members that a room lists; of more only the number is told.
     :ivar presence_page: members on one page of a list that is asked for.
     :ivar presence_gather: seconds from the first change of who is in a room to its event, for more to come with it.
@@ -53,7 +53,7 @@ class Limits:
     :ivar presence_slowest: the same at most.
     :ivar leave_delay: seconds for which a client that left a room may come back without having left.
     :ivar poll_grace: seconds after a poll for which its client is in the room.
-    :ivar hearsay: seconds for which a node that is asked something by a client waits to hear that it is in the room.
+    :ivar presence_wait: seconds for which a node that is asked something by a client waits to hear that it is in the room.
     :ivar max_state: bytes of what a client says of itself.
     :ivar signal_rate: signals a second that one client may send, and rooms a second to which it may tell its state;
         twice that at once.
@@ -83,16 +83,16 @@ class Limits:
     empty_idle: float = 1.0
     ping: float = 25
     pong: float = 7.0
-    slow: float = 60.0
+    stalled_after: float = 60.0
     resend: float = 0.25
     heartbeat: float = 15
-    vanished: float = 18.0
+    tcp_user_timeout: float = 18.0
     stream_lifetime: float | None = 3600.0
     wait: float = 25.0
     max_wait: float = 55.0
     retry: float = 1.0
-    overtaken: float = 0.01
-    looks: int = 16
+    gap_grace: float = 0.01
+    max_catch_ups: int = 16
     presence_limit: int = 200
     presence_page: int = 200
     presence_gather: float = 0.05
@@ -100,7 +100,7 @@ class Limits:
     presence_slowest: float = 5.0
     leave_delay: float = 1.5
     poll_grace: float = 10.0
-    hearsay: float = 1.0
+    presence_wait: float = 1.0
     max_state: int = 1024
     signal_rate: float = 30
     signal_memory: float = 5.0

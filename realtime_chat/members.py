@@ -26,7 +26,7 @@ __all__ = [
     "Lease",
     "MemberPage",
     "Membership",
-    "Other",
+    "RemoteLease",
     "Signals",
     "digest_of",
 ]
@@ -142,13 +142,24 @@ class Lease:
     :ivar held: ends a lease that is only held.
     :ivar away: whether it is held for the client's next poll.
     :ivar leaving: whether the client has said that it is about to go.
-    :ivar told: the stamp up to which its polls were told, for those that don't say.
+    :ivar members_version_sent: the stamp up to which its polls were told, for those that don't say.
     :ivar heard: the number of the last signal before its last poll ended.
     :ivar polled: when that was.
     :ivar attended: whether other nodes were told of it.
     """
 
-    __slots__ = ("attended", "away", "client", "heard", "held", "leaving", "membership", "polled", "readers", "told")
+    __slots__ = (
+        "attended",
+        "away",
+        "client",
+        "heard",
+        "held",
+        "leaving",
+        "members_version_sent",
+        "membership",
+        "polled",
+        "readers",
+    )
 
     def __init__(self, client: Client, membership: Membership) -> None:
         self.client = client
@@ -157,7 +168,7 @@ class Lease:
         self.held: DeadlineQueue[Lease] | None = None
         self.away = False
         self.leaving = False
-        self.told = UNKNOWN
+        self.members_version_sent = UNKNOWN
         self.heard = 0
         self.polled = NEVER
         self.attended = False
@@ -374,7 +385,7 @@ class Membership:
     :param limits: how many members are listed at most; in a larger room only their number is told. It is small again
         when a tenth of them are gone, so that one who comes and goes doesn't cost everybody a whole list.
     :param signals: what all rooms keep of them.
-    :ivar stamp: of the last change.
+    :ivar version: of the last change.
     :ivar due: when the next event may be sent.
     :ivar late: readers who hold a digest of other members than are known here, since when they do (in milliseconds
         since 1970), and that digest.
@@ -382,31 +393,31 @@ class Membership:
 
     __slots__ = (
         "_altered",
-        "_base",
+        "_before_window",
         "_digest",
-        "_digest_told",
+        "_digest_sent",
         "_fresh",
         "_full",
         "_gone",
         "_ids",
         "_limits",
+        "_needs_snapshot",
         "_only",
         "_several",
-        "_shown",
         "_signals",
         "_signals_everywhere",
+        "_snapshot_given",
         "_told_count",
-        "_whole",
         "due",
         "late",
         "listed",
         "room",
-        "stamp",
+        "version",
     )
 
-    def __init__(self, room: Room, limits: Limits, stamp: int, signals: KeptSignals) -> None:
+    def __init__(self, room: Room, limits: Limits, version: int, signals: KeptSignals) -> None:
         self.room = room
-        self.stamp = room.told = stamp
+        self.version = room.members_version_sent = version
         self._only: _Place | None = None  # the only member, where there were never several: most rooms have no more
         self._several: dict[str, _Place] | None = None
         self.late: dict[Subscription, tuple[int, str]] | None = None
@@ -419,17 +430,17 @@ class Membership:
         self._told_count = 0
         self._full: bytes | None = None
         self._digest: str | None = None
-        self._digest_told: str | None = None
+        self._digest_sent: str | None = None
         self._ids: list[str] | None = None
         self._forget_window()
 
     def _forget_window(self) -> None:
         """All was told: what is collected from here on is the next difference."""
-        self._base: dict[str, bytes | None] | None = None  # what was told of those who changed
+        self._before_window: dict[str, bytes | None] | None = None  # what was told of those who changed
         self._gone: dict[str, bytes] | None = None
         self._altered = False  # whether anything changed since the last event
-        self._shown = False  # whether somebody was given the members after that
-        self._whole = False  # whether a difference doesn't say it
+        self._snapshot_given = False  # whether somebody was given the members after that
+        self._needs_snapshot = False  # whether a difference doesn't say it
 
     @property
     def members(self) -> Mapping[str, _Place]:
@@ -482,7 +493,7 @@ class Membership:
 
     # What changes
 
-    def add(self, lease: Lease | RemoteLease, stamp: int) -> bool:
+    def add(self, lease: Lease | RemoteLease, version: int) -> bool:
         """A client has come.
 
         :returns: whether anything of that is seen.
@@ -501,10 +512,10 @@ class Membership:
             self._put(user, _Member([*member.leases, lease]))
             if unseen:
                 return False
-        self._changed(stamp)
+        self._changed(version)
         return True
 
-    def remove(self, lease: Lease | RemoteLease, stamp: int) -> bool:
+    def remove(self, lease: Lease | RemoteLease, version: int) -> bool:
         """A client has gone.
 
         :returns: whether anything of that is seen.
@@ -525,10 +536,10 @@ class Membership:
             self._put(user, rest[0] if len(rest) == 1 else _Member(rest))
             if unseen:
                 return False
-        self._changed(stamp)
+        self._changed(version)
         return True
 
-    def replace(self, other: RemoteLease, attendee: RemoteClient, stamp: int) -> bool:
+    def replace(self, other: RemoteLease, attendee: RemoteClient, version: int) -> bool:
         """Another node says anew what a client of the same user is.
 
         :returns: whether anything of that is seen.
@@ -543,7 +554,7 @@ class Membership:
             self._note(user)
             other.become(attendee)
             self._forget(member)
-            self._changed(stamp)
+            self._changed(version)
         return not unseen
 
     def about_to_alter(self, user: str) -> None:
@@ -560,21 +571,21 @@ class Membership:
         """Whether anybody is in the room by way of this node."""
         return any(isinstance(lease, Lease) for member in self.members.values() for lease in member.leases)
 
-    def altered(self, stamp: int) -> None:
+    def altered(self, version: int) -> None:
         """A member's name or state has changed."""
-        self._changed(stamp)
+        self._changed(version)
 
     def _note(self, user: str) -> None:
         if not self.listed:
             return
-        if self._base is None:
-            self._base = {}
-        if user not in self._base:
+        if self._before_window is None:
+            self._before_window = {}
+        if user not in self._before_window:
             member = self.members.get(user)
-            self._base[user] = None if member is None else member.json
+            self._before_window[user] = None if member is None else member.json
 
-    def _changed(self, stamp: int) -> None:
-        self.stamp = stamp
+    def _changed(self, version: int) -> None:
+        self.version = version
         self._altered = True
         self._full = self._digest = None
         self._fresh = None
@@ -584,14 +595,14 @@ class Membership:
         listed = len(self.members) <= (limit if self.listed else limit - limit // 10)
         if listed != self.listed:
             self.listed = listed
-            self._whole = True
-            self._base = self._gone = None
+            self._needs_snapshot = True
+            self._before_window = self._gone = None
 
     # What is told
 
     def show(self, reader: Subscription) -> Attendance:
         """All members, as they are now, to somebody who is told of later changes by events."""
-        self._shown = self._shown or self._altered
+        self._snapshot_given = self._snapshot_given or self._altered
         self.knows(reader)
         return self.attendance()
 
@@ -631,12 +642,12 @@ class Membership:
         """What was not yet told, as an event that everybody is sent now; None where there is nothing."""
         event = self._event()
         if event is not None:
-            self.room.told = self.stamp
+            self.room.members_version_sent = self.version
             self._told_count = len(self.members)
         self._forget_window()
         self._ids = None
-        if self._digest_told is not None:
-            self._digest_told = self.digest()
+        if self._digest_sent is not None:
+            self._digest_sent = self.digest()
         return event
 
     # What is told, in a word that other nodes understand
@@ -647,42 +658,42 @@ class Membership:
             self._digest = digest_of(self.attendance())
         return self._digest
 
-    def digest_at(self, stamp: int) -> str | None:
+    def digest_at(self, version: int) -> str | None:
         """The same for who was told up to a stamp; None where that can't be said any more."""
-        if self._digest_told is None and not self._altered:
-            self._digest_told = self.digest()  # from now on it is kept
-        if stamp >= self.stamp or (stamp >= self.room.told and not self._altered):
+        if self._digest_sent is None and not self._altered:
+            self._digest_sent = self.digest()  # from now on it is kept
+        if version >= self.version or (version >= self.room.members_version_sent and not self._altered):
             return self.digest()
-        return self._digest_told if stamp == self.room.told else None
+        return self._digest_sent if version == self.room.members_version_sent else None
 
-    def stamp_of(self, digest: str) -> int:
+    def version_of(self, digest: str) -> int:
         """Up to which stamp somebody was told who holds a digest; UNKNOWN if that is of something else."""
         if digest == self.digest():
-            return self.stamp
-        return self.room.told if digest == self._digest_told else UNKNOWN
+            return self.version
+        return self.room.members_version_sent if digest == self._digest_sent else UNKNOWN
 
     # What is told, in events
 
     def _event(self) -> bytes | None:
         name, number = self.room.name, len(self.members)
-        if self._whole:
+        if self._needs_snapshot:
             return codec.encode_presence(name, *self.attendance())
         if not self.listed:
-            return codec.encode_presence(name, number) if self._shown or number != self._told_count else None
+            return codec.encode_presence(name, number) if self._snapshot_given or number != self._told_count else None
         joined, left = self._difference()
         return codec.encode_difference(name, number, _array(joined), _array(left)) if joined or left else None
 
     def _difference(self) -> tuple[list[bytes], list[bytes]]:
         """Who has come or changed, and who has gone; who was shown the members in between needs all that happened."""
         joined, left = [], []
-        for user, before in (self._base or {}).items():
+        for user, before in (self._before_window or {}).items():
             member = self.members.get(user)
             if member is not None:
-                if self._shown or member.json != before:
+                if self._snapshot_given or member.json != before:
                     joined.append(member.json)
             elif before is not None:
                 left.append(before)
-            elif self._shown and self._gone is not None:
+            elif self._snapshot_given and self._gone is not None:
                 left.append(self._gone[user])
         return joined, left
 

@@ -236,7 +236,7 @@ class Presence:
             delivered, missed = membership.room.tell("presence", event, fresh)
             self._counts.presence += delivered
             for reader in missed:
-                reader.told = UNKNOWN
+                reader.members_version_sent = UNKNOWN
         if not membership.members:
             del self.memberships[membership.room.name]
             membership.room.left()
@@ -259,19 +259,19 @@ class Presence:
         membership.tidy()
         if reader is None:
             return membership.attendance()
-        reader.told = membership.stamp
+        reader.members_version_sent = membership.version
         return membership.show(reader)
 
     def put_off(self, room: str, reader: Subscription | None) -> Attendance:
         """How many are in a room; a reader is told who they are when it is live."""
         if reader is not None:
-            reader.told = UNKNOWN
+            reader.members_version_sent = UNKNOWN
         return Attendance(self.count(room), None)
 
     def refresh(self, reader: Subscription) -> None:
         """Give a reader, who has missed something, all members or their number."""
         attendance = self.show(reader.room.name, reader)
-        reader.told = max(reader.told, reader.room.told)
+        reader.members_version_sent = max(reader.members_version_sent, reader.room.members_version_sent)
         self._counts.presence += 1
         event = codec.encode_presence(reader.room.name, *attendance)
         reader.transport.send_event("presence", event)
@@ -283,11 +283,11 @@ class Presence:
             was told is remembered here.
         :param fresh: whether its client knows nothing of the room yet.
         """
-        reader.told = self._told_before(reader, version, fresh)
+        reader.members_version_sent = self._version_sent_before(reader, version, fresh)
         membership = self.memberships.get(reader.room.name)
-        if reader.told < reader.room.told:
+        if reader.members_version_sent < reader.room.members_version_sent:
             self.refresh(reader)
-        elif membership is not None and reader.told == membership.stamp:
+        elif membership is not None and reader.members_version_sent == membership.version:
             membership.knows(reader)
         lease = reader.lease
         if lease is not None and self._polled_here(version):
@@ -302,19 +302,19 @@ class Presence:
         """Whether a poll's client was not told by another node after its last poll here."""
         return True
 
-    def _told_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
+    def _version_sent_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
         if version is not None:
             return self._read_version(version, reader.room)
         if reader.lease is None:
-            return reader.room.told
-        return UNKNOWN if fresh else reader.lease.told
+            return reader.room.members_version_sent
+        return UNKNOWN if fresh else reader.lease.members_version_sent
 
     def _read_version(self, version: str, room: Room) -> int:
         node, _, digits = version.partition(".")
         if node != self._node or not _STAMP.fullmatch(digits):
             return UNKNOWN
         membership = self.memberships.get(room.name)
-        top = room.told if membership is None else membership.stamp
+        top = room.members_version_sent if membership is None else membership.version
         return int(digits) if int(digits) <= top else UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
@@ -324,11 +324,15 @@ class Presence:
         """
         told = self._told(reader)
         if remember and reader.lease is not None:
-            reader.lease.told = told
+            reader.lease.members_version_sent = told
         return f"{self._node}.{max(told, 0)}"
 
     def _told(self, reader: Subscription) -> int:
-        return max(reader.told, reader.room.told) if reader.live else reader.told
+        return (
+            max(reader.members_version_sent, reader.room.members_version_sent)
+            if reader.live
+            else reader.members_version_sent
+        )
 
     def page(self, room: str, after: str) -> MemberPage:
         """A page of a room's members, sorted by id."""

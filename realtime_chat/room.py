@@ -73,10 +73,10 @@ class Subscription:
     While it is *live* its cursor is the room's own, and ``offset`` says nothing.
 
     :ivar lease: what makes its user a member of the room; None where it has none.
-    :ivar told: up to which stamp it was told who is in the room; while it is live, at least up to the room's own.
+    :ivar members_version_sent: up to which stamp it was told who is in the room; while it is live, at least up to the room's own.
     """
 
-    __slots__ = ("epoch", "lease", "live", "offset", "room", "session", "told", "transport")
+    __slots__ = ("epoch", "lease", "live", "members_version_sent", "offset", "room", "session", "transport")
 
     def __init__(self, session: Session, transport: SessionTransport, room: Room, position: Position) -> None:
         self.session = session
@@ -86,7 +86,7 @@ class Subscription:
         self.offset = position.offset
         self.live = False
         self.lease: Lease | None = None
-        self.told = 0
+        self.members_version_sent = 0
 
 
 class RoomContext(NamedTuple):
@@ -124,7 +124,7 @@ class Room:
     :ivar oldest: no offset below this one is kept.
     :ivar top: the last offset that was announced here, with all before it.
     :ivar heard: the highest offset that was heard of.
-    :ivar told: the stamp up to which everyone who is live was told who is here.
+    :ivar members_version_sent: the stamp up to which everyone who is live was told who is here.
     """
 
     __slots__ = (
@@ -132,24 +132,24 @@ class Room:
         "_announced_at",
         "_answered",
         "_batches",
-        "_before",
         "_context",
+        "_epoch_changes",
         "_flushed",
         "_live",
         "_looks",
         "_pending",
+        "_previous_epoch",
         "_reads",
         "_slice",
         "_sliced",
-        "_turns",
         "begun",
         "epoch",
         "heard",
+        "members_version_sent",
         "name",
         "oldest",
         "subscribers",
         "tail",
-        "told",
         "top",
         "used",
     )
@@ -163,7 +163,7 @@ class Room:
         self.tail = _NO_TAIL
         self.subscribers = 0
         self.used = 0.0
-        self.told = 0
+        self.members_version_sent = 0
         self._context = context
         self._announced_at = 0.0
         self._alone: Subscription | None = None  # the only one that is live, where it was never one of several
@@ -175,8 +175,8 @@ class Room:
         self._slice: EntryPage | None = None  # that was read out of the tail last
         self._sliced = 0  # and the tail's changes then
         self._looks = 0
-        self._turns = 0  # how often another log took this one's place
-        self._before: str | None = None  # the epoch of the one before
+        self._epoch_changes = 0  # how often another log took this one's place
+        self._previous_epoch: str | None = None  # the epoch of the one before
         self._batches: dict[Fanout, tuple[EntryPage, Batch]] | None = None
         for message in page.messages:
             self._keep(Entry(message))
@@ -229,7 +229,7 @@ class Room:
         return epoch == self.epoch and offset <= self.top
 
     @property
-    def lacking(self) -> bool:
+    def has_gap(self) -> bool:
         """Whether there is something in the log that it has heard of and doesn't have."""
         return self.heard > self.top
 
@@ -277,7 +277,7 @@ class Room:
         while True:
             place = self.position
             part = await self.read_after(self.top)
-            if part.read > before and (not self.lacking or place == self.position):
+            if part.read > before and (not self.has_gap or place == self.position):
                 self.heard = self.top
                 return
 
@@ -308,8 +308,8 @@ class Room:
         self._batches = None
         self.tail.clear()
         if epoch != self.epoch:
-            self._turns += 1
-            self._before, self.begun = self.epoch, top
+            self._epoch_changes += 1
+            self._previous_epoch, self.begun = self.epoch, top
         self.epoch, self.top, self.heard, self.oldest, self._flushed = epoch, top, top, 1, top
         return left
 
@@ -409,7 +409,7 @@ class Room:
         self._not_live(subscription)
         subscription.epoch = self.epoch
         subscription.offset = self._flushed
-        subscription.told = max(subscription.told, self.told)
+        subscription.members_version_sent = max(subscription.members_version_sent, self.members_version_sent)
         subscription.session.left_behind(subscription)
 
     # Reading the log
@@ -419,7 +419,7 @@ class Room:
         with what was kept of the log that it knew."""
         if subscription.epoch == self.epoch:
             return subscription.offset
-        return min(subscription.offset, self.begun) if subscription.epoch == self._before else self.begun
+        return min(subscription.offset, self.begun) if subscription.epoch == self._previous_epoch else self.begun
 
     def recent_after(self, epoch: str, offset: int) -> EntryPage | None:
         """What follows ``offset``, if memory has it; see :meth:`read_after`."""
@@ -517,9 +517,9 @@ class Room:
         while True:
             self._looks += 1
             self._context.counts.reads += 1
-            look, turns = self._looks, self._turns
+            look, turns = self._looks, self._epoch_changes
             page = await read()
-            if turns == self._turns or page.epoch == self.epoch:
+            if turns == self._epoch_changes or page.epoch == self.epoch:
                 self._learn(page)
                 return page, look
 
@@ -557,7 +557,7 @@ class Room:
             if recovered:
                 return StartPosition(since, True)
         start = await self._before_last(last)
-        if since is not None and since.epoch == self._before and start.epoch == self.epoch:
+        if since is not None and since.epoch == self._previous_epoch and start.epoch == self.epoch:
             start = Position(start.epoch, max(start.offset, min(since.offset, self.begun)))  # not again what it had
         return StartPosition(start, since is None)
 
@@ -582,7 +582,7 @@ class Room:
         elif first <= self.oldest or len(self.tail) >= self._context.limits.history:
             return Position(self.epoch, first - 1)
         page, _ = await self._read(partial(self._context.store.read_before, self.name, None, last))
-        if self.lacking:
+        if self.has_gap:
             await self.look()
         return Position(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
 

@@ -192,7 +192,7 @@ class RealtimeService(Service):
             log_path=configuration.access_log,
             write=write_now,
             unsent=unsent,
-            slow=configuration.limits.slow,
+            slow=configuration.limits.stalled_after,
             read=self._intake.take,
             public=self._public,
             turns=self._turns,

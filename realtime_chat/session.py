@@ -418,7 +418,7 @@ class Session:
             subscription.room.remove(subscription)
             self.hub.presence.exit(subscription, False)
         elif self._is_request:
-            return self._once_known(self.hub.attended(command.room, self.client), self._leave_by_request, command)
+            return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
         else:
             raise RealtimeError("not_joined", "this connection doesn't read that room")
         return codec.encode_left(command.id, command.room)
@@ -431,7 +431,7 @@ class Session:
 
     def _members(self, command: codec.Members) -> Answer:
         room = self.check_readable(command.room)
-        return self._once_known(self.hub.attended(room), self._members_known, command)
+        return self._once_known(self.hub.await_presence(room), self._members_known, command)
 
     def _members_known(self, command: codec.Members) -> bytes:
         return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
@@ -457,7 +457,7 @@ class Session:
     def _signal(self, command: codec.Signal) -> Answer:
         check_room(command.room)
         check_event(command.event)
-        asked = self.hub.attended(command.room, self.client)
+        asked = self.hub.await_presence(command.room, self.client)
         return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
 
     def _signal_known(self, command: codec.Signal) -> bytes:
@@ -501,7 +501,7 @@ class Session:
 
     # Behind, pumped, live
 
-    def filled(self) -> None:
+    def pause_writing(self) -> None:
         """The transport takes no more for now: nothing is live until :meth:`drained`."""
         for subscription in self.subscriptions.values():
             subscription.room.fall_behind(subscription)
@@ -527,7 +527,7 @@ class Session:
             elif not self._bring(subscription, part):
                 break
         if not self._reading and not self.closed:
-            self.transport.pumped()
+            self.transport.caught_up()
 
     def _read(self, subscription: Subscription) -> None:
         self._reading = True
@@ -579,7 +579,7 @@ class Session:
         self._behind.remove(subscription)
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
-        elif subscription.told < subscription.room.told:
+        elif subscription.members_version_sent < subscription.room.members_version_sent:
             self.hub.presence.refresh(subscription)
 
 

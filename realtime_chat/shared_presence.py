@@ -287,7 +287,7 @@ class SharedPresence(Presence):
             came = [_attend(lease) for lease in changes.values() if lease is not None]
             gone = [mark for mark, lease in changes.items() if lease is None]
             if came or gone:
-                self._broker.attend(room, came, gone)
+                self._broker.publish_presence(room, came, gone)
 
     # What a client asks a node for that it isn't with
 
@@ -322,7 +322,7 @@ class SharedPresence(Presence):
             return None
         waiting = self._asked.setdefault((room, mark), [])
         if not waiting:
-            self._wheel.call_later(self._limits.hearsay, partial(self._answer, room, mark))
+            self._wheel.call_later(self._limits.presence_wait, partial(self._answer, room, mark))
         answer: Deferred[None] = Deferred()
         waiting.append(answer)
         return answer
@@ -402,9 +402,9 @@ class SharedPresence(Presence):
     def _polled_here(self, version: str | None) -> bool:
         return version is not None and version.partition(".")[0] == self._node
 
-    def _told_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
+    def _version_sent_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
         if version is None:
-            return self._told_unsaid(reader, fresh)
+            return self._unsaid_version(reader, fresh)
         match = _VERSION.fullmatch(version)
         if match is None:
             return UNKNOWN
@@ -419,27 +419,27 @@ class SharedPresence(Presence):
 
     def _read_own(self, version: str, digest: str, room: Room) -> int:
         told, membership = self._read_version(version, room), self.memberships.get(room.name)
-        if told < room.told and membership is not None:
-            told = max(told, membership.stamp_of(digest))
+        if told < room.members_version_sent and membership is not None:
+            told = max(told, membership.version_of(digest))
         return told
 
-    def _told_unsaid(self, reader: Subscription, fresh: bool) -> int:
+    def _unsaid_version(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
         not told again, as that would answer it at once, over and over."""
-        told, lease = super()._told_before(reader, None, fresh), reader.lease
+        told, lease = super()._version_sent_before(reader, None, fresh), reader.lease
         if told != UNKNOWN or fresh or lease is None or not self._elsewhere(reader.room.name, lease.client.mark):
             return told
-        return lease.membership.stamp
+        return lease.membership.version
 
     def _read_digest(self, reader: Subscription, digest: str, since: int) -> int:
         membership = self.memberships.get(reader.room.name)
         if membership is None:
-            return reader.room.told if digest == _NOBODY else UNKNOWN
-        told = membership.stamp_of(digest)
+            return reader.room.members_version_sent if digest == _NOBODY else UNKNOWN
+        told = membership.version_of(digest)
         if told != UNKNOWN or self._is_over(since):
             return told
         self._wait(membership, reader, since, digest)  # one of the nodes may be about to hear what the other knows
-        return reader.room.told
+        return reader.room.members_version_sent
 
     def _wait(self, membership: Membership, reader: Subscription, since: int, digest: str) -> None:
         if membership.late is None:
@@ -460,16 +460,16 @@ class SharedPresence(Presence):
             self._tell_late(membership, reader, since, digest)
 
     def _tell_late(self, membership: Membership, reader: Subscription, since: int, digest: str) -> None:
-        told = membership.stamp_of(digest)
+        told = membership.version_of(digest)
         if told != UNKNOWN:
-            reader.told = told
+            reader.members_version_sent = told
         elif not self._is_over(since):
             self._wait(membership, reader, since, digest)
         elif reader.live:
             self.refresh(reader)
             reader.session.pump()
         else:
-            reader.told = UNKNOWN
+            reader.members_version_sent = UNKNOWN
 
     def version(self, reader: Subscription, remember: bool) -> str:
         """See :meth:`Presence.version`; with a digest of what it was told, and a word for the signal that answers it,

@@ -759,12 +759,12 @@ class LastingStoreContract(MessageStoreContract):
         before = await store.append(draft(room="other"))
         backup = await self.back_up(store)
         await append_all(store, [draft(number) for number in range(6, 11)])
-        doubted: Deferred[None] = Deferred()
-        store.watch(lambda: doubted.called or doubted.callback(None))
+        may_have_missed: Deferred[None] = Deferred()
+        store.watch(lambda: may_have_missed.called or may_have_missed.callback(None))
         await self.put_back(backup)
         with contextlib.suppress(StoreError):
             await store.append(draft("new"))
-        await doubted
+        await may_have_missed
         stored = await store.append(draft("newer"))
         page = await store.read_after("lobby", 0, 100)
         self.assertNotEqual(page.epoch, before.message.position.epoch)
@@ -830,7 +830,7 @@ class BrokerContract:
                 await broker.follow(room)
             for room in AWKWARD_NAMES:
                 broker.unfollow(room)
-        self.assertEqual([], listener.of("announced", "doubted", "signalled", "relayed"))
+        self.assertEqual([], listener.of("announced", "may_have_missed", "signalled", "relayed"))
 
     async def test_count(self) -> None:
         """In rooms that nobody is in there are none, whatever they are called."""
@@ -842,8 +842,8 @@ class BrokerContract:
         broker, listener = await self.start_broker()
         await broker.follow("lobby")
         broker.signal("lobby", "0" * 16, b"{}")
-        broker.attend("lobby", [RemoteClient("0" * 16, BOB)], [])
-        broker.attend("lobby", [], ["0" * 16])
+        broker.publish_presence("lobby", [RemoteClient("0" * 16, BOB)], [])
+        broker.publish_presence("lobby", [], ["0" * 16])
         broker.say(ForwardedCommand("0" * 16, leaves="lobby"))
         await broker.stop()
         self.assertEqual([], listener.of("signalled", "presence_delta", "said"))

@@ -129,7 +129,7 @@ class End:
             if end is not self and room in end.followed:
                 self.exchange.later(end.listener.signalled, room, mark, data)
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         if not self.cut:
             self.exchange.later(self.exchange.change, self.name, room, came, gone)
 

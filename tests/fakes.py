@@ -104,7 +104,7 @@ class FakeTransport:
     def reset(self, room: str, position: Position) -> None:
         self.received.append({"type": "reset", "room": room, "position": str(position)})
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         pass
 
     def ready(self) -> None:
@@ -234,7 +234,7 @@ class HeldBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         self.signals.append((room, mark, data))
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         pass
 
     def say(self, saying: ForwardedCommand) -> None:
@@ -286,7 +286,7 @@ class HeldBroker:
             self.away = False
             for room in list(self.followed):
                 if self.listener is not None:
-                    self.listener.doubted(room)
+                    self.listener.may_have_missed(room)
 
 
 class Recorder:
@@ -301,8 +301,8 @@ class Recorder:
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
         self.told.append(("announced", room, epoch, first, count, list(read())))
 
-    def doubted(self, room: str) -> None:
-        self.told.append(("doubted", room))
+    def may_have_missed(self, room: str) -> None:
+        self.told.append(("may_have_missed", room))
 
     def signalled(self, room: str, mark: str, data: bytes) -> None:
         self.told.append(("signalled", room, mark, data))

@@ -113,7 +113,7 @@ class OptionTests(SynchronousTestCase):
             (limits.pong, "from which nothing comes within {:g} seconds"),
             (limits.slow, "not one byte was taken in {:g} seconds"),
             (limits.heartbeat, "a comment (``:``) every {:g} seconds"),
-            (limits.vanished, "nothing of what was sent within {:g} seconds more"),
+            (limits.tcp_user_timeout, "nothing of what was sent within {:g} seconds more"),
             (limits.presence_limit, "more than {} members (``--presence-limit``)"),
             (limits.presence_page, "A page has {} members at most"),
             (limits.presence_interval * 1000, "one event each {:g} milliseconds at most"),

@@ -190,7 +190,7 @@ class FollowTests(SharedWorld):
         self.broker.subscribe()
         self.held.look(0)
         self.elsewhere("lost")
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["lost"], self.data(transport))
 
@@ -198,7 +198,7 @@ class FollowTests(SharedWorld):
 class AnnouncedTests(SharedWorld):
     """What other nodes say of the log."""
 
-    limits = {"overtaken": 0.01}
+    limits = {"gap_grace": 0.01}
 
     def test_delivered(self) -> None:
         """The next messages are brought without a look into the store."""
@@ -277,13 +277,13 @@ class AnnouncedTests(SharedWorld):
 class DoubtTests(SharedWorld):
     """Rooms that look into their log."""
 
-    limits = {"looks": 3, "retry": 1.0}
+    limits = {"max_catch_ups": 3, "retry": 1.0}
 
     def test_nothing_missed(self) -> None:
         """A doubt without a reason costs one look and is told to nobody."""
         transport = self.joined()
         before, reads = list(transport.received), self.hub.counts.reads
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.settle()
         self.assertEqual((before, reads + 1), (transport.received, self.hub.counts.reads))
 
@@ -291,17 +291,17 @@ class DoubtTests(SharedWorld):
         """What was announced to nobody is found."""
         transport = self.joined()
         self.elsewhere("a", "b")
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a", "b"], self.data(transport))
 
     def test_looks_anew(self) -> None:
         """A look that began before the doubt says nothing about it: there is another."""
         transport = self.joined()
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.held.look(0)
         self.elsewhere("a")
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a"], self.data(transport))
 
@@ -311,7 +311,7 @@ class DoubtTests(SharedWorld):
         self.room().read_after(0)
         self.held.look(0)
         self.elsewhere("a")
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a"], self.data(transport))
 
@@ -364,7 +364,7 @@ class DoubtTests(SharedWorld):
         """A hub that has stopped lets nobody look, and leaves no timer."""
         self.joined()
         self.told(self.elsewhere("a", "b")[1])
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.hub.stop()
         self.settle()
         self.hub.wheel.stop()
@@ -397,7 +397,7 @@ class DoubtTests(SharedWorld):
         """A mistake of ours is logged, and the room looks again later."""
         self.joined()
         self.patch(self.store, "read_after", lambda *args: [][0])
-        self.hub.doubted("lobby")
+        self.hub.may_have_missed("lobby")
         self.held.looks.pop()[1].errback(ValueError("a mistake"))
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
         self.clock.pump([0.25] * 6)

@@ -165,7 +165,7 @@ class LayerTests(SynchronousTestCase):
 
     def test_client_core_does_no_io(self) -> None:
         """The client's core is given links and a clock; only links and what makes them know sockets and HTTP."""
-        for module in ("backoff", "core", "errors", "events", "link", "outbox", "reading"):
+        for module in ("backoff", "core", "errors", "events", "link", "outbox", "subscription"):
             for name in _imports(f"client.{module}"):
                 if _is_below(name, "twisted"):
                     self.assertTrue(any(_is_below(name, one) for one in TWISTED_IN_DOMAIN), f"{module} imports {name}")

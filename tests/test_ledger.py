@@ -244,7 +244,7 @@ class Node:
             tail_bytes=600,
             room_idle=10.0,
             default_last=2,
-            looks=2,
+            max_catch_ups=2,
         )
         if broker is not None:
             broker.start(self.hub)

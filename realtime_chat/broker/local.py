@@ -45,8 +45,8 @@ class LocalBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.attend`."""
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        """See :meth:`IBroker.publish_presence`."""
 
     def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""

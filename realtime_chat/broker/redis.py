@@ -75,8 +75,8 @@ class PresenceBackend(Protocol):
         :returns: whether it can be read.
         """
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.attend`."""
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        """See :meth:`IBroker.publish_presence`."""
 
     def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
@@ -227,7 +227,7 @@ class RedisBroker:
 
     def _doubt_all(self, listener: Listener) -> None:
         for room in self.subscriptions.groups:
-            listener.doubted(room)
+            listener.may_have_missed(room)
 
     async def _meet_again(self, renewal: int) -> None:
         """Find out who is in the rooms now, some at a time, until that is done for all."""
@@ -269,7 +269,7 @@ class RedisBroker:
         hear = _HEARD.get(payload[:1])
         if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
             self._log_throttled(channel)
-            self._listener.doubted(room)
+            self._listener.may_have_missed(room)
 
     def _hear_messages(self, listener: Listener, room: str, payload: bytes) -> bool:
         try:
@@ -328,9 +328,9 @@ class RedisBroker:
             result.trap(StoreError)
             self.counts.signals_dropped += 1
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.attend`."""
-        self._neighbours.attend(room, came, gone)
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        """See :meth:`IBroker.publish_presence`."""
+        self._neighbours.publish_presence(room, came, gone)
 
     def say(self, saying: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""

@@ -1,20 +1,21 @@
 """Who is in which room by way of which node, in Redis.
 
 For each room that ever had a message there is a hash with a row for each client, which its node writes and deletes
-(``lua/attend.lua``). Every change raises the hash's version and is published with it, so that who follows a room knows
-whether it has heard of all changes, and reads the whole hash where it hasn't. Rows are believed as long as their node
-renews its key; a node that finds that another's is gone tells all, so that all forget that node's clients at the same
-time. What Redis loses, each node puts back.
+(``lua/publish_presence.lua``). Every change raises the hash's version and is published with it, so that who follows a
+room knows whether it has heard of all changes, and reads the whole hash where it hasn't. Rows are believed as long as
+their node renews its key; a node that finds that another's is gone tells all, so that all forget that node's clients
+at the same time. What Redis loses, each node puts back.
 
-A room without messages leaves nothing in Redis, as anybody can name any number of them. Its changes are only published.
-A node that begins to follow it asks the others that do (``lua/look.lua``), and each of them says who is there by way of
-it. After the room's first message the next change makes the hash, and all nodes put into it what is theirs.
+A room without messages leaves nothing in Redis, as anybody can name any number of them. Its changes are only
+published. A node that begins to follow it asks the others that do (``lua/look.lua``), and each of them says who is
+there by way of it. After the room's first message the next change makes the hash, and all nodes put into it what is
+theirs.
 
 What is published on a room's channel is ``pID VERSION NODE``, a line break, and the JSON array ``[rows of who came or
 changed, marks of who went]``; a row is ``[mark, user's id, name, guest, state, changed]``. Where there is no hash the
-version is 0, and in the id's place stands ``-`` for a change, ``=`` for all who are there by way of the node, and ``?``
-for the same with a question to the others. On the channel of all nodes it is one of the JSON arrays
-``["bye", NODE, SECONDS]``, ``["gone", NODE]`` and ``["said", NODE, MARK, STATE, ROOM]``.
+version is 0, and in the id's place stands ``-`` for a change, ``=`` for all who are there by way of the node, and
+``?`` for the same with a question to the others. On the channel of all nodes it is one of the JSON arrays ``["bye",
+NODE, SECONDS]``, ``["gone", NODE]`` and ``["said", NODE, MARK, STATE, ROOM]``.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ class RedisPresence:
         self._connects = 0
         self._trusted_from = 0.0
         self._attend, self._look_up, self._put_back, self._renew, self._count = (
-            load_script(_PACKAGE, f"lua/{name}.lua") for name in ("attend", "look", "put_back", "renew", "count")
+            load_script(_PACKAGE, f"lua/{name}.lua")
+            for name in ("publish_presence", "look", "put_back", "renew", "count")
         )
 
     @property
@@ -485,8 +487,8 @@ class RedisPresence:
         said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
         self._link.command("PUBLISH", self._names.nodes, said).addErrback(ignore_store_error)
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`realtime_chat.interfaces.IBroker.attend`."""
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        """See :meth:`realtime_chat.interfaces.IBroker.publish_presence`."""
         rows = {attendee.mark: _encode(_row(attendee)) for attendee in came}
         own = self._own.setdefault(room, {})
         own |= rows

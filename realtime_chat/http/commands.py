@@ -51,7 +51,7 @@ class _Replies:
     def reset(self, room: str, position: Position) -> None:
         """Nothing is delivered here."""
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         """Nothing is delivered here."""
 
     def ready(self) -> None:

@@ -73,7 +73,7 @@ class _MembersResource(JSONResource):
         return answer_later(request, self._page(one(request.args, b"after") or ""))
 
     async def _page(self, after: str) -> bytes:
-        found = self._hub.attended(self._room)
+        found = self._hub.await_presence(self._room)
         if found is not None:
             await found
         return codec.encode_members(None, self._room, *self._hub.presence.page(self._room, after))

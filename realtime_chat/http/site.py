@@ -486,7 +486,7 @@ class RealtimeChannel(http.HTTPChannel):
             self.site.idle.add(self)
             return
         if phase is _Phase.DRAIN:
-            self._wait(self._stall(self.site.slow))
+            self._wait(self._stall(self.site.stalled_after))
             return
         seconds = self.site.deadlines.get(phase.name)
         self._wait(None if seconds is None else self.site.wheel.call_later(seconds, self.too_late))
@@ -804,7 +804,7 @@ class RealtimeChannel(http.HTTPChannel):
         """Close when everything is written, and in any case once the client takes nothing more of it for a while."""
         if not self.is_over:
             self._end()
-            self._wait(self._stall(self.site.slow))
+            self._wait(self._stall(self.site.stalled_after))
         super().loseConnection()
 
     def _end(self) -> None:
@@ -1066,7 +1066,7 @@ class RealtimeSite(server.Site):
         self.max_connections = max_connections
         self.write = write
         self.unsent = unsent
-        self.slow = slow
+        self.stalled_after = slow
         self.read = read
         self.public = public
         self.turns = Turns(reactor) if turns is None else turns

@@ -18,11 +18,11 @@ __all__ = [
     "Parameters",
     "SubscribeParams",
     "check_rooms",
+    "memoized",
     "natural",
     "one",
     "read_query",
-    "read_wishes",
-    "remembering",
+    "read_subscribe_params",
     "unquoted",
 ]
 

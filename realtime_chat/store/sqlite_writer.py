@@ -22,7 +22,7 @@ from realtime_chat.store.sqlite_checkpoints import Checkpoints
 from realtime_chat.store.sqlite_file import DatabaseFile, Identity
 from realtime_chat.store.sqlite_reader import LogReader
 
-__all__ = ["MOST_DRAFTS", "FateUnknown", "LogWriter", "Outcome"]
+__all__ = ["MOST_DRAFTS", "CommitInDoubt", "LogWriter", "Outcome"]
 
 MOST_DRAFTS = 256
 """How many drafts one commit takes."""

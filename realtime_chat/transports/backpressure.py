@@ -180,16 +180,16 @@ class BackpressuredSender:
             return
         self.full = True
         if self.session is not None:
-            self.session.filled()
+            self.session.pause_writing()
         self.stop_reading()
         self._slow = Stall(
-            self.hub.wheel, self.hub.limits.slow, lambda: -acknowledged_bytes(self.transport), self._stalled
+            self.hub.wheel, self.hub.limits.stalled_after, lambda: -acknowledged_bytes(self.transport), self._stalled
         )
 
     def _stalled(self) -> None:
         """It doesn't drain at all."""
         if self.session is not None:
-            self.session.dismiss("slow")
+            self.session.dismiss("stalled_after")
 
     def stop_watching(self) -> None:
         """It is full no more, or over."""

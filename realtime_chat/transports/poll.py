@@ -286,7 +286,7 @@ class _Poll:
         self._positions[room] = str(position)
         self._events.append(codec.encode_reset(room, position))
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         self._looking = False
         if self._events or self._at_once:
             self.answer()

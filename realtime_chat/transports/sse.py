@@ -263,7 +263,7 @@ class _RoomStream(BackpressuredSender, Protocol):
         """An event that says where the stream stands in a room."""
         return block(kind, data, f"id: {position}")
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         pass
 
     def ready(self) -> None:
@@ -297,10 +297,10 @@ class _RoomStream(BackpressuredSender, Protocol):
 
     def stop_reading(self) -> None:
         """What it sends is ignored in any case. Who is slow may be so for a while; the kernel is told."""
-        give_up_after(self.transport, self._hub.limits.slow)
+        give_up_after(self.transport, self._hub.limits.stalled_after)
 
     def read_on(self) -> None:
-        give_up_after(self.transport, self._hub.limits.vanished)
+        give_up_after(self.transport, self._hub.limits.tcp_user_timeout)
 
     # Heartbeats, by which proxies see that it lives, and the kernel whether the client does
 

@@ -352,7 +352,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     def reset(self, room: str, position: Position) -> None:
         self.send(codec.encode_reset(room, position))
 
-    def pumped(self) -> None:
+    def caught_up(self) -> None:
         pass
 
     def ready(self) -> None:
@@ -410,7 +410,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         ahead, acknowledged = unsent(self.transport), acknowledged_bytes(self.transport)
         if not self.full:
             self.sendPing()
-        patience = self.hub.limits.slow if ahead > _MUCH else 0
+        patience = self.hub.limits.stalled_after if ahead > _MUCH else 0
         self._wait_for_pong(acknowledged, acknowledged + ahead, patience)
 
     def _wait_for_pong(self, taken: int, ping_at: int, patience: float) -> None:
@@ -428,7 +428,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         if self._heard or self.full or self._waits:
             self._schedule_ping()
         elif now > taken and patience > 0:
-            self._wait_for_pong(now, ping_at, self.hub.limits.slow)
+            self._wait_for_pong(now, ping_at, self.hub.limits.stalled_after)
         elif patience > 0:
             self._wait_for_pong(taken, ping_at, patience)
         else:

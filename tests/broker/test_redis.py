@@ -71,8 +71,8 @@ class PresenceBackend:
         self.calls.append(("heard", room, payload))
         return payload != b"pwrong"
 
-    def attend(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        self.calls.append(("attend", room, came, gone))
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        self.calls.append(("publish_presence", room, came, gone))
 
     def say(self, saying: ForwardedCommand) -> None:
         self.calls.append(("say", saying))
@@ -245,7 +245,7 @@ class HeardTests(NodesCase):
             for payload in wrong:
                 self.publish(channel, payload)
             await until(lambda: one.broker.counts.malformed == len(wrong))
-        self.assertEqual([("lobby",)] * len(wrong), one.heard("doubted"))
+        self.assertEqual([("lobby",)] * len(wrong), one.heard("may_have_missed"))
         said: list[str] = []
         throttled = ThrottledLog(lambda event: said.append(formatEvent(event)), lambda: 0.0, lambda *_: None)
         for event in events:
@@ -345,7 +345,7 @@ class SubscriptionTests(NodesCase):
         held = tracemalloc.get_traced_memory()[0] - before
         self.assertEqual(30_000, len(self.channels()))
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: len(node.heard("doubted")) == 10_000, 30)
+        await until(lambda: len(node.heard("may_have_missed")) == 10_000, 30)
         self.assertEqual(30_000, len(self.channels()))
         for room in rooms:
             node.broker.unfollow(room)
@@ -406,7 +406,7 @@ class FailureTests(NodesCase):
 
     async def hears_again(self, node: Node, patience: float = 10.0) -> None:
         """What is stored reaches a node, and it has looked into the room and met those there."""
-        await until(lambda: ("lobby",) in node.heard("doubted"), patience)
+        await until(lambda: ("lobby",) in node.heard("may_have_missed"), patience)
         await until(lambda: node.neighbours.calls.count(("follow", "lobby")) >= 2, patience)
         await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         before = len(node.heard("announced"))
@@ -426,7 +426,7 @@ class FailureTests(NodesCase):
         node.store.links[0].abort("not by way of the store")
         await node.broker.follow("news")
         self.server.command("FLUSHALL")
-        await until(lambda: {("lobby",), ("news",)} <= set(node.heard("doubted")), 1.0)
+        await until(lambda: {("lobby",), ("news",)} <= set(node.heard("may_have_missed")), 1.0)
         self.assertEqual(0, node.link.counts.losses)
 
     async def test_flushes_not_allowed(self) -> None:
@@ -523,7 +523,7 @@ class FailureTests(NodesCase):
         node, _ = await self.nodes()
         node.neighbours.failing = True
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: node.heard("doubted"))
+        await until(lambda: node.heard("may_have_missed"))
         node.neighbours.calls.clear()
         node.neighbours.failing = False
         await until(lambda: ("follow", "lobby") in node.neighbours.calls)

@@ -323,7 +323,7 @@ class SlowReaderContract:
 class SlowGoodbyeContract:
     """The same with a reader that never reads again, where such a one is closed early."""
 
-    limits: dict[str, Any] = {"slow": 1.5, "ping": 60}
+    limits: dict[str, Any] = {"stalled_after": 1.5, "ping": 60}
     stall: Any
 
     async def test_closed_after_a_while(self: Any) -> None:

@@ -431,7 +431,7 @@ def cut_off(connection: socket.socket) -> None:
 class VanishedTests(EventsTestCase):
     """A client that is gone without a FIN."""
 
-    limits = {"heartbeat": 0.5, "vanished": 1.0}
+    limits = {"heartbeat": 0.5, "tcp_user_timeout": 1.0}
 
     async def test_vanished(self) -> None:
         """Nobody acknowledges its heartbeats any more: soon nothing of it is left."""

@@ -532,7 +532,7 @@ class FailingSendTests(RawTestCase):
 class SlowLineTests(RawTestCase):
     """A client that takes much, slowly but steadily."""
 
-    limits = {"ping": 0.3, "pong": 0.5, "slow": 4.0}
+    limits = {"ping": 0.3, "pong": 0.5, "stalled_after": 4.0}
 
     async def test_progress(self) -> None:
         """Who takes byte after byte isn't silent, though its pong comes late; who stops taking them is."""
