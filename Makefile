@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
-	@echo 'make test    run all tests; TESTS=tests.test_codec picks some, CHROMIUM=PATH names another browser'
+	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
 	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
 	@echo 'make bench   measure it side by side with others; SCENARIO=fanout picks one, ARGS=--quick is short'

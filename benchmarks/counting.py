@@ -16,12 +16,12 @@ from twisted.internet.task import Clock
 
 from benchmarks.wires import ROOM, text_of
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.counts import Histogram
-from realtime_chat.hub import Hub
-from realtime_chat.limits import Limits
-from realtime_chat.session import Session
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.counters import Histogram
+from realtime_chat.values.limits import Limits
 
 __all__ = ["measure_counting"]
 

@@ -18,7 +18,9 @@ from twisted.python.failure import Failure
 
 from realtime_chat import __version__
 from realtime_chat.clock import time_steadily
-from realtime_chat.errors import RealtimeError, StoreRefused
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
@@ -28,16 +30,14 @@ from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import IBroker, IMessageStore
-from realtime_chat.limits import Limits
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
-from realtime_chat.transports.epoll_reader import EpollReader, accept_few
-from realtime_chat.transports.fanout import unsent, write_now
+from realtime_chat.transports.fast.direct_send import unsent, write_now
+from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
-from realtime_chat.turns import Turns
+from realtime_chat.values.errors import RealtimeError, StoreRefused
+from realtime_chat.values.limits import Limits
 
 __all__ = ["Configuration", "RealtimeService", "raise_file_limit"]
 
@@ -110,7 +110,7 @@ class RealtimeService(Service):
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
-        self._intake = EpollReader(reactor)
+        self._epoll_reader = EpollReader(reactor)
         self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
@@ -193,7 +193,7 @@ class RealtimeService(Service):
             write=write_now,
             unsent=unsent,
             slow=configuration.limits.stalled_after,
-            read=self._intake.take,
+            read=self._epoll_reader.adopt,
             public=self._public,
             turns=self._turns,
         )
@@ -264,7 +264,7 @@ class RealtimeService(Service):
         await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
         await _at_most(self._reactor, self._broker.stop())
         await _at_most(self._reactor, self._store.stop())
-        self._intake.close()
+        self._epoll_reader.close()
         self.hub.wheel.stop()
         self._log.info("stopped")
 

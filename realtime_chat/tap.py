@@ -31,10 +31,9 @@ from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.broker.relay import read_relay
 from realtime_chat.clock import time_steadily
+from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
-from realtime_chat.interfaces import IBroker, IMessageStore
-from realtime_chat.limits import Limits
 from realtime_chat.listening import Endpoint
 from realtime_chat.logs import throttle
 from realtime_chat.process import Process, leaves_terminal
@@ -43,7 +42,8 @@ from realtime_chat.redis.names import Names, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite import SQLiteStore
+from realtime_chat.store.sqlite.store import SQLiteStore
+from realtime_chat.values.limits import Limits
 
 __all__ = ["Options", "makeService"]
 
@@ -566,7 +566,7 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     # Only here, as a daemon without Redis needs none of its packages.
     from realtime_chat.broker.redis import RedisBroker
     from realtime_chat.broker.redis_presence import RedisPresence
-    from realtime_chat.store.redis import RedisStore
+    from realtime_chat.store.redis.store import RedisStore
 
     address = options["redis"]
     names = Names(options["store-prefix"], address.database)

@@ -16,10 +16,19 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from realtime_chat.errors import RealtimeError, StoreError
-from realtime_chat.interfaces import IBroker, IMessageStore
-from realtime_chat.model import AppendResult, Draft, ForwardedCommand, Message, Page, Position, RemoteClient, User
+from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.store.retention import KEY_SECONDS, SECONDS_AT_ONCE, Retention
+from realtime_chat.values.errors import RealtimeError, StoreError
+from realtime_chat.values.model import (
+    AppendResult,
+    Draft,
+    ForwardedCommand,
+    Message,
+    Page,
+    Position,
+    RemoteClient,
+    User,
+)
 from tests.fakes import Recorder
 
 __all__ = [
@@ -120,7 +129,7 @@ def texts(page: Page) -> list[Any]:
 
 
 class MessageStoreContract:
-    """What :class:`~realtime_chat.interfaces.IMessageStore` promises.
+    """What :class:`~realtime_chat.core.interfaces.IMessageStore` promises.
 
     Mix it into a ``TestCase`` whose ``build_store`` gives a store that is not started; its
     monotonic clock is ``self.clock.seconds``, and its wall clock ``self.wall``.
@@ -796,7 +805,7 @@ class LastingStoreContract(MessageStoreContract):
 
 
 class BrokerContract:
-    """What :class:`~realtime_chat.interfaces.IBroker` promises.
+    """What :class:`~realtime_chat.core.interfaces.IBroker` promises.
 
     Mix it into a ``TestCase`` whose ``build_broker`` gives a broker that is not started, and whose store is.
     """

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.limits import Limits
-from realtime_chat.model import ForwardedCommand, RemoteClient
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import IBroker, Listener
+from realtime_chat.values.limits import Limits
+from realtime_chat.values.model import ForwardedCommand, RemoteClient
 from tests.fakes import tokens
 
 HELD = 5.0

@@ -18,12 +18,12 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.codec import Entry
-from realtime_chat.errors import Goodbye, StoreError
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.limits import Limits
-from realtime_chat.model import ForwardedCommand, Message, Position, RemoteClient
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import IBroker, Listener
+from realtime_chat.values.codec import Entry
+from realtime_chat.values.errors import Goodbye, StoreError
+from realtime_chat.values.limits import Limits
+from realtime_chat.values.model import ForwardedCommand, Message, Position, RemoteClient
 
 
 def tokens(seed: int = 0) -> Callable[[int], bytes]:
@@ -40,7 +40,7 @@ class Batch:
 
 
 class FakeFanout:
-    """Counts how often messages are encoded."""
+    """Counters how often messages are encoded."""
 
     name = "fake"
 

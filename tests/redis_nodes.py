@@ -16,14 +16,14 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.broker.redis_presence import RedisPresence
-from realtime_chat.errors import StoreError
-from realtime_chat.limits import Limits
-from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.store.redis import RedisStore
+from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.limits import Limits
+from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.clients import PollClient
 from tests.redis_server import RedisServer
 

@@ -19,19 +19,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.broker.redis import BrokerCounts
-from realtime_chat.codec import COMMANDS
 from realtime_chat.console.options import make_parser
-from realtime_chat.errors import ERRORS, GOODBYES
+from realtime_chat.core.hub import Hub
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
-from realtime_chat.hub import Hub
-from realtime_chat.limits import Limits
 from realtime_chat.redis.connection import LinkCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite import Commits
+from realtime_chat.store.sqlite.store import Commits
 from realtime_chat.tap import Options
+from realtime_chat.values.codec import COMMANDS
+from realtime_chat.values.errors import ERRORS, GOODBYES
+from realtime_chat.values.limits import Limits
 from tests.functional.daemon import CHECKOUT, Daemon
 
 README = (CHECKOUT / "README.rst").read_text("utf-8")
@@ -111,7 +111,7 @@ class OptionTests(SynchronousTestCase):
             (limits.max_publishes, "{} publishes may wait"),
             (limits.ping, "the server pings every {:g} seconds"),
             (limits.pong, "from which nothing comes within {:g} seconds"),
-            (limits.slow, "not one byte was taken in {:g} seconds"),
+            (limits.stalled_after, "not one byte was taken in {:g} seconds"),
             (limits.heartbeat, "a comment (``:``) every {:g} seconds"),
             (limits.tcp_user_timeout, "nothing of what was sent within {:g} seconds more"),
             (limits.presence_limit, "more than {} members (``--presence-limit``)"),
@@ -186,9 +186,9 @@ class MetricTests(SynchronousTestCase):
         hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
         store = SimpleNamespace(
-            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counts=LinkCounts())]
+            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counters=LinkCounts())]
         )
-        broker = SimpleNamespace(counts=BrokerCounts(), subscriptions=())
+        broker = SimpleNamespace(counters=BrokerCounts(), subscriptions=())
         for family in make_registry(hub, store, broker).collect():
             names.add(family.name + "_total" * (family.type == "counter"))
         own = {name for name in names if name.startswith("realtime_")}

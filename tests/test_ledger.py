@@ -19,12 +19,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat import codec
-from realtime_chat.model import ANONYMOUS, AppendResult, Draft, Page, Position
-from realtime_chat.session import Session
+from realtime_chat.core.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
+from realtime_chat.values import codec
+from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position
 from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, tokens
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))

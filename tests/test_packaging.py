@@ -116,7 +116,7 @@ class ContentTests(SynchronousTestCase):
         """The wheel has the code, its data and the plugin, no package around the plugin, and no tests."""
         names = set(zipfile.ZipFile(_packages().wheel).namelist())
         package = CHECKOUT / "realtime_chat"
-        data = [package / "py.typed", *package.glob("store/schema/*.sql"), *package.glob("static/*")]
+        data = [package / "py.typed", *package.glob("store/sqlite/schema/*.sql"), *package.glob("static/*")]
         wanted = {str(path.relative_to(CHECKOUT)) for path in (*package.rglob("*.py"), *data)}
         self.assertEqual(set(), wanted - names)
         ours = {name for name in names if ".dist-info/" not in name}
@@ -131,7 +131,7 @@ class ContentTests(SynchronousTestCase):
             *("Makefile", "chatserver.tac", "README.rst", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", ".ci/run"),
             *("tests/test_packaging.py", "tests/functional/daemon.py", "docs/protocol.rst", "docs/conf.py"),
             *("browser/build.py", "browser/package.json", "browser/src/room.js", "tests/functional/suite.js"),
-            *("realtime_chat/static/index.html", "realtime_chat/store/schema/0001.sql"),
+            *("realtime_chat/static/index.html", "realtime_chat/store/sqlite/schema/0001.sql"),
             "twisted/plugins/realtime_plugin.py",
         ):
             self.assertIn(name, names)

@@ -11,13 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.identity import Identities
 from realtime_chat.http.origins import Authority, _normalise
-from realtime_chat.identity import Identities
-from realtime_chat.model import Position, check_event, check_key, check_room
-from realtime_chat.presence import _STAMP
-from realtime_chat.shared_presence import _VERSION
+from realtime_chat.presence.presence import _STAMP
+from realtime_chat.presence.shared_presence import _VERSION
 from realtime_chat.transports.sse import _read_id
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Position, check_event, check_key, check_room
 from tests.fakes import tokens
 
 IDENTITIES = Identities(lambda: b"k" * 32, tokens())

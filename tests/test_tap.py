@@ -20,14 +20,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from realtime_chat import __version__, tap
-from realtime_chat.limits import Limits
 from realtime_chat.redis.address import Address
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
-from realtime_chat.store.redis import RedisStore
+from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite import SQLiteStore
+from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
+from realtime_chat.values.limits import Limits
 
 VALUED = (
     "listen",

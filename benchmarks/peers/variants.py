@@ -19,7 +19,7 @@ def asyncio_and_uvloop() -> None:
 
 def nothing_counted() -> None:
     """No histogram is filled; what is left of counting are additions to plain numbers."""
-    from realtime_chat.counts import Histogram
+    from realtime_chat.values.counters import Histogram
 
     Histogram.observe = lambda self, value, times=1: None  # type: ignore[method-assign]
 

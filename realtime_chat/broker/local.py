@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import ForwardedCommand, RemoteClient
+from realtime_chat.core.interfaces import IBroker, Listener
+from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
 __all__ = ["LocalBroker"]
 

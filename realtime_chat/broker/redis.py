@@ -24,14 +24,14 @@ from zope.interface import implementer
 
 from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import Hear, Subscriptions
-from realtime_chat.errors import StoreError
-from realtime_chat.interfaces import IBroker, Listener
-from realtime_chat.model import ForwardedCommand, Message, RemoteClient
+from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.redis.address import Address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
 from realtime_chat.redis.wire import RedisProtocol, ServerError
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
 
 __all__ = ["BrokerCounts", "PresenceBackend", "RedisBroker"]
 
@@ -151,7 +151,7 @@ class RedisBroker:
             reactor, address, "subscribe", random, on_ready=self._renew, published=self._published
         )
         self.links: Sequence[RedisConnection] = (self._link,)
-        self.counts = BrokerCounts()
+        self.counters = BrokerCounts()
 
     def describe(self) -> str:
         """See :meth:`IBroker.describe`."""
@@ -276,7 +276,7 @@ class RedisBroker:
             news = read_announcement(payload)
         except ValueError:
             return False
-        self.counts.announcements += 1
+        self.counters.announcements += 1
         listener.announced(room, news.epoch, news.first, news.count, partial(_read, room, news))
         return True
 
@@ -287,7 +287,7 @@ class RedisBroker:
             return False
         node, mark = match[1].decode(), match[2].decode()
         if node != self._node:
-            self.counts.signals += 1
+            self.counters.signals += 1
             listener.signalled(room, mark, data)
         return True
 
@@ -296,7 +296,7 @@ class RedisBroker:
 
     def _log_throttled(self, channel: bytes) -> None:
         """Something came that nobody of us has published."""
-        self.counts.malformed += 1
+        self.counters.malformed += 1
         self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
 
     # What anybody publishes
@@ -316,7 +316,7 @@ class RedisBroker:
     def signal(self, room: str, mark: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
         if self._under_way >= _MOST_UNDER_WAY:
-            self.counts.signals_dropped += 1
+            self.counters.signals_dropped += 1
             return
         self._under_way += 1
         payload = b"%b%b %b\n%b" % (SIGNAL, self._node.encode(), mark.encode(), data)
@@ -326,7 +326,7 @@ class RedisBroker:
         self._under_way -= 1
         if isinstance(result, Failure):
             result.trap(StoreError)
-            self.counts.signals_dropped += 1
+            self.counters.signals_dropped += 1
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.publish_presence`."""
@@ -350,7 +350,7 @@ class RedisBroker:
         except StoreError:
             return
         if published and self._probes_heard < self._probes and renewals == self._renewals:
-            self.counts.deaf += 1
+            self.counters.deaf += 1
             self._link.abort("it is deaf: what we publish to ourselves doesn't come back")
 
     async def _is_published(self, probe: int) -> bool:

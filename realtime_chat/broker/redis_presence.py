@@ -33,13 +33,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.broker.subscriptions import Hear
-from realtime_chat.errors import StoreError
-from realtime_chat.interfaces import DelayedCall, Listener
-from realtime_chat.model import ForwardedCommand, RemoteClient, User
+from realtime_chat.core.interfaces import DelayedCall, Listener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.scripts import load_script
 from realtime_chat.redis.wire import Argument, ignore_store_error
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
 __all__ = ["RedisPresence"]
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class _Row(msgspec.Struct, array_like=True, frozen=True):
-    """See :class:`~realtime_chat.model.RemoteClient`."""
+    """See :class:`~realtime_chat.values.model.RemoteClient`."""
 
     mark: str
     id: str
@@ -243,7 +243,7 @@ class RedisPresence:
         await self._link.command("PUBLISH", self._names.nodes, _encode(_Bye(self._node, self._held)))
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """See :meth:`realtime_chat.interfaces.IBroker.count`."""
+        """See :meth:`realtime_chat.core.interfaces.IBroker.count`."""
         keys = map(self._names.members, rooms)
         return Deferred.fromCoroutine(self._count.run(self._link, list(keys), [self._names.alive("")]))
 
@@ -482,13 +482,13 @@ class RedisPresence:
     # What is told
 
     def say(self, saying: ForwardedCommand) -> None:
-        """See :meth:`realtime_chat.interfaces.IBroker.say`."""
+        """See :meth:`realtime_chat.core.interfaces.IBroker.say`."""
         state = _NULL if saying.state is None else saying.state
         said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
         self._link.command("PUBLISH", self._names.nodes, said).addErrback(ignore_store_error)
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`realtime_chat.interfaces.IBroker.publish_presence`."""
+        """See :meth:`realtime_chat.core.interfaces.IBroker.publish_presence`."""
         rows = {attendee.mark: _encode(_row(attendee)) for attendee in came}
         own = self._own.setdefault(room, {})
         own |= rows
@@ -588,8 +588,8 @@ class RedisPresence:
             del self._incomplete[room]
             self._stale[room] = None
             self._mend_later()
-        if not self._link.ready or self._link.counts.connects != self._connects:
-            self._connects = self._link.counts.connects
+        if not self._link.ready or self._link.counters.connects != self._connects:
+            self._connects = self._link.counters.connects
             self._trusted_from = now + self._grace  # the others may have been cut off as well
         if await self._link.command(*self._heartbeat("XX")) is None:  # it was lost, or we have slept
             await self._link.command(*self._heartbeat())

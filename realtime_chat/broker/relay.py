@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import check_room
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import check_room
 
 __all__ = ["Relay", "read_relay"]
 

@@ -9,8 +9,8 @@ from itertools import islice
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
-from realtime_chat.errors import StoreError
 from realtime_chat.redis.wire import Argument, Commands, ignore_store_error
+from realtime_chat.values.errors import StoreError
 
 __all__ = ["Hear", "Subscriptions"]
 

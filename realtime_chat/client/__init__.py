@@ -14,8 +14,8 @@
 from realtime_chat.client.chat import TRANSPORTS, Chat, History, Room, connect
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset, Sender, Signal, State
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Position, User
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Position, User
 
 __all__ = [
     "TRANSPORTS",

@@ -22,8 +22,8 @@ from realtime_chat.client.sse import SSELink
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
 from realtime_chat.clock import seconds_asleep_too, time_steadily
-from realtime_chat.codec import spell
-from realtime_chat.model import Position, User, check_event, check_key, check_name, check_room
+from realtime_chat.values.codec import spell
+from realtime_chat.values.model import Position, User, check_event, check_key, check_name, check_room
 
 __all__ = ["TRANSPORTS", "Chat", "History", "Room", "connect"]
 
@@ -79,7 +79,7 @@ def connect(
         None for the system's authorities.
     :param on_state: is told each change of the connection's state.
     :raises ValueError: the URL or a transport can't be one.
-    :raises realtime_chat.errors.RealtimeError: the name can't be one.
+    :raises RealtimeError: the name can't be one.
     """
     unknown = [transport for transport in transports if transport not in _LINKS]
     if unknown or not transports:
@@ -154,7 +154,7 @@ class Chat:
         :param since: bring what follows this position.
         :param last: how many messages before the log's end to start with, where there is no ``since`` or it can't be
             had; None for 50.
-        :raises realtime_chat.errors.RealtimeError: it may not be read, or is read already.
+        :raises RealtimeError: it may not be read, or is read already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
         return Room(self, self._core, await self._core.join(check_room(room), position, last))
@@ -177,7 +177,7 @@ class Chat:
     async def rooms(self) -> list[str]:
         """The names of the rooms that there are and may be read.
 
-        :raises realtime_chat.errors.RealtimeError: the server refuses.
+        :raises RealtimeError: the server refuses.
         """
         web = Web(self._address)
         try:
@@ -189,7 +189,7 @@ class Chat:
         """Say something of oneself to all rooms (away, page, colour, …), now and after every reconnect.
 
         :param state: at most 1 KiB as JSON.
-        :raises realtime_chat.errors.RealtimeError: ``bad_request``: JSON, or the server, can't take it.
+        :raises RealtimeError: ``bad_request``: JSON, or the server, can't take it.
         """
         self._core.set_state(msgspec.json.decode(spell(state)))
 
@@ -253,7 +253,7 @@ class Room:
         :param key: a name for this message, by which it is stored only once; None for a random one. Don't give one
             from which the next could be guessed.
         :returns: fires with its position, once it is stored.
-        :raises realtime_chat.errors.RealtimeError: at once for an event or a key that can't be one, and for data that
+        :raises RealtimeError: at once for an event or a key that can't be one, and for data that
             the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's
             answer, or one of :mod:`realtime_chat.client.errors`.
         """

@@ -21,8 +21,8 @@ from realtime_chat.client.events import Message, Presence, State, read_event
 from realtime_chat.client.link import Disconnect, Identity, Link, OpenLink, loss_by_goodbye, refusal
 from realtime_chat.client.outbox import Outbox, PendingPublish
 from realtime_chat.client.subscription import RoomSubscription
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Position, User
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Position, User
 
 __all__ = ["ClientOptions", "Core"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime_chat.errors import ERRORS, ErrorKind, RealtimeError
+from realtime_chat.values.errors import ERRORS, ErrorKind, RealtimeError
 
 __all__ = ["ChatError", "Closed", "FateUnknown", "QueueFull", "Refused", "Unreachable"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from realtime_chat.model import Position, User
+from realtime_chat.values.model import Position, User
 
 __all__ = ["Event", "Member", "Message", "Presence", "Reset", "Sender", "Signal", "State", "read_event", "read_members"]
 
@@ -160,6 +160,6 @@ def read_event(event: dict[str, Any], me: User | None) -> Event:
     """Make the value of one of the events above.
 
     :param me: the client's own user.
-    :raises KeyError, TypeError, ValueError, realtime_chat.errors.RealtimeError: it isn't what the protocol says.
+    :raises KeyError, TypeError, ValueError, realtime_chat.values.errors.RealtimeError: it isn't what the protocol says.
     """
     return _READERS[event["type"]](event, me)

@@ -29,7 +29,7 @@ from twisted.web.http_headers import Headers
 from realtime_chat.client.address import Address
 from realtime_chat.client.errors import Refused
 from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
-from realtime_chat.model import Position
+from realtime_chat.values.model import Position
 
 __all__ = ["Answer", "Body", "HTTPLink", "Patience", "Web"]
 

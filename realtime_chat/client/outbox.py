@@ -9,7 +9,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import ChatError, FateUnknown, Refused
-from realtime_chat.model import Position
+from realtime_chat.values.model import Position
 
 __all__ = ["KEY_KEPT", "Outbox", "PendingPublish"]
 

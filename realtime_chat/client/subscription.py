@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from realtime_chat.client.errors import ChatError
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset
 from realtime_chat.client.link import JoinRequest
-from realtime_chat.model import Position
+from realtime_chat.values.model import Position
 
 __all__ = ["RoomSubscription"]
 

@@ -16,8 +16,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from realtime_chat.codec import encode_error
-from realtime_chat.errors import RealtimeError, internal_error
+from realtime_chat.values.codec import encode_error
+from realtime_chat.values.errors import RealtimeError, internal_error
 
 __all__ = [
     "Answer",
@@ -201,7 +201,7 @@ class JSONResource(Resource):
     """A resource that answers in JSON, errors too.
 
     A ``render_`` method gives bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
-    or NOT_DONE_YET; it may raise :class:`~realtime_chat.errors.RealtimeError`. HEAD is answered by ``render_GET``.
+    or NOT_DONE_YET; it may raise :class:`~realtime_chat.values.errors.RealtimeError`. ``render_GET`` answers HEAD.
     A resource that is ``guarded`` isn't for images, forms and links of other origins' pages.
     What isn't among the children is not found, also below a leaf, and what has no ``render_`` method is not allowed.
     """

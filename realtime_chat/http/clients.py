@@ -8,12 +8,12 @@ from functools import partial
 
 from twisted.web.server import Request
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.identity import Identities
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.subscribe_params import one
-from realtime_chat.identity import Identities
-from realtime_chat.model import ANONYMOUS, User
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import ANONYMOUS, User
 
 __all__ = [
     "CLIENT_HEADER",

@@ -8,16 +8,16 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
-from realtime_chat import codec
-from realtime_chat.codec import UnreadableCommand
-from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.session import Session
+from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.subscribe_params import one
-from realtime_chat.hub import Hub
-from realtime_chat.model import ANONYMOUS, Position, check_name
-from realtime_chat.session import Session
-from realtime_chat.turns import Turns
+from realtime_chat.values import codec
+from realtime_chat.values.codec import UnreadableCommand
+from realtime_chat.values.errors import Goodbye, RealtimeError
+from realtime_chat.values.model import ANONYMOUS, Position, check_name
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 

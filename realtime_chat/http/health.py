@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
-from realtime_chat import __version__, codec
+from realtime_chat import __version__
+from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import JSONResource, answer_later
-from realtime_chat.hub import Hub
+from realtime_chat.values import codec
 
 __all__ = ["HealthResource", "ReadinessResource"]
 

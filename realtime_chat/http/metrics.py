@@ -13,10 +13,10 @@ from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
 from realtime_chat import __version__
-from realtime_chat.counts import Histogram
-from realtime_chat.errors import GOODBYES
+from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import Answer, JSONResource
-from realtime_chat.hub import Hub
+from realtime_chat.values.counters import Histogram
+from realtime_chat.values.errors import GOODBYES
 
 __all__ = ["MetricsResource", "make_registry"]
 
@@ -37,7 +37,7 @@ class _HubCollector(Collector):
         self._hub = hub
         self._commits = getattr(store, "commits", None)
         self._links = [link for owner in (store, broker) for link in getattr(owner, "links", ())]
-        self._broker = broker if hasattr(broker, "counts") else None
+        self._broker = broker if hasattr(broker, "counters") else None
 
     def collect(self) -> Iterable[Metric]:
         """All metrics of the hub and its store."""
@@ -63,17 +63,17 @@ class _HubCollector(Collector):
         members = sum(len(membership.members) for membership in self._hub.presence.memberships.values())
         yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
-        refused = self._hub.counts.rooms_refused
+        refused = self._hub.counters.rooms_refused
         yield CounterMetricFamily("realtime_rooms_refused", "Rooms that were one too many in memory.", refused)
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
         queued = sum(session.transport.queued for session in sessions)
         yield GaugeMetricFamily("realtime_queued_bytes", "Bytes that wait for clients to read.", queued)
-        goodbyes = self._hub.counts.goodbyes
+        goodbyes = self._hub.counters.goodbyes
         yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", {**_REASONS, **goodbyes})
 
     def _of_messages(self) -> Iterator[Metric]:
-        counts = self._hub.counts
+        counts = self._hub.counters
         yield CounterMetricFamily("realtime_published", "Messages stored.", counts.published)
         yield CounterMetricFamily("realtime_duplicates", "Publishes repeated under their key.", counts.duplicates)
         yield _counters("realtime_publish_errors", "Publishes refused.", "code", {**_CODES, **counts.publish_errors})
@@ -87,7 +87,7 @@ class _HubCollector(Collector):
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
 
     def _of_events(self) -> Iterator[Metric]:
-        counts = self._hub.counts
+        counts = self._hub.counters
         yield CounterMetricFamily("realtime_presence_events", "Presence events handed to transports.", counts.presence)
         yield CounterMetricFamily("realtime_signals", "Signals sent by clients.", counts.signals)
         delivered, dropped = counts.signals_delivered, counts.signals_dropped
@@ -110,7 +110,7 @@ class _HubCollector(Collector):
             ("failures", "Commands that could not be sent, or were not answered."),
             ("errors", "Commands that Redis answered with an error."),
         ):
-            values = {name: getattr(link.counts, count) for name, link in links.items()}
+            values = {name: getattr(link.counters, count) for name, link in links.items()}
             yield _counters(f"realtime_redis_{count}", help, "link", values)
 
     def _of_broker(self, broker: Any) -> Iterator[Metric]:
@@ -123,7 +123,7 @@ class _HubCollector(Collector):
             ("malformed", "Publications on the nodes' own channels that no node could have made."),
             ("deaf", "Connections to Redis that were given up as they brought nothing any more."),
         ):
-            yield CounterMetricFamily(f"realtime_redis_{count}", help, getattr(broker.counts, count))
+            yield CounterMetricFamily(f"realtime_redis_{count}", help, getattr(broker.counters, count))
 
 
 def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from twisted.web.http_headers import Headers
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.values.errors import RealtimeError
 
 __all__ = [
     "FOR_SCRIPTS",

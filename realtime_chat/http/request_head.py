@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from twisted.web.http_headers import Headers
 
-from realtime_chat.errors import RealtimeError
 from realtime_chat.http.subscribe_params import Parameters, memoized, read_query
+from realtime_chat.values.errors import RealtimeError
 
 __all__ = ["CachedHeaders", "Target", "read_headers", "read_line", "split_whole"]
 

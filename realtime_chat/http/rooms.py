@@ -7,14 +7,14 @@ from typing import Any
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from realtime_chat import codec
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
-from realtime_chat.hub import Hub
-from realtime_chat.model import Draft, Position, User, check_event, check_key, check_reader, check_room
+from realtime_chat.values import codec
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 
 __all__ = ["RoomsResource"]
 

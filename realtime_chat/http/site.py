@@ -31,7 +31,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.turns import Turns
+from realtime_chat.core.wheel import DeadlineQueue, Stall, Timeout, Wheel
 from realtime_chat.http import answers, request_head
 from realtime_chat.http.origins import (
     FOR_SCRIPTS,
@@ -44,8 +45,7 @@ from realtime_chat.http.origins import (
 )
 from realtime_chat.http.subscribe_params import read_query
 from realtime_chat.logs import reopen
-from realtime_chat.turns import Turns
-from realtime_chat.wheel import DeadlineQueue, Stall, Timeout, Wheel
+from realtime_chat.values.errors import RealtimeError
 
 __all__ = ["MAX_LINE", "RealtimeChannel", "RealtimeRequest", "RealtimeSite", "access_line", "when_lost"]
 

@@ -11,8 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 import attrs
 
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Position, check_name, naming
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Position, check_name, naming
 
 __all__ = [
     "Parameters",

@@ -12,9 +12,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import Address
 from realtime_chat.redis.wire import Argument, Published, RedisProtocol, ServerError, read_info
+from realtime_chat.values.errors import StoreError, StoreRefused
 
 __all__ = ["OLDEST", "LinkCounts", "RedisConnection", "Refused"]
 
@@ -74,7 +74,7 @@ class RedisConnection:
     :param name: for logs, metrics and Redis' list of its clients: no spaces.
     :param random: gives a float from 0 up to 1, so that not all nodes come back together.
     :param on_ready: is awaited with each new connection before anybody else may use it; where it raises a
-        :class:`~realtime_chat.errors.StoreError`, another is made. With :class:`Refused`, the first start gives up.
+        ``StoreError``, another is made. With :class:`Refused`, the first start gives up.
     :param on_lost: is called when a connection is lost that was in use.
     :param published: is called with what comes in by subscriptions; see :data:`~realtime_chat.redis.wire.Published`. A
         link has either this or plain commands. SUBSCRIBE takes one channel at a time.
@@ -114,7 +114,7 @@ class RedisConnection:
         self._waiting: list[Deferred[None]] = []
         self.name = name
         self.info: Mapping[str, str] = {}
-        self.counts = LinkCounts()
+        self.counters = LinkCounts()
 
     @property
     def ready(self) -> bool:
@@ -160,9 +160,9 @@ class RedisConnection:
         :raises StoreError: it wasn't connected; nothing was sent.
         """
         if self._connection is None or not self.ready:
-            self.counts.failures += 1
+            self.counters.failures += 1
             return fail(StoreError(_AWAY))
-        self.counts.commands += 1
+        self.counters.commands += 1
         return self._connection.command(*words).addErrback(self._failed, self._connection)
 
     def abort(self, why: str) -> None:
@@ -176,9 +176,9 @@ class RedisConnection:
     def _failed(self, failure: Failure, connection: RedisProtocol) -> Failure:
         error = failure.value
         if not isinstance(error, ServerError):
-            self.counts.failures += 1
+            self.counters.failures += 1
             return failure
-        self.counts.errors += 1
+        self.counters.errors += 1
         if error.leave:
             connection.abort(error.text)
         return failure
@@ -201,7 +201,7 @@ class RedisConnection:
             failures += 1
 
     async def _connect(self) -> RedisProtocol:
-        self.counts.attempts += 1
+        self.counters.attempts += 1
         connection = RedisProtocol(self._reactor, self._timeout, self._published)
         try:
             await self._address.endpoint(self._reactor).connect(_OneConnection(connection))
@@ -278,7 +278,7 @@ class RedisConnection:
 
     def _use(self) -> None:
         self._in_use = True
-        self.counts.connects += 1
+        self.counters.connects += 1
         self._say(f"connected to {self._address.describe()}")
         waiting, self._waiting = self._waiting, []
         for usable in waiting:
@@ -290,7 +290,7 @@ class RedisConnection:
     async def _lost(self, connection: RedisProtocol) -> str:
         """Wait till the connection in use is gone; answer why."""
         await connection.ended()
-        self.counts.losses += 1
+        self.counters.losses += 1
         return self._explain(connection)
 
     def _release(self) -> None:

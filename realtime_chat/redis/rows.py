@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from realtime_chat.model import Message, Position
+from realtime_chat.values.model import Message, Position
 
 __all__ = [
     "ANNOUNCEMENT",
@@ -29,7 +29,7 @@ ANNOUNCEMENT = b"m"
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True):
-    """See :class:`~realtime_chat.model.Message`."""
+    """See :class:`~realtime_chat.values.model.Message`."""
 
     at: int
     event: str

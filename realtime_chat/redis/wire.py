@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from realtime_chat.errors import StoreError
+from realtime_chat.values.errors import StoreError
 
 __all__ = [
     "Argument",

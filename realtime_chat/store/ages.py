@@ -94,7 +94,7 @@ class Ages:
             self._ahead = self.spans[-1].ahead
 
     def cutoff(self) -> int:
-        """The lowest :attr:`~realtime_chat.model.Message.at` of a message that is young enough to be read."""
+        """The lowest :attr:`~realtime_chat.values.model.Message.at` of a message that is young enough to be read."""
         return 0 if self._age is None else self.lowest(self._age)
 
     def lowest(self, seconds: float) -> int:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from realtime_chat.errors import RealtimeError, StoreError, out_of_order
-from realtime_chat.interfaces import IMessageStore
-from realtime_chat.model import AppendResult, Draft, Message, Page, Position
+from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.store.ages import Ages
 from realtime_chat.store.retention import NewRooms, Retention, content_digest, leading_part, new_epoch, young_part
+from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
+from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
 
 __all__ = ["MemoryStore"]
 
@@ -81,7 +81,7 @@ class MemoryStore:
     """Logs in memory: gone when the process is, and every start is a new epoch.
 
     :param retention: what is kept.
-    :param now: seconds since 1970, for :attr:`~realtime_chat.model.Message.at` and ages.
+    :param now: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
     :param token: random bytes, as many as it is asked for.
     :param secret: one to use instead of a random one.
     :param monotonic: seconds that only grow, for ages.

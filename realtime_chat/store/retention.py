@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Draft, Message
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Draft, Message
 
 __all__ = [
     "KEY_SECONDS",

@@ -12,9 +12,10 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from realtime_chat.hub import Hub
-from realtime_chat.session import Session
-from realtime_chat.transports.fanout import (
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.session import Session
+from realtime_chat.core.wheel import Stall
+from realtime_chat.transports.fast.direct_send import (
     FAILED,
     Frames,
     Send,
@@ -24,7 +25,6 @@ from realtime_chat.transports.fanout import (
     queued,
     try_send,
 )
-from realtime_chat.wheel import Stall
 
 __all__ = ["BackpressuredSender"]
 
@@ -131,7 +131,7 @@ class BackpressuredSender:
     def send_rest(self, batch: Frames, sent: int) -> int:
         """The socket took only so many bytes of a batch: finish the frame that was begun, and be full.
 
-        :param sent: the bytes, or :data:`~realtime_chat.transports.fanout.FAILED`.
+        :param sent: the bytes, or :data:`~realtime_chat.transports.fast.direct_send.FAILED`.
         :returns: how many messages are on their way.
         """
         taken = 0
@@ -189,7 +189,7 @@ class BackpressuredSender:
     def _stalled(self) -> None:
         """It doesn't drain at all."""
         if self.session is not None:
-            self.session.dismiss("stalled_after")
+            self.session.dismiss("slow")
 
     def stop_watching(self) -> None:
         """It is full no more, or over."""

@@ -14,9 +14,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
 
-from realtime_chat import codec
-from realtime_chat.codec import Entry
-from realtime_chat.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import R
+from realtime_chat.core.room import Room, StartPosition
+from realtime_chat.core.session import Session
+from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, as_it_is, asks_for_script, is_readable, known_client_of, wrap_for
 from realtime_chat.http.site import RealtimeRequest, when_lost
@@ -28,12 +30,10 @@ from realtime_chat.http.subscribe_params import (
     read_query,
     read_subscribe_params,
 )
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import R
-from realtime_chat.model import ANONYMOUS, Position, check_room, naming, private_owner
-from realtime_chat.room import Room, StartPosition
-from realtime_chat.session import Session
-from realtime_chat.wheel import DeadlineQueue
+from realtime_chat.values import codec
+from realtime_chat.values.codec import Entry
+from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.values.model import ANONYMOUS, Position, check_room, naming, private_owner
 
 __all__ = ["PollResource"]
 

@@ -15,20 +15,20 @@ from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from realtime_chat import codec
-from realtime_chat.codec import Entry
-from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import R
+from realtime_chat.core.session import Session
+from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import is_readable, known_client_of
 from realtime_chat.http.site import MAX_LINE, RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import R
-from realtime_chat.model import ANONYMOUS, Position, naming
-from realtime_chat.session import Session
 from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.fanout import Frames, Send, give_up_after, send_to_all
-from realtime_chat.wheel import Stall, Timeout
+from realtime_chat.transports.fast.direct_send import Frames, Send, give_up_after, send_to_all
+from realtime_chat.values import codec
+from realtime_chat.values.codec import Entry
+from realtime_chat.values.errors import Goodbye, RealtimeError
+from realtime_chat.values.model import ANONYMOUS, Position, naming
 
 __all__ = ["EventsResource"]
 

@@ -23,21 +23,21 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from realtime_chat import codec
-from realtime_chat.codec import Entry
-from realtime_chat.errors import Goodbye, RealtimeError
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import R
+from realtime_chat.core.session import Session
+from realtime_chat.core.turns import Turns
+from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
-from realtime_chat.hub import Hub
-from realtime_chat.interfaces import R
-from realtime_chat.model import Position
-from realtime_chat.session import Session
 from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.fanout import Frames, Send, acknowledged_bytes, send_to_all, unsent
+from realtime_chat.transports.fast.direct_send import Frames, Send, acknowledged_bytes, send_to_all, unsent
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
-from realtime_chat.turns import Turns
-from realtime_chat.wheel import Stall, Timeout
+from realtime_chat.values import codec
+from realtime_chat.values.codec import Entry
+from realtime_chat.values.errors import Goodbye, RealtimeError
+from realtime_chat.values.model import Position
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
 

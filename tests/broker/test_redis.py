@@ -17,13 +17,13 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.redis import RedisBroker
-from realtime_chat.errors import StoreError
 from realtime_chat.logs import ThrottledLog
-from realtime_chat.model import ForwardedCommand, RemoteClient
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
-from realtime_chat.store.redis import RedisStore
+from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.model import ForwardedCommand, RemoteClient
 from tests.contracts import AWKWARD_NAMES, BrokerContract, draft
 from tests.fakes import Recorder
 from tests.redis_server import RedisServer, shared_server
@@ -244,7 +244,7 @@ class HeardTests(NodesCase):
         with capturedLogs() as events:
             for payload in wrong:
                 self.publish(channel, payload)
-            await until(lambda: one.broker.counts.malformed == len(wrong))
+            await until(lambda: one.broker.counters.malformed == len(wrong))
         self.assertEqual([("lobby",)] * len(wrong), one.heard("may_have_missed"))
         said: list[str] = []
         throttled = ThrottledLog(lambda event: said.append(formatEvent(event)), lambda: 0.0, lambda *_: None)
@@ -264,7 +264,7 @@ class HeardTests(NodesCase):
         one.broker.signal("lobby", "0" * 16, b"{}")
         self.publish("realtime:relay:lobby", "1")
         await until(lambda: two.heard("relayed"))
-        self.assertEqual((1, 1), (len(self.flushLoggedErrors(ZeroDivisionError)), two.link.counts.connects))
+        self.assertEqual((1, 1), (len(self.flushLoggedErrors(ZeroDivisionError)), two.link.counters.connects))
 
 
 class RelayTests(NodesCase):
@@ -306,7 +306,7 @@ class RelayTests(NodesCase):
         await one.store.append(draft())
         self.publish("anything", "1")
         await until(lambda: ("all", b"1") in two.heard("relayed"))
-        self.assertEqual((1, 0), (len(two.heard("announced")), two.broker.counts.malformed))
+        self.assertEqual((1, 0), (len(two.heard("announced")), two.broker.counters.malformed))
 
 
 class SubscriptionTests(NodesCase):
@@ -365,7 +365,7 @@ class SubscriptionTests(NodesCase):
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: not node.link.ready)
         node.broker.unfollow("lobby")
-        await until(lambda: node.link.ready and one.link.ready and one.link.counts.losses)
+        await until(lambda: node.link.ready and one.link.ready and one.link.counters.losses)
         self.assertEqual(1, self.publish(node.names.room("lobby"), b"p"))
         self.assertEqual(1, self.publish(node.names.room("news"), b"p"))
 
@@ -417,7 +417,7 @@ class FailureTests(NodesCase):
         """A connection that is killed is replaced, and its rooms are looked into."""
         node, _ = await self.nodes()
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: node.link.counts.losses == 1)
+        await until(lambda: node.link.counters.losses == 1)
         await self.hears_again(node)
 
     async def test_flushed(self) -> None:
@@ -427,7 +427,7 @@ class FailureTests(NodesCase):
         await node.broker.follow("news")
         self.server.command("FLUSHALL")
         await until(lambda: {("lobby",), ("news",)} <= set(node.heard("may_have_missed")), 1.0)
-        self.assertEqual(0, node.link.counts.losses)
+        self.assertEqual(0, node.link.counters.losses)
 
     async def test_flushes_not_allowed(self) -> None:
         """A user who may not hear of that hears all the rest."""
@@ -449,7 +449,7 @@ class FailureTests(NodesCase):
         await self.assertFailure(node.broker.follow("news"), StoreError)
         self.assertLess(time.monotonic() - begun, 0.1)
         node.broker.signal("lobby", "0" * 16, b"{}")
-        self.assertEqual(1, node.broker.counts.signals_dropped)
+        self.assertEqual(1, node.broker.counters.signals_dropped)
         self.server.start()
         await self.hears_again(node)
         await node.broker.follow("news")
@@ -462,7 +462,7 @@ class FailureTests(NodesCase):
         self.server.kill()
         await self.assertFailure(answer, StoreError)
         self.server.start()
-        await until(lambda: node.link.counts.connects == 2)
+        await until(lambda: node.link.counters.connects == 2)
         self.assertEqual(([], 1), (self.channels(), len(node.broker.subscriptions)))
 
     async def test_lost_while_following_many(self) -> None:
@@ -474,7 +474,7 @@ class FailureTests(NodesCase):
         for answer in answers:
             await self.assertFailure(answer, StoreError)
         self.server.start()
-        await until(lambda: node.link.counts.connects == 2)
+        await until(lambda: node.link.counters.connects == 2)
         await gatherResults([node.broker.follow(f"room{number}") for number in range(200)])
         self.assertEqual((600, 601), (len(self.channels()), len(node.broker.subscriptions)))
         self.assertEqual([], self.flushLoggedErrors())
@@ -487,7 +487,7 @@ class FailureTests(NodesCase):
         for _ in range(40):
             self.publish(node.names.relay("lobby")[0], b"x" * 1_000_000)
         node.link._connection.transport.resumeProducing()
-        await until(lambda: node.link.counts.losses == 1)
+        await until(lambda: node.link.counters.losses == 1)
         await self.hears_again(node)
 
     async def test_hanging(self) -> None:
@@ -503,8 +503,8 @@ class FailureTests(NodesCase):
         node, _ = await self.nodes()
         await node.link.command("UNSUBSCRIBE", node.names.node("aaaa0001"))
         await node.link.command("UNSUBSCRIBE", node.names.room("lobby"))
-        await until(lambda: node.link.counts.losses == 1, 10)
-        self.assertEqual(1, node.broker.counts.deaf)
+        await until(lambda: node.link.counters.losses == 1, 10)
+        self.assertEqual(1, node.broker.counters.deaf)
         await self.hears_again(node)
 
     async def test_not_deaf(self) -> None:
@@ -514,9 +514,9 @@ class FailureTests(NodesCase):
             probes = node.broker._probes
             await until(lambda probes=probes: node.broker._probes > probes + 1)
             self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
-            await until(lambda losses=losses: node.link.counts.losses == losses)
+            await until(lambda losses=losses: node.link.counters.losses == losses)
             await until(lambda: node.link.ready)
-        self.assertEqual((0, 5), (node.broker.counts.deaf, node.link.counts.losses))
+        self.assertEqual((0, 5), (node.broker.counters.deaf, node.link.counters.losses))
 
     async def test_meets_again(self) -> None:
         """Who is in the rooms is asked for again until that is known."""

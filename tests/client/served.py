@@ -10,10 +10,10 @@ from twisted.internet import reactor
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.client import Chat, Event, Message, Room, State, connect
-from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite import SQLiteStore
+from realtime_chat.store.sqlite.store import SQLiteStore
+from realtime_chat.values.limits import Limits
 from tests.transports.test_contract import ServedTestCase
 
 __all__ = ["ChatTestCase"]

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from realtime_chat.client import Chat, Closed, Message, Refused, Reset, connect
-from realtime_chat.errors import RealtimeError
+from realtime_chat.values.errors import RealtimeError
 from tests.client.served import ChatTestCase
 from tests.transports.test_contract import HISTORY
 

@@ -18,7 +18,7 @@ from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFul
 from realtime_chat.client.events import Event, Message, Reset, State
 from realtime_chat.client.link import Identity, LinkListener
 from realtime_chat.client.subscription import RoomSubscription
-from realtime_chat.model import Position
+from realtime_chat.values.model import Position
 from tests.client.fake import FakeLink, FakeServer
 
 

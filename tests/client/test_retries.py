@@ -9,7 +9,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client.errors import FateUnknown, Refused
-from realtime_chat.model import Position
+from realtime_chat.values.model import Position
 from tests.client.test_core import World
 
 _CASES = Path(__file__).parents[1] / "retries.json"

@@ -16,9 +16,9 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.portforward import ProxyClientFactory, ProxyServer
 
 from realtime_chat.client import Chat, Room
-from realtime_chat.errors import RealtimeError, StoreError
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.errors import RealtimeError, StoreError
 from tests.client.served import ChatTestCase
 
 ODD = ("__proto__", "constructor", "toString", "hasOwnProperty", "undefined", "null", "valueOf")

@@ -73,7 +73,7 @@ class _Process:
         self.port = port
         self._names = _Names()
         self._open: list[socket.socket] = []
-        self._counts: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
 
     # What the ways have in common
 
@@ -87,14 +87,14 @@ class _Process:
                 try:
                     await live()
                 except GONE as error:
-                    self._counts[type(error).__name__] += 1
+                    self._counters[type(error).__name__] += 1
                     await asyncio.sleep(0.01)
 
-        self._counts.clear()
+        self._counters.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*(again() for _ in range(connections)))
-        return dict(self._counts)
+        return dict(self._counters)
 
     async def _connect(self, receive: int = 0) -> socket.socket:
         """A connection, which is kept.
@@ -108,7 +108,7 @@ class _Process:
         self._open.append(connection)
         async with asyncio.timeout(_PATIENCE):
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
-        self._counts["connections"] += 1
+        self._counters["connections"] += 1
         return connection
 
     def _drop(self, connection: socket.socket) -> None:
@@ -145,7 +145,7 @@ class _Process:
             for _ in range(times):
                 for request in requests:
                     await asyncio.get_running_loop().sock_sendall(connection, self._names.fill(request))
-                    self._counts["sent"] += 1
+                    self._counters["sent"] += 1
             await asyncio.Event().wait()
 
         return await self._for_a_while(seconds, connections, live)
@@ -160,7 +160,7 @@ class _Process:
             sending = loop.create_task(loop.sock_sendall(connection, whole))
             try:
                 while await loop.sock_recv(connection, 1):
-                    self._counts["bytes"] += 1
+                    self._counters["bytes"] += 1
                     await asyncio.sleep(1)
             finally:
                 sending.cancel()
@@ -176,7 +176,7 @@ class _Process:
             for _ in range(times):
                 for command in commands:
                     await asyncio.get_running_loop().sock_sendall(connection, frame(_TEXT, self._names.fill(command)))
-                    self._counts["sent"] += 1
+                    self._counters["sent"] += 1
             await asyncio.Event().wait()
 
         return await self._for_a_while(seconds, connections, live)
@@ -193,7 +193,7 @@ class _Process:
                     name = self._names.fill("{name}").decode()
                     texts = [frame(_TEXT, self._names.fill(text.replace("{name}", name))) for text in commands]
                     await loop.sock_sendall(connection, b"".join(texts))
-                    self._counts["sent"] += len(texts)
+                    self._counters["sent"] += len(texts)
             finally:
                 reading.cancel()
                 self._drop(connection)
@@ -202,7 +202,7 @@ class _Process:
 
     async def _read_all(self, connection: socket.socket) -> None:
         while data := await asyncio.get_running_loop().sock_recv(connection, 65536):
-            self._counts["errors"] += data.count(b'"type":"error"')
+            self._counters["errors"] += data.count(b'"type":"error"')
 
     async def heap(self, requests: list[str], connections: int, times: int, seconds: float) -> dict[str, Any]:
         """Send many requests in one piece, and read all answers."""
@@ -228,7 +228,7 @@ class _Process:
         try:
             while not reading.done():
                 await asyncio.get_running_loop().sock_sendall(connection, whole)
-                self._counts["sent"] += 1
+                self._counters["sent"] += 1
         finally:
             reading.cancel()
             self._drop(connection)
@@ -256,7 +256,7 @@ class _Process:
                         head = await reader.readuntil(b"\r\n\r\n")
                         length = head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0]
                         await reader.readexactly(int(length))
-                        self._counts[head[9:12].decode()] += 1
+                        self._counters[head[9:12].decode()] += 1
             finally:
                 writer.transport.abort()
 
@@ -273,7 +273,7 @@ class _Process:
                     await loop.sock_sendall(connection, self._names.fill(request))
                     async with asyncio.timeout(1):
                         data = await loop.sock_recv(connection, _ONCE_READ)
-                    self._counts[data[9:12].decode("latin-1")] += 1
+                    self._counters[data[9:12].decode("latin-1")] += 1
                 finally:
                     self._drop(connection)
 
@@ -302,7 +302,7 @@ class _Process:
                 try:
                     await loop.sock_sendall(connection, upgrade().encode() + sent.encode("latin-1"))
                     await loop.sock_recv(connection, _ONCE_READ)
-                    self._counts["sent"] += 1
+                    self._counters["sent"] += 1
                 finally:
                     self._drop(connection)
 

@@ -13,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.test.requesthelper import DummyChannel
 
-from realtime_chat.errors import ERRORS, RealtimeError, StoreError
 from realtime_chat.http.answers import (
     Answer,
     JSONResource,
@@ -23,6 +22,7 @@ from realtime_chat.http.answers import (
     is_gone,
     json_answer,
 )
+from realtime_chat.values.errors import ERRORS, RealtimeError, StoreError
 
 
 class Asked(JSONResource):

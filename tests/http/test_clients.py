@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.identity import Identities
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.clients import client_of, user_of, wrap_for
-from realtime_chat.identity import Identities
-from realtime_chat.model import ANONYMOUS
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import ANONYMOUS
 from tests.fakes import tokens
 from tests.http.test_commands import StubTestCase
 

@@ -13,16 +13,16 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.errors import StoreError
+from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from realtime_chat.turns import Turns
+from realtime_chat.values.errors import StoreError
+from tests.core.test_turns import next_turn
 from tests.fakes import HeldStore, left_to_collect, make_hub, tokens
-from tests.test_turns import next_turn
 
 
 class StubTestCase(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.metrics` and :mod:`realtime_chat.counts`."""
+"""Tests for :mod:`realtime_chat.http.metrics` and :mod:`realtime_chat.values.counters`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.counts import Histogram
-from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.values.counters import Histogram
+from realtime_chat.values.limits import Limits
 from tests.clients import PollClient, SocketClient
 from tests.transports.test_contract import ServedTestCase
 

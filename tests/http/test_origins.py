@@ -7,8 +7,8 @@ from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from realtime_chat.errors import RealtimeError
 from realtime_chat.http.origins import Authority, HostList, OriginPolicy, destination_of, is_foreign, normalise_origin
+from realtime_chat.values.errors import RealtimeError
 
 
 class AuthorityTests(SynchronousTestCase):

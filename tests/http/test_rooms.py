@@ -8,10 +8,10 @@ from urllib.parse import quote, urlencode
 
 from twisted.internet.defer import fail
 
-from realtime_chat.errors import StoreError
-from realtime_chat.model import ANONYMOUS, Draft
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import SECONDS_AT_ONCE, Retention
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.fakes import tokens
 from tests.http.test_commands import StubTestCase
 

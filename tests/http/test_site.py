@@ -25,14 +25,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from realtime_chat.errors import RealtimeError
+from realtime_chat.core.turns import Turns
+from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
 from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel, RealtimeSite
-from realtime_chat.transports.fanout import unsent
-from realtime_chat.turns import Turns
-from realtime_chat.wheel import Wheel
-from tests.test_turns import next_turn
+from realtime_chat.transports.fast.direct_send import unsent
+from realtime_chat.values.errors import RealtimeError
+from tests.core.test_turns import next_turn
 
 MAX_BODY = 100
 
@@ -1296,7 +1296,7 @@ class SocketTests(TestCase):
 
     async def test_never_read(self) -> None:
         """Who takes nothing of an answer for a while is cut off; who takes a little now and then is not."""
-        self.site.slow = 1.0
+        self.site.stalled_after = 1.0
         self.root.big.size = 10_000_000
         for kind in ("tcp", "tls"):
             slow, stuck = self.connect(kind, get(b"/big") + get(b"/nowhere")), self.connect(kind, get(b"/big"))

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 
-from realtime_chat.errors import RealtimeError
 from realtime_chat.http.subscribe_params import (
     MAX_PARAMETERS,
     SubscribeParams,
@@ -20,7 +19,8 @@ from realtime_chat.http.subscribe_params import (
     read_subscribe_params,
     unquoted,
 )
-from realtime_chat.model import Position
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Position
 
 
 def args(query: str) -> Any:

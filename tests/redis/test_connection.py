@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import StoreError, StoreRefused
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.wire import ServerError
+from realtime_chat.values.errors import StoreError, StoreRefused
 from tests.redis_server import RedisServer
 
 
@@ -71,7 +71,7 @@ class LinkTests(TestCase):
         self.server.start()
         await until(lambda: link.ready)
         self.assertEqual(await link.command("PING"), b"PONG")
-        self.assertEqual((link.counts.connects, link.counts.losses), (2, 1))
+        self.assertEqual((link.counters.connects, link.counters.losses), (2, 1))
 
     async def test_hanging(self) -> None:
         """Commands to a server that hangs fail within their time, and the next connection is another."""
@@ -94,7 +94,7 @@ class LinkTests(TestCase):
         link.start()
         await link.stop()
         self.assertEqual(await link.command("PING").addErrback(lambda failure: failure.type), StoreError)
-        self.assertEqual((link.counts.attempts, link.counts.connects), (1, 0))
+        self.assertEqual((link.counters.attempts, link.counters.connects), (1, 0))
 
     async def test_busy(self) -> None:
         """A server that has answered in time isn't given up because we were too busy to read that."""
@@ -105,7 +105,7 @@ class LinkTests(TestCase):
         time.sleep(0.3)
         for answer in answers:
             self.assertEqual(await answer, b"PONG")
-        self.assertEqual((link.counts.losses, link.counts.failures), (0, 0))
+        self.assertEqual((link.counters.losses, link.counters.failures), (0, 0))
 
     async def test_killed_connection(self) -> None:
         """A connection that the server closes is replaced."""
@@ -113,7 +113,7 @@ class LinkTests(TestCase):
         link = self.link()
         await link.start()
         self.server.command("CLIENT", "KILL", "TYPE", "normal")
-        await until(lambda: link.counts.connects == 2)
+        await until(lambda: link.counters.connects == 2)
         self.assertEqual(await link.command("PING"), b"PONG")
 
     async def test_published(self) -> None:

@@ -8,9 +8,9 @@ import attrs
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import StoreRefused
 from realtime_chat.redis.address import Address, parse_address
 from realtime_chat.redis.connection import RedisConnection
+from realtime_chat.values.errors import StoreRefused
 from tests.certificates import write_self_signed
 from tests.redis.test_connection import until
 from tests.redis_server import RedisServer
@@ -44,7 +44,7 @@ class SecureTests(TestCase):
         await link.command("SET", "a", large)
         self.assertEqual(await link.command("GET", "a"), large)
         self.server.command("CLIENT", "KILL", "TYPE", "normal")
-        await until(lambda: link.counts.connects == 2)
+        await until(lambda: link.counters.connects == 2)
 
     async def test_nobody_vouches(self) -> None:
         """A certificate that nobody vouches for is refused at once, with what to do."""

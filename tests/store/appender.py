@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import react
 
-from realtime_chat.errors import RealtimeError
-from realtime_chat.model import Draft, User
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite import SQLiteStore
+from realtime_chat.store.sqlite.store import SQLiteStore
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import Draft, User
 
 
 class LiftLimit(Protocol):

@@ -19,15 +19,15 @@ from twisted.logger import globalLogPublisher
 from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, ProxyFactory, ProxyServer
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
-from realtime_chat.model import AppendResult, Draft, Message, Page
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
 from realtime_chat.redis.rows import read_announcement, read_rows
-from realtime_chat.store.redis import RedisStore
-from realtime_chat.store.redis_log import load_store_script
+from realtime_chat.store.redis.log import load_store_script
+from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import KEY_SECONDS, Retention
+from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, StoreRefused
+from realtime_chat.values.model import AppendResult, Draft, Message, Page
 from tests.contracts import BOB, LastingStoreContract, append_all, draft, offsets, texts, whole_log
 from tests.redis_server import PERSISTENT, RedisServer, shared_server
 
@@ -343,7 +343,7 @@ class ListTests(RedisTestCase):
         position = (await append_all(store, [draft(n) for n in range(5)]))[-1].message.position
         await self.listed(store)
         self.server.restart()
-        await self.until(lambda: store.links[0].counts.connects == 2)
+        await self.until(lambda: store.links[0].counters.connects == 2)
         await self.connected(store)
         page = await store.read_after("lobby", 2, 9)
         self.assertEqual((position.epoch, 6, 5, []), (page.epoch, page.oldest, page.top, doubts))
@@ -556,7 +556,7 @@ class AwayTests(RedisTestCase):
         await self.connected(store)
         self.assertEqual(texts(await store.read_after("lobby", 0, 1000)), list(range(60)))
         self.assertEqual(acknowledged, list(range(60)))
-        self.assertGreater(store.links[0].counts.losses, 0)
+        self.assertGreater(store.links[0].counters.losses, 0)
 
     async def test_killed_connections_without_keys(self) -> None:
         """What was under way when a connection broke is stored once, and nobody needs to publish again."""
@@ -727,7 +727,7 @@ class AwayTests(RedisTestCase):
         self.server.command("CONFIG", "SET", "requirepass", "other")
         self.server.password = "other"
         self.server.command("CLIENT", "KILL", "TYPE", "normal")
-        await self.until(lambda: store.links[0].counts.attempts > 4)
+        await self.until(lambda: store.links[0].counters.attempts > 4)
         await self.unavailable(store.append(draft()))
         self.server.command("CONFIG", "SET", "requirepass", "right")
         await self.connected(store)
@@ -835,7 +835,7 @@ class ForgettingTests(RedisTestCase):
         store, doubts, before = await self.filled(5)
         stored = await store.append(draft("a", key="k"))
         self.server.restart()
-        await self.until(lambda: store.links[0].counts.connects == 2)
+        await self.until(lambda: store.links[0].counters.connects == 2)
         await self.connected(store)
         self.assertEqual(await store.append(draft("a", key="k")), AppendResult(stored.message, duplicate=True))
         page = await store.read_after("lobby", 0, 1000)

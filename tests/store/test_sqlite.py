@@ -25,11 +25,11 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.errors import InDoubt, RealtimeError, StoreError, StoreRefused
-from realtime_chat.model import Draft, Message, User
 from realtime_chat.store.retention import KEY_SECONDS, Retention, content_digest
-from realtime_chat.store.sqlite import SQLiteStore
-from realtime_chat.store.sqlite_file import APPLICATION_ID, SCHEMA
+from realtime_chat.store.sqlite.file import APPLICATION_ID, SCHEMA
+from realtime_chat.store.sqlite.store import SQLiteStore
+from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, StoreRefused
+from realtime_chat.values.model import Draft, Message, User
 from tests.contracts import BOB, START, LastingStoreContract, append_all, draft, offsets, texts, whole_log
 from tests.functional.browsers import program
 

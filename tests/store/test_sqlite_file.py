@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.store.sqlite_file import Watch
+from realtime_chat.store.sqlite.file import Watch
 
 
 class WatchTests(TestCase):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.limits import Limits
+from realtime_chat.core.wheel import Wheel
 from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.fanout import Frames
-from realtime_chat.wheel import Wheel
-from tests.transports.test_fanout import FakeConnection
+from realtime_chat.transports.fast.direct_send import Frames
+from realtime_chat.values.limits import Limits
+from tests.transports.fast.test_direct_send import FakeConnection
 
 
 class Connection(BackpressuredSender):

@@ -13,11 +13,11 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.transports.fanout import queued
+from realtime_chat.transports.fast.direct_send import queued
+from realtime_chat.values.limits import Limits
 from tests.clients import Client, EventClient, PollClient, SocketClient
 
 HISTORY = 1000

@@ -137,7 +137,7 @@ class RelayTests(RedisServedTestCase):
             self.assertEqual({("relay", None)}, {(signal["event"], signal["from"]) for signal in signals})
         self.assertEqual([], elsewhere.of_type("signal"))
         self.assertEqual(1, (await self.store.read_before("lobby", None, 9)).top)
-        self.assertEqual([10, 10], [node.hub.counts.relays_refused for node in self.nodes])
+        self.assertEqual([10, 10], [node.hub.counters.relays_refused for node in self.nodes])
 
     async def test_without_members(self) -> None:
         """It reaches a reader that is nobody, in a room without members."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.transports.fanout import Frames
+from realtime_chat.transports.fast.direct_send import Frames
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 
 

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from realtime_chat.errors import StoreError
+from realtime_chat.values.errors import StoreError
 from tests.http.test_commands import StubTestCase
 
 

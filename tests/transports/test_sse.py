@@ -16,11 +16,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.errors import StoreError
 from realtime_chat.http.metrics import make_registry
-from realtime_chat.limits import Limits
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import backpressure, sse
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.limits import Limits
 from tests.clients import EventClient, EventStream, SocketClient
 from tests.transports.test_contract import ServedTestCase, SlowGoodbyeContract, SlowReaderContract
 

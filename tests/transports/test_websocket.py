@@ -20,10 +20,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.errors import GOODBYES
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import backpressure
-from realtime_chat.transports.fanout import queued
+from realtime_chat.transports.fast.direct_send import queued
+from realtime_chat.values.errors import GOODBYES
 from tests.clients import SocketClient, Watched
 from tests.transports.test_contract import ServedTestCase, SlowGoodbyeContract, SlowReaderContract
 

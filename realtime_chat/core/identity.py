@@ -1,0 +1,78 @@
+"""Who a client is.
+
+A client is a secret that the server issues: random bits, and a seal over them, so that nobody can make up a weak one.
+A guest's user id is a keyed hash of it, and so the same on every node and after a restart, and says nothing of the
+secret. Nothing is stored for either.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import User, check_name
+
+__all__ = ["Identities"]
+
+_RANDOM = 18
+_SEAL = 6
+_AT_ONCE = 64
+_CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _SEAL) * 4 // 3}}}")
+"""All bits of its characters are used, so that there is one spelling of each."""
+
+
+class Identities:
+    """Issues clients, and tells the user behind one.
+
+    :param secret: gives the key that all nodes share; asked for at each use, as a store has it only once it is started.
+    :param token: gives so many random bytes.
+    """
+
+    def __init__(self, secret: Callable[[], bytes], token: Callable[[int], bytes]) -> None:
+        self._secret = secret
+        self._token = token
+        self._spare = b""
+
+    def issue(self) -> str:
+        """A new client: 144 random bits and their seal, 32 URL-safe characters."""
+        if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
+            self._spare = self._token(_RANDOM * _AT_ONCE)
+        random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
+        return base64.urlsafe_b64encode(random + self._mac(random)).decode()
+
+    def known(self, client: str) -> bool:
+        """Whether ``client`` was issued with our key."""
+        if not _CLIENT.fullmatch(client):  # b64decode takes other spellings of the same bits, too
+            return False
+        raw = base64.urlsafe_b64decode(client)
+        return hmac.compare_digest(raw[_RANDOM:], self._mac(raw[:_RANDOM]))
+
+    def check(self, client: str) -> str:
+        """Give back a client.
+
+        :raises RealtimeError: ``unauthorized``: it was not issued here.
+        """
+        if not self.known(client):
+            raise RealtimeError("unauthorized", "this client was not issued here; leave it out to get a new one")
+        return client
+
+    def guest(self, client: str, name: str | None = None) -> User:
+        """The user behind a client.
+
+        :raises RealtimeError: ``bad_request``: the name can't be one.
+        """
+        digest = blake2b(client.encode(), digest_size=10, key=self._secret()[:64], person=b"user").digest()
+        id = "u" + base64.b32encode(digest).decode().lower()
+        return User(id, check_name(name) if name else f"Guest {id[1:5]}")
+
+    def mark(self, client: str) -> str:
+        """What names a client to the nodes: 16 hexadecimal characters, the same on every node, and no way back to the
+        client from them."""
+        return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()
+
+    def _mac(self, random: bytes) -> bytes:
+        return blake2b(random, digest_size=_SEAL, key=self._secret()[:64], person=b"client").digest()
