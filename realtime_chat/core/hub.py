@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
-from realtime_chat.core.room import Room, RoomContext, release_all
+from realtime_chat.core.interfaces import IBroker, IMessageStore, ReplySink, TurnClock
+from realtime_chat.core.room import Room, RoomContext, flush_all_replies
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.presence import Presence
@@ -99,7 +99,7 @@ class Hub:
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._dirty: list[Room] = []
-        self._holding: dict[SessionTransport, None] = {}
+        self._with_replies: dict[ReplySink, None] = {}
         self._sweeping = False
         self._publishing = 0
         self._publishing_bytes = 0
@@ -395,19 +395,19 @@ class Hub:
         self._flush_soon()
         self._dirty.append(room)
 
-    def release_soon(self, transport: SessionTransport) -> None:
-        """Let a transport send the replies that it holds at the end of the turn."""
+    def flush_replies_soon(self, replies: ReplySink) -> None:
+        """Send the replies that a sink has buffered at the end of the turn."""
         self._flush_soon()
-        self._holding[transport] = None
+        self._with_replies[replies] = None
 
     def _flush_soon(self) -> None:
-        if not (self._dirty or self._holding):
+        if not (self._dirty or self._with_replies):
             self.clock.callLater(0, self._flush)
 
     def _flush(self) -> None:
-        holding, self._holding = self._holding, {}
+        sinks, self._with_replies = self._with_replies, {}
         dirty, self._dirty = self._dirty, []
-        release_all(holding)
+        flush_all_replies(sinks)
         for room in dirty:
             try:
                 room.flush()
