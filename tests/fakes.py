@@ -229,13 +229,13 @@ class HeldBroker:
     def unfollow(self, room: str) -> None:
         del self.followed[room]
 
-    def signal(self, room: str, mark: str, data: bytes) -> None:
-        self.signals.append((room, mark, data))
+    def signal(self, room: str, client_hash: str, data: bytes) -> None:
+        self.signals.append((room, client_hash, data))
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         pass
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         pass
 
     def announce(self, messages: Sequence[Message]) -> None:
@@ -302,8 +302,8 @@ class Recorder:
     def may_have_missed(self, room: str) -> None:
         self.told.append(("may_have_missed", room))
 
-    def signalled(self, room: str, mark: str, data: bytes) -> None:
-        self.told.append(("signalled", room, mark, data))
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
+        self.told.append(("signalled", room, client_hash, data))
 
     def relayed(self, room: str, payload: bytes) -> None:
         self.told.append(("relayed", room, payload))
@@ -314,14 +314,14 @@ class Recorder:
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         self.told.append(("presence_delta", room, node, came, gone))
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        self.told.append(("node_has", room, node, there))
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+        self.told.append(("node_snapshot", room, node, there))
 
     def node_left(self, node: str, held: float) -> None:
         self.told.append(("node_left", node, held))
 
-    def said(self, saying: ForwardedCommand) -> None:
-        self.told.append(("said", saying))
+    def forwarded(self, command: ForwardedCommand) -> None:
+        self.told.append(("forwarded", command))
 
     def of(self, *kinds: str) -> list[tuple[Any, ...]]:
         """What was told of these kinds."""

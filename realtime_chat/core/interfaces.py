@@ -111,10 +111,10 @@ class Listener(Protocol):
     def may_have_missed(self, room: str) -> None:
         """Something may have been announced in a room that we didn't hear of: it has to look into its log."""
 
-    def signalled(self, room: str, mark: str, data: bytes) -> None:
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
         """A client of another node has signalled.
 
-        :param mark: of this client, which doesn't get its own; see :class:`~realtime_chat.values.model.RemoteClient`.
+        :param client_hash: of the client that sent it, which does not receive it; see :class:`RemoteClient`.
         :param data: the encoded event.
         """
 
@@ -133,7 +133,7 @@ class Listener(Protocol):
         :param gone: by their marks.
         """
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
 
     def node_left(self, node: str, held: float) -> None:
@@ -143,7 +143,7 @@ class Listener(Protocol):
             another node in a moment; 0 where it is known to have been away for long.
         """
 
-    def said(self, saying: ForwardedCommand) -> None:
+    def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
 
 
@@ -180,7 +180,7 @@ class IBroker(Interface):
     def unfollow(room: str) -> None:
         """Hear no more of a room."""
 
-    def signal(room: str, mark: str, data: bytes) -> None:
+    def signal(room: str, client_hash: str, data: bytes) -> None:
         """Bring a client's signal to the other nodes, at most once."""
 
     def publish_presence(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -190,7 +190,7 @@ class IBroker(Interface):
         :param gone: who isn't any more, by their marks.
         """
 
-    def say(saying: ForwardedCommand) -> None:
+    def forward(command: ForwardedCommand) -> None:
         """Tell all other nodes what a client has said to this one, at most once."""
 
 

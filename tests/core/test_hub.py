@@ -481,8 +481,8 @@ class SignalTests(SharedWorld):
         client = self.hub.identities.issue()
         session, _ = self.arrive(client)
         session.receive(b'{"type": "signal", "room": "lobby", "event": "typing", "data": true}')
-        ((room, mark, data),) = self.broker.signals
-        self.assertEqual(("lobby", self.hub.identities.mark(client)), (room, mark))
+        ((room, client_hash, data),) = self.broker.signals
+        self.assertEqual(("lobby", self.hub.identities.client_hash(client)), (room, client_hash))
         self.assertEqual(("signal", True, "Ann"), (*map(json.loads(data).get, ("type", "data")), "Ann"))
 
     def test_heard(self) -> None:
@@ -491,7 +491,7 @@ class SignalTests(SharedWorld):
         _, own = self.arrive(client)
         _, other = self.arrive(self.hub.identities.issue())
         signal = {"type": "signal", "room": "lobby", "event": "e", "data": 1, "from": {"id": "u", "name": "n"}, "at": 1}
-        self.hub.signalled("lobby", self.hub.identities.mark(client), json.dumps(signal).encode())
+        self.hub.signalled("lobby", self.hub.identities.client_hash(client), json.dumps(signal).encode())
         self.hub.signalled("unread", "0" * 16, json.dumps(signal).encode())
         self.assertEqual(([], [signal]), (own.of_type("signal"), other.of_type("signal")))
 
