@@ -33,7 +33,7 @@ class Exchange:
     :param lag: seconds that everything takes, each way.
     :ivar members: who is in a room, by node and mark.
     :ivar versions: how often that has changed.
-    :ivar told: how often anybody told anything.
+    :ivar announcements: how many times a node announced something.
     """
 
     def __init__(self, clock: Clock, lag: float = 0.01) -> None:
@@ -43,7 +43,7 @@ class Exchange:
         self.members: dict[str, dict[tuple[str, str], RemoteClient]] = {}
         self.versions: dict[str, int] = {}
         self.going: dict[str, float] = {}
-        self.told = 0
+        self.announcements = 0
 
     def later(self, do: Callable[..., object], *args: Any) -> None:
         """Do something when it has come here or there; what was sent first comes first."""
@@ -56,14 +56,14 @@ class Exchange:
         for client_hash in gone:
             members.pop((node, client_hash), None)
         version = self.versions[room] = self.versions.get(room, 0) + 1
-        self.told += 1
+        self.announcements += 1
         for end in self.ends:
             if room in end.followed:
                 self.later(end.bring, room, version, node, came, gone)
 
     def spread(self, node: str, command: ForwardedCommand) -> None:
         """A client has said something on a node."""
-        self.told += 1
+        self.announcements += 1
         for end in self.ends:
             if end.name != node:
                 self.later(end.bring_command, command)

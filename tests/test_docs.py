@@ -29,7 +29,7 @@ from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import Commits
 from realtime_chat.tap import Options
-from realtime_chat.values.codec import COMMANDS
+from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits
 from tests.functional.daemon import CHECKOUT, Daemon

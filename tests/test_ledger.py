@@ -23,7 +23,7 @@ from realtime_chat.core.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
-from realtime_chat.values import codec
+from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position
 from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 
@@ -139,7 +139,7 @@ class SocketReader:
             self.node = self.world.some_node()
             self.session = make_session(self.node.hub, self.transport)
             since = self.account.position
-            self.session.execute(codec.Join(room=self.account.room, since=since and str(since), last=last))
+            self.session.execute(commands.Join(room=self.account.room, since=since and str(since), last=last))
 
     def disconnect(self) -> None:
         if self.session is not None:
@@ -381,7 +381,7 @@ class World:
     def _publish(self, room: str, number: int) -> None:
         if (room, number) not in self.unsure:
             self.unsure.append((room, number))
-        command = codec.Publish(room=room, data=number, key=f"k{number}")
+        command = commands.Publish(room=room, data=number, key=f"k{number}")
         hub = self.some_node().hub
         session = Session(hub, client="somebody")
         hub.closed(session)

@@ -20,6 +20,7 @@ from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.values import codec
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError, StoreError
+from realtime_chat.values.json import decode_body, encode_value
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import (
     AppendResult,
@@ -285,7 +286,7 @@ class Hub:
         if known is None:
             return
         try:
-            data = codec.encode_value(codec.decode_body(_check_size(payload, self.limits.max_message)))
+            data = encode_value(decode_body(_check_size(payload, self.limits.max_message)))
         except RealtimeError as error:
             self.counters.relays_refused += 1
             self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)

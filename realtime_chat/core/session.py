@@ -12,8 +12,10 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.interfaces import MessageSink, ReplySink
 from realtime_chat.core.room import EntryPage, Room, StartPosition, Subscription
-from realtime_chat.values import codec
-from realtime_chat.values.errors import GOODBYES, RealtimeError, StoreError, internal_error
+from realtime_chat.values import codec, commands
+from realtime_chat.values.commands import decode_command
+from realtime_chat.values.errors import GOODBYES, RealtimeError, StoreError, UnreadableCommand, internal_error
+from realtime_chat.values.json import encode_value
 from realtime_chat.values.model import (
     AppendResult,
     Draft,
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 Answer = bytes | Deferred[bytes]
-Command = codec.Command | codec.UnreadableCommand
-C = TypeVar("C", bound=codec.Command)
+Command = commands.Command | UnreadableCommand
+C = TypeVar("C", bound=commands.Command)
 
 
 class Session:
@@ -156,7 +158,7 @@ class Session:
             self._execute(command)
 
     def _execute(self, command: Command) -> None:
-        if isinstance(command, codec.Publish):
+        if isinstance(command, commands.Publish):
             self._execute_publish(command)
             return
         answer = self.perform(command)
@@ -167,7 +169,7 @@ class Session:
             self._blocked = True
             answer.addCallback(self._answered)
 
-    def _execute_publish(self, command: codec.Publish) -> None:
+    def _execute_publish(self, command: commands.Publish) -> None:
         """The same for what comes most often, with as few callbacks as can be."""
         begun = self.hub.clock.seconds()
         number = self._published_last = self._published_last + 1
@@ -205,14 +207,14 @@ class Session:
             self.pump()
             self.replies.flush_replies()
 
-    def _published(self, stored: AppendResult, command: codec.Publish, begun: float, number: int, size: int) -> None:
+    def _published(self, stored: AppendResult, command: commands.Publish, begun: float, number: int, size: int) -> None:
         try:
             self.hub.stored(stored, begun, size)
         except Exception:  # it is stored all the same
             self._log.failure("a message that was stored could not be announced")
         self._acknowledge(number, _encode_published(stored, command), command.room, size)
 
-    def _not_published(self, failure: Failure, command: codec.Publish, number: int, size: int) -> None:
+    def _not_published(self, failure: Failure, command: commands.Publish, number: int, size: int) -> None:
         self.hub.not_stored(failure, size)
         self._acknowledge(number, self._failed(_name_command(failure, command.id), command.id), command.room, size)
 
@@ -267,7 +269,7 @@ class Session:
 
     def perform(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, or error, or empty where there is none."""
-        if isinstance(command, codec.UnreadableCommand):
+        if isinstance(command, UnreadableCommand):
             return self._refusal(command)  # if it were raised, it and this frame would hold each other
         try:
             answer = self.act(command)
@@ -280,7 +282,7 @@ class Session:
 
         :raises RealtimeError: also by way of the Deferred; it carries the command's id.
         """
-        if isinstance(command, codec.UnreadableCommand):
+        if isinstance(command, UnreadableCommand):
             raise command
         try:
             answer = _ACTIONS[type(command)](self, command)
@@ -289,7 +291,7 @@ class Session:
             raise
         return answer.addErrback(_name_command, command.id) if isinstance(answer, Deferred) else answer
 
-    def _failed(self, failure: Failure, id: codec.CommandId | None) -> bytes:
+    def _failed(self, failure: Failure, id: commands.CommandId | None) -> bytes:
         if isinstance(failure.value, RealtimeError):
             return self._refusal(failure.value)
         self._log.failure("a command failed", failure)
@@ -323,7 +325,7 @@ class Session:
             self.user = self.hub.identities.guest(self.client, self._name)
         return self.user
 
-    def _hello(self, command: codec.Hello) -> bytes:
+    def _hello(self, command: commands.Hello) -> bytes:
         if command.v != 1:
             raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
         if command.token is not None:
@@ -354,7 +356,7 @@ class Session:
 
     # What it reads
 
-    def _join(self, command: codec.Join) -> Deferred[bytes]:
+    def _join(self, command: commands.Join) -> Deferred[bytes]:
         with naming(command.room):
             self._check_joinable(command.room)
             since = None if command.since is None else Position.parse(command.since)
@@ -366,7 +368,7 @@ class Session:
         if len(self.subscriptions) >= self.hub.limits.max_rooms:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
 
-    async def _joined(self, command: codec.Join, since: Position | None) -> bytes:
+    async def _joined(self, command: commands.Join, since: Position | None) -> bytes:
         with naming(command.room):
             room = await self.hub.room(command.room)
             start = await room.start(since, self.last(command.last))
@@ -376,7 +378,7 @@ class Session:
         self,
         room: Room,
         start: StartPosition,
-        id: codec.CommandId | None = None,
+        id: commands.CommandId | None = None,
         listed: bool = True,
         resumed: bool | None = None,
     ) -> bytes:
@@ -424,7 +426,7 @@ class Session:
         said for whatever else its client reads by."""
         return self.transport is None
 
-    def _leave(self, command: codec.Leave) -> Answer:
+    def _leave(self, command: commands.Leave) -> Answer:
         subscription = self.subscriptions.pop(check_room(command.room), None)
         if subscription is not None:
             if not subscription.live:
@@ -437,25 +439,25 @@ class Session:
             raise RealtimeError("not_joined", "this connection doesn't read that room")
         return codec.encode_left(command.id, command.room)
 
-    def _leave_by_request(self, command: codec.Leave) -> bytes:
+    def _leave_by_request(self, command: commands.Leave) -> bytes:
         self.hub.presence.leave(self.client, command.room)
         return codec.encode_left(command.id, command.room)
 
     # Who else is there
 
-    def _members(self, command: codec.Members) -> Answer:
+    def _members(self, command: commands.Members) -> Answer:
         room = self.check_readable(command.room)
         return self._once_known(self.hub.await_presence(room), self._members_known, command)
 
-    def _members_known(self, command: codec.Members) -> bytes:
+    def _members_known(self, command: commands.Members) -> bytes:
         return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
 
     def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
         """Do what depends on who is in a room: at once where that is known here."""
         return act(command) if asked is None else asked.addCallback(lambda _: act(command))
 
-    def _set_state(self, command: codec.State) -> bytes:
-        state = codec.encode_value(command.state)
+    def _set_state(self, command: commands.SetState) -> bytes:
+        state = encode_value(command.state)
         most = self.hub.limits.max_state
         if len(state) > most:
             raise RealtimeError("too_large", f"a state has at most {most} bytes of JSON, this one has {len(state)}")
@@ -468,26 +470,26 @@ class Session:
             )
         return b""
 
-    def _signal(self, command: codec.Signal) -> Answer:
+    def _signal(self, command: commands.Signal) -> Answer:
         check_room(command.room)
         check_event(command.event)
         asked = self.hub.await_presence(command.room, self.client)
         return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
 
-    def _signal_known(self, command: codec.Signal) -> bytes:
-        data = codec.encode_value(command.data)
+    def _signal_known(self, command: commands.Signal) -> bytes:
+        data = encode_value(command.data)
         self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
         return b""
 
     # What was said before
 
-    def _history(self, command: codec.History) -> Deferred[bytes]:
+    def _history(self, command: commands.History) -> Deferred[bytes]:
         self.check_readable(command.room)
         if (command.before is not None) and (command.since is not None):
             raise RealtimeError("bad_request", "history takes before or since, not both")
         return Deferred.fromCoroutine(self._read_history(command))
 
-    async def _read_history(self, command: codec.History) -> bytes:
+    async def _read_history(self, command: commands.History) -> bytes:
         limits = self.hub.limits
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
@@ -495,19 +497,19 @@ class Session:
         page, position, recovered = await self.hub.history(command.room, since, before, limit)
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
-    def _ping(self, command: codec.Ping) -> bytes:
+    def _ping(self, command: commands.Ping) -> bytes:
         return codec.encode_pong(command.id)
 
     # What it writes
 
-    def _publish(self, command: codec.Publish) -> Deferred[bytes]:
+    def _publish(self, command: commands.Publish) -> Deferred[bytes]:
         return self.hub.publish(self._draft(command)).addCallback(_encode_published, command)
 
-    def _draft(self, command: codec.Publish) -> Draft:
+    def _draft(self, command: commands.Publish) -> Draft:
         return Draft(
             check_room(command.room),
             check_event(command.event),
-            codec.encode_value(command.data),
+            encode_value(command.data),
             self.identify(),
             None if command.key is None else check_key(command.key),
             None if command.after is None else _check_after(command),
@@ -604,37 +606,37 @@ def _read(raw: bytes) -> Command:
     and each bad command would be work for the garbage collector, which stops everybody.
     """
     try:
-        return codec.decode_command(raw)
-    except codec.UnreadableCommand as error:
+        return decode_command(raw)
+    except UnreadableCommand as error:
         return error.with_traceback(None)
 
 
-def _name_command(failure: Failure, id: codec.CommandId | None) -> Failure:
+def _name_command(failure: Failure, id: commands.CommandId | None) -> Failure:
     if isinstance(failure.value, RealtimeError):
         failure.value.id = id
     return failure
 
 
-def _check_after(command: codec.Publish) -> str:
+def _check_after(command: commands.Publish) -> str:
     if command.key is None or command.after is None:
         raise RealtimeError("bad_request", "who publishes after another message gives this one a key, too")
     return check_key(command.after)
 
 
-def _encode_published(stored: AppendResult, command: codec.Publish) -> bytes:
+def _encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
     return codec.encode_published(command.id, command.room, stored.message.position)
 
 
-_ACTIONS: Mapping[type[codec.Command], Callable[[Session, Any], Answer]] = MappingProxyType(
+_ACTIONS: Mapping[type[commands.Command], Callable[[Session, Any], Answer]] = MappingProxyType(
     {
-        codec.Hello: Session._hello,
-        codec.Join: Session._join,
-        codec.Leave: Session._leave,
-        codec.Publish: Session._publish,
-        codec.Signal: Session._signal,
-        codec.State: Session._set_state,
-        codec.Members: Session._members,
-        codec.History: Session._history,
-        codec.Ping: Session._ping,
+        commands.Hello: Session._hello,
+        commands.Join: Session._join,
+        commands.Leave: Session._leave,
+        commands.Publish: Session._publish,
+        commands.Signal: Session._signal,
+        commands.SetState: Session._set_state,
+        commands.Members: Session._members,
+        commands.History: Session._history,
+        commands.Ping: Session._ping,
     }
 )

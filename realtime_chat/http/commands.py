@@ -14,8 +14,8 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
-from realtime_chat.values.codec import UnreadableCommand
-from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.commands import Command, Publish, decode_commands
+from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.model import ANONYMOUS, check_name
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
@@ -57,7 +57,7 @@ class CommandsResource(JSONResource):
             return wrap(error_headers(request.responseHeaders, error))
 
     async def _run(self, request: Request, body: bytes) -> bytes:
-        commands, many = codec.decode_commands(body)
+        commands, many = decode_commands(body)
         session = self._session(request)
         try:
             most = self._hub.limits.answer_bytes
@@ -79,21 +79,19 @@ class CommandsResource(JSONResource):
         return Session(self._hub, client=identities.check(client), name=check_name(name) if name else None)
 
 
-async def _place_for(session: Session, command: codec.Command | UnreadableCommand) -> None:
+async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
     """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
-    place = session.hub.place() if isinstance(command, codec.Publish) else None
+    place = session.hub.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
 
 
-async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
+async def _perform_one(session: Session, command: Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(
-    session: Session, commands: list[codec.Command | UnreadableCommand], most: int, turns: Turns
-) -> bytes:
+async def _perform_all(session: Session, commands: list[Command | UnreadableCommand], most: int, turns: Turns) -> bytes:
     """All of them in order; publishes don't wait for each other.
 
     :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
@@ -111,7 +109,7 @@ async def _perform_all(
             continue
         await _place_for(session, command)
         answer = session.perform(command)
-        if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
+        if isinstance(answer, Deferred) and not isinstance(command, Publish):
             answer = await answer
         answers.append(answer or codec.encode_ok(command.id))
         size += 0 if isinstance(answer, Deferred) else len(answer)
@@ -119,7 +117,7 @@ async def _perform_all(
     return b"[" + b",".join(replies) + b"]"
 
 
-def _not_begun(command: codec.Command | UnreadableCommand, most: int) -> bytes:
+def _not_begun(command: Command | UnreadableCommand, most: int) -> bytes:
     message = f"the replies before this one have {most} bytes or more together; send this command again by itself"
     return codec.encode_error(RealtimeError("too_many", message, command.id))
 

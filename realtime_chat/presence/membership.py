@@ -681,7 +681,7 @@ class Membership:
         if not self.listed:
             return codec.encode_presence(name, number) if self._snapshot_given or number != self._told_count else None
         joined, left = self._difference()
-        return codec.encode_difference(name, number, _array(joined), _array(left)) if joined or left else None
+        return codec.encode_presence_delta(name, number, _array(joined), _array(left)) if joined or left else None
 
     def _difference(self) -> tuple[list[bytes], list[bytes]]:
         """Who has come or changed, and who has gone; who was shown the members in between needs all that happened."""

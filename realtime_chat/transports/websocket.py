@@ -34,9 +34,9 @@ from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_
 from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fast.direct_send import Frames, Send, acknowledged_bytes, send_to_all, unsent
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
-from realtime_chat.values import codec
+from realtime_chat.values import codec, commands
 from realtime_chat.values.codec import Entry
-from realtime_chat.values.errors import Goodbye, RealtimeError
+from realtime_chat.values.errors import Goodbye, RealtimeError, UnreadableCommand
 from realtime_chat.values.model import Position
 
 __all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
@@ -183,7 +183,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         session = self.session = Session(self.factory.hub, self, self, None, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
-            session.execute(codec.Join(room=room, since=text, last=params.last))
+            session.execute(commands.Join(room=room, since=text, last=params.last))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, in whatever way."""
@@ -275,7 +275,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary and self.session is not None:
-            error = codec.UnreadableCommand("bad_request", "a command is a text frame, this one was binary")
+            error = UnreadableCommand("bad_request", "a command is a text frame, this one was binary")
             self.session.execute(error)
         elif not isBinary:
             self._receive(payload)

@@ -16,7 +16,7 @@ from realtime_chat.presence.membership import KeptSignals, Signals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from realtime_chat.values import codec
+from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.core.test_session import World
 from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
@@ -112,7 +112,7 @@ class JoinedTests(PresenceWorld):
         """Who is anonymous, and a request that joins, is no member."""
         session = Session(self.hub)
         session.user = ANONYMOUS
-        reply = self.successResultOf(session.act(codec.Join(room="lobby")))
+        reply = self.successResultOf(session.act(commands.Join(room="lobby")))
         self.assertEqual((0, []), (json.loads(reply)["count"], json.loads(reply)["members"]))
         self.assertEqual(0, self.hub.presence.count("lobby"))
 
@@ -684,9 +684,9 @@ class Person:
 
     def say(self, state: dict[str, Any]) -> None:
         """Set its state by a request of its own."""
-        self.act(codec.State(state=state))
+        self.act(commands.SetState(state=state))
 
-    def act(self, command: codec.Command) -> str:
+    def act(self, command: commands.Command) -> str:
         """Do something by a request of its own; give the type of the reply, which is empty where there is none."""
         session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
@@ -740,7 +740,7 @@ class SocketTab(Tab):
         self.transport = FakeTransport()
         self.session = make_session(self.street.hub, self.transport, self.person.key)
         self.person.begins()
-        self.session.execute(codec.Join(room="a", last=0))
+        self.session.execute(commands.Join(room="a", last=0))
 
     def end(self) -> None:
         if self.open:
@@ -752,11 +752,11 @@ class SocketTab(Tab):
     def leave(self) -> None:
         """Leave and join again on one connection, which is another way to be away."""
         if self.open and not self.transport.write_paused:
-            self.session.execute(codec.Leave(room="a"))
+            self.session.execute(commands.Leave(room="a"))
             self.person.ends(self.street.clock.seconds(), False)
             self.check()
             self.forget()
-            self.session.execute(codec.Join(room="a", last=0))
+            self.session.execute(commands.Join(room="a", last=0))
             self.person.begins()
 
     def stall(self, window: int) -> None:
@@ -770,7 +770,7 @@ class SocketTab(Tab):
                 self.transport.write_paused = False
                 self.session.resume_writing()
 
-    def command(self, command: codec.Command) -> None:
+    def command(self, command: commands.Command) -> None:
         if self.open and not self.transport.write_paused:
             self.session.execute(command)
 
@@ -848,7 +848,7 @@ class PollTab(Tab):
 
     def leave(self) -> None:
         """Say that it goes, by a request of its own; and come back some day, or not."""
-        if self.person.act(codec.Leave(room="a")) == "left":
+        if self.person.act(commands.Leave(room="a")) == "left":
             self.person.leaves()
 
     def stall(self, window: int) -> None:
@@ -861,7 +861,7 @@ class PollTab(Tab):
         if self.open:
             self._poll()
 
-    def command(self, command: codec.Command) -> None:
+    def command(self, command: commands.Command) -> None:
         self.person.act(command)
 
     def check(self) -> None:
@@ -917,8 +917,8 @@ class Street:
             tab.leave,
             lambda: tab.stall(byte // 128),
             tab.drain,
-            lambda: tab.command(codec.State(state={"n": self.number % 3})),
-            lambda: tab.command(codec.Signal(room="a", event="e", data=self.number)),
+            lambda: tab.command(commands.SetState(state={"n": self.number % 3})),
+            lambda: tab.command(commands.Signal(room="a", event="e", data=self.number)),
             self.publish,
             self.lose,
             lambda: self.wait(0.3 if byte % 2 else STEP),
