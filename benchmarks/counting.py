@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 
 from benchmarks.wires import ROOM, text_of
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.core.hub import Hub
-from realtime_chat.core.session import Session
+from realtime_chat.composition import make_hub
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.counters import Histogram
@@ -48,8 +48,8 @@ def measure_counting(job: dict[str, Any]) -> dict[str, Any]:
     """Publish ``messages`` messages in each of ``rounds`` rounds, counted and not counted."""
     clock = Clock()
     store = MemoryStore(Retention(_HISTORY), time.time, os.urandom)
-    hub = Hub(store, clock, Limits(), time.time, os.urandom, LocalBroker())
-    session = Session(hub, replies=_Nowhere())
+    hub = make_hub(store, clock, Limits(), time.time, os.urandom, LocalBroker())
+    session = CommandSession(hub, None, _Nowhere())
     command = json.dumps({"type": "publish", "id": 1, "room": ROOM, "data": {"text": text_of()}}).encode()
 
     def publish() -> float:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from realtime_chat.composition import make_hub
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.limits import Limits
@@ -187,6 +188,6 @@ def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tup
     """A node, and its end of the exchange."""
     clock = exchange.clock
     end = End(exchange, f"node{number}")
-    hub = Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
+    hub = make_hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
     end.start(hub)
     return hub, end

@@ -17,10 +17,11 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+from realtime_chat import composition
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
-from realtime_chat.core.session import Session
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, StoreError
 from realtime_chat.values.limits import Limits
@@ -370,15 +371,17 @@ class FakeRequest:
 def make_hub(store: Any, clock: Clock, broker: Any = None, **limits: Any) -> Hub:
     """A hub with small limits, so that tests meet them."""
     broker = LocalBroker() if broker is None else broker
-    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker)
+    return composition.make_hub(
+        store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker
+    )
 
 
 def make_session(
     hub: Hub, transport: FakeTransport | None = None, client: str | None = None, name: str | None = None
-) -> Session:
+) -> CommandSession:
     """A session whose messages and replies are collected by one transport."""
     transport = FakeTransport() if transport is None else transport
-    return Session(hub, transport, transport, client, name)
+    return CommandSession(hub, transport, transport, client, name)
 
 
 def left_to_collect(call: Callable[[], object], times: int = 20) -> int:

@@ -253,7 +253,7 @@ class Node:
         """The store says that the logs are others."""
         if self.unaware:
             self.unaware = False
-            self.hub.doubt()
+            self.hub._cache.all_may_have_missed()
 
     def step(self, what: int, which: int) -> None:
         """Something that only a node among others meets."""

@@ -14,6 +14,7 @@ from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Me
 
 __all__ = [
     "Batch",
+    "Connection",
     "DelayedCall",
     "Fanout",
     "IBroker",
@@ -22,6 +23,7 @@ __all__ = [
     "MessageSink",
     "Reader",
     "ReplySink",
+    "Subscriber",
     "TurnClock",
 ]
 
@@ -276,10 +278,46 @@ class MessageSink(Protocol):
 
 
 class Reader(Protocol):
-    """A live subscription, as the fan-out sees it."""
+    """A subscription, as its room and the fan-out see it.
+
+    :ivar live: whether the room sends it what is new. Then the room's cursor stands for its own.
+    :ivar epoch: with ``offset``, its cursor: the last message that was sent to it.
+    :ivar members_version_sent: the version of the room's members that it was sent.
+    """
+
+    live: bool
+    epoch: str
+    offset: int
+    members_version_sent: int
 
     @property
     def transport(self) -> MessageSink: ...
+
+    @property
+    def subscriber(self) -> Subscriber: ...
+
+
+class Subscriber(Protocol):
+    """Who has subscribed, as a room sees it."""
+
+    def fell_behind(self, reader: Any) -> None:
+        """A reader of its own is no longer live."""
+
+    def catch_up(self) -> None:
+        """Send the readers that are behind what they lack, as far as the transport takes it."""
+
+
+class Connection(Protocol):
+    """A session, as the hub sees it.
+
+    :ivar transport: where its messages are sent; None for a request of commands.
+    """
+
+    @property
+    def transport(self) -> MessageSink | None: ...
+
+    def dismiss(self, reason: str) -> None:
+        """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
 
 
 R = TypeVar("R", bound=Reader)

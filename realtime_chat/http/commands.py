@@ -81,7 +81,7 @@ class CommandsResource(JSONResource):
 
 async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
     """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
-    place = session.hub.place() if isinstance(command, Publish) else None
+    place = session.hub.publisher.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
 from realtime_chat.values.limits import Limits

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from realtime_chat.core.interfaces import DelayedCall, TurnClock
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.membership import UNKNOWN, Attendance, Client, KeptSignals, Lease, MemberPage, Membership
 from realtime_chat.values import codec
@@ -143,7 +144,7 @@ class Presence:
             del self._clients[client.key]
         if membership.remove(lease, next(self._stamps)):
             self._schedule(membership)
-        membership.room.left()
+        membership.room.release()
 
     def forget(self, room: str) -> bool:
         """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
@@ -233,13 +234,13 @@ class Presence:
         event = membership.news()
         if event is not None:
             membership.due = now + self._interval(len(membership.members))
-            delivered, missed = membership.room.tell("presence", event, fresh)
+            delivered, missed = membership.room.broadcast("presence", event, fresh)
             self._counters.presence += delivered
             for reader in missed:
                 reader.members_version_sent = UNKNOWN
         if not membership.members:
             del self.memberships[membership.room.name]
-            membership.room.left()
+            membership.room.release()
 
     def _interval(self, members: int) -> float:
         """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
@@ -385,7 +386,7 @@ class Presence:
         membership = self.memberships.get(room.name)
         if membership is not None:  # first, as polls that are told now are away after that
             membership.signals.add(self._clock.seconds(), client_hash, signal)
-        delivered, missed = room.tell("signal", signal, skip)
+        delivered, missed = room.broadcast("signal", signal, skip)
         self._counters.signals_delivered += delivered
         self._counters.signals_dropped += behind + len(missed)
 

@@ -19,7 +19,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from realtime_chat.core.interfaces import DelayedCall, IBroker, TurnClock
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import Timeout, Wheel
 from realtime_chat.presence.membership import (
     NEVER,
@@ -437,7 +438,8 @@ class SharedPresence(Presence):
     def _unsaid_version(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
         not told again, as that would answer it at once, over and over."""
-        told, lease = super()._version_sent_before(reader, None, fresh), reader.lease
+        told = super()._version_sent_before(reader, None, fresh)
+        lease: Lease | None = reader.lease
         if told != UNKNOWN or fresh or lease is None or not self._elsewhere(reader.room.name, lease.client.client_hash):
             return told
         return lease.membership.version
@@ -478,7 +480,7 @@ class SharedPresence(Presence):
             self._wait(membership, reader, since, digest)
         elif reader.live:
             self.refresh(reader)
-            reader.session.pump()
+            reader.subscriber.catch_up()
         else:
             reader.members_version_sent = UNKNOWN
 

@@ -7,7 +7,7 @@ nothing it is live until something comes or its time is up.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,7 +16,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import R
-from realtime_chat.core.room import Room, StartPosition
+from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
@@ -110,14 +111,6 @@ class _PollFanout:
         return []
 
 
-class _Over:
-    """Stands in a poll's place as the transport of its session, which is closed: else both would wait for the garbage
-    collector."""
-
-    fanout: ClassVar[_PollFanout]
-    write_paused = True
-
-
 class _Poll:
     """One waiting request, as the transport of a session. Its first page is its last, and then it is full."""
 
@@ -159,7 +152,7 @@ class _Poll:
         self._hold: DeadlineQueue[_Poll] | None = None
         self._remembers = bool(params.versions)  # what it was told of who is in a room, so that we needn't
         self._ignores_presence = False  # to that
-        self.session = Session(hub, self, None, client, params.name, self.caught_up)
+        self.session = Session(hub, self, client, params.name, self.caught_up)
         when_lost(request, self._gone)
 
     def go_anonymous(self) -> None:
@@ -222,7 +215,7 @@ class _Poll:
     def _look_done(self, hold: DeadlineQueue[_Poll]) -> None:
         if self._request is None:
             return
-        self.session.pump()
+        self.session.catch_up()
         if self._request is not None:
             self._hold = hold
             hold.add(self)
@@ -233,7 +226,7 @@ class _Poll:
         hub = self.session.hub
         room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
-        subscription = self.session.subscribe(room, start.position)
+        subscription = self.session.subscribe(room, start)
         if subscription is not None and self.write_paused:  # its version says that it wasn't told
             hub.presence.put_off(room.name, subscription)
         elif subscription is not None:
@@ -321,13 +314,8 @@ class _Poll:
 
     def _let_go(self) -> None:
         self.session.close(polls=True)
-        self.session.transport = _CLOSED
         if self._hold is not None:
             self._hold.drop(self)
-
-
-_Over.fanout = _Poll.fanout
-_CLOSED: Any = _Over()
 
 
 def _version(params: SubscribeParams, index: int) -> str | None:

@@ -218,7 +218,7 @@ class _RoomStream(BackpressuredSender, Protocol):
         self._opening = []
         self.makeConnection(transport)
         self.put(head + self.fanout.envelope(b"".join(opening)))
-        session.pump()
+        session.catch_up()
 
     def connectionMade(self) -> None:
         """The connection is its own now."""
@@ -416,7 +416,7 @@ class EventsResource(JSONResource):
         _check_id(rooms)
         stream = _make_stream(hub, self._random, request.clientproto == b"HTTP/1.1", rooms)
         client = known_client_of(request, hub.knows) or hub.identities.issue()
-        session = stream.session = Session(hub, stream, None, client, params.name)
+        session = stream.session = Session(hub, stream, client, params.name)
         if not is_readable(request, False):
             session.user = ANONYMOUS
         try:

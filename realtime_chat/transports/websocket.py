@@ -23,9 +23,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import R
-from realtime_chat.core.session import Session
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import JSONResource
@@ -140,7 +140,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     factory: WebSocketFactory
     transport: Any
     current_frame: Any
-    session: Session | None = None
+    session: CommandSession | None = None
     direct_send: Send | None = None
     write_paused = False
     short = _SHORT
@@ -180,7 +180,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
 
     def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
-        session = self.session = Session(self.factory.hub, self, self, None, params.name)
+        session = self.session = CommandSession(self.factory.hub, self, self, None, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))

@@ -808,9 +808,9 @@ class ManyRoomsTests(World):
         session, transport = self.joined(last=1)
         self.assertEqual(["x" * 500], self.data(transport))
         room = self.hub.rooms["lobby"]
-        self.assertNotEqual((None, None), (room._slice, room._batches))
+        self.assertNotEqual((None, None), (room._cached_page, room._batches))
         session.close()
-        self.assertEqual((None, None), (room._slice, room._batches))
+        self.assertEqual((None, None), (room._cached_page, room._batches))
 
     def test_tails_are_bounded_while_rooms_are_read(self) -> None:
         """However many rooms are looked up between two sweeps, their tails are bounded."""
