@@ -16,7 +16,6 @@ from realtime_chat.core.room import Room, RoomContext, release_all
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.presence import Presence
-from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.values import codec
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError, StoreError
@@ -82,8 +81,7 @@ class Hub:
         self.counters = Counters()
         self.identities = Identities(lambda: store.secret, token)
         here = clock, self.wheel, limits, self.counters, token(4).hex()
-        self._shared = SharedPresence(*here, broker, self.identities.client_hash, self.now) if broker.shared else None
-        self.presence = self._shared or Presence(*here)
+        self.presence = Presence(*here, broker, self.identities.client_hash, self.now)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
         self.stopping = False
@@ -277,7 +275,7 @@ class Hub:
         """A client of another node has signalled."""
         known = self.rooms.get(room)
         if known is not None:
-            self.presence.bring(known, data, client_hash)
+            self.presence.deliver_signal(known, data, client_hash)
 
     def relayed(self, room: str, payload: bytes) -> None:
         """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
@@ -291,32 +289,27 @@ class Hub:
             self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)
             return
         self.counters.relayed += 1
-        self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
+        self.presence.deliver_signal(known, codec.encode_signal(room, "relay", data, None, self.now()))
 
     def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Who is in a room by way of other nodes."""
-        if self._shared is not None:
-            self._shared.presence_snapshot(room, others)
+        self.presence.remote.snapshot(room, others)
 
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
-        if self._shared is not None:
-            self._shared.presence_delta(room, node, came, gone)
+        self.presence.remote.delta(room, node, came, gone)
 
     def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
-        if self._shared is not None:
-            self._shared.node_snapshot(room, node, there)
+        self.presence.remote.node_snapshot(room, node, there)
 
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
-        if self._shared is not None:
-            self._shared.node_left(node, held)
+        self.presence.remote.node_left(node, held)
 
     def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
-        if self._shared is not None:
-            self._shared.forwarded(command)
+        self.presence.forwarded(command)
 
     def await_presence(self, room: str, client: str | None = None) -> Deferred[None] | None:
         """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
@@ -324,10 +317,10 @@ class Hub:
         :param client: one that should be among them.
         :returns: None where there is nothing to find out.
         """
-        if self._shared is None:
+        if not self._broker.shared:
             return None
         if room in self.rooms:
-            return self._shared.meet(client, room)
+            return self.presence.await_client(client, room)
         return self.room(room).addCallback(lambda _: self.await_presence(room, client))
 
     # Rooms
@@ -367,15 +360,13 @@ class Hub:
 
     def _unfollow(self, name: str) -> None:
         self._broker.unfollow(name)
-        if self._shared is not None:
-            self._shared.forget(name)
+        self.presence.drop_room(name)
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self._loading.pop(name)
         room = self.rooms[name] = Room(name, page, self._context)
         room.used = self.clock.seconds()
-        if self._shared is not None:
-            self._shared.opened(room)
+        self.presence.open_room(room)
         for message in loading.announced:
             room.announce(message)
         self._left(room)  # unless somebody takes it
@@ -444,7 +435,7 @@ class Hub:
 
     def _forget(self, room: Room) -> bool:
         """Forget a room, unless it is of interest to somebody."""
-        if not room.idle or not self.presence.forget(room.name):
+        if not room.idle or not self.presence.drop_room(room.name):
             return False
         del self.rooms[room.name]
         self._idle.pop(room, None)
@@ -555,7 +546,7 @@ class Hub:
 
     async def _count(self, rooms: Sequence[str]) -> list[int]:
         """How many members rooms have; of those that aren't followed here the broker knows it."""
-        unknown = [room for room in rooms if room not in self.rooms] if self._shared is not None else []
+        unknown = [room for room in rooms if room not in self.rooms] if self._broker.shared else []
         counts = dict(zip(unknown, await self._broker.count(unknown), strict=True)) if unknown else {}
         return [counts[room] if room in counts else self.presence.count(room) for room in rooms]
 

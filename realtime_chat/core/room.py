@@ -24,7 +24,6 @@ from realtime_chat.values.model import Message, Page, Position
 
 if TYPE_CHECKING:
     from realtime_chat.core.session import Session
-    from realtime_chat.presence.membership import Lease
 
 __all__ = ["BroadcastResult", "EntryPage", "Room", "RoomContext", "StartPosition", "Subscription", "release_all"]
 
@@ -72,11 +71,10 @@ class Subscription:
 
     While it is *live* its cursor is the room's own, and ``offset`` says nothing.
 
-    :ivar lease: what makes its user a member of the room; None where it has none.
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
     """
 
-    __slots__ = ("epoch", "lease", "live", "members_version_sent", "offset", "room", "session", "transport")
+    __slots__ = ("epoch", "live", "members_version_sent", "offset", "room", "session", "transport")
 
     def __init__(self, session: Session, transport: SessionTransport, room: Room, position: Position) -> None:
         self.session = session
@@ -85,7 +83,6 @@ class Subscription:
         self.epoch = position.epoch
         self.offset = position.offset
         self.live = False
-        self.lease: Lease | None = None
         self.members_version_sent = 0
 
 

@@ -105,7 +105,7 @@ class Session:
         self.closed = True
         for subscription in self.subscriptions.values():
             subscription.room.remove(subscription)
-            self.hub.presence.exit(subscription, polls)
+            self.hub.presence.exit(subscription, self.client, polls)
         self.subscriptions.clear()
         self._behind.clear()
         self._queue.clear()
@@ -374,7 +374,7 @@ class Session:
         """
         subscription = self.subscribe(room, start.position)
         presence = self.hub.presence
-        attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
+        attendance = (presence.snapshot if listed else presence.defer_snapshot)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
@@ -416,7 +416,7 @@ class Session:
             if not subscription.live:
                 self._behind.remove(subscription)
             subscription.room.remove(subscription)
-            self.hub.presence.exit(subscription, False)
+            self.hub.presence.exit(subscription, self.client, False)
         elif self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
         else:
@@ -580,7 +580,7 @@ class Session:
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
         elif subscription.members_version_sent < subscription.room.members_version_sent:
-            self.hub.presence.refresh(subscription)
+            self.hub.presence.send_snapshot(subscription)
 
 
 def _read(raw: bytes) -> Command:
