@@ -180,8 +180,9 @@ class Presence:
 
         :param polls: whether it was a poll's, whose client is expected back.
         """
-        self._table.stop_awaiting(reader)
-        self._signals.forget(reader)
+        if polls:
+            self._table.stop_awaiting(reader)
+            self._signals.forget(reader)
         lease = self._lease_of(reader, client)
         if lease is None:
             return

@@ -91,6 +91,8 @@ class RemoteMembers:
 
     def find(self, room: str, client_hash: str) -> RemoteClient | None:
         """A client that is in a room through other nodes, as the one published it that knows the last change."""
+        if not self._nodes:
+            return None
         clients = [leases[client_hash].client for _, leases in self._leases_in(room) if client_hash in leases]
         return max(clients, key=_changed, default=None)
 
