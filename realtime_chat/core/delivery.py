@@ -45,15 +45,16 @@ class Delivery:
         self._reading = False
         self._closed = False
 
-    def close(self, polls: bool) -> None:
+    def close(self, client: str | None, polls: bool) -> None:
         """End all subscriptions.
 
+        :param client: whose they were.
         :param polls: whether that was one poll of many, whose client is expected back.
         """
         self._closed = True
         for subscription in self.subscriptions.values():
             subscription.room.remove(subscription)
-            self._hub.presence.exit(subscription, polls)
+            self._hub.presence.exit(subscription, client, polls)
         self.subscriptions.clear()
         self._behind.clear()
         self._on_caught_up = None
@@ -66,7 +67,7 @@ class Delivery:
         self._behind.append(subscription)
         return subscription
 
-    def unsubscribe(self, room: str) -> bool:
+    def unsubscribe(self, room: str, client: str | None) -> bool:
         """Read a room no more.
 
         :returns: whether it was read.
@@ -77,7 +78,7 @@ class Delivery:
         if not subscription.live:
             self._behind.remove(subscription)
         subscription.room.remove(subscription)
-        self._hub.presence.exit(subscription, False)
+        self._hub.presence.exit(subscription, client, False)
         return True
 
     def pause_writing(self) -> None:
@@ -158,4 +159,4 @@ class Delivery:
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
         elif subscription.members_version_sent < subscription.room.members_version_sent:
-            self._hub.presence.refresh(subscription)
+            self._hub.presence.send_snapshot(subscription)
