@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,21 @@ from twisted.internet import endpoints
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-__all__ = ["Endpoint", "ListenRefused", "is_local", "listen", "names", "url"]
+__all__ = [
+    "DEFAULT_LISTEN",
+    "Endpoint",
+    "ListenRefused",
+    "check_endpoint",
+    "check_parent_directory",
+    "is_local",
+    "listen",
+    "names",
+    "url",
+]
 
+DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
+_LISTEN_BY_ADDRESS = r"tcp6:8080:interface=\:\:1 (a backslash before each colon of an address)"
+_SOCKET_EXAMPLE = "unix:/run/chat.sock"
 _BACKLOG = 1024
 _INTERFACE_AT = {"tcp": 1, "tcp4": 1, "tcp6": 2, "ssl": 4}
 """Where an interface stands among the words that have no name."""
@@ -94,6 +107,104 @@ class Endpoint(NamedTuple):
 
     def _first(self, name: str) -> str | None:
         return next(iter((*self.words, *filter(None, [self.named.get(name)]))), None)
+
+
+# What is given on the command line
+
+
+def check_endpoint(text: str) -> str:
+    """Give back the description of an endpoint that can be listened on.
+
+    :raises ValueError: it can't; the message says why, and what would be right.
+    """
+    example = _example_for(text)
+    try:
+        made = endpoints.serverFromString(None, text)
+        endpoint = Endpoint.parse(text)
+        _check_socket(endpoint, made)
+    except OSError as error:  # such as a key
+        raise ValueError(f"{text!r}: {error.filename} can't be read ({error.strerror}); {example}") from error
+    except Exception as error:
+        raise ValueError(f"{text!r} is no endpoint ({_why_invalid(text, error)}); {example}") from error
+    _check_interface(endpoint.interface, text)
+    if endpoint.path is not None:
+        _check_socket_path(endpoint.path, text)
+    if endpoint.port is not None and not 0 <= int(endpoint.port) <= 65535:
+        raise ValueError(f"{text!r} has a port that isn't from 0 to 65535; {example}")
+    return text
+
+
+def _check_interface(interface: str, text: str) -> None:
+    try:
+        if ":" in interface or "[" in interface:
+            IPv6Address(interface)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} has an interface that is no IPv6 address; right would be {_LISTEN_BY_ADDRESS}"
+        ) from None
+
+
+_ENDPOINT_EXAMPLES = {
+    "ssl": "ssl:8443:privateKey=key.pem:certKey=cert.pem, with both files in PEM",
+    "systemd": "systemd:domain=INET:index=0, started by a .socket unit of systemd",
+}
+
+
+def _example_for(text: str) -> str:
+    kind = text.removeprefix("haproxy:").partition(":")[0]
+    if kind not in _ENDPOINT_EXAMPLES and ("::" in text or "[" in text):
+        return f"right would be {_LISTEN_BY_ADDRESS}"
+    return "right would be " + _ENDPOINT_EXAMPLES.get(kind, f"{DEFAULT_LISTEN} or {_SOCKET_EXAMPLE}")
+
+
+def _why_invalid(text: str, error: Exception) -> str:
+    if text.removeprefix("haproxy:").startswith("systemd:") and isinstance(error, LookupError):
+        return "no such socket was handed over, see LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID"
+    return " ".join(str(error).split())[:200]
+
+
+def _check_socket(endpoint: Endpoint, made: Any) -> None:
+    """See that a socket that was handed over is what it is said to be.
+
+    :param made: what Twisted has made of the endpoint.
+    :raises ValueError: it is none, or another one.
+    """
+    if endpoint.handed_over is None:
+        return
+    made = getattr(made, "_wrappedEndpoint", made)
+    try:
+        with socket.socket(fileno=os.dup(made.fileno)) as handed:
+            family, listens = handed.family, handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ValueError(f"descriptor {made.fileno} is no socket") from error
+    if family != endpoint.handed_over or not listens:
+        what = "listens" if listens else "doesn't listen"
+        raise ValueError(f"the socket is of domain {family.name.removeprefix('AF_')}, and {what}")
+
+
+_MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path, on Linux."""
+
+
+def _check_socket_path(path: str, text: str) -> None:
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise ValueError(f"{text!r} has a path above {_MAX_SOCKET_PATH} bytes; right would be {_SOCKET_EXAMPLE}")
+    check_parent_directory(path, text, _SOCKET_EXAMPLE)
+
+
+def check_parent_directory(path: str, text: str, example: str) -> None:
+    """Refuse a file that nobody could make.
+
+    :param text: what was given, in which the path stands.
+    """
+    directory = Path(path).absolute().parent
+    if not directory.is_dir():
+        raise ValueError(f"{text!r} can't be made: there is no directory {directory}; right would be {example}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ValueError(f"{text!r} can't be made: {directory} can't be written to; right would be {example}")
+
+
+# Listening
 
 
 async def listen(reactor: Any, description: str, factory: IProtocolFactory, option: str) -> IListeningPort:

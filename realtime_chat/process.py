@@ -9,13 +9,16 @@ import signal
 import stat
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from twisted.logger import Logger, globalLogPublisher
+from twisted.python import usage
 
+from realtime_chat.listening import check_parent_directory
 from realtime_chat.logs import log_files, reopen
 
-__all__ = ["Process", "leaves_terminal"]
+__all__ = ["Process", "check_runner", "leaves_terminal"]
 
 _REOPENING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """What programs that rotate logs send. Unless somebody listens to them they end a process, without a goodbye."""
@@ -30,6 +33,40 @@ def leaves_terminal(runner: Mapping[str, Any]) -> bool:
     :param runner: its options; none where another one runs this.
     """
     return not runner.get("nodaemon", True) and not runner.get("debug")
+
+
+def check_runner(runner: Mapping[str, Any]) -> None:
+    """Refuse what twistd would end for with a traceback: its files, where nobody could make them."""
+    names = {
+        "pidfile": runner.get("pidfile"),
+        "logfile": runner.get("logfile") or ("twistd.log" if leaves_terminal(runner) else None),
+    }
+    if runner.get("syslog") or runner.get("logger") or names["logfile"] == "-":
+        names["logfile"] = None
+    if runner.get("chroot"):
+        names["pidfile"] = None
+    for option, text in names.items():
+        if text:
+            _check_runner_file(option, str(text))
+    directory = runner.get("rundir")
+    if directory and not runner.get("chroot") and not Path(directory).is_dir():
+        raise usage.UsageError(f"twistd --rundir: {directory!r} is no directory; right would be one, such as /")
+
+
+_RUNNER_EXAMPLES = {"pidfile": "--pidfile= for none", "logfile": "--logfile /var/log/realtime/daemon.log"}
+
+
+def _check_runner_file(option: str, text: str) -> None:
+    path, example = Path(text).absolute(), f"{_RUNNER_EXAMPLES[option]}, before realtime"
+    try:
+        if path.exists() and not (path.is_file() or path.is_char_device()):
+            raise ValueError(f"{text!r} is no file; right would be {example}")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ValueError(f"{text!r} can't be written to; right would be {example}")
+        if not path.exists():
+            check_parent_directory(text, text, example)
+    except ValueError as error:
+        raise usage.UsageError(f"twistd --{option}: {error}") from error
 
 
 class Process:
