@@ -157,7 +157,7 @@ class Room:
     def __init__(self, name: str, page: Page, context: RoomContext) -> None:
         self.name = name
         self.epoch = page.epoch
-        self.begun = page.begun
+        self.begun = page.epoch_start
         self.oldest = page.oldest
         self.top = self.heard = page.top
         self.tail = _NO_TAIL
@@ -285,7 +285,7 @@ class Room:
         """Take in what a read shows of the log beyond what was announced."""
         left: list[Subscription] = []
         if page.epoch != self.epoch:
-            left += self._start_anew(page.epoch, page.begun)
+            left += self._start_anew(page.epoch, page.epoch_start)
         if page.oldest > self.top + 1:  # what comes next is gone
             left += self._start_anew(page.epoch, page.oldest - 1)
         for message in page.messages:
