@@ -81,8 +81,8 @@ def _check_store(text: str) -> str:
 
 
 def _parse_log_path(directory: Path | None, text: str) -> str:
-    """The path of a log file; directories that the daemon makes need not be there yet."""
-    path = Path(text).absolute()  # twistd goes elsewhere before it starts
+    """The path of a log file. It may be in a directory that the daemon will create."""
+    path = Path(text).absolute()  # twistd changes the directory before it starts the service
     if not text or path.is_dir():
         raise ValueError(f"{text!r} is no file; right would be {_LOG_EXAMPLE}")
     made = () if directory is None else (directory.absolute(), *directory.absolute().parents)
@@ -106,19 +106,19 @@ def _parse_page(text: str) -> str | Path:
         return text
     if not text:
         raise ValueError(f"{text!r} is no page; right would be {OWN_PAGE}, {NO_PAGE} or a directory")
-    directory = Path(text).absolute()  # twistd goes elsewhere before it starts
+    directory = Path(text).absolute()  # twistd changes the directory before it starts the service
     check_directory(directory)
     return directory
 
 
 def _one_line_help(option: Callable[..., None]) -> Callable[..., None]:
-    """Make an option's docstring one line, as Twisted prints its line breaks as they stand."""
+    """Join the lines of an option's docstring, as Twisted prints its line breaks."""
     option.__doc__ = " ".join((option.__doc__ or "").split())
     return option
 
 
 class Options(usage.Options):
-    """What can be said on the command line."""
+    """The options of the command line, as a mapping from their names to their values."""
 
     synopsis = "[--listen ENDPOINT] [--store STORE] [options]"
     longdesc = (
@@ -178,35 +178,35 @@ class Options(usage.Options):
 
     @_one_line_help
     def opt_store_prefix(self, prefix: str) -> None:
-        """What all keys and channels in Redis begin with; nodes with the same one belong together.
+        """The prefix of all keys and channels in Redis. Nodes with the same prefix share their rooms.
         [default: realtime]"""
         self["store-prefix"] = self._read("store-prefix", prefix, check_prefix)
 
     @_one_line_help
     def opt_store_password_file(self, path: str) -> None:
-        """A file whose first line is the password for Redis, which then stands in no list of processes."""
+        """A file whose first line is the password for Redis, so that no list of processes shows it."""
         self["store-password-file"] = path
 
     @_one_line_help
     def opt_store_ca(self, path: str) -> None:
-        """A file with the certificates (PEM) that vouch for a rediss:// server. [default: those of the system]"""
+        """A file with the CA certificates (PEM) for a rediss:// server. [default: those of the system]"""
         self["store-ca"] = path
 
     @_one_line_help
     def opt_relay(self, relay: str) -> None:
-        """PATTERN=ROOM: what anybody publishes in Redis on a channel that this pattern fits (as with PSUBSCRIBE) is
-        signalled in the room; may be given more than once. [default: DEFAULT_PREFIX:relay:ROOM is, for every room]"""
+        """PATTERN=ROOM: what is published in Redis on a channel that matches PATTERN (as with PSUBSCRIBE) becomes a
+        signal in the room; may be given more than once. [default: PREFIX:relay:ROOM for every room]"""
         self["relay"].append(self._read("relay", relay, read_relay))
 
     @_one_line_help
     def opt_data_dir(self, directory: str) -> None:
-        """The data directory, created if need be. [default: /var/lib/realtime_chat
+        """The data directory; it is created if it is missing. [default: /var/lib/realtime_chat
         for root, else realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
         self["data-dir"] = directory
 
     @_one_line_help
     def opt_history(self, count: str) -> None:
-        """How many messages are kept a room. [default: 1000]"""
+        """How many messages each room keeps. [default: 1000]"""
         self._read_count("history", count)
 
     @_one_line_help
@@ -216,9 +216,9 @@ class Options(usage.Options):
 
     @_one_line_help
     def opt_host(self, name: str) -> None:
-        """A host name that is served, with :PORT if it is to be that port only;
+        """A host name that is served, with :PORT to serve that port only;
         may be given more than once. Requests for other hosts get 421; localhost
-        is always served. [default: what is listened on]"""
+        is always served. [default: the addresses that are listened on]"""
         self["host"].append(self._read("host", name, _check_host))
 
     @_one_line_help
@@ -244,36 +244,36 @@ class Options(usage.Options):
 
     @_one_line_help
     def opt_max_rooms_total(self, count: str) -> None:
-        """How many rooms are in memory at a time: those that somebody reads, and those that were read in the last
-        30 seconds; others are refused for the moment. [default: 50000]"""
+        """How many rooms may be in memory: the rooms that have readers, and those that had readers in the last
+        30 seconds. Further rooms are refused for the moment. [default: 50000]"""
         self._read_count("max-rooms-total", count)
 
     @_one_line_help
     def opt_max_rooms_stored(self, count: str) -> None:
-        """How many rooms there may be in the store; where there are so many, none is made. [default: 1000000]"""
+        """How many rooms the store may hold. At the limit, no new room is created. [default: 1000000]"""
         self._read_count("max-rooms-stored", count)
 
     @_one_line_help
     def opt_room_rate(self, count: str) -> None:
-        """How many rooms are made a second, by all clients together; at once, what 20 seconds would bring.
+        """How many rooms all clients together may create a second; a burst may be 20 times that.
         [default: 100]"""
         self._read_count("room-rate", count)
 
     @_one_line_help
     def opt_stream_lifetime(self, age: str) -> None:
-        """After how long an event stream ends, so that its client comes back, perhaps to another process: seconds, or
-        with a unit s m h d; a tenth more or less, so that not all come at once. 0 for no end. [default: 1h]"""
+        """After how long an event stream ends, so that its client reconnects, perhaps to another process: seconds, or
+        with a unit s m h d. Each stream varies by a tenth, so that clients don't reconnect all at once. 0 for no end.
+        [default: 1h]"""
         self["stream-lifetime"] = self._read("stream-lifetime", age, _parse_lifetime)
 
     @_one_line_help
     def opt_presence_limit(self, count: str) -> None:
-        """How many members a room may have for them to be listed; of larger rooms only their number is told.
-        [default: 200]"""
+        """Up to how many members a room lists them. Larger rooms give only the number. [default: 200]"""
         self._read_count("presence-limit", count)
 
     @_one_line_help
     def opt_signal_rate(self, count: str) -> None:
-        """How many signals one client may send a second, and twice that at once. [default: 30]"""
+        """How many signals one client may send a second; a burst may be twice that. [default: 30]"""
         self._read_count("signal-rate", count)
 
     @_one_line_help
@@ -284,17 +284,17 @@ class Options(usage.Options):
 
     @_one_line_help
     def opt_access_log(self, path: str) -> None:
-        """Write one line a request to this file; secrets in URLs are blacked out. [default: none is written]"""
+        """Write one line for each request to this file; secrets in URLs are masked. [default: no access log]"""
         self["access-log"] = path
 
     @_one_line_help
     def opt_metrics_listen(self, endpoint: str) -> None:
-        """Where Prometheus finds /metrics: an endpoint of its own, such as tcp:9100:interface=127.0.0.1; may be given
-        more than once. [default: nowhere]"""
+        """A separate endpoint for Prometheus, which serves /metrics, such as tcp:9100:interface=127.0.0.1; may be given
+        more than once. [default: none]"""
         self["metrics-listen"].append(self._read("metrics-listen", endpoint, check_endpoint))
 
     def _read_count(self, option: str, text: str, example: int | None = None) -> None:
-        """Set a number; its default is an example of a right one."""
+        """Set an option to a number. If the text is not one, the message gives the default as an example."""
         self[option] = self._read(option, text, lambda text: _parse_count(text, example or self._defaults[option]))
 
     def _read(self, option: str, text: str, read: Callable[[str], T]) -> T:
@@ -304,15 +304,15 @@ class Options(usage.Options):
             raise usage.UsageError(f"--{option}: {error}") from error
 
     def opt_version(self) -> None:
-        """Say the daemon's version and Twisted's, and exit."""
+        """Print the versions of the daemon and of Twisted, and exit."""
         print(f"realtime_chat {__version__}, Twisted {twisted.__version__}")
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:
         """Read the command line.
 
-        Where ``twistd`` is asked, a mistake ends the process with its message alone: twistd itself would print all its
-        own options before.
+        Under ``twistd`` a mistake ends the process, and only its message is printed. twistd itself would print all of
+        its own options first.
         """
         try:
             super().parseOptions(options)
@@ -323,19 +323,19 @@ class Options(usage.Options):
             raise SystemExit(message) from error
 
     def _suggestion(self, error: usage.UsageError) -> str:
-        """Which option was meant where one isn't known."""
+        """Suggest the known option that is most like an unknown option."""
         unknown = re.fullmatch(r"option --(\S+) not recognized", str(error))
         known = [name.removesuffix("=") for name in self.longOpt]
         meant = difflib.get_close_matches(unknown[1], known, 1) if unknown else []
         return f"; right would be --{meant[0]}" if meant else ""
 
     def parseArgs(self, *words: str) -> None:
-        """Refuse what belongs to no option."""
+        """Refuse arguments that belong to no option."""
         if words:
             raise usage.UsageError(f"{words[0]!r} belongs to no option; right would be an option, which begins with --")
 
     def postOptions(self) -> None:
-        """Refuse what can't work before anything starts."""
+        """Refuse options that can't work together, before anything starts."""
         if self.parent is not None:
             check_runner(self.parent)
         kind = (self["store"] or "sqlite:").partition(":")[0]
@@ -355,7 +355,7 @@ class Options(usage.Options):
             for endpoint in self[option]:
                 if endpoint in taken:
                     raise usage.UsageError(f"--{option}: {endpoint!r} is there already; right would be another port")
-                if int(Endpoint.parse(endpoint).port or 1) != 0:  # any port that is free
+                if int(Endpoint.parse(endpoint).port or 1) != 0:  # port 0 is any free port
                     taken.add(endpoint)
 
     def _read_address(self) -> Address:
@@ -384,9 +384,9 @@ def _check_redis_installed() -> None:
 
 
 def default_data_dir(environ: Any = os.environ) -> Path:
-    """Where data belongs if nobody says otherwise.
+    """The data directory if no option names one.
 
-    :raises twisted.python.usage.UsageError: nothing says where.
+    :raises twisted.python.usage.UsageError: the user has no home directory.
     """
     if os.geteuid() == 0:
         return Path("/var/lib/realtime_chat")
