@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.functional.ledger import DeliveryLedger, ReaderRecord
+from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 from tests.functional.raw_clients import GONE, RawEventStream, RawHTTP, RawRedis, RawWebSocket, RedisError, Unavailable
 from tests.functional.worker_process import WorkerProcess, serve
 from tests.views import View

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.ledger import DeliveryLedger, ReaderRecord
+from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 
 
 class BooksTests(SynchronousTestCase):
