@@ -32,7 +32,8 @@ from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
 from realtime_chat.transports.fast.direct_send import unsent, write_now
-from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
+from realtime_chat.transports.fast.epoll_reader import EpollReader
+from realtime_chat.transports.fast.patient_port import accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
