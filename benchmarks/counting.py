@@ -30,16 +30,17 @@ _HISTORY = 1000
 
 
 class _Nowhere:
-    """The transport of a session whose replies nobody wants."""
+    """The sink of replies that nobody wants."""
 
-    fanout = outlet = None
-    full = False
-    queued = 0
+    write_paused = False
 
-    def hold(self, data: bytes) -> None:
+    def buffer_reply(self, data: bytes) -> None:
         pass
 
-    def release(self) -> None:
+    def flush_replies(self) -> None:
+        pass
+
+    def resume_commands(self) -> None:
         pass
 
 
@@ -48,7 +49,7 @@ def measure_counting(job: dict[str, Any]) -> dict[str, Any]:
     clock = Clock()
     store = MemoryStore(Retention(_HISTORY), time.time, os.urandom)
     hub = Hub(store, clock, Limits(), time.time, os.urandom, LocalBroker())
-    session: Any = Session(hub, _Nowhere())  # type: ignore[arg-type]  # as much of one as is used
+    session = Session(hub, replies=_Nowhere())
     command = json.dumps({"type": "publish", "id": 1, "room": ROOM, "data": {"text": text_of()}}).encode()
 
     def publish() -> float:

@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import IBroker, IMessageStore, SessionTransport, TurnClock
-from realtime_chat.core.room import Room, RoomContext, release_all
+from realtime_chat.core.interfaces import IBroker, IMessageStore, ReplySink, TurnClock
+from realtime_chat.core.room import Room, RoomContext, flush_all_replies
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.presence import Presence
@@ -82,7 +82,7 @@ class Hub:
         self.counters = Counters()
         self.identities = Identities(lambda: store.secret, token)
         here = clock, self.wheel, limits, self.counters, token(4).hex()
-        self._shared = SharedPresence(*here, broker, self.identities.mark, self.now) if broker.shared else None
+        self._shared = SharedPresence(*here, broker, self.identities.client_hash, self.now) if broker.shared else None
         self.presence = self._shared or Presence(*here)
         self.rooms: dict[str, Room] = {}
         self.sessions: dict[Session, None] = {}
@@ -99,7 +99,7 @@ class Hub:
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._dirty: list[Room] = []
-        self._holding: dict[SessionTransport, None] = {}
+        self._with_replies: dict[ReplySink, None] = {}
         self._sweeping = False
         self._publishing = 0
         self._publishing_bytes = 0
@@ -273,11 +273,11 @@ class Hub:
         for room in (*self.rooms, *self._loading):
             self.may_have_missed(room)
 
-    def signalled(self, room: str, mark: str, data: bytes) -> None:
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
         """A client of another node has signalled."""
         known = self.rooms.get(room)
         if known is not None:
-            self.presence.bring(known, data, mark)
+            self.presence.bring(known, data, client_hash)
 
     def relayed(self, room: str, payload: bytes) -> None:
         """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
@@ -303,20 +303,20 @@ class Hub:
         if self._shared is not None:
             self._shared.presence_delta(room, node, came, gone)
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
         if self._shared is not None:
-            self._shared.node_has(room, node, there)
+            self._shared.node_snapshot(room, node, there)
 
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
         if self._shared is not None:
             self._shared.node_left(node, held)
 
-    def said(self, saying: ForwardedCommand) -> None:
+    def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
         if self._shared is not None:
-            self._shared.said(saying)
+            self._shared.forwarded(command)
 
     def await_presence(self, room: str, client: str | None = None) -> Deferred[None] | None:
         """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
@@ -395,19 +395,19 @@ class Hub:
         self._flush_soon()
         self._dirty.append(room)
 
-    def release_soon(self, transport: SessionTransport) -> None:
-        """Let a transport send the replies that it holds at the end of the turn."""
+    def flush_replies_soon(self, replies: ReplySink) -> None:
+        """Send the replies that a sink has buffered at the end of the turn."""
         self._flush_soon()
-        self._holding[transport] = None
+        self._with_replies[replies] = None
 
     def _flush_soon(self) -> None:
-        if not (self._dirty or self._holding):
+        if not (self._dirty or self._with_replies):
             self.clock.callLater(0, self._flush)
 
     def _flush(self) -> None:
-        holding, self._holding = self._holding, {}
+        sinks, self._with_replies = self._with_replies, {}
         dirty, self._dirty = self._dirty, []
-        release_all(holding)
+        flush_all_replies(sinks)
         for room in dirty:
             try:
                 room.flush()

@@ -69,7 +69,7 @@ class Identities:
         id = "u" + base64.b32encode(digest).decode().lower()
         return User(id, check_name(name) if name else f"Guest {id[1:5]}")
 
-    def mark(self, client: str) -> str:
+    def client_hash(self, client: str) -> str:
         """What names a client to the nodes: 16 hexadecimal characters, the same on every node, and no way back to the
         client from them."""
         return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()

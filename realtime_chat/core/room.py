@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import Batch, Fanout, IMessageStore, SessionTransport, TurnClock
+from realtime_chat.core.interfaces import Batch, Fanout, IMessageStore, MessageSink, ReplySink, TurnClock
 from realtime_chat.core.tail import Tail
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.counters import Counters
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from realtime_chat.core.session import Session
     from realtime_chat.presence.membership import Lease
 
-__all__ = ["BroadcastResult", "EntryPage", "Room", "RoomContext", "StartPosition", "Subscription", "release_all"]
+__all__ = ["BroadcastResult", "EntryPage", "Room", "RoomContext", "StartPosition", "Subscription", "flush_all_replies"]
 
 _log = Logger()
 _NO_TAIL = Tail(0, 0)
@@ -78,7 +78,7 @@ class Subscription:
 
     __slots__ = ("epoch", "lease", "live", "members_version_sent", "offset", "room", "session", "transport")
 
-    def __init__(self, session: Session, transport: SessionTransport, room: Room, position: Position) -> None:
+    def __init__(self, session: Session, transport: MessageSink, room: Room, position: Position) -> None:
         self.session = session
         self.transport = transport
         self.room = room
@@ -205,7 +205,7 @@ class Room:
         """Everyone who is live, with their outlets, by what brings messages to them."""
         if self._alone is not None:
             transport = self._alone.transport
-            return [(transport.fanout, {self._alone: transport.outlet})]
+            return [(transport.fanout, {self._alone: transport.direct_send})]
         return [] if self._live is None else list(self._live.items())
 
     # What is new in the log
@@ -321,7 +321,7 @@ class Room:
             for chunk in _chunks(entries, self._context.limits.page_bytes):
                 self._fan_out(chunk, answered or ())
         if answered:
-            release_all(subscription.transport for subscription in answered)
+            flush_all_replies(subscription.session.replies for subscription in answered)
 
     def _fan_out(self, entries: Sequence[Entry], answered: Collection[Subscription]) -> None:
         counts, clock = self._context.counters, self._context.clock
@@ -399,7 +399,7 @@ class Room:
         if self._live is None:
             self._live, self._alone = dict(self._readers()), None
         transport = subscription.transport
-        self._live.setdefault(transport.fanout, {})[subscription] = transport.outlet
+        self._live.setdefault(transport.fanout, {})[subscription] = transport.direct_send
         return True
 
     def fall_behind(self, subscription: Subscription) -> None:
@@ -587,11 +587,11 @@ class Room:
         return Position(page.epoch, page.messages[0].position.offset - 1 if page.messages else page.top)
 
 
-def release_all(transports: Iterable[SessionTransport]) -> None:
-    """Let transports send the replies that they hold; one that can't disturbs no other."""
-    for transport in transports:
+def flush_all_replies(sinks: Iterable[ReplySink]) -> None:
+    """Send the replies that are buffered; a sink that fails disturbs no other."""
+    for sink in sinks:
         try:
-            transport.release()
+            sink.flush_replies()
         except Exception:
             _log.failure("replies could not be sent")
 

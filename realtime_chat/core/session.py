@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import SessionTransport
+from realtime_chat.core.interfaces import MessageSink, ReplySink
 from realtime_chat.core.room import EntryPage, Room, StartPosition, Subscription
 from realtime_chat.values import codec
 from realtime_chat.values.errors import GOODBYES, RealtimeError, StoreError, internal_error
@@ -43,9 +43,11 @@ class Session:
     Commands take effect in the order in which they came. A publish doesn't hold up what follows it; everything else
     that waits for the store does, and meanwhile nothing more is read from the client.
 
-    :param transport: how it is reached.
+    :param transport: where messages are sent; None for one HTTP request of commands, which reads no room.
+    :param replies: where replies are sent; None where :meth:`execute` is never called.
     :param client: the client that it is, where that is known already; it was issued by us.
     :param name: the name that it goes by.
+    :param on_caught_up: called whenever everything was sent that could be sent.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Session:
         "_errors",
         "_held_up",
         "_name",
+        "_on_caught_up",
         "_published_last",
         "_publishing",
         "_publishing_bytes",
@@ -65,6 +68,7 @@ class Session:
         "client",
         "closed",
         "hub",
+        "replies",
         "subscriptions",
         "transport",
         "user",
@@ -73,10 +77,18 @@ class Session:
     _log = Logger()
 
     def __init__(
-        self, hub: Hub, transport: SessionTransport, client: str | None = None, name: str | None = None
+        self,
+        hub: Hub,
+        transport: MessageSink | None = None,
+        replies: ReplySink | None = None,
+        client: str | None = None,
+        name: str | None = None,
+        on_caught_up: Callable[[], object] | None = None,
     ) -> None:
         self.hub = hub
-        self.transport = transport
+        self.transport: MessageSink = transport  # type: ignore[assignment]  # not used where there is none
+        self.replies: ReplySink = replies  # type: ignore[assignment]  # the same
+        self._on_caught_up = on_caught_up
         self.client = client
         self.user: User | None = None
         self._name = name
@@ -107,6 +119,7 @@ class Session:
             subscription.room.remove(subscription)
             self.hub.presence.exit(subscription, polls)
         self.subscriptions.clear()
+        self._on_caught_up = None
         self._behind.clear()
         self._queue.clear()
         self.hub.closed(self)
@@ -127,7 +140,7 @@ class Session:
         """There is room again for what waits for the store."""
         self._held_up = False
         if not self.closed and not self.busy:
-            self.transport.ready()
+            self.replies.resume_commands()
 
     def receive(self, raw: bytes) -> None:
         """Do what one encoded command says, and send the reply."""
@@ -137,7 +150,7 @@ class Session:
         """Do what one command says, after those before it and when the transport takes the reply, and send that."""
         if self.closed:
             return
-        if self._blocked or self._queue or self.transport.full:
+        if self._blocked or self._queue or self.replies.write_paused:
             self._queue.append(command)
         else:
             self._execute(command)
@@ -188,9 +201,9 @@ class Session:
 
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
-            self.transport.hold(answer)
+            self.replies.buffer_reply(answer)
             self.pump()
-            self.transport.release()
+            self.replies.flush_replies()
 
     def _published(self, stored: AppendResult, command: codec.Publish, begun: float, number: int, size: int) -> None:
         try:
@@ -225,14 +238,14 @@ class Session:
         self._publishing_bytes -= size
         if self.closed:
             return
-        self.transport.hold(answer)
+        self.replies.buffer_reply(answer)
         subscription = self.subscriptions.get(room)
         if subscription is not None and subscription.live:
             subscription.room.answer(subscription)
         else:
-            self.hub.release_soon(self.transport)
+            self.hub.flush_replies_soon(self.replies)
         if had_enough and not self._publishes_enough:
-            self.transport.ready()
+            self.replies.resume_commands()
 
     def _answered(self, answer: bytes) -> None:
         self._blocked = False
@@ -240,14 +253,14 @@ class Session:
             self._reply(answer)
         self._work_off()
         if not self.closed and not self.busy:
-            self.transport.ready()
+            self.replies.resume_commands()
 
     def _work_off(self) -> None:
         """Go on with the commands that had to wait."""
-        while self._queue and not self._blocked and not self.transport.full:
+        while self._queue and not self._blocked and not self.replies.write_paused:
             self._execute(self._queue.pop(0))
 
-    def drained(self) -> None:
+    def resume_writing(self) -> None:
         """The transport takes more again: commands that waited for it first, so that one can leave a busy room."""
         self._work_off()
         self.pump()
@@ -294,7 +307,8 @@ class Session:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
         if not self.closed:
             self.hub.counters.goodbyes[reason] += 1
-            self.transport.goodbye(GOODBYES[reason])
+            if self.transport is not None:
+                self.transport.goodbye(GOODBYES[reason])
             self.close()
 
     # Who it is
@@ -408,7 +422,7 @@ class Session:
     def _is_request(self) -> bool:
         """Whether it lasts no longer than the commands of one HTTP request: it reads nothing, and what it says is
         said for whatever else its client reads by."""
-        return self.transport.fanout is None
+        return self.transport is None
 
     def _leave(self, command: codec.Leave) -> Answer:
         subscription = self.subscriptions.pop(check_room(command.room), None)
@@ -502,7 +516,7 @@ class Session:
     # Behind, pumped, live
 
     def pause_writing(self) -> None:
-        """The transport takes no more for now: nothing is live until :meth:`drained`."""
+        """The transport takes no more for now: nothing is live until :meth:`resume_writing`."""
         for subscription in self.subscriptions.values():
             subscription.room.fall_behind(subscription)
 
@@ -513,9 +527,9 @@ class Session:
     def pump(self) -> None:
         """Bring those who are behind a page nearer, as far as the transport takes it.
 
-        Called when something was subscribed, and by :meth:`drained`.
+        Called when something was subscribed, and by :meth:`resume_writing`.
         """
-        while self._behind and not self._reading and not self.transport.full:
+        while self._behind and not self._reading and not self.transport.write_paused:
             subscription = self._behind[0]
             room = subscription.room
             if subscription.offset == room.top and subscription.epoch == room.epoch:
@@ -526,8 +540,8 @@ class Session:
                 self._read(subscription)
             elif not self._bring(subscription, part):
                 break
-        if not self._reading and not self.closed:
-            self.transport.caught_up()
+        if self._on_caught_up is not None and not self._reading and not self.closed:
+            self._on_caught_up()
 
     def _read(self, subscription: Subscription) -> None:
         self._reading = True
@@ -558,7 +572,7 @@ class Session:
     def _bring(self, subscription: Subscription, part: EntryPage) -> bool:
         """Send a page to a subscription that is behind, and make it live if that was all.
 
-        :returns: whether the transport took any of it; one that is closing takes nothing, and isn't full either.
+        :returns: whether the transport took any of it; one that is closing takes nothing, and isn't paused either.
         """
         taken = 0
         if part.epoch != subscription.epoch or part.start != subscription.offset:

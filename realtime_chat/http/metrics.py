@@ -53,7 +53,7 @@ class _HubCollector(Collector):
             yield from self._of_broker(self._broker)
 
     def _of_sessions(self) -> Iterator[Metric]:
-        sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
+        sessions = [session for session in self._hub.sessions if session.transport is not None]
         kinds = Counter(session.transport.fanout.name for session in sessions)
         yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", {**_KINDS, **kinds})
         rooms = self._hub.rooms.values()

@@ -15,14 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
-from realtime_chat.http.commands import _Replies
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import codec
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import HELD, End, Exchange, make_node
-from tests.fakes import FakeRequest, FakeTransport, tokens
+from tests.fakes import FakeRequest, FakeTransport, make_session, tokens
 from tests.presence.test_presence import STEP, Person, PollTab, SocketTab, Street
 from tests.views import View
 
@@ -53,7 +52,7 @@ class NodesWorld(SynchronousTestCase):
     ) -> tuple[Session, FakeTransport]:
         """A client joins on a node, and was answered."""
         transport = FakeTransport()
-        session = Session(self.hubs[node], transport, client, name)
+        session = make_session(self.hubs[node], transport, client, name)
         if state:
             self.tell(session, "state", state=state)
         self.tell(session, "join", room=room)
@@ -79,7 +78,7 @@ class NodesWorld(SynchronousTestCase):
 
     def request(self, node: int, client: str | None, command: codec.Command) -> Any:
         """Do what a command says by a request to a node; give the reply."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         self.wait(2)
         if isinstance(answer, Deferred):
@@ -141,14 +140,14 @@ class MemberTests(NodesWorld):
     def test_storm(self) -> None:
         """A thousand who join within a second are told to the other nodes by a few messages."""
         _view, transport = self.watch(1)
-        before = self.exchange.members_version_sent
+        before = self.exchange.told
         for number in range(1000):
-            session = Session(self.hubs[0], FakeTransport(), None, f"n{number}")
+            session = make_session(self.hubs[0], name=f"n{number}")
             self.tell(session, "join", room="lobby")
             self.clock.advance(0.001)
         self.wait(2)
         self.assertEqual(1001, self.hubs[1].presence.count("lobby"))
-        self.assertLess(self.exchange.members_version_sent - before, 8)
+        self.assertLess(self.exchange.told - before, 8)
         self.assertEqual(1001, self.events(transport)[-1]["count"])
 
     def test_same_client_on_two_nodes(self) -> None:
@@ -462,7 +461,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask(self, node: int, client: str, command: codec.Command) -> str:
         """Do what a command says by a request to a node, which is answered at once where nothing is to be found out."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             self.wait(0.1)
@@ -485,7 +484,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask_soon(self, node: int, client: str, command: codec.Command) -> str:
         """The same where the answer takes longer."""
-        answer = Session(self.hubs[node], _Replies(), client).perform(command)
+        answer = Session(self.hubs[node], client=client).perform(command)
         assert isinstance(answer, Deferred), "it was known already"
         self.wait(0.5)
         return self.successResultOf(answer).decode()
@@ -519,10 +518,10 @@ class EndTests(NodesWorld):
         self.arrive(1, "Ann")
         going, _ = self.arrive(0, "Bob")
         self.wait(1)
-        told = self.exchange.members_version_sent
+        told = self.exchange.told
         self.hubs[0].stop()
         self.wait(5)
-        self.assertEqual((told, True), (self.exchange.members_version_sent, going.closed))
+        self.assertEqual((told, True), (self.exchange.told, going.closed))
         presence: Any = self.hubs[0].presence
         self.assertEqual(({}, {}, {}, {}), (presence._marks, presence._nodes, presence._rooms, presence._news))
 
@@ -624,7 +623,7 @@ class Citizen(Person):
     def act(self, command: codec.Command) -> str:
         """Do something by a request to any node; it is answered later."""
         self.street.pick()  # type: ignore[attr-defined]
-        session = Session(self.street.hub, _Replies(), self.key)
+        session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             answer.addCallback(self._acted)

@@ -507,7 +507,7 @@ class FailingSendTests(RawTestCase):
         await reader.connect()
         (session,) = self.service.hub.sessions
         transport = session.transport
-        send, numbers = transport.outlet, iter(range(1_000_000))
+        send, numbers = transport.direct_send, iter(range(1_000_000))
         failures = (errno.ENOBUFS, errno.ENOMEM)
 
         def fail_sometimes(data: bytes) -> int:
@@ -516,7 +516,7 @@ class FailingSendTests(RawTestCase):
                 raise OSError(failures[number % 2], "no buffer space available")
             return int(send(data))
 
-        transport.outlet = fail_sometimes
+        transport.direct_send = fail_sometimes
         reader.send(type="join", room="lobby")
         await reader.until(lambda: reader.of_type("joined"))
         writer = self.client(SocketClient)
@@ -703,7 +703,7 @@ class HistoryFloodTests(RawTestCase):
         def full() -> bool:
             nonlocal most
             most = max(most, queued(session.transport.transport))
-            return bool(session.transport.full)
+            return bool(session.transport.write_paused)
 
         await self.until(full)
         await writer.publish("another")
