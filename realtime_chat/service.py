@@ -31,9 +31,7 @@ from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
-from realtime_chat.transports.fast.direct_send import unsent, write_now
-from realtime_chat.transports.fast.epoll_reader import EpollReader
-from realtime_chat.transports.fast.patient_port import accept_few
+from realtime_chat.transports.fast.choice import FAST, SocketIO
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -81,6 +79,7 @@ class RealtimeService(Service):
     :param starting: called with what opens its logs anew, before anything else.
     :param give_up: ends the process when it can't start, and is told why; stops the reactor where it isn't given.
     :param started: called when it listens.
+    :param io: how bytes get to sockets and come from them.
     :ivar hub: its rooms and sessions.
     """
 
@@ -97,6 +96,7 @@ class RealtimeService(Service):
         give_up: Callable[[str], None] | None = None,
         started: Callable[[], None] = lambda: None,
         starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
+        io: SocketIO = FAST,
     ) -> None:
         time_steadily(reactor)
         self._reactor = reactor
@@ -111,7 +111,8 @@ class RealtimeService(Service):
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
         self._sites: list[RealtimeSite] = []
-        self._epoll_reader = EpollReader(reactor)
+        self._io = io
+        self._reader = io.make_reader(reactor)
         self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
@@ -167,7 +168,7 @@ class RealtimeService(Service):
         served: set[str] = set()
         for description in descriptions:
             port = await listen(self._reactor, description, site, option)
-            accept_few(port)
+            self._io.accept_few(port)
             ports.append(port)
             served |= names(port, description)
         site.hosts = HostList.listening_on((), hosts) if hosts else HostList.listening_on(served)
@@ -191,10 +192,10 @@ class RealtimeService(Service):
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, files - _SPARE_FILES),
             log_path=configuration.access_log,
-            write=write_now,
-            unsent=unsent,
+            write=self._io.write,
+            unsent=self._io.unsent,
             slow=configuration.limits.stalled_after,
-            read=self._epoll_reader.adopt,
+            read=self._reader.adopt,
             public=self._public,
             turns=self._turns,
         )
@@ -208,7 +209,7 @@ class RealtimeService(Service):
 
     def _make_resources(self) -> JSONResource:
         hub, jsonp = self.hub, self._configuration.jsonp
-        self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress, self._turns)
+        self._websockets = WebSocketFactory(self._reactor, hub, self._configuration.compress, self._turns, self._io)
         root = JSONResource()
         hashed = put_library(root)
         put_pages(root, self._configuration.page, {NAME: hashed})
@@ -216,7 +217,7 @@ class RealtimeService(Service):
         for path, child in (
             (b"ws", WebSocketResource(self._websockets)),
             (b"poll", PollResource(hub, jsonp)),
-            (b"sse", EventsResource(hub, partial(_fraction, self._token))),
+            (b"sse", EventsResource(hub, partial(_fraction, self._token), self._io)),
             (b"commands", CommandsResource(hub, jsonp, self._turns)),
             (b"rooms", RoomsResource(hub)),
             (b"healthz", HealthResource()),
@@ -265,7 +266,7 @@ class RealtimeService(Service):
         await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
         await _at_most(self._reactor, self._broker.stop())
         await _at_most(self._reactor, self._store.stop())
-        self._epoll_reader.close()
+        self._reader.close()
         self.hub.wheel.stop()
         self._log.info("stopped")
 

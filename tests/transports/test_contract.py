@@ -16,6 +16,7 @@ from realtime_chat.broker.local import LocalBroker
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.limits import Limits
 from tests.clients import Client, EventClient, PollClient, SocketClient
@@ -26,7 +27,12 @@ KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
 
 
 class ServedTestCase(TestCase):
-    """Tests against a daemon in this process, on a free port, with its messages in memory."""
+    """Tests against a daemon in this process, on a free port, with its messages in memory.
+
+    :cvar io: how its bytes get to sockets and come from them.
+    """
+
+    io = FAST
 
     timeout = 60
     history = HISTORY
@@ -50,7 +56,9 @@ class ServedTestCase(TestCase):
         self.serve()
 
     def make_service(self) -> RealtimeService:
-        return RealtimeService(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom)
+        return RealtimeService(
+            reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom, io=self.io
+        )
 
     def configuration(self) -> Configuration:
         return Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=self.history, **self.limits))

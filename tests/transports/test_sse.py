@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import backpressure, sse
+from realtime_chat.transports.event_blocks import RoomFanout, encode_block
+from realtime_chat.transports.fast import direct_sender
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from tests.clients import EventClient, EventStream, SocketClient
@@ -34,7 +35,7 @@ class EventsTestCase(ServedTestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits, **self.configured)
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, self.token)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, self.token, io=self.io)
 
     def token(self, size: int) -> bytes:
         """Randomness: what asks for four bytes gets those of the fraction."""
@@ -542,7 +543,7 @@ class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(backpressure, "direct_send", lambda transport: None)
+        self.patch(direct_sender, "direct_send", lambda transport: None)
         super().setUp()
 
     test_two_rooms = SlowReaderTests.test_two_rooms
@@ -563,13 +564,13 @@ class SharingTests(EventsTestCase):
                 [Deferred.fromCoroutine(client.start(last=0)) for client in clients[start : start + 100]]
             )
         encoded: list[int] = []
-        encode = sse._RoomFanout.encode
+        encode = RoomFanout.encode
 
         def count(*args: Any) -> Any:
             encoded.append(len(args[-1]))
             return encode(*args)
 
-        self.patch(sse._RoomFanout, "encode", count)
+        self.patch(RoomFanout, "encode", count)
         await clients[0].publish("to all")
         for client in clients:
             await client.count(1)
@@ -634,5 +635,5 @@ class BlockTests(SynchronousTestCase):
 
     def test_block(self) -> None:
         """An event is its further lines, its type and its data, and ends with an empty line."""
-        self.assertEqual(b"event: reset\ndata: {}\n\n", sse.block("reset", b"{}"))
-        self.assertEqual(b"id: a:1\nevent: reset\ndata: {}\n\n", sse.block("reset", b"{}", "id: a:1"))
+        self.assertEqual(b"event: reset\ndata: {}\n\n", encode_block("reset", b"{}"))
+        self.assertEqual(b"id: a:1\nevent: reset\ndata: {}\n\n", encode_block("reset", b"{}", "id: a:1"))

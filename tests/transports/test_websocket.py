@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import backpressure
+from realtime_chat.transports.fast import direct_sender
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.errors import GOODBYES
 from tests.clients import SocketClient, Watched
@@ -199,7 +199,7 @@ class OfferingTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), compress=self.compress)
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
+        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom, io=self.io)
 
     async def offering(self, **offer: Any) -> SocketClient:
         client = self.client(SocketClient)
@@ -676,7 +676,7 @@ class OrdinaryTransportTests(SlowReaderTests):
     """The same where nothing is sent past the transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(backpressure, "direct_send", lambda transport: None)
+        self.patch(direct_sender, "direct_send", lambda transport: None)
         super().setUp()
 
 

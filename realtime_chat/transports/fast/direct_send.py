@@ -11,8 +11,7 @@ and every transport that isn't known here is written to as usual.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -20,18 +19,15 @@ from twisted.logger import Logger
 
 from realtime_chat.core.interfaces import R, Reader
 from realtime_chat.transports import socket_options
+from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fast.interfaces import Send
-from realtime_chat.transports.socket_options import abort_when_stalled as give_up_after
 
 __all__ = [
     "FAILED",
     "LEANS_ON",
-    "Frames",
-    "Send",
     "acknowledged_bytes",
     "direct_send",
     "finish_frame",
-    "give_up_after",
     "is_plain",
     "queued",
     "send_to_all",
@@ -81,30 +77,6 @@ def try_send(send: Send, data: bytes) -> int:
         return FAILED
 
 
-class Frames:
-    """Consecutive messages as frames of bytes.
-
-    :ivar data: all frames, joined.
-    :ivar ends: where each frame ends in ``data``.
-    """
-
-    __slots__ = ("count", "data", "ends")
-
-    def __init__(self, frames: Sequence[bytes]) -> None:
-        self.count = len(frames)
-        self.data = frames[0] if self.count == 1 else b"".join(frames)
-        self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
-
-    def with_last(self, frame: bytes) -> Frames:
-        """These frames, with another one in the place of the last."""
-        start = self.ends[-2] if self.count > 1 else 0
-        other = Frames(())
-        other.count = self.count
-        other.data = self.data[:start] + frame
-        other.ends = [*self.ends[:-1], len(other.data)]
-        return other
-
-
 def is_plain(transport: Any) -> bool:
     """Whether a transport is an open connection whose bytes go over its socket unchanged."""
     return type(transport) in _KNOWN and not transport.TLS and not transport.disconnected
@@ -133,7 +105,7 @@ def unsent(transport: Any) -> int:
 
 
 def acknowledged_bytes(transport: Any) -> int:
-    """See :class:`~realtime_chat.transports.fast.interfaces.SendQueue`."""
+    """See :meth:`~realtime_chat.transports.backpressure.BackpressuredSender.acknowledged_bytes`."""
     count = socket_options.acknowledged(transport)
     return -unsent(transport) if count is None else count
 
@@ -149,7 +121,7 @@ def write_now(transport: Any, data: bytes) -> None:
         transport.write(data[sent:])
 
 
-def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
+def finish_frame(transport: Any, frames: FrameBatch, sent: int) -> int:
     """Finish the frame that was begun, after a send that took only a part of several frames.
 
     :param transport: one that :func:`direct_send` knows. Its pull producer is called when all of the frame is gone.
@@ -165,41 +137,41 @@ def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
 
 
 def send_to_all(
-    frames: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+    frames: FrameBatch, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
 ) -> list[tuple[R, int]]:
-    """Send to each reader, by its :func:`direct_send` where it has one.
+    """Send to each reader: by its ``direct_send`` where it has one, otherwise by its transport.
 
-    :param first: those of them whose transport has something to send before, together with this.
-    :returns: those whose transport is full now, with how many messages each took.
+    :param first: those of the readers whose transport has replies buffered, which are sent together with this.
+    :returns: those whose writing is paused now, with how many messages each took.
     """
     if not first:
         return _send_to_all(frames, readers)
-    outlets = [(reader, readers[reader]) for reader in first]
-    full = []
+    sends = [(reader, readers[reader]) for reader in first]
+    paused = []
     try:
         for reader in first:
             if reader in readers:
-                readers[reader] = len  # takes all, and sends nothing: this one has it
-            taken = _send_ordinarily(reader, frames)
+                readers[reader] = len  # takes all and sends nothing: its transport has sent it
+            taken = _send_by_transport(reader, frames)
             if reader.transport.write_paused:
-                full.append((reader, taken))
-        full += _send_to_all(frames, readers)
+                paused.append((reader, taken))
+        paused += _send_to_all(frames, readers)
     finally:
-        for reader, outlet in outlets:
+        for reader, send in sends:
             if reader in readers:
-                readers[reader] = outlet
-    return full
+                readers[reader] = send
+    return paused
 
 
-def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+def _send_to_all(frames: FrameBatch, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
     data, size = frames.data, len(frames.data)
-    ordinary: list[R] = []
+    by_transport: list[R] = []
     rest: list[tuple[R, int]] = []
-    # Nothing here allocates or changes the readers: with ten thousand of them a copy would keep the garbage collector
-    # busy.
+    # Nothing in this loop allocates or changes the readers: with ten thousand readers, a copy would keep the garbage
+    # collector busy.
     for reader, send in readers.items():
         if send is None:
-            ordinary.append(reader)
+            by_transport.append(reader)
             continue
         try:
             sent = send(data)
@@ -209,20 +181,20 @@ def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple
             sent = FAILED
         if sent != size:
             rest.append((reader, sent))
-    full = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
-    for reader in ordinary:
-        taken = _send_ordinarily(reader, frames)
+    paused = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
+    for reader in by_transport:
+        taken = _send_by_transport(reader, frames)
         if reader.transport.write_paused:
-            full.append((reader, taken))
-    return full
+            paused.append((reader, taken))
+    return paused
 
 
-def _send_rest(reader: Reader, frames: Frames, sent: int) -> int:
+def _send_rest(reader: Reader, frames: FrameBatch, sent: int) -> int:
     transport: Any = reader.transport
     return int(transport.send_rest(frames, sent))
 
 
-def _send_ordinarily(reader: Reader, frames: Frames) -> int:
+def _send_by_transport(reader: Reader, frames: FrameBatch) -> int:
     try:
         return reader.transport.send_batch(frames)
     except Exception:  # one bad client never disturbs another

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
 
-__all__ = ["Send", "SendQueue", "SocketReader"]
+from realtime_chat.transports.handshake import Upgrade
+
+__all__ = ["Send", "SocketReader", "WebSocketReceiver"]
 
 Send = Callable[[bytes], int]
 """Gives bytes to a socket, and returns how many bytes the socket took."""
-
-
-class SendQueue(Protocol):
-    """How much of what was sent is still on its way; counted in bytes."""
-
-    def unsent(self, transport: Any, /) -> int:
-        """Bytes that were given to a transport and not yet acknowledged by the peer, as far as can be told."""
-
-    def acknowledged_bytes(self, transport: Any, /) -> int:
-        """A number that grows by one with each byte that the peer acknowledges.
-
-        It is the count of all acknowledged bytes where the kernel tells it, and otherwise minus the bytes that are
-        still unacknowledged.
-        """
 
 
 class SocketReader(Protocol):
@@ -32,4 +20,29 @@ class SocketReader(Protocol):
         """Read from a connection from now on."""
 
     def close(self) -> None:
-        """Stop reading in a way of its own: the reactor reads from the connections that are still open."""
+        """Leave reading from the connections that are still open to the reactor."""
+
+
+class WebSocketReceiver(Protocol):
+    """The receiving half of a WebSocket; Autobahn's ``WebSocketServerProtocol`` is its base.
+
+    :cvar OPTIONS: options of its factory (``setProtocolOptions``).
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]]
+
+    @staticmethod
+    def class_attributes(factory: Any, longest: int) -> dict[str, Any]:
+        """What is the same for all connections of a factory, to be attributes of their class.
+
+        :param longest: bytes of the longest message.
+        """
+
+    def answer_handshake(self, upgrade: Upgrade) -> None:
+        """Answer a request that was checked. If compression is agreed on, call ``compress()``."""
+
+    def process(self, data: bytes) -> None:
+        """Read the frames in a piece of data, until ``has_to_wait()`` is true. What is left stays in ``data``."""
+
+    def text_received(self, text: bytes) -> None:
+        """Give a whole text message to the session. Invalid UTF-8 fails the connection (RFC 6455, section 8.1)."""

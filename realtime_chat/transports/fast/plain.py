@@ -10,7 +10,7 @@ from typing import Any
 
 from realtime_chat.transports import socket_options
 
-__all__ = ["ReactorReader", "accept_as_reactor", "acknowledged_bytes", "unsent", "write"]
+__all__ = ["ReactorReader", "accept_as_reactor", "unsent", "write"]
 
 
 def write(transport: Any, data: bytes) -> None:
@@ -19,14 +19,13 @@ def write(transport: Any, data: bytes) -> None:
 
 
 def unsent(transport: Any) -> int:
-    """Bytes that the kernel holds for the peer. What waits in the transport itself can't be told."""
-    return socket_options.in_kernel(transport)
+    """A number that falls with each byte that the peer acknowledges.
 
-
-def acknowledged_bytes(transport: Any) -> int:
-    """See :class:`~realtime_chat.transports.fast.interfaces.SendQueue`."""
+    How many bytes wait in the transport itself can't be told. So this is no count of bytes where the kernel tells how
+    many were acknowledged.
+    """
     count = socket_options.acknowledged(transport)
-    return -unsent(transport) if count is None else count
+    return socket_options.in_kernel(transport) if count is None else -count
 
 
 def accept_as_reactor(port: Any) -> None:

@@ -15,10 +15,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fast import direct_send as fanout
 from realtime_chat.transports.fast.direct_send import (
     FAILED,
-    Frames,
     direct_send,
     finish_frame,
     queued,
@@ -90,7 +90,7 @@ class Reader:
         self.connection = FakeConnection(space)
         self.transport = self
 
-    def send_rest(self, frames: Frames, sent: int) -> int:
+    def send_rest(self, frames: FrameBatch, sent: int) -> int:
         return finish_frame(self.connection, frames, max(0, sent))
 
 
@@ -103,7 +103,7 @@ class OrdinaryReader:
         self.transport = self
         self.wire = b""
 
-    def send_batch(self, frames: Frames) -> int:
+    def send_batch(self, frames: FrameBatch) -> int:
         if isinstance(self.takes, Exception):
             raise self.takes
         self.wire += frames.data if self.takes else b""
@@ -113,7 +113,7 @@ class OrdinaryReader:
 def send(reader: Any, *texts: bytes) -> int:
     """Send frames to one reader; give how many it took."""
     outlet = reader.connection.socket.send if isinstance(reader, Reader) else None
-    full = send_to_all(Frames(list(texts)), {reader: outlet})
+    full = send_to_all(FrameBatch(list(texts)), {reader: outlet})
     return full[0][1] if full else len(texts)
 
 
@@ -123,7 +123,7 @@ class FramesTests(SynchronousTestCase):
     @given(st.lists(st.binary(max_size=9), max_size=9))
     def test_ends(self, texts: list[bytes]) -> None:
         """They know where each of them ends."""
-        frames = Frames(texts)
+        frames = FrameBatch(texts)
         starts = [0, *frames.ends[:-1]]
         self.assertEqual(len(texts), frames.count)
         self.assertEqual(texts, [frames.data[start:end] for start, end in zip(starts, frames.ends, strict=False)])
@@ -135,7 +135,7 @@ class SendTests(SynchronousTestCase):
     def test_all(self) -> None:
         """A socket with space takes everything at once."""
         reader = Reader()
-        self.assertEqual([], send_to_all(Frames([b"aa", b"b"]), {reader: reader.connection.socket.send}))
+        self.assertEqual([], send_to_all(FrameBatch([b"aa", b"b"]), {reader: reader.connection.socket.send}))
         self.assertEqual(
             (b"aab", False, 0), (reader.connection.wire, reader.connection.asked, queued(reader.connection))
         )
@@ -149,7 +149,7 @@ class SendTests(SynchronousTestCase):
     def test_last_frame(self) -> None:
         """Who takes all but the end of the last frame has taken all, and is full all the same."""
         reader = Reader(4)
-        full = send_to_all(Frames([b"aa", b"bbb"]), {reader: reader.connection.socket.send})
+        full = send_to_all(FrameBatch([b"aa", b"bbb"]), {reader: reader.connection.socket.send})
         self.assertEqual(([(reader, 2)], b"aabbb"), (full, reader.connection.wire))
 
     def test_boundary(self) -> None:
@@ -170,7 +170,7 @@ class SendTests(SynchronousTestCase):
             broken, well = Reader(), Reader()
             broken.connection.socket.error = OSError(number, os.strerror(number))
             sends = {reader: reader.connection.socket.send for reader in (broken, well)}
-            self.assertEqual([(broken, 0)], send_to_all(Frames([b"aa", b"b"]), sends), number)
+            self.assertEqual([(broken, 0)], send_to_all(FrameBatch([b"aa", b"b"]), sends), number)
             self.assertEqual((b"", b"aab"), (broken.connection.wire, well.connection.wire), number)
 
     def test_try_send(self) -> None:
@@ -213,14 +213,14 @@ class SendToAllTests(SynchronousTestCase):
         """Each gets what it takes; those that are full are named, with how much they took."""
         readers = [Reader(), Reader(3), OrdinaryReader(), OrdinaryReader(False), Reader(0), OrdinaryReader(full=True)]
         outlets = {reader: reader.connection.socket.send if isinstance(reader, Reader) else None for reader in readers}
-        full = send_to_all(Frames([b"aa", b"bb", b"cc"]), outlets)
+        full = send_to_all(FrameBatch([b"aa", b"bb", b"cc"]), outlets)
         self.assertCountEqual([(readers[1], 2), (readers[3], 0), (readers[4], 0), (readers[5], 3)], full)
         self.assertEqual((b"aabbcc", b"aabbcc"), (readers[0].connection.wire, readers[2].wire))  # type: ignore[union-attr]
 
     def test_a_bad_one(self) -> None:
         """A reader that raises is logged, and the others get theirs."""
         bad, good = OrdinaryReader(ValueError("broken")), OrdinaryReader()
-        self.assertEqual([], send_to_all(Frames([b"a"]), {bad: None, good: None}))
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), {bad: None, good: None}))
         self.assertEqual((b"a", 1), (good.wire, len(self.flushLoggedErrors(ValueError))))
 
     def test_first(self) -> None:
@@ -230,7 +230,7 @@ class SendToAllTests(SynchronousTestCase):
         class Early(Reader):
             write_paused = False
 
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 order.append(b"first")
                 return frames.count
 
@@ -238,7 +238,7 @@ class SendToAllTests(SynchronousTestCase):
         plain.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
         readers = {reader: reader.connection.socket.send for reader in (plain, early)}
         outlets = readers.copy()
-        self.assertEqual([], send_to_all(Frames([b"a"]), readers, [early]))
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers, [early]))
         self.assertEqual(([b"first", b"a"], b""), (order, early.connection.wire))
         self.assertEqual(list(outlets.items()), list(readers.items()))
 
@@ -247,34 +247,34 @@ class SendToAllTests(SynchronousTestCase):
         readers: dict[Any, Any] = {}
 
         class Leaver(OrdinaryReader):
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 self.write_paused = True
                 del readers[self]
                 return 1
 
         early = Leaver()
         readers[early] = None
-        self.assertEqual([(early, 1)], send_to_all(Frames([b"a", b"b"]), readers, [early]))
+        self.assertEqual([(early, 1)], send_to_all(FrameBatch([b"a", b"b"]), readers, [early]))
         self.assertEqual({}, readers)
 
     def test_first_and_a_bad_one(self) -> None:
         """Whatever goes wrong with others: who was sent to first is sent to in the next turn, too."""
 
         class Bad(Reader):
-            def send_rest(self, frames: Frames, sent: int) -> int:
+            def send_rest(self, frames: FrameBatch, sent: int) -> int:
                 raise ZeroDivisionError
 
         class Early(Reader):
             write_paused = False
 
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 return frames.count
 
         early, bad = Early(), Bad(0)
         readers = {reader: reader.connection.socket.send for reader in (early, bad)}
-        self.assertRaises(ZeroDivisionError, send_to_all, Frames([b"a"]), readers, [early])
+        self.assertRaises(ZeroDivisionError, send_to_all, FrameBatch([b"a"]), readers, [early])
         del readers[bad]
-        send_to_all(Frames([b"b"]), readers)
+        send_to_all(FrameBatch([b"b"]), readers)
         self.assertEqual(b"b", early.connection.wire)
 
     def test_leaving_meanwhile(self) -> None:
@@ -282,13 +282,13 @@ class SendToAllTests(SynchronousTestCase):
         readers: dict[Any, None] = {}
 
         class Leaver(OrdinaryReader):
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 readers.clear()
                 return super().send_batch(frames)
 
         last = OrdinaryReader()
         readers.update({Leaver(): None, last: None})
-        self.assertEqual([], send_to_all(Frames([b"a"]), readers))
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers))
         self.assertEqual(b"a", last.wire)
 
 
