@@ -112,8 +112,8 @@ class OrdinaryReader:
 
 def send(reader: Any, *texts: bytes) -> int:
     """Send frames to one reader; give how many it took."""
-    outlet = reader.connection.socket.send if isinstance(reader, Reader) else None
-    full = send_to_all(FrameBatch(list(texts)), {reader: outlet})
+    send_directly = reader.connection.socket.send if isinstance(reader, Reader) else None
+    full = send_to_all(FrameBatch(list(texts)), {reader: send_directly})
     return full[0][1] if full else len(texts)
 
 
@@ -130,7 +130,7 @@ class FramesTests(SynchronousTestCase):
 
 
 class SendTests(SynchronousTestCase):
-    """Sending frames past the transport."""
+    """Sending frames without the transport."""
 
     def test_all(self) -> None:
         """A socket with space takes everything at once."""
@@ -147,7 +147,7 @@ class SendTests(SynchronousTestCase):
         self.assertEqual((b"aab", b"aabbb"), (reader.connection.socket.taken, reader.connection.wire))
 
     def test_last_frame(self) -> None:
-        """Who takes all but the end of the last frame has taken all, and is full all the same."""
+        """A reader that takes all but the end of the last frame has taken all, and its writing is paused."""
         reader = Reader(4)
         full = send_to_all(FrameBatch([b"aa", b"bbb"]), {reader: reader.connection.socket.send})
         self.assertEqual(([(reader, 2)], b"aabbb"), (full, reader.connection.wire))
@@ -210,10 +210,10 @@ class SendToAllTests(SynchronousTestCase):
     """Sending to many readers."""
 
     def test_different_readers(self) -> None:
-        """Each gets what it takes; those that are full are named, with how much they took."""
+        """Each reader gets what it takes. Those that are paused are returned, with how much they took."""
         readers = [Reader(), Reader(3), OrdinaryReader(), OrdinaryReader(False), Reader(0), OrdinaryReader(full=True)]
-        outlets = {reader: reader.connection.socket.send if isinstance(reader, Reader) else None for reader in readers}
-        full = send_to_all(FrameBatch([b"aa", b"bb", b"cc"]), outlets)
+        sends = {reader: reader.connection.socket.send if isinstance(reader, Reader) else None for reader in readers}
+        full = send_to_all(FrameBatch([b"aa", b"bb", b"cc"]), sends)
         self.assertCountEqual([(readers[1], 2), (readers[3], 0), (readers[4], 0), (readers[5], 3)], full)
         self.assertEqual((b"aabbcc", b"aabbcc"), (readers[0].connection.wire, readers[2].wire))  # type: ignore[union-attr]
 
@@ -224,7 +224,7 @@ class SendToAllTests(SynchronousTestCase):
         self.assertEqual((b"a", 1), (good.wire, len(self.flushLoggedErrors(ValueError))))
 
     def test_first(self) -> None:
-        """Who is sent to first is so by its transport, gets it once, and keeps its outlet and its place."""
+        """A first reader is sent to by its transport, once, and keeps its ``direct_send`` and its place."""
         order: list[bytes] = []
 
         class Early(Reader):
@@ -237,13 +237,13 @@ class SendToAllTests(SynchronousTestCase):
         plain, early = Reader(), Early()
         plain.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
         readers = {reader: reader.connection.socket.send for reader in (plain, early)}
-        outlets = readers.copy()
+        sends = readers.copy()
         self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers, [early]))
         self.assertEqual(([b"first", b"a"], b""), (order, early.connection.wire))
-        self.assertEqual(list(outlets.items()), list(readers.items()))
+        self.assertEqual(list(sends.items()), list(readers.items()))
 
     def test_first_and_full(self) -> None:
-        """One that becomes full, and leaves, is named with how much it took, and doesn't come back."""
+        """A reader whose writing is paused, and which leaves, is returned with its count, and doesn't come back."""
         readers: dict[Any, Any] = {}
 
         class Leaver(OrdinaryReader):
@@ -258,7 +258,7 @@ class SendToAllTests(SynchronousTestCase):
         self.assertEqual({}, readers)
 
     def test_first_and_a_bad_one(self) -> None:
-        """Whatever goes wrong with others: who was sent to first is sent to in the next turn, too."""
+        """After a failure of another reader, a first reader is sent to in the next turn, too."""
 
         class Bad(Reader):
             def send_rest(self, frames: FrameBatch, sent: int) -> int:
@@ -293,7 +293,7 @@ class SendToAllTests(SynchronousTestCase):
 
 
 class WriteNowTests(SynchronousTestCase):
-    """Writing some bytes past a transport."""
+    """Writing some bytes without the transport."""
 
     def setUp(self) -> None:
         self.patch(
@@ -338,15 +338,15 @@ class WriteNowTests(SynchronousTestCase):
 
 
 class KnowledgeTests(SynchronousTestCase):
-    """What is known of transports."""
+    """How much is told of a transport."""
 
     def test_unknown(self) -> None:
-        """Of a transport that isn't known nothing is queued, as far as can be told, and it isn't gone past."""
+        """A transport that isn't known is never bypassed, and counts as empty."""
         transport = StringTransport()
         self.assertEqual((None, 0, 0), (direct_send(transport), queued(transport), unsent(transport)))
 
     def test_queued(self) -> None:
-        """What waits in the transport is counted, without what was sent of it."""
+        """Bytes that wait in the transport are counted, without those that were sent."""
         connection = FakeConnection()
         connection.dataBuffer, connection.offset = b"abcdef", 2
         connection.write(b"xyz")
@@ -359,7 +359,7 @@ class RealTransportTests(TestCase):
     timeout = 20
 
     async def test_direct(self) -> None:
-        """A server's bare TCP connection is gone past; a client's is not."""
+        """A server's bare TCP connection is bypassed; a client's is not."""
         accepted: Deferred[Any] = Deferred()
 
         class Accepting(Protocol):
@@ -371,12 +371,12 @@ class RealTransportTests(TestCase):
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
         client = await endpoint.connect(Factory.forProtocol(Protocol))
         server = await accepted
-        outlet = direct_send(server.transport)
-        assert outlet is not None
+        send_directly = direct_send(server.transport)
+        assert send_directly is not None
         self.assertIsNone(direct_send(client.transport))
         received: Deferred[bytes] = Deferred()
         client.dataReceived = received.callback
-        self.assertEqual(5, outlet(b"hello"))
+        self.assertEqual(5, send_directly(b"hello"))
         self.assertEqual(b"hello", await received)
         gone: Deferred[Any] = Deferred()
         server.connectionLost = lambda reason: gone.callback(None)

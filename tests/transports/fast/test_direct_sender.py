@@ -48,7 +48,7 @@ class HoldTests(SynchronousTestCase):
     """Replies that wait for what goes out next."""
 
     def test_in_one_piece(self) -> None:
-        """What is held goes out together, with the next messages or with anything else."""
+        """Buffered replies are sent in one piece, with the next messages or with anything else."""
         connection = Connection()
         connection.buffer_reply(b"a")
         connection.buffer_reply(b"b")
