@@ -24,14 +24,14 @@ from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fanout import FrameFanout
 from realtime_chat.transports.fast.choice import FAST, SocketIO
 from realtime_chat.transports.frames import deflated_frame, frame
-from realtime_chat.transports.handshake import SUBPROTOCOL, Upgrade, check_upgrade
+from realtime_chat.transports.handshake import Upgrade, check_upgrade
 from realtime_chat.transports.keepalive import Keepalive
 from realtime_chat.values import codec
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye
 from realtime_chat.values.model import Position
 
-__all__ = ["LEANS_ON", "SUBPROTOCOL", "RealtimeProtocol", "WebSocketFactory", "WebSocketResource"]
+__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketFactory", "WebSocketResource"]
 
 LEANS_ON = tuple(
     f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
@@ -313,7 +313,7 @@ class WebSocketFactory(WebSocketServerFactory):
     def __init__(
         self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None, io: SocketIO = FAST
     ) -> None:
-        super().__init__(reactor=reactor, server="", protocols=[SUBPROTOCOL])
+        super().__init__(reactor=reactor, server="")
         self.turns = Turns(hub.clock) if turns is None else turns
         self.compress = compress
         self.hub = hub

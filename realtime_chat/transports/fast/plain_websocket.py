@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionRequest
 
 from realtime_chat.core.session import Session
-from realtime_chat.transports.handshake import Upgrade, accept_offer, encode_request
+from realtime_chat.transports.handshake import SUBPROTOCOL, Upgrade, accept_offer, encode_request
 
 __all__ = ["AutobahnWebSocket"]
 
@@ -36,6 +37,10 @@ class AutobahnWebSocket(WebSocketServerProtocol):
         super().dataReceived(encode_request(upgrade))
         if self.websocket_extensions_in_use:
             self.compress()
+
+    def onConnect(self, request: ConnectionRequest) -> str | None:
+        """Accept the subprotocol where it is offered."""
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
 
     def process(self, data: bytes) -> None:
         """Read the frames in a piece of data, unless reading is paused meanwhile."""
