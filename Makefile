@@ -11,6 +11,7 @@ ARGS ?=
 TESTS ?= tests
 TRIAL_ARGS ?=
 BENCH := benchmarks/.build/venv
+LATEST := .venv-latest
 SCENARIO ?=
 
 # What a shell has set for other programs says nothing about this one. How pip reaches an index is the machine's affair
@@ -22,11 +23,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test programs js lint types docs stats bench clean FORCE
+.PHONY: help run test test-latest programs js lint types docs stats bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
+	@echo 'make test-latest   the same with the newest version of each dependency, in an environment of its own (.venv-latest)'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
 	@echo 'make stats   say how large and how documented the code is, and who imports whom in a circle; 1 if over a bound'
 	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
@@ -38,6 +40,15 @@ run: $(VENV)/run.installed
 
 test: $(VENV)/test.installed programs browser/node_modules/installed
 	@exec $(BIN)/trial $(TRIAL_ARGS) $(TESTS)
+
+# Upgraded each time, as the point is to meet new versions. What leans on a name that is gone is named by
+# tests/transports/fast/test_leans_on.py.
+test-latest:
+	@$(MAKE) --no-print-directory VENV=$(LATEST) $(LATEST)/test.installed
+	@echo 'Upgrading all that is in $(LATEST) …'
+	@$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	@$(LATEST)/bin/python -m pip list --format=freeze | grep -iE '^(twisted|autobahn|msgspec|attrs|zope.interface)='
+	@$(MAKE) --no-print-directory VENV=$(LATEST) test
 
 lint: $(VENV)/lint.installed
 	$(BIN)/ruff check .
@@ -61,7 +72,7 @@ bench:
 
 clean:
 	rm -rf benchmarks/.build benchmarks/results browser/node_modules browser/package-lock.json
-	rm -rf $(VENV) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(LATEST) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
 	rm -f twisted/plugins/dropin.cache
 
 # The environment is made anew when the interpreter is another, or the checkout was moved.

@@ -34,8 +34,8 @@ from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
-from realtime_chat.transports.fast.direct_send import unsent, write_now
-from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
+from realtime_chat.transports.fast.choice import FAST, SocketIO
+from realtime_chat.transports.fast.interfaces import SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
@@ -103,6 +103,7 @@ def make_service(
     give_up: Callable[[str], None] | None = None,
     started: Callable[[], None] = lambda: None,
     starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
+    io: SocketIO = FAST,
 ) -> RealtimeService:
     """Build a daemon. Nothing is opened before it is started.
 
@@ -110,11 +111,12 @@ def make_service(
     :param time: seconds since 1970, for people.
     :param random_bytes: so many random bytes.
     :param give_up: see :class:`~realtime_chat.service.RealtimeService`, as for the two that follow.
+    :param io: how bytes get to sockets and come from them.
     """
     time_steadily(reactor)
     hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker)
-    socket_reader = EpollReader(reactor)
-    make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, socket_reader)
+    socket_reader = io.make_reader(reactor)
+    make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
     return RealtimeService(
         reactor,
         store,
@@ -122,7 +124,7 @@ def make_service(
         hub,
         configuration,
         make_sites,
-        accept_few,
+        io.accept_few,
         socket_reader.close,
         give_up=give_up,
         started=started,
@@ -141,7 +143,8 @@ class _SiteMaker:
     configuration: Configuration
     time: Callable[[], float]
     random_bytes: Callable[[int], bytes]
-    socket_reader: EpollReader
+    io: SocketIO
+    socket_reader: SocketReader
 
     def __call__(self, open_files: int) -> Sites:
         """Make the sites.
@@ -170,8 +173,8 @@ class _SiteMaker:
             max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, open_files - _SPARE_FILES),
             log_path=configuration.access_log,
-            write=write_now,
-            unsent=unsent,
+            write=self.io.write,
+            unsent=self.io.unsent,
             slow=configuration.limits.stalled_after,
             read=self.socket_reader.adopt,
             public=public,
@@ -198,11 +201,11 @@ class _SiteMaker:
 
     def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
         hub, jsonp = self.hub, self.configuration.jsonp
-        websockets = WebSocketFactory(self.reactor, hub, self.configuration.compress, turns)
+        websockets = WebSocketFactory(self.reactor, hub, self.configuration.compress, turns, self.io)
         return (
             (b"ws", WebSocketResource(websockets)),
             (b"poll", PollResource(hub, jsonp)),
-            (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes))),
+            (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io)),
             (b"commands", CommandsResource(hub, jsonp, turns)),
             (b"rooms", RoomsResource(hub)),
             (b"healthz", HealthResource()),

@@ -23,7 +23,7 @@ PATIENCE = 20.0
 
 
 class Watched:
-    """What changes, and lets others wait for a condition on it."""
+    """An object that changes. Others can wait for a condition on it."""
 
     reactor: Any
 
@@ -31,11 +31,11 @@ class Watched:
         self._waiting: list[tuple[Callable[[], Any], Deferred[None]]] = []
 
     def notice(self) -> None:
-        """Something has changed: look who waited for it."""
+        """Check all conditions, after a change."""
         for condition, deferred in list(self._waiting):
             if condition():
                 self._waiting.remove((condition, deferred))
-                # In a turn of its own: who waited may want to stop us, who may be in the middle of something.
+                # In a later turn: the code that waited may stop this object, which may be in the middle of something.
                 self.reactor.callLater(0, lambda deferred=deferred: deferred.called or deferred.callback(None))
 
     def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> Deferred[None]:
@@ -50,7 +50,7 @@ class Watched:
 
 
 class Client(Watched):
-    """What a reader of one room has seen, and waiting for more of it.
+    """A reader of one room, which keeps what it receives.
 
     :ivar events: all that has come.
     :ivar messages: the messages among that.
@@ -71,7 +71,7 @@ class Client(Watched):
 
     @property
     def data(self) -> list[Any]:
-        """What these say."""
+        """The data of the messages."""
         return [message["data"] for message in self.messages]
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ class SocketClient(Client):
 
     @property
     def extensions(self) -> str:
-        """What was agreed about compression; nothing if nothing was."""
+        """The compression that was agreed on; empty if there is none."""
         return " ".join(str(extension.EXTENSION_NAME) for extension in self.protocol.websocket_extensions_in_use)
 
     def send(self, **command: Any) -> None:
@@ -199,7 +199,7 @@ class SocketClient(Client):
 
 
 class HTTPClient(Client):
-    """What those have in common who ask and command by requests, over connections that are kept."""
+    """A client that sends commands by requests, over persistent connections."""
 
     def __init__(self, reactor: Any, port: int, room: str = "lobby") -> None:
         super().__init__(reactor, port, room)
@@ -329,12 +329,12 @@ class EventStream(Watched, Protocol):
 
     @property
     def last_id(self) -> str:
-        """What a browser would send as ``Last-Event-ID``."""
+        """The value that a browser would send as ``Last-Event-ID``."""
         return self.ids[-1][1] if self.ids else ""
 
     @property
     def text(self) -> bytes:
-        """What has come and is no whole block."""
+        """The bytes that were received and are no whole block."""
         return self._data
 
     def _take_block(self, block: str) -> None:
@@ -374,7 +374,7 @@ class EventClient(HTTPClient):
         return stream
 
     def request(self, query: Mapping[str, Any] | Sequence[tuple[str, Any]], headers: Sequence[str]) -> bytes:
-        """What asks for a stream."""
+        """The request for a stream."""
         client = [] if self.client is None else [f"Realtime-Client: {self.client}"]
         lines = [f"GET /sse?{urlencode(query)} HTTP/1.1", "Host: localhost", *client, *headers, "", ""]
         return "\r\n".join(lines).encode()

@@ -22,6 +22,7 @@ from realtime_chat.redis.names import Names
 from realtime_chat.service import Configuration
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.transports.fast.choice import FAST, SocketIO
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, Draft
@@ -36,6 +37,7 @@ class RedisNode:
     :param held: seconds for which they hold its clients when it has stopped.
     :param history: messages that are kept a room.
     :param wall: seconds since 1970.
+    :param io: how bytes get to sockets and come from them.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RedisNode:
         database: int = 0,
         history: int = 1000,
         wall: Callable[[], float] = time.time,
+        io: SocketIO = FAST,
         **limits: Any,
     ) -> None:
         address = parse_address(server.url_of(database))
@@ -72,6 +75,7 @@ class RedisNode:
             os.urandom,
             self._give_up,
             lambda: self.started.callback(None),
+            io=io,
         )
         self.hub = self.service.hub
 

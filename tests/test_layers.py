@@ -67,7 +67,7 @@ class LayerTests(SynchronousTestCase):
         """SQLite is imported by its store alone, Autobahn by one file of the server and one of the client."""
         for package, homes in (
             ("sqlite3", ("store.sqlite.",)),
-            ("autobahn", ("transports.websocket", "client.websocket")),
+            ("autobahn", ("transports.websocket", "transports.handshake", "transports.fast", "client.websocket")),
             ("treq", ("client.http",)),
             ("txredisapi", ("redis.",)),
         ):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.core.identity import Identities
 from realtime_chat.http.origins import Authority, _normalise
 from realtime_chat.presence.poll_version import _NUMBER, _VERSION
-from realtime_chat.transports.sse import _read_id
+from realtime_chat.transports.event_ids import read_id
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_event, check_key, check_room
 from tests.fakes import tokens
@@ -102,15 +102,15 @@ class OneSpellingTests(SynchronousTestCase):
     def test_ids_of_streams(self, pair: tuple[dict[str, Position], str]) -> None:
         """So has the id of an event stream that reads several rooms, each of which it names once."""
         known, doubtful = pair
-        self.assertEqual(known, _read_id(_encode_id(known), list(known)))
-        self.check(doubtful, lambda text: _read_id(text, list(known)), _encode_id)
+        self.assertEqual(known, read_id(_encode_id(known), list(known)))
+        self.check(doubtful, lambda text: read_id(text, list(known)), _encode_id)
 
     @given(positions, st.data())
     def test_id_of_one_room(self, position: Position, data: Any) -> None:
         """Where one room is read, the id is the position."""
-        self.assertEqual({"lobby": position}, _read_id(str(position), ["lobby"]))
+        self.assertEqual({"lobby": position}, read_id(str(position), ["lobby"]))
         for text in (f"lobby={position}", data.draw(respellings(str(position)))):
-            self.check(text, lambda text: _read_id(text, ["lobby"]), lambda known: str(known["lobby"]))
+            self.check(text, lambda text: read_id(text, ["lobby"]), lambda known: str(known["lobby"]))
 
     @given(respelled(st.integers(0, 10**16 - 1).map(str)))
     def test_stamps(self, pair: tuple[str, str]) -> None:

@@ -32,15 +32,15 @@ def python_garbage() -> None:
 
 def corked() -> None:
     """Every socket is corked while it is sent to."""
-    from realtime_chat.transports import backpressure
+    from realtime_chat.transports.fast import direct_sender
 
-    direct_send = backpressure.direct_send
+    direct_send = direct_sender.direct_send
 
     def corked_send(transport: Any) -> Callable[[bytes], int] | None:
         send = direct_send(transport)
         return None if send is None else _cork(transport.socket)
 
-    backpressure.direct_send = corked_send
+    direct_sender.direct_send = corked_send
 
 
 def _cork(connection: socket.socket) -> Callable[[bytes], int]:

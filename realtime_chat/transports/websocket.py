@@ -1,109 +1,67 @@
-"""WebSocket, by Autobahn: all that knows of Autobahn is in this file.
+"""WebSocket, as the transport of a session.
 
-Autobahn reads what is fragmented, large, compressed or wrong, and closes by the book. What is done a thousand times a
-second is done here: the handshake, whose request the Site has read and checked already; commands that come as one
-whole masked text frame; and frames that are sent. Its defaults are class attributes, so that an idle connection costs
-little memory.
+Autobahn reads and writes the protocol (:mod:`~realtime_chat.transports.fast.open_websocket` says what is done without
+it). Here it is connected to a session: commands go in, and replies and messages come out.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from contextlib import suppress
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
-from autobahn.websocket.protocol import TrafficStats
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.interfaces import R
 from realtime_chat.core.turns import Turns
-from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.site import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
-from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.fast.direct_send import Frames, Send, acknowledged_bytes, send_to_all, unsent
-from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
+from realtime_chat.transports.batches import FrameBatch
+from realtime_chat.transports.fanout import FrameFanout
+from realtime_chat.transports.fast.choice import FAST, SocketIO
+from realtime_chat.transports.frames import deflated_frame, frame
+from realtime_chat.transports.handshake import Upgrade, check_upgrade
+from realtime_chat.transports.keepalive import Keepalive
 from realtime_chat.values import codec, commands
 from realtime_chat.values.codec import Entry
-from realtime_chat.values.errors import Goodbye, RealtimeError, UnreadableCommand
+from realtime_chat.values.errors import Goodbye, UnreadableCommand
 from realtime_chat.values.model import Position
 
-__all__ = ["SUBPROTOCOL", "WebSocketFactory", "WebSocketResource"]
+__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketFactory", "WebSocketResource"]
 
-SUBPROTOCOL = "realtime.v1"
+LEANS_ON = tuple(
+    f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
+    for name in (
+        "STATE_OPEN",
+        "STATE_CLOSED",
+        "state",
+        "data",
+        "frame_data",
+        "inside_message",
+        "consumeData",
+        "processData",
+        "sendData",
+        "sendCloseFrame",
+        "dropConnection",
+    )
+)
+"""What is used of Autobahn beyond its documented interfaces. None of it is private."""
 
 _CLOSE_WAIT = 2.0
+"""Seconds for which the client may take to answer a close."""
+
 _MAX_FRAGMENTS = 64
 _MAX_PINGS = 100
-_SHORT = 1024
-_RATE = 500
-"""Bytes a second at which a message goes on that was begun, as bodies do over HTTP."""
-
 _MANY_PIECES = 64
-"""So many pieces of a frame are joined into one, as each takes more memory than a few bytes do."""
-
-_MUCH = 4096
-"""Bytes before a ping that a client may need more time for than for the ping itself."""
-_VERSION = b"13"
-_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
-_ONCE = (b"Upgrade", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Sec-WebSocket-Protocol")
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""Pieces of a frame that are joined into one, as each takes more memory than a few bytes do."""
 
 
-_FALSE_AT_REST = (
-    "inside_message",
-    "wasMaxFramePayloadSizeExceeded",
-    "wasMaxMessagePayloadSizeExceeded",
-    "closedByMe",
-    "failedByMe",
-    "droppedByMe",
-    "wasClean",
-    "wasServingFlashSocketPolicyFile",
-)
-_NONE_AT_REST = (
-    "current_frame",
-    "trackedTimings",
-    "utf8validator",
-    "wasNotCleanReason",
-    "localCloseCode",
-    "localCloseReason",
-    "remoteCloseCode",
-    "remoteCloseReason",
-    "closeHandshakeTimeoutCall",
-    "openHandshakeTimeoutCall",
-    "autoPingTimeoutCall",
-    "autoPingPending",
-    "autoPingPendingCall",
-    "_perMessageCompress",
-)
-_AT_REST: Mapping[str, Any] = MappingProxyType(
-    {
-        "CONFIG_ATTRS": (),
-        "state": WebSocketServerProtocol.STATE_OPEN,
-        "send_state": WebSocketServerProtocol.SEND_STATE_GROUND,
-        "trafficStats": TrafficStats(),
-        "websocket_version": 13,
-        "data": b"",
-        **dict.fromkeys(_FALSE_AT_REST, False),
-        **dict.fromkeys(_NONE_AT_REST),
-    }
-)
-"""What Autobahn sets for each connection when it is made, here once for all of them."""
-
-
-class _WebSocketFanout:
-    """The same frames for every WebSocket.
+class _WebSocketFanout(FrameFanout):
+    """The same frames for all WebSockets.
 
     :param encode: makes a message's frame.
     """
@@ -113,50 +71,43 @@ class _WebSocketFanout:
     def __init__(self, encode: Callable[[bytes], bytes]) -> None:
         self._encode = encode
 
-    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Frames:
-        return Frames([self._encode(entry.json) for entry in entries])
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> FrameBatch:
+        return FrameBatch([self._encode(entry.json) for entry in entries])
 
-    def encode_event(self, kind: str, data: bytes) -> Frames:
-        return Frames([self._encode(data)])
-
-    def send(
-        self, batch: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
-    ) -> list[tuple[R, int]]:
-        return send_to_all(batch, readers, first)
+    def encode_event(self, kind: str, data: bytes) -> FrameBatch:
+        return FrameBatch([self._encode(data)])
 
 
-_PLAIN = _WebSocketFanout(frame)
-_DEFLATED = _WebSocketFanout(deflated_frame)
+_UNCOMPRESSED = _WebSocketFanout(frame)
+_COMPRESSED = _WebSocketFanout(deflated_frame)
 
 
-class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
+class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
     """One WebSocket, as the transport of a session.
 
-    While it is full, its session is busy, or it has had its share of a turn, nothing is read from it. What of a piece
-    is not done then stays in ``data``, where Autobahn has what it hasn't read.
+    Nothing is read while writing is paused, while the session is busy, and when the connection has had its share of a
+    turn. What of a piece of data is not done then stays in ``data``, where Autobahn has what it hasn't read. Reading is
+    *deferred* until that is done.
     """
 
-    fanout = _PLAIN
+    fanout = _UNCOMPRESSED
     factory: WebSocketFactory
     transport: Any
     current_frame: Any
     session: CommandSession | None = None
-    direct_send: Send | None = None
     write_paused = False
-    short = _SHORT
-    _heard = True
-    _pings = 0
     _fragments = 0
-    _begun = 0
-    _come = 0
-    _looked_at: tuple[int, int, float] | None = None
     _share_ends = 0.0
-    _waits = False
-    _is_in_line = False
-    _alarm: Timeout | None = None
-    _slow: Stall | None = None
+    _is_queued = False
+
+    # What a WebSocketReceiver adds
+
+    answer_handshake: Callable[[Upgrade], None]
+    process: Callable[[bytes], None]
+    text_received: Callable[[bytes], None]
 
     def __init__(self, factory: WebSocketFactory) -> None:
+        super().__init__()
         self.factory = factory
 
     @property
@@ -168,15 +119,14 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         return bool(self.state == self.STATE_OPEN)
 
     def connectionMade(self) -> None:
-        """The handshake is done."""
-        self.transport.setTcpNoDelay(True)
-        self.open_outlet()
-        self._schedule_ping()
+        """The handshake was checked, and is answered next."""
+        super().connectionMade()
+        self.start_sending()
+        self.schedule_ping()
 
-    def compress(self, accept: PerMessageDeflateOfferAccept) -> None:
-        """Take compressed messages, and send them, as was agreed."""
-        self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
-        self.fanout = _DEFLATED
+    def compress(self) -> None:
+        """Send compressed messages, as was agreed."""
+        self.fanout = _COMPRESSED
 
     def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
@@ -187,112 +137,95 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, in whatever way."""
-        self.state = self.STATE_CLOSED
-        self._waits = False
+        super().connectionLost(reason)
+        self._is_reading_deferred = False
         self.data = b""
-        self._quiet()
+        self.stop_timers()
         self.direct_send = None
         if self.session is not None:
             self.session.close()
             self.session = None
 
-    # What the client sends
+    # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard = True
-        if self._waits:  # TLS, for one, gives all that it has, though it should pause
+        self._received_since_ping = True
+        if self._is_reading_deferred:  # TLS, for one, gives all that it has, though it should pause
             self.data += data
         else:
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """Do what a piece says, unless it is too much for now."""
-        start, size = 0, len(data)
-        self._share_ends = 0.0
-        if not self.data and self.current_frame is None and not self.inside_message:
-            while self.state == self.STATE_OPEN and (found := short_frame(data, start, self.short)) is not None:
-                begin, start = found
-                self._receive(unmask(data[begin:start], data[begin - 4 : begin]))
-                if self._has_to_wait(start < size):
-                    self.data = data[start:]
-                    return
-                if start == size:
-                    return
-        if start < size:
-            self._dataReceived(data[start:])
+            self._share_ends = 0.0
+            self.process(data)
 
     def consumeData(self) -> None:
-        """Autobahn's loop over what has come, ended where the connection has had its share."""
+        """Autobahn's loop over what was received, which ends when the connection has had its share."""
+        if self.state == self.STATE_CONNECTING:
+            super().consumeData()
+            return
         while self.state != self.STATE_CLOSED and self.processData():
-            if self._has_to_wait(bool(self.data)):
+            if self.has_to_wait(bool(self.data)):
                 return
 
-    def _has_to_wait(self, wants_more: bool) -> bool:
-        """Read no more for now, if the session is busy, or if more has come than fits the connection's share."""
+    def has_to_wait(self, wants_more: bool) -> bool:
+        """Stop reading if the session is busy, or if more was received than fits the connection's share of a turn.
+
+        :param wants_more: whether there is more to read.
+        """
         if self.session is not None and self.session.busy and self.state == self.STATE_OPEN:
-            pass  # and then it says when it is ready
+            pass  # the session calls resume_commands()
         elif not wants_more:
             return False
-        elif not self._share_ends:  # the clock is asked only where more than one frame came
+        elif not self._share_ends:  # the clock is asked only where more than one frame was received
             self._share_ends = self.factory.turns.share()
             return False
         elif self.factory.turns.is_over(self._share_ends):
-            self._go_on_later()
+            self._queue_turn()
         else:
             return False
-        self._waits = True
-        self.stop_reading()
+        self._is_reading_deferred = True
+        self.pause_reading()
         return True
 
-    def _go_on_later(self) -> None:
-        if not self._is_in_line:
-            self._is_in_line = True
-            self.factory.turns.later(self._go_on, self.transport.abortConnection)
+    def _queue_turn(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self.factory.turns.later(self._take_turn, self.transport.abortConnection)
 
-    def _go_on(self) -> None:
-        """Its next share: what it had sent before comes before what is to be read."""
-        self._is_in_line = False
+    def _take_turn(self) -> None:
+        """Process what was received before, and then read on."""
+        self._is_queued = False
         is_busy = self.state == self.STATE_OPEN and (self.session is None or self.session.busy)
-        if not self._waits or is_busy:
+        if not self._is_reading_deferred or is_busy:
             return
-        self._waits = False
+        self._is_reading_deferred = False
         data, self.data = self.data, b""
         if data:
-            self._take(data)
+            self._share_ends = 0.0
+            self.process(data)
         if self.state != self.STATE_OPEN:
             self.transport.resumeProducing()
         else:
-            self.read_on()
-
-    def _receive(self, text: bytes) -> None:
-        """Take a whole text message. Invalid UTF-8 fails the connection (RFC 6455, section 8.1)."""
-        if self.session is None:
-            return
-        if text.isascii() or _is_utf8(text):
-            self.session.receive(text)
-        else:
-            self._invalid_payload("a text message is UTF-8, and this one is not")
+            self.resume_reading()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary and self.session is not None:
             error = UnreadableCommand("bad_request", "a command is a text frame, this one was binary")
             self.session.execute(error)
         elif not isBinary:
-            self._receive(payload)
+            self.text_received(payload)
 
     def onMessageBegin(self, isBinary: bool) -> None:
-        self._fragments = self._come = 0
-        self._begun += 1
+        self._fragments = self._message_size = 0
+        self._messages_begun += 1
         super().onMessageBegin(isBinary)
 
     def onMessageFrameBegin(self, length: int) -> None:
         self._fragments += 1
         if self._fragments > _MAX_FRAGMENTS:
-            self._dismiss("too_many_frames")
+            self.dismiss("too_many_frames")
         super().onMessageFrameBegin(length)
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        self._come += len(payload)
+        self._message_size += len(payload)
         super().onMessageFrameData(payload)
         if len(self.frame_data) > _MANY_PIECES:
             self.frame_data = [b"".join(self.frame_data)]
@@ -300,170 +233,103 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     def onPing(self, payload: bytes) -> None:
         self._pings += 1
         if self._pings > _MAX_PINGS:
-            self._dismiss("too_many_frames")
+            self.dismiss("too_many_frames")
         elif not self.write_paused:
             super().onPing(payload)
 
     # Closing
 
-    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
-        done = super().onCloseFrame(code, reasonRaw)
-        self._part()
-        return done
-
-    def _fail_connection(self, code: int = 1002, reason: str = "") -> None:
-        super()._fail_connection(code, reason)
-        self._part()
-
-    def _part(self) -> None:
-        """One of the two sides has said that it closes: deliver nothing more, and don't wait for ever."""
+    def sendCloseFrame(  # noqa: N802
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Close, or answer the client's close: deliver nothing more, and don't wait for ever."""
+        super().sendCloseFrame(code, reasonUtf8, isReply)
         if self.session is not None:
             self.session.close()
-            self._quiet()
-            self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
+            self.stop_timers()
+            self._timeout = self.hub.wheel.call_later(_CLOSE_WAIT, self._abort)
 
     def dropConnection(self, abort: bool = False) -> None:
-        # Autobahn would reset the connection once it has heard the answer to its own close: the client would take
-        # that for a connection that broke. A FIN ends it (RFC 6455, section 7.1.1); _drop is for who never answers.
+        # Autobahn would reset the connection after the answer to its own close: the client would take that for a
+        # connection that broke. A FIN ends it (RFC 6455, section 7.1.1). A client that never answers is aborted.
         self.state = self.STATE_CLOSED
         self.transport.unregisterProducer()
         self.transport.loseConnection()
 
-    def _drop(self) -> None:
+    def _abort(self) -> None:
         self.dropConnection()
         self.transport.abortConnection()
 
-    # What the session wants
+    # What the session calls
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Autobahn's own bytes go the way of all others."""
-        self.put(data)
-
-    def send(self, data: bytes) -> None:
-        if self.state == self.STATE_OPEN:
-            self.put(frame(data))
+        """Autobahn's own bytes are sent like all others."""
+        self.write(data)
 
     def buffer_reply(self, data: bytes) -> None:
         super().buffer_reply(frame(data))
 
+    def resume_commands(self) -> None:
+        self.resume_reading()
+
     def send_event(self, kind: str, data: bytes) -> None:
-        self.send(data)
+        if self.state == self.STATE_OPEN:
+            self.write(frame(data))
 
     def reset(self, room: str, position: Position) -> None:
-        self.send(codec.encode_reset(room, position))
-
-    def resume_commands(self) -> None:
-        self.read_on()
+        self.send_event("reset", codec.encode_reset(room, position))
 
     def goodbye(self, goodbye: Goodbye) -> None:
-        self.send(codec.encode_goodbye(goodbye))
-        self._quiet()
+        self.send_event("goodbye", codec.encode_goodbye(goodbye))
+        self.stop_timers()
         if self.state == self.STATE_OPEN:
             self.sendClose(goodbye.code, goodbye.reason)
-            self.transport.resumeProducing()  # to hear the other side's close
-            if self._waits:
-                self._go_on_later()
-            self._alarm = self.factory.hub.wheel.call_later(_CLOSE_WAIT, self._drop)
+            self.transport.resumeProducing()  # the client's close has to be read
+            if self._is_reading_deferred:
+                self._queue_turn()
 
-    def _dismiss(self, reason: str) -> None:
-        if self.session is not None:
-            self.session.dismiss(reason)
+    # Reading depends on writing
 
-    # What being full means for reading
-
-    def stop_reading(self) -> None:
+    def pause_reading(self) -> None:
         self.transport.pauseProducing()
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         if self.write_paused or self.session is None or self.session.busy:
             return
-        if self._waits:
-            self._go_on_later()
+        if self._is_reading_deferred:
+            self._queue_turn()
         else:
             self.transport.resumeProducing()
 
-    # Pings
-
-    def _schedule_ping(self) -> None:
-        self._alarm = self.factory.hub.wheel.call_within(self.factory.hub.limits.ping, self._ping)
-
-    def _goes_on(self) -> bool:
-        """Whether a message that was begun before the ping before has come on since, where anything was read."""
-        before, self._looked_at = self._looked_at, None
-        if self.write_paused or self._waits or not self.inside_message:
-            return True
-        now = self.hub.clock.seconds()
-        self._looked_at = self._begun, self._come, now
-        if before is None or before[0] != self._begun:
-            return True
-        return self._come - before[1] >= _RATE * (now - before[2])
-
-    def _ping(self) -> None:
-        if (self.inside_message or self._looked_at) and not self._goes_on():
-            self._dismiss("silent")
-            return
-        self._pings = 0
-        self._heard = False
-        ahead, acknowledged = unsent(self.transport), acknowledged_bytes(self.transport)
-        if not self.write_paused:
-            self.sendPing()
-        patience = self.hub.limits.stalled_after if ahead > _MUCH else 0
-        self._wait_for_pong(acknowledged, acknowledged + ahead, patience)
-
-    def _wait_for_pong(self, taken: int, ping_at: int, patience: float) -> None:
-        """Expect an answer soon. A client that has much to take before it gets the ping may be slow about that.
-
-        :param taken: bytes that it has acknowledged.
-        :param ping_at: how many it has acknowledged when it has all that was sent before the ping.
-        :param patience: seconds for which it may take nothing of that, and then not answer.
-        """
-        pong = self.hub.limits.pong
-        self._alarm = self.hub.wheel.call_later(pong, lambda: self._expect_pong(taken, ping_at, patience - pong))
-
-    def _expect_pong(self, taken: int, ping_at: int, patience: float) -> None:
-        now = min(acknowledged_bytes(self.transport), ping_at)
-        if self._heard or self.write_paused or self._waits:
-            self._schedule_ping()
-        elif now > taken and patience > 0:
-            self._wait_for_pong(now, ping_at, self.hub.limits.stalled_after)
-        elif patience > 0:
-            self._wait_for_pong(taken, ping_at, patience)
-        else:
-            self._dismiss("silent")
-
-    def _quiet(self) -> None:
-        self.stop_watching()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
 
 class WebSocketFactory(WebSocketServerFactory):
-    """Makes the protocols; used by :class:`WebSocketResource`, never given to a port.
+    """Makes the protocols of :class:`WebSocketResource`; it is never given to a port.
 
     :param compress: whether messages are compressed for clients that offer it.
-    :param turns: where those wait that have more to do than fits a turn.
+    :param turns: the line of connections that have more to do than fits a turn.
+    :param io: how bytes get to sockets and come from them.
     """
 
-    def __init__(self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None) -> None:
+    def __init__(
+        self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None, io: SocketIO = FAST
+    ) -> None:
         super().__init__(reactor=reactor, server="")
         self.turns = Turns(hub.clock) if turns is None else turns
         self.compress = compress
         self.hub = hub
         self.setProtocolOptions(
-            utf8validateIncoming=False,  # _receive does it, faster
             maxFramePayloadSize=hub.limits.max_message,
             maxMessagePayloadSize=hub.limits.max_message,
             failByDrop=False,
-            closeHandshakeTimeout=0,  # goodbye() has
-            autoPingInterval=0,  # the wheel pings
+            closeHandshakeTimeout=0,  # sendCloseFrame() has a timeout
+            autoPingInterval=0,  # Keepalive pings
+            **io.websocket.OPTIONS,
         )
-        names = WebSocketServerProtocol.CONFIG_ATTRS_COMMON + WebSocketServerProtocol.CONFIG_ATTRS_SERVER
-        options = {name: getattr(self, name) for name in names} | {"short": min(_SHORT, hub.limits.max_message)}
-        self._protocol = type("RealtimeProtocol", (RealtimeProtocol,), {**_AT_REST, **options})
+        bases = (RealtimeProtocol, io.sender, io.websocket)
+        self._protocol = type("RealtimeProtocol", bases, io.websocket.class_attributes(self, hub.limits.max_message))
 
     def build(self) -> RealtimeProtocol:
-        """A protocol for a connection whose handshake is done."""
+        """Make the protocol of a connection whose handshake was checked."""
         protocol: RealtimeProtocol = self._protocol(self)
         return protocol
 
@@ -478,83 +344,11 @@ class WebSocketResource(JSONResource):
         self._factory = factory
 
     def render_GET(self, request: RealtimeRequest) -> int:
-        key = _check_upgrade(request)
+        upgrade = check_upgrade(request)
         self._factory.hub.check_open()
         params = read_subscribe_params(request.args, self._factory.hub.limits.max_limit)
         protocol = self._factory.build()
-        accept = _choose_compression(request, protocol) if self._factory.compress else None
-        answer = _accept(key, _offers_subprotocol(request), accept)
         protocol.makeConnection(request.channel.take_over(protocol))
-        protocol.sendData(answer)
-        if accept is not None:
-            protocol.compress(accept)
+        protocol.answer_handshake(upgrade)
         protocol.begin(params)
         return NOT_DONE_YET
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _check_upgrade(request: RealtimeRequest) -> bytes:
-    """Give the key of a request that is a handshake (RFC 6455, section 4.2.1).
-
-    :raises RealtimeError:
-    """
-    if b"websocket" not in _tokens(request, b"Upgrade"):
-        raise RealtimeError("upgrade_required", "this is a WebSocket's address; plain HTTP has poll and rooms")
-    if request.has_body:
-        raise RealtimeError("bad_request", "an upgrade has no body")
-    if request.clientproto != b"HTTP/1.1" or b"upgrade" not in _tokens(request, b"Connection"):
-        raise RealtimeError("bad_request", "a WebSocket begins with HTTP/1.1 and Connection: Upgrade")
-    for header in _ONCE:
-        if len(request.requestHeaders.getRawHeaders(header, ())) > 1:
-            raise RealtimeError("bad_request", f"the header {header.decode()} is given at most once")
-    if request.getHeader(b"Sec-WebSocket-Version") != _VERSION:
-        request.setHeader(b"Sec-WebSocket-Version", _VERSION)
-        raise RealtimeError("upgrade_required", "a WebSocket says Sec-WebSocket-Version: 13")
-    key = request.getHeader(b"Sec-WebSocket-Key") or b""
-    if not _KEY.fullmatch(key):
-        raise RealtimeError("bad_request", "a Sec-WebSocket-Key is 16 bytes in base64")
-    return key
-
-
-def _tokens(request: RealtimeRequest, header: bytes) -> set[bytes]:
-    """The words of a header that is a list, in lower case."""
-    values = b",".join(request.requestHeaders.getRawHeaders(header, ()))
-    return {token.strip().lower() for token in values.split(b",")}
-
-
-def _offers_subprotocol(request: RealtimeRequest) -> bool:
-    offered = (request.getHeader(b"Sec-WebSocket-Protocol") or b"").split(b",")
-    return SUBPROTOCOL.encode() in [name.strip() for name in offered]
-
-
-def _choose_compression(request: RealtimeRequest, protocol: RealtimeProtocol) -> PerMessageDeflateOfferAccept | None:
-    """The first of the client's offers that can be had: one that doesn't want a smaller window of us."""
-    header = (request.getHeader(b"Sec-WebSocket-Extensions") or b"").decode("ascii", "replace")
-    for name, parameters in protocol._parseExtensionsHeader(header):
-        if name == PerMessageDeflateOffer.EXTENSION_NAME:
-            with suppress(Exception):  # Autobahn raises nothing narrower for an offer that it can't read
-                offer = PerMessageDeflateOffer.parse(parameters)
-                if not offer.request_max_window_bits:
-                    return PerMessageDeflateOfferAccept(offer, offer.accept_no_context_takeover)
-    return None
-
-
-def _accept(key: bytes, subprotocol: bool, compression: PerMessageDeflateOfferAccept | None) -> bytes:
-    """The answer to a handshake (RFC 6455, section 4.2.2)."""
-    lines = [
-        b"HTTP/1.1 101 Switching Protocols",
-        b"Upgrade: websocket",
-        b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key + _GUID).digest()),
-        *[b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode()] * subprotocol,
-    ]
-    if compression is not None:
-        lines.append(b"Sec-WebSocket-Extensions: " + compression.get_extension_string().encode())
-    return b"\r\n".join([*lines, b"", b""])

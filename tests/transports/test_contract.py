@@ -1,4 +1,4 @@
-"""What every transport keeps, and what all of them keep together: over real sockets, in one process."""
+"""The promises of every transport, alone and together with the others, over real sockets in one process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.limits import Limits
 from tests.clients import Client, EventClient, PollClient, SocketClient
@@ -27,7 +28,12 @@ KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
 
 
 class ServedTestCase(TestCase):
-    """Tests against a daemon in this process, on a free port, with its messages in memory."""
+    """Tests against a daemon in this process, on a free port, with its messages in memory.
+
+    :cvar io: how its bytes get to sockets and come from them.
+    """
+
+    io = FAST
 
     timeout = 60
     history = HISTORY
@@ -51,7 +57,7 @@ class ServedTestCase(TestCase):
         self.serve()
 
     def make_service(self) -> RealtimeService:
-        return make_service(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom)
+        return make_service(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom, io=self.io)
 
     def configuration(self) -> Configuration:
         return Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=self.history, **self.limits))
@@ -99,7 +105,7 @@ class TransportContract:
         self.assertEqual([3, 4], reader.data)
 
     async def test_reads_in_order(self: Any) -> None:
-        """What others publish comes once, in order, each with its position."""
+        """Messages of others come once, in order, each with its position."""
         reader = await self.started(self.kind)
         writer = await self.started(SocketClient)
         await gatherResults([Deferred.fromCoroutine(writer.publish(number)) for number in range(300)])
@@ -186,7 +192,7 @@ class TransportContract:
     # Who is there, and what is not stored
 
     async def test_members(self: Any) -> None:
-        """Whoever comes and goes, on any transport, is seen by everyone, once."""
+        """Everybody sees a member come and go once, on any transport."""
         reader = await self.started(self.kind, name="Ann")
         await reader.sees("Ann")
         others = [await self.started(kind, name=kind.__name__) for kind in KINDS]
@@ -200,7 +206,7 @@ class TransportContract:
         self.assertEqual(len(KINDS), len(reader.view.left))
 
     async def test_return_is_unseen(self: Any) -> None:
-        """Who changes the transport, or comes back at once, is not seen to leave."""
+        """A member that changes its transport, or comes back at once, isn't seen to leave."""
         watcher = await self.started(self.kind, name="Ann")
         going = await self.started(self.kind, name="Bob")
         await watcher.sees("Ann", "Bob")
@@ -220,7 +226,7 @@ class TransportContract:
         self.assertEqual([user["id"]], watcher.view.left)
 
     async def test_state(self: Any) -> None:
-        """What a client says of itself is seen by everyone."""
+        """Everybody sees the state that a client sets."""
         reader = await self.started(self.kind, name="Ann")
         others = [await self.started(kind) for kind in KINDS]
         user = await reader.who()
@@ -249,7 +255,7 @@ class TransportContract:
         self.assertEqual(1, (await self.store.read_before("lobby", None, 9)).top)
 
     async def test_private_room(self: Any) -> None:
-        """What is written to a user's private room reaches all of its tabs on all transports, and only those."""
+        """A message in a user's private room reaches all of the user's connections, and no others."""
         first = self.client(self.kind)
         await first.start(name="Ann")
         user = await first.who()
@@ -268,7 +274,7 @@ class TransportContract:
         self.assertEqual("forbidden", refused["code"])
 
     async def test_members_on_demand(self: Any) -> None:
-        """The list can be asked for, by who is there."""
+        """A member can ask for the list of members."""
         reader = await self.started(self.kind, name="Ann")
         await reader.sees("Ann")
         reply = await reader.tell(type="members", room="lobby")
@@ -322,7 +328,7 @@ class SlowReaderContract:
 
 
 class SlowGoodbyeContract:
-    """The same with a reader that never reads again, where such a one is closed early."""
+    """The tests with a reader that never reads again, and is dismissed early."""
 
     limits: dict[str, Any] = {"stalled_after": 1.5, "ping": 60}
     stall: Any
@@ -419,7 +425,7 @@ class TogetherContract:
     """All transports share the same rooms."""
 
     async def test_another_transport_for_every_message(self: Any) -> None:
-        """Who changes its transport between every two messages, taking its position along, loses and doubles none."""
+        """A reader that changes its transport between messages, and keeps its position, gets each message once."""
         writer = await self.started(SocketClient)
         position = (await writer.publish("first"))["position"]
         seen: list[Any] = []
@@ -475,7 +481,7 @@ class TogetherContract:
 
 
 class TogetherTests(TogetherContract, ServedTestCase):
-    """The same in memory, and crowds."""
+    """All transports on one node, and crowds."""
 
     async def test_a_thousand_polls(self) -> None:
         """One publish answers a thousand waiting polls."""

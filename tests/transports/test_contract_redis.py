@@ -32,7 +32,7 @@ class RedisServedTestCase(ServedTestCase):
     async def serve_all(self) -> None:
         """Start the nodes."""
         self.nodes = [
-            RedisNode(self.server, history=self.history, wall=lambda: self.wall(), **self.limits)
+            RedisNode(self.server, history=self.history, wall=lambda: self.wall(), io=self.io, **self.limits)
             for _ in range(self.size)
         ]
         for node in self.nodes:

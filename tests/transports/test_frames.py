@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.transports.fast.direct_send import Frames
+from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
 
 
@@ -33,7 +33,7 @@ class SentTests(SynchronousTestCase):
 
     def test_ends(self) -> None:
         """Joined frames know where each of them ends."""
-        frames = Frames([b"ab", b"", b"cde"])
+        frames = FrameBatch([b"ab", b"", b"cde"])
         self.assertEqual((3, b"abcde", [2, 2, 5]), (frames.count, frames.data, frames.ends))
 
     @given(st.lists(st.binary(max_size=5000) | st.text(max_size=500).map(lambda text: text.encode() * 3), max_size=5))

@@ -81,7 +81,7 @@ def data(poll: Poll) -> list[Any]:
 
 
 class PageTests(PollTestCase):
-    """What one answer holds."""
+    """The contents of one answer."""
 
     def test_hundred_over_several_rooms(self) -> None:
         """A page is a hundred messages over all rooms; asking on brings the rest, each message once."""
@@ -116,7 +116,7 @@ class PageTests(PollTestCase):
         self.assertEqual(one.answer["events"], two.answer["events"])
 
     def test_reset_first(self) -> None:
-        """What is lost is told first, then comes what is kept, at most ``last``."""
+        """A gap is reported first. Then at most ``last`` kept messages follow."""
         self.publish(*range(10))
         for since in ("elsewhere:3", self.publish("top").split(":")[0] + ":99"):
             poll = self.poll("lobby", since=since, last=2)
@@ -145,7 +145,7 @@ class PageTests(PollTestCase):
         self.assertEqual(([], "0"), (data(empty), empty.answer["positions"]["nobody"].split(":")[1]))
 
     def test_one_turn(self) -> None:
-        """What is published in one turn comes in one answer."""
+        """Messages that are published in one turn are in one answer."""
         poll = self.poll("lobby", since=self.publish(0))
         self.publish(1, 2, 3)
         self.turn()
@@ -153,7 +153,7 @@ class PageTests(PollTestCase):
         self.assert_nothing_left()
 
     def test_large_turn(self) -> None:
-        """What one turn brings too much of is asked for again."""
+        """Messages of one turn that don't fit one answer are in the next."""
         since = self.publish(0)
         poll = self.poll("lobby", since=since)
         for number in range(1, 251):
@@ -198,7 +198,7 @@ class WaitTests(PollTestCase):
 
 
 class ClientTests(PollTestCase):
-    """Whose poll it is."""
+    """The client of a poll."""
 
     def test_issued_and_kept(self) -> None:
         """A first poll is given a client; with it, the next ones are that client's."""
@@ -209,7 +209,7 @@ class ClientTests(PollTestCase):
         self.assertEqual(client, welcome["client"])
 
     def test_made_up(self) -> None:
-        """One that wasn't issued here is replaced."""
+        """A client that wasn't issued here is replaced."""
         client = self.poll("lobby", client="A" * 32).answer["client"]
         self.assertNotEqual("A" * 32, client)
         self.assertTrue(self.hub.identities.verify(client))
@@ -234,7 +234,7 @@ def names(members: list[dict[str, Any]]) -> list[str]:
 
 
 class PresenceTests(PollTestCase):
-    """Who polls is there."""
+    """A client that polls is a member."""
 
     def first(self, *rooms: str, name: str = "Ann", **query: Any) -> Any:
         """A first poll's answer."""
@@ -250,7 +250,7 @@ class PresenceTests(PollTestCase):
         return self.hub.presence.count("lobby")
 
     def test_first(self) -> None:
-        """A first answer says who is there, the poller among them, and has a version for each room."""
+        """A first answer lists the members, the client among them, and has a version for each room."""
         answer = self.first("lobby", "other")
         listed = {event["room"]: names(event["members"]) for event in answer["events"]}
         self.assertEqual({"lobby": ["Ann"], "other": ["Ann"]}, listed)
@@ -286,7 +286,7 @@ class PresenceTests(PollTestCase):
         self.assertEqual((1, ["Bob"]), (event["count"], names(event["left"])))
 
     def test_version_after_an_event(self) -> None:
-        """Whoever was told of a change by an answer isn't told again; who loses the answer is told all."""
+        """A change is told in one answer only. A client that lost the answer is told everything."""
         answer = self.first()
         self.clock.pump([0.1] * 5)
         waiting = self.next(answer, "version")
@@ -298,7 +298,7 @@ class PresenceTests(PollTestCase):
         self.assertEqual(2, len(presence(lost)[0]["members"]))
 
     def test_without_versions(self) -> None:
-        """For who keeps no version, the node remembers; a first poll of the same client is told all again."""
+        """For a client without versions, the node keeps them. A first poll is told everything again."""
         answer = self.first()
         waiting = self.next(answer)
         self.first(name="Bob")
@@ -310,7 +310,7 @@ class PresenceTests(PollTestCase):
         self.assertEqual(2, len(presence(again)[0]["members"]))
 
     def test_told_between_polls(self) -> None:
-        """What changed between two polls answers the second one at once."""
+        """A change between two polls answers the second one at once."""
         answer = self.first()
         self.clock.advance(1)
         self.first(name="Bob")
@@ -344,7 +344,7 @@ class PresenceTests(PollTestCase):
         self.assertEqual((400, "bad_request"), (poll.status, poll.answer["code"]))
 
     def test_nobody(self) -> None:
-        """Who goes on without naming its client is no member, and is not woken by who comes."""
+        """A poll that goes on without its client is no member, and isn't woken by new members."""
         since = self.publish(0)
         waiting = self.poll("lobby", since=since)
         self.first()
@@ -369,7 +369,7 @@ class PresenceTests(PollTestCase):
         self.assertEqual(["Bob"], names(presence(watching)[0]["left"]))
 
     def test_leave_and_return(self) -> None:
-        """Who polls again after that has not left, and may be away for ten seconds again."""
+        """A client that polls again in time has not left, and has ten seconds again."""
         going = self.first()
         leave = {"type": "leave", "room": "lobby"}
         headers = {"Realtime-Client": going["client"]}
@@ -396,7 +396,7 @@ class PresenceTests(PollTestCase):
 
 
 class TraceTests(PollTestCase):
-    """What a poll leaves behind."""
+    """What is left in memory after a poll."""
 
     def test_no_cycles(self) -> None:
         """A poll that was answered, at once or later, is gone with its session, and no garbage collector is needed."""
@@ -429,7 +429,7 @@ class LargeRoomTests(PollTestCase):
 
 
 class SignalTests(PollTestCase):
-    """Signals to and from those who poll."""
+    """Signals to and from clients that poll."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -490,14 +490,14 @@ class SignalTests(PollTestCase):
         self.assertEqual([2], self.told(self.again()))
 
     def test_own(self) -> None:
-        """What one has signalled oneself doesn't come back by one's next poll."""
+        """A client's own signal isn't in its next poll."""
         self.signal(1)
         own = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"], wait=0)
         self.clock.advance(0.25)
         self.assertEqual([], self.told(own.answer))
 
     def test_bounded(self) -> None:
-        """What is kept for polls that are away is bounded: the newest of it is."""
+        """The signals that are kept between polls are bounded; the newest are kept."""
         for number in range(20):
             self.signal([number, "x" * 50_000])
         self.assertEqual([15, 16, 17, 18, 19], [number for number, _ in self.told(self.again())])
@@ -514,7 +514,7 @@ class SignalTests(PollTestCase):
             poll.cut()
 
     def test_wants_membership(self) -> None:
-        """Who reads the room by nothing can't signal there, nor can who is anonymous."""
+        """A client that doesn't read the room can't signal there, and neither can an anonymous one."""
         status, error = self.signal(1, room="other")
         self.assertEqual((400, "not_joined"), (status, error["code"]))
         status, error = self.command({"type": "signal", "room": "lobby", "event": "e", "data": 1})
@@ -537,12 +537,12 @@ class SignalTests(PollTestCase):
 
 
 class TroubleTests(PollTestCase):
-    """What can go wrong."""
+    """Failures."""
 
     limits = {"max_rooms": 3}
 
     def test_refused(self) -> None:
-        """What can't be polled is refused, and leaves nothing."""
+        """A wrong poll is refused, and leaves nothing behind."""
         for rooms, query, status, code in (
             ((), {}, 400, "bad_request"),
             (("a b",), {}, 400, "bad_room"),

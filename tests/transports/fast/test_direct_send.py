@@ -15,10 +15,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fast import direct_send as fanout
 from realtime_chat.transports.fast.direct_send import (
     FAILED,
-    Frames,
     direct_send,
     finish_frame,
     queued,
@@ -90,7 +90,7 @@ class Reader:
         self.connection = FakeConnection(space)
         self.transport = self
 
-    def send_rest(self, frames: Frames, sent: int) -> int:
+    def send_rest(self, frames: FrameBatch, sent: int) -> int:
         return finish_frame(self.connection, frames, max(0, sent))
 
 
@@ -103,7 +103,7 @@ class OrdinaryReader:
         self.transport = self
         self.wire = b""
 
-    def send_batch(self, frames: Frames) -> int:
+    def send_batch(self, frames: FrameBatch) -> int:
         if isinstance(self.takes, Exception):
             raise self.takes
         self.wire += frames.data if self.takes else b""
@@ -112,8 +112,8 @@ class OrdinaryReader:
 
 def send(reader: Any, *texts: bytes) -> int:
     """Send frames to one reader; give how many it took."""
-    outlet = reader.connection.socket.send if isinstance(reader, Reader) else None
-    full = send_to_all(Frames(list(texts)), {reader: outlet})
+    send_directly = reader.connection.socket.send if isinstance(reader, Reader) else None
+    full = send_to_all(FrameBatch(list(texts)), {reader: send_directly})
     return full[0][1] if full else len(texts)
 
 
@@ -123,19 +123,19 @@ class FramesTests(SynchronousTestCase):
     @given(st.lists(st.binary(max_size=9), max_size=9))
     def test_ends(self, texts: list[bytes]) -> None:
         """They know where each of them ends."""
-        frames = Frames(texts)
+        frames = FrameBatch(texts)
         starts = [0, *frames.ends[:-1]]
         self.assertEqual(len(texts), frames.count)
         self.assertEqual(texts, [frames.data[start:end] for start, end in zip(starts, frames.ends, strict=False)])
 
 
 class SendTests(SynchronousTestCase):
-    """Sending frames past the transport."""
+    """Sending frames without the transport."""
 
     def test_all(self) -> None:
         """A socket with space takes everything at once."""
         reader = Reader()
-        self.assertEqual([], send_to_all(Frames([b"aa", b"b"]), {reader: reader.connection.socket.send}))
+        self.assertEqual([], send_to_all(FrameBatch([b"aa", b"b"]), {reader: reader.connection.socket.send}))
         self.assertEqual(
             (b"aab", False, 0), (reader.connection.wire, reader.connection.asked, queued(reader.connection))
         )
@@ -147,9 +147,9 @@ class SendTests(SynchronousTestCase):
         self.assertEqual((b"aab", b"aabbb"), (reader.connection.socket.taken, reader.connection.wire))
 
     def test_last_frame(self) -> None:
-        """Who takes all but the end of the last frame has taken all, and is full all the same."""
+        """A reader that takes all but the end of the last frame has taken all, and its writing is paused."""
         reader = Reader(4)
-        full = send_to_all(Frames([b"aa", b"bbb"]), {reader: reader.connection.socket.send})
+        full = send_to_all(FrameBatch([b"aa", b"bbb"]), {reader: reader.connection.socket.send})
         self.assertEqual(([(reader, 2)], b"aabbb"), (full, reader.connection.wire))
 
     def test_boundary(self) -> None:
@@ -170,7 +170,7 @@ class SendTests(SynchronousTestCase):
             broken, well = Reader(), Reader()
             broken.connection.socket.error = OSError(number, os.strerror(number))
             sends = {reader: reader.connection.socket.send for reader in (broken, well)}
-            self.assertEqual([(broken, 0)], send_to_all(Frames([b"aa", b"b"]), sends), number)
+            self.assertEqual([(broken, 0)], send_to_all(FrameBatch([b"aa", b"b"]), sends), number)
             self.assertEqual((b"", b"aab"), (broken.connection.wire, well.connection.wire), number)
 
     def test_try_send(self) -> None:
@@ -210,71 +210,71 @@ class SendToAllTests(SynchronousTestCase):
     """Sending to many readers."""
 
     def test_different_readers(self) -> None:
-        """Each gets what it takes; those that are full are named, with how much they took."""
+        """Each reader gets what it takes. Those that are paused are returned, with how much they took."""
         readers = [Reader(), Reader(3), OrdinaryReader(), OrdinaryReader(False), Reader(0), OrdinaryReader(full=True)]
-        outlets = {reader: reader.connection.socket.send if isinstance(reader, Reader) else None for reader in readers}
-        full = send_to_all(Frames([b"aa", b"bb", b"cc"]), outlets)
+        sends = {reader: reader.connection.socket.send if isinstance(reader, Reader) else None for reader in readers}
+        full = send_to_all(FrameBatch([b"aa", b"bb", b"cc"]), sends)
         self.assertCountEqual([(readers[1], 2), (readers[3], 0), (readers[4], 0), (readers[5], 3)], full)
         self.assertEqual((b"aabbcc", b"aabbcc"), (readers[0].connection.wire, readers[2].wire))  # type: ignore[union-attr]
 
     def test_a_bad_one(self) -> None:
         """A reader that raises is logged, and the others get theirs."""
         bad, good = OrdinaryReader(ValueError("broken")), OrdinaryReader()
-        self.assertEqual([], send_to_all(Frames([b"a"]), {bad: None, good: None}))
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), {bad: None, good: None}))
         self.assertEqual((b"a", 1), (good.wire, len(self.flushLoggedErrors(ValueError))))
 
     def test_first(self) -> None:
-        """Who is sent to first is so by its transport, gets it once, and keeps its outlet and its place."""
+        """A first reader is sent to by its transport, once, and keeps its ``direct_send`` and its place."""
         order: list[bytes] = []
 
         class Early(Reader):
             write_paused = False
 
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 order.append(b"first")
                 return frames.count
 
         plain, early = Reader(), Early()
         plain.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
         readers = {reader: reader.connection.socket.send for reader in (plain, early)}
-        outlets = readers.copy()
-        self.assertEqual([], send_to_all(Frames([b"a"]), readers, [early]))
+        sends = readers.copy()
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers, [early]))
         self.assertEqual(([b"first", b"a"], b""), (order, early.connection.wire))
-        self.assertEqual(list(outlets.items()), list(readers.items()))
+        self.assertEqual(list(sends.items()), list(readers.items()))
 
     def test_first_and_full(self) -> None:
-        """One that becomes full, and leaves, is named with how much it took, and doesn't come back."""
+        """A reader whose writing is paused, and which leaves, is returned with its count, and doesn't come back."""
         readers: dict[Any, Any] = {}
 
         class Leaver(OrdinaryReader):
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 self.write_paused = True
                 del readers[self]
                 return 1
 
         early = Leaver()
         readers[early] = None
-        self.assertEqual([(early, 1)], send_to_all(Frames([b"a", b"b"]), readers, [early]))
+        self.assertEqual([(early, 1)], send_to_all(FrameBatch([b"a", b"b"]), readers, [early]))
         self.assertEqual({}, readers)
 
     def test_first_and_a_bad_one(self) -> None:
-        """Whatever goes wrong with others: who was sent to first is sent to in the next turn, too."""
+        """After a failure of another reader, a first reader is sent to in the next turn, too."""
 
         class Bad(Reader):
-            def send_rest(self, frames: Frames, sent: int) -> int:
+            def send_rest(self, frames: FrameBatch, sent: int) -> int:
                 raise ZeroDivisionError
 
         class Early(Reader):
             write_paused = False
 
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 return frames.count
 
         early, bad = Early(), Bad(0)
         readers = {reader: reader.connection.socket.send for reader in (early, bad)}
-        self.assertRaises(ZeroDivisionError, send_to_all, Frames([b"a"]), readers, [early])
+        self.assertRaises(ZeroDivisionError, send_to_all, FrameBatch([b"a"]), readers, [early])
         del readers[bad]
-        send_to_all(Frames([b"b"]), readers)
+        send_to_all(FrameBatch([b"b"]), readers)
         self.assertEqual(b"b", early.connection.wire)
 
     def test_leaving_meanwhile(self) -> None:
@@ -282,18 +282,18 @@ class SendToAllTests(SynchronousTestCase):
         readers: dict[Any, None] = {}
 
         class Leaver(OrdinaryReader):
-            def send_batch(self, frames: Frames) -> int:
+            def send_batch(self, frames: FrameBatch) -> int:
                 readers.clear()
                 return super().send_batch(frames)
 
         last = OrdinaryReader()
         readers.update({Leaver(): None, last: None})
-        self.assertEqual([], send_to_all(Frames([b"a"]), readers))
+        self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers))
         self.assertEqual(b"a", last.wire)
 
 
 class WriteNowTests(SynchronousTestCase):
-    """Writing some bytes past a transport."""
+    """Writing some bytes without the transport."""
 
     def setUp(self) -> None:
         self.patch(
@@ -338,15 +338,15 @@ class WriteNowTests(SynchronousTestCase):
 
 
 class KnowledgeTests(SynchronousTestCase):
-    """What is known of transports."""
+    """How much is told of a transport."""
 
     def test_unknown(self) -> None:
-        """Of a transport that isn't known nothing is queued, as far as can be told, and it isn't gone past."""
+        """A transport that isn't known is never bypassed, and counts as empty."""
         transport = StringTransport()
         self.assertEqual((None, 0, 0), (direct_send(transport), queued(transport), unsent(transport)))
 
     def test_queued(self) -> None:
-        """What waits in the transport is counted, without what was sent of it."""
+        """Bytes that wait in the transport are counted, without those that were sent."""
         connection = FakeConnection()
         connection.dataBuffer, connection.offset = b"abcdef", 2
         connection.write(b"xyz")
@@ -359,7 +359,7 @@ class RealTransportTests(TestCase):
     timeout = 20
 
     async def test_direct(self) -> None:
-        """A server's bare TCP connection is gone past; a client's is not."""
+        """A server's bare TCP connection is bypassed; a client's is not."""
         accepted: Deferred[Any] = Deferred()
 
         class Accepting(Protocol):
@@ -371,12 +371,12 @@ class RealTransportTests(TestCase):
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
         client = await endpoint.connect(Factory.forProtocol(Protocol))
         server = await accepted
-        outlet = direct_send(server.transport)
-        assert outlet is not None
+        send_directly = direct_send(server.transport)
+        assert send_directly is not None
         self.assertIsNone(direct_send(client.transport))
         received: Deferred[bytes] = Deferred()
         client.dataReceived = received.callback
-        self.assertEqual(5, outlet(b"hello"))
+        self.assertEqual(5, send_directly(b"hello"))
         self.assertEqual(b"hello", await received)
         gone: Deferred[Any] = Deferred()
         server.connectionLost = lambda reason: gone.callback(None)

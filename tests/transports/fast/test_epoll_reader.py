@@ -20,7 +20,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from realtime_chat.transports.fast import epoll_reader
-from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
+from realtime_chat.transports.fast.epoll_reader import EpollReader
+from realtime_chat.transports.fast.patient_port import accept_few
 from tests.clients import Watched
 
 
@@ -69,7 +70,7 @@ class BadProducer:
 
 @implementer(IHalfCloseableProtocol)
 class HalfCloseable(Peer):
-    """Counters how often it is told that nothing more will come."""
+    """Counts how often it is told that nothing more will come."""
 
     ends = 0
 
@@ -121,7 +122,7 @@ class EpollReaderTests(TestCase, Watched):
                 await peer.until(lambda peer=peer: peer.lost)
 
     async def test_reads(self) -> None:
-        """What comes is given to the protocol, and the reactor doesn't know the connection as a reader."""
+        """The protocol gets what is received, and the reactor doesn't read from the connection."""
         client, ours = await self.pair()
         client.transport.write(b"hello")
         await ours.until(lambda: ours.data == b".hello")
@@ -147,7 +148,7 @@ class EpollReaderTests(TestCase, Watched):
         await ours.until(lambda: ours.data == b".later")
 
     async def test_pausing_each_other(self) -> None:
-        """Who is paused while others are read is not read in that turn either."""
+        """A connection that is paused while others are read isn't read in that turn either."""
         pairs = [await self.pair() for _ in range(3)]
         ends = [ours for _, ours in pairs]
 
@@ -174,7 +175,7 @@ class EpollReaderTests(TestCase, Watched):
         self.assertEqual({}, self.reader._transports)
 
     async def test_reset(self) -> None:
-        """One that breaks is lost."""
+        """A connection that breaks is lost."""
         client, ours = await self.pair()
         client.transport.abortConnection()
         await ours.until(lambda: ours.lost)
@@ -200,7 +201,7 @@ class EpollReaderTests(TestCase, Watched):
         await good.until(lambda: good.data == b".y")
 
     async def test_bad_losers(self) -> None:
-        """One that raises when its connection is lost, in whatever way, disturbs no other."""
+        """A protocol that raises when its connection is lost disturbs no other."""
         other, good = await self.pair()
 
         def end(client: Peer) -> None:

@@ -1,0 +1,258 @@
+"""One poll that waits, as the transport of a session.
+
+A poll is a session with one answer. It starts behind, like every reader. What it finds is its answer; if it finds
+nothing, it is live until something comes or its time is up.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.room import Room
+from realtime_chat.core.session import Session
+from realtime_chat.core.wheel import DeadlineQueue
+from realtime_chat.http.answers import Answer, answer, error_headers
+from realtime_chat.http.clients import Wrap, as_it_is
+from realtime_chat.http.site import RealtimeRequest, when_lost
+from realtime_chat.http.subscribe_params import SubscribeParams
+from realtime_chat.transports.poll_batches import EventBatch, MessageBatch, PollFanout
+from realtime_chat.values import codec
+from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.values.model import ANONYMOUS, Position, naming
+
+__all__ = ["WaitingPoll"]
+
+_FANOUT = PollFanout()
+
+
+class WaitingPoll:
+    """One request, as the transport of a session, until it is answered.
+
+    It is *reading* what the rooms have already (:meth:`begin`). If that is anything, it is the answer. Otherwise the
+    poll is *waiting*: the next message or event, its deadline or a goodbye is the answer. Then it is *closed*, as it is
+    when its client goes away. Writing is paused as soon as the answer is long enough.
+    """
+
+    __slots__ = (
+        "_answers_at_once",
+        "_bytes_left",
+        "_client",
+        "_deadlines",
+        "_events",
+        "_events_left",
+        "_ignores_presence",
+        "_is_reading",
+        "_keeps_versions",
+        "_messages_left",
+        "_positions",
+        "_request",
+        "_wrap",
+        "session",
+        "write_paused",
+    )
+
+    fanout: ClassVar[PollFanout] = _FANOUT
+    direct_send: ClassVar[None] = None
+    queued: ClassVar[int] = 0
+    _log = Logger()
+
+    def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, params: SubscribeParams) -> None:
+        self.write_paused = False
+        self._request: Request | None = request
+        self._wrap = wrap
+        self._is_reading = True
+        self._messages_left = hub.limits.page_messages
+        self._bytes_left = hub.limits.page_bytes
+        self._events_left = hub.limits.answer_bytes  # of events that are no messages
+        self._client = client
+        self._events: list[bytes] = []
+        self._positions: dict[str, str] = {}
+        self._answers_at_once = False
+        self._deadlines: DeadlineQueue[WaitingPoll] | None = None
+        self._keeps_versions = bool(params.versions)  # of the members that it knows; otherwise the server keeps them
+        self._ignores_presence = False
+        self.session = Session(hub, self, client, params.name, self.caught_up)
+        when_lost(request, self._lost)
+
+    def go_anonymous(self) -> None:
+        """Make it a guest that is in no room, as its client would be a new one with each poll.
+
+        It is told who is in the rooms only if it keeps versions.
+        """
+        self.session.user = ANONYMOUS
+        self._ignores_presence = not self._keeps_versions
+
+    def begin(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
+        """Find where the reading of each room starts, and answer with what is there already, or wait.
+
+        :param deadlines: ends the polls that wait as long as this one.
+        """
+        starts = self._starts_in_memory(params)
+        if starts is None:
+            Deferred.fromCoroutine(self._read_rooms(params, deadlines)).addErrback(self.fail)
+            return
+        for index, (room, start) in enumerate(starts):
+            self._start_at(room, start, False, _version(params, index))
+        self._wait(deadlines)
+
+    def check_readable(self, params: SubscribeParams) -> None:
+        """Check that the client may read all rooms.
+
+        :raises RealtimeError: a room may not be read.
+        """
+        try:
+            for name, _ in params.rooms:
+                with naming(name):
+                    self.session.check_readable(name)
+        except RealtimeError:
+            self._close()
+            raise
+
+    def _starts_in_memory(self, params: SubscribeParams) -> list[tuple[Room, StartPosition]] | None:
+        """Where the reading of all rooms starts; None if the store has to be asked."""
+        rooms = self.session.hub.rooms
+        starts = []
+        for name, since in params.rooms:
+            room = rooms.get(name)
+            start = None if room is None else room.start_known(since)
+            if room is None or start is None:
+                return None
+            starts.append((room, start))
+        return starts
+
+    async def _read_rooms(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
+        """Find where the reading of each room starts, by the store."""
+        hub = self.session.hub
+        last = self.session.last(params.last)
+        for index, (name, since) in enumerate(params.rooms):
+            with naming(name):
+                room = await hub.room(name)
+                start = await room.start(since, last)
+            if self._request is None:
+                return  # the client has gone: no more rooms are looked up
+            self._start_at(room, start, since is None, _version(params, index))
+        self._wait(deadlines)
+
+    def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
+        if self._request is None:
+            return
+        self.session.catch_up()
+        if self._request is not None:
+            self._deadlines = deadlines
+            deadlines.add(self)
+            if isinstance(self._request, RealtimeRequest):
+                self._request.forget_question()
+
+    def _start_at(self, room: Room, start: StartPosition, is_first: bool, version: str | None) -> None:
+        hub = self.session.hub
+        room.used = hub.clock.seconds()
+        self._answers_at_once = self._answers_at_once or is_first
+        subscription = self.session.subscribe(room, start)
+        if subscription is not None and self.write_paused:
+            hub.presence.defer_snapshot(room.name, subscription)
+        elif subscription is not None:
+            hub.presence.resume_poll(subscription, self.session.client, version, is_first)
+        if start.recovered:
+            self._positions[room.name] = str(start.position)
+        else:
+            self.reset(room.name, start.position)
+
+    # What the session calls
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        """Add an event to the answer."""
+        self._events.append(data)
+        self._events_left -= len(data)
+        self.write_paused = self.write_paused or self._events_left <= 0
+
+    def send_batch(self, batch: MessageBatch | EventBatch) -> int:
+        """Add messages or an event to the answer; answer at once if the poll is waiting.
+
+        :returns: how many were taken.
+        """
+        if isinstance(batch, EventBatch):
+            return self._take_event(batch)
+        taken = min(self._messages_left, batch.begin_within(self._bytes_left))
+        if taken:
+            events = batch.first(taken)
+            self._events.append(events)
+            self._positions[batch.room] = batch.position(taken)
+            self._messages_left -= taken
+            self._bytes_left -= len(events)
+        self.write_paused = self.write_paused or taken < batch.count or self._bytes_left <= 0
+        if not self._is_reading:
+            self.answer()
+        return taken
+
+    def _take_event(self, event: EventBatch) -> int:
+        if event.kind == "presence" and self._ignores_presence:
+            return 1
+        self.send_event(event.kind, event.data)
+        if not self._is_reading:
+            self.answer()
+        return 1
+
+    def reset(self, room: str, position: Position) -> None:
+        """Add that messages are missing, and that delivery goes on after ``position``."""
+        self._positions[room] = str(position)
+        self._events.append(codec.encode_reset(room, position))
+
+    def caught_up(self) -> None:
+        """All that the rooms have is read: answer with it, or wait."""
+        self._is_reading = False
+        if self._events or self._answers_at_once:
+            self.answer()
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """Answer, with the reason why the session ends."""
+        self._events.append(codec.encode_goodbye(goodbye))
+        self.answer()
+
+    # The one answer
+
+    def answer(self) -> None:
+        """Answer with what was collected, and close."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        versions = self._versions()
+        self._close()
+        body = codec.encode_poll(self._client, self._events, self._positions, versions)
+        answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
+
+    def _versions(self) -> dict[str, str]:
+        presence, client, remember = self.session.hub.presence, self.session.client, not self._keeps_versions
+        subscriptions = self.session.subscriptions.items()
+        return {room: presence.poll_version(subscription, client, remember) for room, subscription in subscriptions}
+
+    def fail(self, failure: Failure) -> None:
+        """Answer with an error, and close."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        self._close()
+        error = failure.value
+        if not isinstance(error, RealtimeError):
+            self._log.failure("a poll failed", failure)
+            error = internal_error()
+        answer(request, self._wrap(error_headers(request.responseHeaders, error)))
+
+    def _lost(self) -> None:
+        self._request = None
+        self._close()
+
+    def _close(self) -> None:
+        self.session.close(polls=True)
+        if self._deadlines is not None:
+            self._deadlines.drop(self)
+
+
+def _version(params: SubscribeParams, index: int) -> str | None:
+    return params.versions[index] if params.versions else None
