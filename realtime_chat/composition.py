@@ -14,7 +14,6 @@ from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.presence.presence import Presence
-from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
@@ -40,12 +39,11 @@ def make_hub(
 
     wheel, counters = Wheel(clock), Counters()
     identities = Identities(lambda: store.secret, random_bytes)
-    node = clock, wheel, limits, counters, random_bytes(4).hex()
-    shared = SharedPresence(*node, broker, identities.client_hash, now) if broker.shared else None
-    presence = shared or Presence(*node)
+    node = random_bytes(4).hex()
+    presence = Presence(clock, wheel, limits, counters, node, broker, identities.client_hash, now)
     catch_ups = CatchUpScheduler(clock, wheel, limits)
     flush_queue = FlushQueue(clock)
-    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence, shared)
+    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence)
     publisher = Publisher(store, clock, limits, counters, cache.announce)
     history = History(store, limits, cache.rooms)
     return Hub(
@@ -58,7 +56,6 @@ def make_hub(
         counters,
         identities,
         presence,
-        shared,
         cache,
         catch_ups,
         flush_queue,

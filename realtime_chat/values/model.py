@@ -160,8 +160,8 @@ class Page(msgspec.Struct, frozen=True):
 class RemoteClient(msgspec.Struct, frozen=True):
     """A client that is in a room by way of one node, as the other nodes know it.
 
-    :param client_hash: names the client between nodes. It is the same on every node; the client cannot be derived from
-        it.
+    :param client_hash: names the client between nodes. It is the same on every node. Nobody can find the client's
+        key from it.
     :param state: what it says of itself, as a compact JSON object.
     :param changed: when its name or state changed last, in milliseconds since 1970; 1 where it has only given a name
         so far, 0 where it has said nothing. Where clients of one user differ, or nodes about a client, the later one
