@@ -1,5 +1,6 @@
 # make run    starts the daemon, from this checkout and in an environment of its own (.venv)
 # make test   runs all tests, and gets what they need
+# make stats  says how large, documented and entangled the code is, and refuses what is over its bounds
 # make bench  measures what the daemon costs, side by side with others (docs/performance.rst)
 # README.rst says the rest.
 
@@ -21,12 +22,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test programs js lint types docs bench clean FORCE
+.PHONY: help run test programs js lint types docs stats bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
+	@echo 'make stats   say how large and how documented the code is, and who imports whom in a circle; 1 if over a bound'
 	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
 	@echo 'make bench   measure it side by side with others; SCENARIO=fanout picks one, ARGS=--quick is short'
 	@echo 'make clean   remove all that was made; PYTHON=python3.12 with any of these picks an interpreter'
@@ -48,6 +50,9 @@ types: $(VENV)/lint.installed
 docs: $(VENV)/docs.installed
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
 	@echo 'docs/_build/index.html'
+
+stats:
+	@$(PYTHON) tools/stats.py
 
 # In an environment of its own, as the peers bring many packages.
 bench:

@@ -1,8 +1,9 @@
-"""The one place where a reactor gets a clock that doesn't step.
+"""A clock for reactors that doesn't step when the system clock is set.
 
-Twisted's reactors take the time from :func:`time.time`: where the clock is set back by an hour, no call comes for that
-long. They look their ``seconds`` up each time. So giving them another moves ``callLater``, what is due, and how long
-they sleep together, for Twisted's own deadlines (endpoints, agents, Autobahn, ``addTimeout``) as for ours.
+Twisted's reactors take the time from :func:`time.time`. If that clock is set back by an hour, no delayed call comes for
+an hour. A reactor looks up its ``seconds`` each time it needs them. So another ``seconds`` changes ``callLater``, the
+calls that are due, and the reactor's sleep together. Twisted's own deadlines (endpoints, agents, Autobahn,
+``addTimeout``) follow it too.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import Any
 __all__ = ["seconds_asleep_too", "time_steadily"]
 
 
-def time_steadily(reactor: Any, wall: Callable[[], float] = time.time) -> None:
-    """Let a reactor time its calls by the monotonic clock; one that has another clock than the wall's keeps it.
+def time_steadily(reactor: Any, time_of_day: Callable[[], float] = time.time) -> None:
+    """Let a reactor use the monotonic clock. A reactor whose clock is not the system clock keeps its own.
 
-    Its seconds go on from the wall clock's: so what others have scheduled already stays right, and who takes them for
-    the time of day, as Twisted's own access log does, is wrong by no more than the steps that come.
+    The new clock continues from the system clock, so that calls that are already scheduled stay right. Code that takes
+    the reactor's seconds for the time of day, as Twisted's access log does, is wrong only by later steps of the clock.
 
-    :param wall: what Twisted's reactors tell the time by.
+    :param time_of_day: the clock that Twisted's reactors use.
     """
-    if getattr(reactor, "seconds", None) is not wall:
+    if getattr(reactor, "seconds", None) is not time_of_day:
         return
     monotonic = time.monotonic
-    ahead: float = wall() - monotonic()
+    ahead: float = time_of_day() - monotonic()
 
     def seconds() -> float:
         return ahead + monotonic()
@@ -34,9 +35,9 @@ def time_steadily(reactor: Any, wall: Callable[[], float] = time.time) -> None:
 
 
 def seconds_asleep_too() -> float:
-    """Seconds of a clock that doesn't step, and that counts while the machine sleeps, where there is such a clock.
+    """Seconds of a clock that doesn't step and, if the system has such a clock, runs on while the machine sleeps.
 
-    For how long another machine remembers something; the monotonic clock of Linux stands still meanwhile.
+    It measures how long another machine remembers something. The monotonic clock of Linux stops during sleep.
     """
     seconds: float = time.clock_gettime(_CLOCK)
     return seconds

@@ -1,9 +1,18 @@
-"""The parts of one daemon, built and given to each other."""
+"""The parts of one daemon, built and given to each other.
+
+``tap.py`` chooses a store and a broker by the options; everything else is made here. Tests make their daemons here too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
 
+import attrs
+
+from realtime_chat.clock import time_steadily
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.flush import FlushQueue
 from realtime_chat.core.history import History
@@ -12,12 +21,68 @@ from realtime_chat.core.identity import Identities
 from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
+from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Wheel
+from realtime_chat.http.answers import JSONResource
+from realtime_chat.http.commands import CommandsResource
+from realtime_chat.http.health import HealthResource, ReadinessResource
+from realtime_chat.http.library import NAME, put_library
+from realtime_chat.http.metrics import MetricsResource, make_registry
+from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.http.pages import PageRefused, put_pages
+from realtime_chat.http.rooms import RoomsResource
+from realtime_chat.http.site import RealtimeSite
 from realtime_chat.presence.presence import Presence
+from realtime_chat.service import Configuration, RealtimeService, Sites
+from realtime_chat.transports.fast.direct_send import unsent, write_now
+from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
+from realtime_chat.transports.poll import PollResource
+from realtime_chat.transports.sse import EventsResource
+from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
-__all__ = ["make_hub"]
+__all__ = ["make_hub", "make_service"]
+
+_SPARE_FILES = 64
+"""Open files that are kept for the store, the logs and the reactor."""
+
+
+def make_service(
+    reactor: Any,
+    store: IMessageStore,
+    broker: IBroker,
+    configuration: Configuration,
+    time: Callable[[], float],
+    random_bytes: Callable[[int], bytes],
+    give_up: Callable[[str], None] | None = None,
+    started: Callable[[], None] = lambda: None,
+    starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
+) -> RealtimeService:
+    """Build a daemon. Nothing is opened before it is started.
+
+    :param reactor: its clock doesn't step from now on; see :func:`~realtime_chat.clock.time_steadily`.
+    :param time: seconds since 1970, for people.
+    :param random_bytes: so many random bytes.
+    :param give_up: see :class:`~realtime_chat.service.RealtimeService`, as for the two that follow.
+    """
+    time_steadily(reactor)
+    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker)
+    socket_reader = EpollReader(reactor)
+    make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, socket_reader)
+    return RealtimeService(
+        reactor,
+        store,
+        broker,
+        hub,
+        configuration,
+        make_sites,
+        accept_few,
+        socket_reader.close,
+        give_up=give_up,
+        started=started,
+        starting=starting,
+    )
 
 
 def make_hub(
@@ -62,3 +127,88 @@ def make_hub(
         publisher,
         history,
     )
+
+
+@attrs.frozen
+class _SiteMaker:
+    """Makes the HTTP sites of one daemon when it starts: only then are pages read, and the limit of files is known."""
+
+    reactor: Any
+    hub: Hub
+    store: IMessageStore
+    broker: IBroker
+    configuration: Configuration
+    time: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    socket_reader: EpollReader
+
+    def __call__(self, open_files: int) -> Sites:
+        """Make the sites.
+
+        :param open_files: how many files the process may have open.
+        :raises PageRefused: the page at ``/`` can't be served.
+        """
+        turns = Turns(self.reactor, monotonic)
+        root, public = self._chat_resources(turns)
+        chat = self._site(root, turns, open_files, public)
+        if not self.configuration.metrics_listen:
+            return Sites(chat)
+        return Sites(chat, self._site(self._metrics_resources(), turns, open_files))
+
+    def _site(
+        self, root: JSONResource, turns: Turns, open_files: int, public: frozenset[bytes] = frozenset()
+    ) -> RealtimeSite:
+        configuration = self.configuration
+        return RealtimeSite(
+            root,
+            self.reactor,
+            self.hub.wheel,
+            HostList(),
+            OriginPolicy(configuration.origins),
+            self.time,
+            max_body=configuration.limits.max_message,
+            max_connections=configuration.max_connections or max(1, open_files - _SPARE_FILES),
+            log_path=configuration.access_log,
+            write=write_now,
+            unsent=unsent,
+            slow=configuration.limits.stalled_after,
+            read=self.socket_reader.adopt,
+            public=public,
+            turns=turns,
+        )
+
+    def _metrics_resources(self) -> JSONResource:
+        root = JSONResource()
+        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self.store, self.broker)))
+        return root
+
+    def _chat_resources(self, turns: Turns) -> tuple[JSONResource, frozenset[bytes]]:
+        """The tree of resources, and the paths in it that pages of every origin may read."""
+        root = JSONResource()
+        hashed = put_library(root)
+        put_pages(root, self.configuration.page, {NAME: hashed})
+        for path, child in self._own_resources(turns):
+            if path in root.children:
+                raise PageRefused(
+                    f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise"
+                )
+            root.putChild(path, child)
+        return root, frozenset(f"/{name}".encode() for name in (NAME, hashed))
+
+    def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
+        hub, jsonp = self.hub, self.configuration.jsonp
+        websockets = WebSocketFactory(self.reactor, hub, self.configuration.compress, turns)
+        return (
+            (b"ws", WebSocketResource(websockets)),
+            (b"poll", PollResource(hub, jsonp)),
+            (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes))),
+            (b"commands", CommandsResource(hub, jsonp, turns)),
+            (b"rooms", RoomsResource(hub)),
+            (b"healthz", HealthResource()),
+            (b"readyz", ReadinessResource(hub)),
+        )
+
+
+def _random_fraction(random_bytes: Callable[[int], bytes]) -> float:
+    """A random number from 0 up to 1."""
+    return int.from_bytes(random_bytes(4), "big") / 2**32

@@ -1,4 +1,4 @@
-"""Hosts as URLs name them, and how to connect to one."""
+"""Hosts in URLs, and how to connect to them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TLS_REASONS = {"wrong version number": "the other side doesn't speak TLS"}
 
 @attrs.frozen
 class Host:
-    """A host that can be looked up.
+    """A host name or an IP address.
 
-    :param name: a name in lower case and in ASCII, or an IP address; an IPv6 address without brackets.
-    :param zone: of a link-local IPv6 address: the interface that it is reached by (RFC 4007).
+    :param name: a name in lower case and ASCII, or an IP address without brackets.
+    :param zone: the interface of a link-local IPv6 address (RFC 4007).
     """
 
     name: str
@@ -36,7 +36,7 @@ class Host:
     def of(cls, parts: SplitResult) -> Host:
         """The host of a URL.
 
-        :raises ValueError: there is none, or it can't be one; the message says why.
+        :raises ValueError: there is no valid host; the message says why.
         """
         authority = parts.netloc.rpartition("@")[2]
         if "[" in authority:
@@ -50,30 +50,30 @@ class Host:
 
     @property
     def in_url(self) -> str:
-        """As it stands in a URL or a ``Host`` header; a zone says nothing to others, and is in neither (RFC 6874)."""
+        """The host for a URL or a ``Host`` header. The zone is left out, as it only has a meaning here (RFC 6874)."""
         return f"[{self.name}]" if ":" in self.name else self.name
 
     @property
     def can_be_certified(self) -> bool:
-        """Whether a certificate can be checked against it."""
+        """Whether a TLS certificate can be checked against this host."""
         return not self.zone and (":" in self.name or _is_known_to_idna(self.name))
 
     def endpoint(self, reactor: Any, port: int, timeout: float = 30) -> IStreamClientEndpoint:
-        """What connects to it, without TLS.
+        """An endpoint that connects to this host, without TLS.
 
-        :param timeout: seconds to connect in.
+        :param timeout: in how many seconds to connect.
         """
         if ":" in self.name or _is_known_to_idna(self.name):
             return HostnameEndpoint(reactor, str(self), port, timeout)
-        # Twisted refuses by name what DNS has none the less, such as chat_server in a container's network.
+        # Twisted refuses some names that DNS may have, such as chat_server in a container's network.
         endpoint: IStreamClientEndpoint = TCP4ClientEndpoint(reactor, self.name, port, timeout)
         return endpoint
 
 
 def port_of(parts: SplitResult) -> int | None:
-    """The port of a URL, if it says one.
+    """The port of a URL; None if the URL has no port.
 
-    :raises ValueError: it can't be connected to.
+    :raises ValueError: the port is not from 1 to 65535.
     """
     try:
         port = parts.port
@@ -85,7 +85,7 @@ def port_of(parts: SplitResult) -> int | None:
 
 
 def _literal(text: str) -> Host:
-    """Read what stands in brackets; a zone follows on ``%25``, or on ``%`` as people write it."""
+    """Parse an IPv6 address from its brackets. A zone follows ``%25``, or ``%`` as people write it."""
     address, percent, zone = text.partition("%")
     zone = unquote(zone.removeprefix("25") if len(zone) > 2 else zone)
     try:
@@ -98,7 +98,7 @@ def _literal(text: str) -> Host:
 
 
 def _ascii(text: str) -> str:
-    """A name as DNS is asked for it."""
+    """A host name as DNS is asked for it, in ASCII."""
     if not text:
         raise ValueError("it has no host")
     try:
@@ -119,7 +119,7 @@ def _is_known_to_idna(name: str) -> bool:
 
 
 def tls_reason(error: BaseException | None) -> str:
-    """What OpenSSL or the check of the host name says, in one line."""
+    """Why a TLS connection failed, in one line: the message of OpenSSL or of the check of the host name."""
     details = error.args[0] if error is not None and error.args else None
     if isinstance(details, list) and details and isinstance(details[-1], tuple):
         reason = str(details[-1][-1])

@@ -1,7 +1,7 @@
-"""What keeps the log short and readable whatever strangers do.
+"""Logs that stay short and readable, whatever clients do.
 
-Everything that is logged goes through one observer: what we log ourselves, and what Twisted and Autobahn do. What
-repeats is left out and counted, and what is written is made of short lines of printable characters.
+All log events go through one observer: those of this package, of Twisted and of Autobahn. Repeated events are left out
+and counted. What is written consists of short lines of printable characters.
 """
 
 from __future__ import annotations
@@ -21,72 +21,75 @@ from zope.interface import implementer
 
 __all__ = ["ThrottledLog", "log_files", "plain_lines", "reopen", "throttle"]
 
-_SECONDS = 60.0
-_SAME = 2
-"""So many lines that say the same are written in that time."""
-_ALIKE = 4
-"""So many lines are written that come from the same place in a program, whatever they say."""
-_KINDS = 32
-"""So many places of one part of a program are told apart; all further ones are taken for one."""
+_WINDOW = 60.0
+"""Seconds."""
+_MAX_EQUAL = 2
+"""How many equal lines are written in one window."""
+
+_MAX_OF_KIND = 4
+"""How many lines from the same place in a program are written in one window."""
+
+_MAX_KINDS = 32
+"""How many places in one log namespace are told apart. Further places count as one."""
+
 _KIND_LENGTH = 60
 _LINE_LENGTH = 1000
 _FIRST_LINES = 20
 _LAST_LINES = 40
-_ENDED = "…"
+_ELLIPSIS = "…"
 _KEPT = ("log_level", "log_namespace", "log_system", "log_time", "system", "time")
-"""What is kept of an event besides its text; not what it is about, which would live on with it."""
+"""The keys of an event that are kept besides its text. Other values could keep large objects alive."""
 _TEXTS = ("log_text", "log_io")
-"""Where Twisted puts a line that has no format of its own: what its older functions log, and what is printed."""
+"""The keys under which Twisted puts a line without a format: from its older functions, and what is printed."""
 _DIGITS = re.compile(r"\d+")
 
 
 class _Kind:
-    """The lines from one place in a program.
+    """The events from one place in a program, in one window.
 
-    :ivar ends: when they may be written again.
-    :ivar said: what those said that were written.
-    :ivar left_out: how many were not.
-    :ivar last: the last of the latter.
+    :ivar ends: when the window ends.
+    :ivar written: the contents of the events that were written.
+    :ivar left_out: how many events were not written.
+    :ivar last: the last event that was not written.
     :ivar shown: the first line that was written.
     """
 
-    __slots__ = ("ends", "last", "left_out", "said", "shown")
+    __slots__ = ("ends", "last", "left_out", "shown", "written")
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
-        self.said: list[Hashable] = []
+        self.written: list[Hashable] = []
         self.left_out = 0
         self.last: LogEvent = {}
         self.shown = ""
 
     def admits(self, event: LogEvent) -> bool:
-        """Whether one more line may be written; else it is counted."""
-        said = _said(event)
-        if len(self.said) >= _ALIKE or self.said.count(said) >= _SAME:
+        """Whether an event may be written. If not, it is counted."""
+        content = _content(event)
+        if len(self.written) >= _MAX_OF_KIND or self.written.count(content) >= _MAX_EQUAL:
             self.left_out += 1
             self.last = _without_text(event)
             return False
-        self.said.append(said)
+        self.written.append(content)
         return True
 
     def summary(self) -> LogEvent:
-        """An event that says how many were left out."""
-        text = f"{self.left_out} more like this were left out within {_SECONDS:g} s: {self.shown}"
+        """An event that says how many events were left out."""
+        text = f"{self.left_out} more like this were left out within {_WINDOW:g} s: {self.shown}"
         return _written(self.last, text)
 
 
 @implementer(ILogObserver)
 class ThrottledLog:
-    """An observer that passes on what doesn't repeat, and now and then a count of what it has left out.
+    """A log observer that limits repeated events, and writes how many it left out.
 
-    Two lines that say the same are written a minute, and four from the same place in a program. So a line that is
-    repeated hides neither another place's nor, of its own place, one that says something else. It may be called from
-    any thread.
+    In a minute it writes two equal lines, and four lines from the same place in a program. So a repeated line hides no
+    line from another place, and no different line from its own place. It may be called from any thread.
 
-    :param observer: gets what is written.
-    :param seconds: monotonic seconds.
-    :param later: has a function called after so many seconds; may be called from any thread.
-    :param spared: namespaces whose lines are all written, as no client can repeat them.
+    :param observer: receives the events that are written.
+    :param seconds: a monotonic clock.
+    :param later: calls a function after so many seconds. It must be callable from any thread.
+    :param spared: namespaces that are not limited, as no client can cause their events.
     """
 
     def __init__(
@@ -106,29 +109,29 @@ class ThrottledLog:
         self._waits = False
 
     def __call__(self, event: LogEvent) -> None:
-        """Write an event, or count it."""
+        """Write an event, or leave it out and count it."""
         if event.get("log_namespace") in self._spared:
             self._observer(_written(event, plain_lines(_text(event))))
             return
         with self._lock:
             now = self._seconds()
-            # The reactor's clock may have been put back, and its timers then come late.
-            over = self._take(now) if now >= self._due else ()
-            admitted = (kind := self._kind(event, now + _SECONDS)).admits(event)
+            # The reactor's timer may come late.
+            over = self._take_ended(now) if now >= self._due else ()
+            admitted = (kind := self._kind(event, now + _WINDOW)).admits(event)
             waits, self._waits = self._waits, True
-        self._tell(over)
+        self._write_counts(over)
         if admitted:
             text = plain_lines(_text(event))
             kind.shown = kind.shown or text.partition("\n")[0]
             self._observer(_written(event, text))
         if not waits:
-            self._later(_SECONDS, self._look)
+            self._later(_WINDOW, self._end_windows)
 
     def _kind(self, event: LogEvent, ends: float) -> _Kind:
         part = event.get("log_namespace"), event.get("log_level")
         kinds = self._kinds.setdefault(part, {})
         name = _place(event)
-        if name not in kinds and len(kinds) >= _KINDS:
+        if name not in kinds and len(kinds) >= _MAX_KINDS:
             name = None
         kind = kinds.get(name)
         if kind is None:
@@ -136,17 +139,17 @@ class ThrottledLog:
             self._due = min(self._due, ends)
         return kind
 
-    def _look(self) -> None:
-        """Count what is over, and look again when the next one is."""
+    def _end_windows(self) -> None:
+        """Write the counts of the windows that have ended, and come back when the next window ends."""
         with self._lock:
             now = self._seconds()
-            over, due = self._take(now), self._due
+            over, due = self._take_ended(now), self._due
             self._waits = due < math.inf
-        self._tell(over)
+        self._write_counts(over)
         if due < math.inf:
-            self._later(max(0.0, due - now), self._look)
+            self._later(max(0.0, due - now), self._end_windows)
 
-    def _take(self, until: float) -> list[_Kind]:
+    def _take_ended(self, until: float) -> list[_Kind]:
         over: list[_Kind] = []
         for part, kinds in list(self._kinds.items()):
             over += [kind for kind in kinds.values() if kind.ends <= until]
@@ -156,16 +159,16 @@ class ThrottledLog:
         self._due = min((kind.ends for kinds in self._kinds.values() for kind in kinds.values()), default=math.inf)
         return over
 
-    def _tell(self, over: Collection[_Kind]) -> None:
+    def _write_counts(self, over: Collection[_Kind]) -> None:
         for kind in over:
             if kind.left_out:
                 self._observer(kind.summary())
 
-    def tell_all(self) -> None:
-        """Write all counts now, as the process ends."""
+    def write_all_counts(self) -> None:
+        """Write all counts now, before the process ends."""
         with self._lock:
-            over = self._take(math.inf)
-        self._tell(over)
+            over = self._take_ended(math.inf)
+        self._write_counts(over)
 
 
 def throttle(
@@ -174,9 +177,9 @@ def throttle(
     later: Callable[[float, Callable[[], object]], object],
     spared: Collection[str] = (),
 ) -> Callable[[], None]:
-    """Put a :class:`ThrottledLog` between a publisher and those who observe it now.
+    """Put a :class:`ThrottledLog` between a publisher and its present observers.
 
-    :returns: takes it away again, after it has told its counts.
+    :returns: a function that removes it again, after it has written its counts.
     """
     observers = list(publisher._observers)
     throttled = ThrottledLog(LogPublisher(*observers), seconds, later, spared)
@@ -186,22 +189,22 @@ def throttle(
 
     def undo() -> None:
         publisher.removeObserver(throttled)
-        throttled.tell_all()
+        throttled.write_all_counts()
         for observer in observers:
             publisher.addObserver(observer)
 
     return undo
 
 
-# Files that are renamed while they are written to
+# Log files that other programs rotate
 
 
 _INSIDE = ("_observer", "_negativeObserver", "legacyObserver", "__self__", "_outFile", "write")
-"""Where observers keep what they pass events on to, and in the end a file: Twisted's, its older ones, and ours."""
+"""The attributes in which observers keep the next observer or a file: of Twisted's observers, old and new, and ours."""
 
 
 def log_files(observer: Any) -> Iterator[Any]:
-    """The files in which an observer writes in the end, each once."""
+    """The files that an observer writes to, directly or through other observers; each file once."""
     waiting, seen = [observer], set[int]()
     while waiting:
         one = waiting.pop()
@@ -216,20 +219,20 @@ def log_files(observer: Any) -> Iterator[Any]:
 
 
 def reopen(file: Any) -> bool:
-    """Go on writing at a file's path, where another file may be by now, or none; it gets the old one's mode.
+    """Open a log file's path again, after another program has renamed the file. A new file gets the old file's mode.
 
-    The descriptor stays, so that no line is lost, from whatever thread it comes. If the path can't be opened, all goes
-    on in the old file.
+    The descriptor keeps its number, so that no thread loses a line. If the path can't be opened, writing continues to
+    the old file.
 
-    :param file: one of Python's, or a log file of Twisted's.
-    :returns: whether it is a file with a path.
+    :param file: a Python file, or a log file of Twisted's.
+    :returns: whether the file has a path.
     :raises OSError: the path can't be opened.
     """
     inner = getattr(file, "_file", file)
     path = getattr(file, "path", None) or getattr(file, "name", None)
     mode = os.fstat(inner.fileno()).st_mode
     if not isinstance(path, str) or path.startswith("<") or not stat.S_ISREG(mode):
-        return False  # such as <stdout>, wherever that goes
+        return False  # such as <stdout>
     file.flush()
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, stat.S_IMODE(mode))
     try:
@@ -237,30 +240,30 @@ def reopen(file: Any) -> bool:
     finally:
         os.close(opened)
     if hasattr(file, "rotateLength"):
-        file.size = os.fstat(inner.fileno()).st_size  # by which Twisted's rotate themselves
+        file.size = os.fstat(inner.fileno()).st_size  # Twisted's log files rotate by it
     return True
 
 
-# What is the same
+# Which events are equal
 
 
 def _place(event: LogEvent) -> Hashable:
-    """From which place in a program an event comes: by its format, and by where an exception was raised."""
+    """The place in a program that logged an event: its format, and the line that raised its exception."""
     text = next((event[key] for key in _TEXTS if key in event), event.get("log_format"))
     failure = event.get("log_failure") or event.get("failure")
-    # An older function's line holds the whole traceback, whose place says more.
+    # A line from Twisted's older functions holds the traceback; the failure itself names the place better.
     words = "" if isinstance(failure, Failure) and "log_text" in event else _pattern(str(text)[: 4 * _KIND_LENGTH])
     return words, _raised(failure) if isinstance(failure, Failure) else None
 
 
 @lru_cache(1024)
 def _pattern(text: str) -> str:
-    """A line without the numbers in it, and without its end."""
+    """The beginning of a line, with all numbers replaced."""
     return _DIGITS.sub("0", text)[:_KIND_LENGTH]
 
 
 def _raised(failure: Failure) -> tuple[object, ...]:
-    """What was raised, and in which line of a program."""
+    """The type of an exception, and the line that raised it."""
     trace = failure.getTracebackObject()
     while getattr(trace, "tb_next", None) is not None:
         trace = trace.tb_next
@@ -270,13 +273,13 @@ def _raised(failure: Failure) -> tuple[object, ...]:
     return failure.type, getattr(code, "co_filename", None), getattr(trace, "tb_lineno", None)
 
 
-def _said(event: LogEvent) -> Hashable:
-    """What tells an event from others of its place: the words and numbers in it."""
+def _content(event: LogEvent) -> Hashable:
+    """What makes two events of one place equal: the words and numbers in them."""
     words = [value for key, value in event.items() if not key.startswith("log_") or key in _TEXTS]
     return hash(tuple(value for value in words if isinstance(value, (str, bytes, int))))
 
 
-# What is written
+# The text of events
 
 
 def _without_text(event: LogEvent) -> LogEvent:
@@ -284,7 +287,7 @@ def _without_text(event: LogEvent) -> LogEvent:
 
 
 def _written(event: LogEvent, text: str) -> LogEvent:
-    """An event that says ``text``, and otherwise what another one does."""
+    """A copy of an event with another text."""
     return {**_without_text(event), "log_format": "{text}", "text": text}
 
 
@@ -293,14 +296,14 @@ def _text(event: LogEvent) -> str:
 
 
 def plain_lines(text: str) -> str:
-    """Make any text one that may stand in a log: printable characters, in lines that are neither long nor many.
+    """Make a text safe for a log: printable characters, in a limited number of limited lines.
 
-    Whatever else there is, is escaped as in Python. Of many lines the first and the last ones stay.
+    Other characters are escaped as in Python. Of many lines, the first and the last ones stay.
     """
     lines = text.rstrip("\n").split("\n")
     if len(lines) > _FIRST_LINES + _LAST_LINES:
         count = len(lines) - _FIRST_LINES - _LAST_LINES
-        lines[_FIRST_LINES:-_LAST_LINES] = [f"{_ENDED} {count} lines {_ENDED}"]
+        lines[_FIRST_LINES:-_LAST_LINES] = [f"{_ELLIPSIS} {count} lines {_ELLIPSIS}"]
     return "\n".join(map(_plain, lines))
 
 
@@ -309,4 +312,4 @@ def _plain(line: str) -> str:
     if not cut.isprintable():
         signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in cut)
         cut = "".join(signs)
-    return cut if max(len(line), len(cut)) <= _LINE_LENGTH else cut[:_LINE_LENGTH] + _ENDED
+    return cut if max(len(line), len(cut)) <= _LINE_LENGTH else cut[:_LINE_LENGTH] + _ELLIPSIS

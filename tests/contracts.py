@@ -779,10 +779,10 @@ class LastingStoreContract(MessageStoreContract):
         self.assertNotEqual(page.epoch, before.message.position.epoch)
         self.assertEqual(page.epoch, stored.message.position.epoch)
         self.assertEqual(texts(page)[:5] + texts(page)[-1:], [1, 2, 3, 4, 5, "newer"])
-        self.assertIn(page.begun, (5, 6))
+        self.assertIn(page.epoch_start, (5, 6))
         self.assertEqual(offsets(page), list(range(1, page.top + 1)))
-        self.assertEqual((await store.read_after("other", 0, 9)).begun, 1)
-        self.assertEqual((await store.read_after("never", 0, 9)).begun, 0)
+        self.assertEqual((await store.read_after("other", 0, 9)).epoch_start, 1)
+        self.assertEqual((await store.read_after("never", 0, 9)).epoch_start, 0)
 
     def rebuild_store(self, retention: Retention) -> Any:
         """A store that is not started, and has what the last one has."""

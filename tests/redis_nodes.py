@@ -16,9 +16,10 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.broker.redis_presence import RedisPresence
+from realtime_chat.composition import make_service
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.names import Names
-from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.service import Configuration
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import StoreError
@@ -62,7 +63,7 @@ class RedisNode:
         )
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=history, **limits))
         self.started: Deferred[None] = Deferred()
-        self.service = RealtimeService(
+        self.service = make_service(
             reactor,
             self.store,
             self.broker,

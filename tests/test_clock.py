@@ -118,12 +118,13 @@ class InstalledTests(SynchronousTestCase):
     def test_service(self) -> None:
         """The service sees to it, also in a program of others."""
         from realtime_chat.broker.local import LocalBroker
-        from realtime_chat.service import Configuration, RealtimeService
+        from realtime_chat.composition import make_service
+        from realtime_chat.service import Configuration
         from realtime_chat.store.memory import MemoryStore
         from realtime_chat.store.retention import Retention
 
         store = MemoryStore(Retention(), time.time, bytes)
-        RealtimeService(self.reactor, store, LocalBroker(), Configuration(("tcp:0",)), time.time, bytes)
+        make_service(self.reactor, store, LocalBroker(), Configuration(("tcp:0",)), time.time, bytes)
         self.assertIsNot(time.time, self.reactor.seconds)
 
     def test_client(self) -> None:

@@ -24,11 +24,11 @@ from realtime_chat.console.options import make_parser
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
+from realtime_chat.options import Options
 from realtime_chat.redis.connection import LinkCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import Commits
-from realtime_chat.tap import Options
 from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits

@@ -64,7 +64,7 @@ class ForgetfulStore(MemoryStore):
 
     def _read(self, room: str, *args: Any) -> Deferred[Page]:
         begun = self.begun.get(room, 0)
-        return super()._read(room, *args).addCallback(lambda page: msgspec.structs.replace(page, begun=begun))
+        return super()._read(room, *args).addCallback(lambda page: msgspec.structs.replace(page, epoch_start=begun))
 
 
 class Account:

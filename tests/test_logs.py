@@ -165,7 +165,7 @@ class ThrottledLogTests(SynchronousTestCase):
         """At the end counts are told at once."""
         for _ in range(10):
             self.log.warn("bad")
-        self.throttled.tell_all()
+        self.throttled.write_all_counts()
         self.assertEqual("8 more like this were left out within 60 s: bad", self.written()[-1])
         self.clock.advance(60)
         self.assertEqual([], self.written())

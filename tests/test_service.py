@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.composition import make_service
 from realtime_chat.listening import Endpoint
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
@@ -74,9 +75,7 @@ class StartTests(TestCase):
 
     async def said(self, **configuration: Any) -> tuple[RealtimeService, list[str]]:
         """Start and stop a daemon; give what it has logged at the start."""
-        service = RealtimeService(
-            reactor, memory(), LocalBroker(), Configuration(**configuration), time.time, os.urandom
-        )
+        service = make_service(reactor, memory(), LocalBroker(), Configuration(**configuration), time.time, os.urandom)
         with capturedLogs() as events:
             service.startService()
         self.ports = service.ports()
@@ -175,7 +174,7 @@ class BacklogTests(SynchronousTestCase):
         """A burst of a thousand connects finds room, unless the endpoint says otherwise."""
         memory_reactor = MemoryReactorClock()
         listen = ("tcp:81:interface=127.0.0.1", "tcp:82:backlog=7", "haproxy:tcp:83")
-        service = RealtimeService(memory_reactor, memory(), LocalBroker(), Configuration(listen), time.time, os.urandom)
+        service = make_service(memory_reactor, memory(), LocalBroker(), Configuration(listen), time.time, os.urandom)
         service.startService()
         self.assertEqual(
             [(81, 1024), (82, 7), (83, 1024)], [(server[0], server[2]) for server in memory_reactor.tcpServers]
@@ -234,7 +233,7 @@ class StopTests(ServedTestCase):
     def serve(self) -> None:
         self.holding = HoldingStore()
         configuration = Configuration((LOCAL,))
-        self.service = RealtimeService(
+        self.service = make_service(
             reactor,
             self.holding,
             LocalBroker(),

@@ -1,10 +1,7 @@
-"""Tests for :mod:`realtime_chat.tap`: every option, and what is made of it."""
+"""Tests for :mod:`realtime_chat.tap`: what is made of the options."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import sys
 import threading
 from pathlib import Path
@@ -14,46 +11,19 @@ from unittest.mock import patch
 import attrs
 from twisted.application.service import IService
 from twisted.internet import reactor
-from twisted.python import usage
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from realtime_chat import __version__, tap
-from realtime_chat.redis.address import Address
+from realtime_chat import options
+from realtime_chat.options import Options
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
-from realtime_chat.tap import DEFAULT_LISTEN, Options, default_data_dir, makeService
+from realtime_chat.tap import makeService
 from realtime_chat.values.limits import Limits
-
-VALUED = (
-    "listen",
-    "store",
-    "store-prefix",
-    "store-password-file",
-    "store-ca",
-    "relay",
-    "data-dir",
-    "history",
-    "history-age",
-    "host",
-    "allow-origin",
-    "max-message",
-    "max-connections",
-    "max-rooms",
-    "max-rooms-total",
-    "max-rooms-stored",
-    "room-rate",
-    "stream-lifetime",
-    "presence-limit",
-    "signal-rate",
-    "page",
-    "access-log",
-    "metrics-listen",
-)
 
 
 def parsed(*arguments: str) -> Options:
@@ -61,250 +31,6 @@ def parsed(*arguments: str) -> Options:
     options = Options()
     options.parseOptions(list(arguments))
     return options
-
-
-class OptionsTests(SynchronousTestCase):
-    """The command line."""
-
-    def test_defaults(self) -> None:
-        """Without options everything has its documented default."""
-        options = parsed()
-        self.assertEqual([DEFAULT_LISTEN], options["listen"])
-        self.assertEqual("tcp:8080:interface=127.0.0.1", DEFAULT_LISTEN)
-        for name in ("store", "data-dir", "history-age", "max-connections", "access-log"):
-            self.assertIsNone(options[name], name)
-        for name in ("host", "allow-origin", "metrics-listen"):
-            self.assertEqual([], options[name], name)
-        self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
-        self.assertEqual((50_000, 3600), (options["max-rooms-total"], options["stream-lifetime"]))
-        self.assertEqual((1_000_000, 100), (options["max-rooms-stored"], options["room-rate"]))
-        self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
-        self.assertFalse(options["allow-jsonp"])
-        self.assertEqual("on", options["page"])
-
-    def test_page(self) -> None:
-        """The page is on, off, or a directory that has an index, wherever the daemon goes afterwards."""
-        directory = Path(self.mktemp())
-        directory.mkdir()
-        (directory / "index.html").touch()
-        for text, value in (("on", "on"), ("off", "off"), (str(directory), directory.absolute())):
-            self.assertEqual(value, parsed("--page", text)["page"])
-
-    def test_good_values(self) -> None:
-        """Good values are read, units too."""
-        for option, text, value in (
-            ("store", "memory:", "memory:"),
-            ("store", "sqlite:/a/b.sqlite", "sqlite:/a/b.sqlite"),
-            ("store", "sqlite:c:d", "sqlite:c:d"),
-            ("data-dir", "/srv/chat", "/srv/chat"),
-            ("history", "1", 1),
-            ("history", "999999999", 999_999_999),
-            ("history-age", "90", 90.0),
-            ("history-age", "90s", 90.0),
-            ("history-age", "30d", 30 * 86400.0),
-            ("history-age", "2H", 7200.0),
-            ("max-message", "1024", 1024),
-            ("max-message", "64k", 65536),
-            ("max-message", "16M", 16 * 1024**2),
-            ("max-connections", "5", 5),
-            ("max-rooms", "3", 3),
-            ("max-rooms-stored", "5", 5),
-            ("room-rate", "7", 7),
-            ("stream-lifetime", "90", 90.0),
-            ("stream-lifetime", "2h", 7200.0),
-            ("stream-lifetime", "0", 0.0),
-            ("presence-limit", "1", 1),
-            ("signal-rate", "5", 5),
-            ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
-        ):
-            self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
-        self.assertTrue(parsed("--allow-jsonp")["allow-jsonp"])
-
-    def test_repeated(self) -> None:
-        """Endpoints, hosts and origins may be given more than once; of other options the last one counts."""
-        for option, values in (
-            ("listen", ["tcp:8081", "tcp6:8081", "unix:/run/chat.sock"]),
-            ("listen", ["haproxy:tcp:8080", "tcp:port=0", "tcp:port=0"]),
-            ("metrics-listen", ["tcp:9100:interface=127.0.0.1", "tcp:9101"]),
-            ("host", ["chat.example.com", "example.com:8080", "::1", "192.0.2.7"]),
-            ("allow-origin", ["https://example.com", "*", "null", "http://localhost:3000"]),
-        ):
-            arguments = [argument for value in values for argument in (f"--{option}", value)]
-            self.assertEqual(values, parsed(*arguments)[option])
-        self.assertEqual(7, parsed("--history", "5", "--history", "7")["history"])
-
-    def test_bad_values(self) -> None:
-        """A bad value is refused: the message names the option, says what was wrong, and what would be right."""
-        for option, texts, right in (
-            ("listen", ("", "8080", "tcp", "tcp:http", "carrier:pigeon", "tcp:8080:nonsense=1"), DEFAULT_LISTEN),
-            ("listen", ("tcp:99999", "tcp:65536", "tcp:-1", "haproxy:tcp:70000", "tcp6:99999"), DEFAULT_LISTEN),
-            ("listen", ("tcp:interface=127.0.0.1:port=99999",), DEFAULT_LISTEN),
-            ("listen", ("unix:/nowhere/chat.sock", "unix:address=/nowhere/chat.sock"), "/run/chat.sock"),
-            ("listen", ("tcp6:8080:interface=::1", "tcp:8080:interface=[::1]", "[::1]:8080"), r"interface=\:\:1"),
-            ("listen", (r"tcp6:8080:interface=[\:\:1]", r"tcp6:8080:interface=\:\:g"), r"interface=\:\:1"),
-            ("metrics-listen", ("9100", "tcp:99999"), DEFAULT_LISTEN),
-            ("metrics-listen", ("tcp6:9100:interface=::1",), r"interface=\:\:1"),
-            ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "SQLITE:a"), "sqlite:PATH"),
-            ("store-prefix", ("", "a:b", "a b", "a*", "x" * 65), "realtime"),
-            ("history", ("", "0", "-1", "1.5", "many", "1e3", "1000000000", "٣"), "1000"),
-            ("history-age", ("", "0", "-1d", "1w", "1.5d", "d", "one"), "30d"),
-            ("max-message", ("", "0", "-1", "1023", "17m", "1g", "1t", "64 k"), "64k"),
-            ("max-connections", ("", "0", "-5", "all"), "1000"),
-            ("max-rooms", ("", "0", "-5", "all"), "be 100"),
-            ("max-rooms-total", ("", "0", "-5", "all"), "be 50000"),
-            ("max-rooms-stored", ("", "0", "-5", "all"), "be 1000000"),
-            ("room-rate", ("", "0", "0.5", "all"), "be 100"),
-            ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
-            ("presence-limit", ("", "0", "-5", "all"), "be 200"),
-            ("signal-rate", ("", "0", "0.5", "all"), "be 30"),
-            ("access-log", ("", "/", "/nowhere/at/all", "/nowhere/access.log"), "right would be"),
-            ("page", ("", "/nowhere/at/all", __file__), "right would be"),
-            (
-                "host",
-                ("http://example.com", "a b", "example.com:99999", "example.com.", "ä.example"),
-                "chat.example.com",
-            ),
-            (
-                "allow-origin",
-                ("example.com", "https://", "https://example.com/path", "https://*.example.com", "https://a@b.com"),
-                "https://example.com",
-            ),
-        ):
-            for text in texts:
-                message = str(self.assertRaises(UsageError, parsed, f"--{option}", text))
-                self.assertTrue(message.startswith(f"--{option}: "), (option, text, message))
-                self.assertIn("right would be", message)
-                self.assertIn(right, message)
-                if text:
-                    self.assertIn(repr(text), message)
-
-    def test_same_endpoint_twice(self) -> None:
-        """Nothing listens twice on one endpoint."""
-        for arguments, option in (
-            (("--listen", "tcp:8080", "--listen", "tcp:8080"), "listen"),
-            (("--listen", "tcp:8080", "--metrics-listen", "tcp:8080"), "metrics-listen"),
-            (("--metrics-listen", DEFAULT_LISTEN), "metrics-listen"),
-        ):
-            message = str(self.assertRaises(UsageError, parsed, *arguments))
-            self.assertTrue(message.startswith(f"--{option}: "), message)
-            self.assertIn("right would be", message)
-
-    def test_not_together(self) -> None:
-        """A directory for a store that keeps nothing on disk is a mistake."""
-        for store in ("memory:", "redis://localhost"):
-            message = str(self.assertRaises(UsageError, parsed, "--store", store, "--data-dir", "/srv"))
-            self.assertIn("--data-dir", message)
-
-    def test_redis_alone(self) -> None:
-        """What is for Redis is a mistake with another store."""
-        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
-            for store in ([], ["--store", "memory:"]):
-                message = str(
-                    self.assertRaises(UsageError, parsed, *store, f"--{option}", "x=y" if option == "relay" else "x")
-                )
-                self.assertTrue(message.startswith(f"--{option}: "), message)
-                self.assertIn("redis://HOST/0", message)
-
-    def test_relay(self) -> None:
-        """A relay is a pattern and a room, more than one if need be; what is none is told with what would be one."""
-        given = ("--relay", "alerts:*=news", "--relay", "a=b=news", "--relay", "[ab]?=@u7")
-        options = parsed("--store", "redis://localhost", *given)
-        self.assertEqual([("alerts:*", "news"), ("a=b", "news"), ("[ab]?", "@u7")], options["relay"])
-        for wrong in ("", "news", "=news", "alerts:*=", "alerts:*=a b", "alerts:*=..", "x\n=news", "x" * 257 + "=news"):
-            message = str(self.assertRaises(UsageError, parsed, "--store", "redis://localhost", "--relay", wrong))
-            self.assertTrue(message.startswith("--relay: "), message)
-            self.assertIn("right would be", message)
-
-    def test_redis_address(self) -> None:
-        """The address of a Redis server is read, with its password from a file; a bad one isn't shown."""
-        path = Path(self.mktemp())
-        path.write_text("a secret\n")
-        options = parsed("--store", "redis://bob@db.example/3", "--store-password-file", str(path))
-        expected = Address(host="db.example", database=3, user="bob", password="a secret")
-        self.assertEqual(expected, options["redis"])
-        for store in ("redis:", "redis://", "redis://:secret@host/x", "redis://:secret@host:0/", "unix://secret"):
-            message = str(self.assertRaises(UsageError, parsed, "--store", store))
-            self.assertTrue(message.startswith("--store: "), message)
-            self.assertIn("right would be redis://host/0", message)
-            self.assertNotIn("secret", message)
-        for option, value in (("store-password-file", "/nowhere"), ("store-ca", __file__)):
-            message = str(self.assertRaises(UsageError, parsed, "--store", "rediss://host", f"--{option}", value))
-            self.assertTrue(message.startswith(f"--{option}: "), message)
-            self.assertIn("right would be", message)
-
-    def test_unknown(self) -> None:
-        """Unknown options, and arguments that belong to none, are refused."""
-        self.assertRaises(UsageError, parsed, "--nonsense")
-        self.assertRaises(UsageError, parsed, "stray")
-
-    def test_under_twistd(self) -> None:
-        """Where twistd asks, a mistake ends the process with a status and its own message, and not with all options."""
-        options = Options()
-        options.parent = usage.Options()
-        message = str(self.assertRaises(SystemExit, options.parseOptions, ["--history", "many"]))
-        self.assertEqual(
-            "realtime: --history: 'many' is not a whole number above 0; right would be 1000\n"
-            "All options: twistd realtime --help",
-            message,
-        )
-
-    def test_version(self) -> None:
-        """--version says the daemon's own."""
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            self.assertEqual(0, self.assertRaises(SystemExit, parsed, "--version").code)
-        self.assertTrue(out.getvalue().startswith(f"realtime_chat {__version__}, Twisted "), out.getvalue())
-
-    def test_help(self) -> None:
-        """--help has every option with a sentence, and the default of every one that has one."""
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            self.assertRaises(SystemExit, parsed, "--help")
-        text = out.getvalue()
-        for name in (*VALUED, "allow-jsonp"):
-            self.assertIn(f"--{name}", text)
-        words = " ".join(text.split())
-        self.assertGreaterEqual(words.count("[default:"), 9)
-        for default in ("tcp:8080:interface=127.0.0.1", "1000", "64k", "/var/lib/realtime_chat"):
-            self.assertIn(default, words)
-        self.assertEqual([], [line for line in text.splitlines() if len(line) > 120])
-
-    def test_known(self) -> None:
-        """These tests know all options."""
-        known = {name.removeprefix("opt_").replace("_", "-") for name in vars(Options) if name.startswith("opt_")}
-        self.assertEqual({*VALUED, "version"}, known)
-
-
-class DataDirTests(SynchronousTestCase):
-    """Where data belongs."""
-
-    def user(self, number: int) -> None:
-        self.patch(os, "geteuid", lambda: number)
-
-    def test_root(self) -> None:
-        """Root's is /var/lib/realtime_chat, whatever the environment says."""
-        self.user(0)
-        self.assertEqual(Path("/var/lib/realtime_chat"), default_data_dir({"XDG_DATA_HOME": "/x"}))
-
-    def test_nobody(self) -> None:
-        """A user without a home directory, as containers have, is told to name a directory."""
-        self.user(12_345)
-
-        def no_home() -> Path:
-            raise RuntimeError("Could not determine home directory.")
-
-        self.patch(Path, "home", no_home)
-        message = str(self.assertRaises(UsageError, parsed))
-        self.assertIn("--data-dir /srv/chat", message)
-        self.assertEqual("/srv/chat", parsed("--data-dir", "/srv/chat")["data-dir"])
-
-    def test_user(self) -> None:
-        """A user's is below XDG_DATA_HOME, or else below the home directory."""
-        self.user(1000)
-        self.patch(Path, "home", classmethod(lambda cls: Path("/home/ann")))
-        self.assertEqual(Path("/x/realtime_chat"), default_data_dir({"XDG_DATA_HOME": "/x"}))
-        for environ in ({}, {"XDG_DATA_HOME": ""}):
-            self.assertEqual(Path("/home/ann/.local/share/realtime_chat"), default_data_dir(environ))
 
 
 class MakeServiceTests(SynchronousTestCase):
@@ -351,7 +77,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_default_directory(self) -> None:
         """Without options it is the default one."""
-        self.patch(tap, "default_data_dir", lambda: Path("/somewhere/realtime_chat"))
+        self.patch(options, "default_data_dir", lambda: Path("/somewhere/realtime_chat"))
         self.assertEqual(Path("/somewhere/realtime_chat"), self.made()[1].directory)
 
     def test_everything(self) -> None:

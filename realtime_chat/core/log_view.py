@@ -105,7 +105,7 @@ class LogView:
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         self.name = name
         self.epoch = page.epoch
-        self.epoch_start = page.begun
+        self.epoch_start = page.epoch_start
         self.oldest = page.oldest
         self.top = self.highest_announced = page.top
         self.tail = _NO_TAIL
@@ -198,7 +198,7 @@ class LogView:
         """Take in what a read shows of the log beyond what was announced."""
         left: list[Reader] = []
         if page.epoch != self.epoch:
-            left += self._restart(page.epoch, page.begun)
+            left += self._restart(page.epoch, page.epoch_start)
         if page.oldest > self.top + 1:  # what comes next is gone
             left += self._restart(page.epoch, page.oldest - 1)
         for message in page.messages:

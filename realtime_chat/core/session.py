@@ -288,11 +288,11 @@ class Session:
 
     # Who else is there
 
-    def _members(self, command: commands.Members) -> Answer:
+    def _members(self, command: commands.ReadMembers) -> Answer:
         room = self.check_readable(command.room)
         return self._once_known(self.hub.await_presence(room), self._members_known, command)
 
-    def _members_known(self, command: commands.Members) -> bytes:
+    def _members_known(self, command: commands.ReadMembers) -> bytes:
         return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
 
     def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
@@ -313,26 +313,26 @@ class Session:
             )
         return b""
 
-    def _signal(self, command: commands.Signal) -> Answer:
+    def _signal(self, command: commands.SendSignal) -> Answer:
         check_room(command.room)
         check_event(command.event)
         asked = self.hub.await_presence(command.room, self.client)
         return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
 
-    def _signal_known(self, command: commands.Signal) -> bytes:
+    def _signal_known(self, command: commands.SendSignal) -> bytes:
         data = encode_value(command.data)
         self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
         return b""
 
     # What was said before
 
-    def _history(self, command: commands.History) -> Deferred[bytes]:
+    def _history(self, command: commands.ReadHistory) -> Deferred[bytes]:
         self.check_readable(command.room)
         if (command.before is not None) and (command.since is not None):
             raise RealtimeError("bad_request", "history takes before or since, not both")
         return Deferred.fromCoroutine(self._read_history(command))
 
-    async def _read_history(self, command: commands.History) -> bytes:
+    async def _read_history(self, command: commands.ReadHistory) -> bytes:
         limits = self.hub.limits
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
@@ -381,10 +381,10 @@ _ACTIONS: Mapping[type[commands.Command], Callable[[Session, Any], Answer]] = Ma
         commands.Join: Session._join,
         commands.Leave: Session._leave,
         commands.Publish: Session._publish,
-        commands.Signal: Session._signal,
+        commands.SendSignal: Session._signal,
         commands.SetState: Session._set_state,
-        commands.Members: Session._members,
-        commands.History: Session._history,
+        commands.ReadMembers: Session._members,
+        commands.ReadHistory: Session._history,
         commands.Ping: Session._ping,
     }
 )

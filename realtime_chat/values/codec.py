@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-class _Sender(msgspec.Struct, frozen=True):
+class _SenderFields(msgspec.Struct, frozen=True):
     id: str
     name: str
 
@@ -51,7 +51,7 @@ class _MessageEvent(msgspec.Struct, frozen=True, tag="message", tag_field="type"
     position: str
     event: str
     data: msgspec.Raw
-    sender: _Sender
+    sender: _SenderFields
     at: int
     key: str | UnsetType = UNSET
 
@@ -60,11 +60,11 @@ class _SignalEvent(msgspec.Struct, frozen=True, tag="signal", tag_field="type", 
     room: str
     event: str
     data: msgspec.Raw
-    sender: _Sender | None
+    sender: _SenderFields | None
     at: int
 
 
-class _Member(msgspec.Struct, frozen=True):
+class _MemberFields(msgspec.Struct, frozen=True):
     id: str
     name: str
     guest: bool
@@ -72,10 +72,10 @@ class _Member(msgspec.Struct, frozen=True):
 
 
 class Entry:
-    """A message as it is sent: its place, and its bytes.
+    """A message as it is sent: its offset, and its encoded bytes.
 
     :ivar json: the ``message`` event.
-    :ivar at: milliseconds since 1970, for forgetting by age.
+    :ivar at: milliseconds since 1970; retention by age needs it.
     """
 
     __slots__ = ("at", "json", "offset")
@@ -90,14 +90,14 @@ class Entry:
                 f"{position.epoch}:{position.offset}",
                 message.event,
                 msgspec.Raw(message.data),
-                _Sender(message.sender_id, message.sender_name),
+                _SenderFields(message.sender_id, message.sender_name),
                 message.at,
                 UNSET if message.key is None else message.key,
             )
         )
 
     def message(self) -> Message:
-        """What was encoded."""
+        """Decode the message again."""
         event = _message_decoder.decode(self.json)
         return Message(
             event.room,
@@ -114,7 +114,7 @@ class Entry:
 _message_decoder = msgspec.json.Decoder(_MessageEvent)
 
 
-def _identified(id: CommandId | None, reply: dict[str, Any]) -> bytes:
+def _encode_reply(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     if id is not None:
         reply["id"] = id
     return encode_value(reply)
@@ -124,11 +124,11 @@ def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, r
     """The reply to ``hello``.
 
     :param ping: seconds between two pings.
-    :param rooms: how many a connection may read.
+    :param rooms: how many rooms a connection may read.
     :param size: bytes of the largest command.
     """
     limits = {"ping": ping, "rooms": rooms, "size": size}
-    return _identified(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
+    return _encode_reply(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
 
 
 def encode_joined(
@@ -141,14 +141,15 @@ def encode_joined(
     members: bytes | None,
     resumed: bool | None = None,
 ) -> bytes:
-    """The reply to ``join``; ``members`` is an encoded array, or None where there are too many to list.
+    """The reply to ``join``.
 
-    :param resumed: whether the reader gave a position; None where that isn't told.
+    :param members: an encoded array; None if there are too many to list.
+    :param resumed: whether the reader gave a position; None leaves the field out.
     """
     places: dict[str, Any] = {"position": str(position), "top": str(top), "recovered": recovered}
     if resumed is not None:
         places["resumed"] = resumed
-    return _identified(id, {"type": "joined", "room": room, **places, **_member_fields(count, members)})
+    return _encode_reply(id, {"type": "joined", "room": room, **places, **_member_fields(count, members)})
 
 
 def _member_fields(count: int, members: bytes | None) -> dict[str, Any]:
@@ -157,73 +158,91 @@ def _member_fields(count: int, members: bytes | None) -> dict[str, Any]:
 
 def encode_left(id: CommandId | None, room: str) -> bytes:
     """The reply to ``leave``."""
-    return _identified(id, {"type": "left", "room": room})
+    return _encode_reply(id, {"type": "left", "room": room})
 
 
 def encode_published(id: CommandId | None, room: str, position: Position) -> bytes:
     """The reply to ``publish``."""
-    return _identified(id, {"type": "published", "room": room, "position": str(position)})
+    return _encode_reply(id, {"type": "published", "room": room, "position": str(position)})
 
 
 def encode_ok(id: CommandId | None) -> bytes:
-    """What a command that has no reply is answered with over HTTP."""
-    return _identified(id, {"type": "ok"})
+    """The reply over HTTP to a command that has no reply of its own."""
+    return _encode_reply(id, {"type": "ok"})
 
 
 def encode_members(id: CommandId | None, room: str, count: int, members: bytes, after: str | None) -> bytes:
-    """The reply to ``members``; ``members`` is an encoded array, ``after`` where the next page begins."""
+    """The reply to ``members``.
+
+    :param members: an encoded array.
+    :param after: where the next page begins; None on the last page.
+    """
     more = {} if after is None else {"after": after}
-    return _identified(id, {"type": "members", "room": room, **_member_fields(count, members), **more})
+    return _encode_reply(id, {"type": "members", "room": room, **_member_fields(count, members), **more})
 
 
 def encode_member(user: User, state: bytes) -> bytes:
-    """A user in a room; ``state`` is an encoded object."""
-    return encode_value(_Member(user.id, user.name, user.guest, msgspec.Raw(state)))
+    """One member of a room.
+
+    :param state: an encoded object.
+    """
+    return encode_value(_MemberFields(user.id, user.name, user.guest, msgspec.Raw(state)))
 
 
 def encode_presence(room: str, count: int, members: bytes | None = None) -> bytes:
-    """Tell a reader who is in a room; ``members`` is an encoded array, or None where there are too many to list."""
+    """The ``presence`` event that lists a room's members.
+
+    :param members: an encoded array; None if there are too many to list.
+    """
     return encode_value({"type": "presence", "room": room, **_member_fields(count, members)})
 
 
 def encode_presence_delta(room: str, count: int, joined: bytes, left: bytes) -> bytes:
-    """Tell readers who came to a room or changed, and who left it, as encoded arrays."""
+    """The ``presence`` event that says what changed.
+
+    :param joined: an encoded array of the members who came or changed.
+    :param left: an encoded array of the members who left.
+    """
     difference = {"joined": msgspec.Raw(joined), "left": msgspec.Raw(left)}
     return encode_value({"type": "presence", "room": room, "count": count, **difference})
 
 
 def encode_signal(room: str, event: str, data: bytes, user: User | None, at: int) -> bytes:
-    """Tell readers what somebody signals, or with no user what was relayed; ``data`` is an encoded value, ``at``
-    milliseconds since 1970."""
-    sender = None if user is None else _Sender(user.id, user.name)
+    """The ``signal`` event.
+
+    :param data: an encoded value.
+    :param user: the sender; None for a signal that was relayed from Redis.
+    :param at: milliseconds since 1970.
+    """
+    sender = None if user is None else _SenderFields(user.id, user.name)
     return encode_value(_SignalEvent(room, event, msgspec.Raw(data), sender, at))
 
 
 def encode_pong(id: CommandId | None) -> bytes:
     """The reply to ``ping``."""
-    return _identified(id, {"type": "pong"})
+    return _encode_reply(id, {"type": "pong"})
 
 
-_LONGEST_AROUND = 2600
-"""Bytes of an encoded message besides its data at most: of names, whose characters have up to four, and of words."""
+_MAX_ENVELOPE = 2600
+"""Bytes that an encoded message has besides its data, at most; characters of names have up to four bytes."""
 
 
 def first_of_page(page: Page, most: int) -> Page:
-    """The page up to the message that brings it to ``most`` bytes as JSON."""
+    """Cut a page at its end. It keeps the messages that begin within ``most`` bytes of JSON."""
     count = _begin_within(page.messages, most)
     return page if count == len(page.messages) else msgspec.structs.replace(page, messages=page.messages[:count])
 
 
 def last_of_page(page: Page, most: int) -> Page:
-    """The page from the message on that brings it to ``most`` bytes as JSON, counted from the end."""
+    """Cut a page at its beginning. It keeps the messages that begin within ``most`` bytes, counted from the end."""
     count = _begin_within(page.messages[::-1], most)
     return page if count == len(page.messages) else msgspec.structs.replace(page, messages=page.messages[-count:])
 
 
 def _begin_within(messages: Sequence[Message], most: int) -> int:
-    """How many of the first messages begin within ``most`` bytes of JSON."""
-    if len(messages) * _LONGEST_AROUND + sum(len(message.data) for message in messages) <= most:
-        return len(messages)  # as nearly always, which is told without encoding them
+    """How many messages, from the first, begin within ``most`` bytes of JSON."""
+    if len(messages) * _MAX_ENVELOPE + sum(len(message.data) for message in messages) <= most:
+        return len(messages)  # nearly always, and nothing has to be encoded
     size = 0
     for index, message in enumerate(messages):
         if size >= most:
@@ -243,8 +262,11 @@ def _page_fields(room: str, position: Position, page: Page, recovered: bool) -> 
 
 
 def encode_history(id: CommandId | None, room: str, position: Position, page: Page, recovered: bool) -> bytes:
-    """The reply to ``history``; ``position`` is that of the page's last message."""
-    return _identified(id, {"type": "history"} | _page_fields(room, position, page, recovered))
+    """The reply to ``history``.
+
+    :param position: that of the page's last message.
+    """
+    return _encode_reply(id, {"type": "history"} | _page_fields(room, position, page, recovered))
 
 
 def encode_page(room: str, position: Position, page: Page, recovered: bool) -> bytes:
@@ -253,15 +275,19 @@ def encode_page(room: str, position: Position, page: Page, recovered: bool) -> b
 
 
 def encode_rooms(rooms: Sequence[tuple[str, int]]) -> bytes:
-    """The answer to ``GET /rooms``: names, and how many members each has."""
+    """The answer to ``GET /rooms``: the rooms' names, with how many members each room has."""
     return encode_value({"rooms": [{"room": room, "count": count} for room, count in rooms]})
 
 
 def encode_poll(
     client: str, events: Sequence[bytes], positions: Mapping[str, str], presence: Mapping[str, str]
 ) -> bytes:
-    """The answer to a poll; ``events`` are encoded already, one or more in each of the byte strings, and ``presence``
-    are the versions of what it was told of who is in each room."""
+    """The answer to a poll.
+
+    :param events: encoded events; each string may hold several, with commas between them.
+    :param positions: by room, after which position the next poll goes on.
+    :param presence: by room, the version of the members that the poll was sent.
+    """
     return b'{"type":"poll","client":%b,"events":[%b],"positions":%b,"presence":%b}' % (
         encode_value(client),
         b",".join(events),
@@ -271,12 +297,12 @@ def encode_poll(
 
 
 def encode_reset(room: str, position: Position) -> bytes:
-    """Tell a reader that the log no longer holds what it had not seen; delivery goes on after ``position``."""
+    """The ``reset`` event: the log no longer holds all that the reader missed. Delivery goes on after ``position``."""
     return encode_value({"type": "reset", "room": room, "position": str(position)})
 
 
 def encode_goodbye(goodbye: Goodbye) -> bytes:
-    """Tell a client why its connection is being closed."""
+    """The ``goodbye`` event: why the connection is being closed."""
     return encode_value(
         {
             "type": "goodbye",
@@ -290,6 +316,6 @@ def encode_goodbye(goodbye: Goodbye) -> bytes:
 
 
 def encode_error(error: RealtimeError) -> bytes:
-    """Tell a client what was wrong."""
-    said = {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
-    return _identified(error.id, said if error.room is None else {**said, "room": error.room})
+    """The ``error`` reply: what was wrong."""
+    fields = {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
+    return _encode_reply(error.id, fields if error.room is None else {**fields, "room": error.room})

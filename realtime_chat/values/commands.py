@@ -1,4 +1,4 @@
-"""The commands that clients send, and how they are decoded (``docs/protocol.rst``)."""
+"""The commands that clients send, and their decoder (``docs/protocol.rst``)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = [
     "Command",
     "CommandId",
     "Hello",
-    "History",
     "Join",
     "Leave",
-    "Members",
     "Ping",
     "Publish",
+    "ReadHistory",
+    "ReadMembers",
+    "SendSignal",
     "SetState",
-    "Signal",
     "decode_command",
     "decode_commands",
 ]
@@ -36,13 +36,19 @@ _Text = Annotated[str, Meta(max_length=1024)]
 
 
 class Command(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower):
-    """What a client asks for; ``id`` comes back in the reply."""
+    """What a client asks for.
+
+    :ivar id: comes back in the reply; None if the client wants no reply to be found by it.
+    """
 
     id: CommandId | None = None
 
 
 class Hello(Command, frozen=True):
-    """Say who one is; ``client`` makes one the same client again."""
+    """Begin a session as a user.
+
+    :ivar client: the secret that an earlier ``welcome`` gave; with it the session belongs to the same client.
+    """
 
     v: int = 1
     name: _Text | None = None
@@ -51,7 +57,11 @@ class Hello(Command, frozen=True):
 
 
 class Join(Command, frozen=True, kw_only=True):
-    """Read a room from ``since``, or from ``last`` messages before its top."""
+    """Subscribe to a room.
+
+    :ivar since: the position after which to begin.
+    :ivar last: how many of the newest messages to begin with, if there is no ``since``.
+    """
 
     room: str
     since: _Text | None = None
@@ -59,13 +69,17 @@ class Join(Command, frozen=True, kw_only=True):
 
 
 class Leave(Command, frozen=True, kw_only=True):
-    """Stop reading a room."""
+    """Unsubscribe from a room."""
 
     room: str
 
 
 class Publish(Command, frozen=True, kw_only=True):
-    """Add a message to a room's log."""
+    """Append a message to a room's log.
+
+    :ivar key: the idempotency key.
+    :ivar after: the key of an own message that must be stored before this one.
+    """
 
     room: str
     data: Any
@@ -74,8 +88,11 @@ class Publish(Command, frozen=True, kw_only=True):
     after: str | None = None
 
 
-class History(Command, frozen=True, kw_only=True):
-    """Read a page of a room's log."""
+class ReadHistory(Command, frozen=True, kw_only=True, tag="history"):
+    """Read a page of a room's log, before or after a position.
+
+    :ivar limit: how many messages at most.
+    """
 
     room: str
     before: _Text | None = None
@@ -83,8 +100,8 @@ class History(Command, frozen=True, kw_only=True):
     limit: _Count | None = None
 
 
-class Signal(Command, frozen=True, kw_only=True):
-    """Tell everyone who is in a room now, without storing it."""
+class SendSignal(Command, frozen=True, kw_only=True, tag="signal"):
+    """Send an event to everyone who reads a room now. It is not stored."""
 
     room: str
     event: str
@@ -92,13 +109,16 @@ class Signal(Command, frozen=True, kw_only=True):
 
 
 class SetState(Command, frozen=True, kw_only=True, tag="state"):
-    """Say something of oneself to all rooms that one is in."""
+    """Set the client's presence state in all rooms that it is in."""
 
     state: dict[str, Any]
 
 
-class Members(Command, frozen=True, kw_only=True):
-    """Read a page of a room's members."""
+class ReadMembers(Command, frozen=True, kw_only=True, tag="members"):
+    """Read a page of a room's members.
+
+    :ivar after: the page begins after this user id.
+    """
 
     room: str
     after: _Text = ""
@@ -108,16 +128,26 @@ class Ping(Command, frozen=True):
     """Ask for a pong."""
 
 
-COMMANDS: tuple[type[Command], ...] = (Hello, Join, Leave, Publish, Signal, SetState, Members, History, Ping)
+COMMANDS: tuple[type[Command], ...] = (
+    Hello,
+    Join,
+    Leave,
+    Publish,
+    SendSignal,
+    SetState,
+    ReadMembers,
+    ReadHistory,
+    Ping,
+)
 
-_AnyCommand = Hello | Join | Leave | Publish | Signal | SetState | Members | History | Ping
+_AnyCommand = Hello | Join | Leave | Publish | SendSignal | SetState | ReadMembers | ReadHistory | Ping
 _command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(_AnyCommand)
 _command_names = frozenset(str(kind.__struct_config__.tag) for kind in COMMANDS)
 _KNOWN_COMMANDS = "the commands are " + ", ".join(sorted(_command_names))
 
 
 def decode_command(raw: bytes) -> Command:
-    """Read one command.
+    """Decode one command.
 
     :raises UnreadableCommand: ``bad_request`` or ``unknown_command``.
     """
@@ -127,7 +157,7 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(decode_json(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
-    if isinstance(command, (Publish, Signal)):
+    if isinstance(command, (Publish, SendSignal)):
         check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     elif isinstance(command, SetState):
         check_value(command.state, raw, MAX_DEPTH - 1, command.id)
@@ -135,10 +165,12 @@ def decode_command(raw: bytes) -> Command:
 
 
 def decode_commands(raw: bytes) -> tuple[list[Command | UnreadableCommand], bool]:
-    """Read one command or an array of them, each of which can be wrong by itself.
+    """Decode one command or an array of commands.
+
+    In an array, each command that can't be read is an error of its own.
 
     :returns: the commands, and whether they came as an array.
-    :raises UnreadableCommand: it is neither.
+    :raises UnreadableCommand: the text is neither, or the only command can't be read.
     """
     body = decode_body(raw)
     if not isinstance(body, list):
@@ -150,7 +182,7 @@ def decode_commands(raw: bytes) -> tuple[list[Command | UnreadableCommand], bool
 
 def _convert(item: Any) -> Command | UnreadableCommand:
     kind = item.get("type") if isinstance(item, dict) else None
-    if not isinstance(kind, str) or kind not in _command_names:  # told without the work of trying
+    if not isinstance(kind, str) or kind not in _command_names:  # cheaper than a failing conversion
         return _explain(item)
     try:
         command: Command = msgspec.convert(item, _AnyCommand)
@@ -160,7 +192,7 @@ def _convert(item: Any) -> Command | UnreadableCommand:
 
 
 def _explain(value: Any, error: msgspec.ValidationError | None = None) -> UnreadableCommand:
-    """Say what is wrong with a command, without repeating what the client sent."""
+    """Say what is wrong with a command. The message repeats nothing that the client sent."""
     if not isinstance(value, dict):
         return UnreadableCommand("bad_request", 'a command is a JSON object with a "type"')
     sent = value.get("id")

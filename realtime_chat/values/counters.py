@@ -1,6 +1,6 @@
-"""What happened so far, as plain numbers; ``http/metrics.py`` tells Prometheus of them.
+"""Counters of one process, as plain numbers. ``http/metrics.py`` gives them to Prometheus.
 
-Counting is an addition to an attribute, once a batch where that can be, and never by room or user.
+To count is to add to an attribute, once a batch if possible. No counter is kept by room or by user.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 __all__ = ["LATENCIES", "SIZES", "Counters", "Histogram"]
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""The upper bounds of the buckets for how many there are of something."""
+"""The upper bounds of the buckets for sizes."""
 
 LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """The upper bounds of the buckets for latencies, in seconds."""
 
 
 class Histogram:
-    """How often values fell into each of some buckets.
+    """How many values fell into each bucket.
 
-    :param bounds: ascending upper bounds; one more bucket takes what is above the last.
+    :param bounds: ascending upper bounds. One more bucket counts the values above the last bound.
     """
 
     __slots__ = ("bounds", "buckets", "total")
@@ -32,12 +32,12 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Count a value, or the same one several times."""
+        """Count a value, once or several times."""
         self.buckets[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Each bound with how many values were at or below it, as Prometheus wants it."""
+        """Each bound with the number of values at or below it, as Prometheus expects."""
         names = [*map(str, self.bounds), "+Inf"]
         sums = [float(sum(self.buckets[: index + 1])) for index in range(len(names))]
         return list(zip(names, sums, strict=True))
@@ -47,21 +47,21 @@ class Counters:
     """The numbers of one process.
 
     :ivar published: messages stored.
-    :ivar duplicates: publishes that were answered with the position of an earlier one.
-    :ivar delivered: messages handed to a transport, by its name.
+    :ivar duplicates: publishes that were answered with the position of an earlier publish.
+    :ivar delivered: messages handed to transports, by the transport's name.
     :ivar publish_errors: refused publishes, by error code.
     :ivar publish_seconds: from a publish to its answer.
-    :ivar lag_seconds: from a message's announcement to its being sent to those who are live, by delivery.
-    :ivar resumes: readers who came with a position, by whether that could be recovered.
+    :ivar lag_seconds: from a message's announcement until it is sent to the live readers.
+    :ivar resumes: joins with a position, by whether the log still held everything after it.
     :ivar goodbyes: by reason.
-    :ivar reads: pages of a log that were read from the store for readers.
-    :ivar rooms_refused: rooms that were asked for and not taken in, as there were too many.
-    :ivar presence: events about who is in a room, handed to a transport.
+    :ivar reads: pages that were read from the store for readers.
+    :ivar rooms_refused: rooms that were refused, as too many were in memory.
+    :ivar presence: presence events handed to transports.
     :ivar signals: signals that clients sent.
-    :ivar signals_delivered: signals handed to a transport.
-    :ivar signals_dropped: signals not brought to a reader, who was behind.
-    :ivar relayed: what other programs published for rooms that are read here, and was signalled there.
-    :ivar relays_refused: the same where it couldn't be.
+    :ivar signals_delivered: signals handed to transports.
+    :ivar signals_dropped: signals that were not sent, as the reader was behind.
+    :ivar relayed: signals that other programs published in Redis, and that were sent in rooms of this node.
+    :ivar relays_refused: the same, but refused.
     """
 
     __slots__ = (

@@ -1,8 +1,8 @@
-"""What can go wrong between a client and the daemon, as two closed catalogues.
+"""The errors and goodbyes that clients get, as two closed catalogues.
 
 :data:`ERRORS` are the codes of ``{"type": "error"}`` replies with their HTTP status;
-:data:`GOODBYES` are the reasons why a connection is closed, with their WebSocket close codes.
-``docs/protocol.rst`` describes both; a test holds the two together.
+:data:`GOODBYES` are the reasons for which a connection is closed, with their WebSocket close codes.
+``docs/protocol.rst`` describes both. A test compares it with this module.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = [
 
 
 class ErrorKind(NamedTuple):
-    """How an error code is answered.
+    """What an error code means.
 
-    :param status: the HTTP status that it is answered with.
+    :param status: its HTTP status.
     :param temporary: whether the same request may succeed later, unchanged.
     """
 
@@ -67,13 +67,13 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
 
 
 class RealtimeError(Exception):
-    """An error that a client is told about.
+    """An error that is sent to a client.
 
     :param code: one of :data:`ERRORS`.
-    :param message: what was wrong and what would be right, for a person. It never repeats what the client sent
-        beyond values that were checked.
-    :ivar id: the id of the command that it answers, where one is known.
-    :ivar room: the one room that it is about, where a request is about several; a room's name, which was checked.
+    :param message: what was wrong and what would be right, for a person. Of what the client sent it repeats only
+        checked values.
+    :ivar id: the id of the command, if it is known.
+    :ivar room: the valid name of the room that the error is about, if the request is about several rooms.
     """
 
     room: str | None = None
@@ -87,24 +87,24 @@ class RealtimeError(Exception):
 
     @property
     def temporary(self) -> bool:
-        """Whether the same may succeed later, unchanged."""
+        """Whether the same request may succeed later, unchanged."""
         return self.kind.temporary
 
 
 class UnreadableCommand(RealtimeError):
-    """JSON or a command that can't be read; ``id`` is the command's id where that could be read."""
+    """JSON or a command that can't be read; ``id`` is the command's id if that can be read."""
 
 
 def internal_error(id: str | int | float | None = None) -> RealtimeError:
-    """What a client is told of a failure that is ours, and that is logged."""
+    """The error for a failure of the daemon itself, which has been logged."""
     return RealtimeError("internal", "something went wrong here; it has been logged", id)
 
 
 class StoreError(RealtimeError):
-    """The store can't do this now: nothing was stored, and trying again later may work.
+    """The store can't do this now. Nothing was stored, and a later attempt may work.
 
-    :param message: a fixed sentence, as clients are told it: no path, no address, nothing of another error's text.
-    :ivar detail: what only the operator is told, in the log; the message where there is nothing more to tell.
+    :param message: a fixed sentence for clients: no path, no address, and no text of another error.
+    :ivar detail: more for the operator, in the log; the message if there is no more.
     """
 
     def __init__(self, message: str, detail: str = "") -> None:
@@ -115,9 +115,9 @@ class StoreError(RealtimeError):
 
 
 class InDoubt(RealtimeError):
-    """Whether a message was stored, or will be in a moment, can't be told now.
+    """It is not known whether a message was stored, or will be in a moment.
 
-    Publishing it again under its key settles that.
+    A publish under the same key finds out.
     """
 
     def __init__(self) -> None:
@@ -125,20 +125,20 @@ class InDoubt(RealtimeError):
 
 
 def out_of_order() -> RealtimeError:
-    """What is answered to a message that follows one that isn't stored."""
+    """The error for a message whose predecessor (``after``) is not stored."""
     return RealtimeError("out_of_order", "the message that this one follows is not stored; publish that one first")
 
 
 class StoreRefused(Exception):
-    """The store can't be opened at all, and a person has to act; the message says how."""
+    """The store can't be opened, and a person has to act. The message says how."""
 
 
 class Goodbye(NamedTuple):
-    """Why a connection is being closed.
+    """A reason for which a connection is closed.
 
-    :param code: the WebSocket close code: 4000–4499 mean "come back", 4500–4999 "don't".
+    :param code: the WebSocket close code: at 4000–4499 the client should reconnect, at 4500–4999 it should not.
     :param reason: one word for programs.
-    :param after: seconds that the client should wait at least before it comes back.
+    :param after: seconds that the client should wait at least before it reconnects.
     """
 
     code: int
@@ -147,7 +147,7 @@ class Goodbye(NamedTuple):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the client should come back."""
+        """Whether the client should reconnect."""
         return self.code < 4500
 
 

@@ -1,4 +1,4 @@
-"""JSON that every reader of JSON can take: decoded, encoded, and checked against the protocol's limits."""
+"""JSON: decoded, encoded, and checked against what every JSON parser can read (``docs/protocol.rst``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from realtime_chat.values.errors import UnreadableCommand
 __all__ = ["MAX_DEPTH", "check_value", "decode_body", "decode_json", "encode_checked", "encode_value", "why_not_json"]
 
 MAX_DEPTH = 32
-"""How deep arrays and objects may nest, a command's own object included."""
+"""How deep arrays and objects may nest; the command's own object counts as one level."""
 
 encode_value = msgspec.json.Encoder().encode
 _INTEGER_LIMIT = int(1.7976931348623157e308)
@@ -32,13 +32,14 @@ _LONE_SURROGATE = re.compile(
     rb"(?=\\u[dD][89a-fA-F][0-9A-Fa-f]{2}.)",
     re.DOTALL,
 )
-"""What comes before the first escape that is half of a pair; one that the text ends with may have been cut off."""
+"""Matches the text before the first lone surrogate escape. An escape at the very end doesn't count, as the text may be
+cut off there."""
 
 _NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
 
 def decode_body(raw: bytes) -> Any:
-    """Read any JSON value that keeps the limits of the protocol.
+    """Decode any JSON value, and check it against the protocol's limits.
 
     :raises UnreadableCommand: ``bad_request``.
     """
@@ -48,24 +49,24 @@ def decode_body(raw: bytes) -> Any:
 
 
 def encode_checked(value: Any) -> bytes:
-    """Say in JSON what is to be a command's ``data`` or ``state``, if a server would take it.
+    """Encode the ``data`` or ``state`` of a command, and check that a server would accept it.
 
-    :raises TypeError: it is of a type that JSON can't say.
-    :raises UnreadableCommand: ``bad_request``: it has half a surrogate pair, NaN, an infinity or a number that is out
-        of range, or nests too deep.
+    :raises TypeError: JSON has no such type.
+    :raises UnreadableCommand: ``bad_request``: a lone surrogate, NaN, an infinity, a number out of range, or nesting
+        that is too deep.
     """
     try:
         raw = msgspec.json.encode(value)
-    except (ValueError, OverflowError, RecursionError) as error:  # among these, text that UTF-8 can't say
+    except (ValueError, OverflowError, RecursionError) as error:  # such as text with a lone surrogate
         raise UnreadableCommand("bad_request", f"this can't be said in JSON: {error}") from error
-    if b"null" in raw and _has_no_number(msgspec.to_builtins(value)):
+    if b"null" in raw and _has_nan_or_infinity(msgspec.to_builtins(value)):
         raise UnreadableCommand("bad_request", "this can't be said in JSON: NaN and infinities are no numbers there")
     decode_body(b"[%b]" % raw)
     return raw
 
 
-def _has_no_number(value: Any) -> bool:
-    """Whether NaN or an infinity is in it, which would be sent as null."""
+def _has_nan_or_infinity(value: Any) -> bool:
+    """Whether a value holds NaN or an infinity, which the encoder would write as null."""
     stack = [value]
     while stack:
         item = stack.pop()
@@ -79,9 +80,9 @@ def _has_no_number(value: Any) -> bool:
 
 
 def decode_json(raw: bytes) -> Any:
-    """Read JSON, of whatever depth and size.
+    """Decode JSON of any depth and size.
 
-    :raises UnreadableCommand: it is none; the message says why and where, and repeats nothing of it.
+    :raises UnreadableCommand: it is not JSON. The message says why and where, and repeats nothing of the text.
     """
     try:
         return msgspec.json.decode(raw)
@@ -90,14 +91,14 @@ def decode_json(raw: bytes) -> Any:
 
 
 def why_not_json(raw: bytes, error: Exception) -> str:
-    """Say why bytes are no JSON, where, and what would be right; nothing of them is repeated.
+    """Say why bytes are not JSON, where, and what would be right. The message repeats nothing of the bytes.
 
-    :param error: what msgspec has raised.
+    :param error: what msgspec raised.
     """
     if isinstance(error, RecursionError):
         return f"the JSON nests deeper than {MAX_DEPTH} levels"
     if isinstance(error, UnicodeDecodeError):
-        return f"JSON is UTF-8, and this is not{_first_of_no_utf8(raw)}"
+        return f"JSON is UTF-8, and this is not{_first_invalid_byte(raw)}"
     place = _BYTE.search(str(error))
     end = len(raw) if place is None else int(place[1])
     lone = _LONE_SURROGATE.match(raw)
@@ -113,7 +114,7 @@ def why_not_json(raw: bytes, error: Exception) -> str:
     return "this is not JSON: " + str(error).removeprefix("JSON is malformed: ")
 
 
-def _first_of_no_utf8(raw: bytes) -> str:
+def _first_invalid_byte(raw: bytes) -> str:
     try:
         raw.decode()
     except UnicodeDecodeError as error:
@@ -122,10 +123,10 @@ def _first_of_no_utf8(raw: bytes) -> str:
 
 
 def check_value(value: Any, raw: bytes, most: int, id: str | int | float | None = None) -> None:
-    """Refuse what not every JSON reader can take: deep nesting, and integers that no double can hold.
+    """Refuse what some JSON parsers can't read: deep nesting, and integers outside the range of a double.
 
-    :param raw: the bytes that ``value`` was read from, for telling cheaply that nothing can be wrong.
-    :param most: how deep it may nest.
+    :param raw: the bytes that ``value`` was decoded from. Most values are seen to be right by their bytes alone.
+    :param most: how deep the value may nest.
     :raises UnreadableCommand: ``bad_request``.
     """
     if raw.count(b"{") + raw.count(b"[") > most and _nests_deeper(value, most):
@@ -135,15 +136,15 @@ def check_value(value: Any, raw: bytes, most: int, id: str | int | float | None 
 
 
 def _nests_deeper(value: Any, most: int) -> bool:
-    """Whether arrays and objects stand in each other more than ``most`` deep.
+    """Whether arrays and objects nest deeper than ``most``.
 
-    Only the brackets of its JSON are looked at, in C; most are those of what holds nothing, which goes first.
+    It counts the brackets in the value's JSON, in C. Empty arrays and objects, the most frequent, are removed first.
     """
     try:
         text = encode_value(value)
     except RecursionError:
         return True
-    # Without what was in between, two strings side by side become one, whose brackets count as little.
+    # With all else removed, two neighbouring strings become one string, whose brackets still don't count.
     marks = _without_escapes(text).translate(_SQUARE, _NO_MARKS).replace(b'""', b"")
     brackets = b"".join(marks.split(b'"')[::2])
     if len(brackets) <= 2 * most:
@@ -153,12 +154,14 @@ def _nests_deeper(value: Any, most: int) -> bool:
 
 
 def _has_huge_integer(value: Any) -> bool:
-    """Whether it holds an integer that no double can hold; so many digits outside of strings are one, as a float is
-    written short."""
+    """Whether a value holds an integer outside the range of a double.
+
+    In the encoder's JSON, only an integer has so many digits outside of strings: floats are written shorter.
+    """
     outside = b" ".join(_without_escapes(encode_value(value)).split(b'"')[::2])
     return any(len(run) > _INTEGER_DIGITS or int(run) > _INTEGER_LIMIT for run in _LONG_INTEGER.findall(outside))
 
 
 def _without_escapes(text: bytes) -> bytes:
-    """JSON in which each quotation mark begins or ends a string."""
+    """Remove escaped quotation marks, so that each one that is left begins or ends a string."""
     return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text

@@ -1,4 +1,4 @@
-"""The bounds that keep one client, one room or one burst from costing the others."""
+"""Limits: no client, no room and no burst may take resources from the others without a bound."""
 
 from __future__ import annotations
 
@@ -9,57 +9,58 @@ __all__ = ["Limits"]
 
 @attrs.frozen
 class Limits:
-    """How much of everything there may be.
+    """All limits of one daemon.
 
-    :ivar history: messages that are kept a room.
-    :ivar history_age: seconds that a message is kept; None for ever.
+    :ivar history: how many messages a room keeps.
+    :ivar history_age: seconds that a message is kept; None keeps it for ever.
     :ivar max_message: bytes of the largest command, body or frame.
-    :ivar max_rooms: rooms that one connection may read.
-    :ivar max_rooms_total: rooms that are in memory at a time; no others are taken in. A room without messages takes
+    :ivar max_rooms: how many rooms one connection may read.
+    :ivar max_rooms_total: how many rooms may be in memory; further rooms are refused. A room without messages takes
         1 KB with its reader.
-    :ivar max_publishes: publishes of one connection that may wait for the store; more are not read from it.
-    :ivar max_publish_bytes: bytes of them, at which no more are read either.
-    :ivar max_publishing: publishes of all connections that may wait; each that publishes more pauses after one.
-    :ivar max_publishing_bytes: the same in bytes.
-    :ivar max_errors: errors after which a connection is told goodbye.
-    :ivar default_last: messages that a reader without a position starts with.
+    :ivar max_publishes: how many publishes of one connection may wait for the store. At the limit, reading pauses.
+    :ivar max_publish_bytes: the same limit in bytes.
+    :ivar max_publishing: how many publishes of all connections may wait. Above it, each connection pauses after one.
+    :ivar max_publishing_bytes: the same limit in bytes.
+    :ivar max_errors: after so many errors, a connection is closed with a goodbye.
+    :ivar default_last: how many messages a reader without a position begins with.
     :ivar max_limit: the largest page of history, in messages.
-    :ivar answer_bytes: a page of history, the replies to an array of commands, and what else than messages a poll or a
-        stream begins with, end with what brings them to so many bytes.
-    :ivar page_messages: the largest page of a reader who is behind, in messages.
-    :ivar page_bytes: the same in bytes; also what one turn sends to a reader at once.
-    :ivar tail_bytes: what a room keeps in memory for readers who are a little behind.
-    :ivar tails_bytes: what all rooms together keep.
+    :ivar answer_bytes: a page of history ends with the message that reaches this size. So do the replies to an array of
+        commands, and the events besides messages that a poll or a stream begins with.
+    :ivar page_messages: the largest page for a reader who is behind, in messages.
+    :ivar page_bytes: the same in bytes; also how much one turn sends to one reader.
+    :ivar tail_bytes: bytes that a room keeps in memory for readers who are a little behind.
+    :ivar tails_bytes: the same for all rooms together.
     :ivar room_idle: seconds after which a room without readers leaves memory.
-    :ivar empty_idle: the same of one that never had a message.
+    :ivar empty_idle: the same for a room that never had a message.
     :ivar ping: seconds between two pings.
-    :ivar pong: seconds in which a ping is to be answered.
-    :ivar stalled_after: seconds without one drained byte after which a full connection is closed.
-    :ivar resend: seconds until a send is tried again that failed though its socket was not full.
-    :ivar heartbeat: seconds between two comments on an event stream.
-    :ivar tcp_user_timeout: seconds after which an event stream is given up if its client acknowledges nothing.
-    :ivar stream_lifetime: seconds after which an event stream ends and its client is to come back; None for never.
-    :ivar wait: seconds that a poll waits where it doesn't say.
-    :ivar max_wait: seconds that a poll may ask to wait.
-    :ivar retry: seconds between two tries to read from a failing store.
-    :ivar gap_grace: seconds for which a room waits for messages that a later one has overtaken on its way, before it
-        looks for them in the store.
-    :ivar max_catch_ups: rooms that look into the store at a time where they may have missed something.
-    :ivar presence_limit: members that a room lists; of more only the number is told.
-    :ivar presence_page: members on one page of a list that is asked for.
-    :ivar presence_gather: seconds from the first change of who is in a room to its event, for more to come with it.
-    :ivar presence_interval: seconds between two such events of a room at least; a thousandth of its members if that
-        is more.
-    :ivar presence_slowest: the same at most.
-    :ivar leave_delay: seconds for which a client that left a room may come back without having left.
-    :ivar poll_grace: seconds after a poll for which its client is in the room.
-    :ivar presence_wait: seconds that a node waits to hear that a client is in the room, before it answers it.
-    :ivar max_state: bytes of what a client says of itself.
-    :ivar signal_rate: signals a second that one client may send, and rooms a second to which it may tell its state;
-        twice that at once.
-    :ivar signal_memory: seconds for which signals are kept for polls that come back.
-    :ivar signal_bytes: bytes of them that are kept a room.
-    :ivar signals_bytes: the same of all rooms together.
+    :ivar pong: seconds in which a ping must be answered.
+    :ivar stalled_after: seconds after which a connection is closed if its socket is full and takes no byte.
+    :ivar resend: seconds until a send is tried again after it failed on a socket that was not full.
+    :ivar heartbeat: seconds between two keep-alive comments on an event stream.
+    :ivar tcp_user_timeout: seconds after which an event stream is closed if its client acknowledges nothing.
+    :ivar stream_lifetime: seconds after which an event stream ends, so that its client reconnects; None for never.
+    :ivar wait: seconds that a poll waits if it gives no time.
+    :ivar max_wait: the longest time that a poll may ask for, in seconds.
+    :ivar retry: seconds between two attempts to read from a failing store.
+    :ivar gap_grace: seconds that a room waits for messages that a later message has overtaken, before it reads them
+        from the store.
+    :ivar max_catch_ups: how many rooms with a possible gap read the store at the same time.
+    :ivar presence_limit: how many members a room lists; larger rooms give only their count.
+    :ivar presence_page: how many members are on one page of the ``members`` reply.
+    :ivar presence_gather: seconds from the first change of a room's members to the event, which carries all changes by
+        then.
+    :ivar presence_interval: the shortest time between two such events of a room, in seconds. Large rooms wait longer: a
+        thousandth of the number of their members.
+    :ivar presence_slowest: the upper bound of that time.
+    :ivar leave_delay: seconds in which a client that left a room may come back without a leave event.
+    :ivar poll_grace: seconds after a poll in which its client still counts as in the room.
+    :ivar presence_wait: seconds that a node waits for news that a client is in a room, before it answers the client.
+    :ivar max_state: bytes of a client's presence state.
+    :ivar signal_rate: how many signals a second one client may send, and to how many rooms a second it may send its
+        state. A burst may be twice that.
+    :ivar signal_memory: seconds for which signals are kept for the next poll.
+    :ivar signal_bytes: bytes of kept signals of one room.
+    :ivar signals_bytes: the same for all rooms together.
     """
 
     history: int = 1000

@@ -1,4 +1,4 @@
-"""The values that everything else speaks of: positions, messages, users and pages of a log."""
+"""Frozen values that all other modules use: positions, messages, users and pages of a log."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ __all__ = [
     "private_owner",
 ]
 
-_REMEMBERED = 1024
-"""So many names that were found right are not looked at again."""
+_CACHED_NAMES = 1024
+"""How many checked names are cached, so that they are not checked again."""
 
-_LAST = "\x7f"
-"""Comes after every character that a room's name may have."""
+_HIGH = "\x7f"
+"""Sorts after every character that a room's name may have."""
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -48,8 +48,8 @@ _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 class Position(msgspec.Struct, frozen=True):
     """A place in a room's log.
 
-    :param epoch: which log; a new log has a new epoch.
-    :param offset: 1, 2, 3, … without a hole; 0 is "before the first".
+    :param epoch: names the log; a new log has a new epoch.
+    :param offset: the number of the message: 1, 2, 3, … without a gap. 0 is before the first message.
     """
 
     epoch: str
@@ -60,7 +60,7 @@ class Position(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read ``EPOCH:OFFSET``.
+        """Parse ``EPOCH:OFFSET``.
 
         :raises RealtimeError: ``bad_position``.
         """
@@ -74,10 +74,10 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class User(msgspec.Struct, frozen=True):
-    """Who somebody is, as others see it.
+    """A user as other users see them.
 
     :param id: the same on every node and after a restart.
-    :param guest: whether nobody vouches for the id and the name.
+    :param guest: whether the id and the name are unverified.
     """
 
     id: str
@@ -86,16 +86,15 @@ class User(msgspec.Struct, frozen=True):
 
 
 ANONYMOUS = User("anonymous", "anonymous")
-"""Whoever sends plain HTTP without a client or a token; never a member."""
+"""The user of plain HTTP requests without a client or a token. It is never a member."""
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """A message before the log has given it a place.
+    """A message before it has a position in the log.
 
     :param data: the sender's value as compact JSON.
-    :param key: the sender's own name for it, unique for a room and a user.
-    :param after: the key of the sender's message in this room that has to be stored before it; only together with
-        ``key``.
+    :param key: the idempotency key, unique for a room and a user.
+    :param after: the key of an own message in this room that must be stored before; only together with ``key``.
     """
 
     room: str
@@ -106,16 +105,19 @@ class Draft(msgspec.Struct, frozen=True):
     after: str | None = None
 
     def placed(self, position: Position, at: int) -> Message:
-        """The message that it is at a place in its log."""
+        """The stored message, at a position in its log.
+
+        :param at: milliseconds since 1970.
+        """
         sender = self.sender
         return Message(self.room, position, self.event, self.data, sender.id, sender.name, at, self.key)
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One stored entry of a room's log.
+    """One stored message of a room's log.
 
     :param data: the sender's value as compact JSON.
-    :param at: milliseconds since 1970 by the server's clock; it orders nothing.
+    :param at: milliseconds since 1970 by the server's clock. Messages are not ordered by it.
     """
 
     room: str
@@ -129,10 +131,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class AppendResult(msgspec.Struct, frozen=True):
-    """What the store answers to an append, once the message is durable.
+    """The store's answer to an append, once the message is durable.
 
-    :param message: the stored entry; where ``duplicate``, the first one under that key.
-    :param duplicate: whether the same content was there already under the same key.
+    :param message: the stored message; if ``duplicate``, the message that was stored first under this key.
+    :param duplicate: whether the same content was stored before under the same key.
     """
 
     message: Message
@@ -140,32 +142,30 @@ class AppendResult(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some consecutive messages of a room, and the bounds of its log at the moment of the read.
+    """Consecutive messages of a room, and the bounds of its log at the moment of the read.
 
-    :param oldest: the lowest offset that is kept; ``top + 1`` where nothing is.
-    :param top: the highest offset that was ever given. A room's top outlives its messages; of a room that isn't there
-        it is the highest one of all rooms that were forgotten, 0 where none was.
+    :param oldest: the lowest offset that is kept; ``top + 1`` if no message is kept.
+    :param top: the highest offset that was ever given. It stays when messages are dropped. If the store has no such
+        room, it is the highest top of all rooms that were dropped, or 0.
     :param messages: ascending by offset.
-    :param begun: the offset after which the epoch's own messages begin; what is below was kept from an earlier epoch,
-        and may lack its end. A reader of another epoch goes on from here.
+    :param epoch_start: the offset after which the epoch's own messages begin. Messages up to it come from an earlier
+        epoch, whose last messages may be missing. A reader of another epoch resumes from here.
     """
 
     epoch: str
     oldest: int
     top: int
     messages: tuple[Message, ...] = ()
-    begun: int = 0
+    epoch_start: int = 0
 
 
 class RemoteClient(msgspec.Struct, frozen=True):
-    """A client that is in a room by way of one node, as the other nodes know it.
+    """A client that is in a room through one node, as the other nodes know it.
 
-    :param client_hash: names the client between nodes. It is the same on every node. Nobody can find the client's
-        key from it.
-    :param state: what it says of itself, as a compact JSON object.
-    :param changed: when its name or state changed last, in milliseconds since 1970; 1 where it has only given a name
-        so far, 0 where it has said nothing. Where clients of one user differ, or nodes about a client, the later one
-        counts.
+    :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
+    :param state: its presence state, a compact JSON object.
+    :param changed: when its name or state changed last, in milliseconds since 1970; 1 if it has only given a name, 0
+        if it has given nothing. If clients of one user differ, or nodes differ about a client, the latest change wins.
     """
 
     client_hash: str
@@ -175,11 +175,11 @@ class RemoteClient(msgspec.Struct, frozen=True):
 
 
 class ForwardedCommand(msgspec.Struct, frozen=True):
-    """What a client says to whichever node it has reached, and is for those by way of which it is in rooms.
+    """A command that reached one node, for the nodes through which the client is in rooms.
 
-    :param client_hash: the client's.
-    :param state: what it says of itself from now on, as a compact JSON object; None where it says nothing of itself.
-    :param leaves: the room that it is about to leave; None where it leaves none.
+    :param mark: the client's.
+    :param state: its new presence state, a compact JSON object; None if it stays.
+    :param leaves: the room that the client leaves; None if it leaves no room.
     """
 
     client_hash: str
@@ -188,14 +188,14 @@ class ForwardedCommand(msgspec.Struct, frozen=True):
 
 
 def check_room(name: Any) -> str:
-    """Give back a room's name.
+    """Return a room's name if it is valid.
 
     :raises RealtimeError: ``bad_room``.
     """
     return _checked_room(name if isinstance(name, str) else "")
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHED_NAMES)
 def _checked_room(name: str) -> str:
     if not is_room(name):
         raise RealtimeError(
@@ -206,13 +206,13 @@ def _checked_room(name: str) -> str:
 
 
 def is_room(name: str) -> bool:
-    """Whether this can be a room's name."""
+    """Whether a text is a valid room name."""
     return _ROOM.fullmatch(name) is not None and name not in (".", "..")
 
 
 @contextmanager
 def naming(room: str) -> Iterator[None]:
-    """Let an error that is about one room of several say which one it is, where that is a room's name at all."""
+    """Put a room's name into each error that is raised in the block, if the name is valid."""
     try:
         yield
     except RealtimeError as error:
@@ -221,29 +221,33 @@ def naming(room: str) -> Iterator[None]:
 
 
 def private_owner(room: str) -> str | None:
-    """The id of the only user who may read ``room``; None where everybody may."""
+    """The id of the only user who may read a room; None if everyone may read it."""
     return room[1:] if room.startswith("@") else None
 
 
 def may_read(user: User, room: str) -> bool:
-    """Whether a user may read a room: a private one is its owner's alone."""
+    """Whether a user may read a room. Only its owner may read a private room."""
     return private_owner(room) in (None, user.id)
 
 
 def listed_ranges(user: User, after: str) -> Iterator[tuple[str, str]]:
-    """Where the rooms are that a user may read, in order: what the rooms of a range come after, and its end.
+    """The ranges of room names that a user may read, in order: each as the names before its first and after its last.
 
-    Private rooms stand together, so that a list passes by those of others without looking at them.
+    Private rooms sort together, so that a list skips the private rooms of others without reading their names.
 
-    :param after: the first room comes after this name.
+    :param after: the list begins after this name.
     """
     own = f"@{user.id}"
-    ranges = (("", f"?{_LAST}"), (own[:-1] + chr(ord(own[-1]) - 1) + _LAST, own), (f"@{_LAST}", _LAST))
+    ranges = (
+        ("", f"?{_HIGH}"),
+        (own[:-1] + chr(ord(own[-1]) - 1) + _HIGH, own),
+        (f"@{_HIGH}", _HIGH),
+    )
     return ((max(after, first), last) for first, last in ranges if after < last)
 
 
 def check_reader(user: User, room: str) -> None:
-    """Refuse another's private room.
+    """Refuse a private room of another user.
 
     :raises RealtimeError: ``forbidden``.
     """
@@ -251,11 +255,11 @@ def check_reader(user: User, room: str) -> None:
         raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHED_NAMES)
 def check_event(name: str) -> str:
-    """Give back a client's event name.
+    """Return a client's event name if it is valid.
 
-    :raises RealtimeError: ``bad_request``; a leading ``$`` is kept for the server's own events.
+    :raises RealtimeError: ``bad_request``; a leading ``$`` is reserved for the server's own events.
     """
     if name.startswith("$"):
         raise RealtimeError("bad_request", "event names that begin with $ are the server's own")
@@ -263,7 +267,7 @@ def check_event(name: str) -> str:
 
 
 def check_key(key: str) -> str:
-    """Give back a publisher's key.
+    """Return an idempotency key if it is valid.
 
     :raises RealtimeError: ``bad_request``.
     """
@@ -271,7 +275,7 @@ def check_key(key: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Give back a user's display name without surrounding white space.
+    """Return a user's display name without surrounding white space, if it is valid.
 
     :raises RealtimeError: ``bad_request``.
     """

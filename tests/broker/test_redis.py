@@ -252,7 +252,7 @@ class HeardTests(NodesCase):
             if "no node publishes" in (event["log_format"] or ""):
                 throttled(event)
         self.assertEqual(2, len(said))
-        throttled.tell_all()
+        throttled.write_all_counts()
         # This node's, and all or some of the other's, which heard the same.
         self.assertLessEqual(len(wrong) - 2, int(said[-1].split()[0]))
         self.assertTrue(one.link.ready)

@@ -10,6 +10,7 @@ from twisted.internet import reactor
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.client import Chat, Event, Message, Room, State, connect
+from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
@@ -34,7 +35,7 @@ class ChatTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
-        return RealtimeService(
+        return make_service(
             reactor, self.store, LocalBroker(), Configuration((self.listen,), limits=limits), time.time, os.urandom
         )
 

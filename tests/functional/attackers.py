@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.functional.aside import Aside, serve
-from tests.functional.wires import GONE, frame
+from tests.functional.raw_clients import GONE, frame
+from tests.functional.worker_process import WorkerProcess, serve
 
 __all__ = ["Attackers", "get", "post", "upgrade"]
 
@@ -65,7 +65,7 @@ class _Names:
         return f"made-{os.getpid()}-{next(self._numbers)}"
 
 
-class _Process:
+class _AttackWorker:
     """What the process does."""
 
     def __init__(self, port: int) -> None:
@@ -308,7 +308,7 @@ class _Process:
 
         return await self._for_a_while(seconds, connections, live)
 
-    async def crowd(self, room: str, count: int) -> dict[str, Any]:
+    async def swarm(self, room: str, count: int) -> dict[str, Any]:
         """Let so many clients join a room, each with as much to say of itself as there may be."""
         for _ in range(count):
             connection = await self._handshake()
@@ -332,7 +332,7 @@ class _Process:
         return await self._for_a_while(seconds, connections, live)
 
 
-class Attackers(Aside):
+class Attackers(WorkerProcess):
     """Such a process, as a test has it."""
 
     def __init__(self, port: int) -> None:
@@ -340,4 +340,4 @@ class Attackers(Aside):
 
 
 if __name__ == "__main__":
-    serve(_Process(int(sys.argv[1])))
+    serve(_AttackWorker(int(sys.argv[1])))

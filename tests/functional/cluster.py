@@ -89,16 +89,16 @@ class ClusterTestCase(DaemonTestCase):
 
     def assert_balanced(self, report: dict[str, Any]) -> None:
         """Nothing is lost, doubled, out of order or silently missing; everybody has seen the same."""
-        books, readers = report["books"], report["readers"]
+        ledger, readers = report["ledger"], report["readers"]
         sums = {
             what: sum(account[what] for account in readers.values()) for what in ("received", "lost", "connections")
         }
-        self._log.info("{books} {sums}", books=books, sums=sums)
+        self._log.info("{ledger} {sums}", ledger=ledger, sums=sums)
         wrong = {name: account for name, account in readers.items() if account["wrong"] or account["lost"]}
         self.assertEqual({}, wrong)
         self.assertEqual(([], [], 0), (report["failures"], report["log_differs"], report["unlike_log"]))
         self.assertEqual({report["top"]}, {account["position"] for account in readers.values()})
-        counted = {name: books[name] for name in ("twice", "never_sent", "moved", "stored_later")}
+        counted = {name: ledger[name] for name in ("twice", "never_sent", "moved", "stored_later")}
         self.assertEqual({"twice": 0, "never_sent": 0, "moved": [], "stored_later": []}, counted)
 
     def assert_nobody_left(self, report: dict[str, Any]) -> None:
@@ -109,4 +109,4 @@ class ClusterTestCase(DaemonTestCase):
     def assert_nothing_lost(self, report: dict[str, Any]) -> None:
         """What was acknowledged is in the log, which has no hole, and nobody was told that anything is missing."""
         told = {name: account["told"] for name, account in report["readers"].items() if account["told"]}
-        self.assertEqual(({}, 0, 0), (told, report["books"]["lost"], report["books"]["holes"]))
+        self.assertEqual(({}, 0, 0), (told, report["ledger"]["lost"], report["ledger"]["holes"]))

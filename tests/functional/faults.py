@@ -12,22 +12,22 @@ __all__ = ["SystemCallFaults", "with_faults"]
 
 
 def with_faults(calls: str, fault: str) -> tuple[str, ...]:
-    """A command that runs another one, in the same process, with faults in what that asks of the system.
+    """A command that runs another command in the same process, with faults in its system calls.
 
-    Nothing but those calls is slowed down. A process that is attached to stops at each of its calls, and with a faked
-    clock, which locks and unlocks for each time that somebody asks, it may come to nothing else.
+    It slows down only those calls. If strace attaches to a running process, the process stops at each system call. With
+    a faked clock, which takes a lock for each look at the time, such a process may make no progress.
 
-    :param calls: ``sendto,sendmsg``.
-    :param fault: as strace's ``inject`` has it: ``error=EIO:when=9+9``.
+    :param calls: the system calls, such as ``sendto,sendmsg``.
+    :param fault: as in strace's ``inject``, such as ``error=EIO:when=9+9``.
     """
     faults = ("-e", f"trace={calls}", "-e", f"inject={calls}:{fault}")
     return (program("strace"), "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", *faults)
 
 
 class SystemCallFaults:
-    """Faults in what a process asks of the system, until :meth:`end` or its own end.
+    """Faults in the system calls of a running process, until :meth:`end` or until the process ends.
 
-    :param what: which calls, and what becomes of them, as strace's ``inject`` has it: ``sendto:error=EIO:when=9+9``.
+    :param what: the calls and their fault, as in strace's ``inject``, such as ``sendto:error=EIO:when=9+9``.
     """
 
     def __init__(self, pid: int, what: str) -> None:
@@ -37,6 +37,6 @@ class SystemCallFaults:
         wait_until(lambda: "TracerPid:\t0" not in status.read_text())
 
     def end(self) -> None:
-        """Let the process be."""
+        """Remove the faults."""
         self._tracing.terminate()
         self._tracing.wait()

@@ -2,7 +2,7 @@
 
 Each connection, and each single poll and POST, goes to a node that is drawn at random; whoever loses its connection
 comes back to another one. Writers publish under keys until they are acknowledged, and readers keep accounts
-(``books.py``).
+(``ledger.py``).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.functional.aside import Aside, serve
-from tests.functional.books import Account, Books
-from tests.functional.wires import GONE, HTTPWire, RedisError, RedisWire, SocketWire, StreamWire, Unavailable
+from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
+from tests.functional.raw_clients import GONE, RawEventStream, RawHTTP, RawRedis, RawWebSocket, RedisError, Unavailable
+from tests.functional.worker_process import WorkerProcess, serve
 from tests.views import View
 
 __all__ = ["Load"]
@@ -97,15 +97,15 @@ class _Writer:
     slots = 1
     by_node = True
 
-    def __init__(self, load: _Process, name: str, gives_up: bool) -> None:
+    def __init__(self, load: _LoadWorker, name: str, gives_up: bool) -> None:
         self.load = load
-        self.books = load.books
+        self.ledger = load.ledger
         self.name = name
         self.gives_up = gives_up
         self.number = 0
 
     async def run(self) -> None:
-        """Write till the books are closed, and everything has its answer."""
+        """Write until the ledger is closed and each publish has its answer."""
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self.slots):
@@ -126,27 +126,27 @@ class _Writer:
         """Publish until it is known what became of it."""
         data = {"text": key, "padding": "x" * (len(key) * 37 % 200)}
         while True:
-            self.books.attempt(key)
+            self.ledger.attempt(key)
             begun = time.monotonic()
             try:
                 position = await self.publish(key, data)
             except Refused:
                 self._answered(begun)
                 if self.gives_up:
-                    self.books.refuse(key)
+                    self.ledger.refuse(key)
                     await asyncio.sleep(0.05)
                     return
             except GONE:
                 pass
             else:
                 self._answered(begun)
-                self.books.acknowledge(key, position)
+                self.ledger.acknowledge(key, position)
                 return
             await asyncio.sleep(random.uniform(0.05, 0.2))
 
     def _answered(self, begun: float) -> None:
         if self.by_node:
-            self.books.slowest = max(self.books.slowest, time.monotonic() - begun)
+            self.ledger.slowest = max(self.ledger.slowest, time.monotonic() - begun)
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         """Publish once; give the position.
@@ -175,13 +175,13 @@ class _SocketWriter(_Writer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._wire: SocketWire | None = None
+        self._connection: RawWebSocket | None = None
         self._opening = asyncio.Lock()
         self._waiting: dict[str, asyncio.Future[_Event]] = {}
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         async with self._opening:
-            if self._wire is None or self._wire.lost.done():
+            if self._connection is None or self._connection.lost.done():
                 await self._open()
         answer = self._waiting[key] = asyncio.get_running_loop().create_future()
         self._send(type="publish", id=key, room=self.load.place.room, data=data, key=key)
@@ -189,12 +189,12 @@ class _SocketWriter(_Writer):
             return self.check(await answer)
 
     def close(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
+        if self._connection is not None:
+            self._connection.close()
 
     async def _open(self) -> None:
-        self._wire = await SocketWire.connect(self.load.node(), upgrade("/ws"), self._take)
-        self._wire.lost.add_done_callback(lambda _: self._lost())
+        self._connection = await RawWebSocket.connect(self.load.node(), upgrade("/ws"), self._take)
+        self._connection.lost.add_done_callback(lambda _: self._lost())
         answer = self._waiting["hello"] = asyncio.get_running_loop().create_future()
         # A key is a user's own: nothing may be published before it is known who that is.
         self._send(type="hello", id="hello", **({"client": self.client} if self.client else {}))
@@ -205,8 +205,8 @@ class _SocketWriter(_Writer):
         self.client = welcome.client
 
     def _send(self, **command: Any) -> None:
-        assert self._wire is not None
-        self._wire.send(msgspec.json.encode(command))
+        assert self._connection is not None
+        self._connection.send(msgspec.json.encode(command))
 
     def _take(self, payload: bytes) -> None:
         event = _decode_event(payload)
@@ -227,15 +227,15 @@ class _HTTPWriter(_Writer):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._wires = _Wires()
+        self._clients = _KeptConnections()
 
     def close(self) -> None:
-        self._wires.close()
+        self._clients.close()
 
     async def post(self, path: str, body: Any, *headers: str) -> _Event:
         """What a POST is answered with."""
-        wire = self._wires.to(self.load.node())
-        status, answer = await wire.ask("POST", path, msgspec.json.encode(body), *headers)
+        raw = self._clients.to(self.load.node())
+        status, answer = await raw.ask("POST", path, msgspec.json.encode(body), *headers)
         return self.load.read_reply(status, answer)
 
 
@@ -258,29 +258,29 @@ class _CommandsWriter(_HTTPWriter):
         return self.check(await self.post("/commands", command, f"Realtime-Client: {self.client}"))
 
 
-class _Wires:
+class _KeptConnections:
     """A kept connection to each node."""
 
     def __init__(self) -> None:
-        self._wires: dict[int, HTTPWire] = {}
+        self._clients: dict[int, RawHTTP] = {}
 
-    def to(self, port: int) -> HTTPWire:
+    def to(self, port: int) -> RawHTTP:
         """The connection to a port."""
-        return self._wires.setdefault(port, HTTPWire(port))
+        return self._clients.setdefault(port, RawHTTP(port))
 
     def close(self) -> None:
         """Cut them."""
-        for wire in self._wires.values():
-            wire.close()
+        for raw in self._clients.values():
+            raw.close()
 
 
 class _Reader:
     """Reads the room over any number of connections, from its position on."""
 
-    def __init__(self, load: _Process, name: str, position: str) -> None:
+    def __init__(self, load: _LoadWorker, name: str, position: str) -> None:
         self.load = load
         self.name = name
-        self.account = Account(load.books, position)
+        self.account = ReaderRecord(load.ledger, position)
         self.view = View()
         self.client = ""
         self.signals: list[Any] = []
@@ -341,49 +341,49 @@ class _Reader:
 class _SocketReader(_Reader):
     """On WebSockets."""
 
-    _wire: Any = None
+    _connection: Any = None
 
     async def read(self) -> None:
-        self._wire = await SocketWire.connect(self.load.node(), upgrade("/ws"), self.take)
+        self._connection = await RawWebSocket.connect(self.load.node(), upgrade("/ws"), self.take)
         self.connections += 1
         try:
             self._send(type="hello", name=self.name, **({"client": self.client} if self.client else {}))
             self._send(type="join", room=self.load.place.room, since=self.account.position)
-            await self._wire.lost
+            await self._connection.lost
         finally:
-            self._wire.close()
+            self._connection.close()
 
     def _send(self, **command: Any) -> None:
-        self._wire.send(msgspec.json.encode(command))
+        self._connection.send(msgspec.json.encode(command))
 
     def take_event(self, event: _Event) -> None:
         super().take_event(event)
-        if event.type == "error" and self._wire is not None:  # the room can't be joined at present
-            self._wire.close()
+        if event.type == "error" and self._connection is not None:  # the room can't be joined at present
+            self._connection.close()
 
     async def hang_up(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class _EventsReader(_Reader):
     """On event streams."""
 
-    _wire: Any = None
+    _connection: Any = None
 
     async def read(self) -> None:
         # The position in the address is overruled by the header, as with a browser that comes back.
         request = get(f"/sse?{self.query()}", f"Last-Event-ID: {self.account.position}")
-        self._wire = await StreamWire.connect(self.load.node(), request, self.take)
+        self._connection = await RawEventStream.connect(self.load.node(), request, self.take)
         self.connections += 1
         try:
-            await self._wire.lost
+            await self._connection.lost
         finally:
-            self._wire.close()
+            self._connection.close()
 
     async def hang_up(self) -> None:
-        if self._wire is not None:
-            self._wire.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class _PollReader(_Reader):
@@ -393,15 +393,15 @@ class _PollReader(_Reader):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._wires = _Wires()
+        self._clients = _KeptConnections()
 
     async def read(self) -> None:
         while True:
             headers = [f"Realtime-Client: {self.client}"] if self.client else []
             path = f"/poll?wait={_WAIT}&presence={self.version}&{self.query().partition('&client=')[0]}"
-            wire = self._wires.to(self.load.node())
+            raw = self._clients.to(self.load.node())
             self.connections += 1
-            status, body = await wire.ask("GET", path, b"", *headers)
+            status, body = await raw.ask("GET", path, b"", *headers)
             if status >= 500:
                 raise Unavailable(body.decode(errors="replace"))
             self._answered(_decode_answer(body))
@@ -419,7 +419,7 @@ class _PollReader(_Reader):
         self.known.set()
 
     async def hang_up(self) -> None:
-        self._wires.close()
+        self._clients.close()
 
 
 class _RedisWriter(_Writer):
@@ -432,20 +432,20 @@ class _RedisWriter(_Writer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         assert self.load.place.redis is not None
-        self._wire = RedisWire(self.load.place.redis, self.load.place.database)
+        self._connection = RawRedis(self.load.place.redis, self.load.place.database)
 
     def close(self) -> None:
-        self._wire.close()
+        self._connection.close()
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         place = self.load.place
         keys = f"{place.scope}:log", f"{place.scope}:stream:{place.room}", f"{place.scope}:keys:{place.room}"
         try:
-            self._sha = self._sha or await self._wire.do("HGET", keys[0], "append")
+            self._sha = self._sha or await self._connection.do("HGET", keys[0], "append")
             if self._sha is None:
                 raise Unavailable
             words = ("message", f"program-{self.name}", "A program", msgspec.json.encode(data), key)
-            _, position = await self._wire.do("EVALSHA", self._sha, 3, *keys, *words)
+            _, position = await self._connection.do("EVALSHA", self._sha, 3, *keys, *words)
         except RedisError as error:
             if not str(error).startswith(_PASSING):
                 self.load.fail(f"{self.name}: {error}")
@@ -490,12 +490,12 @@ class _Log(NamedTuple):
     messages: dict[int, str]
 
 
-class _Process:
+class _LoadWorker:
     """What the process does."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.books = Books(time.monotonic)
+        self.ledger = DeliveryLedger(time.monotonic)
         self.readers: list[_Reader] = []
         self.failures: list[str] = []
         self._total = 0
@@ -504,7 +504,7 @@ class _Process:
         self._started = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: list[asyncio.Task[None]] = []
-        self._visitors: list[SocketWire] = []
+        self._visitors: list[RawWebSocket] = []
         self._numbers = itertools.count()
 
     def node(self) -> int:
@@ -530,7 +530,7 @@ class _Process:
 
     async def may_write(self) -> bool:
         """Whether one more message is to be written, when it is time."""
-        if not self.books.going_on or (self._total and self._started >= self._total):
+        if not self.ledger.is_open or (self._total and self._started >= self._total):
             return False
         self._started += 1
         now = time.monotonic()
@@ -559,7 +559,7 @@ class _Process:
         :param gives_up: the kinds of writers that leave it at a refusal.
         """
         self._total, self._interval = self._started + total if total else 0, 1 / rate if rate else 0.0
-        self.books.going_on = True
+        self.ledger.is_open = True
         for kind, count in kinds.items():
             for index in range(count):
                 name = f"{kind}{index}-{next(self._numbers)}"
@@ -583,7 +583,7 @@ class _Process:
         return {}
 
     async def _beginning(self) -> str:
-        status, body = await HTTPWire(self.node()).ask("GET", f"/rooms/{self.place.room}/messages?limit=1")
+        status, body = await RawHTTP(self.node()).ask("GET", f"/rooms/{self.place.room}/messages?limit=1")
         assert status == 200, body
         return json.loads(body)["top"].partition(":")[0] + ":0"
 
@@ -591,16 +591,16 @@ class _Process:
         """How far it has come."""
         received = [reader.account.received for reader in self.readers]
         return {
-            "attempted": len(self.books.attempted),
-            "acknowledged": len(self.books.acknowledged),
-            "refused": len(self.books.refused),
+            "attempted": len(self.ledger.attempted),
+            "acknowledged": len(self.ledger.acknowledged),
+            "refused": len(self.ledger.refused),
             "received": [min(received, default=0), max(received, default=0)],
             "failures": self.failures,
         }
 
     async def rest(self) -> dict[str, Any]:
         """Let the writers come to their end."""
-        self.books.going_on = False
+        self.ledger.is_open = False
         writing, self._writing = self._writing, []
         async with asyncio.timeout(_PATIENCE):
             await asyncio.gather(*writing, return_exceptions=True)
@@ -622,7 +622,7 @@ class _Process:
         return {
             "log_differs": [port for port, other in zip(self.place.nodes, logs, strict=True) if other != log],
             "top": top,
-            "books": self.books.balance(log.messages, log.epoch),
+            "ledger": self.ledger.balance(log.messages, log.epoch),
             "unlike_log": self._unlike(log),
             "readers": {reader.name: self._of(reader, log) for reader in self.readers},
             "failures": self.failures,
@@ -630,7 +630,7 @@ class _Process:
 
     def _unlike(self, log: _Log) -> int:
         """At how many positions the readers were brought something that isn't there in the log."""
-        seen = self.books.seen
+        seen = self.ledger.seen
         return sum(log.messages.get(int(p.partition(":")[2])) != seen[p] for p in seen if p.startswith(f"{log.epoch}:"))
 
     def _of(self, reader: _Reader, log: _Log) -> dict[str, Any]:
@@ -649,10 +649,10 @@ class _Process:
 
     async def _read_log(self, port: int) -> _Log:
         """All that is kept, page by page, as one node says; positions have no hole after the oldest."""
-        wire, messages, since = HTTPWire(port), dict[int, str](), None
+        raw, messages, since = RawHTTP(port), dict[int, str](), None
         while True:
             path = f"/rooms/{self.place.room}/messages?limit=1000" + (f"&since={since}" if since else "")
-            status, body = await wire.ask("GET", path)
+            status, body = await raw.ask("GET", path)
             assert status == 200, body
             page = json.loads(body)
             epoch = page["top"].partition(":")[0]
@@ -663,7 +663,7 @@ class _Process:
                 messages[int(message["position"].partition(":")[2])] = message.get("key", "")
             since = page["position"]
             if since == page["top"]:
-                wire.close()
+                raw.close()
                 return _Log(epoch, messages)
 
     async def churn(self, count: int, at_once: int = 50) -> dict[str, Any]:
@@ -672,19 +672,19 @@ class _Process:
 
         async def come_and_go() -> None:
             for number in numbers:
-                wire = await self._visit()
+                raw = await self._visit()
                 if number % 2:
-                    wire.close()
+                    raw.close()
                 else:
-                    wire.say_goodbye()
-                    await wire.lost
+                    raw.say_goodbye()
+                    await raw.lost
 
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(come_and_go())
         return {}
 
-    async def _visit(self) -> SocketWire:
+    async def _visit(self) -> RawWebSocket:
         joined = asyncio.Event()
 
         def take(payload: bytes) -> None:
@@ -695,10 +695,10 @@ class _Process:
                 self.fail(f"a visitor: {event}")
 
         request = upgrade(f"/ws?room={self.place.room}&last=0")
-        wire: SocketWire = await SocketWire.connect(self.node(), request, take)
+        raw: RawWebSocket = await RawWebSocket.connect(self.node(), request, take)
         async with asyncio.timeout(_PATIENCE):
             await joined.wait()
-        return wire
+        return raw
 
     async def enter(self, rooms: int, at_once: int = 100) -> dict[str, Any]:
         """Join so many rooms, over WebSockets that read so many each; answer when all are joined."""
@@ -721,18 +721,18 @@ class _Process:
                 all_joined.set()
 
         async with waiting, asyncio.timeout(_PATIENCE):
-            wire = await SocketWire.connect(self.node(), upgrade("/ws"), take)
-            self._visitors.append(wire)
+            raw = await RawWebSocket.connect(self.node(), upgrade("/ws"), take)
+            self._visitors.append(raw)
             for number in rooms:
                 command = {"type": "join", "room": f"{self.place.room}{number}", "last": 0}
-                wire.send(msgspec.json.encode(command))
+                raw.send(msgspec.json.encode(command))
             await all_joined.wait()
 
     async def quit(self) -> dict[str, Any]:
         """Leave all of these rooms."""
         visitors, self._visitors = self._visitors, []
-        for wire in visitors:
-            wire.close()
+        for raw in visitors:
+            raw.close()
         return {}
 
     async def mark(self) -> dict[str, Any]:
@@ -763,7 +763,7 @@ class _Process:
         return {}
 
 
-class Load(Aside):
+class Load(WorkerProcess):
     """Such a process, as a test has it."""
 
     def __init__(self, place: Place) -> None:
@@ -771,4 +771,4 @@ class Load(Aside):
 
 
 if __name__ == "__main__":
-    serve(_Process(msgspec.json.decode(sys.argv[1], type=Place)))
+    serve(_LoadWorker(msgspec.json.decode(sys.argv[1], type=Place)))

@@ -19,7 +19,7 @@ from tests.clients import PollClient, SocketClient
 from tests.functional.cluster import HISTORY, ClusterTestCase
 from tests.functional.daemon import Daemon
 from tests.functional.faults import with_faults
-from tests.functional.wall import SettableClock
+from tests.functional.settable_clock import SettableClock
 from tests.redis_server import PERSISTENT, RedisServer
 
 SOAK = os.environ.get("SOAK") == "1"
@@ -210,8 +210,8 @@ class SetTogetherTests(SetClockTestCase):
         report = await self.ask(load, "balance")
         self.assert_balanced(report)
         self.assert_nothing_lost(report)
-        books = report["books"]
-        self.assertEqual(books["attempted"], books["acknowledged"])
+        ledger = report["ledger"]
+        self.assertEqual(ledger["attempted"], ledger["acknowledged"])
 
     async def test_sqlite(self) -> None:
         """Over SQLite the accounts balance."""

@@ -78,7 +78,7 @@ class ManyNodesTests(ClusterTestCase):
         report = await self.ask(load, "balance")
         self.assert_balanced(report)
         self.assert_nothing_lost(report)
-        self.assertEqual(20_000, report["books"]["in_log"])
+        self.assertEqual(20_000, report["ledger"]["in_log"])
         self.assert_nobody_left(report)
         clients = await deferToThread(redis.command, "CLIENT", "LIST")
         self.assertEqual(3 * len(nodes), clients.count(b"name=realtime-"))
@@ -104,9 +104,9 @@ class StormTests(ClusterTestCase):
         report = await self.ask(load, "balance")
         self.assert_balanced(report)
         self.assert_nothing_lost(report)
-        books = report["books"]
-        self.assertEqual(books["attempted"], books["acknowledged"] + books["refused"])
-        self.assertLess(books["slowest"], 3.0)
+        ledger = report["ledger"]
+        self.assertEqual(ledger["attempted"], ledger["acknowledged"] + ledger["refused"])
+        self.assertLess(ledger["slowest"], 3.0)
         await self.all_see(load, 60, 60)
 
     async def storm(self) -> None:
@@ -216,7 +216,7 @@ class LossTests(ClusterTestCase):
         await self.ask(self.room, "written")
         report = await self.ask(self.room, "balance")
         self.assert_balanced(report)
-        self.assertEqual((before + 200, 0), (report["books"]["acknowledged"], report["books"]["lost"]))
+        self.assertEqual((before + 200, 0), (report["ledger"]["acknowledged"], report["ledger"]["lost"]))
         self.assertEqual({1}, {len(account["told"]) for account in report["readers"].values()})
 
     async def test_flushall(self) -> None:
@@ -455,7 +455,7 @@ class ApartTests(ClusterTestCase):
             report = await self.ask(load, "balance")
             self.assert_balanced(report)
             self.assert_nothing_lost(report)
-            self.assertEqual(10 + number, report["books"]["in_log"])
+            self.assertEqual(10 + number, report["ledger"]["in_log"])
             expected = [] if signal is None else [["relay", None, signal]]
             await self.eventually(lambda load=load, expected=expected: all_have(load, len(expected)))
             await self.all_see(load, 3)

@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from tests.clients import PollClient, SocketClient
 from tests.functional.browsers import program
 from tests.functional.daemon import Daemon, DaemonTestCase, wait_until
-from tests.functional.test_restart import BookedTestCase, make_agent, pause
+from tests.functional.test_restart import LedgerTestCase, make_agent, pause
 
 
 class Reply(NamedTuple):
@@ -443,10 +443,10 @@ class EpochTests(ServedTestCase):
         self.assertEqual(1, len(poller.of_type("reset")))
 
 
-class StoppingTests(BookedTestCase):
+class StoppingTests(LedgerTestCase):
     """SIGTERM."""
 
-    async def crowd(self) -> None:
+    async def swarm(self) -> None:
         """200 polls that wait and 200 WebSockets, in a room of their own."""
         port = self.server.port
         self.sockets = [SocketClient(reactor, port, "quiet") for _ in range(200)]
@@ -483,7 +483,7 @@ class StoppingTests(BookedTestCase):
         await self.begin(history=1_000_000)
         for reader in self.readers:
             self.go(reader.run())
-        await self.crowd()
+        await self.swarm()
         await self.acknowledged(100)
         await self.assert_stops()
         answers = await gatherResults(self.polls)
@@ -517,9 +517,9 @@ class StoppingTests(BookedTestCase):
 
     async def assert_nothing_lost(self) -> None:
         """After the restart everyone carries on, and all accounts balance."""
-        self.under_way.append(self.books.pending)
+        self.under_way.append(self.ledger.pending)
         await deferToThread(self.server.start)
         await self.acknowledged(50)
         log = await self.close()
-        self.assert_books(log)
+        self.assert_ledger_balances(log)
         self.assert_balanced(log)

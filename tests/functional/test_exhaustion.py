@@ -22,8 +22,8 @@ import attrs
 from twisted.logger import Logger
 
 from tests.functional.attackers import Attackers, get, post, upgrade
-from tests.functional.bystander import Bystander
 from tests.functional.daemon import Daemon, DaemonTestCase, free_port
+from tests.functional.healthy_client import HealthyClient
 from tests.redis_server import RedisServer
 
 SECONDS = 30 if os.environ.get("SOAK") == "1" else 3
@@ -249,12 +249,12 @@ class Scene:
         self.daemon = daemon
         self.redis = redis
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
-        self.bystander = Bystander(daemon.port)
+        self.healthy_client = HealthyClient(daemon.port)
         self.attackers = Attackers(daemon.port)
 
     def end(self) -> None:
         """End those who talk to the daemon."""
-        self.bystander.kill()
+        self.healthy_client.kill()
         self.attackers.kill()
 
     # What is there before the attack
@@ -267,7 +267,7 @@ class Scene:
 
     def gather(self) -> None:
         """A room with as many members as are listed, each with the largest state."""
-        self.attackers.ask("crowd", room="crowded", count=200)
+        self.attackers.ask("swarm", room="crowded", count=200)
 
     def found(self) -> None:
         """As many rooms as anybody can make in a moment."""
@@ -347,16 +347,16 @@ class ExhaustionTestCase(DaemonTestCase):
     def withstand(self, attack: Attack) -> None:
         """Measure what an attack takes, and see that it isn't too much."""
         scene = self.scene(attack)
-        scene.bystander.ask("start")
+        scene.healthy_client.ask("start")
         for what in attack.prepare:
             getattr(scene, what)()
         self.settle(scene)
         memory, log, held, stored = scene.memory(), scene.log(), scene.most_held(), scene.stored()
-        scene.bystander.ask("figures")
+        scene.healthy_client.ask("figures")
         with scene.peak() as peak:
             done = scene.attackers.ask(attack.way, seconds=SECONDS, **attack.arguments)
             back = self.recover(scene, attack, memory, held)
-            talk = scene.bystander.ask("figures")
+            talk = scene.healthy_client.ask("figures")
         figures = Figures(peak() - memory, scene.memory() - memory, scene.log() - log, talk["p99"], talk["lag"], back)
         account = f"{attack.name}: {figures.account()}; {done}; {held}, then {scene.held()}"
         self._log.info("{account}", account=account)

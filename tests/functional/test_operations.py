@@ -84,7 +84,7 @@ class OperationsTests(ClusterTestCase):
         report = await self.ask(load, "balance")
         self.assert_balanced(report)
         self.assert_nothing_lost(report)
-        self.assertEqual(0, report["books"]["refused"])
+        self.assertEqual(0, report["ledger"]["refused"])
         self.assert_nobody_left(report)
         await self.all_see(load, 18)
         self.assertGreater(min(account["connections"] for account in report["readers"].values()), 1)

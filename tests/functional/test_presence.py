@@ -17,8 +17,8 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tests.functional.crowd import Crowd
 from tests.functional.daemon import Daemon, DaemonTestCase, wait_until
+from tests.functional.swarm import Swarm
 from tests.functional.test_growth import MIB, descriptors, memory
 
 SOAK = os.environ.get("SOAK") == "1"
@@ -52,35 +52,35 @@ class _Writer:
 
 
 class CrowdTestCase(DaemonTestCase):
-    """Tests with crowds."""
+    """Tests with many clients."""
 
     _log = Logger()
     timeout = 600
 
-    def crowd(self) -> Crowd:
+    def swarm(self) -> Swarm:
         """Some clients, of whom none is there yet."""
-        crowd = Crowd(self.server.port)
-        self.addCleanup(crowd.kill)
-        return crowd
+        swarm = Swarm(self.server.port)
+        self.addCleanup(swarm.kill)
+        return swarm
 
     def members(self) -> int:
         """How many members the lobby has, as the daemon says."""
         return int(self.server.get("rooms/lobby/members")["count"])
 
-    def agree(self, crowds: list[Crowd], condition: Callable[[dict[str, Any]], bool], patience: float) -> None:
-        """Wait till all that a crowd knows is as it should be."""
-        for crowd in crowds:
+    def agree(self, swarms: list[Swarm], condition: Callable[[dict[str, Any]], bool], patience: float) -> None:
+        """Wait until the reports of all swarms fulfil a condition."""
+        for swarm in swarms:
             report: dict[str, Any] = {}
 
-            def agreed(crowd: Crowd = crowd, report: dict[str, Any] = report) -> bool:
-                report.update(crowd.ask("report"))
+            def agreed(swarm: Swarm = swarm, report: dict[str, Any] = report) -> bool:
+                report.update(swarm.ask("report"))
                 return condition(report)
 
             wait_until(agreed, lambda report=report: str(report)[:3000], patience)  # type: ignore[misc]
 
-    def assert_nothing_wrong(self, crowd: Crowd) -> dict[str, Any]:
+    def assert_nothing_wrong(self, swarm: Swarm) -> dict[str, Any]:
         """Nobody has noticed a mistake; give what they know."""
-        report = crowd.ask("report")
+        report = swarm.ask("report")
         self.assertEqual([], report["wrong"])
         return report
 
@@ -95,7 +95,7 @@ class ManyTests(CrowdTestCase):
         await deferToThread(self._test)
 
     def _test(self) -> None:
-        staying, vanishing = self.crowd(), self.crowd()
+        staying, vanishing = self.swarm(), self.swarm()
         begun = time.monotonic()
         stay = MANY - VANISHING
         staying.ask("open", sockets=stay // 2, polls=stay - stay // 2, over=7.5, name="s")
@@ -103,7 +103,7 @@ class ManyTests(CrowdTestCase):
         self._come(vanishing)
         joining = time.monotonic() - begun
         self.agree([staying, vanishing], lambda report: set(report["counts"]) == {str(MANY)}, 30)
-        reports = [self.assert_nothing_wrong(crowd) for crowd in (staying, vanishing)]
+        reports = [self.assert_nothing_wrong(swarm) for swarm in (staying, vanishing)]
         received = sum(report["received"] for report in reports)
         told = sum(report["presence"] for report in reports)
         self._log.info(
@@ -115,16 +115,16 @@ class ManyTests(CrowdTestCase):
             self.assertLess(joining, 10.5)
         self._vanish(staying, vanishing, before)
 
-    def _come(self, vanishing: Crowd) -> None:
+    def _come(self, vanishing: Swarm) -> None:
         vanishing.ask("open", sockets=VANISHING // 2, polls=VANISHING - VANISHING // 2, over=1.5, name="v")
 
-    def _go(self, vanishing: Crowd) -> int:
+    def _go(self, vanishing: Swarm) -> int:
         """Those who will vanish go once as they should; give the memory that this leaves in use."""
         vanishing.ask("close")
         wait_until(lambda: self.members() == MANY - VANISHING, lambda: f"{self.members()} members")
         return memory(self.server.pid)
 
-    def _vanish(self, staying: Crowd, vanishing: Crowd, before: int) -> None:
+    def _vanish(self, staying: Swarm, vanishing: Swarm, before: int) -> None:
         stay = MANY - VANISHING
         memory_before = self._go(vanishing)
         self._come(vanishing)
@@ -157,17 +157,17 @@ class SomeTests(CrowdTestCase):
         await deferToThread(self._test)
 
     def _test(self) -> None:
-        crowds = [self.crowd(), self.crowd()]
-        crowds[0].ask("open", sockets=60, polls=15, over=0.5, name="a")
-        crowds[1].ask("open", sockets=15, polls=60, over=0, name="b")
+        swarms = [self.swarm(), self.swarm()]
+        swarms[0].ask("open", sockets=60, polls=15, over=0.5, name="a")
+        swarms[1].ask("open", sockets=15, polls=60, over=0, name="b")
         ids = self._ids()
         self.assertEqual(150, len(ids))
-        self.agree(crowds, lambda report: report["lists"] == [[" ".join(ids), 75]], 20)
-        crowds[1].ask("close")
+        self.agree(swarms, lambda report: report["lists"] == [[" ".join(ids), 75]], 20)
+        swarms[1].ask("close")
         wait_until(lambda: self.members() == 75, lambda: f"{self.members()} members")
-        self.agree(crowds[:1], lambda report: report["lists"] == [[" ".join(self._ids()), 75]], 20)
-        for crowd in crowds:
-            self.assert_nothing_wrong(crowd)
+        self.agree(swarms[:1], lambda report: report["lists"] == [[" ".join(self._ids()), 75]], 20)
+        for swarm in swarms:
+            self.assert_nothing_wrong(swarm)
 
     def _ids(self) -> list[str]:
         return [member["id"] for member in self.server.get("rooms/lobby/members")["members"]]
@@ -182,17 +182,17 @@ class ReloadTests(CrowdTestCase):
         await deferToThread(self._test)
 
     def _test(self) -> None:
-        crowd = self.crowd()
-        crowd.ask("open", sockets=RELOADING // 2, polls=RELOADING - RELOADING // 2, over=1)
-        self.agree([crowd], lambda report: set(report["counts"]) == {str(RELOADING)}, 20)
+        swarm = self.swarm()
+        swarm.ask("open", sockets=RELOADING // 2, polls=RELOADING - RELOADING // 2, over=1)
+        self.agree([swarm], lambda report: set(report["counts"]) == {str(RELOADING)}, 20)
         writer = _Writer(self.server)
         self.addCleanup(writer.end)
-        crowd.ask("storm", times=10, away=0.9)
+        swarm.ask("storm", times=10, away=0.9)
         top = writer.end()
-        self.agree([crowd], lambda report: set(report["positions"]) == {top}, 30)
-        report = self.assert_nothing_wrong(crowd)
+        self.agree([swarm], lambda report: set(report["positions"]) == {top}, 30)
+        report = self.assert_nothing_wrong(swarm)
         number = top.partition(":")[2]
         self._log.info(f"{RELOADING} came back ten times each, and got {number} messages")
         self.assertEqual(({number: RELOADING}, []), (report["messages"], report["left"]))
-        self.agree([crowd], lambda report: len(report["lists"]) == 1 and len(report["lists"][0][0]) > 0, 20)
-        self.assertEqual({str(RELOADING): RELOADING}, crowd.ask("report")["counts"])
+        self.agree([swarm], lambda report: len(report["lists"]) == 1 and len(report["lists"][0][0]) > 0, 20)
+        self.assertEqual({str(RELOADING): RELOADING}, swarm.ask("report")["counts"])

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.functional.browsers import PROGRAMS
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 from tests.functional.proxies import PROXIES, Proxy, documented
-from tests.functional.wires import SocketWire, StreamWire
+from tests.functional.raw_clients import RawEventStream, RawWebSocket
 
 _HOST = "Host: example.com"
 _PAGE = "Origin: https://example.com"
@@ -78,14 +78,14 @@ def _ask(port: int, method: str, path: str, body: Any = None, **headers: str) ->
 
 async def _socket(port: int) -> tuple[_Reader, Any]:
     reader = _Reader()
-    wire = await SocketWire.connect(port, _get("ws?room=lobby", *_UPGRADE), reader.take)
-    return reader, wire
+    raw = await RawWebSocket.connect(port, _get("ws?room=lobby", *_UPGRADE), reader.take)
+    return reader, raw
 
 
 async def _stream(port: int) -> tuple[_Reader, Any]:
     reader = _Reader()
     request = _get("sse?room=lobby", "Accept: text/event-stream", "Accept-Encoding: gzip, deflate, br")
-    return reader, await StreamWire.connect(port, request, reader.take)
+    return reader, await RawEventStream.connect(port, request, reader.take)
 
 
 async def _poll(port: int, reader: _Reader) -> None:

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 from twisted.internet.threads import deferToThread
 
+from realtime_chat.options import Options
 from realtime_chat.store.sqlite.file import APPLICATION_ID
-from realtime_chat.tap import Options
 from tests.functional.daemon import CHECKOUT, TWISTD, DaemonTestCase, wait_until
 
 _AT_ONCE = 4

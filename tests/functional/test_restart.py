@@ -56,7 +56,7 @@ async def pause(seconds: float = 0.02) -> None:
     await deferLater(reactor, seconds, lambda: None)
 
 
-class Books:
+class RestartLedger:
     """What was attempted in a room, and what was acknowledged.
 
     :ivar attempted: the keys, in no order that matters.
@@ -69,7 +69,7 @@ class Books:
         self.acknowledged: dict[str, str] = {}
         self.moved: list[str] = []
         self.repeated = 0
-        self.going_on = True
+        self.is_open = True
         self.on_acknowledged: Callable[[], None] = lambda: None
 
     def acknowledge(self, key: str, position: str) -> None:
@@ -98,9 +98,9 @@ class Writer:
 
     stopped = False
 
-    def __init__(self, name: str, books: Books, port: int) -> None:
+    def __init__(self, name: str, ledger: RestartLedger, port: int) -> None:
         self.name = name
-        self.books = books
+        self.ledger = ledger
         self.port = port
         self.number = 0
         self.heard = 0
@@ -110,7 +110,7 @@ class Writer:
         """The key of a new message."""
         self.number += 1
         key = f"{self.name}-{self.number}"
-        self.books.attempted.add(key)
+        self.ledger.attempted.add(key)
         self.pending[key] = self.number
         return key
 
@@ -122,17 +122,17 @@ class Writer:
         """A publish was acknowledged."""
         self.pending.pop(key, None)
         self.heard += 1
-        self.books.acknowledge(key, position)
+        self.ledger.acknowledge(key, position)
 
     @property
     def last(self) -> list[str]:
         """The key that was acknowledged last, if any was."""
         key = f"{self.name}-{self.number - len(self.pending)}"
-        return [key] if key in self.books.acknowledged else []
+        return [key] if key in self.ledger.acknowledged else []
 
     async def run(self) -> None:
-        """Write until the books are closed and everything is acknowledged."""
-        while not self.stopped and (self.books.going_on or self.pending):
+        """Write until the ledger is closed and each publish is acknowledged."""
+        while not self.stopped and (self.ledger.is_open or self.pending):
             try:
                 await self.write([*self.last, *self.pending])
             except GONE:
@@ -179,7 +179,7 @@ class SocketWriter(Writer):
 
     def fill(self) -> None:
         """Publish as many as may wait for their acknowledgement."""
-        while self.books.going_on and self.connection.open and len(self.pending) < WINDOW:
+        while self.ledger.is_open and self.connection.open and len(self.pending) < WINDOW:
             self.publish(self.next())
 
     def publish(self, key: str) -> None:
@@ -206,7 +206,7 @@ class HTTPWriter(Writer):
         try:
             for key in again:
                 self.acknowledged(key, await self.publish(key))
-            while self.books.going_on:
+            while self.ledger.is_open:
                 key = self.next()
                 self.acknowledged(key, await self.publish(key))
         finally:
@@ -230,7 +230,7 @@ class RoomsWriter(HTTPWriter):
     """Publishes by ``POST /rooms/…``, as anonymous."""
 
     async def publish(self, key: str) -> str:
-        new = key not in self.books.acknowledged
+        new = key not in self.ledger.acknowledged
         status, answer = await self.post(f"rooms/{ROOM}/messages", {"data": self.data(key), "key": key})
         assert status in ((200, 201) if new else (200,)), (status, answer)
         return str(answer["position"])
@@ -251,7 +251,7 @@ class CommandsWriter(HTTPWriter):
         return str(answer["position"])
 
 
-class Account:
+class ReaderRecord:
     """What one reader has received, what it was told it has missed, and what is wrong with it.
 
     :ivar received: keys by offset.
@@ -259,8 +259,8 @@ class Account:
     :ivar too_early: how many of them may still have been there then.
     """
 
-    def __init__(self, books: Books, history: int) -> None:
-        self._books = books
+    def __init__(self, ledger: RestartLedger, history: int) -> None:
+        self._ledger = ledger
         self._history = history
         self.at = 0
         self.too_early = 0
@@ -275,7 +275,7 @@ class Account:
             self._received(offset, event["key"])
         elif event["type"] == "reset" or (event["type"] == "joined" and not event["recovered"]):
             self.told.append(range(self.at + 1, offset + 1))
-            self.too_early += max(0, offset - (len(self._books.attempted) - self._history))
+            self.too_early += max(0, offset - (len(self._ledger.attempted) - self._history))
             self.at = offset
         elif event["type"] == "joined":
             self.silent += abs(offset - self.at)
@@ -310,10 +310,10 @@ class Account:
 class Reader(Client):
     """Reads a room over any number of connections, from its position on; all of it that it can get."""
 
-    account: Account
+    account: ReaderRecord
     stopped = False
 
-    def begin(self, position: str, account: Account) -> None:
+    def begin(self, position: str, account: ReaderRecord) -> None:
         """Say where to start."""
         self.position = position
         self.account = account
@@ -360,7 +360,7 @@ class SocketReader(Reader, SocketClient):
 class PollReader(Reader, PollClient):
     """A reader by long poll."""
 
-    def begin(self, position: str, account: Account) -> None:
+    def begin(self, position: str, account: ReaderRecord) -> None:
         super().begin(position, account)
         self._agent, self._pool = make_agent()
 
@@ -407,8 +407,8 @@ READERS = 2 * KINDS
 WRONG = ("lost", "doubled", "out_of_order", "silent", "too_early", "other")
 
 
-class BookedTestCase(DaemonTestCase):
-    """Tests of a daemon whose writers and readers keep books."""
+class LedgerTestCase(DaemonTestCase):
+    """Tests of a daemon whose writers and readers keep a ledger."""
 
     _log = Logger()
     timeout = 180
@@ -416,7 +416,7 @@ class BookedTestCase(DaemonTestCase):
     async def begin(self, history: int) -> None:
         """Start a daemon, and its writers."""
         self.history = history
-        self.books = Books()
+        self.ledger = RestartLedger()
         self.under_way: list[int] = []
         self.tasks: list[Deferred[None]] = []
         self.failures: list[Failure] = []
@@ -425,10 +425,10 @@ class BookedTestCase(DaemonTestCase):
         self.addCleanup(self.end)
         self.server = await self.started("--history", str(history))
         self.writers = [
-            SocketWriter("ws1", self.books, self.server.port),
-            SocketWriter("ws2", self.books, self.server.port),
-            RoomsWriter("rooms", self.books, self.server.port),
-            CommandsWriter("commands", self.books, self.server.port),
+            SocketWriter("ws1", self.ledger, self.server.port),
+            SocketWriter("ws2", self.ledger, self.server.port),
+            RoomsWriter("rooms", self.ledger, self.server.port),
+            CommandsWriter("commands", self.ledger, self.server.port),
         ]
         for writer in self.writers:
             self.go(writer.run())
@@ -438,8 +438,8 @@ class BookedTestCase(DaemonTestCase):
     def reader(self, kind: type[Reader]) -> Any:
         """A reader who has nothing yet."""
         reader = kind(reactor, self.server.port, ROOM)
-        epoch = next(iter(self.books.acknowledged.values())).split(":")[0]
-        reader.begin(f"{epoch}:0", Account(self.books, self.history))
+        epoch = next(iter(self.ledger.acknowledged.values())).split(":")[0]
+        reader.begin(f"{epoch}:0", ReaderRecord(self.ledger, self.history))
         return reader
 
     def go(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
@@ -449,7 +449,7 @@ class BookedTestCase(DaemonTestCase):
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
             self.failures.append(failure)
-            self.books.on_acknowledged()
+            self.ledger.on_acknowledged()
 
     async def end(self) -> None:
         """Stop whatever still runs."""
@@ -461,23 +461,23 @@ class BookedTestCase(DaemonTestCase):
 
     async def acknowledged(self, more: int, then: Callable[[], None] = lambda: None) -> None:
         """Wait for so many more acknowledgements, some to each writer; do something in the turn of the last one."""
-        target = len(self.books.acknowledged) + more
+        target = len(self.ledger.acknowledged) + more
         heard = {writer: writer.heard + 3 for writer in self.writers}
         reached: Deferred[None] = Deferred()
 
         def look() -> None:
             enough = all(writer.heard >= heard[writer] for writer in self.writers)
-            if not reached.called and (self.failures or (enough and len(self.books.acknowledged) >= target)):
+            if not reached.called and (self.failures or (enough and len(self.ledger.acknowledged) >= target)):
                 then()
                 reached.callback(None)
 
-        self.books.on_acknowledged = look
+        self.ledger.on_acknowledged = look
         await reached.addTimeout(30, reactor)
         self.assertEqual([], self.failures)
 
     async def close(self) -> dict[int, str]:
         """Let the writers finish and the readers read to the end; give the log: keys by offset."""
-        self.books.going_on = False
+        self.ledger.is_open = False
         await gatherResults(self.tasks[: len(self.writers)]).addTimeout(30, reactor)
         log = await deferToThread(self.read_log)
         for reader in self.readers:
@@ -502,13 +502,13 @@ class BookedTestCase(DaemonTestCase):
                 log[offset] = message["key"]
         return log
 
-    def assert_books(self, log: dict[int, str]) -> None:
+    def assert_ledger_balances(self, log: dict[int, str]) -> None:
         """What was attempted, what was acknowledged and what is in the log are the same, at the same positions."""
-        books = self.books
-        places = {int(place.split(":")[1]): key for key, place in books.acknowledged.items()}
-        self.assertEqual([], books.moved)
-        self.assertEqual(books.attempted, set(books.acknowledged))
-        self.assertEqual(len(places), len(books.acknowledged), "two messages were acknowledged at one position")
+        ledger = self.ledger
+        places = {int(place.split(":")[1]): key for key, place in ledger.acknowledged.items()}
+        self.assertEqual([], ledger.moved)
+        self.assertEqual(ledger.attempted, set(ledger.acknowledged))
+        self.assertEqual(len(places), len(ledger.acknowledged), "two messages were acknowledged at one position")
         self.assertEqual(len(log), len(set(log.values())), "a key is in the log twice")
         self.assertEqual(set(range(1, max(log) + 1)), set(places))
         self.assertEqual(log, {offset: places[offset] for offset in log})
@@ -516,28 +516,28 @@ class BookedTestCase(DaemonTestCase):
     def assert_balanced(self, log: dict[int, str]) -> None:
         """Every reader's account balances."""
         accounts = [reader.account.balance(log) for reader in self.readers]
-        self._log.info("{books}", books=self.report(log, accounts))
+        self._log.info("{ledger}", ledger=self.report(log, accounts))
         for account in accounts:
             self.assertEqual(max(log), account["received"] + account["told"], accounts)
             self.assertEqual({0}, {account[what] for what in WRONG}, accounts)
 
     def report(self, log: dict[int, str], accounts: list[dict[str, int]]) -> str:
         """The figures."""
-        books = self.books
+        ledger = self.ledger
         return (
             f"{len(self.under_way)} kills, with so many publishes under way: {self.under_way}; "
-            f"attempted {len(books.attempted)}, acknowledged {len(books.acknowledged)}, again {books.repeated}; "
+            f"attempted {len(ledger.attempted)}, acknowledged {len(ledger.acknowledged)}, again {ledger.repeated}; "
             f"in the log {len(log)} of {max(log)}; {accounts}"
         )
 
 
-class RestartTests(BookedTestCase):
+class RestartTests(LedgerTestCase):
     """``kill -9`` in the middle of everything."""
 
     async def kill(self, after: int) -> None:
         """Kill the daemon at an acknowledgement, and start it again."""
         await self.acknowledged(after, self.server.kill)
-        self.under_way.append(self.books.pending)
+        self.under_way.append(self.ledger.pending)
         await deferToThread(self.server.start)
 
     async def test_twenty_kills(self) -> None:
@@ -548,11 +548,11 @@ class RestartTests(BookedTestCase):
         for _ in range(20):
             await self.kill(after=random.randrange(30, 200))
         log = await self.close()
-        self.assert_books(log)
+        self.assert_ledger_balances(log)
         self.assert_balanced(log)
         self.assertEqual([0] * len(READERS), [len(reader.account.told) for reader in self.readers])
         self.assertGreater(min(self.under_way), 0)
-        self.assertGreaterEqual(self.books.repeated, 20 * len(self.writers))
+        self.assertGreaterEqual(self.ledger.repeated, 20 * len(self.writers))
 
     async def test_kills_with_little_history(self) -> None:
         """Who stays away for longer than the history lasts is told exactly what is gone, also over kills."""
@@ -564,11 +564,11 @@ class RestartTests(BookedTestCase):
             await self.kill(after=random.randrange(450, 550))
         log = await self.close()
         self.assertEqual(100, len(log))
-        self.assert_books(log)
+        self.assert_ledger_balances(log)
         self.assert_balanced(log)
         told = [len(reader.account.told) for reader in late]
         self.assertGreaterEqual(min(told), 3, told)
 
     def stays_away(self, at: int) -> bool:
         """Until the room has moved on by much more than its history."""
-        return self.books.going_on and len(self.books.acknowledged) < at + 3 * self.history
+        return self.ledger.is_open and len(self.ledger.acknowledged) < at + 3 * self.history

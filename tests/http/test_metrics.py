@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.values.counters import Histogram
 from realtime_chat.values.limits import Limits
@@ -39,7 +40,7 @@ class MetricsTests(ServedTestCase):
     def make_service(self) -> RealtimeService:
         loopback = "tcp:0:interface=127.0.0.1"
         configuration = Configuration((loopback,), limits=Limits(), metrics_listen=(loopback,))
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
+        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
 
     async def scrape(self) -> dict[str, float]:
         response = await treq.get(f"http://127.0.0.1:{self.service.ports()[1]}/metrics", persistent=False)

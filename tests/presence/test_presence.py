@@ -917,7 +917,7 @@ class Street:
             lambda: tab.stall(byte // 128),
             tab.drain,
             lambda: tab.command(commands.SetState(state={"n": self.number % 3})),
-            lambda: tab.command(commands.Signal(room="a", event="e", data=self.number)),
+            lambda: tab.command(commands.SendSignal(room="a", event="e", data=self.number)),
             self.publish,
             self.lose,
             lambda: self.wait(0.3 if byte % 2 else STEP),

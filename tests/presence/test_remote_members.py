@@ -218,7 +218,7 @@ class LookTests(NodesWorld):
         """A node that nobody reads the room on finds out who is there before it answers."""
         self.arrive(0, "Ann")
         self.wait(1)
-        reply = self.request(1, None, commands.Members(room="lobby"))
+        reply = self.request(1, None, commands.ReadMembers(room="lobby"))
         self.assertEqual((1, ["Ann"]), (reply["count"], [member["name"] for member in reply["members"]]))
         session, transport = self.arrive(2, room="other")
         self.tell(session, "members", room="lobby", id=1)
@@ -229,13 +229,13 @@ class LookTests(NodesWorld):
         """A room that nobody reads here is forgotten though others are in it elsewhere, and known again when needed."""
         self.successResultOf(self.hubs[0].publish(Draft("lobby", "message", b"1", ANONYMOUS)))
         self.arrive(0, "Ann")
-        self.request(1, None, commands.Members(room="lobby"))
+        self.request(1, None, commands.ReadMembers(room="lobby"))
         hub, end = self.nodes[1]
         self.assertEqual(["lobby"], list(hub.presence.memberships))
         self.wait(130)
         self.assertEqual(({}, {}, {}), (hub.rooms, hub.presence.memberships, end.followed))
         self.arrive(2, "Bob")
-        reply = self.request(1, None, commands.Members(room="lobby"))
+        reply = self.request(1, None, commands.ReadMembers(room="lobby"))
         self.assertEqual(2, reply["count"])
 
     def test_away_keeps_it(self) -> None:
@@ -451,7 +451,7 @@ class AnyNodeTests(NodesWorld):
         _, ann = self.arrive(2, "Ann")
         poller = self.polled(0)
         poll = self.poll(0, **poller)
-        signals = [commands.Signal(room="lobby", event="e", data=number) for number in range(70)]
+        signals = [commands.SendSignal(room="lobby", event="e", data=number) for number in range(70)]
         replies = [self.ask(1, poller["client"], signal) for signal in signals]
         self.wait(1)
         taken = sum("rate_limited" not in reply for reply in replies)
@@ -478,7 +478,7 @@ class AnyNodeTests(NodesWorld):
         self.exchange.lag = 0.1
         request = self.poll(0)
         client = json.loads(request.body)["client"]
-        self.assertEqual("", self.ask_soon(1, client, commands.Signal(room="lobby", event="e", data=1)))
+        self.assertEqual("", self.ask_soon(1, client, commands.SendSignal(room="lobby", event="e", data=1)))
         self.wait(0.2)
         self.assertEqual(1, len(seen.of_type("signal")))
 
@@ -502,7 +502,7 @@ class EndTests(NodesWorld):
     def test_all_gone(self) -> None:
         """When everybody has gone there is nobody, no news, no room, no alarm and no timer, on any node."""
         sessions = [self.arrive(number % 3, room=room)[0] for number, room in enumerate("abcabcab")]
-        self.request(0, sessions[0].client, commands.Members(room="b"))
+        self.request(0, sessions[0].client, commands.ReadMembers(room="b"))
         for session in sessions:
             session.close()
         self.wait(5)

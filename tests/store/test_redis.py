@@ -778,7 +778,7 @@ class ForgettingTests(RedisTestCase):
         secret = store.secret
         self.server.command("FLUSHALL")
         page = await self.lost(store, doubts, before)
-        self.assertEqual((page.oldest, page.top, page.begun), (1, 0, 0))
+        self.assertEqual((page.oldest, page.top, page.epoch_start), (1, 0, 0))
         self.assertEqual((await other.append(draft())).message.position.offset, 1)
         self.assertEqual((await other.read_after("lobby", 0, 9)).epoch, page.epoch)
         self.assertEqual([store.secret, other.secret], [secret, secret])
@@ -813,7 +813,7 @@ class ForgettingTests(RedisTestCase):
         store, doubts, before = await self.filled(5)
         self.server.restart()
         page = await self.lost(store, doubts, before)
-        self.assertEqual((page.top, page.begun), (0, 0))
+        self.assertEqual((page.top, page.epoch_start), (0, 0))
 
     async def test_restarted_with_a_snapshot(self) -> None:
         """A restart that may have lost the end keeps the history it has, in a new epoch that begins after it."""
@@ -823,11 +823,11 @@ class ForgettingTests(RedisTestCase):
         await append_all(store, [draft(6), draft(7)])
         self.server.restart()
         page = await self.lost(store, doubts, before)
-        self.assertEqual((texts(page), page.oldest, page.top, page.begun), ([1, 2, 3, 4, 5], 1, 5, 5))
+        self.assertEqual((texts(page), page.oldest, page.top, page.epoch_start), ([1, 2, 3, 4, 5], 1, 5, 5))
         self.assertEqual((await store.append(draft("new"))).message.position.offset, 6)
         page = await store.read_after("lobby", 0, 1000)
-        self.assertEqual((texts(page)[-1], page.top, page.begun), ("new", 6, 5))
-        self.assertEqual((await store.read_after("other", 0, 1)).begun, 0)
+        self.assertEqual((texts(page)[-1], page.top, page.epoch_start), ("new", 6, 5))
+        self.assertEqual((await store.read_after("other", 0, 1)).epoch_start, 0)
 
     async def test_restarted_safely(self) -> None:
         """A restart that can't have lost anything keeps the epoch, keys and all."""
@@ -839,7 +839,7 @@ class ForgettingTests(RedisTestCase):
         await self.connected(store)
         self.assertEqual(await store.append(draft("a", key="k")), AppendResult(stored.message, duplicate=True))
         page = await store.read_after("lobby", 0, 1000)
-        self.assertEqual((page.epoch, page.top, page.begun, doubts), (before.epoch, 6, 0, []))
+        self.assertEqual((page.epoch, page.top, page.epoch_start, doubts), (before.epoch, 6, 0, []))
 
     async def test_restarted_less_safely(self) -> None:
         """What is safe now may not have been while it ran before: then the epoch is another."""
@@ -848,7 +848,7 @@ class ForgettingTests(RedisTestCase):
         await self.until(lambda: self.server.info("persistence")["aof_buffer_length"] == "0")
         self.server.restart("--appendfsync", "always")
         page = await self.lost(store, doubts, before)
-        self.assertEqual((page.top, page.begun), (5, 5))
+        self.assertEqual((page.top, page.epoch_start), (5, 5))
 
     async def test_no_longer_safe(self) -> None:
         """Where the promise changes while Redis runs, that is noticed, and counts at the next restart."""
@@ -871,7 +871,7 @@ class ForgettingTests(RedisTestCase):
         os.truncate(log, size)
         self.server.start()
         page = await self.lost(store, doubts, before)
-        self.assertEqual((page.top, page.begun), (5, 5))
+        self.assertEqual((page.top, page.epoch_start), (5, 5))
 
     async def test_promoted_replica(self) -> None:
         """A replica that is promoted may lack the end: a new epoch, whatever it promises for itself."""
@@ -882,7 +882,7 @@ class ForgettingTests(RedisTestCase):
         self.server.kill()
         replica.move(self.server.port)
         page = await self.lost(store, doubts, before)
-        self.assertEqual((page.top, page.begun), (5, 5))
+        self.assertEqual((page.top, page.epoch_start), (5, 5))
 
     async def test_promoted_replica_and_a_new_node(self) -> None:
         """A node that has seen nothing before finds that out, too."""
@@ -892,7 +892,7 @@ class ForgettingTests(RedisTestCase):
         await store.stop()
         page = await (await self.open_store(replica.url)).read_after("lobby", 0, 9)
         self.assertNotEqual(page.epoch, before.epoch)
-        self.assertEqual((page.top, page.begun), (5, 5))
+        self.assertEqual((page.top, page.epoch_start), (5, 5))
 
     async def replica(self) -> RedisServer:
         """A server that has what this one has up to now, and is promoted."""
@@ -921,7 +921,7 @@ class ForgettingTests(RedisTestCase):
         store, doubts, before = await self.filled(5)
         self.server.command("DEL", "realtime:0:log")
         page = await self.lost(store, doubts, before)
-        self.assertEqual((texts(page), page.top, page.begun), ([1, 2, 3, 4, 5], 5, 5))
+        self.assertEqual((texts(page), page.top, page.epoch_start), ([1, 2, 3, 4, 5], 5, 5))
         self.assertEqual((await store.append(draft(6))).message.position.offset, 6)
 
     async def test_messages_evicted(self) -> None:

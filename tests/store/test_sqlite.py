@@ -874,7 +874,7 @@ class FailureTests(SQLiteTestCase):
         stored = await store.append(draft("new"))
         self.assertNotEqual(stored.message.position.epoch, before.message.position.epoch)
         page = await store.read_after("lobby", 0, 99)
-        self.assertEqual((texts(page), page.begun), ([0, 1, 2, 3, 4, "new"], 5))
+        self.assertEqual((texts(page), page.epoch_start), ([0, 1, 2, 3, 4, "new"], 5))
 
     async def test_changed_by_another(self) -> None:
         """What another program changes without taking messages away leaves the log what it was."""

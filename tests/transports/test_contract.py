@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -50,7 +51,7 @@ class ServedTestCase(TestCase):
         self.serve()
 
     def make_service(self) -> RealtimeService:
-        return RealtimeService(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom)
+        return make_service(reactor, self.store, LocalBroker(), self.configuration(), time.time, os.urandom)
 
     def configuration(self) -> Configuration:
         return Configuration(("tcp:0:interface=127.0.0.1",), limits=Limits(history=self.history, **self.limits))

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.composition import make_service
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import backpressure, sse
@@ -34,7 +35,7 @@ class EventsTestCase(ServedTestCase):
     def make_service(self) -> RealtimeService:
         limits = Limits(history=self.history, **self.limits)
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), limits=limits, **self.configured)
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, self.token)
+        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, self.token)
 
     def token(self, size: int) -> bytes:
         """Randomness: what asks for four bytes gets those of the fraction."""

@@ -20,6 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports import backpressure
 from realtime_chat.transports.fast.direct_send import queued
@@ -199,7 +200,7 @@ class OfferingTestCase(ServedTestCase):
 
     def make_service(self) -> RealtimeService:
         configuration = Configuration(("tcp:0:interface=127.0.0.1",), compress=self.compress)
-        return RealtimeService(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
+        return make_service(reactor, self.store, LocalBroker(), configuration, time.time, os.urandom)
 
     async def offering(self, **offer: Any) -> SocketClient:
         client = self.client(SocketClient)
@@ -363,7 +364,7 @@ class TurnTests(RawTestCase):
 
     async def test_heap(self) -> None:
         """Of a heap that came at once a turn does a part, and others are heard between; all is done, in order."""
-        turns = self.service._turns
+        turns = self.service._sites[0].turns
         seconds = itertools.count()  # each look takes longer than a share
         shares: list[int] = []
         later = turns.later
@@ -387,7 +388,7 @@ class TurnTests(RawTestCase):
     async def test_closing(self) -> None:
         """A connection that is to end while frames of it wait hears the client's close behind them."""
         seconds = itertools.count()
-        self.patch(self.service._turns, "_seconds", lambda: next(seconds))
+        self.patch(self.service._sites[0].turns, "_seconds", lambda: next(seconds))
         client = await self.raw()
         client.write(*[masked(TEXT, b'{"type":"ping"}')] * 50, masked(CLOSE, struct.pack("!H", 1000)))
         await client.until(lambda: client.lost)

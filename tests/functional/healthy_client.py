@@ -1,7 +1,7 @@
-"""A healthy client, in a process of its own: ``python -m tests.functional.bystander PORT``.
+"""A healthy client, in a process of its own: ``python -m tests.functional.healthy_client PORT``.
 
-It publishes to its room over a WebSocket so many times a second, whether earlier messages have come or not, and reads
-the room over that WebSocket and by polls.
+It publishes to its room over a WebSocket at a fixed rate, whether earlier messages have arrived or not. It reads the
+room over that WebSocket and by polls.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import sys
 import time
 from typing import Any
 
-from tests.functional.aside import Aside, serve
 from tests.functional.attackers import upgrade
-from tests.functional.wires import HTTPWire, SocketWire
+from tests.functional.raw_clients import RawHTTP, RawWebSocket
+from tests.functional.worker_process import WorkerProcess, serve
 
-__all__ = ["Bystander"]
+__all__ = ["HealthyClient"]
 
-_ROOM = "bystanders"
+_ROOM = "healthy"
 _SECONDS_BETWEEN = 0.02
 
 
-class _Process:
-    """What the process does.
+class _HealthyWorker:
+    """The client in the process.
 
-    :ivar sent: when each message was, by its key.
-    :ivar missing: keys that a reader has not got yet.
+    :ivar sent: when each message was sent, by its key.
+    :ivar missing: by reader, the keys that have not arrived yet.
     :ivar delays: seconds from a publish to each reader.
-    :ivar lags: seconds by which this process itself was late, which tells how busy the machine is.
+    :ivar lags: seconds by which this process itself was late; they show how busy the machine is.
     """
 
     def __init__(self, port: int) -> None:
@@ -40,17 +40,17 @@ class _Process:
         self.wrong: list[str] = []
 
     async def start(self) -> dict[str, Any]:
-        """Join the room, and talk from now on."""
+        """Join the room, and begin to publish."""
         self._joined = asyncio.Event()
-        self._wire = await SocketWire.connect(self.port, upgrade().encode(), self._take)
-        self._wire.send(json.dumps({"type": "join", "room": _ROOM, "last": 0}).encode())
+        self._connection = await RawWebSocket.connect(self.port, upgrade().encode(), self._take)
+        self._connection.send(json.dumps({"type": "join", "room": _ROOM, "last": 0}).encode())
         await self._joined.wait()
         polling = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._poll(polling)), asyncio.create_task(self._talk(polling))]
+        self._tasks = [asyncio.create_task(self._poll(polling)), asyncio.create_task(self._publish(polling))]
         await polling.wait()
         return {}
 
-    async def _talk(self, polling: asyncio.Event) -> None:
+    async def _publish(self, polling: asyncio.Event) -> None:
         await polling.wait()
         due = time.monotonic()
         while True:
@@ -59,8 +59,8 @@ class _Process:
             self.sent[key] = time.monotonic()
             for keys in self.missing.values():
                 keys.add(key)
-            self._wire.send(json.dumps({"type": "publish", "room": _ROOM, "data": 1, "key": key}).encode())
-            due = max(due + _SECONDS_BETWEEN, time.monotonic())  # what a busy machine has missed isn't made up for
+            self._connection.send(json.dumps({"type": "publish", "room": _ROOM, "data": 1, "key": key}).encode())
+            due = max(due + _SECONDS_BETWEEN, time.monotonic())  # late publishes are not made up for
             await asyncio.sleep(due - time.monotonic())
 
     def _take(self, payload: bytes) -> None:
@@ -76,9 +76,9 @@ class _Process:
             self.wrong.append(f"{reader}: {event}")
 
     async def _poll(self, polling: asyncio.Event) -> None:
-        wire, query, headers = HTTPWire(self.port), "last=0", ()
+        raw, query, headers = RawHTTP(self.port), "last=0", ()
         while True:
-            status, body = await wire.ask("GET", f"/poll?room={_ROOM}&{query}", b"", *headers)
+            status, body = await raw.ask("GET", f"/poll?room={_ROOM}&{query}", b"", *headers)
             answer = json.loads(body)
             if status != 200:
                 self.wrong.append(f"poll: {answer}")
@@ -91,8 +91,11 @@ class _Process:
             polling.set()
 
     async def figures(self) -> dict[str, Any]:
-        """What was measured since the last time: 99th percentiles in milliseconds, of the delays (with those that are
-        not over yet) and of the lags; and what came that shouldn't have."""
+        """Report what was measured since the last report, and begin anew.
+
+        ``p99`` and ``lag`` are 99th percentiles in milliseconds; delays that are not over yet count. ``wrong`` lists
+        unexpected events.
+        """
         for task in self._tasks:
             if task.done():
                 self.wrong.append(repr(task.exception()))
@@ -104,16 +107,16 @@ class _Process:
 
 
 def _p99(seconds: list[float]) -> float:
-    """The 99th percentile, in milliseconds; a day where there is none."""
+    """The 99th percentile in milliseconds; a day if there are no values."""
     return 1000 * (sorted(seconds)[int(len(seconds) * 0.99)] if seconds else 86_400.0)
 
 
-class Bystander(Aside):
-    """Such a process, as a test has it."""
+class HealthyClient(WorkerProcess):
+    """A healthy client, as the test sees it."""
 
     def __init__(self, port: int) -> None:
-        super().__init__("tests.functional.bystander", str(port))
+        super().__init__("tests.functional.healthy_client", str(port))
 
 
 if __name__ == "__main__":
-    serve(_Process(int(sys.argv[1])))
+    serve(_HealthyWorker(int(sys.argv[1])))

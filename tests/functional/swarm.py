@@ -1,6 +1,6 @@
-"""Many cheap clients of one room, in a process of their own: ``python -m tests.functional.crowd PORT``.
+"""Many cheap clients of one room, in a process of their own: ``python -m tests.functional.swarm PORT``.
 
-Each is a WebSocket or a poller with the least code that keeps the protocol: raw bytes on asyncio's sockets.
+Each client uses a WebSocket or polls, with the least code that follows the protocol: raw bytes on asyncio's sockets.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 import msgspec
 
-from tests.functional.aside import Aside, serve
+from tests.functional.worker_process import WorkerProcess, serve
 
-__all__ = ["Crowd"]
+__all__ = ["Swarm"]
 
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class _Client(asyncio.Protocol):
-    """One client: who it is, what it knows, and what was wrong."""
+    """One client: its identity, what it received, and what was wrong."""
 
-    def __init__(self, crowd: _Process, name: str) -> None:
-        self.crowd = crowd
+    def __init__(self, swarm: _SwarmWorker, name: str) -> None:
+        self.swarm = swarm
         self.name = name
         self.client: str | None = None
         self.user: str | None = None
@@ -41,11 +41,11 @@ class _Client(asyncio.Protocol):
         self._data = b""
 
     async def connect(self) -> None:
-        """Come, or come back."""
+        """Connect, or reconnect."""
         self._data = b""
         self.known.clear()
         self.transport, _ = await asyncio.get_running_loop().create_connection(
-            lambda: self, "127.0.0.1", self.crowd.port
+            lambda: self, "127.0.0.1", self.swarm.port
         )
         self.begin()
 
@@ -53,7 +53,7 @@ class _Client(asyncio.Protocol):
         raise NotImplementedError
 
     def disconnect(self) -> None:
-        """Go away without a word more."""
+        """Cut the connection."""
         transport, self.transport = self.transport, None
         if transport is not None:
             transport.abort()
@@ -70,7 +70,7 @@ class _Client(asyncio.Protocol):
         raise NotImplementedError
 
     def take(self, event: dict[str, Any]) -> None:
-        """An event or a reply has come."""
+        """Handle an event or a reply."""
         kind = event["type"]
         if kind == "message":
             self._message(event)
@@ -113,7 +113,7 @@ def _next(position: str) -> str:
 
 
 class _Socket(_Client):
-    """On a WebSocket."""
+    """A client with a WebSocket."""
 
     _open = False
 
@@ -148,7 +148,7 @@ class _Socket(_Client):
         client = {} if self.client is None else {"client": self.client}
         since = {"last": 0} if self.position is None else {"since": self.position}
         self.send(_TEXT, json.dumps({"type": "hello", "name": self.name, **client}).encode())
-        self.send(_TEXT, json.dumps({"type": "join", "room": self.crowd.room, **since}).encode())
+        self.send(_TEXT, json.dumps({"type": "join", "room": self.swarm.room, **since}).encode())
 
     def send(self, opcode: int, payload: bytes) -> None:
         """One frame, with a mask of zeros."""
@@ -176,7 +176,7 @@ class _Poller(_Client):
         since = "&last=0" if self.position is None else f"&since={self.position}"
         client = "" if self.client is None else f"Realtime-Client: {self.client}\r\n"
         self.transport.write(
-            f"GET /poll?room={self.crowd.room}&name={self.name}&presence={self.version}&wait=20{since} HTTP/1.1\r\n"
+            f"GET /poll?room={self.swarm.room}&name={self.name}&presence={self.version}&wait=20{since} HTTP/1.1\r\n"
             f"Host: localhost\r\n{client}\r\n".encode()
         )
 
@@ -193,13 +193,13 @@ class _Poller(_Client):
         self.client = answer["client"]
         for event in answer["events"]:
             self.take(event)
-        self.position, self.version = answer["positions"][self.crowd.room], answer["presence"][self.crowd.room]
+        self.position, self.version = answer["positions"][self.swarm.room], answer["presence"][self.swarm.room]
         self.known.set()
         self.begin()
         return True
 
 
-class _Process:
+class _SwarmWorker:
     """What the process does."""
 
     def __init__(self, port: int) -> None:
@@ -250,19 +250,19 @@ class _Process:
         }
 
     async def close(self) -> dict[str, Any]:
-        """All go."""
+        """Disconnect all clients."""
         for client in self.clients:
             client.disconnect()
         self.clients.clear()
         return {}
 
 
-class Crowd(Aside):
-    """Such a process, as a test has it."""
+class Swarm(WorkerProcess):
+    """A swarm, as the test sees it."""
 
     def __init__(self, port: int) -> None:
-        super().__init__("tests.functional.crowd", str(port))
+        super().__init__("tests.functional.swarm", str(port))
 
 
 if __name__ == "__main__":
-    serve(_Process(int(sys.argv[1])))
+    serve(_SwarmWorker(int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Processes beside a test that do what it says, by lines of JSON on their standard input, each answered with one."""
+"""Processes beside a test that do its work: each line of JSON on their standard input is answered with one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Aside", "serve"]
+__all__ = ["WorkerProcess", "serve"]
 
 
-class Aside:
-    """Such a process, as a test has it.
+class WorkerProcess:
+    """A worker process, as the test sees it.
 
-    :param module: a program, which ends in :func:`serve`.
+    :param module: the program; it calls :func:`serve`.
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
@@ -30,7 +30,7 @@ class Aside:
         )
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Let it do something, and wait for the answer."""
+        """Call one of the worker's coroutine functions by its name, and wait for the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
@@ -46,7 +46,7 @@ class Aside:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -55,20 +55,20 @@ class Aside:
                     pipe.close()
 
 
-async def _converse(doer: Any) -> None:
+async def _converse(worker: Any) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         command = json.loads(line)
-        answer = await getattr(doer, command.pop("do"))(**command)
+        answer = await getattr(worker, command.pop("do"))(**command)
         print(json.dumps(answer), flush=True)
 
 
-def serve(doer: Any) -> None:
-    """In the process: do what the lines say, until there are no more, and end.
+def serve(worker: Any) -> None:
+    """In the process: answer commands until the standard input ends, then exit.
 
-    :param doer: its coroutine functions are what can be done; each gives what to answer.
+    :param worker: each command calls one of its coroutine functions, whose result is the answer.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(_converse(doer))
+    asyncio.run(_converse(worker))
     os._exit(0)

@@ -1,4 +1,4 @@
-"""The least that talks to a daemon and to Redis, on asyncio: requests, WebSockets, event streams, commands."""
+"""Minimal clients of a daemon and of Redis, on asyncio: requests, WebSockets, event streams, Redis commands."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from twisted.web.http import _ChunkedTransferDecoder
 
-__all__ = ["GONE", "HTTPWire", "RedisError", "RedisWire", "SocketWire", "StreamWire", "Unavailable", "frame"]
+__all__ = ["GONE", "RawEventStream", "RawHTTP", "RawRedis", "RawWebSocket", "RedisError", "Unavailable", "frame"]
 
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
 _PATIENCE = 20.0
 
 
 class Unavailable(Exception):
-    """The other side says that trying again may help."""
+    """The server says that another attempt may work."""
 
 
 class RedisError(Exception):
-    """Redis answers a command with an error."""
+    """An error reply from Redis."""
 
 
-# What a client meets of a server that is killed, that stops, hangs, or is not there yet.
+# The errors that a client sees if the server is killed, stops, hangs, or is not started yet.
 GONE = (OSError, EOFError, TimeoutError, Unavailable)
 
 
@@ -36,7 +36,7 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
 
 
-class _Wire(asyncio.Protocol):
+class _RawConnection(asyncio.Protocol):
     """A connection whose answer begins with an HTTP head.
 
     :ivar head: this head, once it is whole.
@@ -53,22 +53,22 @@ class _Wire(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, port: int, request: bytes, take: Callable[[bytes], None]) -> Any:
-        """Connect, ask, and wait for the head of the answer.
+        """Connect, send the request, and wait for the head of the answer.
 
-        :param take: is given what comes, piece by piece.
-        :raises Unavailable: it isn't what was asked for.
+        :param take: is called with each piece of the body.
+        :raises Unavailable: the status is neither 101 nor 200.
         """
         loop = asyncio.get_running_loop()
-        wire = cls(take)
+        raw = cls(take)
         async with asyncio.timeout(_PATIENCE):
-            wire.transport, _ = await loop.create_connection(lambda: wire, "127.0.0.1", port)
-            wire.transport.write(request)
+            raw.transport, _ = await loop.create_connection(lambda: raw, "127.0.0.1", port)
+            raw.transport.write(request)
             try:
-                await wire.opened
+                await raw.opened
             except BaseException:
-                wire.transport.abort()
+                raw.transport.abort()
                 raise
-        return wire
+        return raw
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -98,11 +98,11 @@ class _Wire(asyncio.Protocol):
             self.lost.set_result(None)
 
     def close(self) -> None:
-        """Cut it."""
+        """Cut the connection."""
         self.transport.abort()
 
 
-class SocketWire(_Wire):
+class RawWebSocket(_RawConnection):
     """A WebSocket."""
 
     def _read(self) -> None:
@@ -128,7 +128,7 @@ class SocketWire(_Wire):
             self.transport.close()
 
     def send(self, payload: bytes) -> None:
-        """Send one text.
+        """Send one text frame.
 
         :raises ConnectionResetError: the connection is lost already.
         """
@@ -137,14 +137,15 @@ class SocketWire(_Wire):
         self.transport.write(frame(_TEXT, payload))
 
     def say_goodbye(self) -> None:
-        """Close it in order; it is lost when the other side has done so, too."""
+        """Send a close frame. The connection is lost when the server has closed it too."""
         self.transport.write(frame(_CLOSE, b"\x03\xe8"))
 
 
-class StreamWire(_Wire):
-    """An event stream, in chunks; what is taken are the values of ``data``.
+class RawEventStream(_RawConnection):
+    """An event stream in chunks. ``take`` is called with each value of ``data``.
 
-    After the last chunk it is closed, as a proxy may keep the connection."""
+    It closes after the last chunk, as a proxy may keep the connection open.
+    """
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
         super().__init__(take)
@@ -163,17 +164,17 @@ class StreamWire(_Wire):
                     self._take(line[6:])
 
 
-class HTTPWire:
-    """One connection to a port that is kept, and opened again where it was lost."""
+class RawHTTP:
+    """A persistent connection to a port. It is opened again after it was lost."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, bytes]:
-        """Status and body of an answer.
+        """Send a request; return the status and the body of the answer.
 
-        :raises OSError, EOFError, TimeoutError: there is none; what became of the request isn't known.
+        :raises OSError, EOFError, TimeoutError: no answer came; the request may have been executed or not.
         """
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
@@ -192,14 +193,14 @@ class HTTPWire:
         return status, answer
 
     def close(self) -> None:
-        """Cut it."""
+        """Cut the connection."""
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
 
 
 def _read_head(head: bytes) -> tuple[int, int | None, bool]:
-    """The status, the length of the body where it is said, and whether the connection is kept."""
+    """The status, the length of the body if it is given, and whether the connection stays open."""
     lines = head.lower().split(b"\r\n")
     fields = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
     length = fields.get(b"content-length")
@@ -207,8 +208,8 @@ def _read_head(head: bytes) -> tuple[int, int | None, bool]:
     return int(lines[0][9:12]), None if length is None else int(length), keep
 
 
-class RedisWire:
-    """A connection to Redis; commands may be sent before the answers to others have come."""
+class RawRedis:
+    """A connection to Redis with pipelining."""
 
     def __init__(self, port: int, database: int = 0) -> None:
         self.port = port
@@ -218,9 +219,9 @@ class RedisWire:
         self._opening = asyncio.Lock()
 
     async def do(self, *words: str | bytes | int) -> Any:
-        """The answer to a command.
+        """Send a command; return its answer.
 
-        :raises OSError, EOFError, TimeoutError: there is none; what became of the command isn't known.
+        :raises OSError, EOFError, TimeoutError: no answer came; the command may have been executed or not.
         :raises RedisError:
         """
         async with self._opening:
@@ -259,7 +260,7 @@ class RedisWire:
                 answer.set_exception(ConnectionResetError(str(error)))
 
     def close(self) -> None:
-        """Cut it."""
+        """Cut the connection."""
         if self._streams is not None:
             with contextlib.suppress(OSError):
                 self._streams[1].transport.abort()

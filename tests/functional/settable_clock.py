@@ -11,11 +11,11 @@ _LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 class SettableClock:
-    """The wall clock of those processes that are started with ``prefix``; their monotonic clock is the real one.
+    """The wall clock of the processes that are started with ``prefix``. Their monotonic clock is the real one.
 
-    :param path: a file that holds by how much it is ahead; they look into it once a second, as looking whenever they
-        ask for the time would slow them down ten times.
-    :ivar prefix: a command that runs another one, in the same process.
+    :param path: a file with the seconds that the clock is ahead. The processes read it once a second; to read it at
+        each look at the clock would make them ten times slower.
+    :ivar prefix: a command that runs another command in the same process.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -34,7 +34,7 @@ class SettableClock:
         )
 
     def set(self, ahead: int) -> None:
-        """Set it to so many seconds after the real one."""
+        """Set the clock to so many seconds ahead of the real clock."""
         new = self._path.with_suffix(".new")
         new.write_text(f"{ahead:+d}\n")
         os.replace(new, self._path)

@@ -1,11 +1,11 @@
-"""What was written to a room, what each of its readers got, and whether that balances."""
+"""A ledger of what was written to a room and of what each reader received, and whether both agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Account", "Books", "Loss", "offset_of"]
+__all__ = ["DeliveryLedger", "ReaderRecord", "ReportedGap", "offset_of"]
 
 
 def offset_of(position: str) -> int:
@@ -13,16 +13,16 @@ def offset_of(position: str) -> int:
     return int(position.partition(":")[2])
 
 
-class Books:
-    """What was attempted in a room, and what became of it.
+class DeliveryLedger:
+    """Each publish to a room, and its result.
 
     :param clock: seconds.
     :ivar attempted: when each key was first sent.
     :ivar acknowledged: positions by key.
-    :ivar refused: when publishing under a key was refused for good, by the writers that don't try again.
-    :ivar moved: what was acknowledged twice, at different positions.
-    :ivar seen: keys by position, as the first reader of each has got them.
-    :ivar slowest: seconds that a publish waited for a node's answer, at most, where it got one.
+    :ivar refused: by key, when a publish was refused, of writers that don't try again.
+    :ivar moved: publishes that were acknowledged twice, at different positions.
+    :ivar seen: keys by position, as received by the first reader of each position.
+    :ivar slowest: the longest time that a publish waited for its answer, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -34,14 +34,14 @@ class Books:
         self.seen: dict[str, str] = {}
         self.repeated = 0
         self.slowest = 0.0
-        self.going_on = True
+        self.is_open = True
 
     def attempt(self, key: str) -> None:
-        """A publish is about to be sent, perhaps again."""
+        """Note that a publish is about to be sent, perhaps again."""
         self.attempted.setdefault(key, self.clock())
 
     def acknowledge(self, key: str, position: str) -> None:
-        """A publish was acknowledged, perhaps again."""
+        """Note that a publish was acknowledged, perhaps again."""
         if key in self.acknowledged:
             self.repeated += 1
             if self.acknowledged[key] != position:
@@ -49,11 +49,11 @@ class Books:
         self.acknowledged[key] = position
 
     def refuse(self, key: str) -> None:
-        """A publish was refused, and isn't sent again."""
+        """Note that a publish was refused, and is not sent again."""
         self.refused[key] = self.clock()
 
     def stored_later(self, log: Mapping[int, str]) -> list[str]:
-        """What was stored after it was refused: what stands in the log behind something that wasn't sent before."""
+        """The publishes that were stored after their refusal: a message before them in the log was sent after it."""
         found, newest = [], 0.0
         for offset in sorted(log):
             key = log[offset]
@@ -63,7 +63,10 @@ class Books:
         return found
 
     def balance(self, log: Mapping[int, str], epoch: str) -> dict[str, Any]:
-        """The whole of it against a log that began empty: keys by offset."""
+        """Compare the ledger with a log that began empty.
+
+        :param log: keys by offset.
+        """
         places = {offset_of(place): key for key, place in self.acknowledged.items() if place.startswith(f"{epoch}:")}
         return {
             "attempted": len(self.attempted),
@@ -81,11 +84,11 @@ class Books:
         }
 
 
-class Loss(NamedTuple):
-    """That a reader was told that it missed something.
+class ReportedGap(NamedTuple):
+    """A reset: the reader was told that it missed messages.
 
-    :ivar before: the position that it had.
-    :ivar after: the one that it was told to go on from.
+    :ivar before: its position before the reset.
+    :ivar after: the position to continue after.
     """
 
     at: float
@@ -93,21 +96,21 @@ class Loss(NamedTuple):
     after: str
 
 
-class Account:
-    """What one reader was brought, in which order, and what it was told that it missed.
+class ReaderRecord:
+    """The messages that one reader received, in order, and its resets.
 
-    What is wrong is counted in ``doubled``, ``out_of_order``, ``silent`` (messages that were left out without a word,
-    and positions that are not the reader's own), ``strange`` (messages of an epoch that it wasn't told of) and
-    ``other`` (another message than others have got at this position).
+    Errors are counted in ``doubled``, ``out_of_order``, ``silent`` (messages left out without a reset, and wrong
+    positions), ``strange`` (messages of an unannounced epoch) and ``other`` (a different message than other readers
+    received at this position).
 
-    :param position: where it starts.
+    :param position: where the reader begins.
     """
 
-    def __init__(self, books: Books, position: str) -> None:
-        self._books = books
+    def __init__(self, ledger: DeliveryLedger, position: str) -> None:
+        self._ledger = ledger
         self.position = position
         self.spans: list[list[Any]] = []
-        self.told: list[Loss] = []
+        self.told: list[ReportedGap] = []
         self.received = self.doubled = self.out_of_order = self.silent = self.strange = self.other = 0
         self._begin(position)
 
@@ -118,7 +121,7 @@ class Account:
         self.spans.append([self.epoch, self.at, self.at])
 
     def message(self, position: str, key: str) -> None:
-        """A message has come."""
+        """Note a message."""
         at = self.at + 1
         if position != f"{self.epoch}:{at}":
             self._misplaced(position)
@@ -127,7 +130,7 @@ class Account:
         self.position = position
         self.spans[-1][2] = at
         self.received += 1
-        if self._books.seen.setdefault(position, key) != key:
+        if self._ledger.seen.setdefault(position, key) != key:
             self.other += 1
 
     def _misplaced(self, position: str) -> None:
@@ -146,24 +149,24 @@ class Account:
             self.out_of_order += 1
 
     def joined(self, position: str, recovered: bool) -> None:
-        """It has joined with its position."""
+        """Note a join with the reader's position."""
         if not recovered:
             self.reset(position)
         elif position != self.position:
             self.silent += 1
 
     def reset(self, position: str) -> None:
-        """It was told that it missed something."""
-        self.told.append(Loss(self._books.clock(), self.position, position))
+        """Note a reset."""
+        self.told.append(ReportedGap(self._ledger.clock(), self.position, position))
         self._begin(position)
 
     def stands_at(self, position: str) -> None:
-        """An answer says what its position is now."""
+        """Check the position that an answer gives."""
         if position != self.position:
             self.silent += 1
 
     def lost(self, log: Mapping[int, str], epoch: str) -> int:
-        """How many messages of a log it should have got after it was told last, and didn't."""
+        """How many messages of a log are missing since the last reset."""
         begun = max((offset_of(loss.after) for loss in self.told if loss.after.startswith(f"{epoch}:")), default=0)
         missing = {offset for offset in log if offset > begun}
         for of, before, last in self.spans:
@@ -173,6 +176,6 @@ class Account:
 
     @property
     def wrong(self) -> dict[str, int]:
-        """What is wrong, and how often; empty if all is right."""
+        """The errors with their counts; empty if there are none."""
         kinds = ("doubled", "out_of_order", "silent", "strange", "other")
         return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}

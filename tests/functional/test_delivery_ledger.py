@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.books import Account, Books
+from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 
 
 class BooksTests(SynchronousTestCase):
@@ -13,46 +13,46 @@ class BooksTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.books = Books(self.clock.seconds)
+        self.ledger = DeliveryLedger(self.clock.seconds)
 
     def test_lost(self) -> None:
         """What was acknowledged and isn't in the log at its place is lost."""
         for number in (1, 2, 3):
-            self.books.attempt(f"k{number}")
-            self.books.acknowledge(f"k{number}", f"e:{number}")
-        balance = self.books.balance({1: "k1", 3: "k2"}, "e")
+            self.ledger.attempt(f"k{number}")
+            self.ledger.acknowledge(f"k{number}", f"e:{number}")
+        balance = self.ledger.balance({1: "k1", 3: "k2"}, "e")
         self.assertEqual((2, 1, 0), (balance["lost"], balance["holes"], balance["twice"]))
 
     def test_twice(self) -> None:
         """One key at two places is a message that was stored twice; one that nobody sent was made up."""
-        self.books.attempt("k1")
-        balance = self.books.balance({1: "k1", 2: "k1", 3: "k9"}, "e")
+        self.ledger.attempt("k1")
+        balance = self.ledger.balance({1: "k1", 2: "k1", 3: "k9"}, "e")
         self.assertEqual((1, 1), (balance["twice"], balance["never_sent"]))
 
     def test_moved(self) -> None:
         """The same key is acknowledged at the same place."""
-        self.books.acknowledge("k1", "e:1")
-        self.books.acknowledge("k1", "e:2")
-        self.assertEqual(["k1: e:1 and then e:2"], self.books.moved)
+        self.ledger.acknowledge("k1", "e:1")
+        self.ledger.acknowledge("k1", "e:2")
+        self.assertEqual(["k1: e:1 and then e:2"], self.ledger.moved)
 
     def test_stored_later(self) -> None:
         """What was refused, and stands in the log behind something that was sent after that, was stored later."""
-        self.books.attempt("early")
-        self.books.attempt("late")
+        self.ledger.attempt("early")
+        self.ledger.attempt("late")
         self.clock.advance(1)
-        self.books.refuse("early")
-        self.books.refuse("late")
+        self.ledger.refuse("early")
+        self.ledger.refuse("late")
         self.clock.advance(1)
-        self.books.attempt("next")
-        self.assertEqual(["late at 3"], self.books.stored_later({1: "early", 2: "next", 3: "late"}))
+        self.ledger.attempt("next")
+        self.assertEqual(["late at 3"], self.ledger.stored_later({1: "early", 2: "next", 3: "late"}))
 
 
 class AccountTests(SynchronousTestCase):
     """What was read."""
 
     def setUp(self) -> None:
-        self.books = Books(lambda: 7.0)
-        self.account = Account(self.books, "e:0")
+        self.ledger = DeliveryLedger(lambda: 7.0)
+        self.account = ReaderRecord(self.ledger, "e:0")
 
     def take(self, *offsets: int) -> None:
         """Messages come."""
@@ -74,7 +74,7 @@ class AccountTests(SynchronousTestCase):
     def test_other(self) -> None:
         """Two readers get the same message at the same place."""
         self.take(1)
-        other = Account(self.books, "e:0")
+        other = ReaderRecord(self.ledger, "e:0")
         other.message("e:1", "another")
         self.assertEqual({"other": 1}, other.wrong)
 
