@@ -5,8 +5,8 @@ connection works for half a millisecond, and queues for a later turn if it has m
 ten milliseconds. A publish and its delivery take some four turns.
 
 While the queue is empty, a connection may work to the end of those ten milliseconds. So publishes that come at once
-stay one batch. With shares of half a millisecond, a fan-out of 64 messages at a time delivers half as much a second, and
-polls a fifth.
+stay one batch. With shares of half a millisecond, a fan-out of 64 messages at a time delivers half as much a second,
+and polls a fifth.
 """
 
 from __future__ import annotations
