@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Any], patience: float = 15.0) -> None:
         await deferLater(reactor, 0.01, lambda: None)
 
 
-class PresenceBackend:
+class FakePresenceBackend:
     """Writes down what the broker says about rooms.
 
     :ivar failing: whether rooms can't be met for now.
@@ -67,8 +67,8 @@ class PresenceBackend:
     def unfollow(self, room: str) -> None:
         self.calls.append(("unfollow", room))
 
-    def heard(self, room: str, payload: bytes) -> bool:
-        self.calls.append(("heard", room, payload))
+    def on_presence(self, room: str, payload: bytes) -> bool:
+        self.calls.append(("on_presence", room, payload))
         return payload != b"pwrong"
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -97,11 +97,11 @@ class Node:
         self.store = RedisStore(
             reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
         )
-        self.neighbours = PresenceBackend()
+        self.presence = FakePresenceBackend()
         self.listener = Recorder()
         commands = self.store.links[0]
         self.broker = RedisBroker(
-            reactor, address, self.names, name, random.random, commands, self.neighbours, relays, **settings
+            reactor, address, self.names, name, random.random, commands, self.presence, relays, **settings
         )
         (self.link,) = self.broker.links
 
@@ -231,9 +231,9 @@ class HeardTests(NodesCase):
         node = await self.node()
         await node.broker.follow("lobby")
         self.publish(node.names.room("lobby"), b"pwhatever\n\x00")
-        await until(lambda: len(node.neighbours.calls) == 3)
+        await until(lambda: len(node.presence.calls) == 3)
         self.assertEqual(
-            [("start",), ("follow", "lobby"), ("heard", "lobby", b"pwhatever\n\x00")], node.neighbours.calls
+            [("start",), ("follow", "lobby"), ("on_presence", "lobby", b"pwhatever\n\x00")], node.presence.calls
         )
 
     async def test_malformed(self) -> None:
@@ -352,7 +352,7 @@ class SubscriptionTests(NodesCase):
         await until(lambda: not self.channels(), 30)
         self.assertEqual(1, len(node.broker.subscriptions))
         node.listener.told.clear()
-        node.neighbours.calls.clear()
+        node.presence.calls.clear()
         await node.link.command("PING")  # is answered after all others
         gc.collect()
         left = tracemalloc.get_traced_memory()[0] - before
@@ -393,7 +393,7 @@ class SubscriptionTests(NodesCase):
         await node.start()
         await node.broker.follow("lobby")
         await node.stop()
-        self.assertEqual(("stop",), node.neighbours.calls[-1])
+        self.assertEqual(("stop",), node.presence.calls[-1])
         self.assertEqual([], self.server.command("PUBSUB", "CHANNELS"))
 
 
@@ -407,7 +407,7 @@ class FailureTests(NodesCase):
     async def hears_again(self, node: Node, patience: float = 10.0) -> None:
         """What is stored reaches a node, and it has looked into the room and met those there."""
         await until(lambda: ("lobby",) in node.heard("may_have_missed"), patience)
-        await until(lambda: node.neighbours.calls.count(("follow", "lobby")) >= 2, patience)
+        await until(lambda: node.presence.calls.count(("follow", "lobby")) >= 2, patience)
         await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         before = len(node.heard("announced"))
         await node.store.append(draft())
@@ -521,18 +521,18 @@ class FailureTests(NodesCase):
     async def test_meets_again(self) -> None:
         """Who is in the rooms is asked for again until that is known."""
         node, _ = await self.nodes()
-        node.neighbours.failing = True
+        node.presence.failing = True
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: node.heard("may_have_missed"))
-        node.neighbours.calls.clear()
-        node.neighbours.failing = False
-        await until(lambda: ("follow", "lobby") in node.neighbours.calls)
-        self.assertEqual(1, node.neighbours.calls.count(("follow", "lobby")))
+        node.presence.calls.clear()
+        node.presence.failing = False
+        await until(lambda: ("follow", "lobby") in node.presence.calls)
+        self.assertEqual(1, node.presence.calls.count(("follow", "lobby")))
 
     async def test_nobody_met(self) -> None:
         """A room where it can't be found out who is there is not followed."""
         node = await self.node()
-        node.neighbours.failing = True
+        node.presence.failing = True
         await self.assertFailure(node.broker.follow("lobby"), StoreError)
         await until(lambda: not self.channels())
 

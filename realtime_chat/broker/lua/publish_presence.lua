@@ -1,9 +1,9 @@
 -- Publish that some of a node's clients came to a room, changed, or went.
 --
--- KEYS: the hash of the room's members, and the store's log. The log knows the rooms that ever had a message. Other rooms
--- have no hash, and their changes are only published.
--- The hash: field "v" counts the changes; field "id" differs from that of a lost hash of the same name; each other field
--- is NODE:CLIENT_HASH and has a row (broker/presence_messages.py).
+-- KEYS: the hash of the room's members, and the store's log. The log knows the rooms that ever had a message. Other
+-- rooms have no hash, and their changes are only published.
+-- The hash: field "v" counts the changes; field "id" differs from that of a lost hash of the same name; each other
+-- field is NODE:CLIENT_HASH and has a row (broker/presence_messages.py).
 -- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds after which the hash expires, the
 -- delta's body, and how many clients came; then a field and a row for each of these, and a field for each client that
 -- went.

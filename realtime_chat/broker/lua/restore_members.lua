@@ -1,5 +1,5 @@
--- Restore all rows of a node in a room, after some may have been lost. If some were, all nodes have to read the hash: the
--- version that is published doesn't follow the one before.
+-- Restore all rows of a node in a room, after some may have been lost. If some were, all nodes have to read the hash:
+-- the version that is published doesn't follow the one before.
 --
 -- KEYS: the hash of the room's members, and the store's log (see publish_presence.lua).
 -- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds after which the hash expires, "1" if
