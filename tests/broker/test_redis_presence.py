@@ -86,6 +86,7 @@ class TogetherTests(NodesTestCase):
         """A list of rooms says of each how many users are in it, and its node hears of none of them afterwards."""
         one, two = self.nodes
         ann = await self.client(SocketClient, one, "Ann")
+        await ann.who()
         for number in range(50):
             await ann.tell(type="publish", room=f"r{number}", data=number)
         await ann.publish("here")
