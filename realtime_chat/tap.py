@@ -37,8 +37,8 @@ from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import Endpoint
 from realtime_chat.logs import throttle
 from realtime_chat.process import Process, leaves_terminal
-from realtime_chat.redis.address import KINDS, Address, parse_address
-from realtime_chat.redis.names import Names, check_prefix
+from realtime_chat.redis.address import SCHEMES, RedisAddress, parse_address
+from realtime_chat.redis.names import RedisNames, check_prefix
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -92,7 +92,7 @@ def _lifetime(text: str) -> float:
 
 def _store(text: str) -> str:
     kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS:
+    if colon and kind in SCHEMES:
         parse_address(text)
     elif not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
         raise ValueError(
@@ -451,7 +451,7 @@ class Options(usage.Options):
         kind = (self["store"] or "sqlite:").partition(":")[0]
         if kind != "sqlite" and self["data-dir"] is not None:
             raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
-        if kind in KINDS:
+        if kind in SCHEMES:
             _check_redis_installed()
             self["redis"] = self._read_address()
         else:
@@ -468,9 +468,12 @@ class Options(usage.Options):
                 if int(Endpoint.parse(endpoint).port or 1) != 0:  # any port that is free
                     taken.add(endpoint)
 
-    def _read_address(self) -> Address:
+    def _read_address(self) -> RedisAddress:
         address = parse_address(self["store"])
-        for option, read in (("store-password-file", Address.with_password_of), ("store-ca", Address.with_authorities)):
+        for option, read in (
+            ("store-password-file", RedisAddress.with_password_of),
+            ("store-ca", RedisAddress.with_authorities),
+        ):
             if self[option] is not None:
                 address = self._read(option, self[option], partial(read, address))
         return address
@@ -569,7 +572,7 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     from realtime_chat.store.redis.store import RedisStore
 
     address = options["redis"]
-    names = Names(options["store-prefix"], address.database)
+    names = RedisNames(options["store-prefix"], address.database)
     maximum = options["max-message"]
     store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
     node, (appending, reading) = os.urandom(4).hex(), store.links

@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.broker.redis_presence import RedisPresence
 from realtime_chat.redis.address import parse_address
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
@@ -50,7 +50,7 @@ class RedisNode:
         **limits: Any,
     ) -> None:
         address = parse_address(server.url_of(database))
-        self.names = Names(prefix, database)
+        self.names = RedisNames(prefix, database)
         self.name = os.urandom(4).hex()
         self.store = RedisStore(
             reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random

@@ -24,10 +24,10 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
-from realtime_chat.redis.connection import LinkCounts
+from realtime_chat.redis.connection import ConnectionCounts
+from realtime_chat.store.append_queue import CommitCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite.store import Commits
 from realtime_chat.tap import Options
 from realtime_chat.values.codec import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
@@ -186,7 +186,7 @@ class MetricTests(SynchronousTestCase):
         hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
         names = set()
         store = SimpleNamespace(
-            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counters=LinkCounts())]
+            commits=CommitCounts(), links=[SimpleNamespace(name="append", ready=True, counters=ConnectionCounts())]
         )
         broker = SimpleNamespace(counters=BrokerCounts(), subscriptions=())
         for family in make_registry(hub, store, broker).collect():

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from realtime_chat import __version__, tap
-from realtime_chat.redis.address import Address
+from realtime_chat.redis.address import RedisAddress
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.redis.store import RedisStore
@@ -220,7 +220,7 @@ class OptionsTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text("a secret\n")
         options = parsed("--store", "redis://bob@db.example/3", "--store-password-file", str(path))
-        expected = Address(host="db.example", database=3, user="bob", password="a secret")
+        expected = RedisAddress(host="db.example", database=3, user="bob", password="a secret")
         self.assertEqual(expected, options["redis"])
         for store in ("redis:", "redis://", "redis://:secret@host/x", "redis://:secret@host:0/", "unix://secret"):
             message = str(self.assertRaises(UsageError, parsed, "--store", store))

@@ -16,20 +16,20 @@ from twisted.python.failure import Failure
 
 from realtime_chat.hosts import Host, port_of, tls_reason
 
-__all__ = ["KINDS", "Address", "parse_address"]
+__all__ = ["SCHEMES", "RedisAddress", "parse_address"]
 
-KINDS = ("redis", "rediss", "redis+unix", "unix")
+SCHEMES = ("redis", "rediss", "redis+unix", "unix")
 """What the URL of a Redis server begins with."""
 
-_RIGHT = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
+_EXAMPLES = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
 _PORT = 6379
-_MOST_DATABASES = 1_000_000
-_SECONDS_TO_CONNECT = 2
-_END_OF_CERTIFICATE = b"-----END CERTIFICATE-----"
+_MAX_DATABASES = 1_000_000
+_CONNECT_TIMEOUT = 2
+_CERTIFICATE_END = b"-----END CERTIFICATE-----"
 
 
 @attrs.frozen
-class Address:
+class RedisAddress:
     """A database of a Redis server.
 
     :param host: its name or IP address; empty for a Unix socket.
@@ -61,15 +61,15 @@ class Address:
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
         """What connects to it."""
         if self.path:
-            return UNIXClientEndpoint(reactor, self.path, timeout=_SECONDS_TO_CONNECT)
+            return UNIXClientEndpoint(reactor, self.path, timeout=_CONNECT_TIMEOUT)
         name, _, zone = self.host.partition("%")
-        endpoint = Host(name, zone).endpoint(reactor, self.port, _SECONDS_TO_CONNECT)
+        endpoint = Host(name, zone).endpoint(reactor, self.port, _CONNECT_TIMEOUT)
         if not self.secure:
             return endpoint
         trust = None if self.authorities is None else trustRootFromCertificates(_certificates(self.authorities))
         return wrapClientTLS(optionsForClientTLS(self.host, trust), endpoint)
 
-    def with_password_of(self, path: str) -> Address:
+    def with_password_of(self, path: str) -> RedisAddress:
         """The same with the password that is the first line of a file.
 
         :raises ValueError: there is none, or another one in the URL.
@@ -84,7 +84,7 @@ class Address:
             raise ValueError(f"the first line of {path!r} is empty; right would be the password")
         return attrs.evolve(self, password=first)
 
-    def with_authorities(self, path: str) -> Address:
+    def with_authorities(self, path: str) -> RedisAddress:
         """The same with the certificates of a PEM file, which vouch for the server in place of the system's.
 
         :raises ValueError: there are none, or they aren't needed.
@@ -116,7 +116,7 @@ class Address:
         return "the connection was lost"
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str) -> RedisAddress:
     """Read ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
 
     What may stand in a name or a password but not in a URL is written there as ``%XX``.
@@ -125,7 +125,7 @@ def parse_address(url: str) -> Address:
     """
     parts = _split(url)
     unix = parts.scheme.endswith("unix")
-    return Address(
+    return RedisAddress(
         host="" if unix else _host(parts),
         port=_PORT if unix else _port(parts),
         path=unquote(parts.path) if unix else "",
@@ -140,12 +140,12 @@ def _split(url: str) -> SplitResult:
     kind = url.partition("://")[0]
     try:
         parts = urlsplit(url)
-        fitting = kind in KINDS and not parts.fragment and _has_place(parts)
+        fitting = kind in SCHEMES and not parts.fragment and _has_place(parts)
     except ValueError:
         fitting = False
     if not fitting:
-        shown = f"{kind}://…" if kind in KINDS else "this"  # no more of it, as there may be a password
-        raise ValueError(f"{shown} is not the address of a Redis server; right would be {_RIGHT}")
+        shown = f"{kind}://…" if kind in SCHEMES else "this"  # no more of it, as there may be a password
+        raise ValueError(f"{shown} is not the address of a Redis server; right would be {_EXAMPLES}")
     return parts
 
 
@@ -160,10 +160,10 @@ def _host(parts: SplitResult) -> str:
         host = Host.of(parts)
     except ValueError as error:
         raise ValueError(
-            f"{parts.scheme}://… is not the address of a Redis server: {error}; right would be {_RIGHT}"
+            f"{parts.scheme}://… is not the address of a Redis server: {error}; right would be {_EXAMPLES}"
         ) from None
     if parts.scheme == "rediss" and not host.can_be_certified:
-        raise ValueError(f"no certificate can be for the host of rediss://…; right would be {_RIGHT}")
+        raise ValueError(f"no certificate can be for the host of rediss://…; right would be {_EXAMPLES}")
     return str(host)
 
 
@@ -171,7 +171,9 @@ def _port(parts: SplitResult) -> int:
     try:
         return port_of(parts) or _PORT
     except ValueError:
-        raise ValueError(f"the port of a Redis server is a number from 1 to 65535; right would be {_RIGHT}") from None
+        raise ValueError(
+            f"the port of a Redis server is a number from 1 to 65535; right would be {_EXAMPLES}"
+        ) from None
 
 
 def _database(parts: SplitResult, unix: bool) -> int:
@@ -184,14 +186,14 @@ def _database(parts: SplitResult, unix: bool) -> int:
             )
     else:
         text = parts.path.removeprefix("/") or "0"
-    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MOST_DATABASES:
-        raise ValueError(f"a Redis database is a number, such as 0; right would be {_RIGHT}")
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MAX_DATABASES:
+        raise ValueError(f"a Redis database is a number, such as 0; right would be {_EXAMPLES}")
     return int(text)
 
 
 def _certificates(pem: bytes) -> list[Certificate]:
     """All certificates of a PEM file; raises what OpenSSL raises where there is none."""
-    blocks = [block + _END_OF_CERTIFICATE for block in pem.split(_END_OF_CERTIFICATE)[:-1]]
+    blocks = [block + _CERTIFICATE_END for block in pem.split(_CERTIFICATE_END)[:-1]]
     return [Certificate.loadPEM(block) for block in blocks or [pem]]
 
 

@@ -12,30 +12,30 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.redis.address import Address
+from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.wire import Argument, Published, RedisProtocol, ServerError, read_info
 from realtime_chat.values.errors import StoreError, StoreRefused
 
-__all__ = ["OLDEST", "LinkCounts", "RedisConnection", "Refused"]
+__all__ = ["MIN_VERSION", "ConnectionCounts", "RedisConnection", "RedisRefused"]
 
-OLDEST = (6, 2)
+MIN_VERSION = (6, 2)
 """The oldest Redis that has what the scripts need (XTRIM MINID)."""
 
-_SHORTEST = 0.05
-_LONGEST = 2.0
-_GROWTH = 1.7
-_PATIENCE = 10.0
-_AWAY = "the store is not connected"
+_MIN_BACKOFF = 0.05
+_MAX_BACKOFF = 2.0
+_BACKOFF_FACTOR = 1.7
+_START_PATIENCE = 10.0
+_NOT_CONNECTED = "the store is not connected"
 
 
-class Refused(StoreError):
+class RedisRefused(StoreError):
     """It can't be connected to, and only a person can change that; the detail says how."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(_AWAY, detail)
+        super().__init__(_NOT_CONNECTED, detail)
 
 
-class LinkCounts:
+class ConnectionCounts:
     """What became of a link so far, for metrics.
 
     :ivar connects: connections that were made and could be used.
@@ -52,7 +52,7 @@ class LinkCounts:
         self.attempts = self.connects = self.losses = self.commands = self.failures = self.errors = 0
 
 
-class _OneConnection(Factory):
+class _SingleUseFactory(Factory):
     """Twisted's own would log each attempt."""
 
     noisy = False
@@ -74,7 +74,7 @@ class RedisConnection:
     :param name: for logs, metrics and Redis' list of its clients: no spaces.
     :param random: gives a float from 0 up to 1, so that not all nodes come back together.
     :param on_ready: is awaited with each new connection before anybody else may use it; where it raises a
-        ``StoreError``, another is made. With :class:`Refused`, the first start gives up.
+        ``StoreError``, another is made. With :class:`RedisRefused`, the first start gives up.
     :param on_lost: is called when a connection is lost that was in use.
     :param published: is called with what comes in by subscriptions; see :data:`~realtime_chat.redis.wire.Published`. A
         link has either this or plain commands. SUBSCRIBE takes one channel at a time.
@@ -88,7 +88,7 @@ class RedisConnection:
     def __init__(
         self,
         reactor: Any,
-        address: Address,
+        address: RedisAddress,
         name: str,
         random: Callable[[], float],
         *,
@@ -110,17 +110,17 @@ class RedisConnection:
         self._supervision: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
         self._give_up_at = 0.0
-        self._said = ""
-        self._waiting: list[Deferred[None]] = []
+        self._logged_state = ""
+        self._ready_waiters: list[Deferred[None]] = []
         self.name = name
         self.info: Mapping[str, str] = {}
-        self.counters = LinkCounts()
+        self.counters = ConnectionCounts()
 
     @property
     def ready(self) -> bool:
         return self._in_use and self._connection is not None and self._connection.open
 
-    def start(self, patience: float = _PATIENCE) -> Deferred[None]:
+    def start(self, patience: float = _START_PATIENCE) -> Deferred[None]:
         """Connect, and stay connected from now on.
 
         :param patience: seconds after which it gives up where it never was connected; a server that loads its data is
@@ -131,7 +131,7 @@ class RedisConnection:
         self._give_up_at = self._reactor.seconds() + patience
         started = self._started = Deferred()
         self._supervision = Deferred.fromCoroutine(self._supervise())
-        self._supervision.addErrback(self._end)
+        self._supervision.addErrback(self._supervision_ended)
         return started
 
     def stop(self) -> Deferred[None]:
@@ -139,18 +139,18 @@ class RedisConnection:
         connection, self._stopped = self._connection, True
         if self._supervision is not None:
             self._supervision.cancel()
-        self._release()
-        return succeed(None) if connection is None else connection.ended()
+        self._drop_connection()
+        return succeed(None) if connection is None else connection.when_closed()
 
-    def usable(self) -> Deferred[None]:
+    def when_ready(self) -> Deferred[None]:
         """Answers when commands can be sent.
 
         :raises StoreError: it was stopped.
         """
         if self.ready:
             return succeed(None)
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
+        self._ready_waiters.append(Deferred())
+        return self._ready_waiters[-1]
 
     def command(self, *words: Argument) -> Deferred[Any]:
         """Send a command now; see :meth:`RedisProtocol.command`.
@@ -161,9 +161,9 @@ class RedisConnection:
         """
         if self._connection is None or not self.ready:
             self.counters.failures += 1
-            return fail(StoreError(_AWAY))
+            return fail(StoreError(_NOT_CONNECTED))
         self.counters.commands += 1
-        return self._connection.command(*words).addErrback(self._failed, self._connection)
+        return self._connection.command(*words).addErrback(self._count_failure, self._connection)
 
     def abort(self, why: str) -> None:
         """Give this connection up, and make another.
@@ -173,13 +173,13 @@ class RedisConnection:
         if self._connection is not None:
             self._connection.abort(why)
 
-    def _failed(self, failure: Failure, connection: RedisProtocol) -> Failure:
+    def _count_failure(self, failure: Failure, connection: RedisProtocol) -> Failure:
         error = failure.value
         if not isinstance(error, ServerError):
             self.counters.failures += 1
             return failure
         self.counters.errors += 1
-        if error.leave:
+        if error.needs_reconnect:
             connection.abort(error.text)
         return failure
 
@@ -191,44 +191,46 @@ class RedisConnection:
             try:
                 connection = await self._connect()
                 failures = 0
-                why = await self._lost(connection)
+                why = await self._wait_until_lost(connection)
             except StoreError as error:
                 why = error.detail
-                self._consider(error)
-            self._release()
-            self._say(why)
-            await deferLater(self._reactor, self._pause(failures))
+                self._give_up_if_hopeless(error)
+            self._drop_connection()
+            self._log_state(why)
+            await deferLater(self._reactor, self._backoff(failures))
             failures += 1
 
     async def _connect(self) -> RedisProtocol:
         self.counters.attempts += 1
         connection = RedisProtocol(self._reactor, self._timeout, self._published)
         try:
-            await self._address.endpoint(self._reactor).connect(_OneConnection(connection))
+            await self._address.endpoint(self._reactor).connect(_SingleUseFactory(connection))
         except Exception:
             if self._stopped:  # which each kind of endpoint tells by another exception
                 raise CancelledError from None
-            raise StoreError(_AWAY, self._address.explain(Failure())) from None
+            raise StoreError(_NOT_CONNECTED, self._address.explain(Failure())) from None
         self._connection = connection
         try:
             await self._prepare(connection)
         except StoreError as error:
-            raise await self._reason(connection, error) from error
-        self._use()
+            raise await self._loss_reason(connection, error) from error
+        self._mark_ready()
         return connection
 
-    async def _reason(self, connection: RedisProtocol, error: StoreError) -> StoreError:
+    async def _loss_reason(self, connection: RedisProtocol, error: StoreError) -> StoreError:
         """Why a connection can't be used, if it broke: what broke it says more than the command that failed."""
-        if isinstance(error, (ServerError, Refused)) and connection.aborted is None:
+        if isinstance(error, (ServerError, RedisRefused)) and connection.aborted is None:
             return error
         connection.abort(error.detail)
-        await connection.ended()
-        why = self._explain(connection)
+        await connection.when_closed()
+        why = self._explain_loss(connection)
         if why.startswith("no secure"):
-            return Refused(f"{why}; right is the host that stands in the server's certificate, and its CA (--store-ca)")
-        return StoreError(_AWAY, why)
+            return RedisRefused(
+                f"{why}; right is the host that stands in the server's certificate, and its CA (--store-ca)"
+            )
+        return StoreError(_NOT_CONNECTED, why)
 
-    def _explain(self, connection: RedisProtocol) -> str:
+    def _explain_loss(self, connection: RedisProtocol) -> str:
         """Why a connection is gone."""
         assert connection.reason is not None
         return connection.aborted or self._address.explain(connection.reason)
@@ -237,10 +239,10 @@ class RedisConnection:
         address = self._address
         if address.password is not None:
             await self._log_in(connection, *filter(None, (address.user, address.password)))
-        await _allowed(connection.command("CLIENT", "SETNAME", f"realtime-{self.name}"))
+        await _run_optional(connection.command("CLIENT", "SETNAME", f"realtime-{self.name}"))
         if address.database:
             await self._select(connection, address.database)
-        self.info = connection.info = await self._look_at(connection)
+        self.info = connection.info = await self._read_info(connection)
         if self._on_ready is not None:
             await self._on_ready(connection)
 
@@ -249,7 +251,7 @@ class RedisConnection:
             await connection.command("AUTH", *words)
         except ServerError as error:
             if error.word in ("WRONGPASS", "ERR"):
-                raise Refused("the user or the password is not what Redis knows") from error
+                raise RedisRefused("the user or the password is not what Redis knows") from error
             raise
 
     async def _select(self, connection: RedisProtocol, database: int) -> None:
@@ -257,43 +259,45 @@ class RedisConnection:
             await connection.command("SELECT", database)
         except ServerError as error:
             if error.word == "ERR":
-                raise Refused(
+                raise RedisRefused(
                     f"there is no database {database} in this Redis; its setting databases says how many there are"
                 ) from error
             raise
 
-    async def _look_at(self, connection: RedisProtocol) -> Mapping[str, str]:
+    async def _read_info(self, connection: RedisProtocol) -> Mapping[str, str]:
         try:
             answer = await connection.command("INFO")
         except ServerError as error:
-            raise _unallowed(error) from error
+            raise _permission_error(error) from error
         info = read_info(answer)
-        if _version(info) < OLDEST:
-            raise Refused("Redis {}.{} is too old; right would be {}.{} or newer".format(*_version(info), *OLDEST))
+        if _version(info) < MIN_VERSION:
+            raise RedisRefused(
+                "Redis {}.{} is too old; right would be {}.{} or newer".format(*_version(info), *MIN_VERSION)
+            )
         if info.get("loading", "0") != "0":
             raise ServerError("LOADING Redis is loading the dataset in memory")
         if info.get("role", "master") != "master":
             raise ServerError("READONLY this is a replica, which takes no messages")
         return info
 
-    def _use(self) -> None:
+    def _mark_ready(self) -> None:
         self._in_use = True
         self.counters.connects += 1
-        self._say(f"connected to {self._address.describe()}")
-        waiting, self._waiting = self._waiting, []
-        for usable in waiting:
-            usable.callback(None)
+        self._log_state(f"connected to {self._address.describe()}")
+        waiting, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
         if self._started is not None:
             started, self._started = self._started, None
             self._reactor.callLater(0, started.callback, None)  # whoever hears it may stop the link
 
-    async def _lost(self, connection: RedisProtocol) -> str:
+    async def _wait_until_lost(self, connection: RedisProtocol) -> str:
         """Wait till the connection in use is gone; answer why."""
-        await connection.ended()
+        await connection.when_closed()
         self.counters.losses += 1
-        return self._explain(connection)
+        return self._explain_loss(connection)
 
-    def _release(self) -> None:
+    def _drop_connection(self) -> None:
         """Use this connection no more."""
         connection, self._connection = self._connection, None
         in_use, self._in_use = self._in_use, False
@@ -302,23 +306,25 @@ class RedisConnection:
         if in_use and self._on_lost is not None:
             self._on_lost()
 
-    def _pause(self, failures: int) -> float:
-        return float(min(_LONGEST, _SHORTEST * _GROWTH ** min(failures, 20)) * (0.5 + 0.5 * self._random()))
+    def _backoff(self, failures: int) -> float:
+        return float(
+            min(_MAX_BACKOFF, _MIN_BACKOFF * _BACKOFF_FACTOR ** min(failures, 20)) * (0.5 + 0.5 * self._random())
+        )
 
-    def _consider(self, error: StoreError) -> None:
+    def _give_up_if_hopeless(self, error: StoreError) -> None:
         """Give up where it was never connected, and there is no hope or no more patience."""
         if self._started is None or (isinstance(error, ServerError) and error.word == "LOADING"):
             return
-        if isinstance(error, Refused) or self._reactor.seconds() >= self._give_up_at:
-            hope = "" if isinstance(error, Refused) else "; right would be the address of a Redis server that runs"
+        if isinstance(error, RedisRefused) or self._reactor.seconds() >= self._give_up_at:
+            hope = "" if isinstance(error, RedisRefused) else "; right would be the address of a Redis server that runs"
             raise StoreRefused(f"{self._address.describe()}: {error.detail}{hope}")
 
-    def _end(self, failure: Failure) -> None:
+    def _supervision_ended(self, failure: Failure) -> None:
         """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""
-        self._release()
-        waiting, self._waiting = self._waiting, []
-        for usable in waiting:
-            usable.errback(StoreError("the store is stopped"))
+        self._drop_connection()
+        waiting, self._ready_waiters = self._ready_waiters, []
+        for waiter in waiting:
+            waiter.errback(StoreError("the store is stopped"))
         started, self._started = self._started, None
         if failure.check(CancelledError):
             return
@@ -327,31 +333,31 @@ class RedisConnection:
         else:
             self._log.failure("redis {name}", failure, name=self.name)
 
-    def _say(self, what: str) -> None:
+    def _log_state(self, what: str) -> None:
         """Log a change of state, but not again what is known."""
-        if what != self._said:
-            self._said = what
+        if what != self._logged_state:
+            self._logged_state = what
             self._log.info("redis {name}: {what}", name=self.name, what=what)
 
 
 def _version(info: Mapping[str, str]) -> tuple[int, int]:
     """The server's version, without its last part; that of the oldest one for those who say none."""
     found = re.match(r"(\d{1,4})\.(\d{1,4})", info.get("redis_version", ""))
-    return (int(found[1]), int(found[2])) if found else OLDEST
+    return (int(found[1]), int(found[2])) if found else MIN_VERSION
 
 
-async def _allowed(answer: Deferred[Any]) -> None:
+async def _run_optional(answer: Deferred[Any]) -> None:
     """Await what is useful but may be forbidden."""
     try:
         await answer
     except ServerError as error:
         if error.word in ("NOAUTH", "LOADING"):
-            raise _unallowed(error) from error
+            raise _permission_error(error) from error
 
 
-def _unallowed(error: ServerError) -> StoreError:
+def _permission_error(error: ServerError) -> StoreError:
     if error.word == "NOAUTH":
-        return Refused("Redis wants a password; right would be --store-password-file, or one in the URL")
+        return RedisRefused("Redis wants a password; right would be --store-password-file, or one in the URL")
     if error.word == "NOPERM":
-        return Refused(f"Redis doesn't allow this user what is needed ({error.text})")
+        return RedisRefused(f"Redis doesn't allow this user what is needed ({error.text})")
     return error

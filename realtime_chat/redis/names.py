@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Names", "check_prefix"]
+__all__ = ["RedisNames", "check_prefix"]
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -23,7 +23,7 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-class Names:
+class RedisNames:
     """The keys and channels of one database of Redis under one prefix. Publishing is blind to databases, so that the
     number of the database is part of every name.
 

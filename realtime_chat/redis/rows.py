@@ -17,7 +17,7 @@ __all__ = [
     "ANNOUNCEMENT",
     "DAMAGED",
     "Announcement",
-    "Row",
+    "MessageRow",
     "as_message",
     "encode_row",
     "read_announcement",
@@ -28,7 +28,7 @@ ANNOUNCEMENT = b"m"
 """The first byte of an announcement."""
 
 
-class Row(msgspec.Struct, array_like=True, frozen=True):
+class MessageRow(msgspec.Struct, array_like=True, frozen=True):
     """See :class:`~realtime_chat.values.model.Message`."""
 
     at: int
@@ -39,12 +39,12 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
     data: msgspec.Raw
 
 
-DAMAGED = Row(0, "$damaged", "", "", None, msgspec.Raw(b"null"))
+DAMAGED = MessageRow(0, "$damaged", "", "", None, msgspec.Raw(b"null"))
 """What stands for a row that isn't one: somebody has written to the stream by hand. Its place is kept."""
 
-_decode_rows = msgspec.json.Decoder(list[Row]).decode
+_decode_rows = msgspec.json.Decoder(list[MessageRow]).decode
 _encode = msgspec.json.Encoder().encode
-_decode_row = msgspec.json.Decoder(Row).decode
+_decode_row = msgspec.json.Decoder(MessageRow).decode
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -73,19 +73,19 @@ def read_announcement(payload: bytes) -> Announcement:
     return Announcement(epoch, int(first), int(count), rows)
 
 
-def as_message(row: Row, room: str, epoch: str, offset: int) -> Message:
+def as_message(row: MessageRow, room: str, epoch: str, offset: int) -> Message:
     """The message that a row is at its place."""
     place = Position(epoch, offset)
     return Message(room, place, row.event, bytes(row.data), row.sender_id, row.sender_name, row.at, row.key)
 
 
-def encode_row(row: Row) -> bytes:
+def encode_row(row: MessageRow) -> bytes:
     """Encode a row."""
     encoded = _encode(row)
     return encoded.replace(b"\n", b" ") if b"\n" in encoded else encoded  # it can only be white space of the data
 
 
-def read_rows(rows: Sequence[bytes]) -> list[Row]:
+def read_rows(rows: Sequence[bytes]) -> list[MessageRow]:
     """Decode rows; those that can't be are :data:`DAMAGED`."""
     text = b"[%b]" % b",".join(rows)
     try:
@@ -96,7 +96,7 @@ def read_rows(rows: Sequence[bytes]) -> list[Row]:
     return found if len(found) == len(rows) else [_read_row(row) for row in rows]
 
 
-def _read_row(row: bytes) -> Row:
+def _read_row(row: bytes) -> MessageRow:
     try:
         row.decode()
         return _decode_row(row)

@@ -24,18 +24,18 @@ class Script:
         self.text = text
         self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis' own choice
 
-    def call(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+    def call(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
         """Run it where Redis knows it.
 
         :raises ServerError: also with the word ``NOSCRIPT``.
         """
-        return link.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        return redis.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
-    def load(self, link: Commands) -> Deferred[Any]:
+    def load(self, redis: Commands) -> Deferred[Any]:
         """Let Redis know it."""
-        return link.command("SCRIPT", "LOAD", self.text)
+        return redis.command("SCRIPT", "LOAD", self.text)
 
-    async def run(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    async def run(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run it; where Redis doesn't know it (any more), send its text along.
 
         :param keys: all keys that it uses.
@@ -43,15 +43,15 @@ class Script:
         :raises StoreError: as with any command.
         """
         try:
-            return await self.call(link, keys, arguments)
+            return await self.call(redis, keys, arguments)
         except ServerError as error:
             if error.word != "NOSCRIPT":
                 raise
-        return await self.send(link, keys, arguments)
+        return await self.send(redis, keys, arguments)
 
-    def send(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+    def send(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
         """Run it, and let Redis know it."""
-        return link.command("EVAL", self.text, len(keys), *keys, *arguments)
+        return redis.command("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 def load_script(package: str, *names: str) -> Script:

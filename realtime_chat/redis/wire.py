@@ -34,8 +34,8 @@ Published = Callable[[bytes | None, bytes, bytes], None]
 
 _WORD = re.compile(r"[A-Z]{3,24}")
 _CONTROL = re.compile(r"[^ -~]+")
-_LONGEST_TEXT = 200
-_MEANINGS = {
+_MAX_TEXT = 200
+_ERROR_TEXTS = {
     "OOM": "the store is full",
     "READONLY": "the store is a replica now",
     "LOADING": "the store is loading its data",
@@ -45,7 +45,7 @@ _MEANINGS = {
     "NOAUTH": "the store doesn't know who we are",
     "NOPERM": "the store doesn't allow this",
 }
-_LEAVE = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
+_RECONNECT_WORDS = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
 
 
 class Commands(Protocol):
@@ -67,15 +67,15 @@ class ServerError(StoreError):
     """
 
     def __init__(self, text: str) -> None:
-        self.text = _CONTROL.sub("?", text)[:_LONGEST_TEXT]
+        self.text = _CONTROL.sub("?", text)[:_MAX_TEXT]
         word = text.partition(" ")[0]
         self.word = word if _WORD.fullmatch(word) else "ERR"
-        super().__init__(_MEANINGS.get(self.word, "the store refused this"), self.text)
+        super().__init__(_ERROR_TEXTS.get(self.word, "the store refused this"), self.text)
 
     @property
-    def leave(self) -> bool:
+    def needs_reconnect(self) -> bool:
         """Whether another connection may do better: to another server, or to the same one when it is ready again."""
-        return self.word in _LEAVE
+        return self.word in _RECONNECT_WORDS
 
 
 class Unanswered(StoreError):
@@ -104,10 +104,10 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         self._clock = clock
         self._timeout = timeout
         self._published = published
-        self._sent: deque[float] = deque()
-        self._deadline: _Call | None = None
-        self._late = False
-        self._waiting_for_end: list[Deferred[None]] = []
+        self._sent_at: deque[float] = deque()
+        self._deadline_call: _Call | None = None
+        self._was_late = False
+        self._close_waiters: list[Deferred[None]] = []
         self.aborted: str | None = None
         self.reason: Failure | None = None
         self.info: Mapping[str, str] = {}
@@ -122,24 +122,24 @@ class RedisProtocol(txredisapi.HiredisProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Called by Twisted."""
         super().connectionLost(reason)
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._deadline_call is not None and self._deadline_call.active():
+            self._deadline_call.cancel()
         self.reason = reason
-        waiting, self._waiting_for_end = self._waiting_for_end, []
-        for ended in waiting:
-            ended.callback(None)
+        waiting, self._close_waiters = self._close_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
 
     @property
     def open(self) -> bool:
         """Whether commands can be sent."""
         return bool(self.connected) and self.aborted is None
 
-    def ended(self) -> Deferred[None]:
+    def when_closed(self) -> Deferred[None]:
         """Answers when the connection is gone."""
         if self.reason is not None:
             return succeed(None)
-        self._waiting_for_end.append(Deferred())
-        return self._waiting_for_end[-1]
+        self._close_waiters.append(Deferred())
+        return self._close_waiters[-1]
 
     def command(self, *words: Argument) -> Deferred[Any]:
         """Send a command.
@@ -150,12 +150,12 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         :raises StoreError: it was gone before; nothing was sent.
         """
         if not self.open:
-            return fail(_away())
+            return fail(_not_connected())
         answer: Deferred[Any] = self.execute_command(*words)
-        self._sent.append(self._clock.seconds())
-        if self._deadline is None:
-            self._deadline = self._clock.callLater(self._timeout, self._look)
-        return answer.addErrback(_told)
+        self._sent_at.append(self._clock.seconds())
+        if self._deadline_call is None:
+            self._deadline_call = self._clock.callLater(self._timeout, self._check_deadline)
+        return answer.addErrback(_translate_error)
 
     def abort(self, why: str) -> None:
         """Cut the connection now, whatever is under way."""
@@ -163,39 +163,39 @@ class RedisProtocol(txredisapi.HiredisProtocol):
             self.aborted = why
             self.transport.abortConnection()
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         """Abort if the oldest command wasn't answered in time; else look again when its time is over."""
-        self._deadline = None
-        if not self._sent:
+        self._deadline_call = None
+        if not self._sent_at:
             return
-        left = self._sent[0] + self._timeout - self._clock.seconds()
-        if left <= 0 and self._late:
+        left = self._sent_at[0] + self._timeout - self._clock.seconds()
+        if left <= 0 and self._was_late:
             self.abort(f"no answer within {self._timeout:g} s")
         else:  # at first it may be we who were too busy to write or to read
-            self._late = left <= 0
-            self._deadline = self._clock.callLater(max(self._timeout / 10, left), self._look)
+            self._was_late = left <= 0
+            self._deadline_call = self._clock.callLater(max(self._timeout / 10, left), self._check_deadline)
 
     def replyReceived(self, reply: Any) -> None:
         """Called by txredisapi."""
-        if self._published is not None and isinstance(reply, list) and reply and self._is_publication(reply):
+        if self._published is not None and isinstance(reply, list) and reply and self._handle_published(reply):
             return
-        if not self._sent:
+        if not self._sent_at:
             self.abort("an answer that nobody asked for")
             return
-        self._sent.popleft()
-        self._late = False
+        self._sent_at.popleft()
+        self._was_late = False
         super().replyReceived(reply)
 
-    def _is_publication(self, reply: list[Any]) -> bool:
+    def _handle_published(self, reply: list[Any]) -> bool:
         if reply[0] == b"message":
-            self._publish(None, reply[1], reply[2])
+            self._deliver(None, reply[1], reply[2])
         elif reply[0] == b"pmessage":
-            self._publish(reply[1], reply[2], reply[3])
+            self._deliver(reply[1], reply[2], reply[3])
         else:
             return False
         return True
 
-    def _publish(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _deliver(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         if self._published is not None and self.aborted is None:
             self._published(pattern, channel, payload)
 
@@ -215,11 +215,11 @@ def read_info(answer: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def _away() -> StoreError:
+def _not_connected() -> StoreError:
     return StoreError("the store is not connected")
 
 
-def _told(failure: Failure) -> Any:
+def _translate_error(failure: Failure) -> Any:
     """Turn txredisapi's errors into ours."""
     error = failure.value
     if isinstance(error, txredisapi.ResponseError):

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import read_announcement, read_rows
 from realtime_chat.store.redis.log import load_store_script
 from realtime_chat.store.redis.store import RedisStore
@@ -47,7 +47,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
 
     def rebuild_store(self, retention: Retention) -> RedisStore:
         address = parse_address(self.url)
-        names = Names("realtime", 0)
+        names = RedisNames("realtime", 0)
         return RedisStore(
             reactor,
             address,
@@ -71,7 +71,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
         link = RedisConnection(reactor, parse_address(self.url), "test", random.random, published=lambda *event: None)
         self.addCleanup(link.stop)
         await link.start()
-        await link.command("SUBSCRIBE", Names("realtime", 0).room(room))
+        await link.command("SUBSCRIBE", RedisNames("realtime", 0).room(room))
 
     async def back_up(self, store: RedisStore) -> Any:
         server = shared_server(self, empty=False)
@@ -109,7 +109,7 @@ class RedisTestCase(TestCase):
         **more: Any,
     ) -> RedisStore:
         address = parse_address(url or self.server.url)
-        names = Names(prefix, address.database)
+        names = RedisNames(prefix, address.database)
         more = {"look": 0.05, "tick": 0.05, "monotonic": lambda: time.monotonic() + self.later, **more}
         retention = retention or Retention(count, age)
         store = RedisStore(reactor, address, names, retention, 65536, self.now, os.urandom, random.random, **more)
@@ -235,7 +235,7 @@ class NodesTests(RedisTestCase):
     async def test_announced(self) -> None:
         """What one turn appends is announced once a room, in order, byte for byte, with its first offset."""
         heard: list[Any] = []
-        names = Names("realtime", 0)
+        names = RedisNames("realtime", 0)
         link = RedisConnection(
             reactor, parse_address(self.server.url), "test", random.random, published=lambda *e: heard.append(e)
         )
@@ -374,7 +374,7 @@ class ListTests(RedisTestCase):
         )
         self.addCleanup(link.stop)
         await link.start()
-        await link.command("SUBSCRIBE", Names("realtime", 0).room("read"))
+        await link.command("SUBSCRIBE", RedisNames("realtime", 0).room("read"))
         await append_all(store, [draft(room="read"), draft(room="unused")])
         await self.listed(store, "read")
         for _ in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.store.sqlite.file import Watch
+from realtime_chat.store.sqlite.watch import FileWatch
 
 
 class WatchTests(TestCase):
@@ -21,7 +21,7 @@ class WatchTests(TestCase):
         self.paths = [directory / "one", directory / "two"]
         for path in self.paths:
             path.touch()
-        self.watch = Watch([str(path) for path in self.paths], self.names)
+        self.watch = FileWatch([str(path) for path in self.paths], self.names)
         self.addCleanup(self.watch.close)
 
     def test_in_place(self) -> None:
@@ -58,7 +58,7 @@ class WatchTests(TestCase):
     def test_close(self) -> None:
         """What it held open is closed."""
         before = len(os.listdir("/proc/self/fd"))
-        Watch([str(path) for path in self.paths], self.names).close()
+        FileWatch([str(path) for path in self.paths], self.names).close()
         self.assertEqual(before, len(os.listdir("/proc/self/fd")))
 
 

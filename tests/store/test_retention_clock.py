@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.store.ages import Ages, Span
-from realtime_chat.store.retention import KEY_SECONDS
+from realtime_chat.store.retention import KEY_SECONDS, Retention
+from realtime_chat.store.retention_clock import ClockSpan, RetentionClock
 
 AGE = 60.0
 STEPS = st.lists(
@@ -21,16 +21,16 @@ STEPS = st.lists(
 """Seconds that pass, by how much the wall clock is set then, and whether something is stored."""
 
 
-class AgesTests(SynchronousTestCase):
+class RetentionClockTests(SynchronousTestCase):
     """Both clocks in the hands of the test."""
 
     def setUp(self) -> None:
         self.elapsed = 1000.0
         self.ahead = 1.7e9
-        self.ages = self.build()
+        self.clock = self.build()
 
-    def build(self, age: float | None = AGE) -> Ages:
-        return Ages(age, lambda: self.elapsed + self.ahead, lambda: self.elapsed)
+    def build(self, age: float | None = AGE) -> RetentionClock:
+        return RetentionClock(Retention(age=age), lambda: self.elapsed + self.ahead, lambda: self.elapsed)
 
     @given(STEPS)
     def test_never_shorter(self, steps: list[tuple[float, float, bool]]) -> None:
@@ -41,12 +41,12 @@ class AgesTests(SynchronousTestCase):
             self.elapsed += passes
             self.ahead += step
             if stores:
-                stored.append((self.elapsed, int(self.ages.now() * 1000)))
+                stored.append((self.elapsed, int(self.clock.now() * 1000)))
             for when, at in stored:
                 if self.elapsed - when < AGE:
-                    self.assertGreaterEqual(at, self.ages.cutoff())
+                    self.assertGreaterEqual(at, self.clock.message_cutoff())
                 if self.elapsed - when < KEY_SECONDS:
-                    self.assertGreaterEqual(at, self.ages.young())
+                    self.assertGreaterEqual(at, self.clock.key_cutoff())
 
     @given(STEPS)
     def test_not_for_ever(self, steps: list[tuple[float, float, bool]]) -> None:
@@ -55,54 +55,54 @@ class AgesTests(SynchronousTestCase):
         for passes, step, _ in steps:
             self.elapsed += passes
             self.ahead += step
-            self.ages.now()
-        self.ages.now()
+            self.clock.now()
+        self.clock.now()
         self.elapsed += KEY_SECONDS + 1
         seconds = self.elapsed + self.ahead
-        self.assertLess(abs(self.ages.cutoff() / 1000 - (seconds - AGE)), 1)
-        self.assertLess(abs(self.ages.young() / 1000 - max(0, seconds - KEY_SECONDS)), 1)
+        self.assertLess(abs(self.clock.message_cutoff() / 1000 - (seconds - AGE)), 1)
+        self.assertLess(abs(self.clock.key_cutoff() / 1000 - max(0, seconds - KEY_SECONDS)), 1)
 
     def test_forward(self) -> None:
         """Set forward by an hour, nothing gets older by more than passes."""
-        at = int(self.ages.now() * 1000)
+        at = int(self.clock.now() * 1000)
         self.ahead += 3600
         self.elapsed += AGE
-        self.assertGreaterEqual(at, self.ages.cutoff())
+        self.assertGreaterEqual(at, self.clock.message_cutoff())
         self.elapsed += 0.002
-        self.assertLess(at, self.ages.cutoff())
+        self.assertLess(at, self.clock.message_cutoff())
 
     def test_for_ever(self) -> None:
         """Where messages are kept for ever, none is too old."""
-        self.assertEqual(0, self.build(None).cutoff())
+        self.assertEqual(0, self.build(None).message_cutoff())
 
     def test_young_process(self) -> None:
         """A process that hasn't been there for long takes no key for old: it doesn't know what was shown before."""
         self.elapsed += KEY_SECONDS - 1
-        self.assertEqual(0, self.ages.young())
+        self.assertEqual(0, self.clock.key_cutoff())
         self.elapsed += 2
-        self.assertGreater(self.ages.young(), 0)
+        self.assertGreater(self.clock.key_cutoff(), 0)
 
     def test_bounded(self) -> None:
         """However often the clock is set, little of it is remembered, and what is forgotten makes ages longer."""
-        ages = self.build(1e6)
-        at = int(ages.now() * 1000)
+        clock = self.build(1e6)
+        at = int(clock.now() * 1000)
         for number in range(1000):
             self.elapsed += 10
             self.ahead += 3600 * (-1) ** number
-            ages.now()
-        self.assertLessEqual(len(ages.spans), 64)
-        self.assertGreaterEqual(at, ages.cutoff())
+            clock.now()
+        self.assertLessEqual(len(clock.spans), 64)
+        self.assertGreaterEqual(at, clock.message_cutoff())
 
     def test_next_process(self) -> None:
         """The next process goes on with what the one before has seen, however the clock was set in between."""
-        at = int(self.ages.now() * 1000)
+        at = int(self.clock.now() * 1000)
         self.elapsed += 10
         for ahead in (1e9, 1.7e9, 3e9):
-            kept = [*self.ages.spans, Span(self.ages.elapsed(), self.ages.spans[-1].ahead)]
+            kept = [*self.clock.spans, ClockSpan(self.clock.elapsed(), self.clock.spans[-1].ahead)]
             self.elapsed, self.ahead = 5.0, ahead
-            self.ages = self.build()
-            self.ages.restore(kept)
+            self.clock = self.build()
+            self.clock.restore(kept)
             self.elapsed += 15
-            self.assertGreaterEqual(at, self.ages.cutoff())
+            self.assertGreaterEqual(at, self.clock.message_cutoff())
         self.elapsed += AGE
-        self.assertLess(at, self.ages.cutoff())
+        self.assertLess(at, self.clock.message_cutoff())
