@@ -148,7 +148,7 @@ class RedisBroker:
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = RedisConnection(
-            reactor, address, "subscribe", random, on_ready=self._renew, published=self._published
+            reactor, address, "subscribe", random, on_ready=self._renew, on_message=self._published
         )
         self.links: Sequence[RedisConnection] = (self._link,)
         self.counters = BrokerCounts()

@@ -1,4 +1,4 @@
-"""Where a Redis server is, and how to connect to it."""
+"""The address of a Redis server, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from realtime_chat.hosts import Host, port_of, tls_reason
 __all__ = ["SCHEMES", "RedisAddress", "parse_address"]
 
 SCHEMES = ("redis", "rediss", "redis+unix", "unix")
-"""What the URL of a Redis server begins with."""
+"""The schemes of the URL of a Redis server."""
 
 _EXAMPLES = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
 _PORT = 6379
@@ -32,13 +32,13 @@ _CERTIFICATE_END = b"-----END CERTIFICATE-----"
 class RedisAddress:
     """A database of a Redis server.
 
-    :param host: its name or IP address; empty for a Unix socket.
-    :param path: of a Unix socket; empty for TCP.
+    :param host: a name or an IP address; empty for a Unix socket.
+    :param path: the path of a Unix socket; empty for TCP.
     :param database: the number of the database.
     :param user: None for Redis' default user.
     :param password: None for none.
-    :param secure: whether the connection is encrypted, and the server's certificate verified against its host.
-    :param authorities: PEM of the certificates that vouch for a secure server; None for what the system trusts.
+    :param secure: whether to use TLS, and to verify the server's certificate.
+    :param authorities: the CA certificates for TLS, in PEM format; None for those that the system trusts.
     """
 
     host: str = ""
@@ -51,7 +51,7 @@ class RedisAddress:
     authorities: bytes | None = attrs.field(default=None, repr=False)
 
     def describe(self) -> str:
-        """Where it is, for a person and for logs: without the password."""
+        """Return the address as a URL without the password, for the operator and for logs."""
         user = "" if self.user is None else f"{self.user}@"
         if self.path:
             return f"redis+unix://{user}{self.path}?db={self.database}"
@@ -59,7 +59,7 @@ class RedisAddress:
         return f"redis{'s' if self.secure else ''}://{user}{host}:{self.port}/{self.database}"
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """What connects to it."""
+        """Make an endpoint that connects to it."""
         if self.path:
             return UNIXClientEndpoint(reactor, self.path, timeout=_CONNECT_TIMEOUT)
         name, _, zone = self.host.partition("%")
@@ -70,9 +70,9 @@ class RedisAddress:
         return wrapClientTLS(optionsForClientTLS(self.host, trust), endpoint)
 
     def with_password_of(self, path: str) -> RedisAddress:
-        """The same with the password that is the first line of a file.
+        """Return the address with the password from the first line of a file.
 
-        :raises ValueError: there is none, or another one in the URL.
+        :raises ValueError: the file has none, or there is a password in the URL as well.
         """
         if self.password is not None:
             raise ValueError("there is a password in the URL as well; right would be one of them")
@@ -85,9 +85,9 @@ class RedisAddress:
         return attrs.evolve(self, password=first)
 
     def with_authorities(self, path: str) -> RedisAddress:
-        """The same with the certificates of a PEM file, which vouch for the server in place of the system's.
+        """Return the address with the CA certificates of a PEM file, which replace those of the system.
 
-        :raises ValueError: there are none, or they aren't needed.
+        :raises ValueError: the file has no certificate, or the address doesn't use TLS.
         """
         if not self.secure:
             raise ValueError("without TLS nothing is vouched for; right would be rediss://")
@@ -103,7 +103,7 @@ class RedisAddress:
         return attrs.evolve(self, authorities=pem)
 
     def explain(self, failure: Failure) -> str:
-        """Why it can't be reached, for a person."""
+        """Say why it can't be reached, for the operator."""
         error = failure.value
         if isinstance(error, DNSLookupError):
             return f"there is no host {self.host}"
@@ -117,11 +117,11 @@ class RedisAddress:
 
 
 def parse_address(url: str) -> RedisAddress:
-    """Read ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
+    """Parse ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
 
-    What may stand in a name or a password but not in a URL is written there as ``%XX``.
+    Special characters in a name or a password are written as ``%XX``.
 
-    :raises ValueError: the message says what was wrong and what would be right, and shows no password.
+    :raises ValueError: the message says what was wrong and what would be right, without the password.
     """
     parts = _split(url)
     unix = parts.scheme.endswith("unix")
@@ -140,16 +140,16 @@ def _split(url: str) -> SplitResult:
     kind = url.partition("://")[0]
     try:
         parts = urlsplit(url)
-        fitting = kind in SCHEMES and not parts.fragment and _has_place(parts)
+        is_valid = kind in SCHEMES and not parts.fragment and _has_location(parts)
     except ValueError:
-        fitting = False
-    if not fitting:
-        shown = f"{kind}://…" if kind in SCHEMES else "this"  # no more of it, as there may be a password
+        is_valid = False
+    if not is_valid:
+        shown = f"{kind}://…" if kind in SCHEMES else "this"  # the rest may hold a password
         raise ValueError(f"{shown} is not the address of a Redis server; right would be {_EXAMPLES}")
     return parts
 
 
-def _has_place(parts: SplitResult) -> bool:
+def _has_location(parts: SplitResult) -> bool:
     if parts.scheme.endswith("unix"):
         return parts.hostname is None and parts.path.startswith("/") and len(parts.path) > 1
     return bool(parts.netloc.rpartition("@")[2]) and not parts.query
@@ -192,7 +192,7 @@ def _database(parts: SplitResult, unix: bool) -> int:
 
 
 def _certificates(pem: bytes) -> list[Certificate]:
-    """All certificates of a PEM file; raises what OpenSSL raises where there is none."""
+    """Parse all certificates of a PEM file. If there is none, this raises what OpenSSL raises."""
     blocks = [block + _CERTIFICATE_END for block in pem.split(_CERTIFICATE_END)[:-1]]
     return [Certificate.loadPEM(block) for block in blocks or [pem]]
 

@@ -1,4 +1,4 @@
-"""A connection to Redis that is kept up."""
+"""A connection to Redis that reconnects by itself."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.redis.address import RedisAddress
-from realtime_chat.redis.wire import Argument, Published, RedisProtocol, ServerError, read_info
+from realtime_chat.redis.wire import Argument, OnMessage, RedisProtocol, ServerError, read_info
 from realtime_chat.values.errors import StoreError, StoreRefused
 
 __all__ = ["MIN_VERSION", "ConnectionCounts", "RedisConnection", "RedisRefused"]
 
 MIN_VERSION = (6, 2)
-"""The oldest Redis that has what the scripts need (XTRIM MINID)."""
+"""The oldest version of Redis that the scripts can use (XTRIM MINID)."""
 
 _MIN_BACKOFF = 0.05
 _MAX_BACKOFF = 2.0
@@ -29,20 +29,20 @@ _NOT_CONNECTED = "the store is not connected"
 
 
 class RedisRefused(StoreError):
-    """It can't be connected to, and only a person can change that; the detail says how."""
+    """Redis can't be used, and retrying won't help. The detail says what the operator can do."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(_NOT_CONNECTED, detail)
 
 
 class ConnectionCounts:
-    """What became of a link so far, for metrics.
+    """Counts for the metrics of a connection. All numbers only grow.
 
-    :ivar connects: connections that were made and could be used.
+    :ivar connects: connections that were ready for use.
     :ivar attempts: connections that were tried.
-    :ivar losses: connections that were lost after they could be used.
-    :ivar commands: commands that were sent over a connection in use.
-    :ivar failures: of those, and of those that couldn't be sent, how many failed for another reason than their own.
+    :ivar losses: connections that were lost after they were ready.
+    :ivar commands: commands that were sent on a connection that was ready.
+    :ivar failures: commands that were not sent, or not answered.
     :ivar errors: commands that Redis answered with an error.
     """
 
@@ -53,7 +53,7 @@ class ConnectionCounts:
 
 
 class _SingleUseFactory(Factory):
-    """Twisted's own would log each attempt."""
+    """Makes one connection. Twisted's own factories log each attempt."""
 
     noisy = False
 
@@ -66,21 +66,21 @@ class _SingleUseFactory(Factory):
 
 
 class RedisConnection:
-    """One connection at a time, and another as soon as there can be one.
+    """One connection at a time. If it is lost, another one is made, with growing pauses between attempts.
 
-    While there is none, commands fail at once: nothing is kept for later.
+    A new connection logs in, reads INFO, and awaits ``on_ready``. Then it is ready. While none is ready, commands fail
+    at once, and are not kept for later.
 
     :param reactor: connects, and tells the time.
     :param name: for logs, metrics and Redis' list of its clients: no spaces.
-    :param random: gives a float from 0 up to 1, so that not all nodes come back together.
-    :param on_ready: is awaited with each new connection before anybody else may use it; where it raises a
-        ``StoreError``, another is made. With :class:`RedisRefused`, the first start gives up.
-    :param on_lost: is called when a connection is lost that was in use.
-    :param published: is called with what comes in by subscriptions; see :data:`~realtime_chat.redis.wire.Published`. A
-        link has either this or plain commands. SUBSCRIBE takes one channel at a time.
-    :param timeout: seconds in which a command has to be answered; else the connection is given up.
-    :ivar ready: whether commands can be sent.
-    :ivar info: what INFO said when the last connection was made, see :func:`~realtime_chat.redis.wire.read_info`.
+    :param random: gives a float from 0 up to 1, so that not all nodes reconnect together.
+    :param on_ready: awaited with each new connection before it is ready. If it raises a ``StoreError``, another
+        connection is made. If it raises :class:`RedisRefused` at the start, the start fails.
+    :param on_lost: called when a connection that was ready is lost.
+    :param on_message: called with published messages, see :data:`~realtime_chat.redis.wire.OnMessage`. A connection is
+        used either for subscriptions or for other commands. SUBSCRIBE takes one channel at a time.
+    :param timeout: seconds in which a command has to be answered. After that the connection is aborted.
+    :ivar info: the answer to INFO of the last connection, see :func:`~realtime_chat.redis.wire.read_info`.
     """
 
     _log = Logger()
@@ -94,7 +94,7 @@ class RedisConnection:
         *,
         on_ready: Callable[[RedisProtocol], Awaitable[None]] | None = None,
         on_lost: Callable[[], None] | None = None,
-        published: Published | None = None,
+        on_message: OnMessage | None = None,
         timeout: float = 1.5,
     ) -> None:
         self._reactor = reactor
@@ -102,7 +102,7 @@ class RedisConnection:
         self._random = random
         self._on_ready = on_ready
         self._on_lost = on_lost
-        self._published = published
+        self._on_message = on_message
         self._timeout = timeout
         self._connection: RedisProtocol | None = None
         self._in_use = False
@@ -118,15 +118,15 @@ class RedisConnection:
 
     @property
     def ready(self) -> bool:
+        """Whether commands can be sent."""
         return self._in_use and self._connection is not None and self._connection.open
 
     def start(self, patience: float = _START_PATIENCE) -> Deferred[None]:
         """Connect, and stay connected from now on.
 
-        :param patience: seconds after which it gives up where it never was connected; a server that loads its data is
-            waited for.
-        :returns: fires when it can be used for the first time.
-        :raises StoreRefused: it can't be; the message says what to do. Nothing is tried any more.
+        :param patience: seconds after which the start fails. It doesn't fail while the server loads its data.
+        :returns: fires when the first connection is ready.
+        :raises StoreRefused: the start has failed, and nothing is tried any more. The message says what to do.
         """
         self._give_up_at = self._reactor.seconds() + patience
         started = self._started = Deferred()
@@ -135,7 +135,7 @@ class RedisConnection:
         return started
 
     def stop(self) -> Deferred[None]:
-        """Close the connection; what is under way fails. Answers when it is closed."""
+        """Close the connection, and fire when it is closed. Commands in flight fail."""
         connection, self._stopped = self._connection, True
         if self._supervision is not None:
             self._supervision.cancel()
@@ -143,9 +143,9 @@ class RedisConnection:
         return succeed(None) if connection is None else connection.when_closed()
 
     def when_ready(self) -> Deferred[None]:
-        """Answers when commands can be sent.
+        """Fire when commands can be sent.
 
-        :raises StoreError: it was stopped.
+        :raises StoreError: :meth:`stop` was called.
         """
         if self.ready:
             return succeed(None)
@@ -153,11 +153,11 @@ class RedisConnection:
         return self._ready_waiters[-1]
 
     def command(self, *words: Argument) -> Deferred[Any]:
-        """Send a command now; see :meth:`RedisProtocol.command`.
+        """Send a command; see :meth:`RedisProtocol.command`.
 
         :raises ServerError: Redis answered with an error.
-        :raises Unanswered: whether it was done is unknown.
-        :raises StoreError: it wasn't connected; nothing was sent.
+        :raises Unanswered: it may have run.
+        :raises StoreError: no connection is ready, and nothing was sent.
         """
         if self._connection is None or not self.ready:
             self.counters.failures += 1
@@ -166,7 +166,7 @@ class RedisConnection:
         return self._connection.command(*words).addErrback(self._count_failure, self._connection)
 
     def abort(self, why: str) -> None:
-        """Give this connection up, and make another.
+        """Abort this connection, and make another.
 
         :param why: for the log.
         """
@@ -183,7 +183,7 @@ class RedisConnection:
             connection.abort(error.text)
         return failure
 
-    # One connection after the other
+    # Connecting again and again
 
     async def _supervise(self) -> None:
         failures = 0
@@ -202,11 +202,11 @@ class RedisConnection:
 
     async def _connect(self) -> RedisProtocol:
         self.counters.attempts += 1
-        connection = RedisProtocol(self._reactor, self._timeout, self._published)
+        connection = RedisProtocol(self._reactor, self._timeout, self._on_message)
         try:
             await self._address.endpoint(self._reactor).connect(_SingleUseFactory(connection))
         except Exception:
-            if self._stopped:  # which each kind of endpoint tells by another exception
+            if self._stopped:  # each kind of endpoint raises another exception when it is cancelled
                 raise CancelledError from None
             raise StoreError(_NOT_CONNECTED, self._address.explain(Failure())) from None
         self._connection = connection
@@ -218,7 +218,7 @@ class RedisConnection:
         return connection
 
     async def _loss_reason(self, connection: RedisProtocol, error: StoreError) -> StoreError:
-        """Why a connection can't be used, if it broke: what broke it says more than the command that failed."""
+        """Return why a connection can't be used. If it was lost, that says more than the command that failed."""
         if isinstance(error, (ServerError, RedisRefused)) and connection.aborted is None:
             return error
         connection.abort(error.detail)
@@ -231,7 +231,7 @@ class RedisConnection:
         return StoreError(_NOT_CONNECTED, why)
 
     def _explain_loss(self, connection: RedisProtocol) -> str:
-        """Why a connection is gone."""
+        """Say why a connection was lost."""
         assert connection.reason is not None
         return connection.aborted or self._address.explain(connection.reason)
 
@@ -289,16 +289,16 @@ class RedisConnection:
             waiter.callback(None)
         if self._started is not None:
             started, self._started = self._started, None
-            self._reactor.callLater(0, started.callback, None)  # whoever hears it may stop the link
+            self._reactor.callLater(0, started.callback, None)  # the callback may call stop()
 
     async def _wait_until_lost(self, connection: RedisProtocol) -> str:
-        """Wait till the connection in use is gone; answer why."""
+        """Wait until the connection is lost. Returns why."""
         await connection.when_closed()
         self.counters.losses += 1
         return self._explain_loss(connection)
 
     def _drop_connection(self) -> None:
-        """Use this connection no more."""
+        """Close the connection, and tell its user."""
         connection, self._connection = self._connection, None
         in_use, self._in_use = self._in_use, False
         if connection is not None:
@@ -312,7 +312,7 @@ class RedisConnection:
         )
 
     def _give_up_if_hopeless(self, error: StoreError) -> None:
-        """Give up where it was never connected, and there is no hope or no more patience."""
+        """Let the first start fail if a retry won't help, or if its patience is over."""
         if self._started is None or (isinstance(error, ServerError) and error.word == "LOADING"):
             return
         if isinstance(error, RedisRefused) or self._reactor.seconds() >= self._give_up_at:
@@ -320,7 +320,7 @@ class RedisConnection:
             raise StoreRefused(f"{self._address.describe()}: {error.detail}{hope}")
 
     def _supervision_ended(self, failure: Failure) -> None:
-        """The supervision has ended: by :meth:`stop`, by giving up, or by a mistake of ours."""
+        """Called when the supervision ends: by :meth:`stop`, by a start that failed, or by a bug."""
         self._drop_connection()
         waiting, self._ready_waiters = self._ready_waiters, []
         for waiter in waiting:
@@ -333,21 +333,21 @@ class RedisConnection:
         else:
             self._log.failure("redis {name}", failure, name=self.name)
 
-    def _log_state(self, what: str) -> None:
-        """Log a change of state, but not again what is known."""
-        if what != self._logged_state:
-            self._logged_state = what
-            self._log.info("redis {name}: {what}", name=self.name, what=what)
+    def _log_state(self, state: str) -> None:
+        """Log a new state, but not the same one again."""
+        if state != self._logged_state:
+            self._logged_state = state
+            self._log.info("redis {name}: {what}", name=self.name, what=state)
 
 
 def _version(info: Mapping[str, str]) -> tuple[int, int]:
-    """The server's version, without its last part; that of the oldest one for those who say none."""
+    """Return the server's major and minor version; :data:`MIN_VERSION` if it gives none."""
     found = re.match(r"(\d{1,4})\.(\d{1,4})", info.get("redis_version", ""))
     return (int(found[1]), int(found[2])) if found else MIN_VERSION
 
 
 async def _run_optional(answer: Deferred[Any]) -> None:
-    """Await what is useful but may be forbidden."""
+    """Await a command that is useful, but may be forbidden."""
     try:
         await answer
     except ServerError as error:

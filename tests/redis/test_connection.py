@@ -120,7 +120,7 @@ class LinkTests(TestCase):
         """A subscriber hears what is published on its channels and patterns."""
         self.server.start()
         heard: list[Any] = []
-        link = self.link(published=lambda *what: heard.append(what))
+        link = self.link(on_message=lambda *what: heard.append(what))
         await link.start()
         await link.command("SUBSCRIBE", "a")
         await link.command("PSUBSCRIBE", "b*")

@@ -51,7 +51,7 @@ SELECT json_group_array(name) FROM (SELECT name FROM rooms WHERE name > :after O
 _MAX_OFFSET = 2**62
 
 
-class _MessageRow(msgspec.Struct, array_like=True, frozen=True):
+class _PageRow(msgspec.Struct, array_like=True, frozen=True):
     offset: int
     at: int
     event: str
@@ -61,7 +61,7 @@ class _MessageRow(msgspec.Struct, array_like=True, frozen=True):
     key: str | None
 
 
-_decode_rows = msgspec.json.Decoder(list[_MessageRow]).decode
+_decode_rows = msgspec.json.Decoder(list[_PageRow]).decode
 _decode_names = msgspec.json.Decoder(list[str]).decode
 
 
@@ -170,6 +170,6 @@ class SQLiteReader:
             self._connection = None
 
 
-def _message(room: str, epoch: str, row: _MessageRow) -> Message:
+def _message(room: str, epoch: str, row: _PageRow) -> Message:
     place = Position(epoch, row.offset)
     return Message(room, place, row.event, row.data.encode(), row.sender_id, row.sender_name, row.at, row.key)

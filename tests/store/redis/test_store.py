@@ -56,7 +56,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
 
     async def read_room(self, store: RedisStore, room: str) -> None:
         """Follow a room, as a node does by way of which somebody reads it, whichever node that is."""
-        link = RedisConnection(reactor, parse_address(self.url), "test", random.random, published=lambda *event: None)
+        link = RedisConnection(reactor, parse_address(self.url), "test", random.random, on_message=lambda *event: None)
         self.addCleanup(link.stop)
         await link.start()
         await link.command("SUBSCRIBE", RedisNames("realtime", 0).room(room))
@@ -149,7 +149,7 @@ class NodesTests(RedisTestCase):
         heard: list[Any] = []
         names = RedisNames("realtime", 0)
         link = RedisConnection(
-            reactor, parse_address(self.server.url), "test", random.random, published=lambda *e: heard.append(e)
+            reactor, parse_address(self.server.url), "test", random.random, on_message=lambda *e: heard.append(e)
         )
         self.addCleanup(link.stop)
         await link.start()

@@ -116,7 +116,7 @@ class ListTests(RedisTestCase):
         self.serve()
         store = await self.open_store(age=60)
         link = RedisConnection(
-            reactor, parse_address(self.server.url), "test", random.random, published=lambda *event: None
+            reactor, parse_address(self.server.url), "test", random.random, on_message=lambda *event: None
         )
         self.addCleanup(link.stop)
         await link.start()
