@@ -234,7 +234,7 @@ class MemoryStore:
         return fail(_stopped()) if self._stopped else succeed(None)
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`; these logs never change on their own."""
+        """See :meth:`IMessageStore.watch`. The epoch never changes."""
         self._is_read = is_read
 
 

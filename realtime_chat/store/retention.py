@@ -25,7 +25,7 @@ KEY_SECONDS = 300
 """How long a publisher's key is kept at least. It is always kept as long as its message."""
 
 PAGE_BYTES = 1024 * 1024
-"""A page ends with the message that brings its data to this many bytes."""
+"""A page ends with the message that makes its data reach this many bytes."""
 
 SECONDS_AT_ONCE = 20
 """The burst of the room limit: what the rate allows in so many seconds."""
@@ -128,7 +128,8 @@ def readable_page(
 ) -> Page:
     """Make a page of what was read, without messages that are too old.
 
-    Times may go down where the wall clock was set back. So everything up to the last message that is too old goes.
+    This is the one rule for all stores. The times of messages may go down, if the wall clock was set back. So the page
+    begins after the last message that is too old.
 
     :param oldest: the lowest offset that the store holds.
     :param found: the messages that were read, ascending by offset.

@@ -3,8 +3,8 @@
 A message bears the time that the wall clock showed. That alone doesn't give its age, as the clock may have been set
 since. So :class:`RetentionClock` remembers how far the wall clock was ahead of the monotonic clock, and when.
 
-Whatever is older than an hour bears less than the lowest time that the wall clock has shown within the last hour. With
-that rule, setting the clock can only make a message look younger: it is kept longer, and never deleted early.
+Say that messages are kept for an hour. A message is too old if its time is lower than the lowest time that the wall
+clock has shown within the last hour. So setting the clock can make a message stay longer, but never deletes it early.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ClockSpan(NamedTuple):
 class RetentionClock:
     """The wall clock, and the oldest times that are kept. May be asked on any thread.
 
-    Elapsed time is that of this process, and of earlier ones as far as :meth:`restore` is told. For the time before
+    Elapsed time is that of this process, and of the earlier ones whose spans :meth:`restore` gets. For the time before
     that, :meth:`message_cutoff` assumes that the clock was not set; :meth:`key_cutoff` doesn't.
 
     :param retention: what is kept.

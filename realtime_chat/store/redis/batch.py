@@ -1,4 +1,4 @@
-"""A batch of drafts, which one script appends."""
+"""A batch of drafts, which one script appends, and its arguments."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class ScriptBatch:
 
     :param number: one more than that of the batch before.
     :param keys: the keys of Redis that it uses.
-    :param arguments: what the script is told of the drafts.
+    :param arguments: the arguments of the script for the drafts.
     :param previous: the batch that was sent before, while it has no answer.
-    :ivar in_doubt: whether it may be stored, as far as is known.
+    :ivar in_doubt: whether it may be stored.
     """
 
     __slots__ = ("_waiting", "appends", "arguments", "in_doubt", "keys", "number", "previous")

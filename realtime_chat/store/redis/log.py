@@ -84,7 +84,6 @@ class RedisLog:
         self._elapsed_ahead = -monotonic()
         self._initialise_script = load_store_script("initialise")
         self._check_script = load_store_script("check")
-        self._run_id = ""
         self._tops: OrderedDict[str, int] = OrderedDict()
         self._redis_ahead = 0.0
         self.persistence = Persistence(False, "")
@@ -101,17 +100,17 @@ class RedisLog:
         """
         return int(seconds * 1000 + self._redis_ahead)
 
-    def _set_redis_time(self, milliseconds: int) -> None:
+    def _note_redis_time(self, milliseconds: int) -> None:
         """Note what Redis' clock has shown, a moment ago."""
         self._redis_ahead = milliseconds - self._seconds() * 1000
 
     # Elapsed time (see lua/common.lua)
 
     def elapsed(self) -> int:
-        """Return for how many milliseconds nodes have run, as far as this node knows. It never goes back."""
+        """Return the elapsed time that this node knows, in milliseconds. It never goes back."""
         return int((self._monotonic() + self._elapsed_ahead) * 1000)
 
-    def _set_elapsed(self, milliseconds: int) -> None:
+    def _note_elapsed(self, milliseconds: int) -> None:
         """Note the elapsed time that Redis has answered, a moment ago."""
         self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self._monotonic())
 
@@ -154,7 +153,6 @@ class RedisLog:
             self._log.warn("Redis lacks messages that were acknowledged: its data are older ones")
             epoch = await self._run_initialise(connection, run_id, damaged_epoch=epoch)
         await self._append.load(connection)
-        self._run_id = run_id
         self.observe_epoch(epoch)
 
     async def _run_initialise(self, connection: Commands, run_id: str, damaged_epoch: str = "") -> str:
@@ -174,8 +172,8 @@ class RedisLog:
             self.elapsed(),
         )
         epoch, secret, time, elapsed = await self._initialise_script.run(connection, [self._names.log], arguments)
-        self._set_redis_time(time)
-        self._set_elapsed(elapsed)
+        self._note_redis_time(time)
+        self._note_elapsed(elapsed)
         self.secret = bytes.fromhex(secret.decode())
         return str(epoch.decode())
 
@@ -203,8 +201,8 @@ class RedisLog:
         """
         asked = [int(write), self.elapsed()]
         run_id, epoch, time, elapsed = await self._check_script.run(connection, [self._names.log], asked)
-        self._set_redis_time(time)
-        self._set_elapsed(elapsed)
+        self._note_redis_time(time)
+        self._note_elapsed(elapsed)
         if run_id.decode() != info.get("run_id") or not epoch:
             await self.initialise(connection, info)
             return
@@ -251,7 +249,7 @@ async def read_persistence(connection: Commands, info: Mapping[str, str]) -> Per
     except ServerError:
         return Persistence(False, "what a restart keeps is unknown, as CONFIG GET isn't allowed")
     if info.get("aof_enabled") != "1":
-        return Persistence(False, _of_snapshots(settings.get("save", "")))
+        return Persistence(False, _snapshot_promise(settings.get("save", "")))
     if settings.get("appendfsync") != "always":
         return Persistence(False, "appendonly without appendfsync always: a crash loses the last second or more")
     if _was_replica(info):
@@ -267,7 +265,7 @@ async def _settings(connection: Commands, *names: str) -> dict[str, str]:
     return settings
 
 
-def _of_snapshots(save: str) -> str:
+def _snapshot_promise(save: str) -> str:
     if not save:
         return "nothing is persistent: a restart of Redis loses everything"
     return "snapshots alone: a crash loses what came after the last one"

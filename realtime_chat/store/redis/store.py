@@ -180,14 +180,14 @@ class RedisStore:
         await self._redis_log.check(self._appending, self._appending.info, write=True)
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`. Redis may lose its data. It knows itself which rooms nodes follow."""
+        """See :meth:`IMessageStore.watch`. The epoch changes if Redis loses data. Redis knows the rooms in use."""
         self._redis_log.on_epoch_change = on_epoch_change
 
     def _refusal(self) -> Deferred[Any] | None:
         return None if self._closed is None else fail(StoreError(self._closed))
 
     async def _check_log(self) -> None:
-        """Check whether the log is still there, as nobody may have asked for it since it was lost."""
+        """Check whether the log is still there. It may have been lost while no command came."""
         connection = self._appending
         if not connection.ready:
             return

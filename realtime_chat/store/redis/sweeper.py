@@ -1,4 +1,4 @@
-"""Sweeping: trimming rooms in Redis that nobody writes to, and forgetting rooms that are unused."""
+"""Sweeping: trimming rooms in Redis that are not written to, and forgetting rooms that are unused."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from contextlib import closing, suppress
 
 from twisted.logger import Logger, LogLevel
 
+from realtime_chat.store.problem_log import ProblemLog
 from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.store.sqlite.reader import SQLiteReader
-from realtime_chat.store.throttled_log import ThrottledLog
 from realtime_chat.values.errors import StoreRefused
 
 __all__ = ["CheckpointScheduler"]
@@ -53,7 +53,7 @@ class CheckpointScheduler:
         self._wal_size = 0
         self._blocked = False  # by another program's transaction
         self._copied = 0  # pages of the log that are in the database
-        self._warnings = ThrottledLog(self._log, _WARN_INTERVAL)
+        self._warnings = ProblemLog(self._log, _WARN_INTERVAL)
         self._background: threading.Thread | None = None
         self._background_connection: sqlite3.Connection | None = None
 

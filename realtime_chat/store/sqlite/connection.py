@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from realtime_chat.store.problem_log import ProblemLog
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
@@ -16,7 +17,6 @@ from realtime_chat.store.sqlite.reader import SQLiteReader
 from realtime_chat.store.sqlite.rooms import RoomIndex
 from realtime_chat.store.sqlite.saved_clock import SavedClock
 from realtime_chat.store.sqlite.trim import Trimmer
-from realtime_chat.store.throttled_log import ThrottledLog
 from realtime_chat.values.errors import StoreError, StoreRefused
 
 __all__ = ["WriterConnection"]
@@ -45,7 +45,7 @@ class WriterConnection:
         self._file = file
         self._reader = reader
         self._on_replaced = on_replaced
-        self._problems = ThrottledLog(self._log)
+        self._problems = ProblemLog(self._log)
         self._secret: bytes | None = None
         self._data_version: Any = None
         self.current: sqlite3.Connection | None = None

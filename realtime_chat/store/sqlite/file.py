@@ -1,4 +1,4 @@
-"""The file of a SQLite store: opening, creating and upgrading it, and telling a restored backup from the log."""
+"""The file of a SQLite store: creating, opening and upgrading it, and noticing that a backup was restored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from realtime_chat.store.retention import new_epoch
 from realtime_chat.store.sqlite.lock import LockFile
+from realtime_chat.store.sqlite.transaction import transaction
 from realtime_chat.store.sqlite.watch import FileWatch, inode
 from realtime_chat.values.errors import StoreRefused
 
@@ -33,7 +34,6 @@ PRAGMA mmap_size = 0;
 PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 8388608;
 """
-
 
 _TOTALS = "SELECT ifnull(sum(top), 0), count(*), ifnull(max(id), 0) FROM rooms"
 
@@ -66,13 +66,13 @@ class _FileIds(NamedTuple):
 
 
 def _open_mark(epoch: str, ids: _FileIds) -> str:
-    """Make the mark of a database in use. After a kill the same files have to be there."""
+    """Make the mark of a database in use: after a kill it is the same log if the same files are there."""
     files = (ids.database or (0, 0)) + (ids.wal or (0, 0))
     return f"open {epoch} {':'.join(map(str, files))}"
 
 
 def _closed_mark(epoch: str, totals: tuple[int, int, int]) -> str:
-    """Make the mark of a database that was closed. Whichever file it is in later, it has to hold as much."""
+    """Make the mark of a closed database: it is the same log if it holds the same totals, in any file."""
     return f"closed {epoch} {':'.join(map(str, totals))}"
 
 
@@ -123,7 +123,7 @@ class DatabaseFile:
         If an older state of the database was put back, it may lack acknowledged messages. Then it gets a new epoch.
 
         :param secret: the secret of a new database; None for a random one.
-        :param least: how many offsets it has given, as far as this process knows.
+        :param least: how many offsets this process knows that it has given.
         :param before_replacing: closes all connections to the files that were open so far. It is called if other files
             are in their place, as connections to the old and the new ones must not share a ``-shm`` file.
         :raises StoreRefused: the message says which file and why.
@@ -193,15 +193,9 @@ class DatabaseFile:
     def _start_epoch(self, connection: sqlite3.Connection) -> str:
         """Give the log a new epoch. It begins after the messages that are there."""
         epoch = new_epoch(self._random_bytes)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             connection.execute("UPDATE identity SET epoch = ?", (epoch,))
             connection.execute("UPDATE rooms SET begun = top")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         return epoch
 
     def mark_closed(self, connection: sqlite3.Connection) -> None:
@@ -224,6 +218,7 @@ class DatabaseFile:
         )
 
     def _check_ours(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file that is no database of ours, or that a newer release wrote."""
         try:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -268,8 +263,8 @@ class DatabaseFile:
     def open_to_read(self) -> sqlite3.Connection:
         """Open one more connection, which changes nothing.
 
-        :raises StoreRefused: another file stands in its place.
-        :raises sqlite3.Error:
+        :raises StoreRefused: the file was moved or replaced.
+        :raises sqlite3.Error: it can't be opened.
         """
         if not self.in_place():
             raise StoreRefused(f"{self.path} was moved or replaced")

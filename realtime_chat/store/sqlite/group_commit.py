@@ -27,7 +27,7 @@ class GroupCommitThread:
     :param counts: counts the commits.
     :param interval: seconds between two runs of :meth:`SQLiteWriter.maintain`.
     :param on_answers: called on this thread with answers, and with True if nothing is left to be committed.
-    :param on_change: called on this thread when the log has messages that were announced to nobody.
+    :param on_change: called on this thread when the log has messages that were not announced.
     """
 
     _log = Logger()

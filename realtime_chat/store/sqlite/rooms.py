@@ -1,4 +1,4 @@
-"""Which rooms are in the database, as far as the writer has to know."""
+"""The rooms of the database: how many there are, and the tops of some of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the wall clock has shown, saved in the database for the next process."""
+"""Saving in the database, for the next process, what the wall clock has shown."""
 
 from __future__ import annotations
 

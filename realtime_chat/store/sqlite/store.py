@@ -151,7 +151,7 @@ class SQLiteStore:
             self._queue.ready()
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`; the file may be replaced."""
+        """See :meth:`IMessageStore.watch`. The epoch changes if the file is replaced."""
         self._on_epoch_change = on_epoch_change
         self._writer.sweeper.is_read = is_read
 
@@ -175,7 +175,7 @@ class SQLiteStore:
     # On the writing thread.
 
     def _notify_change(self) -> None:
-        """This is another log now, or it has messages that were announced to nobody."""
+        """Called when this is another log now, or has messages that were not announced."""
         self._reactor.callFromThread(lambda: self._on_epoch_change())
 
     def _send_answers(self, answers: Answers, idle: bool) -> None:

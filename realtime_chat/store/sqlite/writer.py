@@ -152,7 +152,7 @@ class SQLiteWriter:
             connection.checkpoints.run(connection.current)
 
     def maintain(self) -> None:
-        """Notice that the file was replaced, checkpoint, trim rooms that nobody writes to, and forget unused rooms."""
+        """Notice that the file was replaced, checkpoint, trim rooms without writes, and forget unused rooms."""
         if self._in_doubt is not None:
             return
         try:

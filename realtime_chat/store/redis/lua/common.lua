@@ -3,7 +3,7 @@
 -- KEYS[1] is the log, a hash:
 --   run_id   the run of Redis in which the log was last used
 --   epoch    the name of the log
---   safe     1 if Redis, as far as is known, loses nothing that it has answered
+--   safe     1 if Redis promises to lose nothing that it has answered
 --   secret   hexadecimal; it lives as long as the log
 --   count    how many messages of a room are kept
 --   age      for how many milliseconds; empty for ever

@@ -1,4 +1,4 @@
--- Trim rooms that nobody writes to, and forget rooms that are unused.
+-- Trim rooms that are not written to, and forget rooms that are unused.
 --
 -- KEYS: the log; then for each room its stream and the hash of its keys.
 -- ARGV: how many messages of a room are kept; the lowest "at" that is kept; the most entries of a room that are deleted;

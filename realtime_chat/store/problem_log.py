@@ -1,4 +1,4 @@
-"""Warnings that are logged once, not each time that the same thing fails."""
+"""A problem is logged once, not each time that the same thing fails."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
-__all__ = ["ThrottledLog"]
+__all__ = ["ProblemLog"]
 
 
-class ThrottledLog:
+class ProblemLog:
     """Logs a problem when it begins, and again only if it changes, is over, or has lasted for a while.
 
     :param log: where to.
