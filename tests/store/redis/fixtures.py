@@ -86,11 +86,11 @@ class RedisTestCase(TestCase):
         self.assertLess(reactor.seconds() - begun, UNAVAILABLE_WITHIN)
         return error
 
-    def watched(self, store: RedisStore) -> list[None]:
-        """Grows with each doubt."""
-        doubts: list[None] = []
-        store.watch(lambda: doubts.append(None))
-        return doubts
+    def watch_epoch(self, store: RedisStore) -> list[None]:
+        """Grows with each change of the epoch."""
+        epoch_changes: list[None] = []
+        store.watch(lambda: epoch_changes.append(None))
+        return epoch_changes
 
     def logged(self) -> list[str]:
         """Grows with each line that is logged."""

@@ -17,73 +17,73 @@ from tests.store.redis.fixtures import RedisTestCase
 class ForgettingTests(RedisTestCase):
     """Redis has lost data: everybody is told, and no offset stands for two messages."""
 
-    async def lost(self, store: RedisStore, doubts: list[None], before: Page) -> Page:
+    async def lost(self, store: RedisStore, epoch_changes: list[None], before: Page) -> Page:
         """Wait till the loss is noticed without anybody asking; the lobby as it is now."""
-        await self.until(lambda: doubts)
+        await self.until(lambda: epoch_changes)
         await self.connected(store)
         page = await store.read_after("lobby", 0, 1000)
         self.assertNotEqual(page.epoch, before.epoch)
         return page
 
     async def filled(self, messages: int, **more: Any) -> tuple[RedisStore, list[None], Page]:
-        """A store with messages in the lobby, its doubts, and the lobby."""
+        """A store with messages in the lobby, the changes of its epoch, and the lobby."""
         store = await self.open_store(**more)
         await append_all(store, [draft(n) for n in range(1, messages + 1)])
-        return store, self.watched(store), await store.read_after("lobby", 0, 1000)
+        return store, self.watch_epoch(store), await store.read_after("lobby", 0, 1000)
 
     async def test_flushed(self) -> None:
         """A database that was flushed is another log, noticed by looking; all nodes agree, and the secret lives on."""
         self.serve()
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         other = await self.open_store()
         secret = store.secret
         self.server.command("FLUSHALL")
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((page.oldest, page.top, page.begun), (1, 0, 0))
         self.assertEqual((await other.append(draft())).message.position.offset, 1)
         self.assertEqual((await other.read_after("lobby", 0, 9)).epoch, page.epoch)
         self.assertEqual([store.secret, other.secret], [secret, secret])
-        self.assertEqual(len(doubts), 1)
+        self.assertEqual(len(epoch_changes), 1)
 
     async def test_flushed_and_appended(self) -> None:
         """An append after a flush is stored in the new log, and says which one that is."""
         self.serve()
         store = await self.open_store(look=60.0)
-        doubts = self.watched(store)
+        epoch_changes = self.watch_epoch(store)
         before = (await store.append(draft("a", key="k"))).message.position
         self.server.command("FLUSHALL")
         answers = await append_all(store, [draft("b"), draft("a", key="k")])
         self.assertEqual([answer.message.position.offset for answer in answers], [1, 2])
         self.assertNotEqual(answers[0].message.position.epoch, before.epoch)
-        self.assertEqual(len(doubts), 1)
+        self.assertEqual(len(epoch_changes), 1)
 
     async def test_flushed_and_read(self) -> None:
         """A read after a flush is one of the new log."""
         self.serve()
         store = await self.open_store(look=60.0)
-        doubts = self.watched(store)
+        epoch_changes = self.watch_epoch(store)
         before = (await store.append(draft())).message.position
         self.server.command("FLUSHALL")
         pages = await gatherResults([store.read_after("lobby", 0, 9) for _ in range(30)])
         self.assertEqual(len({page.epoch for page in pages} | {before.epoch}), 2)
-        self.assertEqual(len(doubts), 1)
+        self.assertEqual(len(epoch_changes), 1)
 
     async def test_restarted_without_persistence(self) -> None:
         """A restart that loses everything begins another log."""
         self.serve()
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         self.server.restart()
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((page.top, page.begun), (0, 0))
 
     async def test_restarted_with_a_snapshot(self) -> None:
         """A restart that may have lost the end keeps the history it has, in a new epoch that begins after it."""
         self.serve()
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         self.server.command("SAVE")
         await append_all(store, [draft(6), draft(7)])
         self.server.restart()
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((texts(page), page.oldest, page.top, page.begun), ([1, 2, 3, 4, 5], 1, 5, 5))
         self.assertEqual((await store.append(draft("new"))).message.position.offset, 6)
         page = await store.read_after("lobby", 0, 1000)
@@ -93,56 +93,56 @@ class ForgettingTests(RedisTestCase):
     async def test_restarted_safely(self) -> None:
         """A restart that can't have lost anything keeps the epoch, keys and all."""
         self.serve(*PERSISTENT)
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         stored = await store.append(draft("a", key="k"))
         self.server.restart()
         await self.until(lambda: store.links[0].counters.connects == 2)
         await self.connected(store)
         self.assertEqual(await store.append(draft("a", key="k")), AppendResult(stored.message, duplicate=True))
         page = await store.read_after("lobby", 0, 1000)
-        self.assertEqual((page.epoch, page.top, page.begun, doubts), (before.epoch, 6, 0, []))
+        self.assertEqual((page.epoch, page.top, page.begun, epoch_changes), (before.epoch, 6, 0, []))
 
     async def test_restarted_less_safely(self) -> None:
         """What is safe now may not have been while it ran before: then the epoch is another."""
         self.serve("--appendonly", "yes")
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         await self.until(lambda: self.server.info("persistence")["aof_buffer_length"] == "0")
         self.server.restart("--appendfsync", "always")
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_no_longer_safe(self) -> None:
         """Where the promise changes while Redis runs, that is noticed, and counts at the next restart."""
         self.serve(*PERSISTENT)
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         self.server.command("CONFIG", "SET", "appendfsync", "everysec")
         await self.until(lambda: "loses the last second" in store.describe())
-        self.assertEqual(doubts, [])
+        self.assertEqual(epoch_changes, [])
         self.server.restart()
-        await self.lost(store, doubts, before)
+        await self.lost(store, epoch_changes, before)
 
     async def test_truncated(self) -> None:
         """A log that lacks messages that were seen is another, whatever Redis promises."""
         self.serve(*PERSISTENT)
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         (log,) = self.directory.glob("appendonlydir/*.incr.aof")
         size = log.stat().st_size
         await append_all(store, [draft(6), draft(7)])
         self.server.kill()
         os.truncate(log, size)
         self.server.start()
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_promoted_replica(self) -> None:
         """A replica that is promoted may lack the end: a new epoch, whatever it promises for itself."""
         self.serve(*PERSISTENT)
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         replica = await self.replica()
         await append_all(store, [draft(6), draft(7)])
         self.server.kill()
         replica.move(self.server.port)
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_promoted_replica_and_a_new_node(self) -> None:
@@ -179,9 +179,9 @@ class ForgettingTests(RedisTestCase):
     async def test_log_evicted(self) -> None:
         """Where all that is known of the rooms is gone but not the messages, no offset is given twice."""
         self.serve()
-        store, doubts, before = await self.filled(5)
+        store, epoch_changes, before = await self.filled(5)
         self.server.command("DEL", "realtime:0:log")
-        page = await self.lost(store, doubts, before)
+        page = await self.lost(store, epoch_changes, before)
         self.assertEqual((texts(page), page.top, page.begun), ([1, 2, 3, 4, 5], 5, 5))
         self.assertEqual((await store.append(draft(6))).message.position.offset, 6)
 

@@ -85,21 +85,21 @@ class ListTests(RedisTestCase):
         """After a restart that loses nothing, rooms that were forgotten are not taken for messages that are lost."""
         self.serve(*PERSISTENT)
         store = await self.open_store(age=60)
-        doubts = self.watched(store)
+        epoch_changes = self.watch_epoch(store)
         position = (await append_all(store, [draft(n) for n in range(5)]))[-1].message.position
         await self.listed(store)
         self.server.restart()
         await self.until(lambda: store.links[0].counters.connects == 2)
         await self.connected(store)
         page = await store.read_after("lobby", 2, 9)
-        self.assertEqual((position.epoch, 6, 5, []), (page.epoch, page.oldest, page.top, doubts))
+        self.assertEqual((position.epoch, 6, 5, []), (page.epoch, page.oldest, page.top, epoch_changes))
         self.assertEqual(6, (await store.append(draft(room="new"))).message.position.offset)
 
     async def test_restarted_with_a_snapshot(self) -> None:
         """After a restart that lost a room's last messages and that it was forgotten, there is a new epoch."""
         self.serve()
         store = await self.open_store(age=60)
-        doubts = self.watched(store)
+        epoch_changes = self.watch_epoch(store)
         await append_all(store, [draft(n) for n in range(5)])
         epoch = (await store.read_after("lobby", 0, 9)).epoch
         self.server.command("SAVE")
@@ -107,7 +107,7 @@ class ListTests(RedisTestCase):
         await self.listed(store)
         self.assertEqual(8, (await store.read_after("lobby", 0, 9)).top)
         self.server.restart()
-        await self.until(lambda: doubts)
+        await self.until(lambda: epoch_changes)
         await self.connected(store)
         self.assertNotEqual(epoch, (await store.read_after("lobby", 0, 9)).epoch)
 

@@ -109,8 +109,8 @@ class FailureTests(SQLiteTestCase):
         """Readers are told of a message that was in doubt and is found later; its key settles it for its sender."""
         store = await self.open_store()
         await store.append(draft("a"))
-        told: Deferred[None] = Deferred()
-        store.watch(lambda: told.callback(None))
+        notified: Deferred[None] = Deferred()
+        store.watch(lambda: notified.callback(None))
         insert = CommitBatch.insert
 
         def fails(batch: CommitBatch, connection: sqlite3.Connection) -> None:
@@ -126,8 +126,8 @@ class FailureTests(SQLiteTestCase):
             await self.assert_in_doubt(store.append(draft("b", key="k")))
             self.patch(CommitBatch, "insert", insert)
             await self.assert_unavailable(store.append(draft("c")))
-            self.assertFalse(told.called)
-        await told
+            self.assertFalse(notified.called)
+        await notified
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b"])
         self.assertTrue((await store.append(draft("b", key="k"))).duplicate)
 
