@@ -79,30 +79,35 @@ class AppendQueue:
         size = len(draft.data)
         if self.unanswered >= _MAX_UNANSWERED or self._unanswered_bytes + size > _MAX_UNANSWERED_BYTES:
             return fail(StoreError("too many messages wait to be stored"))
+        answer: Deferred[AppendResult] = Deferred()
         self._unanswered_bytes += size
-        return self._add(PendingAppend(draft, at, Deferred(), arrived))
+        self.unanswered += 1
+        self.pending.append(PendingAppend(draft, at, answer, arrived))
+        if not self._scheduled:
+            self._schedule()
+        return answer
 
     def check(self) -> Deferred[None]:
         """Queue a check whether the store can be written to."""
-        return self._add(PendingAppend(None, 0, Deferred()))
-
-    def _add(self, pending: PendingAppend) -> Deferred[Any]:
+        answer: Deferred[None] = Deferred()
         self.unanswered += 1
-        self.pending.append(pending)
+        self.pending.append(PendingAppend(None, 0, answer))
         if not self._scheduled:
-            self._scheduled = True
-            self._clock.callLater(0, self._flush)
-        return pending.answer
+            self._schedule()
+        return answer
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._clock.callLater(0, self._flush)
 
     def _flush(self) -> None:
         self._scheduled = bool(self.pending) and self._submit()
 
     def ready(self) -> None:
         """Submit what has come meanwhile: the store is no longer busy."""
+        self._scheduled = False
         if self.pending:
-            self._clock.callLater(0, self._flush)
-        else:
-            self._scheduled = False
+            self._schedule()
 
     def take(self, count: int | None = None) -> list[PendingAppend]:
         """Remove the first ``count`` appends from the queue, or all of them, and return them."""
