@@ -84,21 +84,21 @@ class SQLiteReader:
     def read_after(self, room: str, offset: int, limit: int) -> Page:
         """See :meth:`IMessageStore.read_after`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
         return self._page(_AFTER, room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Page:
         """See :meth:`IMessageStore.read_before`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
         return self._page(_BEFORE, room, _MAX_OFFSET if offset is None else offset, limit)
 
     def rooms(self, after: str, limit: int) -> list[str]:
         """See :meth:`IMessageStore.rooms`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
