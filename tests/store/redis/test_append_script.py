@@ -53,7 +53,7 @@ class PlainTests(RedisTestCase):
         self.assertEqual((await store.read_after("news", 0, 9)).messages[0].key, "k")
 
     async def test_refused(self) -> None:
-        """What isn't right is refused with what would be, and stores nothing."""
+        """An invalid message is refused, and not stored. The error says what would be right."""
         store = await self.open_store()
         good = ("message", "bot", "Bot", "1")
         wrong: list[tuple[tuple[str | bytes, ...], str, str]] = [
@@ -100,7 +100,7 @@ class PlainTests(RedisTestCase):
         self.assertEqual(list(await store.rooms("", 1000)), [])
 
     async def test_accepted(self) -> None:
-        """All that is JSON is taken as it is."""
+        """All JSON is accepted, and not changed."""
         store = await self.open_store()
         values = [
             "null",
@@ -140,7 +140,7 @@ class PlainTests(RedisTestCase):
         self.assertEqual(["a", "b"], list(await store.rooms("", 9)))
 
     async def test_no_log(self) -> None:
-        """Where no daemon was ever started there is nothing to append to."""
+        """Before a daemon was started, there is no log to append to."""
         sha = self.server.command("SCRIPT", "LOAD", load_store_script("append").text)
         keys = ("other:0:log", "other:0:stream:a", "other:0:keys:a")
         with self.assertRaisesRegex(hiredis.ReplyError, "^NOLOG .*daemon has to be started"):

@@ -62,7 +62,7 @@ class AwayTests(RedisTestCase):
             await self.unavailable(answer)
 
     async def test_killed_connections(self) -> None:
-        """Connections that break off under load lose nothing that was acknowledged, and double nothing with a key."""
+        """If connections are lost under load, no acknowledged message is lost, and none with a key is stored twice."""
         self.serve()
         store = await self.open_store()
         acknowledged: list[int] = []
@@ -76,7 +76,7 @@ class AwayTests(RedisTestCase):
         self.assertGreater(store.links[0].counters.losses, 0)
 
     async def test_killed_connections_without_keys(self) -> None:
-        """What was under way when a connection broke is stored once, and nobody needs to publish again."""
+        """Messages in flight when a connection is lost are stored once, and need no second publish."""
         self.serve()
         store = await self.open_store()
         for n in range(20):
@@ -90,7 +90,7 @@ class AwayTests(RedisTestCase):
         )
 
     async def test_answer_lost(self) -> None:
-        """An append that was done, and whose answer was lost with the connection, is answered and not doubled."""
+        """If the answer to an append is lost with the connection, the append is answered later, and stored once."""
         self.serve()
         proxy = LossyProxy(self.server.port)
         port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
@@ -151,7 +151,7 @@ class AwayTests(RedisTestCase):
                 return
 
     async def test_forgotten_scripts(self) -> None:
-        """Scripts that Redis has forgotten are sent again; nobody notices, and nothing overtakes."""
+        """If Redis has forgotten the scripts, they are sent again. All appends succeed, in order."""
         self.serve()
         store = await self.open_store()
         answers = []
@@ -168,7 +168,7 @@ class AwayTests(RedisTestCase):
         await self.until(lambda: self.server.command("SCRIPT", "EXISTS", sha) == [1])
 
     async def test_forgotten_scripts_and_another_node(self) -> None:
-        """Nothing overtakes where another node loads the script after one append had found it gone."""
+        """Appends stay in order even if another node loads the script between two of them."""
         self.serve()
         store = await self.open_store(look=60.0)
         append = load_store_script("append")
@@ -191,7 +191,7 @@ class AwayTests(RedisTestCase):
         self.assertEqual(texts(await whole_log(store, "lobby"))[-700:], list(range(700)))
 
     async def test_away_and_back(self) -> None:
-        """While Redis is not there everything is refused at once; each change of state is logged once."""
+        """While Redis is down everything is refused at once. Each change of state is logged once."""
         self.serve(*PERSISTENT)
         store = await self.open_store()
         await store.append(draft(1))
@@ -238,7 +238,7 @@ class AwayTests(RedisTestCase):
             self.assertEqual(texts(await each.read_after("r299", 0, 9)), [299])
 
     async def test_password_changed(self) -> None:
-        """A password that no longer fits is tried again and again, and one day fits."""
+        """A password that is wrong by now is tried again, until it is right again."""
         self.serve(password="right")
         store = await self.open_store()
         self.server.command("CONFIG", "SET", "requirepass", "other")
@@ -251,7 +251,7 @@ class AwayTests(RedisTestCase):
         await store.append(draft())
 
     async def test_became_a_replica(self) -> None:
-        """A server that takes no messages any more is left till it, or another one at its address, takes them."""
+        """A server that became a replica is left, until a server at its address accepts writes."""
         self.serve()
         store = await self.open_store()
         self.server.command("REPLICAOF", "127.0.0.1", 1)
@@ -262,7 +262,7 @@ class AwayTests(RedisTestCase):
         await store.append(draft())
 
     async def test_refused(self) -> None:
-        """A start that can't succeed says what is wrong, and leaves nothing behind."""
+        """A start that can't succeed says what is wrong, and leaves no connection behind."""
         self.serve()
         store = self.build_store(self.server.url_of(99))
         error = await self.assertFailure(store.start(), StoreRefused)

@@ -32,7 +32,7 @@ class ForgettingTests(RedisTestCase):
         return store, self.watch_epoch(store), await store.read_after("lobby", 0, 1000)
 
     async def test_flushed(self) -> None:
-        """A database that was flushed is another log, noticed by looking; all nodes agree, and the secret lives on."""
+        """A flush is noticed without a command, and starts another log. All nodes agree on it, and the secret stays."""
         self.serve()
         store, epoch_changes, before = await self.filled(5)
         other = await self.open_store()
@@ -46,7 +46,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual(len(epoch_changes), 1)
 
     async def test_flushed_and_appended(self) -> None:
-        """An append after a flush is stored in the new log, and says which one that is."""
+        """An append after a flush is stored in the new log, and answered with its epoch."""
         self.serve()
         store = await self.open_store(look=60.0)
         epoch_changes = self.watch_epoch(store)
@@ -58,7 +58,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual(len(epoch_changes), 1)
 
     async def test_flushed_and_read(self) -> None:
-        """A read after a flush is one of the new log."""
+        """A read after a flush reads the new log."""
         self.serve()
         store = await self.open_store(look=60.0)
         epoch_changes = self.watch_epoch(store)
@@ -103,7 +103,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual((page.epoch, page.top, page.begun, epoch_changes), (before.epoch, 6, 0, []))
 
     async def test_restarted_less_safely(self) -> None:
-        """What is safe now may not have been while it ran before: then the epoch is another."""
+        """If the settings are safe now, but were not before the restart, there is a new epoch."""
         self.serve("--appendonly", "yes")
         store, epoch_changes, before = await self.filled(5)
         await self.until(lambda: self.server.info("persistence")["aof_buffer_length"] == "0")
@@ -112,7 +112,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_no_longer_safe(self) -> None:
-        """Where the promise changes while Redis runs, that is noticed, and counts at the next restart."""
+        """If the settings become unsafe while Redis runs, that is noticed, and the next restart starts a new epoch."""
         self.serve(*PERSISTENT)
         store, epoch_changes, before = await self.filled(5)
         self.server.command("CONFIG", "SET", "appendfsync", "everysec")
@@ -122,7 +122,7 @@ class ForgettingTests(RedisTestCase):
         await self.lost(store, epoch_changes, before)
 
     async def test_truncated(self) -> None:
-        """A log that lacks messages that were seen is another, whatever Redis promises."""
+        """A log that lacks observed messages gets a new epoch, whatever Redis promises."""
         self.serve(*PERSISTENT)
         store, epoch_changes, before = await self.filled(5)
         (log,) = self.directory.glob("appendonlydir/*.incr.aof")
@@ -135,7 +135,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_promoted_replica(self) -> None:
-        """A replica that is promoted may lack the end: a new epoch, whatever it promises for itself."""
+        """A promoted replica may lack the last messages. So there is a new epoch, whatever its settings promise."""
         self.serve(*PERSISTENT)
         store, epoch_changes, before = await self.filled(5)
         replica = await self.replica()
@@ -146,7 +146,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual((page.top, page.begun), (5, 5))
 
     async def test_promoted_replica_and_a_new_node(self) -> None:
-        """A node that has seen nothing before finds that out, too."""
+        """A node that has just started notices a promoted replica, too."""
         self.serve(*PERSISTENT)
         store, _, before = await self.filled(5)
         replica = await self.replica()
@@ -166,7 +166,7 @@ class ForgettingTests(RedisTestCase):
         return replica
 
     async def test_another_run(self) -> None:
-        """Data that came from another run of a server, under our feet, is another log: to appends, and to reads."""
+        """Data from another run of Redis are another log, for appends and for reads."""
         self.serve()
         store = await self.open_store(look=60.0)
         epochs = [(await store.append(draft())).message.position.epoch]
@@ -177,7 +177,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual(len(set(epochs)), 3)
 
     async def test_log_evicted(self) -> None:
-        """Where all that is known of the rooms is gone but not the messages, no offset is given twice."""
+        """If the log's hash is evicted but the messages are not, no offset is given twice."""
         self.serve()
         store, epoch_changes, before = await self.filled(5)
         self.server.command("DEL", "realtime:0:log")
@@ -186,7 +186,7 @@ class ForgettingTests(RedisTestCase):
         self.assertEqual((await store.append(draft(6))).message.position.offset, 6)
 
     async def test_messages_evicted(self) -> None:
-        """Where a room's messages are gone, its top stays, and the page says what is missing."""
+        """If a room's messages are evicted, its top stays, and a page says what is missing."""
         self.serve()
         store, _, before = await self.filled(5)
         self.server.command("DEL", "realtime:0:stream:lobby", "realtime:0:keys:lobby")

@@ -171,7 +171,7 @@ class NodesTests(RedisTestCase):
         self.assertEqual(row.at, stored[0].message.at)
 
     async def test_damaged(self) -> None:
-        """What somebody else wrote into a stream keeps its place, and nothing else is harmed."""
+        """An invalid row in a stream keeps its offset, and the other messages can be read."""
         store = await self.open_store()
         await store.append(draft(1))
         self.server.command("XADD", "realtime:0:stream:lobby", "2-0", "m", b'[1,"\xff"')

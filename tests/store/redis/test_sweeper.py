@@ -30,7 +30,7 @@ class ListTests(RedisTestCase):
             await deferLater(reactor, 0.01)
 
     async def test_lost(self) -> None:
-        """A list that is lost, or lacks rooms, is made anew, also by who has just started."""
+        """A list that is lost, or lacks rooms, is made again, also by a node that has just started."""
         self.serve()
         store = await self.open_store()
         await append_all(store, [draft(room=room) for room in "cab"])
@@ -44,7 +44,7 @@ class ListTests(RedisTestCase):
         self.assertEqual(4, self.server.command("ZCARD", "realtime:0:rooms"))
 
     async def test_older_release(self) -> None:
-        """Rooms of an older release are listed, those too that one of its nodes makes meanwhile."""
+        """Rooms of an older release are listed, even those that one of its nodes creates meanwhile."""
         self.serve()
         store = await self.open_store()
         await append_all(store, [draft(number, f"r{number:04}") for number in range(1500)])
@@ -60,7 +60,7 @@ class ListTests(RedisTestCase):
         self.assertEqual(["newer", "older"], list(await store.rooms("", 2)))
 
     async def test_new_log(self) -> None:
-        """Where all that is known of the rooms is lost, the list of a new log has none of the old one's."""
+        """If the log is lost, the list of the new log has no room of the old one."""
         self.serve()
         store = await self.open_store()
         await append_all(store, [draft(room=room) for room in "ab"])
@@ -70,7 +70,7 @@ class ListTests(RedisTestCase):
         self.assertEqual(["c"], list(await store.rooms("", 9)))
 
     async def test_forgotten_leave_nothing(self) -> None:
-        """Of forgotten rooms there is no key and no field left, but for one number."""
+        """Forgotten rooms leave no key and no field. Only the floor is left."""
         self.serve()
         store = await self.open_store(age=60)
         before = self.server.command("HLEN", "realtime:0:log")
@@ -82,7 +82,7 @@ class ListTests(RedisTestCase):
         self.assertEqual({b"realtime:0:log"}, left)
 
     async def test_restarted_safely(self) -> None:
-        """After a restart that loses nothing, rooms that were forgotten are not taken for messages that are lost."""
+        """After a restart that loses nothing, forgotten rooms are not taken for lost messages."""
         self.serve(*PERSISTENT)
         store = await self.open_store(age=60)
         epoch_changes = self.watch_epoch(store)
@@ -96,7 +96,7 @@ class ListTests(RedisTestCase):
         self.assertEqual(6, (await store.append(draft(room="new"))).message.position.offset)
 
     async def test_restarted_with_a_snapshot(self) -> None:
-        """After a restart that lost a room's last messages and that it was forgotten, there is a new epoch."""
+        """If a restart loses that a room was forgotten, and its last messages, there is a new epoch."""
         self.serve()
         store = await self.open_store(age=60)
         epoch_changes = self.watch_epoch(store)
@@ -112,7 +112,7 @@ class ListTests(RedisTestCase):
         self.assertNotEqual(epoch, (await store.read_after("lobby", 0, 9)).epoch)
 
     async def test_followed_elsewhere(self) -> None:
-        """A room that any node follows is not forgotten by another, and goes when that one is gone."""
+        """A room that any node follows is not forgotten. It is forgotten after that node is gone."""
         self.serve()
         store = await self.open_store(age=60)
         link = RedisConnection(
@@ -147,7 +147,7 @@ class BoundsTests(RedisTestCase):
     """What is kept in Redis, and what waits for it, stays bounded."""
 
     async def test_swept(self) -> None:
-        """Rooms that nobody writes to lose what is too old, keys too; their tops stay."""
+        """Rooms without writes lose old messages and keys. Their tops stay."""
         self.serve()
         store = await self.open_store(age=60)
         await append_all(store, [draft(n, room=f"r{n % 7}", key=f"k{n}") for n in range(500)])
@@ -161,7 +161,7 @@ class BoundsTests(RedisTestCase):
         self.assertEqual((await store.read_after("r1", 0, 9)).top, 73)
 
     async def test_trimmed(self) -> None:
-        """A stream has little more than what is kept; keys that outlive their messages are forgotten a while later."""
+        """A stream holds few messages beyond those that are kept. Keys that outlive their messages expire later."""
         self.serve()
         store = await self.open_store(count=10)
         for _ in range(10):
@@ -173,7 +173,7 @@ class BoundsTests(RedisTestCase):
         await self.until(lambda: not self.server.command("EXISTS", "realtime:0:gone:0"))
 
     async def test_key_used_anew(self) -> None:
-        """A key that was used anew stays with its new message when the old one is trimmed."""
+        """A key that was used again stays when its old message is trimmed."""
         self.serve()
         store = await self.open_store(count=100)
         await append_all(store, [draft("old", key="k"), *map(draft, range(120))])
@@ -184,7 +184,7 @@ class BoundsTests(RedisTestCase):
         self.assertEqual(self.server.command("HKEYS", "realtime:0:keys:lobby"), [b"2:u7:k"])
 
     async def test_less_history(self) -> None:
-        """A store that is to keep less than before deletes the rest, a bounded number at a time."""
+        """If a store is to keep less than before, it deletes the rest in bounded steps."""
         self.serve()
         store = await self.open_store(count=3000)
         await append_all(store, [draft(n) for n in range(2000)])
@@ -195,7 +195,7 @@ class BoundsTests(RedisTestCase):
         self.assertEqual(offsets(await store.read_after("lobby", 0, 99)), list(range(1991, 2001)))
 
     async def test_too_many_wait(self) -> None:
-        """Of what waits for a server that hangs there is a bound, by number and by bytes."""
+        """What waits for a hanging server is bounded, by number and by bytes."""
         self.serve()
         store = await self.open_store()
         self.server.pause()
@@ -219,14 +219,14 @@ class BoundsTests(RedisTestCase):
         self.assertEqual((await store.append(draft(3))).message.position.offset, 2)
 
     async def test_eviction_is_warned_of(self) -> None:
-        """A maxmemory-policy with which Redis deletes what it likes is warned of at start."""
+        """A maxmemory-policy that evicts keys is warned of at the start."""
         self.serve("--maxmemory-policy", "allkeys-lru")
         lines = self.logged()
         await self.open_store()
         self.assertTrue([line for line in lines if "maxmemory-policy is allkeys-lru" in line and "noeviction" in line])
 
     async def test_promises(self) -> None:
-        """The line for the operator says what the persistence that was found promises."""
+        """The line for the operator says what the settings of Redis promise."""
         for options, promise in (
             ((), "a restart of Redis loses everything"),
             (("--save", "3600 1"), "a crash loses what came after the last one"),

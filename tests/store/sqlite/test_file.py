@@ -57,7 +57,7 @@ class FileTests(SQLiteTestCase):
             self.assertEqual(self.query(f"PRAGMA {pragma}"), (value,))
 
     async def test_awkward_path(self) -> None:
-        """A path is not an address: nothing in it has a meaning."""
+        """A path is not a URL: no character in it has a special meaning."""
         self.path = self.directory / "a?mode=memory&x=%41#b é.sqlite"
         await (await self.open_store()).append(draft())
         self.assertTrue(self.path.exists())
@@ -101,7 +101,7 @@ class FileTests(SQLiteTestCase):
         return first[0].message.position.epoch, backup
 
     async def test_backup_put_back(self) -> None:
-        """A backup that was put back while the store was stopped is another log; the same data elsewhere are not."""
+        """A backup that is restored while the store is stopped is another log. The same data in another place are not."""
         epoch, backup = await self.backed_up()
         self.assertEqual(epoch, await self.epoch())
         moved = self.directory / "moved"
@@ -117,7 +117,7 @@ class FileTests(SQLiteTestCase):
         self.assertEqual(restored, await self.epoch())
 
     async def test_backup_on_another_machine(self) -> None:
-        """A backup where no database was, is another log."""
+        """A backup in a place that had no database is another log."""
         epoch, backup = await self.backed_up()
         self.path = self.directory / "elsewhere" / "realtime.sqlite"
         self.path.parent.mkdir()
@@ -125,7 +125,7 @@ class FileTests(SQLiteTestCase):
         self.assertNotEqual(epoch, await self.epoch())
 
     async def test_backup_put_back_after_a_kill(self) -> None:
-        """The same after a kill, which alone changes nothing."""
+        """A backup that is restored after a kill is another log. A kill alone changes nothing."""
         child = AppenderProcess(self.path, 100_000, 1)
         child.read_until(lambda line: line.startswith("+"), times=5)
         child.kill()
@@ -162,7 +162,7 @@ class FileTests(SQLiteTestCase):
         await self.eventually(lambda: deferToThread(lambda: self.query("SELECT count(*) FROM messages") == (10,)))
 
     async def test_refused(self) -> None:
-        """What is not ours is refused, and not touched."""
+        """A file that is not ours is refused, and not changed."""
         foreign = self.directory / "foreign"
         with closing(sqlite3.connect(foreign)) as connection:
             connection.execute("CREATE TABLE a (b)")
@@ -230,7 +230,7 @@ class FileTests(SQLiteTestCase):
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), ["a", "b"])
 
     async def test_upgrade_from_second_version(self) -> None:
-        """A database without what is left of forgotten rooms keeps its rooms, and can forget them."""
+        """A database of the second version keeps its rooms, and can forget them."""
         with closing(sqlite3.connect(self.path)) as old:
             old.executescript(f"{SCHEMA[0]} {SCHEMA[1]} PRAGMA application_id = {APPLICATION_ID};")
             old.execute("PRAGMA user_version = 2")
@@ -258,7 +258,7 @@ class FileTests(SQLiteTestCase):
         await self.eventually(is_so)
 
     async def test_forgotten_after_restart(self) -> None:
-        """A restart forgets neither what is left of forgotten rooms, nor their number, nor since when one is empty."""
+        """A restart keeps the floor, the number of rooms, and since when a room is empty."""
         store = await self.open_store(age=60)
         await append_all(store, [draft(n, "a") for n in range(5)])
         await self.listed(store)
@@ -291,7 +291,7 @@ class FileTests(SQLiteTestCase):
         self.assertEqual(["b"], list(await store.rooms("", 9)))
 
     async def test_failed_upgrade(self) -> None:
-        """A step that fails leaves nothing of itself, and what was before it stays usable."""
+        """A step that fails is rolled back, and the database stays usable."""
         await (await self.open_store()).stop()
         await self.assert_refused("syntax error", schema=(*SCHEMA, "CREATE TABLE half (a); CREATE nonsense;"))
         self.assertEqual(self.query("SELECT count(*) FROM sqlite_schema WHERE name = 'half'"), (0,))

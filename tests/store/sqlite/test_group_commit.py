@@ -77,7 +77,7 @@ class WaitingTests(SQLiteTestCase):
         await gatherResults(answers)
 
     async def test_reads_do_not_wait(self) -> None:
-        """While somebody else holds the database's write lock, reads go on, and appends fail or wait."""
+        """While another program holds the write lock, reads work, and appends wait or fail."""
         store = await self.open_store()
         await append_all(store, [draft(1), draft(2)])
         with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
@@ -90,7 +90,7 @@ class WaitingTests(SQLiteTestCase):
         self.assertEqual((await store.append(draft(4))).message.position.offset, 3)
 
     async def test_foreign_transaction(self) -> None:
-        """Another program's transaction, which keeps the write-ahead log from starting over, holds up no commit."""
+        """Another program's transaction blocks checkpoints, but holds up no commit."""
         store = await self.open_store()
         alone = await self.seconds_for(store, 150)
         with self.foreign_transaction():

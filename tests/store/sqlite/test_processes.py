@@ -15,7 +15,7 @@ class ProcessTests(SQLiteTestCase):
     """Other processes: a second one on the file, one that is killed, and what the disk sees."""
 
     async def test_second_process(self) -> None:
-        """A second process on the same file is refused by the name of the first, until that is killed."""
+        """A second process on the same file is refused until the first is killed. The message names the first one."""
         child = AppenderProcess(self.path, 100_000, 1)
         try:
             child.read_until(lambda line: line.startswith("+"))

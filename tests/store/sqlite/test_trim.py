@@ -19,14 +19,14 @@ class TrimTests(SQLiteTestCase):
     """What is physically held."""
 
     async def test_count(self) -> None:
-        """A room holds little more than what can be read."""
+        """A room holds few messages beyond those that can be read."""
         store = await self.open_store(count=100)
         for _ in range(20):
             await append_all(store, [draft(number) for number in range(100)])
         self.assertLessEqual(self.query("SELECT count(*) FROM messages")[0], 100 + 64)
 
     async def test_age(self) -> None:
-        """What is too old is deleted also in rooms that nobody writes to; their tops stay."""
+        """Messages that are too old are deleted even in rooms without writes. Their tops stay."""
         store = await self.open_store(age=60)
         await append_all(store, [draft(number, room=f"r{number}") for number in range(250)])
         self.clock.advance(61)
@@ -34,7 +34,7 @@ class TrimTests(SQLiteTestCase):
         self.assertEqual((await store.append(draft(room="r7"))).message.position.offset, 2)
 
     async def test_age_after_restart_and_step(self) -> None:
-        """A daemon that starts under a wall clock that is wrong by a year deletes nothing that is young."""
+        """If the wall clock is wrong by a year when the daemon starts, nothing young is deleted."""
         for step in (31e6, 31e6, -31e6):
             store = await self.open_store(age=60)
             await append_all(store, [draft(number) for number in range(5)])
@@ -52,7 +52,7 @@ class TrimTests(SQLiteTestCase):
             await store.stop()
 
     async def test_keys(self) -> None:
-        """Keys that expired are deleted, those of kept messages and young ones stay."""
+        """Expired keys are deleted. Young keys, and those of kept messages, stay."""
         store = await self.open_store(count=10)
         await append_all(store, [draft(number, key=f"k{number}") for number in range(500)])
         await append_all(store, [draft(number, key=f"k{number}", room="quiet") for number in range(5)])
@@ -73,7 +73,7 @@ class TrimTests(SQLiteTestCase):
         self.assertEqual((await store.read_before("lobby", None, 1)).top, 200_000)
 
     async def test_size_of_log(self) -> None:
-        """The write-ahead log stays small also where every message dirties pages of its own."""
+        """The write-ahead log stays small even if each message dirties pages of its own."""
         store = await self.open_store(count=10, tick=600)
         largest = 0
         for turn in range(200):

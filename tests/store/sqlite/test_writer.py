@@ -71,7 +71,7 @@ class FailureTests(SQLiteTestCase):
             await store.stop()
 
     async def test_file_size_limit(self) -> None:
-        """Where writing fails, nothing is acknowledged that isn't stored, nothing else is stored, and it recovers."""
+        """If writes fail, a message is acknowledged only if it is stored, and the store recovers."""
         child = AppenderProcess(self.path, 40, 10, 300_000)
         try:
             refused = child.read_until(lambda line: line.startswith("-"))
@@ -95,7 +95,7 @@ class FailureTests(SQLiteTestCase):
         await self.assert_ledger([child])
 
     async def test_sync_fails_for_a_while(self) -> None:
-        """Where no sync succeeds, what was committed is in doubt and all else is refused; then it goes on."""
+        """While no sync succeeds, the first commit is in doubt, and all others are refused. Then the store recovers."""
         child = AppenderProcess(self.path, 60, 3, before=failing_sync("20..60"))
         try:
             child.read_until(lambda line: line.endswith(" in_doubt"))
@@ -106,7 +106,7 @@ class FailureTests(SQLiteTestCase):
         await self.assert_ledger([child])
 
     async def test_in_doubt_and_stored(self) -> None:
-        """Readers are told of a message that was in doubt and is found later; its key settles it for its sender."""
+        """If a message in doubt turns out to be stored, readers are told. Its sender can publish it again with its key."""
         store = await self.open_store()
         await store.append(draft("a"))
         notified: Deferred[None] = Deferred()
@@ -132,7 +132,7 @@ class FailureTests(SQLiteTestCase):
         self.assertTrue((await store.append(draft("b", key="k"))).duplicate)
 
     async def test_killed_after_failing_sync(self) -> None:
-        """What was refused because its sync failed doesn't turn up, even when the process is killed right then."""
+        """A message that was refused after a failed sync stays away, even if the process is killed right then."""
         child = AppenderProcess(self.path, 100, 1, before=failing_sync("20"))
         try:
             child.read_until(lambda line: line.startswith("-"))
@@ -150,7 +150,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual((await store.append(draft(3))).message.position.offset, 2)
 
     async def test_logged_once(self) -> None:
-        """Trouble is logged when it begins and when it ends, not with every commit that meets it."""
+        """A problem is logged when it begins and when it ends, not with every commit."""
         store = await self.open_store(tick=600)
         await store.append(draft(1))
         events: list[Any] = []
@@ -192,7 +192,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual(self.query("SELECT secret FROM identity"), (secret,))
 
     async def test_removed_while_idle(self) -> None:
-        """That the file was removed is noticed without an append."""
+        """A removed file is noticed without an append."""
         store = await self.open_store()
         first = await store.append(draft(1))
         self.path.unlink()
@@ -227,7 +227,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [3])
 
     async def test_replaced(self) -> None:
-        """A backup that is put in the file's place is used, without what the former log would add to it."""
+        """A backup that replaces the file is used. The former write-ahead log is not replayed into it."""
         store = await self.open_store()
         await store.append(draft("kept"))
         await store.stop()
@@ -259,7 +259,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual((texts(page), page.begun), ([0, 1, 2, 3, 4, "new"], 5))
 
     async def test_changed_by_another(self) -> None:
-        """What another program changes without taking messages away leaves the log what it was."""
+        """If another program changes the database but no top, it is still the same log."""
         store = await self.open_store()
         before = (await append_all(store, [draft(number) for number in range(5)]))[0].message.position
         with closing(sqlite3.connect(self.path)) as other, other:
@@ -268,7 +268,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual(before.epoch, (await store.append(draft())).message.position.epoch)
 
     async def test_moved_while_committing(self) -> None:
-        """What was committed into a file that was moved away meanwhile is in doubt: it may be moved back."""
+        """A commit to a file that was moved away meanwhile is in doubt: the file may be moved back."""
         store = await self.open_store(tick=600)
         await store.append(draft(1))
         connection = store._connection.current
@@ -309,7 +309,7 @@ class FailureTests(SQLiteTestCase):
         self.assertEqual((await store.read_after("r2", 0, 9)).messages, (stored.message,))
 
     async def test_partly_damaged(self) -> None:
-        """Where only some pages are damaged, what is elsewhere can still be read."""
+        """If only some pages are damaged, the others can still be read."""
         store = await self.open_store()
         await append_all(store, [draft("x" * 1000, room=f"r{number:02}") for number in range(50) for _ in range(40)])
         await store.stop()
