@@ -101,7 +101,7 @@ class FileTests(SQLiteTestCase):
         return first[0].message.position.epoch, backup
 
     async def test_backup_put_back(self) -> None:
-        """A backup that is restored while the store is stopped is another log. The same data in another place are not."""
+        """A backup that is restored while the store is stopped is another log. The same data elsewhere are not."""
         epoch, backup = await self.backed_up()
         self.assertEqual(epoch, await self.epoch())
         moved = self.directory / "moved"
