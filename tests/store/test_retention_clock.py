@@ -1,4 +1,4 @@
-"""How old what is stored is, under a wall clock that is set."""
+"""How old a stored message is, while the wall clock is set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RetentionClockTests(SynchronousTestCase):
 
     @given(STEPS)
     def test_never_shorter(self, steps: list[tuple[float, float, bool]]) -> None:
-        """Whatever the wall clock does: what was stored within an age isn't too old."""
+        """Whatever the wall clock does: a message that is younger than the age is not too old."""
         self.setUp()
         stored: list[tuple[float, int]] = []
         for passes, step, stores in steps:
@@ -50,7 +50,7 @@ class RetentionClockTests(SynchronousTestCase):
 
     @given(STEPS)
     def test_not_for_ever(self, steps: list[tuple[float, float, bool]]) -> None:
-        """And whatever it did: once it isn't set any more for an age, ages are what they seem to be."""
+        """If the wall clock was not set for the length of an age, the cutoffs are exact."""
         self.setUp()
         for passes, step, _ in steps:
             self.elapsed += passes
@@ -63,7 +63,7 @@ class RetentionClockTests(SynchronousTestCase):
         self.assertLess(abs(self.clock.key_cutoff() / 1000 - max(0, seconds - KEY_SECONDS)), 1)
 
     def test_forward(self) -> None:
-        """Set forward by an hour, nothing gets older by more than passes."""
+        """If the clock is set forward by an hour, messages age only by the time that passes."""
         at = int(self.clock.now() * 1000)
         self.ahead += 3600
         self.elapsed += AGE
@@ -72,18 +72,18 @@ class RetentionClockTests(SynchronousTestCase):
         self.assertLess(at, self.clock.message_cutoff())
 
     def test_for_ever(self) -> None:
-        """Where messages are kept for ever, none is too old."""
+        """If messages are kept for ever, none is too old."""
         self.assertEqual(0, self.build(None).message_cutoff())
 
     def test_young_process(self) -> None:
-        """A process that hasn't been there for long takes no key for old: it doesn't know what was shown before."""
+        """A process that has just started takes no key for old, as it doesn't know the clock before."""
         self.elapsed += KEY_SECONDS - 1
         self.assertEqual(0, self.clock.key_cutoff())
         self.elapsed += 2
         self.assertGreater(self.clock.key_cutoff(), 0)
 
     def test_bounded(self) -> None:
-        """However often the clock is set, little of it is remembered, and what is forgotten makes ages longer."""
+        """However often the clock is set, few spans are kept, and dropped ones only keep messages longer."""
         clock = self.build(1e6)
         at = int(clock.now() * 1000)
         for number in range(1000):
@@ -94,7 +94,7 @@ class RetentionClockTests(SynchronousTestCase):
         self.assertGreaterEqual(at, clock.message_cutoff())
 
     def test_next_process(self) -> None:
-        """The next process goes on with what the one before has seen, however the clock was set in between."""
+        """The next process continues with the spans of the last one, however the clock was set in between."""
         at = int(self.clock.now() * 1000)
         self.elapsed += 10
         for ahead in (1e9, 1.7e9, 3e9):
