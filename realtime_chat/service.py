@@ -192,7 +192,7 @@ class RealtimeService(Service):
             log_path=configuration.access_log,
             write=write_now,
             unsent=unsent,
-            slow=configuration.limits.stalled_after,
+            stalled_after=configuration.limits.stalled_after,
             read=self._epoll_reader.adopt,
             public=self._public,
             turns=self._turns,

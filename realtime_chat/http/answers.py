@@ -22,9 +22,9 @@ from realtime_chat.values.errors import RealtimeError, internal_error
 __all__ = [
     "Answer",
     "Answerable",
-    "AnswersWhole",
     "JSONResource",
     "NotFound",
+    "SingleWrite",
     "answer",
     "answer_later",
     "describe",
@@ -41,6 +41,9 @@ RETRY_AFTER = b"2"
 
 JSON = b"application/json"
 
+COMMON_HEADERS = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))
+"""The headers that every answer has. A resource's own values for them are left out."""
+
 
 class Answer(NamedTuple):
     """What a request is answered with.
@@ -54,11 +57,11 @@ class Answer(NamedTuple):
     content_type: bytes = JSON
 
 
-class AnswersWhole:
-    """A request that can be answered at once, without Twisted's way through headers and chunks."""
+class SingleWrite:
+    """A request whose whole answer can be sent in one write."""
 
-    def answer_whole(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
-        """Send status, headers and body together, and finish."""
+    def respond(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
+        """Send status, headers and body, and finish."""
         raise NotImplementedError
 
 
@@ -89,11 +92,11 @@ def answer(request: Request, given: Answerable) -> int:
     """
     if is_gone(request):
         return NOT_DONE_YET
-    if isinstance(request, AnswersWhole):
+    if isinstance(request, SingleWrite):
         if isinstance(given, Answer):
-            request.answer_whole(*given)
+            request.respond(*given)
         else:
-            request.answer_whole(given)
+            request.respond(given)
     else:
         given = given if isinstance(given, Answer) else Answer(given)
         request.setResponseCode(given.status)
@@ -111,6 +114,19 @@ def describe(headers: Headers, given: Answer) -> None:
         headers.setRawHeaders(b"Content-Type", [given.content_type])
     if not headers.hasHeader(b"Cache-Control"):
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
+
+
+def head(version: bytes, code: bytes, reason: bytes, headers: Headers, common: bytes) -> bytes:
+    """Return the head of an answer.
+
+    :param common: the lines that end every head; ``headers`` are left out that they set.
+    """
+    lines = [version, b" ", code, b" ", reason, b"\r\n"]
+    for name, values in headers.getAllRawHeaders():
+        if name not in COMMON_HEADERS:
+            lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
+    lines.append(common)
+    return b"".join(lines)
 
 
 def json_answer(request: Request, status: int, body: bytes) -> int:

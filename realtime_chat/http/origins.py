@@ -39,6 +39,7 @@ _GUESSED = ((b"image/", b"image"), (b"text/html,application/xhtml+xml", b"docume
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
+_ABSOLUTE_FORM = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _APPLICATION_HOSTS = ("", ".")
 """What programs with pages of their own send, that no site could: ``file://`` (Cordova) and ``app://.`` (Electron)."""
@@ -156,6 +157,23 @@ class HostList:
             raise RealtimeError("bad_request", "a request carries exactly one Host header")
         host = self._seen.get(values[0])
         return self._check(values[0]) if host is None else host
+
+    def origin_form(self, target: bytes, host: Authority, method: bytes) -> bytes:
+        """Return the path and query of a request's target. Clients of proxies send the scheme and host in front.
+
+        :param host: of the ``Host`` header, which must be the same.
+        :raises RealtimeError: ``bad_request`` or ``unknown_host``.
+        """
+        absolute = _ABSOLUTE_FORM.fullmatch(target)
+        if absolute is not None:
+            if self.check([absolute[1]]) != host:
+                raise RealtimeError("bad_request", "the Host header and the host of the address are the same")
+            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+        elif not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
+            raise RealtimeError("bad_request", "the target of a request is a path that starts with /")
+        if not target.isascii():
+            raise RealtimeError("bad_request", "an address is ASCII, with everything else percent-encoded")
+        return target
 
     def _check(self, value: bytes) -> Authority:
         try:

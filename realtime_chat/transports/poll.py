@@ -21,7 +21,7 @@ from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
 from realtime_chat.http.clients import Wrap, as_it_is, asks_for_script, is_readable, known_client_of, wrap_for
-from realtime_chat.http.site import RealtimeRequest, when_lost
+from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import (
     SubscribeParams,
     check_rooms,
@@ -227,7 +227,7 @@ class _Poll:
             self._hold = hold
             hold.add(self)
             if isinstance(self._request, RealtimeRequest):
-                self._request.forget_question()
+                self._request.release_memory()
 
     def _start_at(self, room: Room, start: StartPosition, fresh: bool, version: str | None) -> None:
         hub = self.session.hub

@@ -21,7 +21,7 @@ from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import is_readable, known_client_of
-from realtime_chat.http.site import MAX_LINE, RealtimeRequest
+from realtime_chat.http.request import MAX_LINE, RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fast.direct_send import Frames, Send, give_up_after, send_to_all

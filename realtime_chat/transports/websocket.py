@@ -29,7 +29,7 @@ from realtime_chat.core.session import Session
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
 from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fast.direct_send import Frames, Send, acknowledged_bytes, send_to_all, unsent
