@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat import __version__
 from realtime_chat.clock import time_steadily
-from realtime_chat.core.hub import Hub
+from realtime_chat.composition import make_hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
@@ -114,7 +114,7 @@ class RealtimeService(Service):
         self._turns = Turns(reactor, time.monotonic)
         self._websockets: WebSocketFactory | None = None
         self._public: frozenset[bytes] = frozenset()
-        self.hub = Hub(store, reactor, configuration.limits, wall, token, broker)
+        self.hub = make_hub(store, reactor, configuration.limits, wall, token, broker)
 
     def startService(self) -> None:
         """Open the store and listen; what can't be is said in one line, and the process ends."""
@@ -258,7 +258,7 @@ class RealtimeService(Service):
         for port in self._ports + self._metrics_ports:
             await _at_most(self._reactor, port.stopListening())
         self.hub.stopping = True
-        await _at_most(self._reactor, self.hub.published())
+        await _at_most(self._reactor, self.hub.publisher.all_done())
         self.hub.stop()
         # A list, as unlike gatherResults it ends well when it is cancelled: who doesn't read holds nothing up.
         await _at_most(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))

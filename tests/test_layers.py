@@ -17,6 +17,7 @@ LAYERS = (
     ("core", "presence"),
     ("http",),
     ("transports",),
+    ("composition",),
     ("service",),
     ("tap",),
     ("client",),

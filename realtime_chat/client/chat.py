@@ -22,7 +22,7 @@ from realtime_chat.client.sse import SSELink
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
 from realtime_chat.clock import seconds_asleep_too, time_steadily
-from realtime_chat.values.codec import spell
+from realtime_chat.values.json import encode_checked
 from realtime_chat.values.model import Position, User, check_event, check_key, check_name, check_room
 
 __all__ = ["TRANSPORTS", "Chat", "History", "Room", "connect"]
@@ -191,7 +191,7 @@ class Chat:
         :param state: at most 1 KiB as JSON.
         :raises RealtimeError: ``bad_request``: JSON, or the server, can't take it.
         """
-        self._core.set_state(msgspec.json.decode(spell(state)))
+        self._core.set_state(msgspec.json.decode(encode_checked(state)))
 
 
 class Room:
@@ -261,7 +261,7 @@ class Room:
 
     async def signal(self, event: str, data: Any = None) -> None:
         """Tell something volatile to those who are connected now: at most once, and not at all while we are not."""
-        said = msgspec.Raw(spell(data))
+        said = msgspec.Raw(encode_checked(data))
         self._core.say({"type": "signal", "room": self.name, "event": check_event(event), "data": said})
 
     async def members(self) -> list[Member]:
@@ -291,7 +291,9 @@ class Room:
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publish(check_room(room), spell(data), check_event(event), None if key is None else check_key(key))
+    return core.publish(
+        check_room(room), encode_checked(data), check_event(event), None if key is None else check_key(key)
+    )
 
 
 def _text(position: Position | None) -> str | None:

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from realtime_chat.client import Chat, Message, Position, RealtimeError, Reset
 from realtime_chat.console.lines import Lines
 from realtime_chat.console.text import as_json, as_line, member_as_json, member_as_line, safe
-from realtime_chat.values.codec import UnreadableCommand, decode_json
+from realtime_chat.values.errors import UnreadableCommand
+from realtime_chat.values.json import decode_json
 
 __all__ = ["Failed", "Terminal", "members", "publish", "rooms", "tail"]
 

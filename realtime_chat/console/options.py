@@ -10,8 +10,8 @@ from typing import TypeAlias, TypeVar
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.address import Address
-from realtime_chat.values.codec import UnreadableCommand, decode_json
-from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.errors import RealtimeError, UnreadableCommand
+from realtime_chat.values.json import decode_json
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
 
 __all__ = ["DEFAULT_URL", "make_parser", "read_options"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
@@ -15,50 +14,14 @@ from realtime_chat.http.answers import Answer, JSONResource, answer_later, error
 from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
-from realtime_chat.values.codec import UnreadableCommand
-from realtime_chat.values.errors import Goodbye, RealtimeError
-from realtime_chat.values.model import ANONYMOUS, Position, check_name
+from realtime_chat.values.commands import Command, Publish, decode_commands
+from realtime_chat.values.errors import RealtimeError, UnreadableCommand
+from realtime_chat.values.model import ANONYMOUS, check_name
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
-
-
-class _Replies:
-    """The transport of a session that lasts as long as one request: it brings replies and nothing else."""
-
-    fanout: Any = None
-    outlet = None
-    full = True
-    queued = 0
-
-    def send(self, data: bytes) -> None:
-        """Replies are what the commands answer."""
-
-    def hold(self, data: bytes) -> None:
-        """The same."""
-
-    def release(self) -> None:
-        """Nothing is held."""
-
-    def send_event(self, kind: str, data: bytes) -> None:
-        """Nothing is delivered here."""
-
-    def send_batch(self, batch: Any) -> int:
-        return 0
-
-    def reset(self, room: str, position: Position) -> None:
-        """Nothing is delivered here."""
-
-    def caught_up(self) -> None:
-        """Nothing is delivered here."""
-
-    def ready(self) -> None:
-        """All commands are here already."""
-
-    def goodbye(self, goodbye: Goodbye) -> None:
-        """The request is answered in any case."""
 
 
 class CommandsResource(JSONResource):
@@ -94,7 +57,7 @@ class CommandsResource(JSONResource):
             return wrap(error_headers(request.responseHeaders, error))
 
     async def _run(self, request: Request, body: bytes) -> bytes:
-        commands, many = codec.decode_commands(body)
+        commands, many = decode_commands(body)
         session = self._session(request)
         try:
             most = self._hub.limits.answer_bytes
@@ -109,28 +72,26 @@ class CommandsResource(JSONResource):
         client = client_of(request)
         name = one(request.args, b"name")
         if client is None:
-            session = Session(self._hub, _Replies())
+            session = Session(self._hub)
             session.user = ANONYMOUS
             return session
         identities = self._hub.identities
-        return Session(self._hub, _Replies(), identities.check(client), check_name(name) if name else None)
+        return Session(self._hub, client=identities.check(client), name=check_name(name) if name else None)
 
 
-async def _place_for(session: Session, command: codec.Command | UnreadableCommand) -> None:
+async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
     """Wait while too many publishes wait for the store. The publishes of one request queue there one at a time."""
-    place = session.hub.place() if isinstance(command, codec.Publish) else None
+    place = session.hub.publisher.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
 
 
-async def _perform_one(session: Session, command: codec.Command | UnreadableCommand) -> bytes:
+async def _perform_one(session: Session, command: Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
 
 
-async def _perform_all(
-    session: Session, commands: list[codec.Command | UnreadableCommand], most: int, turns: Turns
-) -> bytes:
+async def _perform_all(session: Session, commands: list[Command | UnreadableCommand], most: int, turns: Turns) -> bytes:
     """Run commands in order, and return their replies. Publishes don't wait for each other.
 
     :param most: bytes of replies after which no further command is started. A pending publish counts as none.
@@ -148,7 +109,7 @@ async def _perform_all(
             continue
         await _place_for(session, command)
         answer = session.perform(command)
-        if isinstance(answer, Deferred) and not isinstance(command, codec.Publish):
+        if isinstance(answer, Deferred) and not isinstance(command, Publish):
             answer = await answer
         answers.append(answer or codec.encode_ok(command.id))
         size += 0 if isinstance(answer, Deferred) else len(answer)
@@ -156,7 +117,7 @@ async def _perform_all(
     return b"[" + b",".join(replies) + b"]"
 
 
-def _not_started(command: codec.Command | UnreadableCommand, most: int) -> bytes:
+def _not_started(command: Command | UnreadableCommand, most: int) -> bytes:
     message = f"the replies before this one have {most} bytes or more together; send this command again by itself"
     return codec.encode_error(RealtimeError("too_many", message, command.id))
 

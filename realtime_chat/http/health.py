@@ -7,12 +7,12 @@ from twisted.web.server import Request
 from realtime_chat import __version__
 from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import JSONResource, answer_later
-from realtime_chat.values import codec
+from realtime_chat.values.json import encode_value
 
 __all__ = ["HealthResource", "ReadinessResource"]
 
 _OK = b'{"status":"ok"}'
-_ALIVE = codec.encode({"status": "ok", "version": __version__})
+_ALIVE = encode_value({"status": "ok", "version": __version__})
 
 
 class HealthResource(JSONResource):

@@ -14,6 +14,7 @@ from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
 from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.json import decode_body, encode_value
 from realtime_chat.values.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 
 __all__ = ["RoomsResource"]
@@ -109,7 +110,7 @@ class _MessagesResource(_RoomLeaf):
         return limits.default_last
 
     async def _read(self, since: Position | None, before: Position | None, limit: int) -> bytes:
-        page, position, recovered = await self._hub.history(self._room, since, before, limit)
+        page, position, recovered = await self._hub.history.page(self._room, since, before, limit)
         return codec.encode_page(self._room, position, page, recovered)
 
     def render_POST(self, request: Request) -> int:
@@ -118,7 +119,7 @@ class _MessagesResource(_RoomLeaf):
         return answer_later(request, self._publish(draft))
 
     async def _publish(self, draft: Draft) -> Answer:
-        place = self._hub.place()
+        place = self._hub.publisher.place()
         if place is not None:
             await place
         stored = await self._hub.publish(draft)
@@ -135,7 +136,7 @@ def _fields(request: Request) -> dict[str, Any]:
     """Read the body of a publish: ``data``, and perhaps ``event`` and ``key``."""
     if media_type(request) == _FORM:
         return _form_fields(body_of(request))
-    body = codec.decode_body(json_body(request, f", or a form as {_FORM.decode()}"))
+    body = decode_body(json_body(request, f", or a form as {_FORM.decode()}"))
     if not isinstance(body, dict) or "data" not in body:
         raise RealtimeError("bad_request", 'the body is a JSON object with "data", or a form with text=…')
     return body
@@ -178,6 +179,4 @@ def _draft(room: str, user: User, fields: dict[str, Any]) -> Draft:
     event, key = fields.get("event", "message"), fields.get("key")
     if not isinstance(event, str) or not isinstance(key, str | None):
         raise RealtimeError("bad_request", "event and key are strings")
-    return Draft(
-        room, check_event(event), codec.encode_value(fields["data"]), user, None if key is None else check_key(key)
-    )
+    return Draft(room, check_event(event), encode_value(fields["data"]), user, None if key is None else check_key(key))

@@ -20,6 +20,7 @@ __all__ = [
     "RealtimeError",
     "StoreError",
     "StoreRefused",
+    "UnreadableCommand",
     "internal_error",
     "out_of_order",
 ]
@@ -88,6 +89,10 @@ class RealtimeError(Exception):
     def temporary(self) -> bool:
         """Whether the same may succeed later, unchanged."""
         return self.kind.temporary
+
+
+class UnreadableCommand(RealtimeError):
+    """JSON or a command that can't be read; ``id`` is the command's id where that could be read."""
 
 
 def internal_error(id: str | int | float | None = None) -> RealtimeError:

@@ -160,14 +160,15 @@ class Page(msgspec.Struct, frozen=True):
 class RemoteClient(msgspec.Struct, frozen=True):
     """A client that is in a room by way of one node, as the other nodes know it.
 
-    :param mark: names the client to nodes; the same everywhere, and no way back to the client from it.
+    :param client_hash: names the client between nodes. It is the same on every node. Nobody can find the client's
+        key from it.
     :param state: what it says of itself, as a compact JSON object.
     :param changed: when its name or state changed last, in milliseconds since 1970; 1 where it has only given a name
         so far, 0 where it has said nothing. Where clients of one user differ, or nodes about a client, the later one
         counts.
     """
 
-    mark: str
+    client_hash: str
     user: User
     state: bytes = b"{}"
     changed: int = 0
@@ -176,12 +177,12 @@ class RemoteClient(msgspec.Struct, frozen=True):
 class ForwardedCommand(msgspec.Struct, frozen=True):
     """What a client says to whichever node it has reached, and is for those by way of which it is in rooms.
 
-    :param mark: the client's.
+    :param client_hash: the client's.
     :param state: what it says of itself from now on, as a compact JSON object; None where it says nothing of itself.
     :param leaves: the room that it is about to leave; None where it leaves none.
     """
 
-    mark: str
+    client_hash: str
     state: bytes | None = None
     leaves: str | None = None
 

@@ -1,4 +1,4 @@
-"""Tests for ``presence.presence`` and ``presence.membership``: members, states and signals."""
+"""Tests for :mod:`realtime_chat.presence.presence`: members, states and signals."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.session import Session
-from realtime_chat.http.commands import _Replies
-from realtime_chat.presence.membership import KeptSignals, Signals
+from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from realtime_chat.values import codec
+from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.core.test_session import World
-from tests.fakes import FakeRequest, FakeTransport, make_hub, tokens
+from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
 from tests.views import View
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000")) // 10
@@ -38,7 +37,7 @@ class PresenceWorld(World):
     def arrive(self, client: str | None = None, name: str | None = None, room: str = "lobby") -> Any:
         """A client joins; give its session and its transport."""
         fake = FakeTransport()
-        session = Session(self.hub, fake, client, name)
+        session = make_session(self.hub, fake, client, name)
         self.tell(session, "join", room=room)
         return session, fake
 
@@ -111,9 +110,9 @@ class JoinedTests(PresenceWorld):
 
     def test_anonymous(self) -> None:
         """Who is anonymous, and a request that joins, is no member."""
-        session = Session(self.hub, _Replies())
+        session = Session(self.hub)
         session.user = ANONYMOUS
-        reply = self.successResultOf(session.act(codec.Join(room="lobby")))
+        reply = self.successResultOf(session.act(commands.Join(room="lobby")))
         self.assertEqual((0, []), (json.loads(reply)["count"], json.loads(reply)["members"]))
         self.assertEqual(0, self.hub.presence.count("lobby"))
 
@@ -217,8 +216,8 @@ class LeaveTests(PresenceWorld):
         stalled.window = 0
         self.publish(1)
         self.turn()
-        stalled.window, stalled.full = None, False
-        session.drained()
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         self.assertEqual(([1], []), (self.data(stalled), self.events(stalled)))
 
     def test_behind(self) -> None:
@@ -227,14 +226,14 @@ class LeaveTests(PresenceWorld):
         self.tell(session, "join", room="lobby")
         self.publish(1)
         self.turn()
-        self.assertTrue(stalled.full)
+        self.assertTrue(stalled.write_paused)
         self.arrive(name="Bob")
         self.wait(1)
         self.assertEqual([], self.events(stalled))
         for expected in ([2], []):
             stalled.received.clear()
-            stalled.window, stalled.full = None, False
-            session.drained()
+            stalled.window, stalled.write_paused = None, False
+            session.resume_writing()
             self.assertEqual(expected, [len(event["members"]) for event in self.events(stalled)])
             stalled.window = 0
             self.publish(2)
@@ -248,9 +247,9 @@ class LeaveTests(PresenceWorld):
         stalled.window = 0
         self.arrive(name="Bob")
         self.wait(1)
-        self.assertEqual(([], True), (self.events(stalled), stalled.full))
-        stalled.window, stalled.full = None, False
-        session.drained()
+        self.assertEqual(([], True), (self.events(stalled), stalled.write_paused))
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         (event,) = self.events(stalled)
         self.assertEqual(2, len(event["members"]))
 
@@ -410,7 +409,7 @@ class LargeRoomTests(PresenceWorld):
 
     def test_interval_grows(self) -> None:
         """The events of a room of thousands are as many seconds apart, at most five."""
-        intervals = [self.hub.presence._interval(size) for size in (1, 250, 1000, 3000, 5000, 100_000)]
+        intervals = [self.hub.presence._table.interval(size) for size in (1, 250, 1000, 3000, 5000, 100_000)]
         self.assertEqual([0.25, 0.25, 1, 3, 5, 5], intervals)
 
     def test_pages(self) -> None:
@@ -472,7 +471,7 @@ class KeptTests(PresenceWorld):
         self.tell(sender, "join", room="b")
         for number, room in enumerate("aabab"):
             self.tell(sender, "signal", room=room, event="e", data=[number, "x" * 700])
-        self.assertLessEqual(self.hub.presence._signals.size, 3000)
+        self.assertLessEqual(self.hub.presence._table.kept_signals.size, 3000)
         answer = self.poll(poller, since=first["positions"], presence=first["presence"])
         events = [event for event in json.loads(answer.body)["events"] if event["type"] == "signal"]
         self.assertEqual([2, 3, 4], sorted(event["data"][0] for event in events))
@@ -482,17 +481,17 @@ class KeptTests(PresenceWorld):
     def test_sizes(self, steps: list[tuple[int, int | None, float]]) -> None:
         """What is counted is what there is, within the bounds of all and of one, and the newest."""
         kept = KeptSignals(5.0, 100)
-        rooms = [Signals(5.0, 80, kept) for _ in range(4)]
+        rooms = [RoomSignals(80, kept) for _ in range(4)]
         now = 0.0
         for index, size, seconds in steps:
             now += seconds
             room = rooms[index]
-            room.away = 0 if size is None else 1
-            room.tidy()
+            room.waiting = 0 if size is None else 1
+            room.drop_if_unneeded()
             if size is not None:
                 room.add(now, "", b"x" * size)
             self.assertEqual(kept.size, sum(len(data) for room in rooms for *_, data in room._kept or ()))
-            self.assertEqual([room._size for room in rooms], [sum(len(s[3]) for s in r._kept or ()) for r in rooms])
+            self.assertEqual([room._size for room in rooms], [sum(len(s[-1]) for s in r._kept or ()) for r in rooms])
             self.assertLessEqual(kept.size, 100)
             self.assertLessEqual(max(room._size for room in rooms), 80)
             self.assertTrue(all(now - at <= 5 for at, *_ in kept._order) or size is None)
@@ -533,8 +532,8 @@ class SignalTests(PresenceWorld):
         self.turn()
         sender, _ = self.arrive()
         self.tell(sender, "signal", room="lobby", event="e", data=1)
-        stalled.window, stalled.full = None, False
-        session.drained()
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         self.assertEqual(([1], []), (self.data(stalled), stalled.of_type("signal")))
         self.assertEqual((1, 0, 1), self.counted())
 
@@ -590,9 +589,8 @@ class EndTests(PresenceWorld):
 
     def assert_nobody(self) -> None:
         presence = self.hub.presence
-        self.assertEqual(
-            ({}, {}, {}, None), (presence.memberships, presence._clients, presence._dirty, presence._timer)
-        )
+        table = presence._table
+        self.assertEqual(({}, {}, {}, None), (table.by_room, presence._clients, table._changed, table._timer))
 
     def test_all_gone(self) -> None:
         """When everybody has gone there is no lease, no membership, no room, no alarm and no timer."""
@@ -685,11 +683,11 @@ class Person:
 
     def say(self, state: dict[str, Any]) -> None:
         """Set its state by a request of its own."""
-        self.act(codec.State(state=state))
+        self.act(commands.SetState(state=state))
 
-    def act(self, command: codec.Command) -> str:
+    def act(self, command: commands.Command) -> str:
         """Do something by a request of its own; give the type of the reply, which is empty where there is none."""
-        session = Session(self.street.hub, _Replies(), self.key)
+        session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
         session.close()
         assert isinstance(answer, bytes)
@@ -739,9 +737,9 @@ class SocketTab(Tab):
         self.open = True
         self.forget()
         self.transport = FakeTransport()
-        self.session = Session(self.street.hub, self.transport, self.person.key)
+        self.session = make_session(self.street.hub, self.transport, self.person.key)
         self.person.begins()
-        self.session.execute(codec.Join(room="a", last=0))
+        self.session.execute(commands.Join(room="a", last=0))
 
     def end(self) -> None:
         if self.open:
@@ -752,12 +750,12 @@ class SocketTab(Tab):
 
     def leave(self) -> None:
         """Leave and join again on one connection, which is another way to be away."""
-        if self.open and not self.transport.full:
-            self.session.execute(codec.Leave(room="a"))
+        if self.open and not self.transport.write_paused:
+            self.session.execute(commands.Leave(room="a"))
             self.person.ends(self.street.clock.seconds(), False)
             self.check()
             self.forget()
-            self.session.execute(codec.Join(room="a", last=0))
+            self.session.execute(commands.Join(room="a", last=0))
             self.person.begins()
 
     def stall(self, window: int) -> None:
@@ -767,12 +765,12 @@ class SocketTab(Tab):
     def drain(self) -> None:
         if self.open:
             self.transport.window = None
-            if self.transport.full:
-                self.transport.full = False
-                self.session.drained()
+            if self.transport.write_paused:
+                self.transport.write_paused = False
+                self.session.resume_writing()
 
-    def command(self, command: codec.Command) -> None:
-        if self.open and not self.transport.full:
+    def command(self, command: commands.Command) -> None:
+        if self.open and not self.transport.write_paused:
             self.session.execute(command)
 
     def check(self) -> None:
@@ -849,7 +847,7 @@ class PollTab(Tab):
 
     def leave(self) -> None:
         """Say that it goes, by a request of its own; and come back some day, or not."""
-        if self.person.act(codec.Leave(room="a")) == "left":
+        if self.person.act(commands.Leave(room="a")) == "left":
             self.person.leaves()
 
     def stall(self, window: int) -> None:
@@ -862,7 +860,7 @@ class PollTab(Tab):
         if self.open:
             self._poll()
 
-    def command(self, command: codec.Command) -> None:
+    def command(self, command: commands.Command) -> None:
         self.person.act(command)
 
     def check(self) -> None:
@@ -918,8 +916,8 @@ class Street:
             tab.leave,
             lambda: tab.stall(byte // 128),
             tab.drain,
-            lambda: tab.command(codec.State(state={"n": self.number % 3})),
-            lambda: tab.command(codec.Signal(room="a", event="e", data=self.number)),
+            lambda: tab.command(commands.SetState(state={"n": self.number % 3})),
+            lambda: tab.command(commands.Signal(room="a", event="e", data=self.number)),
             self.publish,
             self.lose,
             lambda: self.wait(0.3 if byte % 2 else STEP),
@@ -972,6 +970,7 @@ class Street:
             tab.open = False
         self.clock.pump([0.5] * 30)
         presence = self.hub.presence
-        assert (presence.memberships, presence._clients, presence._dirty, presence._timer) == ({}, {}, {}, None)
+        table = presence._table
+        assert (table.by_room, presence._clients, table._changed, table._timer) == ({}, {}, {}, None)
         self.clock.pump([10.0] * 20)
         assert len(self.hub.wheel) == 0

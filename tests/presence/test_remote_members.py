@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.presence.shared_presence`: who is in a room by way of several nodes."""
+"""Tests for :mod:`realtime_chat.presence.remote_members`: who is in a room through several nodes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
-from realtime_chat.http.commands import _Replies
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
-from realtime_chat.values import codec
+from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import HELD, End, Exchange, make_node
-from tests.fakes import FakeRequest, FakeTransport, tokens
+from tests.fakes import FakeRequest, FakeTransport, make_session, tokens
 from tests.presence.test_presence import STEP, Person, PollTab, SocketTab, Street
 from tests.views import View
 
@@ -53,7 +52,7 @@ class NodesWorld(SynchronousTestCase):
     ) -> tuple[Session, FakeTransport]:
         """A client joins on a node, and was answered."""
         transport = FakeTransport()
-        session = Session(self.hubs[node], transport, client, name)
+        session = make_session(self.hubs[node], transport, client, name)
         if state:
             self.tell(session, "state", state=state)
         self.tell(session, "join", room=room)
@@ -77,9 +76,9 @@ class NodesWorld(SynchronousTestCase):
         """The names of the members, as a node pages them."""
         return sorted(member["name"] for member in json.loads(self.hubs[node].presence.page(room, "").members))
 
-    def request(self, node: int, client: str | None, command: codec.Command) -> Any:
+    def request(self, node: int, client: str | None, command: commands.Command) -> Any:
         """Do what a command says by a request to a node; give the reply."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         self.wait(2)
         if isinstance(answer, Deferred):
@@ -141,14 +140,14 @@ class MemberTests(NodesWorld):
     def test_storm(self) -> None:
         """A thousand who join within a second are told to the other nodes by a few messages."""
         _view, transport = self.watch(1)
-        before = self.exchange.members_version_sent
+        before = self.exchange.announcements
         for number in range(1000):
-            session = Session(self.hubs[0], FakeTransport(), None, f"n{number}")
+            session = make_session(self.hubs[0], name=f"n{number}")
             self.tell(session, "join", room="lobby")
             self.clock.advance(0.001)
         self.wait(2)
         self.assertEqual(1001, self.hubs[1].presence.count("lobby"))
-        self.assertLess(self.exchange.members_version_sent - before, 8)
+        self.assertLess(self.exchange.announcements - before, 8)
         self.assertEqual(1001, self.events(transport)[-1]["count"])
 
     def test_same_client_on_two_nodes(self) -> None:
@@ -219,7 +218,7 @@ class LookTests(NodesWorld):
         """A node that nobody reads the room on finds out who is there before it answers."""
         self.arrive(0, "Ann")
         self.wait(1)
-        reply = self.request(1, None, codec.Members(room="lobby"))
+        reply = self.request(1, None, commands.Members(room="lobby"))
         self.assertEqual((1, ["Ann"]), (reply["count"], [member["name"] for member in reply["members"]]))
         session, transport = self.arrive(2, room="other")
         self.tell(session, "members", room="lobby", id=1)
@@ -230,13 +229,13 @@ class LookTests(NodesWorld):
         """A room that nobody reads here is forgotten though others are in it elsewhere, and known again when needed."""
         self.successResultOf(self.hubs[0].publish(Draft("lobby", "message", b"1", ANONYMOUS)))
         self.arrive(0, "Ann")
-        self.request(1, None, codec.Members(room="lobby"))
+        self.request(1, None, commands.Members(room="lobby"))
         hub, end = self.nodes[1]
         self.assertEqual(["lobby"], list(hub.presence.memberships))
         self.wait(130)
         self.assertEqual(({}, {}, {}), (hub.rooms, hub.presence.memberships, end.followed))
         self.arrive(2, "Bob")
-        reply = self.request(1, None, codec.Members(room="lobby"))
+        reply = self.request(1, None, commands.Members(room="lobby"))
         self.assertEqual(2, reply["count"])
 
     def test_away_keeps_it(self) -> None:
@@ -423,7 +422,7 @@ class AnyNodeTests(NodesWorld):
         session, _ = self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
-        self.assertIsNone(self.request(1, session.client, codec.State(state={"a": 1})))
+        self.assertIsNone(self.request(1, session.client, commands.SetState(state={"a": 1})))
         (event,) = self.events(transport)
         self.assertEqual([{"a": 1}], [member["state"] for member in event["joined"]])
 
@@ -431,10 +430,10 @@ class AnyNodeTests(NodesWorld):
         """Another node, which doesn't know the client's rooms, takes a state a second of it, and two at once."""
         session, _ = self.arrive(0, "Ann")
         self.wait(1)
-        replies = [self.ask(1, session.client, codec.State(state={"a": number})) for number in range(4)]
+        replies = [self.ask(1, session.client, commands.SetState(state={"a": number})) for number in range(4)]
         self.assertEqual([False, False, True, True], ["rate_limited" in reply for reply in replies])
         self.wait(1.1)
-        self.assertEqual("", self.ask(1, session.client, codec.State(state={"a": 5})))
+        self.assertEqual("", self.ask(1, session.client, commands.SetState(state={"a": 5})))
 
     def test_leave(self) -> None:
         """Who polls and says on another node that it goes is gone in a moment, not after ten seconds."""
@@ -442,7 +441,7 @@ class AnyNodeTests(NodesWorld):
         given = self.polled(0)
         self.wait(1)
         transport.received.clear()
-        reply = self.request(1, given["client"], codec.Leave(room="lobby"))
+        reply = self.request(1, given["client"], commands.Leave(room="lobby"))
         self.assertEqual("left", reply["type"])
         self.wait(1.5)
         self.assertEqual([1], [len(event["left"]) for event in self.events(transport)])
@@ -452,7 +451,7 @@ class AnyNodeTests(NodesWorld):
         _, ann = self.arrive(2, "Ann")
         poller = self.polled(0)
         poll = self.poll(0, **poller)
-        signals = [codec.Signal(room="lobby", event="e", data=number) for number in range(70)]
+        signals = [commands.Signal(room="lobby", event="e", data=number) for number in range(70)]
         replies = [self.ask(1, poller["client"], signal) for signal in signals]
         self.wait(1)
         taken = sum("rate_limited" not in reply for reply in replies)
@@ -460,9 +459,9 @@ class AnyNodeTests(NodesWorld):
         self.assertTrue(60 <= taken <= 64, taken)
         self.assertNotIn(b"signal", poll.body)
 
-    def ask(self, node: int, client: str, command: codec.Command) -> str:
+    def ask(self, node: int, client: str, command: commands.Command) -> str:
         """Do what a command says by a request to a node, which is answered at once where nothing is to be found out."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             self.wait(0.1)
@@ -479,13 +478,13 @@ class AnyNodeTests(NodesWorld):
         self.exchange.lag = 0.1
         request = self.poll(0)
         client = json.loads(request.body)["client"]
-        self.assertEqual("", self.ask_soon(1, client, codec.Signal(room="lobby", event="e", data=1)))
+        self.assertEqual("", self.ask_soon(1, client, commands.Signal(room="lobby", event="e", data=1)))
         self.wait(0.2)
         self.assertEqual(1, len(seen.of_type("signal")))
 
-    def ask_soon(self, node: int, client: str, command: codec.Command) -> str:
+    def ask_soon(self, node: int, client: str, command: commands.Command) -> str:
         """The same where the answer takes longer."""
-        answer = Session(self.hubs[node], _Replies(), client).perform(command)
+        answer = Session(self.hubs[node], client=client).perform(command)
         assert isinstance(answer, Deferred), "it was known already"
         self.wait(0.5)
         return self.successResultOf(answer).decode()
@@ -493,7 +492,7 @@ class AnyNodeTests(NodesWorld):
     def test_leave_of_nobody(self) -> None:
         """Who isn't in the room by way of any node can't leave it."""
         self.arrive(0)
-        reply = self.request(1, self.hubs[1].identities.issue(), codec.Leave(room="lobby"))
+        reply = self.request(1, self.hubs[1].identities.issue(), commands.Leave(room="lobby"))
         self.assertEqual("not_joined", reply["code"])
 
 
@@ -503,7 +502,7 @@ class EndTests(NodesWorld):
     def test_all_gone(self) -> None:
         """When everybody has gone there is nobody, no news, no room, no alarm and no timer, on any node."""
         sessions = [self.arrive(number % 3, room=room)[0] for number, room in enumerate("abcabcab")]
-        self.request(0, sessions[0].client, codec.Members(room="b"))
+        self.request(0, sessions[0].client, commands.Members(room="b"))
         for session in sessions:
             session.close()
         self.wait(5)
@@ -519,20 +518,24 @@ class EndTests(NodesWorld):
         self.arrive(1, "Ann")
         going, _ = self.arrive(0, "Bob")
         self.wait(1)
-        told = self.exchange.members_version_sent
+        told = self.exchange.announcements
         self.hubs[0].stop()
         self.wait(5)
-        self.assertEqual((told, True), (self.exchange.members_version_sent, going.closed))
+        self.assertEqual((told, True), (self.exchange.announcements, going.closed))
         presence: Any = self.hubs[0].presence
-        self.assertEqual(({}, {}, {}, {}), (presence._marks, presence._nodes, presence._rooms, presence._news))
+        self.assertEqual(
+            ({}, {}, {}, {}),
+            (presence._by_hash, presence.remote._nodes, presence.remote.rooms, presence._outbox._changes),
+        )
 
 
 def assert_nobody(hub: Hub) -> None:
     """Nobody is in any room."""
     presence: Any = hub.presence
-    held = presence.memberships, presence._clients, presence._marks, presence._nodes, presence._news, presence._dirty
+    table, remote, outbox = presence._table, presence.remote, presence._outbox
+    held = presence.memberships, presence._clients, presence._by_hash, remote._nodes, outbox._changes, table._changed
     assert held == ({},) * 6, held
-    assert (presence._timer, presence._flushing, presence._asked, presence._going) == (None, None, {}, {})
+    assert (table._timer, outbox._timer, remote._waiting, remote._leaving) == (None, None, {}, {})
 
 
 # Everything at once
@@ -621,10 +624,10 @@ class Citizen(Person):
         surely = now > max(self.latest.values()) + NOW_AND_THEN
         return self.possibly_left + possibly, self.surely_left + surely
 
-    def act(self, command: codec.Command) -> str:
+    def act(self, command: commands.Command) -> str:
         """Do something by a request to any node; it is answered later."""
         self.street.pick()  # type: ignore[attr-defined]
-        session = Session(self.street.hub, _Replies(), self.key)
+        session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             answer.addCallback(self._acted)
@@ -695,7 +698,7 @@ class RovingPollTab(Roving, PollTab):
         super().end()
 
     def leave(self) -> None:
-        self.person.act(codec.Leave(room="a"))
+        self.person.act(commands.Leave(room="a"))
 
     def lose(self, node: int) -> None:
         """A node is gone, and with it the request."""
