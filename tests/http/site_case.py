@@ -26,7 +26,7 @@ MAX_BODY = 100
 
 
 class Root(JSONResource):
-    """Has a resource for whatever can happen below it."""
+    """The root, with a resource for whatever can happen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Root(JSONResource):
 
 
 class _Index(JSONResource):
-    """Answers with what it was asked, and keeps what it was sent."""
+    """Answers with the query, and keeps the bodies that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _Index(JSONResource):
 
 
 class _Guarded(_Index):
-    """Is for pages of its own origin, and of those that are listed."""
+    """Refuses pages of other origins that are not listed."""
 
     isLeaf = True
     guarded = True
@@ -81,7 +81,7 @@ class _Later(JSONResource):
 
 
 class Big(JSONResource):
-    """Answers at once with more than sockets take unread, and counts how often."""
+    """Answers at once with more than a socket buffers, and counts the requests."""
 
     isLeaf = True
     size = 300_000
@@ -113,7 +113,7 @@ class _Broken(JSONResource):
 
 
 class _Old(Resource):
-    """A resource as twisted.web has them."""
+    """A resource of twisted.web's own kind."""
 
     isLeaf = True
 
@@ -125,7 +125,7 @@ class _Old(Resource):
 
 
 class Upgrade(JSONResource):
-    """Gives the connection away, at once or when the test says so."""
+    """Hands the connection over, at once or when the test says so."""
 
     def __init__(self, root: Root) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Echo(Protocol):
 
 
 class Said(NamedTuple):
-    """One answer as it was sent."""
+    """One answer, parsed."""
 
     status: int
     headers: dict[str, str]
@@ -172,7 +172,7 @@ class Said(NamedTuple):
 
 
 def read_answers(data: bytes) -> list[Said]:
-    """Take a stream of answers apart."""
+    """Parse a stream of answers."""
     said = []
     while data:
         head, _, data = data.partition(b"\r\n\r\n")
@@ -185,7 +185,7 @@ def read_answers(data: bytes) -> list[Said]:
 
 
 class SocketLike(StringTransport):
-    """A string transport that closes by half as a TCP socket does."""
+    """A string transport that can be half-closed, as a TCP socket can."""
 
     protocol: Any = None
     half_closed = False
@@ -195,7 +195,7 @@ class SocketLike(StringTransport):
         self.half_closed = True
 
     def lose(self, error: type[Exception] = ConnectionDone) -> None:
-        """The other side goes."""
+        """Lose the connection."""
         if not self.closed:
             self.closed = True
             self.protocol.connectionLost(Failure(error()))
@@ -245,7 +245,7 @@ class SiteTestCase(SynchronousTestCase):
         return transport
 
     def ask(self, *pieces: bytes) -> Said:
-        """Send on a new connection, and read the one answer."""
+        """Send on a new connection, and return the one answer."""
         (said,) = read_answers(self.send(*pieces).value())
         return said
 

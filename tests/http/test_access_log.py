@@ -14,7 +14,7 @@ from tests.http.site_case import (
 
 
 class AccessLogTests(SiteTestCase):
-    """The access log tells who asked for what, and no secrets."""
+    """The access log has a line for each request, without secrets."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -37,7 +37,7 @@ class AccessLogTests(SiteTestCase):
         )
 
     def test_long(self) -> None:
-        """Of what is very long, the beginning is written."""
+        """Very long fields are cut."""
         self.send(get(b"/?a=" + b"b" * 6000, b"User-Agent: " + b"\xff" * 6000))
         (line,) = self.lines()
         self.assertEqual(2, line.count('..."'))
@@ -50,7 +50,7 @@ class AccessLogTests(SiteTestCase):
         self.assertIn("[02/Jan/1970:00:00:00 +0000]", self.lines()[0])
 
     def test_secrets(self) -> None:
-        """Secret query values are redacted, however their names are written, also in the referrer."""
+        """Secret query values are redacted, in every spelling of their names, and in the referrer."""
         query = b"/?room=r&client=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET&last=1"
         self.send(get(query, b"Referer: http://localhost" + query))
         (line,) = self.lines()
@@ -59,12 +59,12 @@ class AccessLogTests(SiteTestCase):
         self.assertEqual(line.count(redacted + "&last=1"), 2)
 
     def test_absolute(self) -> None:
-        """An address with a host, and perhaps a password, isn't written."""
+        """A target with a host, which may contain a password, isn't written."""
         self.send(get(b"http://me:SECRET@localhost/"))
         self.assertNotIn("SECRET", self.lines()[0])
 
     def test_escaped(self) -> None:
-        """Nothing from a client is written raw."""
+        """Everything from a client is escaped."""
         self.send(get(b'/"\\%0a', b'User-Agent: "\\\x1b[31m\xff'))
         self.assertIn('"GET /\\x22\\x5c%0a HTTP/1.1"', self.lines()[0])
         self.assertTrue(self.lines()[0].endswith('"\\x22\\x5c\\x1b[31m\\xff"'))
@@ -96,6 +96,6 @@ class AccessLogTests(SiteTestCase):
 
 
 class PlainAccessLogTests(AccessLogTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

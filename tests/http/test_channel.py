@@ -25,7 +25,7 @@ from tests.http.site_case import (
 
 
 class DeadlineTests(SiteTestCase):
-    """Nobody keeps a connection by sending slowly, or nothing."""
+    """A client can't keep a connection by sending slowly, or nothing."""
 
     def drip(self, transport: SocketLike, data: bytes, seconds: float) -> None:
         """Send ``data`` again and again, every half second."""
@@ -51,7 +51,7 @@ class DeadlineTests(SiteTestCase):
         self.assertTrue(transport.value().startswith(b"HTTP/1.1 408 "))
 
     def test_silence(self) -> None:
-        """A connection on which nothing was asked is closed without a word."""
+        """A connection without a request is closed without an answer."""
         transport = self.connect()
         self.wait(9.5)
         self.assertFalse(transport.disconnecting)
@@ -67,7 +67,7 @@ class DeadlineTests(SiteTestCase):
         self.assertEqual(read_answers(transport.value())[0].status, 408)
 
     def test_slow_chunks(self) -> None:
-        """So is one in chunks."""
+        """A chunked body that isn't complete in time is refused."""
         transport = self.send(CHUNKED)
         self.drip(transport, b"0", 30.5)
         self.assertEqual(read_answers(transport.value())[0].status, 408)
@@ -114,7 +114,7 @@ class DeadlineTests(SiteTestCase):
         self.assertEqual(read_answers(transport.value())[1].status, 408)
 
     def test_next_headers_in_the_same_segment(self) -> None:
-        """Completing one request and beginning another, over and over, is no slowness."""
+        """A client that completes one request and begins the next in one segment isn't slow."""
         transport = self.send(get()[:10])
         for _ in range(5):
             self.wait(9)
@@ -139,17 +139,17 @@ class DeadlineTests(SiteTestCase):
         self.assertTrue(transport.closed)
 
     def test_nothing_logged(self) -> None:
-        """A missed deadline is no news."""
+        """A missed deadline isn't logged."""
         self.send(b"G")
         self.wait(20)
         self.assertEqual(self.flushLoggedErrors(), [])
 
 
-class LeavingTests(SiteTestCase):
+class DisconnectTests(SiteTestCase):
     """Clients that go leave nothing behind."""
 
     def test_thousand_waiting(self) -> None:
-        """A thousand waiting requests whose connections go are told at once, and are gone without a collector."""
+        """A thousand waiting requests learn at once that their connections are lost, and leave no garbage cycles."""
         transports = [self.send(get(b"/later")) for _ in range(1000)]
         requests = [weakref.ref(transport.protocol.requests[0]) for transport in transports]
         self.assertEqual((self.site.connections, len(self.wheel)), (1000, 0))
@@ -173,21 +173,21 @@ class LeavingTests(SiteTestCase):
         self.assertEqual((transport.value(), self.flushLoggedErrors()), (b"", []))
 
     def test_in_every_phase(self) -> None:
-        """Whatever a connection waited for, when it goes its deadline goes too."""
+        """In every phase, a lost connection drops its deadline."""
         for data in (b"", b"G", get()[:-2], post(b"abc")[:-1], get(), get(b"/later"), get(host=b"evil.example")):
             self.send(data).lose()
             self.assertEqual((self.site.connections, len(self.wheel)), (0, 0))
 
 
 class ConnectionLimitTests(SiteTestCase):
-    """Only so many connections are open at once."""
+    """The number of open connections is limited."""
 
     def setUp(self) -> None:
         super().setUp()
         self.site = self.make_site(max_connections=2)
 
     def test_refused(self) -> None:
-        """The one too many is told so before it asks, and when to come back."""
+        """A connection too many is refused before it sends a request, with Retry-After."""
         kept = [self.connect(), self.connect()]
         said = self.ask()
         self.assertEqual((said.status, said.code), (503, "too_many"))
@@ -196,7 +196,7 @@ class ConnectionLimitTests(SiteTestCase):
         self.assertEqual(read_answers(kept[0].value())[0].status, 200)
 
     def test_room_again(self) -> None:
-        """When one goes, another can come."""
+        """When a connection closes, another is accepted."""
         first, refused, _ = self.connect(), self.connect(), self.connect()
         first.lose()
         refused.lose()
@@ -204,21 +204,21 @@ class ConnectionLimitTests(SiteTestCase):
         self.assertEqual(self.ask(get()).status, 200)
 
     def test_refusals_are_bounded(self) -> None:
-        """Where there are many too many, they are only cut off."""
+        """If very many connections are too many, they are cut off without an answer."""
         transports = [self.connect() for _ in range(2 + self.site.max_refusals + 1)]
         self.assertEqual([transport.closed for transport in transports[-2:]], [False, True])
         self.assertEqual(transports[-1].value(), b"")
 
 
 class TurnTests(SiteTestCase):
-    """What a connection does of a heap of requests in one turn."""
+    """One connection gets only its share of a turn."""
 
     def make_site(self, **changes: Any) -> RealtimeSite:
         seconds = itertools.count()  # each look takes longer than a share
         return super().make_site(turns=Turns(self.clock, lambda: next(seconds)), **changes)
 
-    def test_heap(self) -> None:
-        """Of a heap that came at once a turn answers one request, as time is over then; all come, in order."""
+    def test_pipelined(self) -> None:
+        """Of many pipelined requests, each turn answers those that fit it; all are answered in order."""
         for heap in (
             [get(b"/?n=%d" % number) for number in range(50)],
             [post(b"%d" % number) for number in range(50)],
@@ -238,7 +238,7 @@ class TurnTests(SiteTestCase):
             self.assertEqual((51, "last"), (len(said), json.loads(said[-1].body)["n"]))
 
     def test_chunks(self) -> None:
-        """Of a body in many small chunks a turn reads a part, too; what follows it is answered behind it."""
+        """A body of many small chunks is read over several turns; the request behind it is answered after it."""
         chunk = b"1;" + b"e" * 50 + b"\r\nx\r\n"
         for size in (40, 60, 90):  # the last chunk ends in other places of what is read at once
             for headers, answers in (((), [201, 200]), ((b"Connection: close",), [201])):
@@ -264,7 +264,7 @@ class TurnTests(SiteTestCase):
             self.assertEqual([status], [said.status for said in read_answers(transport.value())])
 
     def test_more_meanwhile(self) -> None:
-        """What comes all the same, as over TLS, waits behind the rest."""
+        """Data that comes in spite of the pause, as over TLS, waits behind the rest."""
         transport = self.send(*[get(b"/?n=%d" % number) * 2 for number in range(5)])
         for _ in range(10):
             self.clock.advance(0)
@@ -281,7 +281,7 @@ class TurnTests(SiteTestCase):
         self.assertEqual(1, len(read_answers(transport.value())))
 
     def test_one_by_one(self) -> None:
-        """Requests that come one by one wait for nothing."""
+        """Requests that come one by one are answered at once."""
         transport = self.connect()
         for number in range(5):
             transport.protocol.dataReceived(get(b"/?n=%d" % number))
@@ -289,24 +289,24 @@ class TurnTests(SiteTestCase):
 
 
 class PlainDeadlineTests(DeadlineTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
 
 
-class PlainLeavingTests(LeavingTests):
-    """The same where Twisted reads and answers all requests."""
+class PlainDisconnectTests(DisconnectTests):
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
 
 
 class PlainConnectionLimitTests(ConnectionLimitTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
 
 
 class PlainTurnTests(TurnTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

@@ -12,7 +12,7 @@ from tests.http.site_case import (
 )
 
 
-class OriginTests(SiteTestCase):
+class CORSTests(SiteTestCase):
     """Pages of other origins that are listed can use the site, and read its answers."""
 
     listed = b"Origin: https://other.example"
@@ -31,7 +31,7 @@ class OriginTests(SiteTestCase):
             self.assertEqual(self.ask(request).headers["access-control-allow-origin"], "https://other.example")
 
     def test_own(self) -> None:
-        """The site's own pages need nothing; that answers vary is said all the same."""
+        """The site's own pages need no CORS headers, but get Vary."""
         said = self.ask(get(b"/", b"Origin: http://localhost:8080", host=b"localhost:8080"))
         self.assertEqual((said.status, said.headers["vary"]), (200, "origin"))
         self.assertNotIn("access-control-allow-origin", said.headers)
@@ -42,7 +42,7 @@ class OriginTests(SiteTestCase):
         self.assertNotIn("vary", self.ask(get()).headers)
 
     def test_public(self) -> None:
-        """What is public can be read by every page, whatever its query; nothing beside it can."""
+        """Every page may read a public path, with any query, and no other path."""
         self.site = self.make_site(public=frozenset([b"/"]))
         stranger = b"Origin: https://stranger.example"
         for path in (b"/", b"/?version=2"):
@@ -52,7 +52,7 @@ class OriginTests(SiteTestCase):
             self.assertEqual(self.ask(get(path, stranger)).status, 403)
 
     def test_preflight(self) -> None:
-        """A browser that asks first is told what is allowed, whatever the address."""
+        """A preflight is answered at every address."""
         said = self.ask(get(b"/commands", self.listed, b"Access-Control-Request-Method: POST", method=b"OPTIONS"))
         self.assertEqual((said.status, said.body), (204, b""))
         self.assertEqual(said.headers["access-control-allow-methods"], "get, post")
@@ -75,7 +75,7 @@ class OriginTests(SiteTestCase):
         self.assertEqual("a page was refused: its origin is none that a browser sends", second)
 
     def test_refused_preflight(self) -> None:
-        """A browser that asks for another site's page is told no, and without a preflight OPTIONS is no method."""
+        """Another site's preflight is refused. OPTIONS without a preflight is not allowed."""
         wish = b"Access-Control-Request-Method: POST"
         refused = self.ask(get(b"/", b"Origin: https://evil.example", wish, method=b"OPTIONS"))
         self.assertEqual(refused.code, "bad_origin")
@@ -83,7 +83,7 @@ class OriginTests(SiteTestCase):
         self.assertEqual(self.ask(get(b"/", method=b"OPTIONS")).code, "method_not_allowed")
 
 
-class PlainOriginTests(OriginTests):
-    """The same where Twisted reads and answers all requests."""
+class PlainCORSTests(CORSTests):
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

@@ -17,7 +17,7 @@ from tests.http.site_case import (
 
 
 class TakeOverTests(SiteTestCase):
-    """A connection can become something else."""
+    """A connection can be handed over to another protocol."""
 
     def test_taken_over(self) -> None:
         """The new protocol gets what comes in, without a producer, a pause or a deadline of HTTP's."""
@@ -31,7 +31,7 @@ class TakeOverTests(SiteTestCase):
         self.assertEqual(transport.value(), b"upgraded;echo:GET / HTTP/1.1\r\n\r\necho:abc")
 
     def test_later(self) -> None:
-        """So it does where the request had waited, and where much had come behind it."""
+        """It comes first too if the request had waited, and if much had come behind it."""
         sent = b"a" * 20000
         transport = self.send(get(b"/upgrade?later=1") + b"first;", sent)
         self.assertEqual(transport.producerState, "paused")
@@ -59,7 +59,7 @@ class TakeOverTests(SiteTestCase):
         self.assertEqual(transport.value(), b"upgraded;")
 
     def test_nothing_of_http_is_left(self) -> None:
-        """Request and channel are gone at once, without a collector; who waited for the request's end is told."""
+        """Request and channel leave no garbage cycles, and the request's notifyFinish fires."""
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
@@ -85,6 +85,6 @@ class TakeOverTests(SiteTestCase):
 
 
 class PlainTakeOverTests(TakeOverTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

@@ -19,10 +19,10 @@ from tests.http.site_case import (
 
 
 class RequestTests(SiteTestCase):
-    """What is right is served."""
+    """Valid requests are served."""
 
     def test_get(self) -> None:
-        """A request is answered with the headers that all have, and the connection stays open."""
+        """An answer has the common headers, and the connection stays open."""
         transport = self.send(get(b"/?a=b"))
         (said,) = read_answers(transport.value())
         self.assertEqual((said.status, json.loads(said.body)), (200, {"a": "b"}))
@@ -75,18 +75,18 @@ class RequestTests(SiteTestCase):
         self.assertEqual(transport.producerState, "paused")
 
     def test_continue(self) -> None:
-        """Who asks before sending a body is told to go on."""
+        """A client that expects 100 Continue gets it."""
         data = self.send(get(b"/", b"Content-Length: 3", b"Expect: 100-continue", method=b"POST"), b"abc").value()
         self.assertTrue(data.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 "))
 
     def test_no_continue(self) -> None:
-        """Who asks before sending too large a body, or from another site's page, is told so at once."""
+        """A body that will be refused is refused at once, instead of 100 Continue."""
         for header, status in ((b"Content-Length: 1000", 413), (b"Content-Length: 1\r\nOrigin: null", 403)):
             said = self.ask(get(b"/", header, b"Expect: 100-continue", method=b"POST"))
             self.assertEqual(said.status, status)
 
     def test_close(self) -> None:
-        """The connection is closed where the client asked for it, also in a list, and after HTTP/1.0."""
+        """The connection closes if the client asks for it, also in a list, and after HTTP/1.0."""
         for header in (b"Connection: close", b"Connection: foo, Close", b"Connection: close, TE"):
             transport = self.send(get(b"/", header))
             self.assertEqual((transport.disconnecting, transport.value().count(b"Connection: close")), (True, 1))
@@ -102,7 +102,7 @@ class RequestTests(SiteTestCase):
         self.assertTrue(transport.value().endswith(b"\r\n\r\n"))
 
     def test_methods(self) -> None:
-        """A method that a resource lacks is answered with those that it has."""
+        """A method that a resource lacks is refused, with the list of those that it has."""
         for path, allowed in ((b"/", "get, head, post"), (b"/later", "get, head"), (b"/old", "get, head, put")):
             said = self.ask(get(path, method=b"DELETE"))
             self.assertEqual((said.status, said.code, said.headers["allow"]), (405, "method_not_allowed", allowed))
@@ -113,12 +113,12 @@ class RequestTests(SiteTestCase):
         self.assertEqual(self.ask(get(b"/old", method=b"PUT")).code, "forbidden")
 
     def test_paths(self) -> None:
-        """What is at no address of the tree is not found, whatever the address is made of."""
+        """An address without a resource is not found, whatever it consists of."""
         for path in (b"/nowhere", b"//", b"/../etc/passwd", b"/%2e%2e/", b"/later/", b"/later/x", b"/old%2Fx", b"/%zz"):
             self.assertEqual(self.ask(get(path)).code, "not_found")
 
     def test_failure(self) -> None:
-        """A bug is logged once and answered without a word of it; the connection lives on."""
+        """An exception is logged once and answered without its text, and the connection stays open."""
         transport = self.send(get(b"/broken"), get())
         first, second = read_answers(transport.value())
         self.assertEqual((first.status, first.code, second.status), (500, "internal", 200))
@@ -143,7 +143,7 @@ class RequestTests(SiteTestCase):
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
 
     def test_each_header_once(self) -> None:
-        """What a resource said of its body before is replaced by what its answer says."""
+        """Headers that the answer sets replace the resource's own."""
 
         def render(request: Request) -> Answer:
             for name in (b"Content-Type", b"Content-Length", b"Server", b"X-Content-Type-Options"):
@@ -164,14 +164,14 @@ class RequestTests(SiteTestCase):
         self.assertEqual(seen, [False, False, True, True])
 
 
-class ForeignTests(SiteTestCase):
-    """What other origins' pages ask for without being able to read it."""
+class ForeignPageTests(SiteTestCase):
+    """Requests of other origins' pages that can't read the answer."""
 
     def statuses(self, path: bytes, *headers: bytes) -> int:
         return self.ask(get(path, *headers)).status
 
     def test_table(self) -> None:
-        """Browsers say that another origin's page is behind it: refused where that matters, if no Origin is allowed."""
+        """A request that Fetch Metadata calls foreign is refused at guarded resources, unless its Origin is listed."""
         foreign = (b"Sec-Fetch-Site: cross-site", b"sec-fetch-site: Same-Site")
         for header in foreign:
             for path in (b"/guarded", b"/guarded?a=1", b"/%67uarded", b"/guarded/"):
@@ -184,8 +184,8 @@ class ForeignTests(SiteTestCase):
         for header in (b"Sec-Fetch-Site: same-origin", b"Sec-Fetch-Site: none", b"X: y"):
             self.assertEqual(200, self.statuses(b"/guarded", header))
 
-    def test_remembered(self) -> None:
-        """On one connection each address is decided by itself, however often the same headers come."""
+    def test_each_is_checked(self) -> None:
+        """Each request of a connection is checked by itself, even if the same headers come again."""
         foreign, own = b"Sec-Fetch-Site: cross-site", b"Sec-Fetch-Site: same-origin"
         asked = [(b"/", foreign), (b"/guarded", foreign), (b"/guarded", foreign), (b"/guarded", own)]
         asked += [(b"/guarded", own), (b"/", own), (b"/guarded", foreign)]
@@ -195,12 +195,12 @@ class ForeignTests(SiteTestCase):
 
 
 class PlainRequestTests(RequestTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
 
 
-class PlainForeignTests(ForeignTests):
-    """The same where Twisted reads and answers all requests."""
+class PlainForeignPageTests(ForeignPageTests):
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

@@ -19,14 +19,14 @@ class LineTests(SynchronousTestCase):
     """The first line of a plain GET."""
 
     def test_plain(self) -> None:
-        """Its path and its arguments are told apart."""
+        """Its path and its parameters are separated."""
         target = parse_request_line(b"GET /poll?room=a&room=%62&wait=5 HTTP/1.1")
         assert target is not None
         self.assertEqual((b"/poll?room=a&room=%62&wait=5", b"/poll"), target[:2])
         self.assertEqual({b"room": [b"a", b"b"], b"wait": [b"5"]}, dict(target.args))
 
     def test_others(self) -> None:
-        """Nothing else is taken for one."""
+        """No other line is parsed."""
         for line in (
             b"",
             b"POST / HTTP/1.1",
@@ -45,7 +45,7 @@ class LineTests(SynchronousTestCase):
 
 
 class CachedHeadersTests(SynchronousTestCase):
-    """Header lines that are read when somebody asks."""
+    """Header lines that are parsed when somebody asks."""
 
     def setUp(self) -> None:
         self.block = CachedHeaders(HEADER_LINES + b"\r\n")
@@ -56,7 +56,7 @@ class CachedHeadersTests(SynchronousTestCase):
         self.headers: Headers = headers
 
     def test_same(self) -> None:
-        """Whatever it is asked, it says what headers that were read at once say, whatever it was asked before."""
+        """It gives the same answers as headers that were parsed at once, in any order of questions."""
         for _ in range(2):
             for name in (b"Host", b"host", "Host", b"X-A", b"X-A", "x-a", b"Nothing", b"Accept"):
                 for default in (None, (), [b"x"]):
@@ -66,14 +66,14 @@ class CachedHeadersTests(SynchronousTestCase):
         self.assertEqual(list(self.headers.getAllRawHeaders()), list(self.block.getAllRawHeaders()))
 
     def test_unchanged(self) -> None:
-        """What is put into it is in no other request's."""
+        """Changes to it don't reach other requests."""
         self.block.setRawHeaders(b"X-B", [b"c"])
         self.block.addRawHeader(b"X-A", b"c")
         self.block.removeHeader(b"Host")
         self.assertEqual(list(self.headers.getAllRawHeaders()), list(self.block.getAllRawHeaders()))
 
     def test_copy(self) -> None:
-        """A copy of it says the same, and can be changed."""
+        """A copy has the same headers, and can be changed."""
         copy = self.block.copy()
         self.assertEqual(list(self.headers.getAllRawHeaders()), list(copy.getAllRawHeaders()))
         copy.addRawHeader(b"X-A", b"c")
@@ -81,7 +81,7 @@ class CachedHeadersTests(SynchronousTestCase):
         self.assertEqual(list(self.headers.getAllRawHeaders()), list(self.block.getAllRawHeaders()))
 
     def test_too_many(self) -> None:
-        """Too many are not read."""
+        """Too many headers are not parsed."""
         self.assertIsNone(parse_headers(HEADER_LINES, 3))
 
 
@@ -161,11 +161,11 @@ class FastHeadReaderTests(SiteTestCase):
         st.integers(min_value=1, max_value=30),
     )
     def test_heads(self, method: bytes, target: bytes, version: bytes, lines: list[bytes], cut: int) -> None:
-        """Whatever its head is, it gets the same answer, and the connection the same end."""
+        """Whatever its head is, the answer and the end of the connection are the same."""
         self.assert_same(b"\r\n".join([b" ".join((method, target, version)), *lines, b"", b""]), cut)
 
     def test_bad(self) -> None:
-        """So does each request that is known to be bad."""
+        """The same holds for each bad request of the table."""
         for data, _, _ in BAD.values():
             self.assert_same(data, len(data) // 2)
 
@@ -182,8 +182,8 @@ class FastHeadReaderTests(SiteTestCase):
         ),
         st.integers(min_value=1, max_value=30),
     )
-    def test_again(self, lines: list[bytes], requests: list[tuple[bytes, bytes, list[bytes]]], cut: int) -> None:
-        """So does one that comes after others with the same header lines, or with nearly the same."""
+    def test_sequences(self, lines: list[bytes], requests: list[tuple[bytes, bytes, list[bytes]]], cut: int) -> None:
+        """The same holds for requests that follow others with the same header lines, or nearly the same."""
         heads = [
             b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: localhost", *lines, *more, b"", b""])
             for method, target, more in requests
@@ -197,8 +197,8 @@ class FastHeadReaderTests(SiteTestCase):
         for other in (pieces, plain):
             self.assertEqual((other.disconnecting, other.half_closed), (whole.disconnecting, whole.half_closed), heads)
 
-    def test_known(self) -> None:
-        """A next request with the same header lines is not read line by line, nor are these; they are all there."""
+    def test_reused(self) -> None:
+        """The next request with the same header lines isn't parsed, and has all its headers."""
         self.root.putChild(b"kept", kept := _Kept())
         transport = self.send(get(b"/kept?a=1", b"X-A: b"))
         transport.protocol.lineReceived = lambda line: self.fail("it was read line by line")
@@ -211,8 +211,8 @@ class FastHeadReaderTests(SiteTestCase):
             self.assertEqual({b"Host": [b"localhost"], b"X-A": [b"b"]}, headers)
         self.assertEqual([200, 200, 200, 404], [said.status for said in read_answers(transport.value())])
 
-    def test_not_known(self) -> None:
-        """What changes the answer or the connection, what a log is written of, and what is long is read each time."""
+    def test_not_reused(self) -> None:
+        """Headers are parsed each time if they change the answer, go to the access log, or are long."""
         long = b"X-A: " + b"b" * 2000
         for site, line in (
             (self.site, b"Origin: https://other.example"),
@@ -226,20 +226,20 @@ class FastHeadReaderTests(SiteTestCase):
             self.assertEqual([200] * 3, [said.status for said in read_answers(transport.value())])
             transport.lose()
 
-    def test_known_and_empty_lines(self) -> None:
-        """An empty line between any two requests is overlooked, as some clients send one."""
+    def test_reused_and_empty_lines(self) -> None:
+        """An empty line between two requests is ignored, as some clients send one."""
         transport = self.send(*[get(), b"\r\n"] * 5)
         self.assertEqual([200] * 5, [said.status for said in read_answers(transport.value())])
 
-    def test_known_and_quoted(self) -> None:
-        """What has to be unquoted or taken apart to be found is not found without."""
+    def test_reused_and_escaped(self) -> None:
+        """A path with escapes or several segments is found by the usual way."""
         for name in (b"a/b", b"%6fld", b"a b"):
             self.root.putChild(name, _Kept())
         transport = self.send(get(), get(b"/a/b"), get(b"/%256fld"), get(b"/a%20b"), get(b"/a%2fb"))
         self.assertEqual([200, 404, 200, 200, 200], [said.status for said in read_answers(transport.value())])
 
-    def test_known_and_idle(self) -> None:
-        """Each next request of a connection has the whole time again, and one that doesn't come ends it."""
+    def test_reused_and_idle(self) -> None:
+        """Each request gives the connection the whole idle time again; without one it is closed."""
         transport = self.send(get())
         for _ in range(3):
             self.wait(50)
@@ -250,7 +250,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.assertTrue(transport.disconnecting)
         self.assertEqual(4, len(read_answers(transport.value())))
 
-    def test_known_and_waiting(self) -> None:
+    def test_reused_and_waiting(self) -> None:
         """A next request may wait for its answer longer than a connection may be idle."""
         transport = self.send(get(), get(b"/later"))
         self.wait(100)
@@ -260,7 +260,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.assertEqual(1, len(self.wheel))
 
     def test_stopping(self) -> None:
-        """The answer to a next request is the last one where the site stops."""
+        """If the site stops, the answer to the request that waits is the last one."""
         transport = self.send(get(), get(b"/later"))
         stopped = self.site.stop()
         self.root.waiting.pop().callback(b"{}")
@@ -269,7 +269,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.assertIsNone(self.successResultOf(stopped))
 
     def test_client_that_reads_nothing(self) -> None:
-        """No more is read of a client that doesn't read its answers, until it does; also if a request of it waited."""
+        """Nothing is read of a client that doesn't read its answers, also if its request waited."""
         transport = self.send(get(), get(b"/later"))
         transport.protocol.pauseProducing()
         self.assertEqual("producing", transport.producerState)
@@ -282,7 +282,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.assertEqual(3, len(read_answers(transport.value())))
 
     def test_resumed_while_waiting(self) -> None:
-        """A client that was paused, and reads again while a request of it waits, is read on after the answer."""
+        """If a paused client reads again while its request waits, reading resumes after the answer."""
         transport = self.send(get())
         transport.protocol.pauseProducing()
         transport.protocol.dataReceived(get(b"/later"))
@@ -292,7 +292,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.assertEqual("producing", transport.producerState)
 
     def test_plain(self) -> None:
-        """A browser's GET takes the short way, with all its headers and arguments."""
+        """A browser's GET isn't parsed line by line, and has all its headers and parameters."""
         self.root.putChild(b"kept", kept := _Kept())
         lines = (
             b"GET /kept?a=1&a=x%3Ay+z&b HTTP/1.1",

@@ -12,7 +12,7 @@ class SiteTests(SiteTestCase):
     """The site itself."""
 
     def test_protocols(self) -> None:
-        """Over TLS, HTTP/1.1 is what is offered."""
+        """Over TLS, only HTTP/1.1 is offered."""
         self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 
     def test_date(self) -> None:
@@ -45,7 +45,7 @@ class StopTests(SiteTestCase):
         self.successResultOf(self.site.stop())
 
     def test_upgraded(self) -> None:
-        """What became something else is waited for, and left alone."""
+        """A connection that was handed over is waited for, and not closed."""
         transport = self.send(get(b"/upgrade"))
         stopped = self.site.stop()
         self.assertFalse(transport.disconnecting)
@@ -54,12 +54,12 @@ class StopTests(SiteTestCase):
 
 
 class PlainSiteTests(SiteTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
 
 
 class PlainStopTests(StopTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False

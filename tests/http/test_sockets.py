@@ -33,7 +33,7 @@ from tests.http.site_case import (
 
 
 class RawClient(Protocol):
-    """Sends bytes at once, and keeps what comes until the end."""
+    """Sends bytes at once, and keeps what it receives."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -53,7 +53,7 @@ class RawClient(Protocol):
         self._searched = max(0, len(self.received) - 100)
 
     def until(self, text: bytes) -> Deferred[None]:
-        """When ``text`` has come."""
+        """Return a Deferred that fires when ``text`` has come."""
         waiting: Deferred[None] = Deferred()
         self._waiting, self._searched = (text, waiting), 0
         self.dataReceived(b"")
@@ -107,7 +107,7 @@ class SocketTests(TestCase):
         await self.check_all_gone()
 
     async def test_unread_chunks(self) -> None:
-        """So can one that sends them in chunks."""
+        """A client that sends megabytes in chunks can read it too."""
         for kind in self.ports:
             client = self.connect(kind, CHUNKED + b"fff\r\n%b\r\n" % (b"a" * 4095) * 500)
             await client.lost
@@ -141,7 +141,7 @@ class SocketTests(TestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
 
     def held(self) -> int:
-        """The most bytes that any connection has in this process, to be sent or to be read."""
+        """Return the most bytes that a connection buffers in this process, in one direction."""
         found = [0]
         for channel in self.site._channels:
             transport: Any = channel.transport
@@ -172,22 +172,22 @@ class SocketTests(TestCase):
         await self.check_all_gone()
 
     async def test_unread_answers(self) -> None:
-        """Who reads nothing has one answer waiting, and no further request begun; once it reads, all are answered in
-        order."""
+        """A client that reads nothing has one answer waiting, and no further request begun. Once it reads, it gets all
+        answers in order."""
         await self.check_unread(b"/big", self.root.big)
 
     async def test_unread_late_answers(self) -> None:
-        """So has who asks for what takes a while."""
+        """The same holds for answers that come later."""
         await self.check_unread(b"/late", self.root.late)
 
     async def test_unread_answers_to_bodies(self) -> None:
-        """So has who sends bodies."""
+        """The same holds for requests with bodies."""
         await self.check_unread(
             b"/big", self.root.big, lambda path: get(path, CHUNK, method=b"POST") + b"1\r\nx\r\n0\r\n\r\n"
         )
 
     async def test_never_read(self) -> None:
-        """Who takes nothing of an answer for a while is cut off; who takes a little now and then is not."""
+        """A client that reads nothing of an answer for a while is cut off; one that reads slowly is not."""
         self.site.stalled_after = 1.0
         self.root.big.size = 10_000_000
         for kind in ("tcp", "tls"):

@@ -13,16 +13,16 @@ from tests.http.site_case import (
 
 
 class RefusalTests(SiteTestCase):
-    """What is wrong with a request is said, and the connection closed."""
+    """A bad request is refused with an error, and the connection is closed."""
 
     def test_table(self) -> None:
-        """Each bad request gets its status and its code, whole, and nothing else."""
+        """Each bad request gets its status and its error code, and nothing else."""
         for name, (data, status, code) in BAD.items():
             said = self.ask(data)
             self.assertEqual((name, said.status, said.code), (name, status, code))
 
     def test_parameters(self) -> None:
-        """Too many parameters are refused with words wherever they are sent, in a head that is whole or in pieces."""
+        """Too many parameters are refused at every address, in a head that comes whole or in pieces."""
         for path in (b"/", b"/rooms", b"/poll"):
             for method in (b"GET", b"POST", b"OPTIONS"):
                 data = get(path + b"?" + b"a=&" * 2000, b"Content-Length: 0", b"Connection: close", method=method)
@@ -31,13 +31,13 @@ class RefusalTests(SiteTestCase):
                     self.assertIn(b"at most 1,024 parameters", said.body)
 
     def test_byte_by_byte(self) -> None:
-        """The answers are the same where every byte comes by itself."""
+        """The answers are the same if every byte comes by itself."""
         for name, (data, status, code) in BAD.items():
             said = self.ask(*(data[place : place + 1] for place in range(len(data))))
             self.assertEqual((name, said.status, said.code), (name, status, code))
 
     def test_shape(self) -> None:
-        """A refusal says that the connection closes, that it is JSON and not kept, and no version of anything."""
+        """A refusal says that it closes, is JSON and isn't cached, and names no version."""
         said = self.ask(get(host=b"evil.example"))
         date = said.headers.pop("date")
         self.assertEqual(date, "thu, 01 jan 1970 00:00:00 gmt")
@@ -59,17 +59,17 @@ class RefusalTests(SiteTestCase):
             self.assertNotIn(b"img", self.ask(sent).body)
 
     def test_head(self) -> None:
-        """The answer to a HEAD request has no body, also where it is refused."""
+        """The answer to a HEAD request has no body, not even a refusal."""
         data = self.send(get(method=b"HEAD", host=b"evil.example")).value()
         self.assertTrue(data.startswith(b"HTTP/1.1 421 ") and data.endswith(b"\r\n\r\n"))
 
     def test_rest_is_ignored(self) -> None:
-        """What comes after a refused request, in the same segment or later, is no request."""
+        """Whatever comes after a refused request is ignored, in the same segment or later."""
         transport = self.send(get(host=b"evil.example") + get(), get())
         self.assertEqual(len(read_answers(transport.value())), 1)
 
     def test_half_close(self) -> None:
-        """The connection is closed for writing, and read on until the client has gone."""
+        """The connection is closed for writing, and read until the client closes it."""
         transport = self.send(post(b"a" * 1000))
         self.assertEqual((transport.half_closed, transport.disconnecting, transport.closed), (True, False, False))
         transport.protocol.dataReceived(b"a" * 1000)
@@ -77,7 +77,7 @@ class RefusalTests(SiteTestCase):
         self.assertEqual(len(self.wheel), 0)
 
     def test_lingering_ends(self) -> None:
-        """A client that doesn't go is cut off after a few seconds."""
+        """A client that doesn't close the connection is cut off after a few seconds."""
         transport = self.send(post(b"a" * 1000))
         self.wait(4.5)
         self.assertFalse(transport.closed)
@@ -98,6 +98,6 @@ class RefusalTests(SiteTestCase):
 
 
 class PlainRefusalTests(RefusalTests):
-    """The same where Twisted reads and answers all requests."""
+    """The same with Twisted's own parsing and answering."""
 
     fast = False
