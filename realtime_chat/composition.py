@@ -174,7 +174,7 @@ class _SiteMaker:
             log_path=configuration.access_log,
             write=self.io.write,
             unsent=self.io.unsent,
-            slow=configuration.limits.stalled_after,
+            stalled_after=configuration.limits.stalled_after,
             read=self.socket_reader.adopt,
             public=public,
             turns=turns,

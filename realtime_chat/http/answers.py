@@ -1,6 +1,6 @@
-"""How resources answer: JSON, errors as JSON objects, and answers that come later.
+"""How resources answer: in JSON, with errors as JSON objects, now or later.
 
-They work under any :class:`twisted.web.server.Site`, so that resources can be tested without a socket.
+This works under any :class:`twisted.web.server.Site`, so resources can be tested without a socket.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from realtime_chat.values.errors import RealtimeError, internal_error
 __all__ = [
     "Answer",
     "Answerable",
-    "AnswersWhole",
     "JSONResource",
     "NotFound",
+    "SingleWrite",
     "answer",
     "answer_later",
     "describe",
@@ -36,17 +36,20 @@ __all__ = [
 ]
 
 RETRY_AFTER = b"2"
-"""Seconds after which a client may try again what failed for a while."""
+"""Seconds after which a client may retry after a temporary error."""
 
 
 JSON = b"application/json"
 
+COMMON_HEADERS = frozenset((b"Server", b"Date", b"X-Content-Type-Options"))
+"""The headers that every answer has. A resource's own values for them are left out."""
+
 
 class Answer(NamedTuple):
-    """What a request is answered with.
+    """An answer to a request.
 
-    :param body: empty with a status that has none.
-    :param content_type: that of the body.
+    :param body: empty if the status has no body.
+    :param content_type: of the body.
     """
 
     body: bytes
@@ -54,31 +57,31 @@ class Answer(NamedTuple):
     content_type: bytes = JSON
 
 
-class AnswersWhole:
-    """A request that can be answered at once, without Twisted's way through headers and chunks."""
+class SingleWrite:
+    """A request whose whole answer can be sent in one write."""
 
-    def answer_whole(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
-        """Send status, headers and body together, and finish."""
+    def respond(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
+        """Send status, headers and body, and finish."""
         raise NotImplementedError
 
 
 Answerable: TypeAlias = bytes | Answer
-"""An answer, or the JSON body of one with status 200."""
+"""An answer, or the JSON body of an answer with status 200."""
 
 Later: TypeAlias = Coroutine[Deferred[Any], Any, Answerable] | Deferred[Any]
-"""An :data:`Answerable` that is still to come."""
+"""An :data:`Answerable` that comes later."""
 
-_FOR_A_WHILE = ((b"Retry-After", RETRY_AFTER),)
+_TEMPORARY = ((b"Retry-After", RETRY_AFTER),)
 _HEADERS_BY_STATUS: dict[int, tuple[tuple[bytes, bytes], ...]] = {
     401: ((b"WWW-Authenticate", b"Bearer"),),
     426: ((b"Upgrade", b"websocket"),),
-    429: _FOR_A_WHILE,
-    503: _FOR_A_WHILE,
+    429: _TEMPORARY,
+    503: _TEMPORARY,
 }
 
 
 def is_gone(request: Request) -> bool:
-    """Whether nothing can be answered any more: the client has gone, or it has got its answer."""
+    """Return whether nothing can be sent any more: the client has gone, or has its answer."""
     return bool(request._disconnected or request.finished)
 
 
@@ -89,11 +92,11 @@ def answer(request: Request, given: Answerable) -> int:
     """
     if is_gone(request):
         return NOT_DONE_YET
-    if isinstance(request, AnswersWhole):
+    if isinstance(request, SingleWrite):
         if isinstance(given, Answer):
-            request.answer_whole(*given)
+            request.respond(*given)
         else:
-            request.answer_whole(given)
+            request.respond(given)
     else:
         given = given if isinstance(given, Answer) else Answer(given)
         request.setResponseCode(given.status)
@@ -104,13 +107,26 @@ def answer(request: Request, given: Answerable) -> int:
 
 
 def describe(headers: Headers, given: Answer) -> None:
-    """Set the headers that say what an answer is."""
+    """Set the headers that describe an answer's body."""
     headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
     if given.status not in NO_BODY_CODES:
         headers.setRawHeaders(b"Content-Length", [b"%d" % len(given.body)])
         headers.setRawHeaders(b"Content-Type", [given.content_type])
     if not headers.hasHeader(b"Cache-Control"):
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
+
+
+def head(version: bytes, code: bytes, reason: bytes, headers: Headers, common: bytes) -> bytes:
+    """Return the head of an answer.
+
+    :param common: the lines that end every head; ``headers`` are left out that they set.
+    """
+    lines = [version, b" ", code, b" ", reason, b"\r\n"]
+    for name, values in headers.getAllRawHeaders():
+        if name not in COMMON_HEADERS:
+            lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
+    lines.append(common)
+    return b"".join(lines)
 
 
 def json_answer(request: Request, status: int, body: bytes) -> int:
@@ -124,14 +140,14 @@ def json_answer(request: Request, status: int, body: bytes) -> int:
 def error_answer(request: Request, error: RealtimeError, status: int | None = None) -> int:
     """Answer with an error object, unless the client has gone.
 
-    :param status: another one than the error's own.
+    :param status: another status than the error's own.
     :returns: NOT_DONE_YET.
     """
     return answer(request, error_headers(request.responseHeaders, error, status))
 
 
 def error_headers(headers: Headers, error: RealtimeError, status: int | None = None) -> Answer:
-    """Set the headers that go with an error's status, and give its answer."""
+    """Set the headers that belong to an error's status, and return its answer."""
     given = Answer(encode_error(error), error.kind.status if status is None else status)
     for name, value in _HEADERS_BY_STATUS.get(given.status, ()):
         headers.setRawHeaders(name, [value])
@@ -143,9 +159,9 @@ class _Log:
 
 
 def failure_answer(request: Request, failure: Failure) -> int:
-    """Answer a failure: an error that the client is told about as itself, any other, logged, as ``internal``.
+    """Answer a failure. Send a :class:`RealtimeError` as it is; log any other, and send ``internal``.
 
-    An answer that was begun can't be mended: its connection is closed.
+    If a part of an answer was sent already, close the connection.
 
     :returns: NOT_DONE_YET.
     """
@@ -160,11 +176,11 @@ def failure_answer(request: Request, failure: Failure) -> int:
     return error_answer(request, internal_error())
 
 
-def _answer_and_forget(request: Request, failure: Failure) -> int:
-    """Answer a failure, and part it from its traceback.
+def _answer_failure(request: Request, failure: Failure) -> int:
+    """Answer a failure, and drop its traceback.
 
-    Where a coroutine was given it, one of the traceback's frames holds the failure. So each would be work for the
-    garbage collector, which stops everybody.
+    If the failure came out of a coroutine, a frame of the traceback refers to the failure. This cycle would be work for
+    the garbage collector, which stops the whole process.
     """
     try:
         return failure_answer(request, failure)
@@ -174,19 +190,19 @@ def _answer_and_forget(request: Request, failure: Failure) -> int:
 
 
 def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
-    """Answer a request when the answer is there.
+    """Answer a request when its answer comes.
 
     :param later: a coroutine or a Deferred.
-    :param cancel: whether ``later`` is cancelled the moment that the client goes away: right for what only waits, wrong
-        for what changes something. Without it the work is finished, and its answer dropped.
+    :param cancel: whether to cancel ``later`` when the client goes away. This is right for what only waits, and wrong
+        for what changes something. Otherwise the work is finished, and its answer dropped.
     :returns: NOT_DONE_YET.
     """
     waiting: Deferred[Answerable] = ensureDeferred(later)
     if not waiting.called:
-        # Asked for only while it can matter: an unanswered request, whose connection may go.
+        # Only an unanswered request can lose its connection.
         request.notifyFinish().addErrback(lambda _: waiting.cancel() if cancel else None)
     waiting.addCallback(lambda given: answer(request, given))
-    waiting.addErrback(lambda failure: _answer_and_forget(request, failure))
+    waiting.addErrback(lambda failure: _answer_failure(request, failure))
     return NOT_DONE_YET
 
 
@@ -198,26 +214,27 @@ def _method(method: bytes) -> str:
 
 
 class JSONResource(Resource):
-    """A resource that answers in JSON, errors too.
+    """A resource that answers in JSON, with errors too.
 
-    A ``render_`` method gives bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
-    or NOT_DONE_YET; it may raise :class:`~realtime_chat.values.errors.RealtimeError`. ``render_GET`` answers HEAD.
-    A resource that is ``guarded`` isn't for images, forms and links of other origins' pages.
-    What isn't among the children is not found, also below a leaf, and what has no ``render_`` method is not allowed.
+    A ``render_`` method returns bytes (JSON, with status 200), an :class:`Answer`, a coroutine or a Deferred of either,
+    or NOT_DONE_YET. It may raise :class:`~realtime_chat.values.errors.RealtimeError`. ``render_GET`` also answers HEAD.
+    A path that is no child is not found, also below a leaf. A method without a ``render_`` method is not allowed.
+
+    :cvar guarded: whether images, forms and links of other origins' pages are refused.
     """
 
     guarded = False
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """There are no children but those that were put."""
+        """Return what answers at a path that is no child."""
         return NotFound()
 
     def is_guarded(self, request: Request) -> bool:
-        """Whether a request that another origin's page is behind, which can't read the answer, is refused."""
+        """Return whether to refuse a request of another origin's page that can't read the answer."""
         return self.guarded
 
     def render(self, request: Request) -> int:
-        """Answer by the method that is called ``render_`` and the request's own."""
+        """Answer by the ``render_`` method of the request's method."""
         if request.postpath and any(request.postpath):
             return NotFound().render(request)
         render = getattr(self, _METHODS.get(request.method) or _method(request.method), None)
@@ -229,7 +246,7 @@ class JSONResource(Resource):
             return failure_answer(request, Failure())
 
     def allowed(self) -> list[str]:
-        """The methods that can be used here."""
+        """Return the methods that are allowed here."""
         names = {name.removeprefix("render_") for name in dir(self) if name.startswith("render_")}
         return sorted(names if "GET" in names else names - {"HEAD"})
 
@@ -246,10 +263,10 @@ def _answer_any(request: Request, given: Any) -> int:
 
 
 class NotFound(JSONResource):
-    """What is at every other address."""
+    """Answers at every address that has no resource."""
 
     isLeaf = True
 
     def render(self, request: Request) -> int:
-        """Say that there is nothing."""
+        """Answer with ``not_found``."""
         return error_answer(request, RealtimeError("not_found", "there is nothing at this address"))

@@ -1,4 +1,4 @@
-"""Which client a request is from, and how it wants its answer: as JSON, or as a script (JSONP)."""
+"""Which client sent a request, and whether it wants its answer as JSON or as a script (JSONP)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
 
 
 def client_of(request: Request) -> str | None:
-    """The client that a request names, in the header or, where a page can't set one, in the URL; not yet checked.
+    """Return the client id of a request, unchecked, or None.
+
+    It is in the header, or in the URL if a page can't set headers.
 
     :raises RealtimeError: ``bad_request``.
     """
@@ -46,9 +48,9 @@ def client_of(request: Request) -> str | None:
 
 
 def known_client_of(request: Request, knows: Callable[[str], bool]) -> str | None:
-    """The same for who reads, and is given a new one in the place of one that wasn't issued here.
+    """Return the client id of a reader, or None if this server didn't issue it. The reader then gets a new one.
 
-    :param knows: tells which were.
+    :param knows: returns whether this server issued a client id.
     :raises RealtimeError: ``bad_request``.
     """
     client = client_of(request)
@@ -56,7 +58,7 @@ def known_client_of(request: Request, knows: Callable[[str], bool]) -> str | Non
 
 
 def user_of(request: Request, identities: Identities) -> User:
-    """Who a request is from: the guest behind its client, or anonymous.
+    """Return the user who sent a request: the guest of its client id, or the anonymous user.
 
     :raises RealtimeError: ``unauthorized`` or ``bad_request``.
     """
@@ -67,27 +69,29 @@ def user_of(request: Request, identities: Identities) -> User:
 
 
 def asks_for_script(request: Request, jsonp: bool) -> bool:
-    """Whether a request wants a script that gives its answer to the page, and may have one.
+    """Return whether a request asks for JSONP, and JSONP is on.
 
-    :param jsonp: whether anyone may.
+    :param jsonp: whether JSONP is on.
     """
     return jsonp and b"callback" in request.args
 
 
 def is_readable(request: Request, jsonp: bool) -> bool:
-    """Whether a script can read the answer: not that of an image, a frame or a link. Where the browser doesn't say, as
-    old ones don't, and over plain HTTP from elsewhere none does, it is taken to be so.
+    """Return whether a script can read the answer. It can't if an image, a frame or a link asked for it.
 
-    :param jsonp: whether an answer may be a script.
+    If the browser doesn't say what asked, the answer counts as readable. Old browsers don't say it, and none does over
+    plain HTTP from another machine.
+
+    :param jsonp: whether JSONP is on.
     """
     destination = getattr(request, "destination", FOR_SCRIPTS)
     return destination == FOR_SCRIPTS or (destination == b"script" and asks_for_script(request, jsonp))
 
 
 def wrap_for(request: Request, jsonp: bool) -> Wrap:
-    """What makes a JSON answer the one that a request asks for: a script, where it names a ``callback``.
+    """Return the function that wraps a JSON answer in a script, if the request names a ``callback``.
 
-    :param jsonp: whether it may have a script.
+    :param jsonp: whether JSONP is on.
     :raises RealtimeError: ``forbidden`` or ``bad_request``.
     """
     callback = one(request.args, b"callback")
@@ -101,13 +105,13 @@ def wrap_for(request: Request, jsonp: bool) -> Wrap:
 
 
 def as_it_is(answer: Answer) -> Answer:
-    """Leave an answer in JSON."""
+    """Return a JSON answer unchanged."""
     return answer
 
 
 def _script(callback: bytes, answer: Answer) -> Answer:
-    """Call ``callback`` with the JSON; the status is always 200, as a page's script element sees no other."""
-    # A comment first, so that no content sniffer takes the caller's name for something else (the "Rosetta Flash"
-    # attack); and JSON may hold two line separators that scripts of before ES2019 may not.
+    """Return a script that calls ``callback`` with the JSON. Its status is 200, as browsers drop any other script."""
+    # The comment keeps content sniffers from taking the callback's name for another file type ("Rosetta Flash").
+    # JSON may contain two line separators that scripts before ES2019 may not.
     text = answer.body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return Answer(b"/**/%b(%b);" % (callback, text), 200, b"application/javascript; charset=utf-8")

@@ -1,4 +1,4 @@
-"""``/commands``: what goes over a WebSocket, over plain HTTP."""
+"""``/commands``: the commands of a WebSocket, over plain HTTP."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^
 
 
 class CommandsResource(JSONResource):
-    """One command or an array of them, as the client of the header.
+    """Runs one command or an array of commands.
 
-    :param turns: where an array waits that takes longer than fits a turn.
+    :param turns: the line in which an array waits that takes longer than a turn.
     """
 
     isLeaf = True
@@ -80,7 +80,7 @@ class CommandsResource(JSONResource):
 
 
 async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
-    """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
+    """Wait while too many publishes wait for the store. The publishes of one request queue there one at a time."""
     place = session.hub.publisher.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
@@ -92,10 +92,10 @@ async def _perform_one(session: Session, command: Command | UnreadableCommand) -
 
 
 async def _perform_all(session: Session, commands: list[Command | UnreadableCommand], most: int, turns: Turns) -> bytes:
-    """All of them in order; publishes don't wait for each other.
+    """Run commands in order, and return their replies. Publishes don't wait for each other.
 
-    :param most: bytes of replies after which no further command is begun; a publish that waits has none yet.
-    :param turns: says how many of them a turn has time for.
+    :param most: bytes of replies after which no further command is started. A pending publish counts as none.
+    :param turns: tells when the time of a turn is used up.
     """
     answers: list[bytes | Deferred[bytes]] = []
     size = 0
@@ -105,7 +105,7 @@ async def _perform_all(session: Session, commands: list[Command | UnreadableComm
             await turns.next()
             share_ends = turns.share()
         if size >= most:
-            answers.append(_not_begun(command, most))
+            answers.append(_not_started(command, most))
             continue
         await _place_for(session, command)
         answer = session.perform(command)
@@ -117,7 +117,7 @@ async def _perform_all(session: Session, commands: list[Command | UnreadableComm
     return b"[" + b",".join(replies) + b"]"
 
 
-def _not_begun(command: Command | UnreadableCommand, most: int) -> bytes:
+def _not_started(command: Command | UnreadableCommand, most: int) -> bytes:
     message = f"the replies before this one have {most} bytes or more together; send this command again by itself"
     return codec.encode_error(RealtimeError("too_many", message, command.id))
 
@@ -132,16 +132,16 @@ def _script_commands(request: Request) -> bytes:
 
 
 def json_body(request: Request, also: str = "") -> bytes:
-    """The body of a request that says it is JSON, or says nothing.
+    """Return the body of a request whose type is JSON, or isn't given.
 
-    ``text/plain`` is taken too: it is what a page can send without asking first (and a beacon, on unload).
+    ``text/plain`` is accepted too: pages can send it without a preflight, and in a beacon on unload.
 
-    :param also: what else would be right here, for the message.
+    :param also: what else is accepted here, for the message.
     :raises RealtimeError: ``unsupported_media``.
     """
     kind = media_type(request)
     if kind not in _JSON_TYPES:
-        # A type has the few characters of RFC 6838, section 4.2; what has others isn't repeated.
+        # Only what has the syntax of RFC 6838, section 4.2, is repeated in the message.
         sent = kind.decode() if _MEDIA_TYPE.fullmatch(kind) else "of no type that there is"
         message = f"send JSON with Content-Type: application/json{also}; this is {sent}"
         raise RealtimeError("unsupported_media", message)
@@ -149,10 +149,10 @@ def json_body(request: Request, also: str = "") -> bytes:
 
 
 def media_type(request: Request) -> bytes:
-    """What a request says that its body is, without parameters; empty if it says nothing."""
+    """Return the media type of a request's body, in lower case and without parameters; empty if none is given."""
     return (request.getHeader(b"content-type") or b"").split(b";")[0].strip().lower()
 
 
 def body_of(request: Request) -> bytes:
-    """All bytes of a request's body."""
+    """Return a request's body."""
     return b"" if request.content is None else bytes(request.content.read())

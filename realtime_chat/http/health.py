@@ -1,4 +1,4 @@
-"""``/healthz`` and ``/readyz``: is it alive, and should it get traffic."""
+"""``/healthz`` and ``/readyz``: whether the process runs, and whether it should get traffic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALIVE = encode_value({"status": "ok", "version": __version__})
 
 
 class HealthResource(JSONResource):
-    """Answers as long as the process does, with the daemon's version."""
+    """Answers with the daemon's version, as long as the process runs."""
 
     isLeaf = True
 

@@ -1,4 +1,4 @@
-"""``/metrics``: this process's numbers in Prometheus's text format."""
+"""``/metrics``: this process's metrics in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from realtime_chat.values.errors import GOODBYES
 __all__ = ["MetricsResource", "make_registry"]
 
 
-# What has not happened yet counts 0 from the start, so that a first one is an increase.
-_KINDS = dict.fromkeys(("poll", "sse", "websocket"), 0)
+# Counters start at 0 with all their labels, so that the first event is an increase.
+_TRANSPORTS = dict.fromkeys(("poll", "sse", "websocket"), 0)
 _REASONS = dict.fromkeys(GOODBYES, 0)
 _CODES = dict.fromkeys(
     ("in_doubt", "internal", "key_reused", "out_of_order", "rate_limited", "stopping", "store_unavailable", "too_many"),
@@ -31,7 +31,7 @@ _CODES = dict.fromkeys(
 
 
 class _HubCollector(Collector):
-    """Reads the hub's numbers when it is asked, so that nothing is kept twice."""
+    """Collects the metrics of the hub, its store and its broker at each scrape."""
 
     def __init__(self, hub: Hub, store: Any, broker: Any) -> None:
         self._hub = hub
@@ -40,22 +40,22 @@ class _HubCollector(Collector):
         self._broker = broker if hasattr(broker, "counters") else None
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics of the hub and its store."""
+        """Yield all metrics."""
         yield _gauges("realtime_build_info", "The version that runs.", "version", {__version__: 1.0})
-        yield from self._of_sessions()
-        yield from self._of_messages()
-        yield from self._of_events()
+        yield from self._session_metrics()
+        yield from self._message_metrics()
+        yield from self._event_metrics()
         if self._commits is not None:
-            yield from self._of_commits(self._commits)
+            yield from self._commit_metrics(self._commits)
         if self._links:
-            yield from self._of_links({link.name: link for link in self._links})
+            yield from self._connection_metrics({link.name: link for link in self._links})
         if self._broker is not None:
-            yield from self._of_broker(self._broker)
+            yield from self._broker_metrics(self._broker)
 
-    def _of_sessions(self) -> Iterator[Metric]:
+    def _session_metrics(self) -> Iterator[Metric]:
         transports = [session.transport for session in self._hub.sessions if session.transport is not None]
-        kinds = Counter(transport.fanout.name for transport in transports)
-        yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", {**_KINDS, **kinds})
+        kinds = {**_TRANSPORTS, **Counter(transport.fanout.name for transport in transports)}
+        yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", kinds)
         rooms = self._hub.rooms.values()
         live = sum(room.live_count() for room in rooms)
         states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
@@ -72,13 +72,13 @@ class _HubCollector(Collector):
         goodbyes = self._hub.counters.goodbyes
         yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", {**_REASONS, **goodbyes})
 
-    def _of_messages(self) -> Iterator[Metric]:
+    def _message_metrics(self) -> Iterator[Metric]:
         counts = self._hub.counters
         yield CounterMetricFamily("realtime_published", "Messages stored.", counts.published)
         yield CounterMetricFamily("realtime_duplicates", "Publishes repeated under their key.", counts.duplicates)
         yield _counters("realtime_publish_errors", "Publishes refused.", "code", {**_CODES, **counts.publish_errors})
         yield _counters(
-            "realtime_delivered", "Messages handed to transports.", "transport", {**_KINDS, **counts.delivered}
+            "realtime_delivered", "Messages handed to transports.", "transport", {**_TRANSPORTS, **counts.delivered}
         )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
@@ -86,7 +86,7 @@ class _HubCollector(Collector):
         resumes = {str(recovered).lower(): counts.resumes[recovered] for recovered in (False, True)}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
 
-    def _of_events(self) -> Iterator[Metric]:
+    def _event_metrics(self) -> Iterator[Metric]:
         counts = self._hub.counters
         yield CounterMetricFamily("realtime_presence_events", "Presence events handed to transports.", counts.presence)
         yield CounterMetricFamily("realtime_signals", "Signals sent by clients.", counts.signals)
@@ -97,11 +97,11 @@ class _HubCollector(Collector):
         refused = counts.relays_refused
         yield CounterMetricFamily("realtime_relays_refused", "The same that were no JSON, or too large.", refused)
 
-    def _of_commits(self, commits: Any) -> Iterator[Metric]:
+    def _commit_metrics(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
         yield CounterMetricFamily("realtime_store_errors", "Commits that failed.", commits.failed)
 
-    def _of_links(self, links: Mapping[str, Any]) -> Iterator[Metric]:
+    def _connection_metrics(self, links: Mapping[str, Any]) -> Iterator[Metric]:
         connected = {name: float(link.ready) for name, link in links.items()}
         yield _gauges("realtime_redis_connected", "Whether a connection to Redis can be used.", "link", connected)
         for count, help in (
@@ -113,7 +113,7 @@ class _HubCollector(Collector):
             values = {name: getattr(link.counters, count) for name, link in links.items()}
             yield _counters(f"realtime_redis_{count}", help, "link", values)
 
-    def _of_broker(self, broker: Any) -> Iterator[Metric]:
+    def _broker_metrics(self, broker: Any) -> Iterator[Metric]:
         heard = len(broker.subscriptions)
         yield GaugeMetricFamily("realtime_redis_subscriptions", "Channels in Redis that are heard.", heard)
         for count, help in (
@@ -145,8 +145,7 @@ def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
 
 
 def make_registry(hub: Hub, store: Any, broker: Any = None) -> CollectorRegistry:
-    """A registry of its own: the numbers of the hub, of its store and its broker, as far as they have any, and those of
-    the process, its memory and its garbage."""
+    """Make a registry with the metrics of the hub, its store, its broker, the process and its garbage collector."""
     registry = CollectorRegistry()
     registry.register(_HubCollector(hub, store, broker))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -155,7 +154,7 @@ def make_registry(hub: Hub, store: Any, broker: Any = None) -> CollectorRegistry
 
 
 class MetricsResource(JSONResource):
-    """Answers a scrape."""
+    """Answers scrapes."""
 
     isLeaf = True
 

@@ -1,7 +1,7 @@
-"""Which names the site answers to, and pages of which origins may use it; no I/O.
+"""Which host names are served, and which origins' pages may use the site. There is no I/O here.
 
-A wrong ``Host`` is how DNS rebinding reaches a server that listens on loopback; a wrong ``Origin`` is another site's
-page in a visitor's browser. Clients that aren't browsers send no ``Origin``, and nothing is gained by refusing them.
+DNS rebinding reaches a server on loopback with a wrong ``Host``. A page of another site sends a wrong ``Origin``.
+Clients that aren't browsers send no ``Origin``. They could send any, so refusing them would protect nothing.
 """
 
 from __future__ import annotations
@@ -31,26 +31,31 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """The names that are served without any configuration."""
 
 FOR_SCRIPTS = b"empty"
-"""The destination of what a script asks for (Fetch, section 2.2.5), and of what comes from no browser."""
+"""The destination of a script's request (Fetch, section 2.2.5). Requests without a browser count as a script's."""
 
 _FOREIGN_SITES = frozenset((b"cross-site", b"same-site"))
-_GUESSED = ((b"image/", b"image"), (b"text/html,application/xhtml+xml", b"document"), (b"text/css", b"style"))
-"""What elements of browsers that send no ``Sec-Fetch-Dest`` say first that they accept; Java says text/html alone."""
+_ACCEPT_DESTINATIONS = (
+    (b"image/", b"image"),
+    (b"text/html,application/xhtml+xml", b"document"),
+    (b"text/css", b"style"),
+)
+"""How an element's ``Accept`` header begins, in browsers without ``Sec-Fetch-Dest``. Java sends text/html alone."""
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
+_ABSOLUTE_FORM = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _APPLICATION_HOSTS = ("", ".")
-"""What programs with pages of their own send, that no site could: ``file://`` (Cordova) and ``app://.`` (Electron)."""
+"""Hosts in the origins of applications: ``file://`` (Cordova) and ``app://.`` (Electron). No site can have them."""
 
-_REMEMBERED = 256
+_MAX_CACHED_HOSTS = 256
 
 
 class Authority(NamedTuple):
-    """A host and perhaps a port, as they stand in a ``Host`` header.
+    """A host and an optional port, as in a ``Host`` header.
 
-    :param name: lower case; an IPv6 address in brackets and in its shortest form.
-    :param port: None where none was given.
+    :param name: in lower case; an IPv6 address is in brackets and in its shortest form.
+    :param port: None if none was given.
     """
 
     name: str
@@ -58,9 +63,9 @@ class Authority(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Authority:
-        """Read ``NAME``, ``NAME:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
+        """Parse ``NAME``, ``NAME:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
 
-        :raises ValueError: it is none of them. A name that ends in a dot or that isn't ASCII is none either.
+        :raises ValueError: it is none of them, ends in a dot, or isn't ASCII.
         """
         match = _AUTHORITY.fullmatch(text)
         if match is None:
@@ -72,7 +77,7 @@ class Authority(NamedTuple):
 
     @property
     def is_address(self) -> bool:
-        """Whether the name is an IP address."""
+        """Whether the host is an IP address."""
         return self.name.startswith("[") or _is_ipv4(self.name)
 
 
@@ -107,13 +112,12 @@ def _port(text: str) -> int:
 
 
 class HostList:
-    """The names that the site answers to.
+    """The host names that are served.
 
-    :param names: as in a ``Host`` header, without regard to case. One without a port is served on every port; one with
-        a port on that port alone. An IPv6 address may come without its brackets.
-    :param any_address: whether every IP address is served too. That is safe wherever one listens on all interfaces:
-        DNS rebinding needs a name.
-    :raises ValueError: a name can't be one; the message says why.
+    :param names: as in a ``Host`` header, in any case. A name without a port is served on every port, and a name with a
+        port on that port alone. An IPv6 address may lack its brackets.
+    :param any_address: whether every IP address is served too. This is safe: DNS rebinding needs a name.
+    :raises ValueError: a name is invalid; the message says why.
     """
 
     def __init__(self, names: Iterable[str] = LOOPBACK, any_address: bool = False) -> None:
@@ -123,9 +127,9 @@ class HostList:
 
     @classmethod
     def listening_on(cls, interfaces: Iterable[str], names: Iterable[str] = ()) -> HostList:
-        """The default: loopback, and the addresses that are listened on.
+        """Make the default list: loopback, and the addresses that are listened on.
 
-        :param interfaces: addresses; ``""``, ``0.0.0.0`` and ``::`` stand for all of the machine's.
+        :param interfaces: addresses; ``""``, ``0.0.0.0`` and ``::`` stand for all interfaces.
         :param names: further names.
         """
         interfaces = set(interfaces)
@@ -136,7 +140,7 @@ class HostList:
         return ", ".join([*sorted(map(str, self._served)), *["any IP address"] * self._any_address])
 
     def serves(self, host: Authority) -> bool:
-        """Whether the site answers to this name."""
+        """Return whether a host name is served."""
         return (
             Authority(host.name) in self._served
             or host in self._served
@@ -148,14 +152,33 @@ class HostList:
         return any(Authority(host.name, port) in self._served for port in _DEFAULT_PORTS.values())
 
     def check(self, values: Sequence[bytes]) -> Authority:
-        """Read the ``Host`` headers of one request.
+        """Parse and check the ``Host`` header of a request.
 
-        :raises RealtimeError: ``bad_request`` where there isn't exactly one of valid syntax, else ``unknown_host``.
+        :param values: all values of the header.
+        :raises RealtimeError: ``bad_request`` unless there is exactly one valid value; ``unknown_host`` if the host
+            isn't served.
         """
         if len(values) != 1:
             raise RealtimeError("bad_request", "a request carries exactly one Host header")
         host = self._seen.get(values[0])
         return self._check(values[0]) if host is None else host
+
+    def origin_form(self, target: bytes, host: Authority, method: bytes) -> bytes:
+        """Return the path and query of a request's target. Clients of proxies send the scheme and host in front.
+
+        :param host: of the ``Host`` header, which must be the same.
+        :raises RealtimeError: ``bad_request`` or ``unknown_host``.
+        """
+        absolute = _ABSOLUTE_FORM.fullmatch(target)
+        if absolute is not None:
+            if self.check([absolute[1]]) != host:
+                raise RealtimeError("bad_request", "the Host header and the host of the address are the same")
+            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+        elif not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
+            raise RealtimeError("bad_request", "the target of a request is a path that starts with /")
+        if not target.isascii():
+            raise RealtimeError("bad_request", "an address is ASCII, with everything else percent-encoded")
+        return target
 
     def _check(self, value: bytes) -> Authority:
         try:
@@ -167,7 +190,7 @@ class HostList:
                 "unknown_host",
                 "this server doesn't answer to the name in the Host header; whoever runs it can add names with --host",
             )
-        if len(self._seen) < _REMEMBERED:
+        if len(self._seen) < _MAX_CACHED_HOSTS:
             self._seen[value] = host
         return host
 
@@ -182,13 +205,12 @@ def _configured_host(text: str) -> Authority:
 
 
 def normalise_origin(value: str) -> str:
-    """Bring a configured origin into the form in which browsers send it.
+    """Return a configured origin in the form that browsers send.
 
-    ``https://Example.com:443/`` becomes ``https://example.com``. ``*`` stays and means every origin but ``null``;
-    ``null`` stays and means pages without an origin of their own: files, and frames in a sandbox, which any site can
-    make.
+    ``https://Example.com:443/`` becomes ``https://example.com``. ``*`` stays, and means every origin but ``null``.
+    ``null`` stays, and means pages without an origin: files, and sandboxed frames, which any site can make.
 
-    :raises ValueError: it is no origin; the message says what was wrong and what would be right.
+    :raises ValueError: it isn't an origin; the message says what is wrong and what would be right.
     """
     if value in ("*", "null"):
         return value
@@ -208,7 +230,7 @@ _NEVER_IN_ORIGINS = (
 
 
 def _normalise(text: str) -> str:
-    """The one form of an origin, as browsers serialise it (RFC 6454, section 6.2).
+    """Return the canonical form of an origin, as browsers serialise it (RFC 6454, section 6.2).
 
     :raises ValueError:
     """
@@ -228,10 +250,10 @@ def _normalise(text: str) -> str:
 
 
 class OriginPolicy:
-    """Pages of which origins may use the site: its own, and those that are listed.
+    """Which origins' pages may use the site: its own, and those that are listed.
 
-    :param allowed: see :func:`normalise_origin`.
-    :raises ValueError: one of them is no origin.
+    :param allowed: origins, as :func:`normalise_origin` takes them.
+    :raises ValueError: one of them isn't an origin.
     """
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
@@ -242,39 +264,39 @@ class OriginPolicy:
 
     @property
     def lists_any(self) -> bool:
-        """Whether other origins than the site's own may use it."""
+        """Whether other origins than the site's own are listed."""
         return bool(self._listed)
 
     def shares(self, origin: bytes) -> bool:
-        """Whether an ``Origin`` header's value is listed, so that its pages may read answers."""
-        normal = _sent(origin)
+        """Return whether an ``Origin`` header's value is listed, so that its pages may read answers."""
+        normal = _parse_origin(origin)
         return normal is not None and self._lists(normal)
 
     def permits(self, origin: bytes | None, host: bytes, secure: bool) -> bool:
-        """Whether a request may be served.
+        """Return whether a request may be served.
 
-        Where a proxy ends TLS, a page of ``https://example.com`` reaches us over plain HTTP. So a plain connection
-        takes both schemes for the same host and port, and only a connection that is itself secure insists on https.
+        If a proxy ends TLS, a page of ``https://example.com`` reaches us over plain HTTP. So over plain HTTP the page's
+        scheme may be http or https, if its host and port are ours. Over TLS it must be https.
 
-        :param origin: the ``Origin`` header, or None where there is none: no browser's cross-site request.
-        :param host: the ``Host`` header that the request came with.
+        :param origin: the ``Origin`` header, or None if the request has none.
+        :param host: the request's ``Host`` header.
         :param secure: whether the connection to us is TLS.
         """
         if origin is None:
             return True
-        normal = _sent(origin)
-        return normal is not None and (self._lists(normal) or _is_same(normal, host, secure))
+        normal = _parse_origin(origin)
+        return normal is not None and (self._lists(normal) or _is_own(normal, host, secure))
 
     def _lists(self, normal: str) -> bool:
         return normal in self._listed or ("*" in self._listed and normal != "null")
 
 
 def explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
-    """Why a page was refused and what would let it in, for the log; what isn't an origin isn't repeated.
+    """Say for the log why a page was refused, and what would let it in. What isn't an origin isn't repeated.
 
-    :param host: the ``Host`` header, which was checked.
+    :param host: the ``Host`` header, which was checked before.
     """
-    normal = _sent(origins[0]) if len(origins) == 1 else None
+    normal = _parse_origin(origins[0]) if len(origins) == 1 else None
     if normal is None:
         return "its origin is none that a browser sends"
     return (
@@ -285,26 +307,28 @@ def explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
 
 
 def is_foreign(headers: Headers) -> bool:
-    """Whether the headers of a request without an ``Origin`` say that a page of another origin is behind it (Fetch
-    Metadata). A page that may read the answer asks with an ``Origin``; a sibling's page has an origin of its own."""
+    """Return whether a request without an ``Origin`` was caused by a page of another origin, by its Fetch Metadata.
+
+    A page that may read the answer sends an ``Origin``. A page of a sibling domain is of another origin too.
+    """
     return not _FOREIGN_SITES.isdisjoint(_lower(headers, b"Sec-Fetch-Site"))
 
 
 def destination_of(headers: Headers) -> bytes:
-    """What a browser wants the answer for; where it doesn't say, what is told by the types that it accepts."""
+    """Return what a browser wants the answer for. If it doesn't say so, guess from the types that it accepts."""
     said = _lower(headers, b"Sec-Fetch-Dest")
     if said:
         return said[-1]
     accepted = b",".join(_lower(headers, b"Accept")).replace(b" ", b"")
-    return next((guess for begin, guess in _GUESSED if accepted.startswith(begin)), FOR_SCRIPTS)
+    return next((guess for begin, guess in _ACCEPT_DESTINATIONS if accepted.startswith(begin)), FOR_SCRIPTS)
 
 
 def _lower(headers: Headers, name: bytes) -> list[bytes]:
     return [value.strip().lower() for value in headers.getRawHeaders(name, ())]
 
 
-def _sent(origin: bytes) -> str | None:
-    """What a browser's ``Origin`` header says; None where no browser would say it."""
+def _parse_origin(origin: bytes) -> str | None:
+    """Return the canonical form of an ``Origin`` header, or None if no browser would send it."""
     if origin == b"null":
         return "null"
     try:
@@ -313,10 +337,10 @@ def _sent(origin: bytes) -> str | None:
         return None
 
 
-def _is_same(origin: str, host: bytes, secure: bool) -> bool:
+def _is_own(origin: str, host: bytes, secure: bool) -> bool:
     schemes = ("https",) if secure else ("https", "http")
     return any(origin == _own_origin(scheme, host) for scheme in schemes)
 
 
 def _own_origin(scheme: str, host: bytes) -> str | None:
-    return _sent(scheme.encode("ascii") + b"://" + host)
+    return _parse_origin(scheme.encode("ascii") + b"://" + host)

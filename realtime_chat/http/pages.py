@@ -1,4 +1,4 @@
-"""The chat page, or a site's own in its place: files that are kept in memory."""
+"""The chat page, or an operator's own page in its place: files that are kept in memory."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 OWN_PAGE = "on"
-"""The package's own page."""
+"""Serve the package's own page."""
 
 NO_PAGE = "off"
-"""No page at all."""
+"""Serve no page."""
 
 _INDEX = "index.html"
-_MOST_FILES = 1000
-_MOST_BYTES = 64 * 1024**2
+_MAX_FILES = 1000
+_MAX_BYTES = 64 * 1024**2
 
-# 'self' covers WebSockets of the same host too, in every browser since 2022; older ones are left with long poll.
+# 'self' also allows WebSockets to the same host, in every browser since 2022. Older browsers use long polls.
 CONTENT_SECURITY_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -74,9 +74,9 @@ _TAGS = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
 class PageResource(JSONResource):
     """One file.
 
-    :param kind: its ending, which says what it is.
-    :param headers: what its answers carry besides their type and tag.
-    :raises KeyError: there is no content type for it.
+    :param kind: the file name's extension, which decides the content type.
+    :param headers: headers of its answers, besides the type and the ETag.
+    :raises KeyError: the extension has no content type.
     """
 
     isLeaf = True
@@ -89,25 +89,25 @@ class PageResource(JSONResource):
         self._tag = b'"%b"' % hashlib.sha256(content).hexdigest()[:32].encode()
 
     def render_GET(self, request: Request) -> Answer:
-        """The file, or nothing where the browser has it already."""
+        """Return the file, or status 304 if the browser has it."""
         for name, value in (*self._headers, (b"ETag", self._tag)):
             request.responseHeaders.setRawHeaders(name, [value])
-        if self._is_known(request):
+        if self._has_etag(request):
             return Answer(b"", 304)
         return Answer(self._content, 200, self._type)
 
-    def _is_known(self, request: Request) -> bool:
-        """Whether ``If-None-Match`` lists our tag; proxies that compress make it a weak one (RFC 9110, 13.1.2)."""
+    def _has_etag(self, request: Request) -> bool:
+        """Return whether ``If-None-Match`` lists our ETag. Proxies that compress make it weak (RFC 9110, 13.1.2)."""
         given = b",".join(request.requestHeaders.getRawHeaders(b"If-None-Match", ()))
         return any(tag == self._tag or star for tag, star in _TAGS.findall(given))
 
 
 class PageRefused(ValueError):
-    """A directory can't be served as the page, and a person has to act; the message says how."""
+    """A directory can't be served as the page. The message says why, and what would be right."""
 
 
 def check_directory(directory: Path) -> None:
-    """See whether this can be a site's own page, without reading it.
+    """Check that a directory can be served as the page, without reading its files.
 
     :raises PageRefused: it isn't a directory, or has no ``index.html``.
     """
@@ -118,11 +118,11 @@ def check_directory(directory: Path) -> None:
 
 
 def read_directory(directory: Path) -> dict[tuple[str, ...], bytes]:
-    """Read all that will be served of a site's own page: the contents by their paths below ``directory``.
+    """Read the files of an operator's page, and return their contents by path below ``directory``.
 
-    Left out are names that begin with a dot, what has no content type, and directories that are symbolic links.
+    Names that begin with a dot, files without a content type, and links to directories are left out.
 
-    :raises PageRefused: something can't be read, or it is more than can be meant.
+    :raises PageRefused: a file can't be read, or there are too many or too large files.
     """
     check_directory(directory)
     found: dict[tuple[str, ...], bytes] = {}
@@ -131,9 +131,9 @@ def read_directory(directory: Path) -> dict[tuple[str, ...], bytes]:
         for path in _walk(directory):
             found[path.relative_to(directory).parts] = content = path.read_bytes()
             size += len(content)
-            if len(found) > _MOST_FILES or size > _MOST_BYTES:
+            if len(found) > _MAX_FILES or size > _MAX_BYTES:
                 raise PageRefused(
-                    f"{str(directory)!r} holds more than {_MOST_FILES} files or {_MOST_BYTES >> 20} MiB, and all are "
+                    f"{str(directory)!r} holds more than {_MAX_FILES} files or {_MAX_BYTES >> 20} MiB, and all are "
                     "kept in memory; right would be a directory with the page alone"
                 )
     except OSError as error:
@@ -164,13 +164,10 @@ def _read_package() -> dict[tuple[str, ...], bytes]:
 
 
 def put_pages(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Put the page's files below ``root`` by their names, and each ``index.html`` at its directory's address too.
+    """Read the page's files, and put them below ``root``. Put each ``index.html`` at its directory's address too.
 
-    They are read now, once; a request only ever picks one by its name.
-
-    :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or a site's own directory.
-    :param names: files that are there already, and by which name HTML beside them that says ``src="FILE"`` shall refer
-        to each.
+    :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or an operator's directory.
+    :param names: files that ``root`` has already, each with its other name. In HTML, ``src="FILE"`` is changed to that.
     :raises PageRefused: the directory can't be served.
     """
     if page == NO_PAGE:
@@ -179,7 +176,7 @@ def put_pages(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, s
         if len(path) > 1:
             _put(root, path, content)
         elif path[0] not in names:
-            _put(root, path, _refer(content, names) if _kind(path[0]) == "html" else content)
+            _put(root, path, _replace_sources(content, names) if _kind(path[0]) == "html" else content)
 
 
 def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
@@ -194,7 +191,7 @@ def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
         parent.putChild(b"", resource)
 
 
-def _refer(html: bytes, names: Mapping[str, str]) -> bytes:
+def _replace_sources(html: bytes, names: Mapping[str, str]) -> bytes:
     for name, other in names.items():
         html = html.replace(f'src="{name}"'.encode(), f'src="{other}"'.encode())
     return html

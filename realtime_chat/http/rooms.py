@@ -20,12 +20,12 @@ from realtime_chat.values.model import Draft, Position, User, check_event, check
 __all__ = ["RoomsResource"]
 
 _FORM = b"application/x-www-form-urlencoded"
-_MOST_FIELDS = 100
+_MAX_FIELDS = 100
 _FOR_JSON = "for JSON, say Content-Type: application/json"
 
 
 class RoomsResource(JSONResource):
-    """``/rooms``, and below it a room each."""
+    """``/rooms``: the list of rooms, and one resource for each room below it."""
 
     guarded = True
 
@@ -48,7 +48,7 @@ class RoomsResource(JSONResource):
 
 
 class _RoomResource(JSONResource):
-    """``/rooms/{room}``."""
+    """``/rooms/{room}``, with the resources below it."""
 
     guarded = True
 
@@ -58,8 +58,8 @@ class _RoomResource(JSONResource):
         self.putChild(b"members", _MembersResource(hub, room))
 
 
-class _MembersResource(JSONResource):
-    """``/rooms/{room}/members``."""
+class _RoomLeaf(JSONResource):
+    """A resource below ``/rooms/{room}``."""
 
     isLeaf = True
     guarded = True
@@ -69,8 +69,19 @@ class _MembersResource(JSONResource):
         self._hub = hub
         self._room = room
 
-    def render_GET(self, request: Request) -> int:
+    def _check_reader(self, request: Request) -> None:
+        """Check the room's name, and that the sender may read the room.
+
+        :raises RealtimeError:
+        """
         check_reader(user_of(request, self._hub.identities), check_room(self._room))
+
+
+class _MembersResource(_RoomLeaf):
+    """``/rooms/{room}/members``."""
+
+    def render_GET(self, request: Request) -> int:
+        self._check_reader(request)
         return answer_later(request, self._page(one(request.args, b"after") or ""))
 
     async def _page(self, after: str) -> bytes:
@@ -80,19 +91,11 @@ class _MembersResource(JSONResource):
         return codec.encode_members(None, self._room, *self._hub.presence.page(self._room, after))
 
 
-class _MessagesResource(JSONResource):
+class _MessagesResource(_RoomLeaf):
     """``/rooms/{room}/messages``."""
 
-    isLeaf = True
-    guarded = True
-
-    def __init__(self, hub: Hub, room: str) -> None:
-        super().__init__()
-        self._hub = hub
-        self._room = room
-
     def render_GET(self, request: Request) -> int:
-        check_reader(user_of(request, self._hub.identities), check_room(self._room))
+        self._check_reader(request)
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")
@@ -130,7 +133,7 @@ def _position(request: Request, name: bytes) -> Position | None:
 
 
 def _fields(request: Request) -> dict[str, Any]:
-    """What a publishing request's body says: ``data``, and perhaps ``event`` and ``key``."""
+    """Read the body of a publish: ``data``, and perhaps ``event`` and ``key``."""
     if media_type(request) == _FORM:
         return _form_fields(body_of(request))
     body = decode_body(json_body(request, f", or a form as {_FORM.decode()}"))
@@ -151,24 +154,24 @@ def _form_fields(body: bytes) -> dict[str, Any]:
 
 
 def _read_form(body: bytes) -> dict[str, str]:
-    """The fields of a form, the last of each name; escapes and what is none are UTF-8, each by itself.
+    """Parse a form. If a field is given twice, the last one counts.
 
-    :raises UnicodeDecodeError: it isn't UTF-8.
-    :raises RealtimeError: it is no such form, or has too many fields.
+    :raises UnicodeDecodeError: the body or a decoded field isn't UTF-8.
+    :raises RealtimeError: this isn't a form, or it has too many fields.
     """
     body.decode()
-    if body.count(b"&") >= _MOST_FIELDS:
-        raise _no_form(f"it has more than {_MOST_FIELDS} fields")
+    if body.count(b"&") >= _MAX_FIELDS:
+        raise _form_error(f"it has more than {_MAX_FIELDS} fields")
     form = {}
     for field in body.split(b"&"):
         name, equals, value = field.partition(b"=")
         if not equals:
-            raise _no_form("a field is NAME=VALUE")
+            raise _form_error("a field is NAME=VALUE")
         form[unquoted(name).decode()] = unquoted(value).decode()
     return form
 
 
-def _no_form(why: str) -> RealtimeError:
+def _form_error(why: str) -> RealtimeError:
     return RealtimeError("bad_request", f"this is not a form: {why}; {_FOR_JSON}")
 
 

@@ -1,4 +1,4 @@
-"""What a URL says that its sender wants to read: ``?room=…&since=…&last=…&name=…``."""
+"""The query parameters of a subscription: ``?room=…&since=…&last=…&name=…``."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ __all__ = [
 ]
 
 Parameters = Mapping[bytes, Sequence[bytes]]
-"""The values of each name in an address's query."""
+"""The values of each parameter in a query, by name."""
 
 MAX_PARAMETERS = 1024
-"""How many parameters a query may have: more than any that fits a line, if each of them says something."""
+"""The most parameters in a query. A query with more doesn't fit a line, unless most of them are empty."""
 
-_REMEMBERED = 256
-"""So many queries of at most so many bytes are remembered."""
+_MAX_MEMOIZED = 256
+"""The number of queries that are kept, and the bytes of the longest one that is."""
 
 _MANY_ESCAPES = 64
-_STRAY = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_STRAY_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 T = TypeVar("T")
 
 
 @attrs.frozen
 class SubscribeParams:
-    """Rooms to read, each with the position to read on from, if there is one.
+    """What a client subscribes to.
 
-    :ivar name: the name that the sender goes by.
-    :ivar last: how many messages to start with where there is no position; None for the usual number.
-    :ivar versions: what a poll was told of who is in the rooms, one version for each in order, perhaps empty ones;
-        none where its client keeps none.
+    :ivar rooms: the rooms, each with the position to resume from, or None.
+    :ivar last: the number of messages to start with in a room without a position; None stands for the default.
+    :ivar name: the user's display name.
+    :ivar versions: the members' version that a poll has of each room, in order; a version may be empty. The tuple is
+        empty if the client keeps none.
     """
 
     rooms: tuple[tuple[str, Position | None], ...] = ()
@@ -58,15 +59,17 @@ class SubscribeParams:
 
 
 def memoized(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """Make what reads a query give the same answer to the same one again, without reading it: of the polls of a room,
-    nearly all ask the same. What it gives is shared, and so must be frozen."""
-    remembered = lru_cache(_REMEMBERED)(read)
-    return lambda query: remembered(query) if len(query) <= _REMEMBERED else read(query)
+    """Memoize a function of a short query. Nearly all polls of a room have the same one.
+
+    Results are shared, so they must be immutable.
+    """
+    cached = lru_cache(_MAX_MEMOIZED)(read)
+    return lambda query: cached(query) if len(query) <= _MAX_MEMOIZED else read(query)
 
 
 @memoized
 def read_query(query: bytes) -> Parameters:
-    """Read an address's query; what is no NAME=VALUE is nothing.
+    """Parse a query. A part that isn't NAME=VALUE is ignored.
 
     :raises RealtimeError: ``bad_request``.
     """
@@ -81,20 +84,20 @@ def read_query(query: bytes) -> Parameters:
 
 
 def unquoted(text: bytes) -> bytes:
-    """A name or a value of a query or a form, without its escapes; a ``%`` that begins none stands for itself."""
+    """Decode a name or a value of a query or a form. A ``%`` that begins no escape stands for itself."""
     if b"+" in text:
         text = text.replace(b"+", b" ")
     escapes = text.count(b"%")
     if escapes < _MANY_ESCAPES:
         return unquote_to_bytes(text) if escapes else text
-    for _ in range(2):  # more than one in a row first, which the pattern would find one by one
+    for _ in range(2):  # runs of % first, which the pattern would find one by one
         text = text.replace(b"%%", b"%25%")
-    text = _STRAY.sub(b"%25", text).replace(b"\\", b"\\\\")
-    return text.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")  # the same, at a tenth of the time
+    text = _STRAY_PERCENT.sub(b"%25", text).replace(b"\\", b"\\\\")
+    return text.replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")  # a tenth of the time
 
 
 def one(args: Parameters, name: bytes) -> str | None:
-    """A parameter that is given once or not at all.
+    """Return a parameter that may be given once, or None.
 
     :raises RealtimeError: ``bad_request``.
     """
@@ -105,7 +108,7 @@ def one(args: Parameters, name: bytes) -> str | None:
 
 
 def natural(args: Parameters, name: bytes, most: int) -> int | None:
-    """A parameter that is a whole number; more than ``most`` is taken as ``most``.
+    """Return a parameter that is a whole number, at most ``most``, or None. A larger number is taken as ``most``.
 
     :raises RealtimeError: ``bad_request``.
     """
@@ -119,10 +122,10 @@ def natural(args: Parameters, name: bytes, most: int) -> int | None:
 
 
 def check_rooms(params: SubscribeParams, most: int, what: str, example: str) -> None:
-    """Refuse a reader that names no room, or too many.
+    """Check that a subscription names at least one room and at most ``most``.
 
-    :param what: what it is, for the message.
-    :param example: an address that would be right.
+    :param what: the kind of reader, for the message.
+    :param example: a correct address, for the message.
     :raises RealtimeError: ``bad_request`` or ``too_many``.
     """
     if not params.rooms:
@@ -133,8 +136,9 @@ def check_rooms(params: SubscribeParams, most: int, what: str, example: str) -> 
 
 
 def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
-    """Read the parameters of a WebSocket's, an event stream's or a poll's URL.
+    """Read the parameters of the URL of a WebSocket, an event stream or a poll.
 
+    :param most_last: the upper limit of ``last``.
     :raises RealtimeError: ``bad_request`` or ``bad_position``.
     """
     rooms = [_text(b"room", room) for room in args.get(b"room", ())]

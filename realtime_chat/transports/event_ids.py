@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
-from realtime_chat.http.site import MAX_LINE
+from realtime_chat.http.request import MAX_LINE
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position
 

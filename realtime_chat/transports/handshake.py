@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.values.errors import RealtimeError
 
 __all__ = ["SUBPROTOCOL", "Upgrade", "accept_offer", "check_upgrade", "encode_request", "encode_response"]

@@ -14,7 +14,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import is_readable, known_client_of
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.transports.event_ids import check_id_length, read_id
 from realtime_chat.transports.event_stream import Random, RoomsStream, RoomStream

@@ -20,7 +20,7 @@ from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, answer, error_headers
 from realtime_chat.http.clients import Wrap, as_it_is
-from realtime_chat.http.site import RealtimeRequest, when_lost
+from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import SubscribeParams
 from realtime_chat.transports.poll_batches import EventBatch, MessageBatch, PollFanout
 from realtime_chat.values import codec
@@ -148,7 +148,7 @@ class WaitingPoll:
             self._deadlines = deadlines
             deadlines.add(self)
             if isinstance(self._request, RealtimeRequest):
-                self._request.forget_question()
+                self._request.release_memory()
 
     def _start_at(self, room: Room, start: StartPosition, is_first: bool, version: str | None) -> None:
         hub = self.session.hub

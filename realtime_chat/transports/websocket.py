@@ -18,7 +18,7 @@ from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.site import RealtimeRequest
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
 from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fanout import FrameFanout

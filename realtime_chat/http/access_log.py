@@ -1,0 +1,119 @@
+"""The access log: one line a request in the combined log format, without secrets and with every byte escaped."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TextIO
+from urllib.parse import unquote_to_bytes
+
+from twisted.logger import Logger
+from twisted.web import http
+
+from realtime_chat.logs import reopen
+
+__all__ = ["AccessLog", "access_line"]
+
+_SECRET_PARAMETERS = frozenset((b"client", b"token", b"access_token", b"commands"))
+_MAX_QUOTED = 4096
+"""Bytes of one quoted field in the access log. Escaped, they can take four times as many characters."""
+
+
+class AccessLog:
+    """A file with one line a request.
+
+    It replaces Twisted's own log, which keeps a timer running and falls back to the program's log without a path.
+
+    :param path: the file. :meth:`open` opens it; the first :meth:`write` does so otherwise.
+    :param time: returns the seconds since 1970.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str | bytes, time: Callable[[], float]) -> None:
+        self._path = path
+        self._time = time
+        self._file: TextIO | None = None
+        self._is_broken = False
+
+    def open(self) -> None:
+        """Open the file, unless it is open.
+
+        :raises OSError:
+        """
+        if self._file is None:
+            self._file = _open_private(self._path)
+
+    def reopen(self) -> None:
+        """Open the path again, after a rotation. If that fails, keep the old file and log the error."""
+        if self._file is None:
+            return
+        try:
+            reopen(self._file)
+        except OSError as error:
+            self._log.error("the access log can't be opened again: {error}", error=error)
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def write(self, request: http.Request) -> None:
+        """Write a request's line. If writing fails, log the first error, and raise nothing."""
+        try:
+            self.open()
+            when = http.datetimeToLogString(self._time())
+            if self._file is not None:
+                self._file.write(access_line(when, request) + "\n")
+            self._is_broken = False
+        except OSError as error:
+            if not self._is_broken:
+                self._log.error("the access log can't be written: {error}", error=error)
+            self._is_broken = True
+
+
+def _open_private(path: str | bytes) -> TextIO:
+    """Open a file to append lines of ASCII, which its owner alone may read."""
+    return open(path, "a", 1, encoding="ascii", newline="\n", opener=partial(os.open, mode=0o600))
+
+
+def access_line(when: str, request: http.Request) -> str:
+    """Format a request in the combined log format. Secrets are redacted, and all that the client sent is escaped.
+
+    :param when: the formatted time, with its brackets.
+    """
+    address = getattr(request.getClientAddress(), "host", None) or "-"
+    target = _redact(request.uri) if request.uri.startswith(b"/") else b"-"
+    fields = (
+        address,
+        "- -",
+        when,
+        _quote(b" ".join((request.method, target, request.clientproto))),
+        str(request.code),
+        str(request.sentLength or "-"),
+        _quote(_redact(request.getHeader(b"Referer") or b"-")),
+        _quote(request.getHeader(b"User-Agent") or b"-"),
+    )
+    return " ".join(fields)
+
+
+def _redact(url: bytes) -> bytes:
+    """Replace the values of query parameters that are secrets, or may hold them."""
+    path, mark, query = url.partition(b"?")
+    return path + mark + b"&".join(map(_redact_parameter, re.split(rb"[&;]", query)))
+
+
+def _redact_parameter(parameter: bytes) -> bytes:
+    name, equals, _ = parameter.partition(b"=")
+    is_secret = unquote_to_bytes(name.replace(b"+", b" ")).strip().lower() in _SECRET_PARAMETERS
+    return name + equals + b"REDACTED" if equals and is_secret else parameter
+
+
+def _quote(text: bytes) -> str:
+    """Quote any bytes as printable ASCII. Very long text is cut."""
+    cut = text[:_MAX_QUOTED]
+    escaped = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in cut)
+    return f'"{escaped}..."' if len(text) > _MAX_QUOTED else f'"{escaped}"'

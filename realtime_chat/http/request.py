@@ -1,0 +1,242 @@
+"""One HTTP request: its body in memory, its errors as JSON, no cookies and no sessions.
+
+``twisted.web`` spools bodies to disk, parses forms and cookies, and answers errors with HTML pages. This request does
+none of that.
+"""
+
+# Twisted calls most of these methods by its own names.
+# ruff: noqa: N802
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from types import MappingProxyType
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.python.failure import Failure
+from twisted.web import http, server
+from twisted.web.error import UnsupportedMethod
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+
+from realtime_chat.http import answers
+from realtime_chat.http.access_log import AccessLog
+from realtime_chat.http.cors import FOREIGN_PAGE, allow_preflight
+from realtime_chat.http.origins import FOR_SCRIPTS
+from realtime_chat.http.subscribe_params import read_query
+from realtime_chat.values.errors import RealtimeError
+
+__all__ = ["MAX_LINE", "REASONS", "RealtimeRequest", "RequestChannel", "RequestSite", "when_lost"]
+
+MAX_LINE = 8000
+"""Bytes of the longest line of a request that any client needs, and that common proxies let through. All header lines
+together may have more than three times that: an address, a Last-Event-ID, and what browsers add."""
+
+REASONS = {
+    **http.RESPONSES,
+    421: b"Misdirected Request",
+    426: b"Upgrade Required",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+}
+"""The reason phrase of each status. Twisted lacks some."""
+
+_NO_HEADERS = Headers()
+
+
+class RequestSite(Protocol):
+    """What a request needs of its site."""
+
+    max_body: int
+    access_log: AccessLog | None
+    write: Callable[[Any, bytes], None]
+
+    def leaf(self, path: bytes) -> IResource | None:
+        """Return the leaf directly below the root at ``path``, if there is one."""
+
+    def getResourceFor(self, request: server.Request) -> IResource:
+        """Return the resource at a request's address."""
+
+    def common_headers(self) -> bytes:
+        """Return the header lines that end the head of every answer."""
+
+    def log(self, request: http.Request) -> None:
+        """Write a request's line to the access log."""
+
+
+class RequestChannel(Protocol):
+    """What a request needs of its connection."""
+
+    transport: Any
+    is_closing: bool
+
+    @property
+    def site(self) -> RequestSite:
+        """The site."""
+
+    def getPeer(self) -> Any:
+        """Return the address of the other end."""
+
+    def getHost(self) -> Any:
+        """Return the address of this end."""
+
+    def refuse_body(self) -> None:
+        """Answer that the body is too large, and close."""
+
+    def head(self, code: bytes, reason: bytes, headers: Headers, version: bytes = ...) -> bytes:
+        """Return the head of an answer."""
+
+    def requestDone(self, request: Any) -> None:
+        """Go on to the next request."""
+
+    def take_over(self, protocol: IProtocol, status: int = ...) -> ITransport:
+        """Give the connection to another protocol."""
+
+
+class RealtimeRequest(server.Request):
+    """A request whose answer is written by Twisted's own methods.
+
+    :class:`~realtime_chat.http.fast_request.FastRequest` writes it in one piece.
+
+    :ivar has_body: whether the headers announced a body; an upgrade must not have one.
+    :ivar is_cross_origin: whether a page of another origin that is listed sent the request.
+    :ivar is_foreign: whether a browser says that another origin's page caused the request, without naming the origin.
+    :ivar destination: what a browser wants the answer for; ``empty`` is a script.
+    :ivar lost: is called if the connection is lost before the answer; see :func:`when_lost`.
+    """
+
+    channel: RequestChannel  # type: ignore[assignment]
+    site: RequestSite  # type: ignore[assignment]
+    has_body = False
+    is_cross_origin = False
+    is_foreign = False
+    destination = FOR_SCRIPTS
+    lost: Callable[[], object] | None = None
+    defaultContentType = b"application/json"
+    prepath: Any = ()
+    postpath: Any = ()
+
+    def __init__(self, channel: Any, queued: object = False) -> None:
+        super().__init__(channel, False, parsePOSTFormSubmission=False)
+        # Cookies are neither read nor set. Nothing can be put into these.
+        self.received_cookies: Any = MappingProxyType({})
+        self.cookies: Any = ()
+
+    def parseCookies(self) -> None:
+        """Read no cookies: they identify nobody here."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Make room for the body. None stands for a chunked body."""
+        self.has_body = length != 0
+        self.content = BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Take a piece of the body, or refuse the body once it exceeds the limit."""
+        content = self.content
+        if content is None or self.channel is None or self.channel.is_closing:
+            return
+        if content.tell() + len(data) > self.channel.site.max_body:
+            self.channel.refuse_body()
+        else:
+            content.write(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Parse the query of a complete request, and process it.
+
+        Twisted's own method also parses forms, and takes four times as long for a query.
+        """
+        self.method, self.uri, self.clientproto = command, path, version
+        self.path, _, query = path.partition(b"?")
+        if self.content is not None:
+            self.content.seek(0)
+        try:
+            self.args = read_query(query)  # type: ignore[assignment]  # nobody puts anything into it
+        except RealtimeError:
+            self.args, self.site = {}, self.channel.site
+            self.processingFailed(Failure())
+        else:
+            self.process()
+
+    def process(self) -> None:
+        """Find the resource, and let it answer."""
+        self.site = self.channel.site
+        self.prepath = []
+        self.postpath = list(map(unquote_to_bytes, self.path[1:].split(b"/")))
+        try:
+            if self.method != b"OPTIONS" or not self._answer_options():
+                self.render(self.site.getResourceFor(self))
+        except Exception:
+            self.processingFailed(Failure())
+
+    def _answer_options(self) -> bool:
+        """Answer ``OPTIONS *`` and preflights, which concern no resource. Return False for any other OPTIONS."""
+        if self.path == b"*":
+            self.setHeader(b"Allow", b"GET, HEAD, POST, OPTIONS")
+        elif self.is_cross_origin and self.requestHeaders.hasHeader(b"Access-Control-Request-Method"):
+            allow_preflight(self.responseHeaders)
+        else:
+            return False
+        answers.answer(self, answers.Answer(b"", http.NO_CONTENT))
+        return True
+
+    def render(self, resource: IResource) -> None:
+        """Let a resource answer, now or later."""
+        try:
+            if self.is_foreign and isinstance(resource, answers.JSONResource) and resource.is_guarded(self):
+                raise RealtimeError("bad_origin", FOREIGN_PAGE)
+            body = resource.render(self)
+        except UnsupportedMethod as error:
+            self._refuse_method(error.allowedMethods)
+            return
+        if body is not server.NOT_DONE_YET:
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+
+    def _refuse_method(self, allowed: Iterable[bytes]) -> None:
+        methods = b", ".join(sorted(allowed))
+        self.setHeader(b"Allow", methods)
+        message = f"the methods here are {methods.decode('ascii')}"
+        answers.error_answer(self, RealtimeError("method_not_allowed", message))
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer an exception that a resource raised."""
+        answers.failure_answer(self, reason)
+        return reason
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Tell those who wait for the end of the request that its connection is lost."""
+        super().connectionLost(reason)
+        if self.lost is not None:
+            self.lost()
+
+    def release_memory(self) -> None:
+        """Drop what the client sent, as the request may wait long. With an access log, keep it for the line."""
+        if self.site.access_log is None:
+            self.requestHeaders = _NO_HEADERS
+            self.args = {}
+            self.content = None
+            self.prepath = self.postpath = ()
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        """Set the status, and a reason phrase for those that Twisted has none for."""
+        super().setResponseCode(code, message or REASONS.get(code))
+
+    def detach(self) -> None:
+        """End without an answer, as another protocol has the connection now."""
+        notifications, self.notifications = self.notifications, []
+        self.finished = 1
+        self.content = self.transport = self.channel = None  # type: ignore[assignment]
+        for waiting in notifications:
+            waiting.callback(None)
+
+
+def when_lost(request: server.Request, call: Callable[[], object]) -> None:
+    """Call ``call()`` if a request's connection is lost before the answer. This needs no Deferred for our requests."""
+    if isinstance(request, RealtimeRequest):
+        request.lost = call
+    else:
+        request.notifyFinish().addErrback(lambda _: call())
