@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
-from realtime_chat.client.address import Address
+from realtime_chat.client.server_url import ServerURL
 from realtime_chat.values.codec import UnreadableCommand, decode_json
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
@@ -139,7 +139,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         if not hasattr(options, name):
             setattr(options, name, value)
     try:
-        Address(None, options.url)
+        ServerURL(None, options.url)
     except ValueError as error:
         parser.error(f"{source}: {error}")
     if getattr(options, "text", None) is not None and options.json:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
+from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, Link, LinkListener, refusal
 
 __all__ = ["FakeLink", "FakeServer", "Log"]
 
@@ -124,10 +124,10 @@ class FakeServer:
 class FakeLink(Link):
     """A connection whose commands and events wait until a test lets them through."""
 
-    def __init__(self, server: FakeServer, kind: str, above: LinkListener, identity: Identity) -> None:
+    def __init__(self, server: FakeServer, kind: str, listener: LinkListener, identity: ClientIdentity) -> None:
         self.kind = kind
         self._server = server
-        self._above = above
+        self._listener = listener
         self._identity = identity
         self._user = ""
         self._cursor: int | None = None
@@ -137,14 +137,14 @@ class FakeLink(Link):
         self.paused = False
         self.closed = False
 
-    # What the core wants
+    # The Link interface
 
     def open(self) -> None:
         self._server.sessions.append(self)
         self.commands.append(self._identity.hello())
 
-    def join(self, wish: JoinRequest) -> None:
-        self.commands.append({"type": "join", **wish.fields()})
+    def join(self, request: JoinRequest) -> None:
+        self.commands.append({"type": "join", **request.fields()})
 
     def leave(self, room: str) -> None:
         self.commands.append({"type": "leave", "room": room})
@@ -169,11 +169,11 @@ class FakeLink(Link):
 
     # What a test does
 
-    def cut(self, **loss: Any) -> None:
+    def cut(self, **fields: Any) -> None:
         """Lose the connection, with all that is on its way."""
         if not self.closed:
             self._end()
-            self._above.closed(self, Disconnect("cut", **loss))
+            self._listener.closed(self, Disconnect("cut", **fields))
 
     def let_command(self) -> bool:
         """Let one command through; whether there was one."""
@@ -196,11 +196,11 @@ class FakeLink(Link):
             return False
         event = queue.popleft()
         if event["type"] == "welcome":
-            self._above.opened(self, event)
+            self._listener.opened(self, event)
         elif event["type"] == "refused":
-            self._above.refused(self, "lobby", refusal(event))
+            self._listener.refused(self, "lobby", refusal(event))
         else:
-            self._above.received(self, event)
+            self._listener.received(self, event)
         return True
 
     # What the server does

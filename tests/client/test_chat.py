@@ -192,7 +192,7 @@ class ChatContract:
         writer = await self.chat("websocket")
         for start in range(0, 900, 100):
             await gatherResults([writer.publish("lobby", number) for number in range(start, start + 100)])
-        self.assertLessEqual(len(room._reading._events), 20)
+        self.assertLessEqual(len(room._subscription._events), 20)
         self.assertEqual(list(range(900)), await self.data(room, 900))
         self.assert_never_lost(chat)
 

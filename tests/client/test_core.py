@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.client.core import ClientOptions, Core
+from realtime_chat.client.core import Core
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
 from realtime_chat.client.events import Event, Message, Reset, State
-from realtime_chat.client.link import Identity, LinkListener
+from realtime_chat.client.link import ClientIdentity, LinkListener
+from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
 from tests.client.fake import FakeLink, FakeServer
@@ -25,7 +26,7 @@ from tests.client.fake import FakeLink, FakeServer
 class World:
     """A core, its server, and what came of everything that was begun."""
 
-    def __init__(self, transports: tuple[str, ...] = ("a", "b"), **wants: Any) -> None:
+    def __init__(self, transports: tuple[str, ...] = ("a", "b"), **options: Any) -> None:
         self.clock = Clock()
         self.server = FakeServer(self.clock)
         self.links: list[FakeLink] = []
@@ -36,14 +37,14 @@ class World:
         keys = (f"k{number}" for number in itertools.count())
         links = {kind: partial(self.make_link, kind) for kind in ("a", "b")}
         self.core = Core(
-            self.clock, lambda: 0.5, lambda: next(keys), links, ClientOptions(transports, **wants), self.states.append
+            self.clock, lambda: 0.5, lambda: next(keys), links, ClientOptions(transports, **options), self.states.append
         )
         self.opening = self.core.open()
         self.opening.addErrback(lambda failure: failure.trap(ChatError))
-        self.reading: RoomSubscription | None = None
+        self.subscription: RoomSubscription | None = None
 
-    def make_link(self, kind: str, above: LinkListener, identity: Identity) -> FakeLink:
-        self.links.append(FakeLink(self.server, kind, above, identity))
+    def make_link(self, kind: str, listener: LinkListener, identity: ClientIdentity) -> FakeLink:
+        self.links.append(FakeLink(self.server, kind, listener, identity))
         return self.links[-1]
 
     @property
@@ -53,8 +54,8 @@ class World:
 
     def join(self) -> None:
         """Read the room."""
-        self.core.join("lobby", None, None).addCallbacks(lambda reading: None, lambda failure: failure.trap(ChatError))
-        self.reading = self.core.readings["lobby"]
+        self.core.join("lobby", None, None).addErrback(lambda failure: failure.trap(ChatError))
+        self.subscription = self.core.rooms["lobby"]
 
     def publish(self, key: str | None = None) -> None:
         """Publish something that was never said before."""
@@ -66,12 +67,12 @@ class World:
 
     def consume(self, count: int = 1) -> None:
         """Take some of what is there for the reader."""
-        assert self.reading is not None
+        assert self.subscription is not None
         for _ in range(count):
-            event = self.reading.pop()
+            event = self.subscription.pop()
             if event is None:
                 return
-            self.core.consumed(self.reading)
+            self.core.consumed(self.subscription)
             self.seen.append(event)
 
     def step(self) -> bool:
@@ -84,7 +85,7 @@ class World:
         while idle < 60:
             moved = self.step()
             before = len(self.seen)
-            if self.reading is not None:
+            if self.subscription is not None:
                 self.consume(100)
             idle = 0 if moved or len(self.seen) > before else idle + 1
             if idle:
@@ -124,7 +125,7 @@ class World:
                 assert logs[event.position.epoch].messages[event.position.offset - 1]["data"] == event.data
             at = event.position
         log = self.server.log
-        if self.reading is not None and log.messages:
+        if self.subscription is not None and log.messages:
             assert at == Position(log.epoch, log.top), f"the reader ends at {at}, the log at {log.position(log.top)}"
 
 
@@ -207,9 +208,9 @@ class LedgerTests(SynchronousTestCase):
 class CoreTests(SynchronousTestCase):
     """One thing at a time."""
 
-    def up(self, **wants: Any) -> World:
+    def up(self, **options: Any) -> World:
         """A world whose core is connected, and reads."""
-        world = World(**wants)
+        world = World(**options)
         world.join()
         world.settle()
         self.assertEqual("connected", world.core.state.kind)
@@ -420,8 +421,8 @@ class CoreTests(SynchronousTestCase):
         world.link.commands.clear()
         world.link.events.append({"type": "refused", "code": "forbidden", "message": "no longer"})
         world.link.let_event()
-        assert world.reading is not None
-        self.assertIsInstance(world.reading.ended, Refused)
+        assert world.subscription is not None
+        self.assertIsInstance(world.subscription.ended, Refused)
 
     def test_nonsense(self) -> None:
         """What the protocol doesn't know loses the link and nothing else; unknown types are passed over."""

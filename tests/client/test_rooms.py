@@ -129,11 +129,11 @@ class RoomsContract:
         chat = await self.chat()
         sick, well = await self.join_all(chat, ["sick", "well"])
         await self.restart("sick", "new")
-        await self.until(lambda: chat.state.kind == "connected" and well._reading.joined)
+        await self.until(lambda: chat.state.kind == "connected" and well._subscription.joined)
         new, more = await self.join_all(chat, ["new", "more"])
         self.assertEqual(("store_unavailable", True), (new.code, new.temporary))
         await self.check_works([more, well])
-        self.assertFalse(sick._reading.joined)
+        self.assertFalse(sick._subscription.joined)
         self.store.sick.clear()
         await self.check_works([sick, await chat.join("new", last=0)])
         kinds = [state.kind for state in self.states_of[chat]]
@@ -174,12 +174,12 @@ class NarrowRoomsTests(RoomsContract, ChatTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(__import__("realtime_chat.client.http", fromlist=["_LONGEST_LINE"]), "_LONGEST_LINE", 60_000)
+        self.patch(__import__("realtime_chat.client.cursors", fromlist=["_LONGEST_LINE"]), "_LONGEST_LINE", 60_000)
 
     async def test_long_names(self) -> None:
         """What is answered with 431 is asked in parts."""
         chat = await self.chat()
         rooms = await self.join_all(chat, [f"{number:03}" + ":" * 125 for number in range(100)])
         await self.check_works(rooms)
-        self.assertLess(chat._core.link._longest_line, 16_384)
+        self.assertLess(chat._core.link._cursors._longest_line, 16_384)
         self.assert_never_lost(chat)

@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from realtime_chat.client import Chat, address, connect, http, poll, sse, websocket
+from realtime_chat.client import Chat, connect, http_client, poll, server_url, sse, websocket
 from tests.client.served import ChatTestCase
 from tests.slow import SlowLine
 
@@ -59,11 +59,11 @@ class SlowTestCase(ChatTestCase):
 
     async def slow_room(self, **options: Any) -> Any:
         """The room, joined over the line."""
-        self.patch(http, "_ANSWER_WITHIN", _SECONDS)
-        self.patch(address, "_SEND_BUFFER", 8 * 1024)
+        self.patch(http_client, "_IDLE_TIMEOUT", _SECONDS)
+        self.patch(server_url, "_SEND_BUFFER", 8 * 1024)
         self.patch(poll, "_ANSWER_WITHIN", _SECONDS)
         self.patch(poll, "_WAIT", _SECONDS)
-        self.patch(sse, "_SILENCE", _SECONDS)
+        self.patch(sse, "_IDLE_TIMEOUT", _SECONDS)
         self.patch(websocket, "_PONG", _SECONDS / 2)
         quick = await self.chat("poll")
         self.said = [f"{number}" * 30_000 for number in range(10, 16)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.client.sse import EventStream
+from realtime_chat.client.sse import EventStreamParser
 
 
 class EventStreamTests(SynchronousTestCase):
@@ -19,12 +19,12 @@ class EventStreamTests(SynchronousTestCase):
 
     def test_blocks(self) -> None:
         """Data comes without its field's name; comments, ids and blocks without data bring nothing."""
-        self.assertEqual([b'{"a": 1}', b'{"b":2}', b"c\nd"], list(EventStream().feed(self.STREAM)))
+        self.assertEqual([b'{"a": 1}', b'{"b":2}', b"c\nd"], list(EventStreamParser().feed(self.STREAM)))
 
     @given(st.lists(st.integers(0, 120)))
     def test_pieces(self, cuts: list[int]) -> None:
         """Where the stream is cut into pieces makes no difference."""
-        stream, found, at = EventStream(), [], 0
+        stream, found, at = EventStreamParser(), [], 0
         for cut in [*sorted(cuts), len(self.STREAM)]:
             found += stream.feed(self.STREAM[at:cut])
             at = max(at, cut)
@@ -33,7 +33,7 @@ class EventStreamTests(SynchronousTestCase):
     def test_a_line_without_an_end(self) -> None:
         """A line that never ends is refused before it fills the memory."""
         self.patch(__import__("realtime_chat.client.sse", fromlist=["_LARGEST"]), "_LARGEST", 100)
-        stream = EventStream()
+        stream = EventStreamParser()
         with self.assertRaises(ValueError):
             for _ in range(100):
                 list(stream.feed(b"data: xxxxxxxxxx"))
