@@ -5,7 +5,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const vm = require('node:vm');
 
-const PARTS = ['dom', 'text', 'times', 'memory', 'positions', 'address', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people'];
+const PARTS = ['dom', 'text', 'times', 'storage', 'positions', 'page_url', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people'];
 
 class Node {
   constructor(tagName) {

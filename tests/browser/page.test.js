@@ -123,26 +123,26 @@ test('shows every page of what was said before, whatever is on it', () => {
   let shown = 0;
   for (let offset = 2000; offset > 0; offset -= 50) {
     const messages = Array.from({length: 50}, (_, index) => ({position: 'e:' + (offset - 49 + index), ...strange.message()}));
-    conversation.earlierCame(null, {messages, more: true});
+    conversation.earlierLoaded(null, {messages, more: true});
     shown += messages.filter(isShown).length;
     assert.equal(shownMessages(conversation).length, shown);
   }
 });
 
 test('shows one that can not be shown as plain text, and those beside it', () => {
-  const {conversation, Chat} = makeConversation(), write = Chat.text.write;
+  const {conversation, Chat} = makeConversation(), write = Chat.text.writeWithLinks;
   let deep = 1;
   for (let level = 0; level < 100000; level += 1) {
     deep = [deep];
   }
-  Chat.text.write = (node, text) => {
+  Chat.text.writeWithLinks = (node, text) => {
     if (text === 'bad http://a/') {
       throw new Error('can not be shown');
     }
     write(node, text);
   };
   const from = {id: 'u', name: 'n'}, texts = [{text: 'a'}, {text: 'bad http://a/'}, deep, {text: 'b'}];
-  conversation.earlierCame(null, {messages: texts.map((data, index) => ({position: 'e:' + (index + 1), event: 'message', data, from, at: 1}))});
+  conversation.earlierLoaded(null, {messages: texts.map((data, index) => ({position: 'e:' + (index + 1), event: 'message', data, from, at: 1}))});
   assert.deepEqual(shownMessages(conversation).map(textOf), ['a', 'bad http://a/', '…', 'b']);
 });
 
@@ -169,7 +169,7 @@ test('lists rooms, and remembers them, whatever a proxy or another script has pu
     const stored = {'realtime-rooms': JSON.stringify(strange.below(2) ? strange.value() : [
       {name: strange.oneOf(NAMES), read: strange.value()}, {name: 'lobby', read: 'e:1'}, strange.value()])};
     const {Chat} = makeChat(clock, stored);
-    Chat.memory.rooms().forEach((entry) => {
+    Chat.storage.rooms().forEach((entry) => {
       assert.equal(Chat.text.isRoom(entry.name), true);
       Chat.positions.isAfter('e:2', entry.read);
     });
@@ -189,7 +189,7 @@ test('ends links where people would', () => {
   for (let round = 0; round < 5000; round += 1) {
     const link = 'http://a/' + Array.from({length: strange.below(14)}, () => strange.oneOf(['(', ')', '[', ']', '{', '}', '.', '…', '*', 'x'])).join('');
     const node = makeNode();
-    Chat.text.write(node, link);
+    Chat.text.writeWithLinks(node, link);
     assert.deepEqual([node.all('a').map((made) => made.textContent), node.textContent], [[endOf(link)], link]);
   }
 });
@@ -226,7 +226,7 @@ test('takes a time that grows as the text does', () => {
       const data = make(length);
       return shortest(() => {
         const text = Chat.text.textOf(data), node = makeNode();
-        Chat.text.write(node, text);
+        Chat.text.writeWithLinks(node, text);
         Chat.text.cleanName(text);
         Chat.text.colourOf(text);
       });
@@ -238,7 +238,7 @@ test('takes a time that grows as the text does', () => {
 
 test('makes a bounded number of elements of a text', () => {
   const {Chat, makeNode} = makeConversation(), node = makeNode(), text = 'http://a/ '.repeat(6500);
-  Chat.text.write(node, text);
+  Chat.text.writeWithLinks(node, text);
   assert.equal(node.all('a').length, 200);
   assert.equal(node.textContent, text);
 });
