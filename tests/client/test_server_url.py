@@ -1,4 +1,4 @@
-"""Where a daemon is."""
+"""The URL of a daemon."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ServerURLTests(SynchronousTestCase):
             self.assertEqual("https://example.com/chat/", ServerURL(None, url).url)
 
     def test_not_a_url(self) -> None:
-        """What can't be the URL of a daemon is refused, with what would be right."""
+        """An invalid URL is refused, and the error has a valid one."""
         for url in ("", "localhost:8080", "ws://localhost/", "http://", "http://host/?room=a", "http://me:pw@host/"):
             with self.assertRaisesRegex(ValueError, "right would be http://"):
                 ServerURL(None, url)
 
     def test_says_what_would_be_right(self) -> None:
-        """The message says what is wrong, and what was probably meant; a password isn't repeated."""
+        """The error says what is wrong and suggests what was probably meant; it doesn't repeat a password."""
         for url, wrong, right in (
             ("localhost:8080", "http:// or https://", "http://localhost:8080"),
             ("wss://chat.example/", "http:// or https://", "https://chat.example/"),
@@ -49,7 +49,7 @@ class ServerURLTests(SynchronousTestCase):
                 self.assertNotIn("secret", message)
 
     def test_as_it_is_asked_for(self) -> None:
-        """A URL is brought into the form that a request has: ASCII, brackets, no zone and no usual port."""
+        """A URL is normalised as in a request: ASCII, brackets, no zone and no default port."""
         for url, asked in (
             ("HTTP://Host:80", "http://host/"),
             ("http://[0::1]:8080/a b", "http://[::1]:8080/a%20b/"),
@@ -60,12 +60,12 @@ class ServerURLTests(SynchronousTestCase):
             self.assertEqual(asked, ServerURL(None, url).url)
 
     def test_port(self) -> None:
-        """A port that is none is refused."""
+        """An invalid port is refused."""
         with self.assertRaises(ValueError):
             ServerURL(None, "http://host:99999/")
 
     def test_transports(self) -> None:
-        """A transport that there isn't is refused, and so is none at all."""
+        """An unknown transport is refused, and so is an empty list."""
         for transports in (("pigeon",), ()):
             with self.assertRaisesRegex(ValueError, "websocket, sse, poll"):
                 connect(None, "http://host/", transports=transports)
