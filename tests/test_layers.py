@@ -34,7 +34,10 @@ class LayerTests(SynchronousTestCase):
 
     def test_client_core_does_no_io(self) -> None:
         """The client's core is given links and a clock; only links and what makes them know sockets and HTTP."""
-        for module in ("backoff", "core", "errors", "events", "link", "outbox", "subscription"):
+        for module in (
+            *("backoff", "connector", "core", "errors", "events", "flow_control", "link", "options", "outbox"),
+            *("publisher", "queries", "subscription", "subscriptions"),
+        ):
             for name in imports(f"client.{module}"):
                 if is_below(name, "twisted"):
                     self.assertTrue(is_below(name, *TWISTED_IN_DOMAIN), f"{module} imports {name}")
@@ -68,7 +71,7 @@ class LayerTests(SynchronousTestCase):
         for package, homes in (
             ("sqlite3", ("store.sqlite.",)),
             ("autobahn", ("transports.websocket", "transports.handshake", "transports.fast", "client.websocket")),
-            ("treq", ("client.http",)),
+            ("treq", ("client.http_client",)),
             ("txredisapi", ("redis.",)),
         ):
             for module in modules():

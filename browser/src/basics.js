@@ -1,6 +1,6 @@
-  // All times are seconds, but for those called `at`, which are milliseconds since 1970.
+  // Times are in seconds, except those called `at`: these are milliseconds since 1970.
 
-  var DEEPEST = 33; // values in each other that the server takes: 32 levels of JSON, of which a command is the first
+  var MAX_DEPTH = 33; // levels of nested values: the server accepts 32 levels of JSON in a command
   var clock = window.performance, elapsed = 0, lastDate = 0, lastSteady = 0;
 
   function noop() {}
@@ -13,13 +13,13 @@
     window.clearTimeout(timer);
   }
 
-  /** By any name, even __proto__. */
-  function table() {
+  /** An object whose keys may be any string, even __proto__. */
+  function emptyMap() {
     return Object.create(null);
   }
 
-  /** When what runs now has ended. Timers of a hidden page take a second. */
-  function soon(action) {
+  /** Runs an action after the current code: as a microtask, since timers of a hidden page take a second. */
+  function nextTick(action) {
     if (window.Promise) {
       window.Promise.resolve().then(action);
     } else {
@@ -28,9 +28,9 @@
   }
 
   /**
-   * Milliseconds that only grow, for how long something takes: of the clock that can be set and the one that can't, which
-   * may stand still while the machine sleeps, whichever has gone further since the last call. One that is set back holds
-   * nothing up; one that is set forward looks like sleep, which only makes us more careful.
+   * Milliseconds that never decrease. The monotonic clock may stop while the machine sleeps, and the wall clock may be
+   * set; so each call adds what the faster of the two has advanced. A wall clock that is set forward looks like sleep,
+   * which only makes us more careful.
    */
   function now() {
     var date = Date.now(), steady = clock && clock.now ? clock.now() : 0;
@@ -40,8 +40,8 @@
     return elapsed;
   }
 
-  /** An error as the page gets it, and as the server words it. */
-  function trouble(code, message, temporary) {
+  /** An error for the page, with the fields of an `error` of the server. */
+  function makeError(code, message, temporary) {
     var error = new Error(message);
     error.type = 'error';
     error.code = code;
@@ -49,20 +49,20 @@
     return error;
   }
 
-  /** The error of a reply, or of a goodbye. */
-  function told(reply) {
-    return trouble(reply.code, reply.message || reply.reason, reply.temporary || reply.reconnect);
+  /** Makes an error from an `error` or a `goodbye` of the server. */
+  function toError(reply) {
+    return makeError(reply.code, reply.message || reply.reason, reply.temporary || reply.reconnect);
   }
 
-  function closed() {
-    return trouble('closed', 'It is closed.');
+  function closedError() {
+    return makeError('closed', 'It is closed.');
   }
 
-  function tooLarge() {
-    return trouble('too_large', 'It is too large.');
+  function tooLargeError() {
+    return makeError('too_large', 'It is too large.');
   }
 
-  function readObject(text) {
+  function parseJson(text) {
     try {
       return JSON.parse(text);
     } catch (error) {
@@ -70,22 +70,22 @@
     }
   }
 
-  /** What JSON says of a value; throws where the server could not read it. */
-  function spell(value) {
+  /** Serializes a value as JSON. Throws if the server could not read it. */
+  function serialize(value) {
     var text = JSON.stringify(value, function (name, part) {
-      encodeURIComponent(name + ' ' + (typeof part === 'string' ? part : '')); // throws for half a character
+      encodeURIComponent(name + ' ' + (typeof part === 'string' ? part : '')); // throws for a lone surrogate
       if (typeof part === 'number' && !isFinite(part)) {
         throw new Error(part);
       }
       return part;
     });
-    if (depth(JSON.parse(text)) > DEEPEST) {
+    if (depth(JSON.parse(text)) > MAX_DEPTH) {
       throw new Error('deep');
     }
     return text;
   }
 
-  /** How many values stand in each other. */
+  /** How many levels of nested values there are. */
   function depth(value) {
     var most = 0, name;
     if (typeof value === 'object') {
@@ -96,12 +96,12 @@
     return most + 1;
   }
 
-  function unsayable(error) {
-    return trouble('bad_request', 'Not JSON: ' + error.message);
+  function notJsonError(error) {
+    return makeError('bad_request', 'Not JSON: ' + error.message);
   }
 
-  /** Calls what is the page's own: its mistakes are reported as such, and don't stop us. */
-  function callOut(fn, first, second) {
+  /** Calls a function of the page. An error that it throws is reported to the browser, and doesn't stop us. */
+  function safeCall(fn, first, second) {
     try {
       fn(first, second);
     } catch (error) {
@@ -109,7 +109,7 @@
     }
   }
 
-  /** 128 random bits: everybody in a room sees its keys, so one must not tell the next. */
+  /** 128 random bits. Everybody in a room sees its keys, so nobody may guess the next one. */
   function randomKey() {
     var crypto = window.crypto || window.msCrypto, numbers = [], text = '', i;
     if (crypto && crypto.getRandomValues && window.Uint32Array) {
@@ -133,7 +133,7 @@
     return epochOf(position) === epochOf(other);
   }
 
-  /** Whether who holds `own` has seen what is at `position`. Of another log one has seen nothing. */
+  /** Whether a reader at `own` has seen the message at `position`. It has seen nothing of another log. */
   function hasSeen(own, position) {
     return own && isSameLog(own, position) && offsetOf(position) <= offsetOf(own);
   }

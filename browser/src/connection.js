@@ -2,171 +2,177 @@
   var UP_WITHIN = 2;
   var UP_WITHIN_AT_MOST = 10;
   var STABLE_AFTER = 10000; // milliseconds
-  var SHAKY = 3;
+  var MAX_SHORT_CONNECTIONS = 3;
   var FIRST_PROBE = 10;
   var LONGEST_PROBE = 300;
   var LAST_CODE_TO_RECONNECT = 4499;
-  var LAST_CODE_OF_OURS = 4999;
+  var LAST_OWN_CODE = 4999;
 
   /**
-   * What a page holds: rooms, over whatever connection there is at the moment.
+   * Keeps a page's rooms connected, over one link after the other.
    *
-   * It tries the transports from the best one down, and stays with what works. While that isn't the best, it tries the
-   * better ones again now and then, and moves over when one is up.
+   * It tries the transports in order, the best one first, and uses the first one that works. While that isn't the best,
+   * it tries the better ones again from time to time (a probe), and switches when one is up.
    */
   function Connection(base, options) {
-    var kept = options.storage === undefined ? 'session' : options.storage;
+    var storage = options.storage === undefined ? 'session' : options.storage;
     Emitter.call(this);
     this.base = base;
-    this.wanted = options;
+    this.settings = options;
     this.state = 'connecting';
     this.transport = null;
     this.user = null;
-    this.rooms = table();
-    // link, the one that is used; trying, the one that may be; barred, what the server says to pages of this origin; and
-    // wasUp, ownState and timers come later.
-    this.attempts = this.probes = this.shaky = 0;
-    this.reads = [];
-    this.places = new Memory(kept && 'localStorage');
-    this.secrets = new Memory(typeof kept === 'string' ? kept + 'Storage' : kept);
-    this.client = options.client || this.secrets.get('client ' + base);
-    // Scripts are for where XMLHttpRequest doesn't reach.
-    this.kinds = (options.transports || KINDS).filter(function (kind) {
-      return transports[kind] && transports[kind].works(base) && (options.transports || kind !== 'jsonp' || isForeign(base));
+    this.rooms = emptyMap();
+    // Set later: link (the one in use), candidate (the one being opened), originError (the server refuses this origin),
+    // everConnected, memberState, and timers.
+    this.attempts = this.probeCount = this.shortConnections = 0;
+    this.queries = [];
+    this.transportStorage = new PageStorage(storage && 'localStorage');
+    this.clientStorage = new PageStorage(typeof storage === 'string' ? storage + 'Storage' : storage);
+    this.client = options.client || this.clientStorage.get('client ' + base);
+    // JSONP is only tried by itself where another origin has to be reached.
+    this.transportNames = (options.transports || KINDS).filter(function (kind) {
+      return transports[kind] && transports[kind].works(base) &&
+        (options.transports || kind !== 'jsonp' || isCrossOrigin(base));
     });
-    this.first = Math.max(0, this.kinds.indexOf(this.places.get('transport ' + base)));
-    this.listen();
+    this.startIndex = Math.max(0, this.transportNames.indexOf(this.transportStorage.get('transport ' + base)));
+    this.addPageListeners();
     this.retryTimer = later(0, this.retry.bind(this));
   }
 
   inherit(Connection, Emitter);
 
-  // The page's side
+  // What the page calls
 
   Connection.prototype.room = function (name, options) {
     var room = this.rooms[name];
     if (!room) {
       room = this.rooms[name] = new Room(name, options || {}, this);
-      this.eachLink(function (link) { room.attend(link); });
+      this.eachLink(function (link) { room.joinOn(link); });
     }
-    return room.share();
+    return room.newHandle();
   };
 
   Connection.prototype.setState = function (state) {
-    this.ownState = state;
-    this.eachLink(function (link) { link.tell({type: 'state', state: state}); });
+    this.memberState = state;
+    this.eachLink(function (link) { link.sendCommand({type: 'state', state: state}); });
   };
 
   Connection.prototype.close = function () {
     this.stop();
   };
 
-  /** Tries at once, wherever it waits. */
+  /** Connects now, if it waits for the next attempt. */
   Connection.prototype.retry = function () {
-    if (this.state !== 'closed' && !this.link && !this.trying) {
+    if (this.state !== 'closed' && !this.link && !this.candidate) {
       cancel(this.retryTimer);
-      this.say(this.wasUp ? 'reconnecting' : 'connecting');
-      this.attempt(this.first);
+      this.changeState(this.everConnected ? 'reconnecting' : 'connecting');
+      this.attempt(this.startIndex);
     }
   };
 
   // Connecting
 
   Connection.prototype.attempt = function (index) {
-    var self = this, kind = this.kinds[index];
+    var self = this, kind = this.transportNames[index];
     this.getToken(function (token) {
-      if (!self.begin(kind, token)) {
-        self.next(index);
+      if (!self.openLink(kind, token)) {
+        self.tryNext(index);
         return;
       }
-      self.trying.onup = function () { self.adopt(index); };
-      self.trying.ondown = function (why) { self.attemptFailed(index, why); };
+      self.candidate.onup = function () { self.promote(index); };
+      self.candidate.ondown = function (cause) { self.attemptFailed(index, cause); };
     });
   };
 
-  Connection.prototype.getToken = function (proceed) {
-    var options = this.wanted, self = this, given;
+  Connection.prototype.getToken = function (useToken) {
+    var options = this.settings, self = this, result;
 
-    function take(error, token) {
+    function onToken(error, token) {
       if (error) {
         self.retryLater(0, error);
-      } else if (self.state !== 'closed' && !self.trying) {
-        proceed(token);
+      } else if (self.state !== 'closed' && !self.candidate) {
+        useToken(token);
       }
     }
 
     if (!options.getToken) {
-      take(null, options.token);
+      onToken(null, options.token);
       return;
     }
-    given = options.getToken(take);
-    if (given && given.then) {
-      given.then(take.bind(null, null), take);
-    } else if (given) {
-      take(null, given);
+    result = options.getToken(onToken);
+    if (result && result.then) {
+      result.then(onToken.bind(null, null), onToken);
+    } else if (result) {
+      onToken(null, result);
     }
   };
 
-  Connection.prototype.begin = function (kind, token) {
+  Connection.prototype.openLink = function (kind, token) {
     var self = this, link;
     try {
-      this.trying = new Link(kind, this.base, this.patience(kind), function (link) { self.greet(link, token); });
+      this.candidate = new Link(kind, this.base, this.openTimeout(kind), function (link) {
+        self.sayHello(link, token);
+      });
     } catch (error) {
       return false; // A browser that forbids it throws.
     }
-    link = this.trying;
+    link = this.candidate;
     link.onevent = function (event) { self.received(event, link); };
     return true;
   };
 
-  // What a proxy swallows isn't waited for, where there is another way; a slow network has more time at each attempt.
-  Connection.prototype.patience = function (kind) {
+  // A proxy may swallow WebSocket and SSE, so these get little time at first; each attempt gives a slow network more.
+  Connection.prototype.openTimeout = function (kind) {
     var isQuick = !this.link && (kind === 'websocket' || kind === 'sse');
     return isQuick ? Math.min(UP_WITHIN_AT_MOST, UP_WITHIN * (1 + this.attempts)) : UP_WITHIN_AT_MOST;
   };
 
-  Connection.prototype.greet = function (link, token) {
-    link.ask({
-      type: 'hello', v: 1, client: this.client || undefined, name: this.wanted.name || undefined, token: token || undefined
+  Connection.prototype.sayHello = function (link, token) {
+    link.request({
+      type: 'hello', v: 1,
+      client: this.client || undefined, name: this.settings.name || undefined, token: token || undefined
     }, noop, true);
-    if (this.ownState) {
-      link.tell({type: 'state', state: this.ownState});
+    if (this.memberState) {
+      link.sendCommand({type: 'state', state: this.memberState});
     }
-    this.eachRoom(function (room) { room.attend(link); });
+    this.eachRoom(function (room) { room.joinOn(link); });
   };
 
-  Connection.prototype.attemptFailed = function (index, why) {
-    var error = why.error || why.bye || {}, isBarred = error.code === 'bad_origin';
-    this.trying = null;
-    if (isBarred && !this.barred) {
-      this.barred = told(error);
+  Connection.prototype.attemptFailed = function (index, cause) {
+    var error = cause.error || cause.bye || {}, isOriginRefused = error.code === 'bad_origin';
+    this.candidate = null;
+    if (isOriginRefused && !this.originError) {
+      this.originError = toError(error);
       window.console.warn(error.message);
     }
-    if (error.code && !isBarred) {
+    if (error.code && !isOriginRefused) {
       this.refused(error);
     } else {
-      this.next(index, isBarred || why.unreachable);
+      this.tryNext(index, isOriginRefused || cause.unreachable);
     }
   };
 
-  // Where nothing answered, only a script may get another answer.
-  Connection.prototype.next = function (index, isUnreachable) {
-    var following = this.kinds.slice(index + 1).filter(function (kind) { return !isUnreachable || kind === 'jsonp'; });
+  // If there was no answer at all, only JSONP may still get one.
+  Connection.prototype.tryNext = function (index, isUnreachable) {
+    var following = this.transportNames.slice(index + 1).filter(function (kind) {
+      return !isUnreachable || kind === 'jsonp';
+    });
     if (this.link) {
       this.probe(index + 1);
-    } else if (following.length && !(following[0] === 'jsonp' && this.wasUp)) {
-      this.attempt(this.kinds.indexOf(following[0]));
+    } else if (following.length && !(following[0] === 'jsonp' && this.everConnected)) {
+      this.attempt(this.transportNames.indexOf(following[0]));
     } else {
-      this.first = 0;
-      this.retryLater(0, this.barred || trouble('unreachable', 'No server answers.', true));
+      this.startIndex = 0;
+      this.retryLater(0, this.originError || makeError('unreachable', 'No server answers.', true));
     }
   };
 
-  /** The server answered the attempt with an error or a goodbye. */
+  /** The server answered with an error or a goodbye: retry, or stop. */
   Connection.prototype.refused = function (error) {
-    var reason = told(error);
-    if (error.code === 'unauthorized' && (this.client || this.wanted.getToken) && !this.wanted.client) {
-      this.remember(null);
+    var reason = toError(error);
+    if (error.code === 'unauthorized' && (this.client || this.settings.getToken) && !this.settings.client) {
+      this.saveClient(null);
       this.retryLater(0, reason);
     } else if (reason.temporary || this.link) {
       this.retryLater(error.after, reason);
@@ -175,58 +181,58 @@
     }
   };
 
-  Connection.prototype.adopt = function (index) {
-    var self = this, old = this.link, link = this.link = this.trying;
-    this.trying = null;
+  Connection.prototype.promote = function (index) {
+    var self = this, old = this.link, link = this.link = this.candidate;
+    this.candidate = null;
     cancel(this.probeTimer);
     if (old) {
       old.close();
       this.eachRoom(function (room) { room.pause(); });
     }
-    this.upSince = now();
-    this.wasUp = true;
-    this.first = index;
+    this.connectedAt = now();
+    this.everConnected = true;
+    this.startIndex = index;
     this.transport = link.kind;
-    this.places.set('transport ' + this.base, index && link.kind);
+    this.transportStorage.set('transport ' + this.base, index && link.kind);
     this.user = link.welcome.user;
-    this.remember(link.welcome.client);
-    link.ondown = function (why) { self.down(index, why); };
-    this.say('connected');
-    link.held.forEach(link.handle, link);
-    this.reads.forEach(function (read) { read(link); });
-    this.probes = index ? this.probes : 0;
+    this.saveClient(link.welcome.client);
+    link.ondown = function (cause) { self.linkLost(index, cause); };
+    this.changeState('connected');
+    link.heldEvents.forEach(link.handle, link);
+    this.queries.forEach(function (sendQuery) { sendQuery(link); });
+    this.probeCount = index ? this.probeCount : 0;
     this.probeLater();
   };
 
-  Connection.prototype.remember = function (client) {
+  Connection.prototype.saveClient = function (client) {
     this.client = client;
-    this.secrets.set('client ' + this.base, client);
+    this.clientStorage.set('client ' + this.base, client);
   };
 
-  Connection.prototype.down = function (index, why) {
-    var goodbye = why.bye || why.error, isStable = now() - this.upSince > STABLE_AFTER;
+  Connection.prototype.linkLost = function (index, cause) {
+    var goodbye = cause.bye || cause.error, isStable = now() - this.connectedAt > STABLE_AFTER;
     this.link = null;
     this.pause();
     this.attempts = isStable ? 0 : this.attempts;
-    this.shaky = isStable || goodbye ? 0 : this.shaky + 1;
-    if (why.unfit || this.shaky >= SHAKY) {
-      this.first = (index + 1) % this.kinds.length;
-      this.shaky = 0;
+    this.shortConnections = isStable || goodbye ? 0 : this.shortConnections + 1;
+    if (cause.unusable || this.shortConnections >= MAX_SHORT_CONNECTIONS) {
+      this.startIndex = (index + 1) % this.transportNames.length;
+      this.shortConnections = 0;
     }
-    if (!goodbye && why.code > LAST_CODE_TO_RECONNECT && why.code <= LAST_CODE_OF_OURS) {
-      goodbye = {code: why.code, reason: 'It was closed.'};
+    if (!goodbye && cause.code > LAST_CODE_TO_RECONNECT && cause.code <= LAST_OWN_CODE) {
+      goodbye = {code: cause.code, reason: 'It was closed.'};
     }
     if (goodbye) {
       this.refused(goodbye);
-    } else if (why.unfit) {
+    } else if (cause.unusable) {
       this.retry();
     } else {
-      this.retryLater(0, trouble('lost', 'It was lost.', true));
+      this.retryLater(0, makeError('lost', 'It was lost.', true));
     }
   };
 
   Connection.prototype.retryLater = function (after, reason) {
-    var delay = (+after || 0) + backOff(this.attempts);
+    var delay = (+after || 0) + backoffDelay(this.attempts);
     if (this.link || this.state === 'closed') {
       this.probeLater();
       return;
@@ -234,57 +240,57 @@
     cancel(this.retryTimer);
     this.attempts += 1;
     this.retryTimer = later(delay, this.retry.bind(this));
-    this.say(this.wasUp ? 'reconnecting' : 'connecting', delay, reason);
+    this.changeState(this.everConnected ? 'reconnecting' : 'connecting', delay, reason);
   };
 
   // Better transports
 
   Connection.prototype.probeLater = function () {
-    var delay = Math.min(LONGEST_PROBE, FIRST_PROBE * Math.pow(2, this.probes));
+    var delay = Math.min(LONGEST_PROBE, FIRST_PROBE * Math.pow(2, this.probeCount));
     cancel(this.probeTimer);
-    if (this.first && this.link) {
-      this.probes += 1;
+    if (this.startIndex && this.link) {
+      this.probeCount += 1;
       this.probeTimer = later(delay, this.probe.bind(this, 0));
     }
   };
 
   Connection.prototype.probe = function (index) {
-    if (index < this.first && !this.trying) {
+    if (index < this.startIndex && !this.candidate) {
       this.attempt(index);
     } else {
       this.probeLater();
     }
   };
 
-  // What was asked for and changes nothing: it is asked again on the next connection, if need be.
+  // Queries: they change nothing, so they are sent again on each new connection until they are answered.
 
-  Connection.prototype.read = function (command, callback, take) {
+  Connection.prototype.runQuery = function (command, callback, onPage) {
     var self = this;
-    return promise(function (resolve, reject) {
+    return makePromise(function (resolve, reject) {
       function end(error, result) {
-        self.reads = self.reads.filter(function (other) { return other !== read; });
+        self.queries = self.queries.filter(function (other) { return other !== sendQuery; });
         if (callback) {
-          callOut(callback, error, result);
+          safeCall(callback, error, result);
         }
         (error ? reject : resolve)(error || result);
       }
 
-      function read(link) {
-        link.ask(command, function (reply) {
+      function sendQuery(link) {
+        link.request(command, function (reply) {
           if (reply.type === 'error') {
-            end(told(reply));
-          } else if (take(reply, end.bind(null, null))) {
-            read(link);
+            end(toError(reply));
+          } else if (onPage(reply, end.bind(null, null))) {
+            sendQuery(link);
           }
         });
       }
 
-      read.end = end;
-      self.reads.push(read);
+      sendQuery.end = end;
+      self.queries.push(sendQuery);
       if (self.state === 'closed') {
-        end(closed());
+        end(closedError());
       } else if (self.link) {
-        read(self.link);
+        sendQuery(self.link);
       }
     });
   };
@@ -295,15 +301,15 @@
     var room = this.rooms[event.room];
     if (event.type === 'error' && room) {
       room.pause();
-      room.refused(event, room.position, link);
+      room.joinRefused(event, room.position, link);
     } else if (event.type === 'error') {
-      this.emit('$error', told(event));
+      this.emit('$error', toError(event));
     } else if (room) {
       room.received(event);
     }
   };
 
-  Connection.prototype.say = function (state, retryIn, reason) {
+  Connection.prototype.changeState = function (state, retryIn, reason) {
     this.state = state;
     this.emit('$state', {
       state: state,
@@ -316,7 +322,7 @@
   // Rooms
 
   Connection.prototype.eachLink = function (action) {
-    [this.link, this.trying].forEach(function (link) {
+    [this.link, this.candidate].forEach(function (link) {
       if (link && link.isOpen) {
         action(link);
       }
@@ -328,13 +334,13 @@
     Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
   };
 
-  Connection.prototype.forget = function (name) {
+  Connection.prototype.removeRoom = function (name) {
     var room = this.rooms[name];
-    room.gone = true;
+    room.isLeft = true;
     room.pause();
     room.outbox.close();
     delete this.rooms[name];
-    this.eachLink(function (link) { link.ask({type: 'leave', room: name}, noop); });
+    this.eachLink(function (link) { link.request({type: 'leave', room: name}, noop); });
   };
 
   // The end, and pauses
@@ -345,26 +351,26 @@
     this.eachRoom(function (room) { room.pause(); });
   };
 
-  /** Lets go of what there is of a connection. */
+  /** Closes the link and the candidate. */
   Connection.prototype._drop = function () {
-    var link = this.link, trying = this.trying;
-    this.link = this.trying = null;
+    var link = this.link, candidate = this.candidate;
+    this.link = this.candidate = null;
     cancel(this.retryTimer);
     this.pause();
     if (link) {
       link.close(true);
     }
-    if (trying) {
-      trying.close();
+    if (candidate) {
+      candidate.close();
     }
   };
 
   Connection.prototype.stop = function (reason) {
     if (this.state !== 'closed') {
       this._drop();
-      this.hear('removeEventListener');
-      this.say('closed', null, reason);
+      this.eachPageListener('removeEventListener');
+      this.changeState('closed', null, reason);
       this.eachRoom(function (room) { room.outbox.close(); });
-      this.reads.slice().forEach(function (read) { read.end(closed()); });
+      this.queries.slice().forEach(function (sendQuery) { sendQuery.end(closedError()); });
     }
   };

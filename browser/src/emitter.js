@@ -1,6 +1,6 @@
-  /** What has listeners: `on`, `off`, and `emit` for those who own it. */
+  /** Has listeners: the page calls `on` and `off`, and we call `emit`. */
   function Emitter() {
-    this.listeners = table();
+    this.listeners = emptyMap();
   }
 
   Emitter.prototype.on = function (event, fn) {
@@ -8,7 +8,7 @@
     return this;
   };
 
-  /** Without `fn` all listeners of the event go. */
+  /** Removes a listener; without `fn`, all listeners of the event. */
   Emitter.prototype.off = function (event, fn) {
     this.listeners[event] = (this.listeners[event] || []).filter(function (own) {
       return fn && own !== fn;
@@ -17,7 +17,7 @@
   };
 
   Emitter.prototype.emit = function (event, first, second) {
-    (this.listeners[event] || []).slice().forEach(function (fn) { callOut(fn, first, second); });
+    (this.listeners[event] || []).slice().forEach(function (fn) { safeCall(fn, first, second); });
   };
 
   function inherit(Child, Parent) {

@@ -1,16 +1,16 @@
   var ANSWER_WITHIN = 15;
-  var SLOWEST = 2000; // characters a second that are sent
-  var BATCH = 100;
-  var BATCH_LENGTH = 16000;
-  var LONGEST_LINE = 7900; // bytes; nginx takes 8192 of a request's line, and we keep below 8000
+  var CHARACTERS_PER_SECOND = 2000; // the slowest upload that is waited for
+  var MAX_BATCH = 100;
+  var MAX_BATCH_LENGTH = 16000;
+  var MAX_LINE_LENGTH = 7900; // bytes; nginx accepts a request line of 8192, other proxies 8000
 
   var CROWDED_AFTER = 1;
-  var CROWDED_FOR = 60000; // milliseconds, and up to as many more
+  var CROWDED_FOR = 60000; // milliseconds, up to twice as long
   var crowdedUntil = 0;
 
-  /** Has the other pages of this origin let go of the browser's connections to the host: ours waits for one. */
-  function makeRoom() {
-    var memory = new Memory('localStorage');
+  /** Makes other pages of this origin close their streams, as a request waits for one of the browser's connections. */
+  function freeConnections() {
+    var memory = new PageStorage('localStorage');
     memory.set('crowded', 1);
     memory.set('crowded', 0);
   }
@@ -19,19 +19,19 @@
     return now() < crowdedUntil;
   }
 
-  function isForeign(base) {
+  function isCrossOrigin(base) {
     return base.indexOf(window.location.protocol + '//' + window.location.host + '/') !== 0;
   }
 
-  /** Whether pages may ask another origin by XMLHttpRequest here. */
-  function canAsk(base) {
-    return window.XMLHttpRequest && (!isForeign(base) || 'withCredentials' in new window.XMLHttpRequest());
+  /** Whether this browser can reach the server by XMLHttpRequest, from this origin. */
+  function supportsXhr(base) {
+    return window.XMLHttpRequest && (!isCrossOrigin(base) || 'withCredentials' in new window.XMLHttpRequest());
   }
 
-  function readAnswer(xhr) {
-    var answer = readObject(xhr.responseText);
+  function readResponse(xhr) {
+    var answer = parseJson(xhr.responseText);
     if (!answer || (xhr.status >= 300 && answer.type !== 'error')) {
-      answer = trouble('unreachable', 'The server answered ' + xhr.status, true);
+      answer = makeError('unreachable', 'The server answered ' + xhr.status, true);
     }
     answer.status = xhr.status;
     if (answer.type === 'error' && !answer.after) {
@@ -41,23 +41,23 @@
   }
 
   /**
-   * Asks by XMLHttpRequest.
+   * Sends a request by XMLHttpRequest.
    *
-   * @param seconds  in which the answer, or the next piece of it, has to come; more where much is sent
-   * @param answered  called once, with the JSON that was answered, or null where there was no answer
-   * @param came  called when a piece comes
-   * @returns a function that gives up, after which nothing is called
+   * @param seconds  how long there may be no progress; a large body has more time
+   * @param answered  called once, with the JSON of the response, or with null if there was none
+   * @param came  called when a part of the response comes
+   * @returns a function that aborts the request; nothing is called after it
    */
-  function ask(url, body, client, seconds, answered, came) {
+  function sendRequest(url, body, client, seconds, onResponse, onProgress) {
     var xhr = new window.XMLHttpRequest(), timer, waiting;
 
     function wait() {
       cancel(waiting);
       cancel(timer);
-      timer = later(seconds, giveUp);
+      timer = later(seconds, abort);
     }
 
-    function giveUp() {
+    function abort() {
       end(null);
       xhr.abort();
     }
@@ -66,7 +66,7 @@
       cancel(waiting);
       cancel(timer);
       xhr.onreadystatechange = xhr.onprogress = noop;
-      answered(answer);
+      onResponse(answer);
     }
 
     xhr.open(body ? 'POST' : 'GET', url);
@@ -75,113 +75,112 @@
     }
     xhr.onreadystatechange = function () {
       if (xhr.readyState === 4) {
-        end(xhr.status ? readAnswer(xhr) : null);
+        end(xhr.status ? readResponse(xhr) : null);
       }
     };
     xhr.onprogress = function () {
       wait();
-      came();
+      onProgress();
     };
-    waiting = seconds > ANSWER_WITHIN || later(CROWDED_AFTER, makeRoom);
-    seconds += (body || '').length / SLOWEST;
-    timer = later(seconds, giveUp);
+    waiting = seconds > ANSWER_WITHIN || later(CROWDED_AFTER, freeConnections);
+    seconds += (body || '').length / CHARACTERS_PER_SECOND;
+    timer = later(seconds, abort);
     xhr.send(body);
     return function () {
-      answered = noop;
-      giveUp();
+      onResponse = noop;
+      abort();
     };
   }
 
   /**
-   * What transports over HTTP share: commands go to /commands, one request at a time and so in order; what a `join`
-   * answers is where to read from.
+   * What the transports over HTTP share. Commands are posted to /commands, one request at a time, to keep their order.
+   * The reply to a `join` says from which position to read.
    *
-   * To be added: read(), which begins to read `rooms` anew, by now others; and stop(), which ends that.
+   * A subclass adds read(), which starts to read `rooms` again after they have changed, and stop(), which ends that.
    *
-   * What a server or a proxy takes of a request's line is less than many rooms need: they are read by several requests,
-   * each with a part of them.
+   * Servers and proxies limit the length of a request line. Many rooms need more than that, so several requests read
+   * them in groups.
    */
-  function HttpSocket(base) {
+  function HttpTransport(base) {
     var self = this;
     this.base = base;
-    // client, name, state, isSending, isReading, hasChanged and isOver come later.
-    // By name: {since: position, version: of presence, and as `entering` the
-    // `joined` that is told when reading the room has begun}
-    this.rooms = table();
-    this.longestLine = LONGEST_LINE;
+    // Set later: client, name, state, isSending, isReading, roomsChanged and isClosed.
+    // Rooms by name: {since: position, version: of presence, joinReply: the `joined` to report when the room is read}
+    this.rooms = emptyMap();
+    this.maxLineLength = MAX_LINE_LENGTH;
     this.queue = [];
-    this.abortSending = noop;
-    this.most = BATCH;
-    this.longest = BATCH_LENGTH;
+    this.abortPost = noop;
+    this.maxBatch = MAX_BATCH;
+    this.maxBatchLength = MAX_BATCH_LENGTH;
     this.timer = later(0, function () { self.onopen(); });
   }
 
-  HttpSocket.prototype.send = function (command) {
+  HttpTransport.prototype.send = function (command) {
     if (command.type === 'hello') {
       this.name = command.name;
     }
     if (command.type === 'state' && !this.isReading) {
-      this.state = command; // which only who is in a room may say
+      this.state = command; // the server accepts it only of members of a room
     } else {
       this.queue.push({id: command.id, text: JSON.stringify(command)});
-      this.sendLater();
+      this.postSoon();
     }
   };
 
-  HttpSocket.prototype.sendLater = function () {
+  HttpTransport.prototype.postSoon = function () {
     var self = this;
-    if (!this.isSending && this.queue.length && !this.isOver) {
+    if (!this.isSending && this.queue.length && !this.isClosed) {
       this.isSending = true;
-      soon(function () {
-        if (!self.isOver) {
-          self.flush();
+      nextTick(function () {
+        if (!self.isClosed) {
+          self.post();
         }
       });
     }
   };
 
-  HttpSocket.prototype.flush = function () {
+  HttpTransport.prototype.post = function () {
     var self = this, batch = this.takeBatch();
-    this.abortSending = this.request('commands', [], arrayOf(batch), ANSWER_WITHIN, function (answer) {
+    this.abortPost = this.request('commands', [], joinBatch(batch), ANSWER_WITHIN, function (answer) {
       self.isSending = false;
-      self.answered(batch, answer);
+      self.handleResponse(batch, answer);
     });
   };
 
-  function arrayOf(batch) {
+  function joinBatch(batch) {
     return '[' + batch.map(function (waiting) { return waiting.text; }).join(',') + ']';
   }
 
-  HttpSocket.prototype.takeBatch = function () {
+  HttpTransport.prototype.takeBatch = function () {
     var queue = this.queue, count = 1, length = queue[0].text.length;
-    while (count < queue.length && count < this.most && length + queue[count].text.length < this.longest) {
+    while (count < queue.length && count < this.maxBatch && length + queue[count].text.length < this.maxBatchLength) {
       length += queue[count].text.length;
       count += 1;
     }
     return queue.splice(0, count);
   };
 
-  HttpSocket.prototype.answered = function (batch, answer) {
+  HttpTransport.prototype.handleResponse = function (batch, answer) {
     if (!answer) {
       this.end({unreachable: true});
     } else if (answer.type === 'error') {
-      this.refused(batch, answer);
+      this.handleError(batch, answer);
     } else {
-      answer.forEach(this.replied, this);
-      if (!this.isOver && this.hasChanged) {
-        this.hasChanged = false;
+      answer.forEach(this.handleReply, this);
+      if (!this.isClosed && this.roomsChanged) {
+        this.roomsChanged = false;
         this.read();
       }
     }
-    this.sendLater();
+    this.postSoon();
   };
 
-  // What is wrong with one command is its own error, and not that of those beside it.
-  HttpSocket.prototype.refused = function (batch, error) {
+  // An error in one command must not fail the others of its batch, so they are sent again one by one.
+  HttpTransport.prototype.handleError = function (batch, error) {
     if (error.code !== 'too_large' && error.code !== 'bad_request') {
       this.end({error: error});
     } else if (batch.length > 1) {
-      this.most = 1;
+      this.maxBatch = 1;
       this.queue = batch.concat(this.queue);
     } else {
       error.id = batch[0].id;
@@ -189,44 +188,44 @@
     }
   };
 
-  HttpSocket.prototype.replied = function (reply) {
-    if (this.isOver || reply.type === 'ok') {
+  HttpTransport.prototype.handleReply = function (reply) {
+    if (this.isClosed || reply.type === 'ok') {
       return;
     }
     if (reply.type === 'welcome') {
       this.client = reply.client;
-      this.mostRooms = reply.rooms;
+      this.maxRooms = reply.rooms;
     } else if (reply.type === 'joined') {
-      this.admit(reply);
+      this.acceptJoin(reply);
       return;
     } else if (reply.type === 'left') {
-      this.enter(reply);
+      this.finishJoin(reply);
       delete this.rooms[reply.room];
-      this.hasChanged = true;
+      this.roomsChanged = true;
     }
     this.onmessage(reply);
   };
 
-  // The server counts those of one request alone. One that says nothing has no limit.
-  HttpSocket.prototype.admit = function (reply) {
-    this.rooms[reply.room] = {since: reply.position, version: '', entering: reply};
-    if (this.names().length > this.mostRooms) {
-      this.refuse(reply.room);
+  // The server only counts the rooms of one request, so we count them all. A server that names no limit has none.
+  HttpTransport.prototype.acceptJoin = function (reply) {
+    this.rooms[reply.room] = {since: reply.position, version: '', joinReply: reply};
+    if (this.roomNames().length > this.maxRooms) {
+      this.refuseRoom(reply.room);
     } else {
-      this.hasChanged = true;
-      this.onmessage({}); // there is progress
+      this.roomsChanged = true;
+      this.onmessage({}); // a sign of progress
     }
   };
 
-  HttpSocket.prototype.refuse = function (name) {
-    this.exclude({type: 'error', code: 'too_many', message: 'Too many rooms.', temporary: true, room: name});
+  HttpTransport.prototype.refuseRoom = function (name) {
+    this.dropRoom({type: 'error', code: 'too_many', message: 'Too many rooms.', temporary: true, room: name});
   };
 
-  /** Reading a room has begun; `event` says who is there. Gives whether that is news. */
-  HttpSocket.prototype.enter = function (event) {
-    var room = this.rooms[event.room] || {}, reply = room.entering;
-    room.entering = null;
-    if (reply && !this.isOver) {
+  /** Reports that a room is joined, with the members that `event` lists. Returns nothing if it was reported before. */
+  HttpTransport.prototype.finishJoin = function (event) {
+    var room = this.rooms[event.room] || {}, reply = room.joinReply;
+    room.joinReply = null;
+    if (reply && !this.isClosed) {
       reply.count = event.count;
       reply.members = event.members;
       this.onmessage(reply);
@@ -234,13 +233,13 @@
     return reply;
   };
 
-  /** An event was read. */
-  HttpSocket.prototype.received = function (event) {
+  /** Handles an event that was read. */
+  HttpTransport.prototype.received = function (event) {
     var room = this.rooms[event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
     }
-    if (!this.isOver) {
+    if (!this.isClosed) {
       this.onmessage(event);
     }
     if (event.type === 'goodbye') {
@@ -248,8 +247,8 @@
     }
   };
 
-  /** Reading has begun. */
-  HttpSocket.prototype.begun = function () {
+  /** The server knows that we read rooms: send what waited for that. */
+  HttpTransport.prototype.readStarted = function () {
     var state = this.state;
     this.isReading = true;
     this.state = null;
@@ -258,52 +257,52 @@
     }
   };
 
-  HttpSocket.prototype.names = function () {
+  HttpTransport.prototype.roomNames = function () {
     return Object.keys(this.rooms);
   };
 
-  /** Takes so many of `names` as one request has room for, and gives them with the parameters that say what to read. */
-  HttpSocket.prototype.takePart = function (names, path) {
-    var taken = [], query = [], left = this.longestLine - this.address(path, [], this.client).length, room, wish;
+  /** Removes from `names` what one request can read. Returns these rooms and the parameters of the request. */
+  HttpTransport.prototype.takeGroup = function (names, path) {
+    var taken = [], query = [], left = this.maxLineLength - this.urlFor(path, [], this.client).length, room, parameters;
     while (names.length) {
-      room = this.rooms[names[0]]; // all of it are the server's words, which need no encoding
-      wish = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
-      left -= wish.length + 1;
+      room = this.rooms[names[0]]; // comes from the server, and needs no encoding
+      parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
+      left -= parameters.length + 1;
       if (left < 0 && taken.length) {
         break;
       }
       taken.push(names.shift());
-      query.push(wish);
+      query.push(parameters);
     }
-    return {names: taken, query: query};
+    return {roomNames: taken, query: query};
   };
 
-  /** Reads a room no longer, and tells why. */
-  HttpSocket.prototype.exclude = function (error) {
+  /** Stops reading a room, and reports the error. */
+  HttpTransport.prototype.dropRoom = function (error) {
     var room = this.rooms[error.room];
     delete this.rooms[error.room];
-    error.id = room.entering && room.entering.id;
+    error.id = room.joinReply && room.joinReply.id;
     this.onmessage(error);
   };
 
-  /** What one room has is that room's trouble, and what is too long can be shorter: then it reads on, and gives true. */
-  HttpSocket.prototype.survives = function (answer) {
-    var error = answer || {}, survives = true;
+  /** Reads on without the one room that an error concerns, or with shorter requests. Returns false for other errors. */
+  HttpTransport.prototype.canGoOn = function (answer) {
+    var error = answer || {}, canGoOn = true;
     if (error.room && this.rooms[error.room]) {
-      this.exclude(error);
-    } else if ((/414|431/).test(error.status) && this.longestLine > 500) {
-      this.longestLine /= 2;
+      this.dropRoom(error);
+    } else if ((/414|431/).test(error.status) && this.maxLineLength > 500) {
+      this.maxLineLength /= 2;
     } else {
-      survives = false;
+      canGoOn = false;
     }
-    if (survives && !this.isOver) {
+    if (canGoOn && !this.isClosed) {
       this.read();
     }
-    return survives;
+    return canGoOn;
   };
 
-  /** An address below the base. Its `client` saves pages of other origins the question whether a header is allowed. */
-  HttpSocket.prototype.address = function (path, query, client) {
+  /** A URL below the base. On another origin `client` goes into the query, as a header would need a CORS preflight. */
+  HttpTransport.prototype.urlFor = function (path, query, client) {
     query = query.slice();
     if (this.name) {
       query.push('name=' + encodeURIComponent(this.name));
@@ -314,39 +313,39 @@
     return this.base + path + '?' + query.join('&');
   };
 
-  HttpSocket.prototype.request = function (path, query, body, seconds, answered) {
-    var self = this, foreign = isForeign(this.base), client = this.client;
-    return ask(this.address(path, query, foreign && client), body, !foreign && client, seconds, answered, function () {
-      self.onmessage({}); // there is progress
-    });
+  HttpTransport.prototype.request = function (path, query, body, seconds, onResponse) {
+    var self = this, foreign = isCrossOrigin(this.base), client = this.client;
+    return sendRequest(
+      this.urlFor(path, query, foreign && client), body, !foreign && client, seconds, onResponse,
+      function () { self.onmessage({}); }); // a sign of progress
   };
 
-  HttpSocket.prototype.end = function (why) {
-    if (!this.isOver) {
+  HttpTransport.prototype.end = function (cause) {
+    if (!this.isClosed) {
       this.close();
-      this.onclose(why);
+      this.onclose(cause);
     }
   };
 
-  HttpSocket.prototype.close = function () {
-    this.isOver = true;
+  HttpTransport.prototype.close = function () {
+    this.isClosed = true;
     cancel(this.timer);
-    this.abortSending();
+    this.abortPost();
     this.stop();
   };
 
-  HttpSocket.prototype.leave = function () {
-    this.queue = this.names().map(function (name) { return {text: JSON.stringify({type: 'leave', room: name})}; });
+  HttpTransport.prototype.leave = function () {
+    this.queue = this.roomNames().map(function (name) { return {text: JSON.stringify({type: 'leave', room: name})}; });
     this.close();
     while (this.queue.length && this.client) {
-      this.bid(arrayOf(this.takeBatch()));
+      this.beacon(joinBatch(this.takeBatch()));
     }
   };
 
-  // What the browser sends although the page has gone.
-  HttpSocket.prototype.bid = function (text) {
-    var address = this.address('commands', [], this.client), navigator = window.navigator;
-    if (!navigator.sendBeacon || !navigator.sendBeacon(address, text)) {
-      ask(address, text, null, ANSWER_WITHIN, noop, noop);
+  // Sends commands while the page is being closed.
+  HttpTransport.prototype.beacon = function (text) {
+    var url = this.urlFor('commands', [], this.client), navigator = window.navigator;
+    if (!navigator.sendBeacon || !navigator.sendBeacon(url, text)) {
+      sendRequest(url, text, null, ANSWER_WITHIN, noop, noop);
     }
   };

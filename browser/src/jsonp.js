@@ -1,23 +1,23 @@
-  var NOWHERE = 'poll?room=_&since=_:0&wait=0';
+  var IDENTIFY = 'poll?room=_&since=_:0&wait=0';
   var scripts = 0;
 
   /**
-   * Asks by a script element, which may be of any origin and answers by calling us.
+   * Sends a request by a script element, which may have any origin, and calls us with the response.
    *
-   * @param answered  called once, with the JSON that was answered, or null where there was no answer
-   * @returns a function that gives up, after which nothing is called
+   * @param onResponse  called once, with the JSON of the response, or with null if there was none
+   * @returns a function that aborts the request; nothing is called after it
    */
-  function askByScript(url, seconds, answered) {
+  function requestByScript(url, seconds, onResponse) {
     var script = window.document.createElement('script'), name = '_' + (scripts += 1), timer;
 
     function end(answer) {
-      var tell = answered;
+      var onResponse = onResponse;
       cancel(timer);
-      answered = noop;
-      tell(answer || null);
+      onResponse = noop;
+      onResponse(answer || null);
     }
 
-    function gone() {
+    function finished() {
       delete Realtime[name];
       script.onload = script.onerror = null;
       script.parentNode.removeChild(script);
@@ -25,75 +25,76 @@
     }
 
     Realtime[name] = end;
-    script.onload = script.onerror = gone;
+    script.onload = script.onerror = finished;
     script.src = url + '&callback=Realtime.' + name;
-    timer = later(seconds * 4, function () { end(null); }); // no progress is seen
+    timer = later(seconds * 4, function () { end(null); }); // there is no progress event
     window.document.getElementsByTagName('head')[0].appendChild(script);
     return function () {
-      answered = noop;
+      onResponse = noop;
       end();
     };
   }
 
-  /** Long polls, and commands, by script elements: for browsers that let a page ask its own origin alone. */
-  function Jsonp(base) {
-    Poll.call(this, base);
-    this.longest = 1200;
+  /** Long polling by script elements: for browsers whose XMLHttpRequest only reaches the page's own origin. */
+  function JsonpTransport(base) {
+    PollTransport.call(this, base);
+    this.maxBatchLength = 1200;
   }
 
-  inherit(Jsonp, Poll);
+  inherit(JsonpTransport, PollTransport);
 
-  // One that was given up goes on waiting, and a browser has few connections to one host.
-  Jsonp.prototype.wait = 4;
+  // An aborted script keeps its connection until it is answered, and a browser has few of them. So polls are short.
+  JsonpTransport.prototype.wait = 4;
 
-  Jsonp.works = function () {
+  JsonpTransport.works = function () {
     return true;
   };
 
-  // Commands are taken only of a client that the server knows.
-  Jsonp.prototype.send = function (command) {
+  // The server accepts commands by GET only from a client that it knows already.
+  JsonpTransport.prototype.send = function (command) {
     if (command.type === 'hello') {
       this.client = command.client || null;
       delete command.client;
     }
-    Poll.prototype.send.call(this, command);
+    PollTransport.prototype.send.call(this, command);
   };
 
-  Jsonp.prototype.request = function (path, query, body, seconds, answered) {
-    var self = this, giveUp = noop, asked = body ? query.concat('commands=' + encodeURIComponent(body)) : query;
+  JsonpTransport.prototype.request = function (path, query, body, seconds, onResponse) {
+    var self = this, abort = noop, asked = body ? query.concat('commands=' + encodeURIComponent(body)) : query;
 
     function perform() {
-      giveUp = askByScript(self.address(path, asked, self.client), seconds, function (answer) {
+      abort = requestByScript(self.urlFor(path, asked, self.client), seconds, function (answer) {
         if (body && answer && answer.code === 'unauthorized') {
-          introduce();
+          identify();
         } else {
-          answered(answer);
+          onResponse(answer);
         }
       });
     }
 
-    // A poll that begins at a place that isn't there brings nothing but a client.
-    function introduce() {
-      giveUp = askByScript(self.base + NOWHERE, seconds, function (answer) {
+    // A poll of a position that can't exist returns at once, with a new client and no events.
+    function identify() {
+      abort = requestByScript(self.base + IDENTIFY, seconds, function (answer) {
         if (answer && answer.client) {
           self.client = answer.client;
           perform();
         } else {
-          answered(answer);
+          onResponse(answer);
         }
       });
     }
 
-    if (body && this.address(path, asked, this.client).length > LONGEST_LINE) {
-      later(0, function () { answered(tooLarge()); });
+    if (body && this.urlFor(path, asked, this.client).length > MAX_LINE_LENGTH) {
+      later(0, function () { onResponse(tooLargeError()); });
     } else {
-      (self.client ? perform : introduce)();
+      (self.client ? perform : identify)();
     }
-    return function () { giveUp(); };
+    return function () { abort(); };
   };
 
-  Jsonp.prototype.bid = function (text) {
-    new window.Image().src = this.address('commands', ['callback=f', 'commands=' + encodeURIComponent(text)], this.client);
+  JsonpTransport.prototype.beacon = function (text) {
+    new window.Image().src =
+      this.urlFor('commands', ['callback=f', 'commands=' + encodeURIComponent(text)], this.client);
   };
 
-  transports.jsonp = Jsonp;
+  transports.jsonp = JsonpTransport;

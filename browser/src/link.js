@@ -1,57 +1,58 @@
-  var SILENCE = 30;
+  var IDLE_TIMEOUT = 30;
   var PONG_WITHIN = 8;
-  var SLOWEST_MESSAGE = 16000; // bytes a second
+  var BYTES_PER_SECOND = 16000; // bytes a second
 
   /**
-   * One connection, or an attempt at one: asks and is answered over one transport, greets, and knows when it is up: the
-   * server has welcomed us and answered every `join`. What comes until then is held back, so that another connection
-   * can go on being used meanwhile.
+   * One connection over one transport. It sends requests, and matches replies to them.
    *
-   * onup(), onevent(event) and ondown(why) are called; `why` as in websocket.js, and `goodbye`, the event.
+   * It is open when the transport is. It is up when the server has welcomed us and has answered every `join`. Earlier
+   * events are held back, so that another link can be used meanwhile.
+   *
+   * It calls onup(), onevent(event) and ondown(cause). `cause` is as in websocket.js, and may have `bye`, the goodbye.
    *
    * @param {string} kind  the transport's name
-   * @param {number} seconds  in which it has to be up, or to hear something
+   * @param {number} seconds  how long it may take to be up, counted from the last event
    * @param {function(Link)} greet  says hello and joins rooms
    */
-  function Link(kind, base, seconds, greet) {
+  function Link(kind, base, seconds, sayHello) {
     var self = this, socket = this.socket = new transports[kind](base);
     this.kind = kind;
-    // isOpen, isUp, isOver, welcome and bye come later.
-    this.expected = this.lastId = 0;
-    this.asked = {};
-    this.held = [];
+    // Set later: isOpen, isUp, isClosed, welcome, bye and timer.
+    this.unanswered = this.lastId = 0;
+    this.pendingRequests = {};
+    this.heldEvents = [];
     socket.onopen = function () {
       self.isOpen = true;
-      greet(self);
+      sayHello(self);
     };
     socket.onmessage = function (event) { self.received(event); };
-    socket.onclose = function (why) { self.end(why); };
-    this.extend = function () {
+    socket.onclose = function (cause) { self.end(cause); };
+    this.extendTimeout = function () {
       cancel(self.timer);
-      self.timer = later(seconds, function () { self.end({unfit: true}); });
+      self.timer = later(seconds, function () { self.end({unusable: true}); });
     };
-    this.extend();
+    this.extendTimeout();
   }
 
-  /** @param isFirst  whether it has to be answered before the connection is up */
-  Link.prototype.ask = function (command, answered, isFirst) {
-    this.expected += isFirst ? 1 : 0;
+  /** @param isFirst  whether the link is only up when this is answered */
+  Link.prototype.request = function (command, onReply, isFirst) {
+    this.unanswered += isFirst ? 1 : 0;
     command.id = this.lastId += 1;
-    this.asked[command.id] = {answered: answered, type: command.type};
-    this.tell(command);
+    this.pendingRequests[command.id] = {onReply: onReply, type: command.type};
+    this.sendCommand(command);
   };
 
-  // What the server can't read it refuses without saying what that was, and what is too large ends the connection: so
-  // it is refused here.
-  Link.prototype.tell = function (command) {
+  // The server can't say which command it could not read, and closes the connection if one is too large. So we refuse
+  // such commands here.
+  Link.prototype.sendCommand = function (command) {
     var self = this, error, text;
     try {
-      text = spell(command);
+      text = serialize(command);
       if (this.welcome && encodeURIComponent(text).replace(/%../g, '%').length > this.welcome.size) {
-        error = tooLarge();
+        error = tooLargeError();
       }
     } catch (reason) {
-      error = unsayable(reason);
+      error = notJsonError(reason);
       error.code = command.type === 'join' ? 'bad_room' : error.code;
     }
     if (error) {
@@ -67,7 +68,7 @@
       this.bye = event;
     }
     if (this.isUp) {
-      this.watch();
+      this.restartWatchdog();
       this.handle(event);
     } else {
       this.hold(event);
@@ -75,80 +76,80 @@
   };
 
   Link.prototype.hold = function (event) {
-    var asked = this.asked[event.id] || {};
-    this.extend();
-    if ((asked.type === 'hello' && event.type === 'error') || isUnreadable(event)) {
+    var request = this.pendingRequests[event.id] || {};
+    this.extendTimeout();
+    if ((request.type === 'hello' && event.type === 'error') || isUnreadable(event)) {
       this.end({error: event});
       return;
     }
     if (event.type === 'welcome') {
       this.welcome = event;
     }
-    this.held.push(event);
-    this.expected -= asked.type === 'hello' || asked.type === 'join' ? 1 : 0;
-    if (this.welcome && !this.expected) {
+    this.heldEvents.push(event);
+    this.unanswered -= request.type === 'hello' || request.type === 'join' ? 1 : 0;
+    if (this.welcome && !this.unanswered) {
       this.isUp = true;
-      this.watch();
+      this.restartWatchdog();
       this.onup();
     }
   };
 
   Link.prototype.handle = function (event) {
-    var asked = this.asked[event.id], ids = Object.keys(this.asked);
-    if (this.isOver) {
+    var request = this.pendingRequests[event.id], ids = Object.keys(this.pendingRequests);
+    if (this.isClosed) {
       return;
     }
     if (isUnreadable(event)) {
-      event.vague = ids.length > 1;
+      event.isAmbiguous = ids.length > 1;
       ids.forEach(function (id) {
         event.id = id;
         this.handle(event);
       }, this);
-    } else if (asked) {
-      delete this.asked[event.id];
-      asked.answered(event);
+    } else if (request) {
+      delete this.pendingRequests[event.id];
+      request.onReply(event);
     } else {
       this.onevent(event);
     }
   };
 
-  // A connection can be dead without anybody having been told.
-  Link.prototype.watch = function () {
+  // A dead connection may never be reported, so silence is noticed here.
+  Link.prototype.restartWatchdog = function () {
     var self = this;
     cancel(this.timer);
-    this.timer = later((this.socket.silence || SILENCE) + this.slack(), function () { self.check(); });
+    this.timer = later((this.socket.idleTimeout || IDLE_TIMEOUT) + this.transferTime(), function () { self.check(); });
   };
 
-  // A browser doesn't tell that a message is coming: the largest one has its time.
-  Link.prototype.slack = function () {
-    return (this.welcome.size || 0) / SLOWEST_MESSAGE;
+  // A browser doesn't report the progress of a message, so the largest one has its time.
+  Link.prototype.transferTime = function () {
+    return (this.welcome.size || 0) / BYTES_PER_SECOND;
   };
 
-  /** Finds out whether it lives. */
+  /** Sends a ping; without an event in time, the link is closed. */
   Link.prototype.check = function () {
     var self = this;
-    if (this.isUp && !this.isOver) {
+    if (this.isUp && !this.isClosed) {
       cancel(this.timer);
-      this.timer = later(PONG_WITHIN + this.slack(), function () { self.end({}); });
-      this.ask({type: 'ping'}, noop);
+      this.timer = later(PONG_WITHIN + this.transferTime(), function () { self.end({}); });
+      this.request({type: 'ping'}, noop);
     }
   };
 
-  Link.prototype.end = function (why) {
-    why.bye = this.bye;
-    if (!this.isOver) {
+  Link.prototype.end = function (cause) {
+    cause.bye = this.bye;
+    if (!this.isClosed) {
       this.close();
-      this.ondown(why);
+      this.ondown(cause);
     }
   };
 
   Link.prototype.close = function (leaving) {
-    this.isOver = true;
+    this.isClosed = true;
     cancel(this.timer);
     this.socket[leaving ? 'leave' : 'close']();
   };
 
-  /** Whether this is about a command that the server could not read, and so may be about any of them. */
+  /** Whether this error is about a command that the server could not read, and so could be any of them. */
   function isUnreadable(event) {
     return event.code === 'bad_request' && !event.id && !event.room;
   }

@@ -1,8 +1,8 @@
-  var QUEUE = 100;
+  var MAX_PENDING = 100;
   var KEYS_KEPT = 240000; // milliseconds, less than the five minutes for which a server knows a key in any case
 
-  /** A promise, where the browser has promises, else null. Who doesn't ask isn't told of its failure. */
-  function promise(begin) {
+  /** A promise, or null if the browser has none. An unhandled rejection is not reported. */
+  function makePromise(begin) {
     var made = null;
     if (window.Promise) {
       made = new window.Promise(begin);
@@ -14,28 +14,29 @@
   }
 
   /**
-   * A room's messages on their way out: in order, each under a key by which it is known when it arrives, and by which
-   * sending it again is safe. docs/protocol.rst has the rules ("Publishing again").
+   * A room's messages that are not acknowledged yet, in order. Each has a key: under it the message is stored only once,
+   * and by it we recognise the message in the log. docs/protocol.rst has the rules ("Publishing again").
    */
   function Outbox(room, connection) {
     this.room = room;
     this.connection = connection;
-    // {letter, settle, link: where it was sent and isn't answered, since: when first it may have been stored, or 0, by: the
-    // user's id, covered: whether the room was read ever since, doubtful: whether it may be stored, vanished: its log is}
-    this.waiting = [];
-    this.failures = 0; // isOpen and timer come later
+    // {publication, settle, link: the one on which it waits for a reply, firstSent: when it may first have been stored, or
+    // 0, sentBy: the user's id, covered: whether the room was read without a gap since then, inDoubt: whether it may be
+    // stored, logChanged: whether the room has another log}
+    this.queue = [];
+    this.failures = 0; // set later: isOpen and timer
   }
 
   Outbox.prototype.add = function (event, data, key, callback) {
-    // One message on its way. `state` is pending, sent, failed or unknown.
+    // What the page gets for one message. `state` is pending, sent, failed or unknown.
     var self = this, entry = {
       key: key || randomKey(), event: event, data: data, state: 'pending', error: null, position: null
     };
-    var made = promise(function (resolve, reject) {
-      self.put({letter: entry, settle: function (error) {
+    var made = makePromise(function (resolve, reject) {
+      self.enqueue({publication: entry, settle: function (error) {
         var result = {position: entry.position, key: entry.key};
         if (callback) {
-          callOut(callback, error, result);
+          safeCall(callback, error, result);
         }
         (error ? reject : resolve)(error || result);
       }});
@@ -47,148 +48,149 @@
     return entry;
   };
 
-  Outbox.prototype.put = function (item) {
-    var self = this, entry = item.letter, error = this.objection(entry);
+  Outbox.prototype.enqueue = function (item) {
+    var self = this, entry = item.publication, error = this.validate(entry);
     if (error) {
-      later(0, function () { self.end(item, 'failed', error); });
+      later(0, function () { self.finish(item, 'failed', error); });
     } else {
-      this.waiting.push(item);
+      this.queue.push(item);
       this.room.emit('$pending', entry);
       this.flush();
     }
   };
 
-  Outbox.prototype.objection = function (entry) {
+  Outbox.prototype.validate = function (entry) {
     var count = 0;
     try {
-      // As it is now: the page may go on to change it.
-      entry.data = JSON.parse(spell([entry.data, entry.event, entry.key]))[0];
+      // A copy, as the page may change the object later.
+      entry.data = JSON.parse(serialize([entry.data, entry.event, entry.key]))[0];
     } catch (error) {
-      return unsayable(error);
+      return notJsonError(error);
     }
-    if (this.connection.state === 'closed' || this.room.gone) {
-      return closed();
+    if (this.connection.state === 'closed' || this.room.isLeft) {
+      return closedError();
     }
-    this.connection.eachRoom(function (room) { count += room.outbox.waiting.length; });
-    return !this.isOpen && count >= QUEUE &&
-      trouble('queue_full', 'Too many wait.', true);
+    this.connection.eachRoom(function (room) { count += room.outbox.queue.length; });
+    return !this.isOpen && count >= MAX_PENDING &&
+      makeError('queue_full', 'Too many wait.', true);
   };
 
-  // Each is sent behind the one before it. After a refusal one goes ahead, and the others when that is stored.
+  // Each names the one before it. After a temporary error only the first is sent; the others follow when it is stored.
   Outbox.prototype.flush = function () {
-    var self = this, link = this.connection.link, user = this.connection.user, before;
+    var self = this, link = this.connection.link, user = this.connection.user, previousKey;
     if (this.isOpen && link && !this.timer) {
-      this.giveUp(function (item) {
-        return item.since && !item.covered && (item.vanished || item.by !== user.id || now() - item.since > KEYS_KEPT);
+      this.failWhere(function (item) {
+        return item.firstSent && !item.covered &&
+          (item.logChanged || item.sentBy !== user.id || now() - item.firstSent > KEYS_KEPT);
       });
-      this.waiting.slice().every(function (item) {
+      this.queue.slice().every(function (item) {
         if (item.link !== link) {
-          self.send(item, link, before);
+          self.send(item, link, previousKey);
         }
-        before = item.letter.key;
+        previousKey = item.publication.key;
         return !self.failures;
       });
     }
   };
 
-  Outbox.prototype.send = function (item, link, before) {
-    var self = this, entry = item.letter;
-    item.doubtful = item.doubtful || item.link;
+  Outbox.prototype.send = function (item, link, previousKey) {
+    var self = this, entry = item.publication;
+    item.inDoubt = item.inDoubt || item.link;
     item.link = link;
-    if (!item.since) {
-      item.since = now();
+    if (!item.firstSent) {
+      item.firstSent = now();
       item.covered = this.room.joined;
     }
-    item.by = this.connection.user.id;
-    link.ask(
-      {type: 'publish', room: this.room.name, event: entry.event, data: entry.data, key: entry.key, after: before},
-      function (reply) { self.answered(item, reply); });
+    item.sentBy = this.connection.user.id;
+    link.request(
+      {type: 'publish', room: this.room.name, event: entry.event, data: entry.data, key: entry.key, after: previousKey},
+      function (reply) { self.handleReply(item, reply); });
   };
 
-  Outbox.prototype.answered = function (item, reply) {
+  Outbox.prototype.handleReply = function (item, reply) {
     if (reply.type === 'published') {
-      this.stored(item, reply.position);
+      this.succeed(item, reply.position);
     } else if (reply.temporary) {
       item.link = null;
       if ((/in_doubt|internal/).test(reply.code)) {
-        item.doubtful = true;
+        item.inDoubt = true;
         item.covered = false;
-      } else if (!item.doubtful) {
-        item.since = 0;
+      } else if (!item.inDoubt) {
+        item.firstSent = 0;
       }
-      this.flushLater(reply.after);
+      this.retryLater(reply.after);
     } else {
-      this.settle(item, reply.vague ? 'unknown' : 'failed', told(reply));
+      this.settle(item, reply.isAmbiguous ? 'unknown' : 'failed', toError(reply));
     }
   };
 
-  Outbox.prototype.flushLater = function (after) {
+  Outbox.prototype.retryLater = function (after) {
     var self = this;
     if (!this.timer && this.isOpen) {
-      this.timer = later((after || 0) + backOff(this.failures++), function () {
+      this.timer = later((after || 0) + backoffDelay(this.failures++), function () {
         self.timer = null;
         self.flush();
       });
     }
   };
 
-  Outbox.prototype.stored = function (item, position) {
+  Outbox.prototype.succeed = function (item, position) {
     this.failures = 0;
-    item.letter.position = position;
+    item.publication.position = position;
     this.settle(item, 'sent', null);
   };
 
   Outbox.prototype.settle = function (item, state, error) {
-    var index = this.waiting.indexOf(item);
+    var index = this.queue.indexOf(item);
     if (index >= 0) {
-      this.waiting.splice(index, 1);
-      this.end(item, state, error);
+      this.queue.splice(index, 1);
+      this.finish(item, state, error);
       this.flush();
     }
   };
 
-  Outbox.prototype.end = function (item, state, error) {
-    item.letter.state = state;
-    item.letter.error = error;
-    this.room.emit(error ? '$failed' : '$sent', item.letter);
+  Outbox.prototype.finish = function (item, state, error) {
+    item.publication.state = state;
+    item.publication.error = error;
+    this.room.emit(error ? '$failed' : '$sent', item.publication);
     item.settle(error);
   };
 
-  /** A message under one of our keys is there: ours, if it is of who we were when we sent it. */
-  Outbox.prototype.arrived = function (message) {
+  /** A message is in the log under one of our keys. It is ours if its sender is the user as whom we sent it. */
+  Outbox.prototype.confirmFromLog = function (message) {
     var self = this;
-    this.waiting.some(function (item) {
-      var isIt = item.by === message.from.id && item.letter.key === message.key;
+    this.queue.some(function (item) {
+      var isIt = item.sentBy === message.from.id && item.publication.key === message.key;
       if (isIt) {
-        self.stored(item, message.position);
+        self.succeed(item, message.position);
       }
-      return isIt; // another one under this key is its own affair
+      return isIt; // a message of another user may have the same key
     });
   };
 
-  /** Messages are missing, and what was sent may be among them. */
-  Outbox.prototype.missed = function (isOtherLog) {
-    this.waiting.forEach(function (item) {
+  /** Messages were missed; those that we sent may be among them. */
+  Outbox.prototype.onGap = function (isOtherLog) {
+    this.queue.forEach(function (item) {
       item.covered = false;
-      item.vanished |= item.since && isOtherLog;
+      item.logChanged |= item.firstSent && isOtherLog;
     });
   };
 
   Outbox.prototype.close = function () {
     this.pause();
-    this.giveUp(function () { return true; });
+    this.failWhere(function () { return true; });
   };
 
-  Outbox.prototype.giveUp = function (concerns) {
+  Outbox.prototype.failWhere = function (predicate) {
     var self = this;
-    this.waiting.filter(concerns).forEach(function (item) {
-      self.settle(item, item.since ? 'unknown' : 'failed', item.since ?
-        trouble('unknown', 'It may be stored.') :
-        closed());
+    this.queue.filter(predicate).forEach(function (item) {
+      self.settle(item, item.firstSent ? 'unknown' : 'failed', item.firstSent ?
+        makeError('unknown', 'It may be stored.') :
+        closedError());
     });
   };
 
-  Outbox.prototype.proceed = function () {
+  Outbox.prototype.unpause = function () {
     if (!this.isOpen) {
       this.isOpen = true;
       this.flush();

@@ -1,97 +1,98 @@
-  var SIDE_BY_SIDE = 2;
-  var LONGEST_PAUSE = 0.8; // seconds; browsers have a hidden page wait for whole ones
-  var ROUND = 8; // seconds, which is less than the ten for which a poll keeps its client in a room
+  var MAX_WAITING_POLLS = 2;
+  var MAX_PAUSE = 0.8; // seconds; timers of a hidden page fire once a second
+  var CYCLE = 8; // seconds; a client stays in a room for ten seconds after a poll
 
   /**
-   * Long polls, and commands, by XMLHttpRequest.
+   * Long polling by XMLHttpRequest.
    *
-   * Rooms that don't go into one request go into two, which wait side by side; a browser has six connections to a host,
-   * for all of its tabs. More take turns, and wait for so short a time that each has its turn often. Where the pages of
-   * an origin have no connections left none waits: each asks about once a second.
+   * If one request can't read all rooms, two requests wait side by side: a browser has six connections to a host, for
+   * all of its tabs. If these are not enough either, groups of rooms take turns, and each poll waits for a short time. If
+   * the pages of an origin have no connections left, no poll waits, and each page polls about once a second.
    */
-  function Poll(base) {
-    HttpSocket.call(this, base);
-    this.parts = []; // each asks, or pauses; `line` has the names of rooms whose turn it isn't, and `turns` there are
+  function PollTransport(base) {
+    HttpTransport.call(this, base);
+    this.groups = []; // polled now, or pausing. Set later: waitingRooms, whose turn it isn't, and groupCount, of all
   }
 
-  inherit(Poll, HttpSocket);
+  inherit(PollTransport, HttpTransport);
 
-  Poll.works = canAsk;
+  PollTransport.works = supportsXhr;
 
-  Poll.prototype.wait = 25;
+  PollTransport.prototype.wait = 25;
 
-  // A poll that waits may have been forgotten by whatever lies between: it is asked anew.
-  Poll.prototype.send = function (command) {
-    HttpSocket.prototype.send.call(this, command);
+  // A proxy may have forgotten a poll that waits, so a ping starts the polls again.
+  PollTransport.prototype.send = function (command) {
+    HttpTransport.prototype.send.call(this, command);
     if (command.type === 'ping' && this.isReading) {
       this.read();
     }
   };
 
-  Poll.prototype.read = function () {
-    var names = this.names();
+  PollTransport.prototype.read = function () {
+    var names = this.roomNames();
     this.stop();
-    this.line = names.slice();
-    for (this.turns = 0; names.length; this.turns += 1) {
-      this.takePart(names, 'poll');
+    this.waitingRooms = names.slice();
+    for (this.groupCount = 0; names.length; this.groupCount += 1) {
+      this.takeGroup(names, 'poll');
     }
-    this.readMore();
+    this.readWaiting();
   };
 
-  Poll.prototype.readMore = function () {
-    while (this.line.length && this.parts.length < SIDE_BY_SIDE) {
-      this.askPart(this.takePart(this.line, 'poll'));
+  PollTransport.prototype.readWaiting = function () {
+    while (this.waitingRooms.length && this.groups.length < MAX_WAITING_POLLS) {
+      this.startPoll(this.takeGroup(this.waitingRooms, 'poll'));
     }
   };
 
-  Poll.prototype.askPart = function (part) {
-    var self = this, begun = now(), wait = isCrowded() ? 0 : this.turns > SIDE_BY_SIDE ? Math.floor(ROUND / this.turns) : this.wait;
-    this.parts.push(part);
-    part.query.push('wait=' + wait);
-    part.stop = this.request('poll', part.query, null, wait + ANSWER_WITHIN, function (answer) {
-      self.polled(answer, part, now() - begun);
+  PollTransport.prototype.startPoll = function (group) {
+    var self = this, started = now(), wait = isCrowded() ? 0 :
+      this.groupCount > MAX_WAITING_POLLS ? Math.floor(CYCLE / this.groupCount) : this.wait;
+    this.groups.push(group);
+    group.query.push('wait=' + wait);
+    group.stop = this.request('poll', group.query, null, wait + ANSWER_WITHIN, function (answer) {
+      self.handlePoll(answer, group, now() - started);
     });
   };
 
-  Poll.prototype.polled = function (answer, part, took) {
+  PollTransport.prototype.handlePoll = function (answer, group, took) {
     var self = this;
-    part.stop = noop;
+    group.stop = noop;
     if (!answer || answer.client !== this.client) {
-      if (!this.survives(answer)) {
+      if (!this.canGoOn(answer)) {
         this.end(answer && answer.type === 'error' ? {error: answer} : {});
       }
     } else {
       if (!this.isReading) {
-        this.begun();
+        this.readStarted();
       }
       this.onmessage(answer);
       answer.events.forEach(function (event) {
         if (event.type === 'presence') {
-          self.enter(event);
+          self.finishJoin(event);
         }
       });
-      part.names.forEach(function (name) { self.enter({room: name}); });
+      group.roomNames.forEach(function (name) { self.finishJoin({room: name}); });
       answer.events.forEach(this.received, this);
-      part.names.forEach(function (name) { (self.rooms[name] || {}).version = answer.presence[name]; });
-      this.readAgain(part, answer.events.length || took > 1000 ? 0 : Math.min(LONGEST_PAUSE, ROUND / this.turns));
+      group.roomNames.forEach(function (name) { (self.rooms[name] || {}).version = answer.presence[name]; });
+      this.pollAgain(group, answer.events.length || took > 1000 ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));
     }
   };
 
-  // What doesn't wait although it has nothing is not asked again at once, lest this become a loop.
-  Poll.prototype.readAgain = function (part, seconds) {
+  // A poll that returns at once without events is not repeated at once: that would be a busy loop.
+  PollTransport.prototype.pollAgain = function (group, seconds) {
     var self = this, timer;
-    if (this.parts.indexOf(part) >= 0) { // else all was begun anew meanwhile
+    if (this.groups.indexOf(group) >= 0) { // else reading was started again meanwhile
       timer = later(seconds, function () {
-        self.parts.splice(self.parts.indexOf(part), 1);
-        self.line = self.line.concat(part.names);
-        self.readMore();
+        self.groups.splice(self.groups.indexOf(group), 1);
+        self.waitingRooms = self.waitingRooms.concat(group.roomNames);
+        self.readWaiting();
       });
-      part.stop = function () { cancel(timer); };
+      group.stop = function () { cancel(timer); };
     }
   };
 
-  Poll.prototype.stop = function () {
-    this.parts.splice(0).forEach(function (part) { part.stop(); });
+  PollTransport.prototype.stop = function () {
+    this.groups.splice(0).forEach(function (group) { group.stop(); });
   };
 
-  transports.poll = Poll;
+  transports.poll = PollTransport;

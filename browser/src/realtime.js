@@ -1,14 +1,14 @@
-  /** Where this script came from: a directory, with its slash. */
-  function ownBase() {
+  /** The directory that this script was loaded from, with a slash at the end. */
+  function scriptBase() {
     var scripts = window.document.getElementsByTagName('script'), script = window.document.currentScript;
     script = script || scripts[scripts.length - 1];
     return ((script && script.src) || window.location.href).replace(/[?#].*$/, '').replace(/[^\/]*$/, '');
   }
 
-  var home = window.document && ownBase();
+  var defaultBase = window.document && scriptBase();
 
-  /** An absolute address with a slash at its end. */
-  function resolve(url) {
+  /** An absolute URL with a slash at the end. */
+  function absoluteUrl(url) {
     var anchor = window.document.createElement('a');
     anchor.href = url;
     return anchor.href.replace(/[?#].*$/, '').replace(/\/?$/, '/');
@@ -20,7 +20,7 @@
         throw new Error('connect() needs a page.');
       }
       return typeof url === 'object' && url ? Realtime.connect('', url) :
-        new Connection(url ? resolve(url) : home, options || {});
+        new Connection(url ? absoluteUrl(url) : defaultBase, options || {});
     },
     transports: transports
   };

@@ -1,35 +1,35 @@
-  var LAST = 50;
+  var DEFAULT_LAST = 50;
 
   /**
-   * A room of one connection. Its position is the page's own: whatever brings the messages, each is told once.
+   * A room of one connection. Its position is independent of links, so each message is emitted once.
    *
-   * A page may have several users of it, each with listeners of its own: what they share is their prototype.
+   * A page may get several handles of it, each with its own listeners. The room itself is their prototype.
    */
   function Room(name, options, connection) {
-    this.users = [];
+    this.handles = [];
     this.name = name;
     this.connection = connection;
     this.position = options.since || null;
     this.top = null;
-    this.last = options.last === undefined ? LAST : options.last;
+    this.last = options.last === undefined ? DEFAULT_LAST : options.last;
     this.joined = this.membersKnown = false;
-    // trouble, why it can't be joined, gone and timer come later.
-    this.count = this.refusals = 0;
+    // Set later: lastError (why it can't be joined), isLeft and timer.
+    this.count = this.joinFailures = 0;
     this.members = [];
     this.outbox = new Outbox(this, connection);
   }
 
   inherit(Room, Emitter);
 
-  Room.prototype.share = function () {
-    var user = Object.create(this);
-    Emitter.call(user);
-    this.users.push(user);
-    return user;
+  Room.prototype.newHandle = function () {
+    var handle = Object.create(this);
+    Emitter.call(handle);
+    this.handles.push(handle);
+    return handle;
   };
 
   Room.prototype.emit = function (event, first, second) {
-    this.users.slice().forEach(function (user) { Emitter.prototype.emit.call(user, event, first, second); });
+    this.handles.slice().forEach(function (handle) { Emitter.prototype.emit.call(handle, event, first, second); });
   };
 
   Room.prototype.publish = function (event, data, options, callback) {
@@ -46,10 +46,10 @@
     return this.outbox.add(event, data, options && options.key, callback);
   };
 
-  /** Told to those who are here now, and nobody else; not even kept for a moment where we aren't connected. */
+  /** Sends a signal to those who are in the room now. It is dropped if we are not connected. */
   Room.prototype.signal = function (event, data) {
     if (this.joined) {
-      this.connection.link.tell(
+      this.connection.link.sendCommand(
         {type: 'signal', room: this.name, event: event, data: data === undefined ? null : data});
     }
     return this.joined;
@@ -59,8 +59,8 @@
     var self = this, command;
     options = options || {};
     command = {type: 'history', room: this.name, before: options.before, since: options.since, limit: options.limit};
-    return this.connection.read(command, callback, function (reply, done) {
-      var messages = reply.messages.map(self.dress, self);
+    return this.connection.runQuery(command, callback, function (reply, done) {
+      var messages = reply.messages.map(self.decorate, self);
       done({
         messages: messages,
         position: reply.position,
@@ -72,51 +72,51 @@
 
   Room.prototype.loadMembers = function (callback) {
     var connection = this.connection, command = {type: 'members', room: this.name}, all = [];
-    return connection.read(command, callback, function (reply, done) {
+    return connection.runQuery(command, callback, function (reply, done) {
       all = all.concat(reply.members);
       if (reply.after) {
         command.after = reply.after;
-        return true; // there is another page
+        return true; // ask for the next page
       }
       done(all);
     });
   };
 
-  // The server is told by the last one.
+  // The room is left when its last handle is.
   Room.prototype.leave = function () {
-    if (this.users.length > 1) {
-      this.users.splice(this.users.indexOf(this), 1);
-      this.users = [this];
-      this.gone = true;
+    if (this.handles.length > 1) {
+      this.handles.splice(this.handles.indexOf(this), 1);
+      this.handles = [this];
+      this.isLeft = true;
       this.joined = false;
       this.outbox = new Outbox(this, this.connection);
-    } else if (!this.gone) {
-      this.connection.forget(this.name);
+    } else if (!this.isLeft) {
+      this.connection.removeRoom(this.name);
     }
   };
 
   // What the connection calls:
 
-  Room.prototype.attend = function (link) {
+  Room.prototype.joinOn = function (link) {
     var self = this, command = {type: 'join', room: this.name, last: this.last};
     if (this.position) {
       command.since = this.position;
     }
-    link.ask(command, function (reply) {
-      if (!self.gone) {
-        (reply.type === 'joined' ? self.entered : self.refused).call(self, reply, command.since, link);
+    link.request(command, function (reply) {
+      if (!self.isLeft) {
+        (reply.type === 'joined' ? self.joinAccepted : self.joinRefused).call(self, reply, command.since, link);
       }
     }, !link.isUp);
   };
 
-  Room.prototype.entered = function (reply, since) {
+  Room.prototype.joinAccepted = function (reply, since) {
     var present = applyPresence(this, reply);
     this.joined = true;
-    this.refusals = 0;
-    this.trouble = null;
+    this.joinFailures = 0;
+    this.lastError = null;
     this.top = reply.top;
     if (since && !reply.recovered) {
-      this.skip(reply.position, 'resume');
+      this.resetTo(reply.position, 'resume');
     } else if (!this.position) {
       this.position = reply.position;
     }
@@ -125,24 +125,24 @@
     this.checkCaughtUp();
   };
 
-  // One need not read a room to publish to it, so what waits is sent.
-  Room.prototype.refused = function (error, since, link) {
+  // A room that can't be read may still be published to, so what waits is sent.
+  Room.prototype.joinRefused = function (error, since, link) {
     var self = this;
     if (error.code === 'bad_position' && since) {
-      this.skip(null, 'resume');
-      this.attend(link);
+      this.resetTo(null, 'resume');
+      this.joinOn(link);
     } else {
       if (error.temporary) {
-        this.timer = later((error.after || 0) + backOff(this.refusals), function () { self.attend(link); });
-        this.refusals += 1;
+        this.timer = later((error.after || 0) + backoffDelay(this.joinFailures), function () { self.joinOn(link); });
+        this.joinFailures += 1;
       } else {
-        this.outbox.missed();
-        this.outbox.proceed();
+        this.outbox.onGap();
+        this.outbox.unpause();
       }
-      // Once, though it is tried again with each connection.
-      if (this.trouble !== error.code) {
-        this.trouble = error.code;
-        error = told(error);
+      // Only once, although each connection tries to join again.
+      if (this.lastError !== error.code) {
+        this.lastError = error.code;
+        error = toError(error);
         error.room = this.name;
         this.emit('$error', error);
         this.connection.emit('$error', error);
@@ -150,31 +150,31 @@
     }
   };
 
-  Room.prototype.skip = function (position, reason) {
-    this.outbox.missed(this.position && position && !isSameLog(this.position, position));
+  Room.prototype.resetTo = function (position, reason) {
+    this.outbox.onGap(this.position && position && !isSameLog(this.position, position));
     this.position = position;
     this.emit('$reset', {position: position, recovered: false, reason: reason});
   };
 
-  // Until then one can't know what of one's own is there already.
+  // Before that we can't know which of our own messages are stored already.
   Room.prototype.checkCaughtUp = function () {
     if (this.joined && (!isSameLog(this.position, this.top) || hasSeen(this.position, this.top))) {
-      this.outbox.proceed();
+      this.outbox.unpause();
     }
   };
 
   Room.prototype.received = function (event) {
     if (!this.joined) {
-      return; // This is of before we left.
+      return; // a late event of a room that was left
     }
     if (event.type === 'message') {
       this.arrived(event);
     } else if (event.type === 'signal') {
-      this.show(this.dress(event));
+      this.emitMessage(this.decorate(event));
     } else if (event.type === 'presence') {
       this.emit('$presence', applyPresence(this, event));
     } else if (event.type === 'reset') {
-      this.skip(event.position, 'trimmed');
+      this.resetTo(event.position, 'trimmed');
       this.checkCaughtUp();
     }
   };
@@ -188,21 +188,21 @@
       this.top = message.position;
     }
     if (message.key) {
-      this.outbox.arrived(message);
+      this.outbox.confirmFromLog(message);
     }
-    this.show(this.dress(message));
+    this.emitMessage(this.decorate(message));
     this.checkCaughtUp();
   };
 
-  /** A message or signal as the page gets it. */
-  Room.prototype.dress = function (message) {
+  /** Adds what the page needs to a message or signal. */
+  Room.prototype.decorate = function (message) {
     var user = this.connection.user;
     message.signal = message.type === 'signal';
     message.own = !!(user && message.from && message.from.id === user.id);
     return message;
   };
 
-  Room.prototype.show = function (message) {
+  Room.prototype.emitMessage = function (message) {
     this.emit(message.event, message.data, message);
     this.emit('*', message.data, message);
   };

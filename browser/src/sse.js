@@ -1,152 +1,152 @@
   var STREAM_WITHIN = 1; // after CROWDED_AFTER
-  var STREAMS = 4;
+  var MAX_STREAMS = 4;
   var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'goodbye'];
 
-  /** Server-sent events, and commands by XMLHttpRequest; polls where the browser has no connections for streams. */
-  function EventStream(base) {
-    Poll.call(this, base);
-    this.sources = []; // the streams that are read
-    this.opening = []; // those that will take their places
-    this.awaited = 0; // those of them that haven't begun
-    this.stopAsking = noop;
-    this.pings = [];
+  /** Server-sent events. It polls while the browser has no connections for streams. */
+  function SSETransport(base) {
+    PollTransport.call(this, base);
+    this.sources = []; // the open streams
+    this.opening = []; // the streams that will replace them
+    this.unopened = 0; // how many of those have not begun yet
+    this.abortDiagnosis = noop;
+    this.pendingPings = [];
   }
 
-  inherit(EventStream, Poll);
+  inherit(SSETransport, PollTransport);
 
-  EventStream.prototype.silence = 60;
+  SSETransport.prototype.idleTimeout = 60;
 
-  EventStream.works = function (base) {
-    return window.EventSource && canAsk(base);
+  SSETransport.works = function (base) {
+    return window.EventSource && supportsXhr(base);
   };
 
-  EventStream.prototype.send = function (command) {
+  SSETransport.prototype.send = function (command) {
     if (command.type === 'ping') {
-      this.pings.push({type: 'pong', id: command.id});
+      this.pendingPings.push({type: 'pong', id: command.id});
       this.read();
     } else {
-      HttpSocket.prototype.send.call(this, command);
+      HttpTransport.prototype.send.call(this, command);
     }
   };
 
-  // A stream's rooms are those of its address. The old one is read until the new one is there: what both bring is known
-  // by its position. Its heartbeat is shown to nobody here, so a new one is also how to ask whether it lives. Where it
-  // takes several, the old ones go first: a browser has six connections.
-  EventStream.prototype.read = function () {
-    var self = this, names = this.names(), parts = [];
+  // A stream's rooms are fixed by its URL, so changed rooms need a new stream. The old one is read until the new one has
+  // begun; what both bring is recognised by its position. Browsers hide the heartbeat, so a new stream also serves as a
+  // ping. If several streams are needed, the old ones are closed first, as a browser has six connections.
+  SSETransport.prototype.read = function () {
+    var self = this, names = this.roomNames(), groups = [];
     if (isCrowded()) {
-      Poll.prototype.read.call(this);
+      PollTransport.prototype.read.call(this);
       return;
     }
-    Poll.prototype.stop.call(this);
-    this.dropOpening();
-    while (names.length && parts.length < STREAMS) {
-      parts.push(this.takePart(names, 'sse'));
+    PollTransport.prototype.stop.call(this);
+    this.closeOpening();
+    while (names.length && groups.length < MAX_STREAMS) {
+      groups.push(this.takeGroup(names, 'sse'));
     }
-    this.awaited = parts.length;
-    if (parts.length !== 1) {
-      this.drop(this.sources);
+    this.unopened = groups.length;
+    if (groups.length !== 1) {
+      this.closeAll(this.sources);
     }
-    if (!parts.length) {
-      this.alive();
+    if (!groups.length) {
+      this.answerPings();
       return;
     }
-    this.deadline = later(CROWDED_AFTER, function () {
-      makeRoom();
-      self.deadline = later(self.isReading ? ANSWER_WITHIN : STREAM_WITHIN, function () {
-        self.end({unfit: true});
+    this.openTimer = later(CROWDED_AFTER, function () {
+      freeConnections();
+      self.openTimer = later(self.isReading ? ANSWER_WITHIN : STREAM_WITHIN, function () {
+        self.end({unusable: true});
       });
     });
-    parts.forEach(this.begin, this);
-    names.forEach(this.refuse, this); // a browser has no connections for more streams
+    groups.forEach(this.openSource, this);
+    names.forEach(this.refuseRoom, this); // a browser doesn't have enough connections for more streams
   };
 
-  EventStream.prototype.begin = function (part) {
-    var self = this, source = new window.EventSource(this.address('sse', part.query, this.client));
+  SSETransport.prototype.openSource = function (group) {
+    var self = this, source = new window.EventSource(this.urlFor('sse', group.query, this.client));
     this.opening.push(source);
     STREAM_EVENTS.forEach(function (type) {
-      source.addEventListener(type, function (event) { self.heard(readObject(event.data) || {}); });
+      source.addEventListener(type, function (event) { self.onEvent(parseJson(event.data) || {}); });
     });
     source.onerror = function () {
       if (self.opening.indexOf(source) >= 0) {
-        self.askWhy(part);
+        self.diagnose(group);
       } else {
         self.end({});
       }
     };
   };
 
-  // Nobody is told why a stream didn't begin; but a poll is.
-  EventStream.prototype.askWhy = function (part) {
+  // Browsers don't say why a stream did not begin, but the response to a poll says it.
+  SSETransport.prototype.diagnose = function (group) {
     var self = this;
-    this.dropOpening();
-    this.stopAsking = this.request('poll', part.query.concat('wait=0'), null, ANSWER_WITHIN, function (answer) {
-      if (!self.survives(answer)) {
-        self.end({unfit: true});
+    this.closeOpening();
+    this.abortDiagnosis = this.request('poll', group.query.concat('wait=0'), null, ANSWER_WITHIN, function (answer) {
+      if (!self.canGoOn(answer)) {
+        self.end({unusable: true});
       }
     });
   };
 
-  EventStream.prototype.heard = function (event) {
+  SSETransport.prototype.onEvent = function (event) {
     if (event.type === 'welcome') {
-      this.opened(event);
+      this.streamOpened(event);
     } else if (event.type === 'joined') {
-      this.entered(event);
+      this.streamJoined(event);
     } else {
       this.received(event);
     }
   };
 
-  EventStream.prototype.opened = function (welcome) {
-    this.awaited -= 1;
+  SSETransport.prototype.streamOpened = function (welcome) {
+    this.unopened -= 1;
     if (welcome.client !== this.client) {
       this.end({});
-    } else if (!this.awaited) {
-      cancel(this.deadline);
-      this.drop(this.sources);
+    } else if (!this.unopened) {
+      cancel(this.openTimer);
+      this.closeAll(this.sources);
       this.sources = this.opening.splice(0);
-      this.begun();
-      this.alive();
+      this.readStarted();
+      this.answerPings();
     }
   };
 
-  EventStream.prototype.alive = function () {
-    this.pings.splice(0).forEach(this.onmessage, this);
+  SSETransport.prototype.answerPings = function () {
+    this.pendingPings.splice(0).forEach(this.onmessage, this);
   };
 
-  EventStream.prototype.entered = function (joined) {
-    var isNew = this.enter(joined);
+  SSETransport.prototype.streamJoined = function (joined) {
+    var isNew = this.finishJoin(joined);
     if (!joined.recovered) {
       this.received({type: 'reset', room: joined.room, position: joined.position});
     }
-    if (!isNew && !this.isOver) {
+    if (!isNew && !this.isClosed) {
       joined.type = 'presence';
       this.onmessage(joined);
     }
   };
 
-  EventStream.prototype.dropOpening = function () {
-    cancel(this.deadline);
-    this.stopAsking();
-    this.stopAsking = noop;
-    this.drop(this.opening);
+  SSETransport.prototype.closeOpening = function () {
+    cancel(this.openTimer);
+    this.abortDiagnosis();
+    this.abortDiagnosis = noop;
+    this.closeAll(this.opening);
   };
 
-  EventStream.prototype.drop = function (sources) {
+  SSETransport.prototype.closeAll = function (sources) {
     sources.splice(0).forEach(function (source) {
       source.onerror = null;
       source.close();
     });
   };
 
-  EventStream.prototype.readMore = function () {
-    (isCrowded() ? Poll.prototype.readMore : this.read).call(this);
+  SSETransport.prototype.readWaiting = function () {
+    (isCrowded() ? PollTransport.prototype.readWaiting : this.read).call(this);
   };
 
-  EventStream.prototype.stop = function () {
-    Poll.prototype.stop.call(this);
-    this.dropOpening();
-    this.drop(this.sources);
+  SSETransport.prototype.stop = function () {
+    PollTransport.prototype.stop.call(this);
+    this.closeOpening();
+    this.closeAll(this.sources);
   };
 
-  transports.sse = EventStream;
+  transports.sse = SSETransport;

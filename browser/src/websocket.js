@@ -1,36 +1,37 @@
   /*
-   * Transports. Each is to its user what a socket is:
+   * Transports. All have the interface of a socket:
    *
    *   new Transport(base)    starts to open; may throw
-   *   send(command), close() a command is an object; nothing is called after close()
-   *   leave()                close(), as the page goes or has had enough
-   *   onopen(), onmessage(object), onclose(why)
+   *   send(command)          sends an object
+   *   close()                closes; nothing is called after it
+   *   leave()                closes, and tells the server that the client leaves
+   *   onopen(), onmessage(object), onclose(cause)
    *
-   * `why` may have `code` (of a WebSocket), `error` (what the server said), `unreachable` (there was no answer at all),
-   * and `unfit`: the server is there, but this transport doesn't get through.
+   * `cause` may have `code` (of a WebSocket), `error` (what the server said), `unreachable` (there was no answer at all)
+   * and `unusable` (the server is there, but this transport doesn't get through).
    */
   var transports = {};
 
-  function Socket(base) {
+  function WebSocketTransport(base) {
     var self = this, socket = this.socket = new window.WebSocket(base.replace(/^http/, 'ws') + 'ws');
     socket.onopen = function () { self.onopen(); };
-    socket.onmessage = function (frame) { self.onmessage(readObject(frame.data) || {}); };
+    socket.onmessage = function (frame) { self.onmessage(parseJson(frame.data) || {}); };
     socket.onclose = function (event) {
       self.close();
       self.onclose({code: event.code});
     };
   }
 
-  Socket.works = function () {
+  WebSocketTransport.works = function () {
     return window.WebSocket;
   };
 
-  Socket.prototype.send = function (command) {
+  WebSocketTransport.prototype.send = function (command) {
     this.socket.send(JSON.stringify(command));
   };
 
-  // Browsers complain when one is closed that isn't open yet.
-  Socket.prototype.close = function () {
+  // Browsers log an error if a socket is closed before it is open.
+  WebSocketTransport.prototype.close = function () {
     var socket = this.socket;
     socket.onmessage = socket.onclose = noop;
     socket.onopen = function () { socket.close(); };
@@ -39,6 +40,6 @@
     }
   };
 
-  Socket.prototype.leave = Socket.prototype.close;
+  WebSocketTransport.prototype.leave = WebSocketTransport.prototype.close;
 
-  transports.websocket = Socket;
+  transports.websocket = WebSocketTransport;

@@ -1,4 +1,4 @@
-"""A client of the daemon on Twisted: rooms as streams of events, over whatever transport can be had.
+"""A client of the daemon, on Twisted: rooms as streams of events, over the best transport that works.
 
 .. code-block:: python
 

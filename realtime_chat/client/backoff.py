@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""Delays between attempts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ LONGEST = 20.0
 
 
 class Backoff:
-    """Full jitter: a random time up to a bound that doubles with each failure, so that those who were cut off together
-    don't come back together (M. Brooker, "Exponential Backoff And Jitter", 2015).
+    """Exponential backoff with full jitter: a random time up to a bound that doubles with each failure.
 
-    :param random: gives a float from 0 up to 1.
+    Clients that were cut off together don't come back together (M. Brooker, "Exponential Backoff And Jitter", 2015).
+
+    :param random: returns a float from 0 up to 1.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -22,11 +23,11 @@ class Backoff:
         self._failures = 0
 
     def next(self) -> float:
-        """Seconds to wait after one more failure, from 0.5 to at most 20."""
-        most = min(LONGEST, 2.0 ** min(self._failures, 10))
+        """Count one more failure, and return the seconds to wait: from 0.5 to at most 20."""
+        bound = min(LONGEST, 2.0 ** min(self._failures, 10))
         self._failures += 1
-        return SHORTEST + self._random() * (most - SHORTEST)
+        return SHORTEST + self._random() * (bound - SHORTEST)
 
     def succeeded(self) -> None:
-        """Begin anew."""
+        """Forget the failures."""
         self._failures = 0

@@ -1,4 +1,4 @@
-"""The client as it is used: :func:`connect`, and what it gives."""
+"""The public API of the client: :func:`connect`, and the objects that it returns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from realtime_chat.client.address import Address
-from realtime_chat.client.core import ClientOptions, Core
+from realtime_chat.client.core import Core
 from realtime_chat.client.events import Event, Member, Message, State, read_event, read_members
-from realtime_chat.client.http import Web
+from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
+from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.poll import PollLink
+from realtime_chat.client.server_url import ServerURL
 from realtime_chat.client.sse import SSELink
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
@@ -37,10 +38,10 @@ TRANSPORTS = tuple(_LINKS)
 class History(msgspec.Struct, frozen=True):
     """A page of a room's log.
 
-    :param messages: ascending; give the first one's position as the next ``before`` to page back.
-    :param position: after which reading on would start.
-    :param top: where the log ends.
-    :param recovered: whether nothing is missing between ``since`` and the page.
+    :param messages: the oldest one first. To page back, give the first one's position as the next ``before``.
+    :param position: the position to read on from, as the next ``since``.
+    :param top: the position of the log's last message.
+    :param recovered: whether no message is missing between ``since`` and the page.
     """
 
     messages: tuple[Message, ...]
@@ -61,45 +62,50 @@ def connect(
     trust_root: Any = None,
     on_state: Callable[[State], None] = lambda state: None,
 ) -> Chat:
-    """A chat with a daemon, to be used as ``async with connect(reactor, url) as chat:``.
+    """Make a chat with a daemon, to be used as ``async with connect(reactor, url) as chat:``.
 
-    The reactor's clock will not step any more: see :func:`~realtime_chat.clock.time_steadily`.
+    The chat stays connected until it is closed. It reconnects after a random time of 0.5 to 20 seconds, reads on in
+    each room from where it was, and publishes again what may have been lost.
 
-    It stays connected until it is closed: it reconnects after a random time of 0.5 to 20 seconds, reads on in each
-    room from where it was, and publishes again what may have been lost.
+    The reactor uses a monotonic clock from now on: see :func:`~realtime_chat.clock.time_steadily`.
 
     :param url: the daemon's root, such as ``http://127.0.0.1:8080/``.
-    :param name: what to be called, as a guest.
+    :param name: the guest's name.
     :param client: the secret of an earlier chat (:attr:`Chat.client`), to be the same user again.
-    :param transports: those that may be used, the best first; one alone is forced.
-    :param patient: whether to go on trying where nobody is there in the beginning; if not, that is
+    :param transports: the transports that may be used, the best one first. A single one is forced.
+    :param patient: whether to keep trying if no server can be reached in the beginning; else that raises
         :class:`~realtime_chat.client.errors.Unreachable`.
-    :param buffer: how many events of a room may wait for who iterates over it; then less is read from the server.
-    :param trust_root: what vouches for an ``https`` server, as for :func:`twisted.internet.ssl.optionsForClientTLS`;
-        None for the system's authorities.
-    :param on_state: is told each change of the connection's state.
-    :raises ValueError: the URL or a transport can't be one.
-    :raises RealtimeError: the name can't be one.
+    :param buffer: how many events of a room may wait for the code that iterates over it. The chat reads less from the
+        server then.
+    :param trust_root: the authorities that may certify an ``https`` server, as for
+        :func:`twisted.internet.ssl.optionsForClientTLS`; None for those that the system trusts.
+    :param on_state: is called with each new state of the connection.
+    :raises ValueError: the URL, the client or a transport is invalid.
+    :raises RealtimeError: the name is invalid.
     """
-    unknown = [transport for transport in transports if transport not in _LINKS]
-    if unknown or not transports:
-        raise ValueError(f"the transports are {', '.join(TRANSPORTS)}; these are not: {unknown}")
+    _check_transports(transports)
     if client is not None and not client.isascii():
         raise ValueError("a client is the secret that a server gave, of ASCII letters; this one is none")
     time_steadily(reactor)
-    address = Address(reactor, url, trust_root)
-    wants = ClientOptions(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
-    links: dict[str, OpenLink] = {kind: partial(make, address) for kind, make in _LINKS.items()}
-    token = partial(secrets.token_urlsafe, 12)
-    return Chat(Core(reactor, random.random, token, links, wants, on_state, seconds_asleep_too), address)
+    server = ServerURL(reactor, url, trust_root)
+    options = ClientOptions(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
+    links: dict[str, OpenLink] = {kind: partial(make, server) for kind, make in _LINKS.items()}
+    new_key = partial(secrets.token_urlsafe, 12)
+    return Chat(Core(reactor, random.random, new_key, links, options, on_state, seconds_asleep_too), server)
+
+
+def _check_transports(transports: Sequence[str]) -> None:
+    unknown = [transport for transport in transports if transport not in _LINKS]
+    if unknown or not transports:
+        raise ValueError(f"the transports are {', '.join(TRANSPORTS)}; these are not: {unknown}")
 
 
 class Chat:
     """A client of a daemon; :func:`connect` makes one."""
 
-    def __init__(self, core: Core, address: Address) -> None:
+    def __init__(self, core: Core, server: ServerURL) -> None:
         self._core = core
-        self._address = address
+        self._server = server
 
     async def __aenter__(self) -> Chat:
         try:
@@ -115,118 +121,118 @@ class Chat:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """End it; fires when no connection and no timer is left.
+        """Close the chat; fires when no connection and no timer is left.
 
-        What was published and isn't acknowledged fails with
-        :class:`~realtime_chat.client.errors.FateUnknown` or, where it was never sent, with
-        :class:`~realtime_chat.client.errors.Closed`.
+        A publish that isn't acknowledged fails: with :class:`~realtime_chat.client.errors.Closed` if it was never sent,
+        else with :class:`~realtime_chat.client.errors.FateUnknown`.
         """
         return self._core.close()
 
     @property
     def state(self) -> State:
-        """How the connection is."""
+        """The state of the connection."""
         return self._core.state
 
     @property
     def user(self) -> User | None:
-        """Who one is to the others; None before the first connection."""
+        """Our own user, as others see it; None before the first connection."""
         return self._core.user
 
     @property
     def client(self) -> str | None:
-        """The secret by which one is the same user again; keep it like a password."""
+        """The secret that makes a later chat the same user; keep it like a password."""
         return self._core.client
 
     def switch(self, *transports: str) -> Deferred[None]:
-        """Go on over another transport, now and after every reconnect; nothing is lost or doubled.
+        """Move to other transports, now and after every reconnect. Nothing is lost or duplicated.
 
         :returns: fires when it is connected.
+        :raises ValueError: there is no such transport.
         """
-        unknown = [transport for transport in transports if transport not in _LINKS]
-        if unknown or not transports:
-            raise ValueError(f"the transports are {', '.join(TRANSPORTS)}; these are not: {unknown}")
+        _check_transports(transports)
         return self._core.switch(transports)
 
     async def join(self, room: str, since: Position | str | None = None, last: int | None = None) -> Room:
         """Read a room, from now on and after every reconnect, until it is left.
 
-        :param since: bring what follows this position.
-        :param last: how many messages before the log's end to start with, where there is no ``since`` or it can't be
-            had; None for 50.
-        :raises RealtimeError: it may not be read, or is read already.
+        :param since: start after this position.
+        :param last: with how many old messages to start if ``since`` isn't given or the server no longer has what
+            follows it; None for 50.
+        :raises RealtimeError: the room can't be read, or is joined already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
         return Room(self, self._core, await self._core.join(check_room(room), position, last))
 
     def publish(self, room: str, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
-        """Add a message to a room's log, which needn't be joined; see :meth:`Room.publish`."""
+        """Publish a message to a room, which needn't be joined; see :meth:`Room.publish`."""
         return _publish(self._core, room, data, event, key)
 
     async def members(self, room: str) -> list[Member]:
-        """Who is in a room, all of them; it needn't be joined."""
+        """All members of a room, which needn't be joined."""
         found: list[Member] = []
         after: dict[str, str] = {}
         while True:
-            reply = await self._core.ask({"type": "members", "room": check_room(room), **after})
+            reply = await self._core.query({"type": "members", "room": check_room(room), **after})
             found += read_members(reply["members"])
             if "after" not in reply:
                 return found
             after = {"after": reply["after"]}
 
     async def rooms(self) -> list[str]:
-        """The names of the rooms that there are and may be read.
+        """The names of all rooms that may be read.
 
         :raises RealtimeError: the server refuses.
         """
-        web = Web(self._address)
+        http = HTTPClient(self._server)
         try:
-            return await _all_rooms(web, self.client)
+            return await _all_rooms(http, self.client)
         finally:
-            await web.close()
+            await http.close()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Say something of oneself to all rooms (away, page, colour, …), now and after every reconnect.
+        """Set what the other members of all rooms see of this client: away, page, colour, …
+
+        It is sent now, and after every reconnect.
 
         :param state: at most 1 KiB as JSON.
-        :raises RealtimeError: ``bad_request``: JSON, or the server, can't take it.
+        :raises RealtimeError: ``bad_request``: it is no JSON, or the server would refuse it.
         """
         self._core.set_state(msgspec.json.decode(encode_checked(state)))
 
 
 class Room:
-    """A room that is read. ``async for event in room`` brings its events, each once and in order.
+    """A room that is read. ``async for event in room`` gives its events, each once and in order.
 
-    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence`` and ``Reset``; the last of
-    these says that messages were lost to this reader. The iteration ends when the room is left or the chat is closed,
-    and fails where the server lets it be read no longer.
+    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence`` and ``Reset``. A ``Reset``
+    says that this reader has lost messages. The iteration ends when the room is left or the chat is closed. It raises
+    :class:`~realtime_chat.client.errors.Refused` if the server no longer lets the room be read.
     """
 
-    def __init__(self, chat: Chat, core: Core, reading: RoomSubscription) -> None:
+    def __init__(self, chat: Chat, core: Core, subscription: RoomSubscription) -> None:
         self._chat = chat
         self._core = core
-        self._reading = reading
+        self._subscription = subscription
 
     @property
     def name(self) -> str:
-        """Its name."""
-        return self._reading.room
+        """The room's name."""
+        return self._subscription.room
 
     @property
     def position(self) -> Position:
-        """After which everything has come, though it may still wait to be iterated over."""
-        assert self._reading.position is not None
-        return self._reading.position
+        """The position up to which everything has come. Some of it may still wait to be iterated over."""
+        assert self._subscription.position is not None
+        return self._subscription.position
 
     @property
     def count(self) -> int | None:
-        """How many are in the room; None where the server doesn't tell."""
-        return self._reading.count
+        """How many members the room has; None if the server doesn't say."""
+        return self._subscription.count
 
     @property
     def present(self) -> tuple[Member, ...] | None:
-        """Who is in the room, as the events that have come so far tell it; None where it isn't listed."""
-        members = self._reading.members
+        """The members, as of the events that have come so far; None if the server doesn't list them."""
+        members = self._subscription.members
         return None if members is None else tuple(members.values())
 
     def __aiter__(self) -> Room:
@@ -234,50 +240,50 @@ class Room:
 
     async def __anext__(self) -> Event:
         while True:
-            event = self._reading.pop()
+            event = self._subscription.pop()
             if event is not None:
-                self._core.consumed(self._reading)
+                self._core.consumed(self._subscription)
                 return event
-            if self._reading.ended:
-                if isinstance(self._reading.ended, Exception):
-                    raise self._reading.ended
+            if self._subscription.ended:
+                if isinstance(self._subscription.ended, Exception):
+                    raise self._subscription.ended
                 raise StopAsyncIteration
-            await self._reading.wait()
+            await self._subscription.wait()
 
     def publish(self, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
-        """Add a message to the room's log, once, whatever becomes of the connection meanwhile.
+        """Publish a message. It is stored once, whatever happens to the connection.
 
-        It begins at once; what is published without waiting stays in order.
+        It is sent at once. Messages that are published without waiting stay in order.
 
-        :param data: anything that is JSON; ``{"text": …}`` is what chat pages show.
-        :param key: a name for this message, by which it is stored only once; None for a random one. Don't give one
-            from which the next could be guessed.
-        :returns: fires with its position, once it is stored.
-        :raises RealtimeError: at once for an event or a key that can't be one, and for data that
-            the server would not take (half a surrogate pair, NaN, nested too deep); by the Deferred the server's
-            answer, or one of :mod:`realtime_chat.client.errors`.
+        :param data: anything that is JSON; chat pages show ``{"text": …}``.
+        :param key: a key for this message, under which it is stored only once; None for a random one. Nobody must be
+            able to guess the next one from it.
+        :returns: fires with the message's position when it is stored.
+        :raises RealtimeError: at once if the event or the key is invalid, or the server would refuse the data (half a
+            surrogate pair, NaN, nested too deep). By the Deferred: the server's error, or one of
+            :mod:`realtime_chat.client.errors`.
         """
         return _publish(self._core, self.name, data, event, key)
 
     async def signal(self, event: str, data: Any = None) -> None:
-        """Tell something volatile to those who are connected now: at most once, and not at all while we are not."""
-        said = msgspec.Raw(encode_checked(data))
-        self._core.say({"type": "signal", "room": self.name, "event": check_event(event), "data": said})
+        """Send a signal to those who are connected now. It is not stored, and dropped while we are not connected."""
+        raw = msgspec.Raw(encode_checked(data))
+        self._core.send_volatile({"type": "signal", "room": self.name, "event": check_event(event), "data": raw})
 
     async def members(self) -> list[Member]:
-        """Who is in the room, all of them."""
+        """All members of the room."""
         return await self._chat.members(self.name)
 
     async def history(
         self, before: Position | None = None, since: Position | None = None, limit: int | None = None
     ) -> History:
-        """A page of the room's log: the last messages before ``before``, the first after ``since``, or the last ones.
+        """A page of the room's log: the last messages before ``before``, the first after ``since``, or the last of all.
 
         :param limit: how many; None for 50.
         """
         fields = {"before": _text(before), "since": _text(since), "limit": limit}
-        wanted = {name: value for name, value in fields.items() if value is not None}
-        page = await self._core.ask({"type": "history", "room": self.name, **wanted})
+        given = {name: value for name, value in fields.items() if value is not None}
+        page = await self._core.query({"type": "history", "room": self.name, **given})
         return History(
             tuple(_messages(page["messages"], self._core.user)),
             Position.parse(page["position"]),
@@ -286,8 +292,8 @@ class Room:
         )
 
     async def leave(self) -> None:
-        """Read it no longer; who iterates over it comes to the end."""
-        self._core.leave(self._reading)
+        """Leave the room; the iteration over it ends."""
+        self._core.leave(self._subscription)
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
@@ -307,14 +313,14 @@ def _messages(events: Iterable[dict[str, Any]], me: User | None) -> Iterable[Mes
         yield message
 
 
-async def _all_rooms(web: Web, client: str | None) -> list[str]:
+async def _all_rooms(http: HTTPClient, client: str | None) -> list[str]:
     rooms: list[str] = []
     while True:
-        answer = await web.get("rooms", [("after", rooms[-1])] if rooms else [], client)
-        error = answer.error("rooms")
+        response = await http.get("rooms", [("after", rooms[-1])] if rooms else [], client)
+        error = response.error("rooms")
         if error is not None:
             raise error
-        page = [room["room"] for room in answer.body["rooms"]]
+        page = [room["room"] for room in response.body["rooms"]]
         if not page:
             return rooms
         rooms += page

@@ -1,4 +1,4 @@
-"""What can go wrong for who uses the client."""
+"""The errors that the client raises."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["ChatError", "Closed", "FateUnknown", "QueueFull", "Refused", "Unreac
 
 
 class ChatError(RealtimeError):
-    """All that the client raises by itself.
+    """The base of the client's own errors.
 
-    :ivar code: the server's (``docs/protocol.rst``), or ``unreachable``, ``unexpected``, ``queue_full``,
+    :ivar code: the server's code (``docs/protocol.rst``), or ``unreachable``, ``unexpected``, ``queue_full``,
         ``fate_unknown`` or ``closed``.
-    :ivar message: what was wrong and what would be right, for a person.
+    :ivar message: what was wrong, and what would be right.
     :ivar temporary: whether the same may succeed later, unchanged.
     """
 
@@ -29,28 +29,28 @@ class Refused(ChatError):
 
 
 class Unreachable(ChatError):
-    """No transport reached the server; nothing was connected before."""
+    """The server could not be reached over any transport, and never was before."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unreachable", message, True)
 
 
 class QueueFull(ChatError):
-    """Too much waits already for the connection; nothing was sent."""
+    """Too many commands wait for the connection already; this one was not sent."""
 
     def __init__(self, limit: int) -> None:
         super().__init__("queue_full", f"{limit} commands wait for the connection already; this one was not sent", True)
 
 
 class FateUnknown(ChatError):
-    """It was sent, no answer came, and whether it was stored can no longer be told."""
+    """The message was sent but never confirmed, and it is too late to check whether it is stored."""
 
     def __init__(self, why: str) -> None:
         super().__init__("fate_unknown", f"the message was sent, and may have been stored or not: {why}")
 
 
 class Closed(ChatError):
-    """The chat is closed; what waited was not sent."""
+    """The chat is closed; commands that waited were not sent."""
 
     def __init__(self, why: str = "the chat is closed") -> None:
         super().__init__("closed", why)

@@ -1,4 +1,4 @@
-"""What comes out of a room, and what is told of the connection: frozen values."""
+"""The events of a room, and the state of the connection: frozen values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Event", "Member", "Message", "Presence", "Reset", "Sender", "Signal"
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """Who sent something, by the name that they had then."""
+    """The sender of a message or signal, with the name at that time."""
 
     id: str
     name: str
@@ -23,8 +23,8 @@ class Sender(msgspec.Struct, frozen=True):
 class Message(msgspec.Struct, frozen=True):
     """One stored message of a room.
 
-    :param data: the sender's value, as JSON says it.
-    :param at: milliseconds since 1970 by the server's clock; it orders nothing.
+    :param data: the sender's value, decoded from JSON.
+    :param at: milliseconds since 1970 by the server's clock. Messages are ordered by position, not by this.
     :param own: whether this client's user sent it.
     """
 
@@ -39,15 +39,15 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str | None:
-        """What it says, where its data is ``{"text": …}``, as chat messages are."""
+        """The text of a chat message, whose data is ``{"text": …}``; None for other data."""
         text = self.data.get("text") if isinstance(self.data, dict) else None
         return text if isinstance(text, str) else None
 
 
 class Signal(msgspec.Struct, frozen=True):
-    """Something volatile that another client told the room.
+    """A volatile event, which is not stored.
 
-    :param sender: None where no client did, but another program, by way of a relay.
+    :param sender: None if another program sent it through a relay.
     """
 
     room: str
@@ -58,9 +58,9 @@ class Signal(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """Somebody who is in a room.
+    """A member of a room.
 
-    :param state: what the member's client says of itself: away, page, colour, …
+    :param state: what the member's client has set: away, page, colour, …
     """
 
     id: str
@@ -70,12 +70,12 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Presence(msgspec.Struct, frozen=True):
-    """Who came and who went.
+    """Members have joined or left.
 
-    :param count: how many are in the room now.
-    :param joined: who came; or, where the member was there already, who has changed.
-    :param members: where it is given, all who are there; then ``joined`` and ``left`` are empty. In a large room
-        only the count is told.
+    :param count: how many members the room has now.
+    :param joined: members who have joined; or have changed, if they were there already.
+    :param members: all members; then ``joined`` and ``left`` are empty. None if this is only a change, or if the room
+        is so large that the server only sends the count.
     """
 
     room: str
@@ -86,7 +86,7 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """Messages were lost to this reader: it goes on after ``position``."""
+    """This reader has lost messages; it goes on after ``position``."""
 
     room: str
     position: Position
@@ -96,12 +96,12 @@ Event = Message | Signal | Presence | Reset
 
 
 class State(msgspec.Struct, frozen=True):
-    """How the connection is.
+    """The state of the connection.
 
     :param kind: ``connecting``, ``connected``, ``waiting`` (for the next attempt) or ``closed``.
-    :param transport: ``websocket``, ``sse`` or ``poll``, while connecting and connected.
-    :param reason: why it was lost, while waiting and when closed.
-    :param delay: seconds until the next attempt.
+    :param transport: ``websocket``, ``sse`` or ``poll``, if it is connecting or connected.
+    :param reason: why the connection was lost, if it is waiting or closed.
+    :param delay: seconds until the next attempt, if it is waiting.
     """
 
     kind: str
@@ -144,9 +144,9 @@ def _reset(event: dict[str, Any], me: User | None) -> Reset:
 
 
 def read_members(members: Any) -> tuple[Member, ...]:
-    """Members as the server lists them.
+    """Read a list of members from the server.
 
-    :raises msgspec.ValidationError: these are none.
+    :raises msgspec.ValidationError: it is none.
     """
     return msgspec.convert(members, tuple[Member, ...])
 
@@ -157,9 +157,9 @@ _READERS: Mapping[str, Callable[[dict[str, Any], User | None], Event]] = Mapping
 
 
 def read_event(event: dict[str, Any], me: User | None) -> Event:
-    """Make the value of one of the events above.
+    """Read an event from the server.
 
     :param me: the client's own user.
-    :raises KeyError, TypeError, ValueError, realtime_chat.values.errors.RealtimeError: it isn't what the protocol says.
+    :raises KeyError, TypeError, ValueError, realtime_chat.values.errors.RealtimeError: it breaks the protocol.
     """
     return _READERS[event["type"]](event, me)

@@ -1,4 +1,4 @@
-"""What a way to the server looks like to the core: the same for every transport."""
+"""The interface between the client's core and a link to the server; all transports implement it."""
 
 from __future__ import annotations
 
@@ -10,113 +10,122 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import Refused
 
-__all__ = ["Disconnect", "Identity", "JoinRequest", "Link", "LinkListener", "OpenLink", "loss_by_goodbye", "refusal"]
+__all__ = ["ClientIdentity", "Disconnect", "JoinRequest", "Link", "LinkListener", "OpenLink", "refusal"]
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """Who to say one is: the client that was issued before, if one was, and a name."""
+class ClientIdentity(msgspec.Struct, frozen=True):
+    """What a link says in its ``hello``: the secret of the client to resume, if there is one, and a name."""
 
     client: str | None = None
     name: str | None = None
 
     def hello(self) -> dict[str, Any]:
-        """The command that says so."""
-        fields = {"client": self.client, "name": self.name}
-        return {"type": "hello", "v": 1, **{name: value for name, value in fields.items() if value is not None}}
+        """The ``hello`` command."""
+        return {"type": "hello", "v": 1, **_without_none({"client": self.client, "name": self.name})}
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """A room to read, after the position ``since``; or from ``last`` messages before its top."""
+    """A room to read: after the position ``since``, or from ``last`` messages before the end of its log."""
 
     room: str
     since: str | None = None
     last: int | None = None
 
     def fields(self) -> dict[str, Any]:
-        """As in a ``join``."""
-        fields = {"room": self.room, "since": self.since, "last": self.last}
-        return {name: value for name, value in fields.items() if value is not None}
+        """The fields of a ``join`` command."""
+        return _without_none({"room": self.room, "since": self.since, "last": self.last})
+
+
+def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class Disconnect(msgspec.Struct, frozen=True):
-    """Why a link is no more.
+    """Why a link is closed.
 
-    :param after: seconds to wait at least before the next attempt.
-    :param error: what the server answered, where that was it.
-    :param permanent: whether the same would happen again.
-    :param unavailable: whether this transport can't be had here, and another one might.
-    :param too_large: whether the server closed it over the size of a command.
+    :param retry_after: seconds to wait at least before the next attempt.
+    :param error: the error that the server answered with, if it did.
+    :param permanent: whether the next attempt would end in the same way.
+    :param unavailable: whether this transport doesn't work here, while another one might.
+    :param too_large: whether the server closed it because a command was too large.
     """
 
     reason: str
-    after: float = 0.0
+    retry_after: float = 0.0
     error: Refused | None = None
     permanent: bool = False
     unavailable: bool = False
     too_large: bool = False
 
+    @classmethod
+    def by_error(cls, error: Refused, retry_after: float = 0.0) -> Disconnect:
+        """The server answered with an error."""
+        return cls(error.message, retry_after, error, not error.temporary)
 
-def loss_by_goodbye(goodbye: Mapping[str, Any]) -> Disconnect:
-    """What a ``goodbye`` event means for a link."""
-    reason = str(goodbye.get("reason", "goodbye"))
-    if goodbye.get("reconnect", True):
-        return Disconnect(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0))
-    error = Refused("closed", f"the server said goodbye, and not to come back: {reason}")
-    return Disconnect(error.message, error=error, permanent=True)
+    @classmethod
+    def by_goodbye(cls, goodbye: Mapping[str, Any]) -> Disconnect:
+        """The server sent a ``goodbye``."""
+        reason = str(goodbye.get("reason", "goodbye"))
+        if goodbye.get("reconnect", True):
+            return cls(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0))
+        return cls.by_error(Refused("closed", f"the server said goodbye, and not to come back: {reason}"))
 
 
 def refusal(error: Mapping[str, Any]) -> Refused:
-    """The exception for an ``error`` of the server's."""
+    """The exception for an ``error`` of the server."""
     code, message = str(error.get("code", "internal")), str(error.get("message", ""))
     return Refused(code, message, bool(error.get("temporary")))
 
 
 class Link(Protocol):
-    """One connection's life, from :meth:`open` to the ``closed`` that it tells, or to :meth:`close`."""
+    """One connection to the server.
+
+    It lives from :meth:`open` until it reports ``closed``, or until :meth:`close`.
+    """
 
     kind: str
 
     def open(self) -> None:
-        """Begin; ``opened`` or ``closed`` is told later."""
+        """Connect; ``opened`` or ``closed`` is reported later."""
 
-    def join(self, wish: JoinRequest) -> None:
-        """Read a room, or read it anew from elsewhere; ``received`` gets a ``joined``, or ``refused`` is told."""
+    def join(self, request: JoinRequest) -> None:
+        """Read a room, or read it from another position; ``received`` gets a ``joined``, or ``refused`` is reported."""
 
     def leave(self, room: str) -> None:
-        """Read a room no longer."""
+        """Stop reading a room."""
 
     def send(self, command: Mapping[str, Any]) -> None:
-        """Send another command; its reply is ``received``."""
+        """Send another command; ``received`` gets its reply."""
 
     def pause(self) -> None:
-        """Take nothing from the server for now."""
+        """Stop reading from the server."""
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Read on after :meth:`pause`."""
 
     def close(self, leaving: bool = False) -> Deferred[None]:
-        """End it; nothing is told from now on.
+        """Close it; nothing is reported from now on.
 
-        :param leaving: whether this client goes, and doesn't come back on another link.
+        :param leaving: whether the client goes for good, and doesn't continue on another link.
         :returns: fires when no connection and no timer is left; never fails.
         """
 
 
 class LinkListener(Protocol):
-    """What a link tells, never from within a call of its own methods' ``open``, ``join`` and ``close``."""
+    """Receives what a link reports. A link never reports from inside its own ``open``, ``join`` or ``close``."""
 
     def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
         """The server has answered the ``hello``."""
 
     def received(self, link: Link, event: dict[str, Any]) -> None:
-        """A reply or an event came."""
+        """A reply or an event has come."""
 
     def refused(self, link: Link, room: str, error: Refused) -> None:
         """A room can't be read."""
 
-    def closed(self, link: Link, loss: Disconnect) -> None:
-        """The link is no more."""
+    def closed(self, link: Link, disconnect: Disconnect) -> None:
+        """The link is closed."""
 
 
-OpenLink = Callable[[LinkListener, Identity], Link]
+OpenLink = Callable[[LinkListener, ClientIdentity], Link]
 """Makes a link that isn't opened yet."""

@@ -14,22 +14,22 @@ from realtime_chat.values.model import Position
 __all__ = ["KEY_KEPT", "Outbox", "PendingPublish"]
 
 KEY_KEPT = 290.0
-"""Seconds for which a key certainly makes publishing again safe: the server keeps it for 300 at least."""
+"""Seconds for which a key makes it safe to publish again: the server keeps it for at least 300."""
 
-
-_DOUBTFUL = ("in_doubt", "internal")
-"""Temporary errors that don't say that nothing was stored."""
+_MAY_BE_STORED = ("in_doubt", "internal")
+"""Temporary errors after which the message may be stored none the less."""
 
 
 class PendingPublish:
-    """A publish on its way.
+    """A publish that is not acknowledged yet.
 
-    :ivar on_wire: whether it was sent on the connection that is open now.
-    :ivar first_sent: when it was sent first; None if it never was.
-    :ivar sent_by: the user id under which it was.
-    :ivar covered: whether its room has been read from before it was sent until now, without a gap: then it is stored
-        if it was seen, and only then.
-    :ivar in_doubt: whether it may be stored, as it was sent and not answered, or the server doesn't know.
+    :ivar on_wire: whether it was sent on the current connection.
+    :ivar first_sent: when it was first sent; None if it never was.
+    :ivar sent_by: the id of the user as whom it was sent.
+    :ivar covered: whether its room has been read without a gap since before it was sent. Then it is stored if and only
+        if it was seen.
+    :ivar new_log: whether its room has a new log since it was sent.
+    :ivar in_doubt: whether it may be stored: it was sent and not answered, or the server doesn't know.
     """
 
     __slots__ = (
@@ -61,20 +61,20 @@ class PendingPublish:
 
     @property
     def size(self) -> int:
-        """About how many bytes it is."""
+        """The size of its data in bytes."""
         return len(bytes(self.command["data"]))
 
-    def promise(self) -> Deferred[Position]:
-        """Fires once, with its position, or fails."""
-        deferred: Deferred[Position] = Deferred(self._forget)
+    def result(self) -> Deferred[Position]:
+        """Return a new Deferred that fires with the message's position, or fails."""
+        deferred: Deferred[Position] = Deferred(self._cancelled)
         self.waiting.append(deferred)
         return deferred
 
-    def _forget(self, deferred: Deferred[Position]) -> None:
+    def _cancelled(self, deferred: Deferred[Position]) -> None:
         self.waiting.remove(deferred)
 
     def why_not_again(self, now: float, user: str | None) -> str | None:
-        """Why it can't be published again safely; None where it can be."""
+        """Why it is not safe to publish it again; None if it is safe."""
         if self.first_sent is None or self.covered:
             return None
         if self.new_log:
@@ -86,15 +86,15 @@ class PendingPublish:
         return None
 
     def refused_for_now(self, code: str) -> None:
-        """The server can't store it now; it is to be sent again."""
+        """The server refused it with a temporary error: it is to be sent again."""
         self.on_wire = False
-        if code in _DOUBTFUL:
-            self.in_doubt, self.covered = True, False  # that it wasn't seen says nothing: it may be stored later
+        if code in _MAY_BE_STORED:
+            self.in_doubt, self.covered = True, False  # not seen is no proof: it may be stored later
         elif not self.in_doubt:
             self.first_sent = None
 
     def settle(self, result: Position | ChatError) -> None:
-        """Keep the promise, or fail it."""
+        """Fire everything that waits for its result."""
         waiting, self.waiting = self.waiting, []
         for deferred in waiting:
             if isinstance(result, ChatError):
@@ -104,79 +104,75 @@ class PendingPublish:
 
 
 class Outbox:
-    """All parcels, in the order in which they were given."""
+    """All pending publishes, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._parcels: dict[tuple[str, str], PendingPublish] = {}
+        self._pending: dict[tuple[str, str], PendingPublish] = {}
         self._by_id: dict[int, PendingPublish] = {}
 
     def __len__(self) -> int:
-        return len(self._parcels)
+        return len(self._pending)
 
     def __iter__(self) -> Iterator[PendingPublish]:
-        return iter(list(self._parcels.values()))
-
-    @property
-    def unsent(self) -> int:
-        """How many wait for a connection."""
-        return sum(not parcel.on_wire for parcel in self._parcels.values())
+        return iter(list(self._pending.values()))
 
     @property
     def on_wire(self) -> int:
-        """How many wait for a reply."""
-        return len(self._parcels) - self.unsent
+        """How many wait for a reply on the current connection."""
+        return sum(publish.on_wire for publish in self._pending.values())
 
     def find(self, command: dict[str, Any]) -> PendingPublish | None:
-        """The parcel that has a publish's room and key already.
+        """The pending publish with a command's room and key, if there is one.
 
         :raises Refused: ``key_reused``: it has other content.
         """
-        parcel = self._parcels.get((command["room"], command["key"]))
-        if parcel is not None and _content(parcel.command) != _content(command):
+        publish = self.by_key(command["room"], command["key"])
+        if publish is not None and _content(publish.command) != _content(command):
             raise Refused("key_reused", "other content is on its way under this key; give each message its own key")
-        return parcel
+        return publish
 
     def add(self, id: int, command: dict[str, Any]) -> PendingPublish:
-        """Take a publish, whose ``id`` is new."""
-        parcel = self._by_id[id] = PendingPublish(id, {**command, "id": id})
-        self._parcels[parcel.room, parcel.key] = parcel
-        return parcel
+        """Add a publish, whose ``id`` and key are new."""
+        publish = self._by_id[id] = PendingPublish(id, {**command, "id": id})
+        self._pending[publish.room, publish.key] = publish
+        return publish
 
-    def remove(self, parcel: PendingPublish) -> None:
-        """It is settled, or was given up before it was sent."""
-        self._parcels.pop((parcel.room, parcel.key), None)
-        self._by_id.pop(parcel.id, None)
+    def remove(self, publish: PendingPublish) -> None:
+        """Remove a publish that is settled, or was cancelled before it was sent."""
+        self._pending.pop((publish.room, publish.key), None)
+        self._by_id.pop(publish.id, None)
 
     def by_id(self, id: Any) -> PendingPublish | None:
-        """The parcel that a reply belongs to."""
+        """The publish that a reply with this ``id`` answers."""
         return self._by_id.get(id) if isinstance(id, int) else None
 
     def by_key(self, room: str, key: str) -> PendingPublish | None:
-        """The parcel that a message is."""
-        return self._parcels.get((room, key))
+        """The publish whose message has this key."""
+        return self._pending.get((room, key))
 
-    def cut_off(self) -> None:
-        """The connection is gone: nothing is on the wire, and what was is in doubt."""
-        for parcel in self._parcels.values():
-            parcel.in_doubt = parcel.in_doubt or parcel.on_wire
-            parcel.on_wire = False
+    def disconnected(self) -> None:
+        """The connection is gone: nothing is on the wire, and whatever was is in doubt."""
+        for publish in self._pending.values():
+            publish.in_doubt = publish.in_doubt or publish.on_wire
+            publish.on_wire = False
 
-    def gap(self, room: str, new_log: bool) -> None:
-        """Messages of a room were not seen: what was sent to it may be among them."""
-        for parcel in self._parcels.values():
-            if parcel.room == room and parcel.first_sent is not None:
-                parcel.covered = False
-                parcel.new_log = parcel.new_log or new_log
+    def on_gap(self, room: str, new_log: bool) -> None:
+        """Messages of a room were missed; those that were sent to it may be among them."""
+        for publish in self._pending.values():
+            if publish.room == room and publish.first_sent is not None:
+                publish.covered = False
+                publish.new_log = publish.new_log or new_log
 
     def largest_on_wire(self) -> PendingPublish | None:
-        """The one that was too large, if one was."""
-        return max((parcel for parcel in self._parcels.values() if parcel.on_wire), key=lambda p: p.size, default=None)
+        """The largest publish that waits for a reply, if any does."""
+        on_wire = (publish for publish in self._pending.values() if publish.on_wire)
+        return max(on_wire, key=lambda publish: publish.size, default=None)
 
     def fail_all(self, error: ChatError) -> None:
-        """Nothing more is sent: of what was sent already, the fate is unknown."""
-        for parcel in list(self._parcels.values()):
-            self.remove(parcel)
-            parcel.settle(error if parcel.first_sent is None else FateUnknown(error.message))
+        """Fail all: with ``error``, or with :class:`FateUnknown` if it was sent already."""
+        for publish in list(self._pending.values()):
+            self.remove(publish)
+            publish.settle(error if publish.first_sent is None else FateUnknown(error.message))
 
 
 def _content(command: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A link by server-sent events, with commands by ``POST /commands``."""
+"""A link by server-sent events; its commands go by ``POST /commands``."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import msgspec
 from twisted.internet.interfaces import IDelayedCall
 
-from realtime_chat.client.address import Address
-from realtime_chat.client.http import Answer, Body, HTTPLink
-from realtime_chat.client.link import Disconnect, Identity, LinkListener, loss_by_goodbye
+from realtime_chat.client.http_client import BodyReader, JSONResponse, read_json
+from realtime_chat.client.http_link import HTTPLink
+from realtime_chat.client.link import ClientIdentity, Disconnect, LinkListener
+from realtime_chat.client.server_url import ServerURL
 
-__all__ = ["EventStream", "SSELink"]
+__all__ = ["EventStreamParser", "SSELink"]
 
 _HEADERS_WITHIN = 10.0
-_SILENCE = 40.0
+_IDLE_TIMEOUT = 40.0
 _LARGEST = 64 * 1024 * 1024
-_NOT_HERE = (404, 405, 406, 501)
+_NO_SSE = (404, 405, 406, 501)
 
 
-class EventStream:
-    """Bytes of an event stream to what stands in its ``data:`` (WHATWG HTML, "Server-sent events").
+class EventStreamParser:
+    """Parses an event stream (WHATWG HTML, "Server-sent events") into the ``data`` of its events.
 
-    The daemon's blocks name their type in their data as well, so ``event:`` isn't looked at; nor is ``id:``, as
-    positions stand in the data, too.
+    It ignores ``event:`` and ``id:``: the daemon's data has the type and the position, too.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class EventStream:
         self._data: list[bytes] = []
 
     def feed(self, more: bytes) -> Iterator[bytes]:
-        """The data of the blocks that are complete now.
+        """Add bytes; returns the data of the events that are complete now.
 
-        :raises ValueError: a line has no end.
+        :raises ValueError: a line is too long.
         """
-        # A CR at the end may be the first half of a line's end, and is looked at when more is there.
+        # A CR at the end may be the first half of a CRLF, so it waits for the next bytes.
         text = self._rest + more
         keep = b"\r" if text.endswith(b"\r") else b""
         lines = text[: len(text) - len(keep)].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
@@ -58,53 +58,51 @@ class EventStream:
 
 
 class SSELink(HTTPLink):
-    """One event stream for all rooms, or several where these are too many for one; where they change, others."""
+    """One event stream for all rooms, or several if they are too many for one request.
+
+    :ivar _ever_streamed: whether a stream has begun: then server-sent events work here.
+    """
 
     kind = "sse"
-    _proven = False
+    _ever_streamed = False
 
-    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
-        super().__init__(address, above, identity)
+    def __init__(self, server: ServerURL, listener: LinkListener, identity: ClientIdentity) -> None:
+        super().__init__(server, listener, identity)
         self._streams: set[_Stream] = set()
 
     async def _read(self, rooms: Sequence[str]) -> None:
-        await self._unpaused()
+        await self._resumed()
         generation = self._generation
         response = await self._within(_HEADERS_WITHIN, self._request(rooms))
         media = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
         if response.code != 200 or media != "text/event-stream":
             await self._not_a_stream(response, generation)
             return
-        self._proven = True
-        stream = _Stream(self._address.reactor, partial(self._received, generation), self._fell_silent)
+        self._ever_streamed = True
+        stream = _Stream(self._server.reactor, partial(self._received, generation), self._timed_out)
         self._streams.add(stream)
         try:
             await stream.read(response, self._paused)
         finally:
             self._streams.discard(stream)
-        self._lost(Disconnect("the event stream ended"))
+        self._disconnect(Disconnect("the event stream ended"))
 
     async def _request(self, rooms: Sequence[str]) -> Any:
-        query = self._wanted(rooms)
-        if self._identity.name is not None:
-            query.append(("name", self._identity.name))
-        return await self._web.request("GET", "sse", query, self._client)
+        query = self._cursors.query(rooms) + self._name_query()
+        return await self._http.request("GET", "sse", query, self._client)
 
     async def _not_a_stream(self, response: Any, generation: int) -> None:
-        parts: list[bytes] = []
-        await self._within(_HEADERS_WITHIN, _whole(Body(parts.append), response))
-        answer = Answer.of(response, b"".join(parts))
+        answer: JSONResponse = await self._within(_HEADERS_WITHIN, read_json(response))
         error = answer.error("sse")
-        if error is not None and generation == self._generation and self._survives(answer, error):
+        if error is not None and generation == self._generation and self._can_go_on(answer, error):
             return
-        if not self._proven and (error is None or error.code == "unexpected" or response.code in _NOT_HERE):
-            self._lost(
-                Disconnect(f"/sse was answered with status {response.code} and no event stream", unavailable=True)
-            )
+        if not self._ever_streamed and (error is None or error.code == "unexpected" or response.code in _NO_SSE):
+            reason = f"/sse was answered with status {response.code} and no event stream"
+            self._disconnect(Disconnect(reason, unavailable=True))
         elif error is not None:
-            self._lost(Disconnect(error.message, answer.retry_after, error, not error.temporary))
+            self._disconnect(Disconnect.by_error(error, answer.retry_after))
         else:
-            self._lost(Disconnect("/sse was answered without an event stream"))
+            self._disconnect(Disconnect("/sse was answered without an event stream"))
 
     def _received(self, generation: int, texts: Iterator[bytes]) -> None:
         try:
@@ -112,30 +110,30 @@ class SSELink(HTTPLink):
                 if not self._closed and generation == self._generation:
                     self._event(msgspec.json.decode(text, type=dict[str, Any]))
         except (KeyError, ValueError) as error:
-            self._lost(Disconnect(f"the event stream has what the protocol doesn't know: {error!r}"))
+            self._disconnect(Disconnect(f"the event stream has what the protocol doesn't know: {error!r}"))
 
     def _event(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "welcome":
             if event["client"] != self._client:
-                self._lost(Disconnect("the server no longer knows this client"))
+                self._disconnect(Disconnect("the server no longer knows this client"))
             else:
-                self._reading_began()
+                self._read_started()
         elif kind == "joined":
             self._joined(event)
         elif kind == "goodbye":
-            self._lost(loss_by_goodbye(event))
+            self._disconnect(Disconnect.by_goodbye(event))
         else:
-            self._take(event)
+            self._deliver(event)
 
     def _joined(self, event: dict[str, Any]) -> None:
-        """The room was joined when its history was read; what is new here is whether it goes on, and who is there."""
+        """The room was joined when its history was read; this adds whether messages were lost, and who is there."""
         if not event.get("recovered", True):
-            self._take({"type": "reset", "room": event["room"], "position": event["position"]})
+            self._deliver({"type": "reset", "room": event["room"], "position": event["position"]})
         if "count" in event and not self._closed:
-            self._above.received(self, {**event, "type": "presence"})
+            self._listener.received(self, {**event, "type": "presence"})
 
-    # Backpressure, and a stream that says nothing
+    # Backpressure, and the time-out
 
     def pause(self) -> None:
         super().pause()
@@ -147,71 +145,67 @@ class SSELink(HTTPLink):
         for stream in self._streams:
             stream.resume()
 
-    def _fell_silent(self) -> None:
-        self._lost(Disconnect("the event stream fell silent"))
+    def _timed_out(self) -> None:
+        self._disconnect(Disconnect("the event stream fell silent"))
 
 
 class _Stream:
     """One event stream that is read.
 
-    :param take: is given the data of the blocks that are complete, in pieces as they come.
-    :param fell_silent: is called when nothing has come for too long.
+    :param on_events: is called with the data of the events that are complete.
+    :param on_timeout: is called when nothing has come for too long.
     """
 
     def __init__(
-        self, reactor: Any, take: Callable[[Iterator[bytes]], object], fell_silent: Callable[[], object]
+        self, reactor: Any, on_events: Callable[[Iterator[bytes]], object], on_timeout: Callable[[], object]
     ) -> None:
         self._reactor = reactor
-        self._take = take
-        self._fell_silent = fell_silent
-        self._events = EventStream()
-        self._body = Body(self._received)
-        self._silence: IDelayedCall | None = None
+        self._on_events = on_events
+        self._on_timeout = on_timeout
+        self._parser = EventStreamParser()
+        self._body = BodyReader(self._received)
+        self._timer: IDelayedCall | None = None
 
     async def read(self, response: Any, paused: bool) -> None:
-        """Read it to its end; cancelling that closes the connection."""
+        """Read it to its end. Cancelling that closes the connection."""
         reading = self._body.read(response)
         if paused:
             self.pause()
         else:
-            self._listen()
+            self._start_timer()
         try:
             await reading
         finally:
-            self._stop_listening()
+            self._stop_timer()
 
     def _received(self, data: bytes) -> None:
-        if self._silence is not None:
-            self._listen()
-        self._take(self._events.feed(data))
+        if self._timer is not None:
+            self._start_timer()
+        self._on_events(self._parser.feed(data))
 
     def pause(self) -> None:
-        """Take nothing from the server for now."""
-        self._stop_listening()
+        """Stop reading; there is no time-out meanwhile."""
+        self._stop_timer()
         if self._body.transport is not None:
             self._body.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
-        self._listen()
+        """Read on after :meth:`pause`."""
+        self._start_timer()
         if self._body.transport is not None:
             self._body.transport.resumeProducing()
 
-    def _listen(self) -> None:
-        if self._silence is not None:
-            self._silence.reset(_SILENCE)
+    def _start_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.reset(_IDLE_TIMEOUT)
         else:
-            self._silence = self._reactor.callLater(_SILENCE, self._silent)
+            self._timer = self._reactor.callLater(_IDLE_TIMEOUT, self._timed_out)
 
-    def _stop_listening(self) -> None:
-        silence, self._silence = self._silence, None
-        if silence is not None:
-            silence.cancel()
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
-    def _silent(self) -> None:
-        self._silence = None
-        self._fell_silent()
-
-
-async def _whole(body: Body, response: Any) -> None:
-    await body.read(response)
+    def _timed_out(self) -> None:
+        self._timer = None
+        self._on_timeout()

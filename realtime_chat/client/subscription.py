@@ -1,4 +1,4 @@
-"""A room that is read: where, and what its reader has not taken yet."""
+"""One room that is read: the client's position in it, and the events that its reader has not taken yet."""
 
 from __future__ import annotations
 
@@ -15,15 +15,28 @@ __all__ = ["RoomSubscription"]
 
 
 class RoomSubscription:
-    """The client's cursor in a room, and a bounded buffer of what came.
+    """The client's position in a room, and a bounded buffer of events.
 
-    :param buffer: how many events wait for the reader at most. From a half of it on, reading should pause; what comes
-        when it is full isn't kept, and the room is *behind*: it is read again from its position, once no more than a
-        quarter is left.
-    :ivar position: after which the reader has everything, or has it in the buffer; None before the room was joined.
-    :ivar joined: whether events of the room count: the connection that is open now has joined it.
-    :ivar seen: how far the connection has brought the room, kept or not.
-    :ivar goal: where the log ended when it was joined; until then it is being caught up with.
+    ============ ============================ ===========================================================
+    State        Event                        What happens
+    ============ ============================ ===========================================================
+    joining      :meth:`begin`                *catching up* to where the log ended when it was joined
+    catching up  the message there arrives    *caught up*: what is in doubt can be published again
+    any of these a message, the buffer full   *behind*: messages are dropped, and the position stays
+    behind       the buffer is mostly empty   the room is joined again from its position: *joining*
+    any of these :meth:`disconnected`         *joining*, on the next connection
+    any of these :meth:`end`                  *ended*: the reader takes what is buffered, and no more comes
+    ============ ============================ ===========================================================
+
+    Reading should pause when the buffer is half full, and may resume when it is a quarter full.
+
+    :param buffer: how many events may wait for the reader.
+    :ivar position: the reader has everything up to here, or has it in the buffer; None before the room was joined.
+    :ivar joined: whether the current connection has joined the room.
+    :ivar received: the position up to which the connection has brought the room, buffered or dropped.
+    :ivar target: where the log ended when the room was joined.
+    :ivar joining: what to fire when the room is joined.
+    :ivar ended: True, or the error that ended it.
     """
 
     def __init__(self, room: str, since: Position | None, last: int | None, buffer: int) -> None:
@@ -34,8 +47,8 @@ class RoomSubscription:
         self.joined = False
         self.ever_joined = False
         self.behind = False
-        self.seen = since
-        self.goal: Position | None = None
+        self.received = since
+        self.target: Position | None = None
         self.members: dict[str, Member] | None = None
         self.count: int | None = None
         self.ended: ChatError | bool = False
@@ -44,64 +57,74 @@ class RoomSubscription:
         self._presence_missed = False
         self._waiter: Deferred[None] | None = None
 
-    # What is known of the log
+    # Joining
 
     @property
-    def wish(self) -> JoinRequest:
-        """How to go on."""
+    def request(self) -> JoinRequest:
+        """How to join the room from here."""
         return JoinRequest(self.room, None if self.position is None else str(self.position), self.last)
 
     @property
     def caught_up(self) -> bool:
-        """Whether all that was there when it was joined has come."""
-        return self.goal is not None and self.seen is not None and is_at(self.goal, self.seen)
+        """Whether all has come that was in the log when the room was joined."""
+        return self.target is not None and self.received is not None and _has_reached(self.received, self.target)
 
-    def cut_off(self) -> None:
-        """The connection is gone, or the room is to be read again."""
+    def settle_join(self, error: ChatError | None = None) -> None:
+        """Fire what waits for the room to be joined, or fail it."""
+        joining, self.joining = self.joining, []
+        for deferred in joining:
+            if error is None:
+                deferred.callback(None)
+            else:
+                deferred.errback(error)
+
+    def disconnected(self) -> None:
+        """The connection is gone, or the room has to be joined again."""
         self.joined = False
-        self.goal = None
+        self.target = None
 
     def begin(self, start: Position, top: Position) -> None:
-        """The server brings what follows ``start``; the log ends at ``top`` now."""
+        """The server sends what follows ``start``; the log ends at ``top`` now."""
         self.joined = self.ever_joined = True
         self.behind = False
-        self.position = self.seen = start
-        self.goal = top
+        self.position = self.received = start
+        self.target = top
 
     def follows(self, position: Position) -> bool:
-        """Whether a message is the next one, or the first of which anything is known."""
-        return self.seen is None or position == Position(self.seen.epoch, self.seen.offset + 1)
+        """Whether a message is the next one; the first one always is."""
+        return self.received is None or position == Position(self.received.epoch, self.received.offset + 1)
 
     def is_known(self, position: Position) -> bool:
-        """Whether a message came before."""
-        return self.seen is not None and is_at(position, self.seen) and position.epoch == self.seen.epoch
+        """Whether a message has come before."""
+        received = self.received
+        return received is not None and position.epoch == received.epoch and position.offset <= received.offset
 
-    # What came
+    # Events
 
-    def take(self, message: Message) -> None:
-        """Keep a message for the reader, or fall behind."""
-        self.seen = message.position
+    def add_message(self, message: Message) -> None:
+        """Buffer a message, or fall behind if the buffer is full."""
+        self.received = message.position
         if self.behind or len(self._events) >= self.limit:
             self.behind = True
             return
         self.position = message.position
-        self._put(message)
+        self._events.append(message)
 
     def reset(self, position: Position) -> None:
-        """Messages are lost: tell the reader, and go on after ``position``. It never has two of these in a row."""
-        self.seen = self.position = position
+        """Messages are lost: buffer a reset, and go on after ``position``. A reset replaces one just before it."""
+        self.received = self.position = position
         self.behind = False
         if self._events and isinstance(self._events[-1], Reset):
             self._events.pop()
-        self._put(Reset(self.room, position))
+        self._events.append(Reset(self.room, position))
 
-    def tell(self, event: Event) -> None:
-        """Keep something volatile for the reader, if there is room."""
+    def add_volatile(self, event: Event) -> None:
+        """Buffer an event that may be dropped, if there is room."""
         if len(self._events) < self.limit:
-            self._put(event)
+            self._events.append(event)
 
-    def present(self, event: Presence) -> None:
-        """Who came and went."""
+    def add_presence(self, event: Presence) -> None:
+        """Update the members; buffer the event, or a full list later if there is no room now."""
         self.count = event.count
         if event.members is not None:
             self.members = {member.id: member for member in event.members}
@@ -112,52 +135,47 @@ class RoomSubscription:
             for member in event.left:
                 self.members.pop(member.id, None)
         self._presence_missed = len(self._events) >= self.limit
-        self.tell(event)
+        self.add_volatile(event)
 
     def end(self, error: ChatError | bool = True) -> None:
-        """Nothing more comes; what is there may still be taken.
+        """No more events come; those in the buffer can still be taken.
 
-        :param error: what the reader is told then, if it is one.
+        :param error: what the reader is given then, if it is one.
         """
         self.ended = self.ended or error
         self.joined = False
         self.wake()
 
-    def _put(self, event: Event) -> None:
-        self._events.append(event)
-
     # The reader
 
     @property
-    def crowded(self) -> bool:
-        """Whether reading should pause."""
+    def should_pause(self) -> bool:
+        """Whether the buffer is half full."""
         return len(self._events) >= (self.limit + 1) // 2
 
     @property
-    def drained(self) -> bool:
-        """Whether reading may go on."""
+    def may_resume(self) -> bool:
+        """Whether the buffer is at most a quarter full."""
         return len(self._events) <= self.limit // 4
 
     @property
-    def wants_waking(self) -> bool:
-        """Whether somebody waits for what is there."""
+    def must_wake(self) -> bool:
+        """Whether the reader waits, and there are events for it."""
         return self._waiter is not None and bool(self._events)
 
     def pop(self) -> Event | None:
-        """The next event, if one is there."""
+        """Remove and return the next event, if there is one."""
         event = self._events.popleft() if self._events else None
         if self._presence_missed and self.count is not None:
             self._presence_missed = False
-            self._put(Presence(self.room, self.count, members=self._all_members()))
+            members = None if self.members is None else tuple(self.members.values())
+            self._events.append(Presence(self.room, self.count, members=members))
         return event
 
-    def _all_members(self) -> tuple[Member, ...] | None:
-        return None if self.members is None else tuple(self.members.values())
-
     def wait(self) -> Deferred[None]:
-        """Fires when there is something, or nothing more comes.
+        """Fires when there are events, or when no more come.
 
-        :raises RuntimeError: somebody waits already.
+        :raises RuntimeError: a reader waits already.
         """
         if self._waiter is not None:
             raise RuntimeError(f"room {self.room} is iterated over twice at once; its events can only be had once")
@@ -168,12 +186,12 @@ class RoomSubscription:
         self._waiter = None
 
     def wake(self) -> None:
-        """Tell who waits."""
+        """Wake the reader, if it waits."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.callback(None)
 
 
-def is_at(goal: Position, seen: Position) -> bool:
-    """Whether ``goal`` is reached; one of another log never will be, and counts as reached."""
-    return goal.epoch != seen.epoch or goal.offset <= seen.offset
+def _has_reached(received: Position, target: Position) -> bool:
+    """Whether ``target`` has been received. A target in another log never will be, and counts as reached."""
+    return target.epoch != received.epoch or target.offset <= received.offset

@@ -16,102 +16,102 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from realtime_chat.client.address import Address, unsent
 from realtime_chat.client.errors import Refused
-from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
+from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, Link, LinkListener, refusal
+from realtime_chat.client.server_url import ServerURL, unsent_bytes
 
 __all__ = ["WebSocketLink"]
 
 _CLOSE_WITHIN = 1.0
-_LARGEST = 64 * 1024 * 1024
+_MAX_MESSAGE = 64 * 1024 * 1024
 _PING = 25.0
 _PONG = 15.0
-_TOO_LARGE = 1009
-_REFUSED = re.compile(r"upgrade failed \[([0-9]{3})\]")
-_COME_BACK = range(4000, 4500)
-_STAY_AWAY = range(4500, 5000)
+_MESSAGE_TOO_BIG = 1009
+_STATUS = re.compile(r"upgrade failed \[([0-9]{3})\]")
+_RECONNECT = range(4000, 4500)
+_DONT_RECONNECT = range(4500, 5000)
 
 
 class WebSocketLink(Link):
-    """One WebSocket; its commands and events are the protocol's own."""
+    """A link over one WebSocket. Commands and events go over it unchanged."""
 
     kind = "websocket"
 
-    def __init__(self, address: Address, above: LinkListener, identity: Identity) -> None:
-        self._address = address
-        self._above = above
+    def __init__(self, server: ServerURL, listener: LinkListener, identity: ClientIdentity) -> None:
+        self._server = server
+        self._listener = listener
         self._identity = identity
         self._rooms: set[str] = set()
         self._joining: dict[str, str] = {}
         self._last_id = 0
         self._connecting: Deferred[Any] | None = None
-        self._socket: _Socket | None = None
+        self._protocol: _ClientProtocol | None = None
         self._closed = False
-        self._gone: Deferred[None] = Deferred()
+        self._connection_lost: Deferred[None] = Deferred()
 
     def open(self) -> None:
         """Connect, shake hands and say hello."""
-        # In a turn of its own: what fails at once is told later, too.
-        self._connecting = deferLater(self._address.reactor, 0, self._connect)
+        # In a later turn of the reactor, so that an error that comes at once is reported later, too.
+        self._connecting = deferLater(self._server.reactor, 0, self._connect)
         self._connecting.addCallbacks(self._connected, self._not_connected)
 
     def _connect(self) -> Deferred[Any]:
-        return self._address.endpoint().connect(_factory(self._address, self))
+        return self._server.endpoint().connect(_factory(self._server, self))
 
-    def _connected(self, socket: _Socket) -> None:
+    def _connected(self, protocol: _ClientProtocol) -> None:
         self._connecting = None
-        self._socket = socket
+        self._protocol = protocol
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        self.lost(Disconnect(self._address.explain(failure)))
+        self.disconnected(Disconnect(self._server.explain(failure)))
 
-    # What the core wants
+    # The Link interface
 
-    def join(self, wish: JoinRequest) -> None:
-        if wish.room in self._rooms:
-            self.send({"type": "leave", "room": wish.room})
-        self._rooms.add(wish.room)
+    def join(self, request: JoinRequest) -> None:
+        if request.room in self._rooms:
+            self.send({"type": "leave", "room": request.room})
+        self._rooms.add(request.room)
         self._last_id += 1
         id = f"join-{self._last_id}"
-        self._joining[id] = wish.room
-        self.send({"type": "join", "id": id, **wish.fields()})
+        self._joining[id] = request.room
+        self.send({"type": "join", "id": id, **request.fields()})
 
     def leave(self, room: str) -> None:
         self._rooms.discard(room)
         self.send({"type": "leave", "room": room})
 
     def send(self, command: Mapping[str, Any]) -> None:
-        if self._socket is not None and not self._closed:
-            self._socket.send(msgspec.json.encode(command))
+        if self._protocol is not None and not self._closed:
+            self._protocol.send(msgspec.json.encode(command))
 
     def pause(self) -> None:
-        if self._socket is not None:
-            self._socket.pause()
+        if self._protocol is not None:
+            self._protocol.pause()
 
     def resume(self) -> None:
-        if self._socket is not None:
-            self._socket.resume()
+        if self._protocol is not None:
+            self._protocol.resume()
 
     def close(self, leaving: bool = False) -> Deferred[None]:
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
             return succeed(None)
-        if self._socket is None or self._socket.gone:
+        if self._protocol is None or self._protocol.is_lost:
             return succeed(None)
-        self._socket.hang_up()
-        return self._gone
+        self._protocol.hang_up()
+        return self._connection_lost
 
-    # What the socket tells
+    # What the protocol reports
 
-    def shaken_hands(self, socket: _Socket) -> None:
-        """It is open: say hello."""
-        self._socket = socket
+    def handshaken(self, protocol: _ClientProtocol) -> None:
+        """The WebSocket is open: say hello."""
+        self._protocol = protocol
         self.send({**self._identity.hello(), "id": "hello"})
 
     def received(self, event: dict[str, Any]) -> None:
-        """An event or a reply came."""
+        """An event or a reply has come."""
         id = event.get("id")
         if self._closed:
             return
@@ -120,154 +120,154 @@ class WebSocketLink(Link):
         elif id in self._joining and event["type"] == "error":
             room = self._joining.pop(id)
             self._rooms.discard(room)
-            self._above.refused(self, room, refusal(event))
+            self._listener.refused(self, room, refusal(event))
         elif event.get("type") != "left":
             self._joining.pop(id, None)  # type: ignore[arg-type]
-            self._above.received(self, event)
+            self._listener.received(self, event)
 
     def _answered(self, welcome: dict[str, Any]) -> None:
         if welcome.get("type") == "welcome":
-            assert self._socket is not None
-            self._socket.expect(float(welcome.get("ping", _PING)) + _PONG)
-            self._above.opened(self, welcome)
+            assert self._protocol is not None
+            self._protocol.watch(float(welcome.get("ping", _PING)) + _PONG)
+            self._listener.opened(self, welcome)
         else:
-            error = refusal(welcome)
-            self.lost(Disconnect(error.message, error=error, permanent=not error.temporary))
+            self.disconnected(Disconnect.by_error(refusal(welcome)))
 
-    def lost(self, loss: Disconnect) -> None:
-        """It is no more."""
+    def disconnected(self, disconnect: Disconnect) -> None:
+        """The WebSocket can't be used any more."""
         if not self._closed:
-            self._above.closed(self, loss)
+            self._listener.closed(self, disconnect)
 
     def explain(self, failure: Failure) -> str:
-        """Why its connection ended."""
-        return self._address.explain(failure)
+        """Say why the connection ended."""
+        return self._server.explain(failure)
 
-    def gone(self) -> None:
-        """Its connection is no more, either."""
-        self._gone.callback(None)
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+        self._connection_lost.callback(None)
 
 
-class _Socket(WebSocketClientProtocol):
-    """What Autobahn calls.
+class _ClientProtocol(WebSocketClientProtocol):
+    """The protocol that Autobahn calls.
 
-    :ivar gone: whether the connection is no more.
+    :ivar is_lost: whether the connection is gone.
+    :ivar _is_alive: whether something has come since the last check.
+    :ivar _unsent: how many bytes were unsent at the last check.
     """
 
     link: WebSocketLink
     transport: Any
-    gone = False
+    is_lost = False
     _opened = False
-    _heard = True
-    _quiet = False
+    _is_alive = True
+    _paused = False
     _unsent = 0
-    _silence: IDelayedCall | None = None
-    _end = Failure(ConnectionDone())
+    _timer: IDelayedCall | None = None
+    _reason = Failure(ConnectionDone())
 
     def onOpen(self) -> None:
         self._opened = True
-        self.link.shaken_hands(self)
+        self.link.handshaken(self)
 
     def dataReceived(self, data: bytes) -> None:
-        self._heard = True
+        self._is_alive = True
         super().dataReceived(data)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         try:
             event = msgspec.json.decode(payload, type=dict[str, Any])
         except msgspec.DecodeError:
-            self.link.lost(Disconnect("the server sent what isn't JSON"))
+            self.link.disconnected(Disconnect("the server sent what isn't JSON"))
         else:
             self.link.received(event)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.gone = True
-        if self._silence is not None:
-            self._silence.cancel()
-            self._silence = None
-        self.link.lost(
-            _why(code, reason or "the connection was lost") if self._opened else Disconnect(self._not_opened())
+        self.is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.link.disconnected(
+            _disconnect(code, reason or "the connection was lost") if self._opened else Disconnect(self._why_not_open())
         )
-        self.link.gone()
+        self.link.connection_lost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._end = reason
+        self._reason = reason
         super().connectionLost(reason)
 
-    def _not_opened(self) -> str:
-        """Why there was no handshake; what Autobahn says of an answer stands in brackets."""
-        refused = _REFUSED.search(self.wasNotCleanReason or "")
+    def _why_not_open(self) -> str:
+        """Why the handshake failed. Autobahn puts the status of the response in brackets."""
+        refused = _STATUS.search(self.wasNotCleanReason or "")
         if refused:
             what = f"/ws was answered with status {refused[1]} and no WebSocket"
             return f"{what}; is this the URL of a realtime_chat daemon?"
-        return self.link.explain(self._end)
+        return self.link.explain(self._reason)
 
     def send(self, data: bytes) -> None:
-        """Send one frame, if it can still be sent."""
+        """Send one message, if the WebSocket is open."""
         if self.state == self.STATE_OPEN:
             self.sendMessage(data)
 
     def pause(self) -> None:
-        """Read nothing; silence means nothing now."""
-        self._quiet = True
+        """Stop reading; there is no time-out meanwhile."""
+        self._paused = True
         self.transport.pauseProducing()
 
     def resume(self) -> None:
-        """Read on."""
-        self._quiet = False
-        self._heard = True
+        """Read on after :meth:`pause`."""
+        self._paused = False
+        self._is_alive = True
         self.transport.resumeProducing()
 
     def hang_up(self) -> None:
-        """Close, by the book as far as the handshake is done."""
-        if self._quiet:
+        """Close: with a closing handshake if the WebSocket is open, else at once."""
+        if self._paused:
             self.resume()
         if self.state == self.STATE_OPEN:
             self.sendClose()
         else:
             self.transport.abortConnection()
 
-    def expect(self, seconds: float) -> None:
-        """Take the server for lost when nothing comes in so many seconds, and it takes nothing of what waits for it."""
-        self._silence = self.factory.reactor.callLater(seconds, self._listen, seconds)
+    def watch(self, seconds: float) -> None:
+        """Abort the connection when for so many seconds nothing comes and none of the unsent bytes leave."""
+        self._timer = self.factory.reactor.callLater(seconds, self._check, seconds)
 
-    def _listen(self, seconds: float) -> None:
-        self._silence = None
-        before, self._unsent = self._unsent, unsent(self.transport)
-        if self._heard or self._quiet or self._unsent < before:
-            self._heard = False
-            self.expect(seconds)
+    def _check(self, seconds: float) -> None:
+        self._timer = None
+        before, self._unsent = self._unsent, unsent_bytes(self.transport)
+        if self._is_alive or self._paused or self._unsent < before:
+            self._is_alive = False
+            self.watch(seconds)
         else:
-            self.link.lost(Disconnect("the server fell silent"))
+            self.link.disconnected(Disconnect("the server fell silent"))
             self.transport.abortConnection()
 
 
-def _why(code: int | None, reason: str) -> Disconnect:
+def _disconnect(code: int | None, reason: str) -> Disconnect:
     """What a close code means (``docs/protocol.rst``, "Close codes")."""
-    if code in _STAY_AWAY:
-        why = f"the server closed the connection, not to come back: {reason}"
-        return Disconnect(why, error=Refused("closed", why), permanent=True)
-    if code in _COME_BACK:
+    if code in _DONT_RECONNECT:
+        return Disconnect.by_error(Refused("closed", f"the server closed the connection, not to come back: {reason}"))
+    if code in _RECONNECT:
         return Disconnect(f"the server closed the connection: {reason}")
-    return Disconnect(reason, too_large=code == _TOO_LARGE)
+    return Disconnect(reason, too_large=code == _MESSAGE_TOO_BIG)
 
 
-def _factory(address: Address, link: WebSocketLink) -> WebSocketClientFactory:
-    scheme, path = "wss" if address.secure else "ws", urlsplit(address.url).path
-    factory = WebSocketClientFactory(f"{scheme}://host{path}ws", reactor=address.reactor, protocols=["realtime.v1"])
-    # By itself Autobahn leaves the brackets of an IPv6 address out, and takes a host called unix for a socket.
-    factory.host, factory.port = address.host, address.port
+def _factory(server: ServerURL, link: WebSocketLink) -> WebSocketClientFactory:
+    scheme, path = "wss" if server.secure else "ws", urlsplit(server.url).path
+    factory = WebSocketClientFactory(f"{scheme}://host{path}ws", reactor=server.reactor, protocols=["realtime.v1"])
+    # Autobahn would leave out the brackets of an IPv6 address, and would take a host called unix for a Unix socket.
+    factory.host, factory.port = server.host, server.port
     factory.setProtocolOptions(
-        openHandshakeTimeout=0,  # the core has a deadline for all of it
+        openHandshakeTimeout=0,  # the connector has a deadline for all of it
         closeHandshakeTimeout=_CLOSE_WITHIN,
         serverConnectionDropTimeout=_CLOSE_WITHIN,
-        maxMessagePayloadSize=_LARGEST,
+        maxMessagePayloadSize=_MAX_MESSAGE,
     )
 
-    class LinkedSocket(_Socket):
+    class LinkedProtocol(_ClientProtocol):
         pass
 
-    LinkedSocket.link = link
-    factory.protocol = LinkedSocket
+    LinkedProtocol.link = link
+    factory.protocol = LinkedProtocol
     factory.noisy = False
     return factory

@@ -1,4 +1,4 @@
-"""What ``realtime-chat`` does, but for ``chat``."""
+"""The commands of ``realtime-chat``, except ``chat``."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from realtime_chat.values.json import decode_json
 
 __all__ = ["Failed", "Terminal", "members", "publish", "rooms", "tail"]
 
-_ON_THEIR_WAY = 64
+_MAX_PENDING = 64
 
 
 class Failed(Exception):
-    """Something can't be done; the message is for a person."""
+    """A command has failed; the message is for a person."""
 
 
 class Terminal(Protocol):
-    """Where a command reads and writes."""
+    """Where a command reads its input and writes its output."""
 
     interactive: bool
     input: Callable[[], Lines]
 
     def print(self, line: str) -> None:
-        """Write a line of what was asked for."""
+        """Write a line of output."""
 
     def note(self, line: str) -> None:
-        """Write a line about it."""
+        """Write a line about what happens, beside the output."""
 
 
 async def tail(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
-    """Print messages as they come, for ever."""
+    """Print messages as they come, until the command is stopped."""
     room = await chat.join(options.room, since=options.since, last=options.last)
     async for event in room:
         if options.json and isinstance(event, (Message, Reset)):
@@ -62,42 +62,42 @@ async def rooms(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> 
 
 
 async def publish(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
-    """Publish one message, or a line after the other, and print where they are."""
+    """Publish one message, or each line of the input, and print their positions."""
     if options.text is not None:
         data = _data(options.text.encode(errors="surrogateescape"), options.json)
         terminal.print(str(await chat.publish(options.room, data, options.event, options.key)))
         return
     line = 0
-    waiting: deque[tuple[int, Deferred[Position]]] = deque()
+    pending: deque[tuple[int, Deferred[Position]]] = deque()
     async for text in terminal.input():
         line += 1
         try:
             data = _data(text, options.json)
         except Failed as error:
-            await _print_all(waiting, 0, terminal)
+            await _print_stored(pending, 0, terminal)
             raise Failed(f"line {line}: {error}; it and those after it were not published") from error
         key = None if options.key is None else f"{options.key}-{line}"
-        waiting.append((line, chat.publish(options.room, data, options.event, key)))
-        await _print_all(waiting, _ON_THEIR_WAY, terminal)
-    await _print_all(waiting, 0, terminal)
+        pending.append((line, chat.publish(options.room, data, options.event, key)))
+        await _print_stored(pending, _MAX_PENDING, terminal)
+    await _print_stored(pending, 0, terminal)
 
 
-async def _print_all(waiting: deque[tuple[int, Deferred[Position]]], most: int, terminal: Terminal) -> None:
-    """Print the positions of what is stored, and wait till no more than ``most`` are on their way."""
-    while waiting and (len(waiting) > most or waiting[0][1].called):
-        line, promise = waiting.popleft()
+async def _print_stored(pending: deque[tuple[int, Deferred[Position]]], most: int, terminal: Terminal) -> None:
+    """Print the positions of stored messages, and wait until at most ``most`` are pending."""
+    while pending and (len(pending) > most or pending[0][1].called):
+        line, stored = pending.popleft()
         try:
-            terminal.print(str(await promise))
+            terminal.print(str(await stored))
         except RealtimeError as error:
-            for _, other in waiting:
+            for _, other in pending:
                 other.addErrback(lambda failure: None)
             raise Failed(f"line {line}: {safe(error.message)}") from error
 
 
 def _data(text: bytes, is_json: bool) -> Any:
-    """What a text publishes.
+    """The data to publish for a text.
 
-    :raises Failed: it can't be published.
+    :raises Failed: it is invalid.
     """
     try:
         return decode_json(text) if is_json else {"text": text.decode()}

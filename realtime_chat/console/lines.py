@@ -1,4 +1,4 @@
-"""Lines of standard input, read without holding anything up."""
+"""Lines of standard input, read without blocking."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _CHUNK = 65536
 class Lines:
     """``async for line in Lines(reactor, 0)``: lines as bytes, without their ends.
 
-    A thread reads them, as a terminal's input must not be made non-blocking: its output would be, too. It reads one
-    chunk ahead, and it doesn't keep the process from ending.
+    A thread reads them: making a terminal's input non-blocking would make its output non-blocking, too. The thread
+    reads a chunk when it is needed, and doesn't keep the process alive.
 
-    :param number: the file descriptor.
+    :param descriptor: the file descriptor.
     """
 
-    def __init__(self, reactor: Any, number: int) -> None:
+    def __init__(self, reactor: Any, descriptor: int) -> None:
         self._reactor = reactor
-        self._number = number
+        self._descriptor = descriptor
         self._lines: deque[bytes] = deque()
         self._rest = b""
         self._ended = False
@@ -37,14 +37,14 @@ class Lines:
         while True:
             self._wanted.acquire()
             try:
-                chunk = os.read(self._number, _CHUNK)
+                chunk = os.read(self._descriptor, _CHUNK)
             except OSError:
                 chunk = b""
-            self._reactor.callFromThread(self._take, chunk)
+            self._reactor.callFromThread(self._received, chunk)
             if not chunk:
                 return
 
-    def _take(self, chunk: bytes) -> None:
+    def _received(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if not chunk:
             self._ended = True

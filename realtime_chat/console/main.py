@@ -1,4 +1,4 @@
-"""``realtime-chat``: the one place that wires it to a reactor, a terminal and signals."""
+"""The program ``realtime-chat``: connects it to a reactor, a terminal and signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COMMANDS: Mapping[str, Callable[[Chat, argparse.Namespace, Terminal], Awaitable
 )
 
 
-class _Standard(Terminal):
+class _StandardTerminal(Terminal):
     """Standard input, output and error."""
 
     def __init__(self, reactor: Any) -> None:
@@ -51,8 +51,8 @@ class _Standard(Terminal):
         sys.stderr.write(f"realtime-chat: {line}\n")
 
 
-class _Connection:
-    """Says once that the connection is gone, and once that it is back."""
+class _ConnectionNotes:
+    """Notes once that the connection is gone, and once that it is back."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -68,7 +68,7 @@ class _Connection:
 
 
 class _ClientFile:
-    """The secret that makes one the same user each time.
+    """The file with the client's secret, which makes it the same user each time.
 
     :raises Failed: the file can't be read or written.
     """
@@ -89,7 +89,7 @@ class _ClientFile:
             raise Failed(f"--client-file: {self._path}: {error}") from error
 
     def write(self, client: str | None) -> None:
-        """Keep the secret, for oneself alone."""
+        """Write the secret, readable by the file's owner only."""
         if self._path is None or client is None or client == self.read():
             return
         try:
@@ -107,7 +107,7 @@ async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) ->
         name=options.name,
         client=file.read(),
         transports=TRANSPORTS if options.transport is None else (options.transport,),
-        on_state=_Connection(terminal).changed,
+        on_state=_ConnectionNotes(terminal).changed,
     )
     async with chat:
         file.write(chat.client)
@@ -115,9 +115,9 @@ async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) ->
 
 
 def _status(failure: Failure, terminal: Terminal, options: argparse.Namespace) -> int:
-    """Say what went wrong, and give the status to end with."""
+    """Write what went wrong, and return the exit status."""
     error = failure.value
-    if isinstance(error, BrokenPipeError):  # whoever reads us has enough
+    if isinstance(error, BrokenPipeError):  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     if isinstance(error, Unreachable):
@@ -132,18 +132,21 @@ def _status(failure: Failure, terminal: Terminal, options: argparse.Namespace) -
 
 
 class _Program:
-    """A command that runs, and the status that the process ends with."""
+    """Runs a command.
+
+    :ivar status: the exit status.
+    """
 
     def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
         self._reactor = reactor
         self._options = options
-        self._terminal = _Standard(reactor)
-        self._job: Deferred[Any] | None = None
-        self._enough = False
+        self._terminal = _StandardTerminal(reactor)
+        self._running: Deferred[Any] | None = None
+        self._output_closed = False
         self.status = 0
 
     def run(self) -> int:
-        """Run to the end; answer the status."""
+        """Run the command to its end; return the exit status."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupted)
         self._reactor.callWhenRunning(self._begin)
@@ -151,42 +154,42 @@ class _Program:
         return self.status
 
     def _begin(self) -> None:
-        self._job = Deferred.fromCoroutine(_run(self._reactor, self._options, self._terminal))
-        self._job.addErrback(self._failed)
+        self._running = Deferred.fromCoroutine(_run(self._reactor, self._options, self._terminal))
+        self._running.addErrback(self._failed)
         Thread(target=self._watch_output, daemon=True).start()
-        self._job.addErrback(self._broken)
-        self._job.addBoth(lambda result: self._reactor.stop())
+        self._running.addErrback(self._crashed)
+        self._running.addBoth(lambda result: self._reactor.stop())
 
     def _failed(self, failure: Failure) -> None:
-        if not (failure.check(CancelledError) and (self.status or self._enough)):
+        if not (failure.check(CancelledError) and (self.status or self._output_closed)):
             self.status = _status(failure, self._terminal, self._options)
 
-    def _broken(self, failure: Failure) -> None:
-        """A mistake of ours."""
+    def _crashed(self, failure: Failure) -> None:
+        """An error that nothing else handles is a bug: print its traceback."""
         failure.printTraceback(sys.stderr)
         self.status = FAILED
 
     def _watch_output(self) -> None:
-        """End when whoever reads us has gone, also where there is nothing to write."""
+        """Stop when the reader of our output has gone, even if there is nothing to write."""
         if stat.S_ISFIFO(os.fstat(1).st_mode):
             output = select.poll()
-            output.register(1, 0)  # errors alone, and it is one that nobody reads
+            output.register(1, 0)  # reports errors only; a closed reader is one
             output.poll()
-            self._enough = True
+            self._output_closed = True
             self._reactor.callFromThread(self._cancel)
 
     def _interrupted(self, number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         self.status = 128 + number
         self._reactor.callFromThread(self._cancel)
 
     def _cancel(self) -> None:
-        if self._job is not None:
-            self._job.cancel()
+        if self._running is not None:
+            self._running.cancel()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``realtime-chat``; answer the status to end with."""
+    """Run ``realtime-chat``; return the exit status."""
     options = read_options(sys.argv[1:] if arguments is None else arguments)
     from twisted.internet import reactor
 

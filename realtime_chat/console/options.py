@@ -1,4 +1,4 @@
-"""What may be said on the command line."""
+"""The command line of ``realtime-chat``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
-from realtime_chat.client.address import Address
+from realtime_chat.client.server_url import ServerURL
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.json import decode_json
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _common() -> argparse.ArgumentParser:
-    """The options that can stand before and after the command; a default would let the one undo the other."""
+    """The options that may stand before or after the command. They have no defaults: one would override the other."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("connection")
     group.add_argument("--url", help=f"where the daemon is [default: $REALTIME_URL, or {DEFAULT_URL}]")
@@ -125,12 +125,12 @@ def _count(text: str) -> int:
 def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
     """Read a command line.
 
-    :raises SystemExit: 0 for ``--help`` and ``--version``, 2 for what can't be right; it was told to the person.
+    :raises SystemExit: with 0 for ``--help`` and ``--version``; with 2 after a message, if the command line is wrong.
     """
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command == "publish" and options.text is None and not rest[0].startswith("-"):
-        options.text = rest.pop(0)  # before Python 3.13 argparse doesn't find it behind an option
+        options.text = rest.pop(0)  # before Python 3.13, argparse doesn't find it after an option
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     source = "--url" if hasattr(options, "url") else "REALTIME_URL"
@@ -139,7 +139,7 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         if not hasattr(options, name):
             setattr(options, name, value)
     try:
-        Address(None, options.url)
+        ServerURL(None, options.url)
     except ValueError as error:
         parser.error(f"{source}: {error}")
     if getattr(options, "text", None) is not None and options.json:

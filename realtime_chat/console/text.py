@@ -1,4 +1,4 @@
-"""What a terminal shows: nothing that others sent ever reaches it raw."""
+"""Output for a terminal: text of other users never reaches it raw."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["as_json", "as_line", "member_as_json", "member_as_line", "safe"]
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Control characters, and those that are invisible or turn the direction of writing."""
+"""Control characters, invisible characters, and marks that change the direction of text."""
 
 _SHORT = {"\n": "\\n", "\t": " ", "\r": "\\r"}
 
 
 def safe(text: str) -> str:
-    """Text on one line, with what could do something to a terminal spelt out."""
+    """Text on one line; characters that could affect a terminal are escaped."""
     return _UNSAFE.sub(lambda match: _SHORT.get(match[0]) or _escape(match[0]), text)
 
 
@@ -31,21 +31,21 @@ def _escape(character: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON on one line, which stays the same value with what is unsafe escaped."""
+    """JSON on one line; unsafe characters are escaped, which keeps the value."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: _escape(match[0]), text)
 
 
 def as_line(event: Message) -> str:
-    """A message for a person."""
+    """A message as a line for a person."""
     when = time.strftime("%H:%M:%S", time.localtime(event.at / 1000))
     kind = "" if event.event == "message" else f" [{safe(event.event)}]"
-    said = _json(event.data) if event.text is None else safe(event.text)
-    return f"{when} {safe(event.sender.name)}{kind}: {said}"
+    text = _json(event.data) if event.text is None else safe(event.text)
+    return f"{when} {safe(event.sender.name)}{kind}: {text}"
 
 
 def as_json(event: Event) -> str:
-    """An event for a program, as the protocol has it."""
+    """An event as JSON for a program, as in the protocol."""
     fields = msgspec.to_builtins(event)
     fields.pop("own", None)
     if "sender" in fields:
@@ -60,11 +60,11 @@ _KINDS: dict[type, str] = {Message: "message", Signal: "signal", Presence: "pres
 
 
 def member_as_line(member: Member) -> str:
-    """A member for a person."""
+    """A member as a line for a person."""
     state = f"  {_json(dict(member.state))}" if member.state else ""
     return f"{safe(member.id)}  {safe(member.name)}{' (guest)' if member.guest else ''}{state}"
 
 
 def member_as_json(member: Member) -> str:
-    """A member for a program."""
+    """A member as JSON for a program."""
     return _json(msgspec.to_builtins(member))

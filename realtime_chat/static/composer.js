@@ -1,8 +1,8 @@
-/* Where one writes: Enter sends, Shift and Enter begin a new line. */
+/* The field for a new message: Enter sends it, Shift and Enter start a new line. */
 (function (Chat) {
   'use strict';
 
-  /** @param {Object} listener `written(text)`, which tells whether it was taken, `typing(whether)`, `resized()`. */
+  /** @param {Object} listener has `written(text)`, which returns whether it was sent, `typing(on)`, `resized()`. */
   function Composer(form, field, listener) {
     var self = this;
     this.field = field;
@@ -13,11 +13,11 @@
       field.focus();
       return false;
     };
-    field.onkeydown = function (event) { return self.pressed(event); };
-    field.oninput = function () { self.edited(); };
+    field.onkeydown = function (event) { return self.onKey(event); };
+    field.oninput = function () { self.onInput(); };
   }
 
-  Composer.prototype.pressed = function (event) {
+  Composer.prototype.onKey = function (event) {
     var composing = event.isComposing || event.keyCode === 229;
     if (event.keyCode !== 13 || event.shiftKey || composing) {
       return true;
@@ -26,12 +26,12 @@
     return false;
   };
 
-  Composer.prototype.edited = function () {
+  Composer.prototype.onInput = function () {
     this.grow();
     this.listener.typing(Boolean(this.field.value.trim()));
   };
 
-  // Where the style sheet can't do it.
+  // For browsers without `field-sizing` in their style sheets.
   Composer.prototype.grow = function () {
     if (this.grows) {
       this.field.style.height = 'auto';

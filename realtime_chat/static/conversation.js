@@ -1,17 +1,17 @@
-/* One room: what was said, what is on its way, who is typing, and what the reader hasn't seen yet. */
+/* One room: its messages, those that are being sent, who is typing, and what the reader hasn't seen yet. */
 (function (Chat) {
   'use strict';
 
   var dom = Chat.dom;
-  var AT_FIRST = 50;
-  var AT_ONCE = 50;
+  var FIRST_PAGE = 50;
+  var PAGE_SIZE = 50;
   var GAP = 'Some messages were missed here: the server no longer has them.';
 
   /**
-   * @param {string} name the room's.
-   * @param {?string} read the position up to which the reader has seen it; null for a room never visited.
-   * @param {Object} page is told: `isSeen(conversation)` asks whether what arrives is seen at once; `grew`, `changed`,
-   *   `peopleChanged`, `typingChanged`, `refused`, `earlierWanted`.
+   * @param {string} name the room's name.
+   * @param {?string} read the position up to which the reader has seen it; null for a room that was never visited.
+   * @param {Object} page is called: `isSeen(conversation)` returns whether a new message is seen at once; also `grew`,
+   *   `changed`, `peopleChanged`, `typingChanged`, `refused`, `earlierWanted`.
    */
   function Conversation(name, read, page) {
     var self = this;
@@ -51,9 +51,9 @@
 
   // ---- The room of a connection ----
 
-  /** Read the room by a connection; by another one than before, go on where that one ended. */
+  /** Read the room over a connection. A second connection goes on where the first one ended. */
   Conversation.prototype.open = function (rt) {
-    var options = {last: AT_FIRST}, room;
+    var options = {last: FIRST_PAGE}, room;
     if (this.position) {
       options.since = this.position;
     }
@@ -61,7 +61,7 @@
     this.room = room = rt.room(this.name, options);
     this.listen(room, '*', function (data, message) { this.received(message); });
     this.listen(room, '$joined', function () { this.joined(); });
-    this.listen(room, '$reset', function () { this.missed(); });
+    this.listen(room, '$reset', function () { this.onGap(); });
     this.listen(room, '$presence', function () { this.page.peopleChanged(this); });
     this.listen(room, '$error', function (error) { this.failed(error); });
     this.listen(room, '$pending', function (entry) { this.outbox.pending(entry); });
@@ -73,21 +73,21 @@
   Conversation.prototype.setConnected = function (connected) {
     this.outbox.setConnected(connected);
     if (!connected) {
-      this.typing.forget();
+      this.typing.clear();
     }
   };
 
-  // What a connection that was given up may still say is not listened to.
-  Conversation.prototype.listen = function (room, event, heard) {
+  // Events of an earlier connection are ignored.
+  Conversation.prototype.listen = function (room, event, listener) {
     var self = this;
     room.on(event, function (first, second) {
       if (self.room === room) {
-        heard.call(self, first, second);
+        listener.call(self, first, second);
       }
     });
   };
 
-  /** Hear no more of the room. */
+  /** Stop reading the room. */
   Conversation.prototype.close = function () {
     var room = this.room;
     this.position = room.position;
@@ -101,7 +101,7 @@
     }
   };
 
-  // What is over in a while is tried again, and nobody needs to know.
+  // Temporary errors are retried, and not shown.
   function isRefusal(error) {
     return !error.temporary || error.code === 'too_many';
   }
@@ -128,7 +128,7 @@
     this.log.node.setAttribute('aria-busy', String(this.loading || !this.caughtUp));
   };
 
-  Conversation.prototype.missed = function () {
+  Conversation.prototype.onGap = function () {
     this.outbox.dropSent();
     if (this.log.items.length) {
       this.log.note(GAP);
@@ -140,40 +140,40 @@
 
   Conversation.prototype.received = function (message) {
     if (message.signal) {
-      this.signalled(message);
+      this.onSignal(message);
       return;
     }
     if (!this.oldest) {
       this.oldest = message.position;
       this.more = !Chat.positions.isFirst(message.position);
     }
-    this.outbox.arrived(message.key);
+    this.outbox.confirm(message.key);
     this.checkCaughtUp();
     if (isShown(message)) {
-      this.arrived(message);
+      this.addMessage(message);
     }
     this.showEdges();
   };
 
-  // Others are other programs' events, and what was deleted.
+  // Other messages are events of other programs, or deleted.
   function isShown(message) {
     return message.event === 'message' && message.data !== null && message.data !== undefined;
   }
 
-  Conversation.prototype.signalled = function (signal) {
+  Conversation.prototype.onSignal = function (signal) {
     if (signal.event === 'typing' && signal.from) {
-      this.typing.heard(signal.from, signal.data !== false);
+      this.typing.setTyping(signal.from, signal.data !== false);
     }
   };
 
-  Conversation.prototype.arrived = function (message) {
+  Conversation.prototype.addMessage = function (message) {
     var seen = this.page.isSeen(this);
     if (!message.own && this.read && Chat.positions.isAfter(message.position, this.read) && !seen) {
-      this.count();
+      this.countUnread();
     }
     this.log.add(message);
     if (message.from) {
-      this.typing.heard(message.from, false);
+      this.typing.setTyping(message.from, false);
     }
     if (seen) {
       this.read = message.position;
@@ -185,16 +185,16 @@
     this.page.grew(this);
   };
 
-  Conversation.prototype.count = function () {
+  Conversation.prototype.countUnread = function () {
     if (!this.unread) {
-      this.log.divide();
+      this.log.addDivider();
     }
     this.unread += 1;
     this.page.changed(this);
   };
 
-  /** The reader has seen all of it. */
-  Conversation.prototype.see = function () {
+  /** The reader has seen all messages. */
+  Conversation.prototype.markRead = function () {
     this.read = (this.room && this.room.position) || this.read;
     if (this.unread) {
       this.unread = 0;
@@ -202,9 +202,9 @@
     }
   };
 
-  // ---- What was said before ----
+  // ---- Earlier messages ----
 
-  /** Load a page of what stands before; `done` is called when it is shown, or couldn't be had. */
+  /** Load a page of earlier messages. `done` is called with a function that shows them. */
   Conversation.prototype.loadEarlier = function (done) {
     var self = this, room = this.room;
     if (this.loading || !this.more || !this.oldest || !room.joined) {
@@ -213,13 +213,13 @@
     this.loading = true;
     this.showBusy();
     this.showEdges();
-    room.history({before: this.oldest, limit: AT_ONCE}, function (error, page) {
+    room.history({before: this.oldest, limit: PAGE_SIZE}, function (error, page) {
       self.loading = false;
-      done(function () { self.earlierCame(error, page); });
+      done(function () { self.earlierLoaded(error, page); });
     });
   };
 
-  Conversation.prototype.earlierCame = function (error, page) {
+  Conversation.prototype.earlierLoaded = function (error, page) {
     if (!error && page.messages.length) {
       this.log.addBefore(page.messages.filter(isShown));
       this.oldest = page.messages[0].position;
@@ -232,22 +232,22 @@
   };
 
   Conversation.prototype.showEdges = function () {
-    var any = Boolean(this.log.items.length || this.outbox.parcels.length);
+    var any = Boolean(this.log.items.length || this.outbox.items.length);
     dom.show(this.earlier, this.more);
     dom.setText(this.earlier, this.loading ? 'Loading earlier messages …' : 'Earlier messages');
     dom.show(this.beginning, any && this.caughtUp && !this.more);
     dom.show(this.empty, !any && this.caughtUp);
   };
 
-  // ---- What goes out ----
+  // ---- Sending ----
 
-  Conversation.prototype.say = function (text) {
+  Conversation.prototype.publishText = function (text) {
     this.send({text: text});
-    this.tell(false);
+    this.sendTyping(false);
   };
 
   Conversation.prototype.send = function (data, key) {
-    this.room.publish(data, key ? {key: key} : {}); // its fate is told by events
+    this.room.publish(data, key ? {key: key} : {}); // its events report the result
   };
 
   Conversation.prototype.outboxChanged = function () {
@@ -255,9 +255,9 @@
     this.page.grew(this);
   };
 
-  /** Tell the others whether one is typing. */
-  Conversation.prototype.tell = function (on) {
-    if (this.rt.state === 'connected' && this.room.joined && this.typing.shouldTell(on)) {
+  /** Tell the others whether we are typing. */
+  Conversation.prototype.sendTyping = function (on) {
+    if (this.rt.state === 'connected' && this.room.joined && this.typing.shouldSend(on)) {
       this.room.signal('typing', on);
     }
   };

@@ -1,4 +1,4 @@
-/* The few things that the page does with elements, in ways that a browser of 2011 knows. */
+/* Functions for elements, which also work in browsers of 2011. */
 (function (Chat) {
   'use strict';
 
@@ -6,7 +6,7 @@
     return document.getElementById(id);
   }
 
-  /** A new element; `text` becomes text, whatever stands in it. */
+  /** A new element; `text` is shown as text, never as markup. */
   function make(tag, className, text) {
     var node = document.createElement(tag);
     if (className) {
@@ -18,7 +18,7 @@
     return node;
   }
 
-  /** A new button that calls `pressed`. */
+  /** A new button that calls `pressed` when it is pressed. */
   function makeButton(className, text, pressed) {
     var node = make('button', className, text);
     node.type = 'button';
@@ -26,7 +26,7 @@
     return node;
   }
 
-  /** Set a text only where it is another one: a live region is read out again whenever it is touched. */
+  /** Set a text if it has changed: a screen reader reads a live region again whenever it is set. */
   function setText(node, text) {
     if (node.textContent !== text) {
       node.textContent = text;

@@ -1,20 +1,20 @@
-/* A field whose text may be refused: it stays as it was typed, and is called wrong until it is another. */
+/* A field whose text may be rejected: the text stays, and is marked as invalid until it changes. */
 (function (Chat) {
   'use strict';
 
-  /** @param {Element} reason where it is said why. */
+  /** @param {Element} reason the element that says why. */
   function Field(node, reason) {
     var self = this;
     this.node = node;
     this.reason = reason;
-    node.oninput = function () { self.mark(false); };
+    node.oninput = function () { self.setInvalid(false); };
   }
 
   Field.prototype.text = function () {
     return this.node.value.trim();
   };
 
-  Field.prototype.mark = function (wrong) {
+  Field.prototype.setInvalid = function (wrong) {
     if (wrong) {
       this.node.setAttribute('aria-invalid', 'true');
       this.node.setAttribute('aria-describedby', this.reason.id);
@@ -26,20 +26,20 @@
 
   Field.prototype.empty = function () {
     this.node.value = '';
-    this.mark(false);
+    this.setInvalid(false);
   };
 
-  /** Somebody has to change what stands there. */
-  Field.prototype.refuse = function () {
-    this.mark(true);
+  /** Mark the text as invalid, and focus the field. */
+  Field.prototype.reject = function () {
+    this.setInvalid(true);
     this.node.focus();
   };
 
-  /** What was taken at first is refused after all; what was typed since counts more. */
-  Field.prototype.giveBack = function (text) {
+  /** The server has refused a text that was accepted at first: show it again, unless another one was typed since. */
+  Field.prototype.restore = function (text) {
     if (!this.node.value) {
       this.node.value = text;
-      this.mark(true);
+      this.setInvalid(true);
     }
   };
 

@@ -1,14 +1,14 @@
-/* The messages of one room as a list: grouped by sender, parted by days, with what the page itself has to say. */
+/* The messages of one room as a list: grouped by sender, separated by days, with the page's own notices. */
 (function (Chat) {
   'use strict';
 
   var dom = Chat.dom;
   var SHOWN = 1000;
-  var MOST = 5000; // even while somebody reads further up
-  var ONE_BREATH = 5 * 60 * 1000; // milliseconds within which a sender's name isn't repeated
+  var MAX_SHOWN = 5000; // while the reader has scrolled up
+  var GROUP_WITHIN = 5 * 60 * 1000; // milliseconds within which a sender's name isn't repeated
 
-  // An item is {message, node, day}: what it shows, its element, and the day's that stands before it. Without a message
-  // it is one of the page's own.
+  // An item is {message, node, day}: the message, its element, and the element of the day above it. A notice of the page
+  // has no message.
   function Log(room) {
     this.node = dom.make('div', 'log');
     this.node.setAttribute('role', 'log');
@@ -19,11 +19,11 @@
     this.divider = null;
   }
 
-  /** A message as it is shown. One that can't be is plain text, and harms no other. */
-  function bubble(message) {
+  /** The element of a message. If it can't be shown as usual, it is shown as plain text. */
+  function makeMessage(message) {
     var item = dom.make('li', message.own ? 'message own' : 'message'), text = dom.make('div', 'text');
     try {
-      fill(item, text, message);
+      fillMessage(item, text, message);
     } catch (error) {
       dom.empty(item);
       dom.empty(text);
@@ -33,18 +33,18 @@
     return item;
   }
 
-  function fill(item, text, message) {
+  function fillMessage(item, text, message) {
     text.dir = 'auto';
-    Chat.text.write(text, Chat.text.textOf(message.data));
+    Chat.text.writeWithLinks(text, Chat.text.textOf(message.data));
     if (message.from) {
-      item.appendChild(headline(message));
+      item.appendChild(makeHead(message));
     }
   }
 
-  function headline(message) {
+  function makeHead(message) {
     var head = dom.make('div', 'head');
     head.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(message.from.id),
-      Chat.text.plain(message.from.name)));
+      Chat.text.toText(message.from.name)));
     head.appendChild(document.createTextNode(' '));
     head.appendChild(Chat.times.makeTime(message.at));
     return head;
@@ -58,9 +58,9 @@
     return Chat.times.dayOf(one.at) === Chat.times.dayOf(two.at);
   }
 
-  function continues(message, before) {
+  function isContinuation(message, before) {
     return Boolean(before) && isSameSender(message, before) && isSameDay(message, before) &&
-      message.at - before.at < ONE_BREATH;
+      message.at - before.at < GROUP_WITHIN;
   }
 
   Log.prototype.lastMessageBefore = function (index) {
@@ -73,13 +73,13 @@
     return null;
   };
 
-  // Join an item to what stands before it.
-  Log.prototype.fit = function (index) {
+  // Show or hide the head and the day of an item, depending on what is above it.
+  Log.prototype.updateItem = function (index) {
     var item = this.items[index], before = this.lastMessageBefore(index), above = this.items[index - 1];
     if (!item || !item.message) {
       return;
     }
-    dom.setClass(item.node, 'continued', continues(item.message, above && above.message));
+    dom.setClass(item.node, 'continued', isContinuation(item.message, above && above.message));
     this.setDay(item, !before || !isSameDay(item.message, before));
   };
 
@@ -96,40 +96,40 @@
   Log.prototype.append = function (message, node) {
     this.list.appendChild(node);
     this.items.push({message: message, node: node, day: null});
-    this.fit(this.items.length - 1);
+    this.updateItem(this.items.length - 1);
   };
 
   Log.prototype.add = function (message) {
-    this.append(message, bubble(message));
+    this.append(message, makeMessage(message));
   };
 
-  /** Put messages, in their order, before all others. */
+  /** Add earlier messages, in order, before all others. */
   Log.prototype.addBefore = function (messages) {
     var first = this.list.firstChild, self = this, i;
     var items = messages.map(function (message) {
-      var node = bubble(message);
+      var node = makeMessage(message);
       self.list.insertBefore(node, first);
       return {message: message, node: node, day: null};
     });
     this.items = items.concat(this.items);
     for (i = 0; i <= items.length; i += 1) {
-      this.fit(i);
+      this.updateItem(i);
     }
   };
 
-  /** Say something that nobody sent. */
+  /** Add a notice of the page. */
   Log.prototype.note = function (text) {
     this.append(null, dom.make('li', 'notice', text));
   };
 
-  /** From here on it is new to the reader. */
-  Log.prototype.divide = function () {
-    this.undivide();
+  /** Mark that what follows is new to the reader. */
+  Log.prototype.addDivider = function () {
+    this.removeDivider();
     this.divider = dom.make('li', 'divider', 'New');
     this.append(null, this.divider);
   };
 
-  Log.prototype.undivide = function () {
+  Log.prototype.removeDivider = function () {
     var self = this, at = -1;
     this.items.forEach(function (item, index) {
       if (item.node === self.divider) {
@@ -138,7 +138,7 @@
     });
     if (at >= 0) {
       this.removeAt(at);
-      this.fit(at);
+      this.updateItem(at);
     }
     this.divider = null;
   };
@@ -151,19 +151,19 @@
     }
   };
 
-  /** Let go of the oldest ones, where there are many, or very many for who reads them; tells whether there were. */
+  /** Remove the oldest items if there are too many; more may stay while they are read. Returns whether there were. */
   Log.prototype.trim = function (isRead) {
-    var many = this.items.length > (isRead ? MOST : SHOWN);
+    var many = this.items.length > (isRead ? MAX_SHOWN : SHOWN);
     while (many && this.items.length > SHOWN) {
       this.removeAt(0);
     }
     if (many) {
-      this.fit(0);
+      this.updateItem(0);
     }
     return many;
   };
 
-  /** The first message that is shown, or null. */
+  /** The first message, or null. */
   Log.prototype.first = function () {
     var shown = this.items.filter(function (item) { return item.message; });
     return shown.length ? shown[0].message : null;
@@ -178,5 +178,5 @@
   };
 
   Chat.Log = Log;
-  Chat.bubble = bubble;
+  Chat.makeMessage = makeMessage;
 }(window.Chat = window.Chat || {}));

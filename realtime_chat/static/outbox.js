@@ -1,115 +1,115 @@
-/* Messages on their way out: pending, then sent; or failed, to be tried again or dropped. */
+/* Messages that are being sent: pending, then sent; or failed, to be retried or discarded. */
 (function (Chat) {
   'use strict';
 
   var dom = Chat.dom;
 
-  // A parcel is {entry, state, node, delivery}: what the library knows of it, what became of it here ('pending', 'sent',
-  // 'failed'), its element, and where that is said.
+  // An item is {entry, state, node, delivery}: the library's entry, 'pending', 'sent' or 'failed', the element, and the
+  // element that shows the state.
   function Outbox(publish, changed) {
     this.publish = publish;
     this.changed = changed;
     this.node = dom.make('ol', 'messages outbox');
     this.node.setAttribute('aria-label', 'Messages on their way');
-    this.parcels = [];
+    this.items = [];
     this.connected = false;
   }
 
   Outbox.prototype.find = function (key) {
-    return this.parcels.filter(function (parcel) { return parcel.entry.key === key; })[0];
+    return this.items.filter(function (item) { return item.entry.key === key; })[0];
   };
 
-  /** Something waits to be sent, for the first time or again. */
+  /** A message waits to be sent, for the first time or again. */
   Outbox.prototype.pending = function (entry) {
-    var parcel = this.find(entry.key) || this.make(entry);
-    parcel.entry = entry;
-    this.tellPending(parcel);
+    var item = this.find(entry.key) || this.make(entry);
+    item.entry = entry;
+    this.showPending(item);
   };
 
-  Outbox.prototype.tellPending = function (parcel) {
-    this.tell(parcel, this.connected ? 'Sending …' : 'Waiting for the connection', 'pending');
+  Outbox.prototype.showPending = function (item) {
+    this.setStatus(item, this.connected ? 'Sending …' : 'Waiting for the connection', 'pending');
   };
 
   Outbox.prototype.make = function (entry) {
-    var parcel = {
+    var item = {
       entry: entry,
       state: 'pending',
-      node: Chat.bubble({data: entry.data, own: true}),
+      node: Chat.makeMessage({data: entry.data, own: true}),
       delivery: dom.make('div', 'delivery')
     };
-    parcel.node.appendChild(parcel.delivery);
-    this.parcels.push(parcel);
-    this.node.appendChild(parcel.node);
+    item.node.appendChild(item.delivery);
+    this.items.push(item);
+    this.node.appendChild(item.node);
     this.changed();
-    return parcel;
+    return item;
   };
 
-  Outbox.prototype.tell = function (parcel, text, state) {
-    parcel.state = state;
-    parcel.node.className = 'message own ' + state;
-    dom.setText(parcel.delivery, text);
+  Outbox.prototype.setStatus = function (item, text, state) {
+    item.state = state;
+    item.node.className = 'message own ' + state;
+    dom.setText(item.delivery, text);
   };
 
-  /** It is stored, and will arrive as a message. */
+  /** A message is stored, and will come as an event. */
   Outbox.prototype.sent = function (entry) {
-    var parcel = this.find(entry.key);
-    if (parcel) {
-      parcel.entry = entry;
-      this.tell(parcel, 'Sent', 'sent');
+    var item = this.find(entry.key);
+    if (item) {
+      item.entry = entry;
+      this.setStatus(item, 'Sent', 'sent');
     }
   };
 
   Outbox.prototype.failed = function (entry) {
-    var parcel = this.find(entry.key) || this.make(entry);
-    parcel.entry = entry;
-    this.offer(parcel, entry.state === 'unknown' ? 'It is not known whether this was sent. ' : 'Not sent: ' +
+    var item = this.find(entry.key) || this.make(entry);
+    item.entry = entry;
+    this.offerRetry(item, entry.state === 'unknown' ? 'It is not known whether this was sent. ' : 'Not sent: ' +
       ((entry.error && entry.error.message) || 'the server refused it') + ' ');
   };
 
-  // The key stays the same one, so that trying again can't double it.
-  Outbox.prototype.offer = function (parcel, words) {
+  // A retry uses the same key, so the message can't be stored twice.
+  Outbox.prototype.offerRetry = function (item, words) {
     var self = this, reason = dom.make('span', '', words);
-    this.tell(parcel, '', 'failed');
+    this.setStatus(item, '', 'failed');
     reason.setAttribute('role', 'alert');
-    parcel.delivery.appendChild(reason);
-    parcel.delivery.appendChild(dom.makeButton('small again', 'Try again', function () {
-      self.publish(parcel.entry);
+    item.delivery.appendChild(reason);
+    item.delivery.appendChild(dom.makeButton('small again', 'Try again', function () {
+      self.publish(item.entry);
     }));
-    parcel.delivery.appendChild(dom.makeButton('small drop', 'Discard', function () { self.remove(parcel); }));
+    item.delivery.appendChild(dom.makeButton('small drop', 'Discard', function () { self.remove(item); }));
     this.changed();
   };
 
-  Outbox.prototype.remove = function (parcel) {
-    this.parcels.splice(this.parcels.indexOf(parcel), 1);
-    dom.remove(parcel.node);
+  Outbox.prototype.remove = function (item) {
+    this.items.splice(this.items.indexOf(item), 1);
+    dom.remove(item.node);
     this.changed();
   };
 
-  /** It has come back as a message. */
-  Outbox.prototype.arrived = function (key) {
-    var parcel = key && this.find(key);
-    if (parcel) {
-      this.remove(parcel);
+  /** A message has come as an event. */
+  Outbox.prototype.confirm = function (key) {
+    var item = key && this.find(key);
+    if (item) {
+      this.remove(item);
     }
   };
 
-  /** What is stored already will not arrive where there is a gap. */
+  /** After a gap, messages that are stored already may not come as events. */
   Outbox.prototype.dropSent = function () {
     this.inState('sent').forEach(this.remove, this);
   };
 
   Outbox.prototype.inState = function (state) {
-    return this.parcels.filter(function (parcel) { return parcel.state === state; });
+    return this.items.filter(function (item) { return item.state === state; });
   };
 
   Outbox.prototype.setConnected = function (connected) {
     this.connected = connected;
-    this.inState('pending').forEach(this.tellPending, this);
+    this.inState('pending').forEach(this.showPending, this);
   };
 
-  /** Publish what is still on its way once more, on another connection. */
+  /** Publish pending messages again, on another connection. */
   Outbox.prototype.resume = function () {
-    this.inState('pending').forEach(function (parcel) { this.publish(parcel.entry); }, this);
+    this.inState('pending').forEach(function (item) { this.publish(item.entry); }, this);
   };
 
   Chat.Outbox = Outbox;

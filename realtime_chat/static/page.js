@@ -1,18 +1,18 @@
-/* The chat page: all parts, and how they are joined. */
+/* The chat page: creates all parts, and connects them. */
 (function (Chat) {
   'use strict';
 
   var dom = Chat.dom;
-  var ROOMS_EVERY = 60 * 1000; // milliseconds
-  var KEEP_AFTER = 1000; // milliseconds
-  var SHOWN = 100; // characters of a name that is refused: an address has room for thousands
+  var REFRESH_EVERY = 60 * 1000; // milliseconds
+  var SAVE_AFTER = 1000; // milliseconds
+  var MAX_NAME_SHOWN = 100; // characters of an invalid name: a URL may have thousands
 
   function Page() {
     this.conversations = {};
     this.current = null;
     this.rt = null;
-    this.typed = null; // the room that was asked for by its field, and may yet be refused
-    this.name = Chat.text.cleanName(Chat.memory.name() || '') || 'Guest ' + Math.floor(1000 + Math.random() * 9000);
+    this.requestedRoom = null; // the room that was typed, until the server has accepted it
+    this.name = Chat.text.cleanName(Chat.storage.name() || '') || 'Guest ' + Math.floor(1000 + Math.random() * 9000);
     this.status = new Chat.Status({
       line: dom.byId('status-line'), text: dom.byId('status-text'), countdown: dom.byId('status-countdown'),
       retry: dom.byId('status-retry')
@@ -45,7 +45,7 @@
   // ---- The connection ----
 
   Page.prototype.connect = function () {
-    var self = this, rt = window.Realtime.connect('', {name: this.name, storage: Chat.memory.secrets});
+    var self = this, rt = window.Realtime.connect('', {name: this.name, storage: Chat.storage.clientStorage});
     this.rt = rt;
     rt.on('$state', function (state) {
       if (self.rt === rt) {
@@ -54,10 +54,10 @@
     });
     rt.on('$error', function (error) {
       if (self.rt === rt && (!error.room || self.isRefusedHere(error))) {
-        self.complained(error.message);
+        self.showProblem(error.message);
       }
     });
-    this.tellAway();
+    this.sendAway();
     this.all().forEach(function (conversation) { conversation.open(rt); });
   };
 
@@ -77,12 +77,12 @@
     }
   };
 
-  // One is in rooms under a name, so another name is another connection; it goes on where this one ends.
+  // A connection has one name, so a new name needs a new connection. It goes on where the old one ended.
   Page.prototype.rename = function (name) {
-    this.complained(name ? '' : 'This can\'t be a name: a name is 1 to 64 characters, and not only spaces');
+    this.showProblem(name ? '' : 'This can\'t be a name: a name is 1 to 64 characters, and not only spaces');
     if (name && name !== this.name) {
       this.name = name;
-      Chat.memory.keepName(name);
+      Chat.storage.saveName(name);
       this.reconnect();
     }
   };
@@ -104,11 +104,11 @@
     }
   };
 
-  Page.prototype.tellAway = function () {
+  Page.prototype.sendAway = function () {
     this.rt.setState(document.hidden === true ? {away: true} : {});
   };
 
-  Page.prototype.complained = function (text) {
+  Page.prototype.showProblem = function (text) {
     dom.setText(dom.byId('problem-text'), text);
     dom.show(dom.byId('problem-line'), Boolean(text));
     this.resized();
@@ -130,26 +130,26 @@
     return this.conversations[id];
   };
 
-  /** Show a room, and write it into the address. */
+  /** Show a room, and put it into the page's URL. */
   Page.prototype.opened = function (name) {
     if (name === (this.current && this.current.name)) {
-      this.complained('');
-    } else if (Chat.address.go(name)) {
+      this.showProblem('');
+    } else if (Chat.pageUrl.showRoom(name)) {
       this.show(name);
     }
     this.panels.close();
   };
 
-  /** Show the room that was typed, if there can be one of that name. */
-  Page.prototype.typedRoom = function () {
+  /** Show the room that was typed, if its name is valid. */
+  Page.prototype.openTypedRoom = function () {
     var name = Chat.text.wholeCharacters(this.roomField.text());
     if (Chat.text.isRoom(name)) {
       this.roomField.empty();
       this.opened(name);
-      this.typed = name;
+      this.requestedRoom = name;
     } else {
-      this.refuse(name);
-      this.roomField.refuse();
+      this.rejectRoom(name);
+      this.roomField.reject();
     }
   };
 
@@ -159,67 +159,67 @@
       this.showNone(name);
       return;
     }
-    this.complained('');
-    this.typed = null;
+    this.showProblem('');
+    this.requestedRoom = null;
     if (this.current) {
       this.current.draft = written;
-      this.current.tell(false);
+      this.current.sendTyping(false);
     } else {
-      this.conversation(name, this.remembered(name)).draft = written;
+      this.conversation(name, this.savedPosition(name)).draft = written;
     }
     dom.setText(dom.byId('room-title'), name);
     this.showRoom(name);
   };
 
-  // The room that is shown, if there is one, is still the one that is written to.
+  // Messages still go to the room that is shown, if there is one.
   Page.prototype.showNone = function (name) {
-    this.refuse(name);
+    this.rejectRoom(name);
     if (!this.current) {
       dom.setText(dom.byId('room-title'), name);
     }
   };
 
-  Page.prototype.refuse = function (name) {
-    var shown = name.length > SHOWN ? Chat.text.wholeCharacters(name.slice(0, SHOWN)) + '…' : name;
-    this.complained('“' + shown + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
+  Page.prototype.rejectRoom = function (name) {
+    var shown = name.length > MAX_NAME_SHOWN ? Chat.text.wholeCharacters(name.slice(0, MAX_NAME_SHOWN)) + '…' : name;
+    this.showProblem('“' + shown + '” can\'t be a room: a room\'s name is 1 to 128 of A–Z a–z 0–9 _ - . : @ ~');
   };
 
   Page.prototype.showRoom = function (name) {
-    this.current = this.conversation(name, this.remembered(name));
-    this.rooms.choose(name);
+    this.current = this.conversation(name, this.savedPosition(name));
+    this.rooms.select(name);
     this.pane.show(this.current);
     this.composer.set(this.current.draft);
     this.changed(this.current);
     this.peopleChanged(this.current);
     this.typingChanged(this.current);
-    this.keepSoon();
+    this.saveSoon();
   };
 
-  Page.prototype.remembered = function (name) {
-    var entry = Chat.memory.rooms().filter(function (other) { return other.name === name; })[0];
+  Page.prototype.savedPosition = function (name) {
+    var entry = Chat.storage.rooms().filter(function (other) { return other.name === name; })[0];
     return entry ? entry.read : null;
   };
 
-  // Another's private room, or one too many: it isn't tried again the next time.
+  // The server has refused the room, so the next page doesn't join it by itself.
   Page.prototype.refused = function (conversation) {
     conversation.isRefused = true;
-    Chat.memory.dropRoom(conversation.name);
+    Chat.storage.forgetRoom(conversation.name);
     this.rooms.left(conversation.name);
-    if (this.typed === conversation.name) {
-      this.roomField.giveBack(this.typed);
-      this.typed = null;
+    if (this.requestedRoom === conversation.name) {
+      this.roomField.restore(this.requestedRoom);
+      this.requestedRoom = null;
     }
   };
 
   Page.prototype.left = function (name) {
     this.conversation(name).close().leave();
     delete this.conversations['$' + name];
-    Chat.memory.dropRoom(name);
+    Chat.storage.forgetRoom(name);
     this.rooms.left(name);
     this.showTitle();
   };
 
-  // ---- What conversations tell ----
+  // ---- Events of conversations ----
 
   Page.prototype.isSeen = function (conversation) {
     return conversation === this.current && this.pane.isFollowing() && document.hidden !== true;
@@ -227,7 +227,7 @@
 
   Page.prototype.grew = function (conversation) {
     this.pane.grew(conversation);
-    this.keepSoon();
+    this.saveSoon();
   };
 
   Page.prototype.changed = function (conversation) {
@@ -241,8 +241,8 @@
   };
 
   Page.prototype.reachedEnd = function (conversation) {
-    conversation.see();
-    this.keepSoon();
+    conversation.markRead();
+    this.saveSoon();
   };
 
   Page.prototype.earlierWanted = function () {
@@ -268,53 +268,53 @@
     document.title = (unread ? '(' + unread + ') ' : '') + (this.current ? this.current.name + ' – ' : '') + 'chat';
   };
 
-  // Not at each message: a browser may write to its disk then.
-  Page.prototype.keepSoon = function () {
+  // Not after each message, as the browser may write to its disk.
+  Page.prototype.saveSoon = function () {
     var self = this;
-    if (!this.keeping) {
-      this.keeping = window.setTimeout(function () { self.keep(); }, KEEP_AFTER);
+    if (!this.saveTimer) {
+      this.saveTimer = window.setTimeout(function () { self.saveRooms(); }, SAVE_AFTER);
     }
   };
 
-  Page.prototype.keep = function () {
-    window.clearTimeout(this.keeping);
-    this.keeping = null;
+  Page.prototype.saveRooms = function () {
+    window.clearTimeout(this.saveTimer);
+    this.saveTimer = null;
     this.all().concat(this.current || []).forEach(function (conversation) {
       if (!conversation.isRefused) {
-        Chat.memory.keepRoom(conversation.name, conversation.read);
+        Chat.storage.saveRoom(conversation.name, conversation.read);
       }
     });
   };
 
-  // ---- What the composer tells ----
+  // ---- Events of the composer ----
 
-  /** Tells whether there was a room to say it in. */
+  /** Send a text. Returns whether there is a room. */
   Page.prototype.written = function (text) {
     if (this.current) {
       this.pane.goToEnd();
-      this.current.say(text);
+      this.current.publishText(text);
     } else {
-      this.refuse(dom.byId('room-title').textContent);
+      this.rejectRoom(dom.byId('room-title').textContent);
     }
     return this.current !== null;
   };
 
   Page.prototype.typing = function (on) {
     if (this.current) {
-      this.current.tell(on);
+      this.current.sendTyping(on);
     }
   };
 
   Page.prototype.resized = function () {
-    this.pane.keepUp();
+    this.pane.followEnd();
   };
 
-  // ---- What people and the browser do besides ----
+  // ---- Events of elements and of the browser ----
 
   Page.prototype.listen = function () {
     var self = this, name = dom.byId('own-name');
     dom.byId('room-form').onsubmit = function () {
-      self.typedRoom();
+      self.openTypedRoom();
       return false;
     };
     name.value = this.name;
@@ -324,7 +324,7 @@
       return false;
     };
     dom.byId('status-retry').onclick = function () { self.retry(); };
-    dom.byId('problem-dismiss').onclick = function () { self.complained(''); };
+    dom.byId('problem-dismiss').onclick = function () { self.showProblem(''); };
     dom.byId('people-all').onclick = function () { self.people.loadAll(); };
     dom.byId('skip-link').onclick = function () {
       self.composer.field.focus();
@@ -335,20 +335,20 @@
 
   Page.prototype.listenToBrowser = function () {
     var self = this;
-    function showAddressed() { self.show(Chat.address.ofThePage()); }
-    window.addEventListener(window.history.pushState ? 'popstate' : 'hashchange', showAddressed, false);
+    function showRoomOfUrl() { self.show(Chat.pageUrl.currentRoom()); }
+    window.addEventListener(window.history.pushState ? 'popstate' : 'hashchange', showRoomOfUrl, false);
     document.addEventListener('visibilitychange', function () { self.visibilityChanged(); }, false);
-    window.addEventListener('pagehide', function () { self.keep(); }, false);
-    window.setInterval(function () { self.minutePassed(); }, ROOMS_EVERY);
+    window.addEventListener('pagehide', function () { self.saveRooms(); }, false);
+    window.setInterval(function () { self.minutePassed(); }, REFRESH_EVERY);
   };
 
   Page.prototype.visibilityChanged = function () {
-    this.tellAway();
+    this.sendAway();
     if (document.hidden !== true && this.current) {
       this.pane.settle();
       this.minutePassed();
     }
-    this.keep();
+    this.saveRooms();
   };
 
   Page.prototype.minutePassed = function () {
@@ -362,8 +362,8 @@
     var self = this;
     this.listen();
     this.connect();
-    this.show(Chat.address.ofThePage());
-    Chat.memory.rooms().forEach(function (entry) {
+    this.show(Chat.pageUrl.currentRoom());
+    Chat.storage.rooms().forEach(function (entry) {
       self.changed(self.conversation(entry.name, entry.read));
     });
   };

@@ -1,4 +1,4 @@
-/* The part that scrolls: shows one conversation, and stays at its end or where the reader has put it. */
+/* The part that scrolls: shows one conversation, and stays at its end or where the reader has scrolled to. */
 (function (Chat) {
   'use strict';
 
@@ -6,25 +6,25 @@
   var NEAR = 60; // pixels
   var NEAR_THE_TOP = 200; // pixels
 
-  /** @param {Object} listener `reachedEnd(conversation)`. */
+  /** @param {Object} listener has `reachedEnd(conversation)`. */
   function Pane(node, newer, listener) {
     var self = this;
     this.node = node;
     this.newer = newer;
     this.listener = listener;
     this.current = null;
-    this.placed = {height: 0, visible: 0};
+    this.lastPlace = {height: 0, visible: 0};
     node.onscroll = function () { self.scrolled(); };
     newer.onclick = function () { self.goToEnd(); };
-    window.addEventListener('resize', function () { self.keepUp(); }, false);
+    window.addEventListener('resize', function () { self.followEnd(); }, false);
     this.watchSize();
   }
 
-  // Whatever stands above and below takes its room from here.
+  // The pane's size changes with the elements above and below it.
   Pane.prototype.watchSize = function () {
     var self = this;
     if (window.ResizeObserver) {
-      new window.ResizeObserver(function () { self.keepUp(); }).observe(this.node);
+      new window.ResizeObserver(function () { self.followEnd(); }).observe(this.node);
     }
   };
 
@@ -36,11 +36,11 @@
     this.current = null;
     this.node.appendChild(conversation.node);
     this.current = conversation;
-    this.placed.visible = 0;
+    this.lastPlace.visible = 0;
     this.restore();
   };
 
-  // Where something is new the reader begins there.
+  // Show the first new message, if there is one.
   Pane.prototype.restore = function () {
     var conversation = this.current, divider = conversation.log.divider;
     if (conversation.unread && divider && conversation.following) {
@@ -49,7 +49,7 @@
     } else {
       this.node.scrollTop = conversation.scrollTop;
     }
-    this.keepUp();
+    this.followEnd();
     this.settle();
   };
 
@@ -72,7 +72,7 @@
     this.fill();
   };
 
-  // Towards the beginning, and where little is there. Without styles nothing scrolls, and all of it counts.
+  // Load earlier messages near the top, or while there are few. Without styles nothing scrolls, so the window counts.
   Pane.prototype.fill = function () {
     var node = this.node, enough = 2 * Math.min(node.clientHeight, window.innerHeight);
     if (this.current.caughtUp && node.scrollTop < NEAR_THE_TOP &&
@@ -81,20 +81,20 @@
     }
   };
 
-  Pane.prototype.keepUp = function () {
+  Pane.prototype.followEnd = function () {
     var node = this.node;
     if (this.current && this.isFollowing()) {
       node.scrollTop = node.scrollHeight;
-      this.placed = {height: node.scrollHeight, visible: node.clientHeight};
+      this.lastPlace = {height: node.scrollHeight, visible: node.clientHeight};
     }
   };
 
-  // Browsers tell late that somebody has scrolled; what comes in between must not drag the reader back. A pane that
-  // shrinks meanwhile leaves its place as it was, and one that grows moves it.
+  // Scroll events come late; a message that comes first must not drag the reader back to the end. So the place is compared
+  // with where we last scrolled to. A pane that has grown has moved it, and isn't compared.
   Pane.prototype.isFollowing = function () {
-    var conversation = this.current, node = this.node, placed = this.placed;
-    if (conversation.following && node.clientHeight <= placed.visible && !this.isAtEnd() &&
-        node.scrollTop + placed.visible < placed.height - NEAR) {
+    var conversation = this.current, node = this.node, lastPlace = this.lastPlace;
+    if (conversation.following && node.clientHeight <= lastPlace.visible && !this.isAtEnd() &&
+        node.scrollTop + lastPlace.visible < lastPlace.height - NEAR) {
       conversation.following = false;
     }
     return conversation.following;
@@ -103,7 +103,7 @@
   /** A conversation has become longer. */
   Pane.prototype.grew = function (conversation) {
     if (conversation === this.current) {
-      this.keepUp();
+      this.followEnd();
       this.showNewer();
       this.fill();
     }
@@ -113,30 +113,30 @@
     var count = this.current.unread;
     if (count) {
       dom.setText(this.newer, count + ' new');
-      this.newer.setAttribute('aria-label', Chat.text.counted(count, 'new message', 'new messages') + ', go to the end');
+      this.newer.setAttribute('aria-label', Chat.text.pluralize(count, 'new message', 'new messages') + ', go to the end');
     }
     dom.show(this.newer, count > 0 && !this.current.following);
   };
 
-  // A button that goes takes the focus with it, unless it is handed on.
+  // The button disappears; if it had the focus, the pane gets it.
   Pane.prototype.goToEnd = function () {
     var hadFocus = document.activeElement === this.newer;
     this.current.following = true;
-    this.placed.visible = 0;
-    this.keepUp();
+    this.lastPlace.visible = 0;
+    this.followEnd();
     this.settle();
     if (hadFocus) {
       this.node.focus();
     }
   };
 
-  /** Load what was said before, and keep what is read where it is. */
+  /** Load earlier messages, and keep the reader's place. */
   Pane.prototype.loadEarlier = function () {
     var self = this, conversation = this.current;
-    conversation.loadEarlier(function (put) { self.hold(conversation, put); });
+    conversation.loadEarlier(function (put) { self.keepPlace(conversation, put); });
   };
 
-  Pane.prototype.hold = function (conversation, put) {
+  Pane.prototype.keepPlace = function (conversation, put) {
     var node = this.node, fromEnd = node.scrollHeight - node.scrollTop;
     put();
     if (conversation !== this.current) {
@@ -144,7 +144,7 @@
       return;
     }
     node.scrollTop = node.scrollHeight - fromEnd;
-    this.keepUp();
+    this.followEnd();
     this.fill();
   };
 

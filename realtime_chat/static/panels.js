@@ -1,4 +1,4 @@
-/* Where there is no room for all, rooms and people are opened by a button each. */
+/* On narrow screens, a button each opens the lists of rooms and people. */
 (function (Chat) {
   'use strict';
 
@@ -9,7 +9,7 @@
     var self = this;
     this.buttons = buttons;
     buttons.forEach(this.listen, this);
-    document.addEventListener('keydown', function (event) { self.pressed(event); }, false);
+    document.addEventListener('keydown', function (event) { self.onKey(event); }, false);
   }
 
   function panelOf(button) {
@@ -34,7 +34,7 @@
     };
   };
 
-  /** Close what is open; the focus that was in there goes to its button. */
+  /** Close the open panel; if it had the focus, its button gets it. */
   Panels.prototype.close = function () {
     this.buttons.filter(isOpen).forEach(function (button) {
       var had = panelOf(button).contains(document.activeElement);
@@ -45,7 +45,7 @@
     });
   };
 
-  Panels.prototype.pressed = function (event) {
+  Panels.prototype.onKey = function (event) {
     if (event.keyCode === ESCAPE) {
       this.close();
     }

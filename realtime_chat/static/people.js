@@ -1,4 +1,4 @@
-/* Who is here. */
+/* The members of the room. */
 (function (Chat) {
   'use strict';
 
@@ -14,15 +14,16 @@
   }
 
   function byName(one, two) {
-    var first = Chat.text.plain(one.name).toLowerCase(), second = Chat.text.plain(two.name).toLowerCase();
+    var first = Chat.text.toText(one.name).toLowerCase(), second = Chat.text.toText(two.name).toLowerCase();
     return first < second ? -1 : Number(first > second);
   }
 
-  /** Show the members of a room; `user` is who reads this. */
+  /** Show the members of a room; `user` is our own user. */
   People.prototype.draw = function (room, user) {
     this.user = user;
     this.room = room;
-    dom.setText(this.title, room.joined ? Chat.text.counted(room.count, 'person', 'people') + ' here' : 'People (not up to date)');
+    dom.setText(this.title, room.joined ?
+      Chat.text.pluralize(room.count, 'person', 'people') + ' here' : 'People (not up to date)');
     dom.setText(this.count, room.joined ? String(room.count) : '');
     dom.show(this.all, room.joined && !room.membersKnown);
     this.fill(room.membersKnown ? room.members : []);
@@ -43,13 +44,13 @@
   People.prototype.row = function (member) {
     var away = Boolean(member.state && member.state.away), row = dom.make('li', away ? 'person away' : 'person');
     var notes = [this.isSelf(member) ? 'you' : '', member.guest ? 'guest' : '', away ? 'away' : ''];
-    row.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(member.id), Chat.text.plain(member.name)));
+    row.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(member.id), Chat.text.toText(member.name)));
     row.appendChild(document.createTextNode(' '));
     row.appendChild(dom.make('span', 'note', notes.filter(Boolean).join(', ')));
     return row;
   };
 
-  /** Ask for the list of a room that is too large to be told of everyone. */
+  /** Load all members of a room that is so large that the server doesn't list them. */
   People.prototype.loadAll = function () {
     var self = this, room = this.room;
     room.loadMembers(function (error, members) {

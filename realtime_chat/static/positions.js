@@ -1,4 +1,4 @@
-/* Places in a room's log: EPOCH:OFFSET. Offsets of one epoch may be compared. */
+/* Positions in a room's log: EPOCH:OFFSET. Only offsets of one epoch can be compared. */
 (function (Chat) {
   'use strict';
 
@@ -7,13 +7,13 @@
     return {epoch: position.slice(0, colon), offset: Number(position.slice(colon + 1))};
   }
 
-  /** Whether `position` follows `other`; what stands in another log is always new. */
+  /** Whether `position` follows `other`; a position in another log always does. */
   function isAfter(position, other) {
     var one = split(position), two = split(other || ':');
     return one.epoch !== two.epoch || one.offset > two.offset;
   }
 
-  /** Whether nothing can stand before it. */
+  /** Whether no message can precede it. */
   function isFirst(position) {
     return split(position).offset <= 1;
   }

@@ -3,27 +3,27 @@ declare global {
   namespace Realtime {
     type Transport = 'websocket' | 'sse' | 'poll' | 'jsonp';
 
-    /** Anything that JSON can say. */
+    /** Any JSON value. */
     type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
     interface Options {
-      /** What a guest calls itself, 1 to 64 characters. */
+      /** The guest's name, 1 to 64 characters. */
       name?: string;
-      /** A client that was issued before; otherwise one is kept in `storage`. */
+      /** The secret of an earlier client; if it is left out, one is kept in `storage`. */
       client?: string;
       token?: string;
-      /** Asked before each connection: gives the token, a promise of it, or calls back. */
+      /** Called before each connection: returns the token or a promise of it, or calls back. */
       getToken?(callback: (error: Trouble | null, token?: string) => void): string | PromiseLike<string> | void;
-      /** Those that may be used, best first; all that work here if left out. */
+      /** The transports that may be used, the best one first; all if it is left out. */
       transports?: Transport[];
-      /** Where the client is kept: for the tab (if left out), for all tabs of the browser, nowhere, or in your own. */
+      /** Where the client is kept: per tab (default), for all tabs of the browser, nowhere, or in an object of yours. */
       storage?: 'session' | 'local' | false | Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>;
     }
 
     interface Trouble extends Error {
       code: string;
       temporary: boolean;
-      /** The room that could not be joined. */
+      /** The room that could not be joined, if it is about one. */
       room?: string;
     }
 
@@ -42,13 +42,13 @@ declare global {
       room: string;
       event: string;
       data: Data;
-      /** Null where another program published a signal in Redis. */
+      /** Null if another program published a signal through Redis. */
       from: { id: string; name: string } | null;
-      /** Milliseconds since 1970, by the server's clock. */
+      /** Milliseconds since 1970 by the server's clock. */
       at: number;
       own: boolean;
       signal: boolean;
-      /** Of a message; a signal has none. */
+      /** A signal has none. */
       position?: string;
       key?: string;
     }
@@ -56,7 +56,7 @@ declare global {
     interface State {
       state: 'connecting' | 'connected' | 'reconnecting' | 'closed';
       transport: Transport | null;
-      /** Seconds until the next attempt, where one is waited for. */
+      /** Seconds until the next attempt, if it waits for one. */
       retryIn: number | null;
       reason: Trouble | null;
     }
@@ -66,7 +66,7 @@ declare global {
       key: string;
     }
 
-    /** A message on its way. It is a promise, but for browsers that have none: there `then` and `catch` are missing. */
+    /** A message that is being published. It is a promise; browsers without promises have no `then` and `catch`. */
     interface Entry extends PromiseLike<Published> {
       key: string;
       event: string;
@@ -82,14 +82,14 @@ declare global {
       members: Member[];
       joined: Member[];
       left: Member[];
-      /** Those whose name or state is another now. */
+      /** Members whose name or state has changed. */
       changed: Member[];
     }
 
     interface Page {
       messages: Message[];
       position: string;
-      /** Whether there may be more before (or, with `since`, after) this page. */
+      /** Whether there may be more messages before this page (with `since`: after it). */
       more: boolean;
     }
 
@@ -102,7 +102,7 @@ declare global {
       readonly joined: boolean;
       readonly count: number;
       readonly members: Member[];
-      /** False where the room is too large for its members to be listed. */
+      /** False if the room is so large that its members are not listed. */
       readonly membersKnown: boolean;
 
       on(event: '$joined', fn: (joined: { recovered: boolean; count: number }) => void): this;
@@ -118,7 +118,7 @@ declare global {
       publish(event: string, data: any, options?: { key?: string }, callback?: Callback<Published>): Entry;
       publish(event: string, data: any, callback: Callback<Published>): Entry;
 
-      /** Whether it was sent; it reaches who is here now, or nobody. */
+      /** Returns whether it was sent. It reaches only those who are in the room now. */
       signal(event: string, data?: any): boolean;
 
       history(
@@ -126,7 +126,7 @@ declare global {
         callback?: Callback<Page>
       ): Promise<Page>;
       loadMembers(callback?: Callback<Member[]>): Promise<Member[]>;
-      /** This user of the room hears no more; the server is told when the last one has left. */
+      /** Stops the events of this handle. The room is left when its last handle is. */
       leave(): void;
     }
 
@@ -139,16 +139,16 @@ declare global {
       on(event: '$error', fn: (error: Trouble) => void): this;
       off(event: string, fn?: (...given: any[]) => void): this;
 
-      /** A user of the room, with listeners of its own; joined as soon as there is a connection. */
+      /** A handle of the room, with its own listeners. It is joined as soon as there is a connection. */
       room(name: string, options?: { last?: number; since?: string | null }): Room;
-      /** What others see of oneself in `member.state`. */
+      /** Sets what others see in `member.state`. */
       setState(state: { [name: string]: Json }): void;
-      /** Tries to connect now, if it waits. */
+      /** Connects now, if it waits for the next attempt. */
       retry(): void;
       close(): void;
     }
 
-    /** @param url the daemon's address; where the script came from, if empty or left out */
+    /** @param url the daemon's URL; if it is empty or left out, the one that the script was loaded from */
     function connect(url?: string, options?: Options): Connection;
     function connect(options: Options): Connection;
   }

@@ -1,11 +1,11 @@
-/* The list of rooms: those that were visited, with what is unread in them, and the others that there are. */
+/* The list of rooms: visited rooms with their unread counts, and the other rooms of the server. */
 (function (Chat) {
   'use strict';
 
   var dom = Chat.dom;
-  var LISTED = 200;
+  var MAX_LISTED = 200;
 
-  /** @param {Object} listener `opened(name)`, `left(name)`. */
+  /** @param {Object} listener has `opened(name)` and `left(name)`. */
   function Rooms(list, listener) {
     this.list = list;
     this.listener = listener;
@@ -13,7 +13,7 @@
     this.current = null;
   }
 
-  // Rows stay the same elements for as long as their room is listed, so that nobody's focus is lost.
+  // A row keeps its element while its room is listed, so that the focus is not lost.
   Rooms.prototype.row = function (name) {
     var id = '$' + name;
     if (!this.rows[id]) {
@@ -26,7 +26,7 @@
   Rooms.prototype.makeRow = function (name) {
     var row = {name: name, node: dom.make('li', 'room'), visited: false, count: 0}, self = this;
     row.link = dom.make('a');
-    row.link.href = Chat.address.of(name);
+    row.link.href = Chat.pageUrl.ofRoom(name);
     row.link.appendChild(dom.make('span', 'label', name));
     row.note = dom.make('span', 'note');
     row.link.appendChild(row.note);
@@ -39,7 +39,7 @@
     return row;
   };
 
-  // With a modifier it is for the browser: another tab, another window.
+  // With a modifier, the browser opens another tab or window.
   Rooms.prototype.clicked = function (event, name) {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey || event.button > 0) {
       return true;
@@ -63,13 +63,13 @@
   };
 
   /** Show one as the one that is read. */
-  Rooms.prototype.choose = function (name) {
+  Rooms.prototype.select = function (name) {
     this.current = name;
     this.row(name);
     this.names().forEach(function (other) { this.draw(this.row(other)); }, this);
   };
 
-  /** A room that was visited, and how much of it is unread. */
+  /** Show a visited room and its unread count. */
   Rooms.prototype.visited = function (name, unread) {
     var row = this.row(name);
     row.visited = true;
@@ -93,14 +93,14 @@
   };
 
   Rooms.prototype.draw = function (row) {
-    var chosen = row.name === this.current;
+    var selected = row.name === this.current;
     row.node.className = 'room' + (row.visited ? ' visited' : '') + (row.unread ? ' unread' : '');
-    if (chosen) {
+    if (selected) {
       row.link.setAttribute('aria-current', 'page');
     } else {
       row.link.removeAttribute('aria-current');
     }
-    dom.show(row.leave, row.visited && !chosen);
+    dom.show(row.leave, row.visited && !selected);
     this.drawNote(row);
   };
 
@@ -109,20 +109,20 @@
     row.link.setAttribute('aria-label', row.unread ? row.name + ', ' + row.unread + ' unread' : row.name);
   };
 
-  /** Ask the server which rooms there are. */
+  /** Load the list of rooms from the server. */
   Rooms.prototype.refresh = function () {
     var xhr = new window.XMLHttpRequest(), self = this;
-    xhr.open('GET', 'rooms?limit=' + LISTED, true);
+    xhr.open('GET', 'rooms?limit=' + MAX_LISTED, true);
     xhr.onload = function () {
       if (xhr.status === 200) {
         self.listed(roomsIn(xhr.responseText));
       }
     };
-    xhr.onerror = function () {}; // The page says already that there is no connection.
+    xhr.onerror = function () {}; // The status line shows that there is no connection.
     xhr.send();
   };
 
-  // A proxy may answer for the server, and with whatever it likes.
+  // A proxy may answer instead of the server, with anything.
   function roomsIn(text) {
     try {
       return JSON.parse(text).rooms.filter(function (room) { return Chat.text.isRoom(room.room); });

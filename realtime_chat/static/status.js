@@ -1,4 +1,4 @@
-/* The state of the connection, in words. */
+/* The status line: the state of the connection. */
 (function (Chat) {
   'use strict';
 
@@ -9,13 +9,13 @@
 
   /**
    * @param {Object} nodes `{line, text, countdown, retry}`
-   * @param {Object} listener `resized()`.
+   * @param {Object} listener has `resized()`.
    */
   function Status(nodes, listener) {
     var self = this;
     this.nodes = nodes;
     this.listener = listener;
-    this.until = 0;
+    this.retryAt = 0;
     this.state = {state: 'connecting'};
     this.timer = null;
     window.addEventListener('offline', function () { self.draw(); }, false);
@@ -24,7 +24,7 @@
 
   Status.prototype.set = function (state) {
     this.state = state;
-    this.until = state.retryIn ? Chat.times.elapsed() + state.retryIn * 1000 : 0;
+    this.retryAt = state.retryIn ? Chat.times.elapsed() + state.retryIn * 1000 : 0;
     this.draw();
   };
 
@@ -37,7 +37,7 @@
     case 'connected':
       return 'Connected by ' + TRANSPORTS[this.state.transport];
     case 'connecting':
-      return this.until ? 'The server can not be reached.' : 'Connecting …';
+      return this.retryAt ? 'The server can not be reached.' : 'Connecting …';
     case 'reconnecting':
       return (isOffline() ? 'Your device is offline.' : 'Connection lost.') + ' What you write is kept, and sent later.';
     default:
@@ -48,17 +48,17 @@
   Status.prototype.draw = function () {
     var state = this.state.state;
     dom.setText(this.nodes.text, this.words());
-    this.nodes.line.className = 'status ' + (this.until ? 'reconnecting' : state);
-    dom.show(this.nodes.retry, state === 'closed' || this.until > 0);
+    this.nodes.line.className = 'status ' + (this.retryAt ? 'reconnecting' : state);
+    dom.show(this.nodes.retry, state === 'closed' || this.retryAt > 0);
     this.count();
     this.listener.resized();
   };
 
-  // Beside what is read out, which would otherwise be said anew each second.
+  // In an element of its own: screen readers would read the status again each second.
   Status.prototype.count = function () {
-    var left = Math.ceil((this.until - Chat.times.elapsed()) / 1000), self = this;
+    var left = Math.ceil((this.retryAt - Chat.times.elapsed()) / 1000), self = this;
     window.clearTimeout(this.timer);
-    if (!this.until && this.state.state !== 'reconnecting') {
+    if (!this.retryAt && this.state.state !== 'reconnecting') {
       dom.setText(this.nodes.countdown, '');
       return;
     }

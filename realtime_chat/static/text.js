@@ -1,17 +1,17 @@
-/* What people write: cleaned before it is sent, and made into text and links when it is shown. Never into markup. */
+/* Text of messages and names: cleaned before it is sent, and shown as text and links, never as markup. */
 (function (Chat) {
   'use strict';
 
   var COLOURS = 6;
-  var MOST_LINKS = 200; // in one text: each is an element, and a text has room for thousands
+  var MAX_LINKS = 200; // in one text: each is an element, and a text may have thousands
   var ROOM = /^[A-Za-z0-9_.:@~\-]{1,128}$/;
-  // What a link may begin with, and all that follows it but space, quotes, controls and what turns text around.
+  // The start of a link, and what follows: no spaces, quotes, control characters or direction marks.
   var LINK = /\b(?:https?:\/\/|mailto:)[^\s<>"'`\u0000-\u001F\u007F-\u009F\u200B-\u200F\u2028-\u202E\u2060-\u2069\uFEFF]+/gi;
   var ALLOWED = /^(?:https?:\/\/[^\/?#]|mailto:[^@]+@)/i;
-  var AFTERWARDS = /[.,;:!?…)\]}*_]/;
+  var PUNCTUATION = /[.,;:!?…)\]}*_]/;
   var BRACKETS = {')': '(', ']': '[', '}': '{'};
 
-  /** Half a surrogate pair is no character, and no JSON that the server takes. */
+  /** Replace lone surrogates, which the server refuses. */
   function wholeCharacters(text) {
     return text.replace(/[\uD800-\uDBFF][\uDC00-\uDFFF]|[\uD800-\uDFFF]/g, function (found) {
       return found.length === 2 ? found : '\uFFFD';
@@ -32,11 +32,11 @@
     return counts;
   }
 
-  // A full stop ends the sentence and not the link; a bracket that was opened in the link belongs to it. The brackets
-  // are counted once, as a link may end with thousands of them.
+  // A full stop at the end belongs to the sentence, not to the link. A closing bracket belongs to the link if the link has
+  // the opening one. Brackets are counted once, as a link may end with thousands of them.
   function withoutPunctuation(link) {
     var end = link.length, counts = countBrackets(link), last = link.charAt(end - 1);
-    while (AFTERWARDS.test(last) && !(BRACKETS[last] && counts[BRACKETS[last]] >= counts[last])) {
+    while (PUNCTUATION.test(last) && !(BRACKETS[last] && counts[BRACKETS[last]] >= counts[last])) {
       counts[last] -= 1;
       end -= 1;
       last = link.charAt(end - 1);
@@ -52,11 +52,11 @@
     return link;
   }
 
-  /** Put `text` into `node`, with its addresses as links. */
-  function write(node, text) {
+  /** Append `text` to `node`, with its URLs as links. */
+  function writeWithLinks(node, text) {
     var done = 0, links = 0, found, address;
     LINK.lastIndex = 0;
-    while (links < MOST_LINKS && (found = LINK.exec(text))) {
+    while (links < MAX_LINKS && (found = LINK.exec(text))) {
       address = withoutPunctuation(found[0]);
       if (ALLOWED.test(address)) {
         links += 1;
@@ -68,27 +68,27 @@
     node.appendChild(document.createTextNode(text.slice(done)));
   }
 
-  /** The text of a message's data, whoever published it. */
+  /** The text of a message's data; any program may have published it. */
   function textOf(data) {
-    return data && typeof data.text === 'string' ? data.text : plain(data);
+    return data && typeof data.text === 'string' ? data.text : toText(data);
   }
 
-  /** Anything that JSON can say, as text; what should be a text is one in any case. */
-  function plain(value) {
+  /** Any JSON value as text. */
+  function toText(value) {
     if (typeof value === 'string') {
       return value;
     }
     try {
       return String(JSON.stringify(value));
     } catch (error) {
-      return '…'; // it nests too deeply
+      return '…'; // nested too deeply
     }
   }
 
-  /** The class of the colour in which a user's name stands. */
+  /** The CSS class for the colour of a user's name. */
   function colourOf(id) {
     var sum = 0, i;
-    id = plain(id);
+    id = toText(id);
     for (i = 0; i < id.length; i += 1) {
       sum = (sum * 31 + id.charCodeAt(i)) % 65521;
     }
@@ -96,12 +96,12 @@
   }
 
   /** `3 people`, `1 person`. */
-  function counted(number, one, many) {
+  function pluralize(number, one, many) {
     return number + ' ' + (number === 1 ? one : many);
   }
 
   Chat.text = {
-    wholeCharacters: wholeCharacters, cleanName: cleanName, isRoom: isRoom, write: write, textOf: textOf,
-    plain: plain, colourOf: colourOf, counted: counted
+    wholeCharacters: wholeCharacters, cleanName: cleanName, isRoom: isRoom, writeWithLinks: writeWithLinks,
+    textOf: textOf, toText: toText, colourOf: colourOf, pluralize: pluralize
   };
 }(window.Chat = window.Chat || {}));

@@ -1,4 +1,4 @@
-/* Times, in the reader's own zone and in the way that the reader's browser writes them. */
+/* Times, in the reader's time zone and the browser's locale. */
 (function (Chat) {
   'use strict';
 
@@ -6,11 +6,11 @@
   var LOADED = new Date().getTime();
   var LONG = {weekday: 'long', day: 'numeric', month: 'long', year: 'numeric'};
 
-  function two(number) {
+  function pad(number) {
     return (number < 10 ? '0' : '') + number;
   }
 
-  // What is no time that a calendar has is the beginning of all of them.
+  // An invalid time is shown as 1970.
   function dateOf(at) {
     var date = new Date(typeof at === 'number' ? at : NaN);
     return isNaN(date.getTime()) ? new Date(0) : date;
@@ -19,7 +19,7 @@
   /** The day of a time, as `2026-11-21`. */
   function dayOf(at) {
     var date = dateOf(at);
-    return date.getFullYear() + '-' + two(date.getMonth() + 1) + '-' + two(date.getDate());
+    return date.getFullYear() + '-' + pad(date.getMonth() + 1) + '-' + pad(date.getDate());
   }
 
   function longDay(at) {
@@ -30,7 +30,7 @@
     }
   }
 
-  /** A day as people call it. */
+  /** The name of a day: Today, Yesterday, or its date. */
   function nameOf(at) {
     var now = new Date().getTime(), day = dayOf(at);
     if (day === dayOf(now)) {
@@ -39,16 +39,16 @@
     return day === dayOf(now - DAY) ? 'Yesterday' : longDay(at);
   }
 
-  /** `14:05`, with all of it for those who point at it, and for programs. */
+  /** `14:05`, with the full time as its title and in `datetime`. */
   function makeTime(at) {
     var date = dateOf(at);
-    var node = Chat.dom.make('time', 'time', two(date.getHours()) + ':' + two(date.getMinutes()));
+    var node = Chat.dom.make('time', 'time', pad(date.getHours()) + ':' + pad(date.getMinutes()));
     node.setAttribute('datetime', date.toISOString());
     node.title = longDay(at) + ', ' + date.toLocaleTimeString();
     return node;
   }
 
-  /** What stands between two days; nameDay() writes its text, again when a day has passed. */
+  /** The heading of a day; nameDay() updates its text when a day has passed. */
   function makeDay(at) {
     var item = Chat.dom.make('li', 'day'), node = Chat.dom.make('time');
     node.setAttribute('datetime', dayOf(at));
@@ -63,7 +63,7 @@
     Chat.dom.setText(item.firstChild, nameOf(item.at));
   }
 
-  /** Milliseconds for how long something takes; of a clock that can't be set, where there is one. */
+  /** Milliseconds of a monotonic clock, if there is one, to measure durations. */
   function elapsed() {
     var performance = window.performance;
     return performance && performance.now ? LOADED + performance.now() : new Date().getTime();

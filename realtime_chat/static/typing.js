@@ -1,36 +1,38 @@
-/* Who is typing in a room, and telling it of oneself. At most once, and over by itself. */
+/* Who is typing in a room, and when to tell others that we are. */
 (function (Chat) {
   'use strict';
 
-  var TOLD_EVERY = 3000; // milliseconds
-  var LASTS = 6000; // milliseconds
-  var NAMED = 3;
+  var SEND_EVERY = 3000; // milliseconds
+  var TIMEOUT = 6000; // milliseconds
+  var MAX_NAMES = 3;
 
   function Typing(changed) {
     this.changed = changed;
     this.people = {};
-    this.told = 0;
+    this.sentAt = 0;
   }
 
   // ---- Others ----
 
-  Typing.prototype.heard = function (from, on) {
-    var id = '$' + Chat.text.plain(from.id), self = this;
+  Typing.prototype.setTyping = function (from, on) {
+    var id = '$' + Chat.text.toText(from.id), self = this;
     if (this.people[id]) {
       window.clearTimeout(this.people[id].timer);
       delete this.people[id];
     }
     if (on) {
-      this.people[id] = {name: from.name, timer: window.setTimeout(function () { self.heard(from, false); }, LASTS)};
+      this.people[id] = {
+        name: from.name, timer: window.setTimeout(function () { self.setTyping(from, false); }, TIMEOUT)
+      };
     }
     this.changed();
   };
 
-  /** Nobody can be heard any more. */
-  Typing.prototype.forget = function () {
+  /** The connection is lost: nobody is known to be typing. */
+  Typing.prototype.clear = function () {
     Object.keys(this.people).forEach(function (id) { window.clearTimeout(this.people[id].timer); }, this);
     this.people = {};
-    this.told = 0;
+    this.sentAt = 0;
     this.changed();
   };
 
@@ -38,11 +40,11 @@
     return Object.keys(this.people).map(function (id) { return this.people[id].name; }, this);
   };
 
-  /** Say it in words. */
+  /** Show who is typing. */
   Typing.prototype.write = function (node) {
     var names = this.names();
     Chat.dom.empty(node);
-    if (names.length > NAMED) {
+    if (names.length > MAX_NAMES) {
       node.appendChild(document.createTextNode(names.length + ' people are typing …'));
       return;
     }
@@ -50,22 +52,22 @@
       if (index) {
         node.appendChild(document.createTextNode(index === names.length - 1 ? ' and ' : ', '));
       }
-      node.appendChild(Chat.dom.make('bdi', '', Chat.text.plain(name)));
+      node.appendChild(Chat.dom.make('bdi', '', Chat.text.toText(name)));
     });
     if (names.length) {
       node.appendChild(document.createTextNode(names.length === 1 ? ' is typing …' : ' are typing …'));
     }
   };
 
-  // ---- Oneself ----
+  // ---- Ourselves ----
 
-  /** Whether others should be told now that somebody writes (`true`), or stopped (`false`). */
-  Typing.prototype.shouldTell = function (on) {
-    var should = on ? Chat.times.elapsed() - this.told > TOLD_EVERY : this.told > 0;
-    if (should) {
-      this.told = on ? Chat.times.elapsed() : 0;
+  /** Whether to send now that we are typing (`true`) or have stopped (`false`). Calls count as sent. */
+  Typing.prototype.shouldSend = function (on) {
+    var shouldSend = on ? Chat.times.elapsed() - this.sentAt > SEND_EVERY : this.sentAt > 0;
+    if (shouldSend) {
+      this.sentAt = on ? Chat.times.elapsed() : 0;
     }
-    return should;
+    return shouldSend;
   };
 
   Chat.Typing = Typing;

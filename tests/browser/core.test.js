@@ -1,11 +1,11 @@
-/* What realtime.js does, against a fake socket and a fake clock: node --test */
+/* realtime.js with a fake socket and a fake clock: node --test */
 'use strict';
 
 const test = require('node:test');
 const assert = require('node:assert/strict');
 const {makeWorld} = require('./fakes.js');
 
-/** A world that is connected, in the lobby. */
+/** A world that is connected and has joined the lobby. */
 function connected(options, joined) {
   const world = makeWorld();
   world.rt = world.connect(options);
@@ -21,7 +21,7 @@ function connected(options, joined) {
   return world;
 }
 
-/** The connection is lost, and the next one is there. */
+/** Lose the connection, and open the next one. */
 function again(world, joined, user) {
   world.socket.drop({code: 1006});
   world.retry();
@@ -30,7 +30,7 @@ function again(world, joined, user) {
 
 const publishes = (world) => world.socket.sent.filter((command) => command.type === 'publish').map((command) => command.data);
 
-test('says hello, its state and its rooms in one go, and is connected when all were answered', () => {
+test('sends hello, its state and its joins at once, and is connected when all are answered', () => {
   const world = makeWorld(), rt = world.connect({name: 'Ann'});
   rt.room('lobby', {last: 7});
   rt.setState({page: 'x'});
@@ -44,7 +44,7 @@ test('says hello, its state and its rooms in one go, and is connected when all w
   assert.deepEqual([rt.state, rt.transport, rt.user.id], ['connected', 'websocket', 'u1']);
 });
 
-test('waits between half a second and 20 seconds, spread over all of it, and more at each attempt', () => {
+test('waits a random time from half a second to 20 seconds, with a bound that grows with each attempt', () => {
   for (const [random, expected] of [[0, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]], [1, [1, 2, 4, 8, 16, 20, 20]]]) {
     const world = makeWorld();
     world.random = random;
@@ -58,7 +58,7 @@ test('waits between half a second and 20 seconds, spread over all of it, and mor
   }
 });
 
-test('waits as long as a goodbye says, at least, and does not come back where it says so', () => {
+test('waits at least as long as a goodbye says, and does not reconnect if it says so', () => {
   const world = connected();
   world.socket.say({type: 'goodbye', code: 4000, reason: 'stopping', reconnect: true, after: 7});
   world.socket.drop({code: 4000});
@@ -71,7 +71,7 @@ test('waits as long as a goodbye says, at least, and does not come back where it
   assert.equal(world.sockets.length, 2);
 });
 
-test('tries at once when there is a network again, and asks a connection that is there whether it lives', () => {
+test('reconnects at once when the network is back, and pings an open connection', () => {
   const world = connected();
   world.window.fire('online');
   assert.equal(world.socket.sent.pop().type, 'ping');
@@ -81,7 +81,7 @@ test('tries at once when there is a network again, and asks a connection that is
   assert.equal(world.sockets.length, 2);
 });
 
-test('gives up a connection that is silent and does not answer a ping', () => {
+test('closes a silent connection that does not answer a ping', () => {
   const world = connected();
   world.advance(30);
   world.socket.answer('ping', {type: 'pong'});
@@ -90,7 +90,7 @@ test('gives up a connection that is silent and does not answer a ping', () => {
   assert.equal(world.rt.state, 'reconnecting');
 });
 
-test('tells each message once, and goes on from its position', () => {
+test('emits each message once, and reads on from its position', () => {
   const world = connected();
   [1, 2, 2, 1, 3].forEach((offset) => world.socket.message(offset));
   assert.deepEqual([world.got, world.room.position], [[1, 2, 3], 'e:3']);
@@ -101,7 +101,7 @@ test('tells each message once, and goes on from its position', () => {
   assert.deepEqual(world.got, [1, 2, 3, 4]);
 });
 
-test('tells of a gap, and goes on where the server does', () => {
+test('reports a gap, and goes on from the position of the server', () => {
   const world = connected();
   world.socket.message(1);
   again(world, {position: 'e:40', top: 'e:41', recovered: false});
@@ -112,7 +112,7 @@ test('tells of a gap, and goes on where the server does', () => {
   assert.equal(world.told.filter(([name]) => name === '$reset').length, 2);
 });
 
-test('sends again, in order and under the same keys, what did not come back, and nothing before it has caught up', () => {
+test('publishes again, in order and under the same keys, what is not in the log, after it has caught up', () => {
   const world = connected();
   const entries = [1, 2, 3].map((number) => world.room.publish(number));
   assert.deepEqual(publishes(world), [1, 2, 3]);
@@ -126,7 +126,7 @@ test('sends again, in order and under the same keys, what did not come back, and
   assert.equal(world.socket.sent.filter((command) => command.type === 'publish')[0].key, entries[0].key);
 });
 
-test('sends again what failed for a while, and not what was refused', () => {
+test('publishes again after a temporary error, and not after another one', () => {
   const world = connected();
   const first = world.room.publish(1), second = world.room.publish('$bad', 2);
   world.socket.answer('publish', {type: 'error', code: 'bad_request', message: 'no', temporary: false});
@@ -136,7 +136,7 @@ test('sends again what failed for a while, and not what was refused', () => {
   assert.deepEqual(publishes(world), [1, 2, 1]);
 });
 
-test('lets one go ahead after a refusal for now, and the others when that one is stored', () => {
+test('sends one message alone after a temporary error, and the others when it is stored', () => {
   const world = connected(), refused = {type: 'error', code: 'store_unavailable', temporary: true};
   [1, 2, 3].forEach((number) => world.room.publish(number));
   const ids = world.socket.sent.filter((command) => command.type === 'publish').map((command) => command.id);
@@ -152,7 +152,7 @@ test('lets one go ahead after a refusal for now, and the others when that one is
   assert.deepEqual(publishes(world), [1, 2, 3, 1, 1, 1, 1, 2, 3]);
 });
 
-test('sends again under its key what is in doubt, until the key may be forgotten: then its fate is unknown', () => {
+test('publishes a message in doubt again under its key, until the key may have expired: then its state is unknown', () => {
   const world = connected(), entry = world.room.publish(1), code = {type: 'error', temporary: true};
   world.socket.answer('publish', {...code, code: 'in_doubt'});
   world.advance(1);
@@ -165,7 +165,7 @@ test('sends again under its key what is in doubt, until the key may be forgotten
   assert.equal(entry.state, 'unknown');
 });
 
-test('does not send again what may be stored under a key that is forgotten: its fate is unknown', () => {
+test('does not publish again what may be stored under an expired key: its state is unknown', () => {
   for (const [away, user, state] of [[10, 'u1', 'pending'], [300, 'u1', 'unknown'], [10, 'u9', 'unknown']]) {
     const world = connected(), entry = world.room.publish(1);
     world.socket.drop({code: 1006});
@@ -177,7 +177,7 @@ test('does not send again what may be stored under a key that is forgotten: its 
   }
 });
 
-test('tells how old a key is whichever way the clock was set, and while the machine sleeps', () => {
+test('measures the age of a key correctly if the clock is set, and while the machine sleeps', () => {
   for (const [ahead, slept, away, state] of [
     [-3600e3, 0, 300, 'unknown'], [0, 300e3, 300, 'unknown'], [-3600e3, 0, 10, 'pending']
   ]) {
@@ -192,7 +192,7 @@ test('tells how old a key is whichever way the clock was set, and while the mach
   }
 });
 
-test('keeps 100 messages while offline, and then says so', async () => {
+test('keeps 100 messages while offline, and refuses more', async () => {
   const world = makeWorld(), rt = world.connect(), room = rt.room('lobby');
   const entries = Array.from({length: 101}, (_, index) => room.publish(index));
   world.advance(0);
@@ -200,7 +200,7 @@ test('keeps 100 messages while offline, and then says so', async () => {
   await assert.rejects(async () => entries[100], {code: 'queue_full', temporary: true});
 });
 
-test('keeps what was said as it was, though the page changes it', () => {
+test('publishes the data as it was, although the page changes it later', () => {
   const world = makeWorld(), room = world.connect().room('lobby'), data = {text: 'a'};
   room.publish(data);
   data.text = 'b';
@@ -209,7 +209,7 @@ test('keeps what was said as it was, though the page changes it', () => {
   assert.deepEqual(publishes(world), [{text: 'a'}]);
 });
 
-test('resolves each publish once, and calls back, whichever of reply and message is first', async () => {
+test('resolves each publish once, and calls back, whether the reply or the message comes first', async () => {
   const world = connected(), calls = [];
   const entry = world.room.publish({text: 'x'}, {key: 'mine'}, (error, result) => calls.push([error, result]));
   world.socket.message(1, {key: 'mine', from: {id: 'u1', name: 'Ann'}});
@@ -219,7 +219,7 @@ test('resolves each publish once, and calls back, whichever of reply and message
   assert.deepEqual(world.told.filter(([name]) => name !== '$joined'), [['$sent', 'sent']]);
 });
 
-test('refuses what the server could not read before it is sent, wherever it stands, and goes on', () => {
+test('refuses data that the server could not read before it is sent, and goes on', () => {
   const world = connected(), half = 'abc\ud83d', errors = [];
   let deep = 1;
   for (let level = 0; level < 40; level += 1) {
@@ -245,7 +245,7 @@ test('refuses what the server could not read before it is sent, wherever it stan
   assert.deepEqual(publishes(world), ['\ud83d\ude00']);
 });
 
-test('says at once that a name can not be one', () => {
+test('reports an invalid room name at once', () => {
   const world = makeWorld(), rt = world.connect({name: 'abc\ud83d'});
   world.advance(0);
   world.socket.open();
@@ -253,7 +253,7 @@ test('says at once that a name can not be one', () => {
   assert.deepEqual([rt.state, world.states.pop().reason.code, world.socket.sent], ['closed', 'bad_request', []]);
 });
 
-test('falls back within two seconds, remembers what worked, and moves over when the better one is up', () => {
+test('falls back within two seconds, remembers the transport, and switches when a better one is up', () => {
   const world = makeWorld(), both = {transports: ['websocket', 'sse']}, rt = world.connect(both), room = rt.room('lobby');
   world.advance(2);
   assert.equal(world.sockets.length, 2);

@@ -1,11 +1,11 @@
-/* As much of a document as the page's scripts need, and the scripts in a window of their own. */
+/* The parts of a document that the page's scripts need; and the scripts, in a window of their own. */
 'use strict';
 
 const fs = require('node:fs');
 const path = require('node:path');
 const vm = require('node:vm');
 
-const PARTS = ['dom', 'text', 'times', 'memory', 'positions', 'address', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people'];
+const PARTS = ['dom', 'text', 'times', 'storage', 'positions', 'page_url', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people'];
 
 class Node {
   constructor(tagName) {
@@ -75,7 +75,7 @@ function makeText(text) {
   return node;
 }
 
-/** The page's `Chat`, without what is about the window itself; `stored` is what its localStorage has. */
+/** The page's `Chat`, without the parts that need a real window; `stored` is the content of its localStorage. */
 exports.makeChat = function makeChat(clock, stored) {
   const document = {hidden: false, createElement: (tagName) => new Node(tagName), createTextNode: makeText};
   const window = {

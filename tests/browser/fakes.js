@@ -1,9 +1,10 @@
 /*
- * The built realtime.js in a window of its own, with a clock, a transport and a random source that a test holds.
+ * The built realtime.js in a window of its own, with a clock, a transport and a random source that a test controls.
  *
  *   const world = makeWorld();
- *   world.advance(seconds), world.ahead = milliseconds that the wall clock is set ahead, world.random = 0.5, world.fire('online'), world.storage
- *   world.sockets: all sockets of the transport `websocket`, each with `sent`, and `open()`, `say(object)`, `drop(why)`
+ *   world.advance(seconds), world.random = 0.5, world.fire('online'), world.storage
+ *   world.ahead = milliseconds by which the wall clock is set ahead
+ *   world.sockets: all sockets of the transport `websocket`, each with `sent`, and `open()`, `say(object)`, `drop(cause)`
  */
 'use strict';
 
@@ -119,7 +120,7 @@ exports.makeWorld = function makeWorld(storage) {
       this.closed = true;
       this.onclose(why || {});
     },
-    // Answers what was asked by a command of this type, last first.
+    // Answers the last command of this type.
     answer(type, reply) {
       const asked = this.sent.filter((command) => command.type === type).pop();
       this.say(Object.assign({id: asked.id}, reply));
@@ -146,7 +147,7 @@ exports.makeWorld = function makeWorld(storage) {
     rt.on('$state', (state) => world.states.push(state));
     return rt;
   };
-  // Goes on to the next attempt.
+  // Waits for the next attempt.
   world.retry = () => {
     while (world.socket.closed) {
       clock.advance(0.1);

@@ -1,4 +1,4 @@
-/* What the page makes of what others send, whatever that is: node --test. SEED picks other values. */
+/* The page with arbitrary data of other users: node --test. SEED picks other values. */
 'use strict';
 
 const test = require('node:test');
@@ -8,7 +8,7 @@ const {makeChat} = require('./dom.js');
 
 const SEED = Number(process.env.SEED || 20261127);
 
-/** A source of numbers from 0 up to 1, the same ones for the same seed (mulberry32). */
+/** A generator of numbers from 0 up to 1, the same for the same seed (mulberry32). */
 function makeRandom(seed) {
   let state = seed;
   return () => {
@@ -63,7 +63,7 @@ class Strange {
     }
   }
 
-  // By way of JSON, as it comes: `__proto__` is then a name like any other.
+  // Through JSON, as data comes from the server: `__proto__` is a key like any other then.
   object(depth) {
     const pairs = Array.from({length: this.below(5)}, () => [this.oneOf(NAMES), this.value(depth)]);
     return JSON.parse('{' + pairs.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join() + '}');
@@ -100,7 +100,7 @@ const isShown = (message) => message.event === 'message' && message.data !== nul
 const shownMessages = (conversation) => conversation.log.items.filter((item) => item.message);
 const textOf = (item) => item.node.childNodes.filter((child) => child.className === 'text').map((child) => child.textContent).join();
 
-test('shows every message, whatever it is, and what is text as that text', () => {
+test('shows every message, and every text as it is', () => {
   const {world, conversation} = makeConversation(), strange = new Strange(SEED);
   let shown = 0;
   for (let offset = 1; offset <= 900; offset += 1) {
@@ -118,35 +118,35 @@ test('shows every message, whatever it is, and what is text as that text', () =>
   assert.equal(shown > 300, true);
 });
 
-test('shows every page of what was said before, whatever is on it', () => {
+test('shows every page of earlier messages', () => {
   const {conversation} = makeConversation(), strange = new Strange(SEED + 1);
   let shown = 0;
   for (let offset = 2000; offset > 0; offset -= 50) {
     const messages = Array.from({length: 50}, (_, index) => ({position: 'e:' + (offset - 49 + index), ...strange.message()}));
-    conversation.earlierCame(null, {messages, more: true});
+    conversation.earlierLoaded(null, {messages, more: true});
     shown += messages.filter(isShown).length;
     assert.equal(shownMessages(conversation).length, shown);
   }
 });
 
-test('shows one that can not be shown as plain text, and those beside it', () => {
-  const {conversation, Chat} = makeConversation(), write = Chat.text.write;
+test('shows a message that can not be shown as usual as plain text, and the others as usual', () => {
+  const {conversation, Chat} = makeConversation(), write = Chat.text.writeWithLinks;
   let deep = 1;
   for (let level = 0; level < 100000; level += 1) {
     deep = [deep];
   }
-  Chat.text.write = (node, text) => {
+  Chat.text.writeWithLinks = (node, text) => {
     if (text === 'bad http://a/') {
       throw new Error('can not be shown');
     }
     write(node, text);
   };
   const from = {id: 'u', name: 'n'}, texts = [{text: 'a'}, {text: 'bad http://a/'}, deep, {text: 'b'}];
-  conversation.earlierCame(null, {messages: texts.map((data, index) => ({position: 'e:' + (index + 1), event: 'message', data, from, at: 1}))});
+  conversation.earlierLoaded(null, {messages: texts.map((data, index) => ({position: 'e:' + (index + 1), event: 'message', data, from, at: 1}))});
   assert.deepEqual(shownMessages(conversation).map(textOf), ['a', 'bad http://a/', '…', 'b']);
 });
 
-test('tells who is here and who is typing, whatever they are called and say of themselves', () => {
+test('shows members and who is typing, with any names and states', () => {
   const {world, Chat, makeNode, rt, conversation} = makeConversation(), strange = new Strange(SEED + 2);
   const node = {title: makeNode(), count: makeNode(), list: makeNode(), all: makeNode()}, people = new Chat.People(node), line = makeNode();
   for (let round = 0; round < 300; round += 1) {
@@ -163,13 +163,13 @@ test('tells who is here and who is typing, whatever they are called and say of t
   }
 });
 
-test('lists rooms, and remembers them, whatever a proxy or another script has put there', () => {
+test('lists and stores rooms, whatever a proxy or another script has put there', () => {
   const strange = new Strange(SEED + 3), clock = makeWorld().clock;
   for (let round = 0; round < 300; round += 1) {
     const stored = {'realtime-rooms': JSON.stringify(strange.below(2) ? strange.value() : [
       {name: strange.oneOf(NAMES), read: strange.value()}, {name: 'lobby', read: 'e:1'}, strange.value()])};
     const {Chat} = makeChat(clock, stored);
-    Chat.memory.rooms().forEach((entry) => {
+    Chat.storage.rooms().forEach((entry) => {
       assert.equal(Chat.text.isRoom(entry.name), true);
       Chat.positions.isAfter('e:2', entry.read);
     });
@@ -178,18 +178,18 @@ test('lists rooms, and remembers them, whatever a proxy or another script has pu
   }
 });
 
-// How a link ends, said as simply as can be, for texts that are short.
+// Where a link ends, in a simple implementation that is only fast enough for short texts.
 function endOf(link) {
   const last = link.slice(-1), opening = {')': '(', ']': '[', '}': '{'}[last], count = (text) => link.split(text).length - 1;
   return !/[.,;:!?…)\]}*_]$/.test(link) || (opening && count(opening) >= count(last)) ? link : endOf(link.slice(0, -1));
 }
 
-test('ends links where people would', () => {
+test('ends links where people expect it', () => {
   const {Chat, makeNode} = makeConversation(), strange = new Strange(SEED + 4);
   for (let round = 0; round < 5000; round += 1) {
     const link = 'http://a/' + Array.from({length: strange.below(14)}, () => strange.oneOf(['(', ')', '[', ']', '{', '}', '.', '…', '*', 'x'])).join('');
     const node = makeNode();
-    Chat.text.write(node, link);
+    Chat.text.writeWithLinks(node, link);
     assert.deepEqual([node.all('a').map((made) => made.textContent), node.textContent], [[endOf(link)], link]);
   }
 });
@@ -210,7 +210,7 @@ const LONG = {
   'no text': (n) => ({list: Array.from({length: n / 10}, () => '(')})
 };
 
-/** The shortest of several times that something takes, in milliseconds. */
+/** The shortest duration of several runs, in milliseconds. */
 function shortest(action) {
   return Math.min(...Array.from({length: 7}, () => {
     const begun = process.hrtime.bigint();
@@ -219,31 +219,31 @@ function shortest(action) {
   }));
 }
 
-test('takes a time that grows as the text does', () => {
+test('takes a time that is linear in the length of the text', () => {
   const {Chat, makeNode} = makeConversation();
   Object.entries(LONG).forEach(([name, make]) => {
     const [short, long] = [15000, 60000].map((length) => {
       const data = make(length);
       return shortest(() => {
         const text = Chat.text.textOf(data), node = makeNode();
-        Chat.text.write(node, text);
+        Chat.text.writeWithLinks(node, text);
         Chat.text.cleanName(text);
         Chat.text.colourOf(text);
       });
     });
-    // Four times the text: what grows with its square takes sixteen times as long. A millisecond is below any notice.
+    // The text is four times as long: quadratic code takes sixteen times as long. A millisecond is not noticed.
     assert.equal(long < 9 * Math.max(short, 1), true, `${name}: ${short} ms, and ${long} ms for four times as much`);
   });
 });
 
-test('makes a bounded number of elements of a text', () => {
+test('makes a bounded number of elements for a text', () => {
   const {Chat, makeNode} = makeConversation(), node = makeNode(), text = 'http://a/ '.repeat(6500);
-  Chat.text.write(node, text);
+  Chat.text.writeWithLinks(node, text);
   assert.equal(node.all('a').length, 200);
   assert.equal(node.textContent, text);
 });
 
-test('keeps a bounded number of messages, also for who reads further up', () => {
+test('keeps a bounded number of messages, also if the reader has scrolled up', () => {
   const {world, conversation} = makeConversation();
   conversation.following = false;
   for (let offset = 1; offset <= 5100; offset += 1) {
@@ -253,7 +253,7 @@ test('keeps a bounded number of messages, also for who reads further up', () => 
   assert.equal(conversation.log.list.childNodes.length <= 5100, true);
 });
 
-test('does not forget a room that can not be read for a while, and forgets one that is refused', () => {
+test('keeps a room that can not be read for a while, and forgets one that is refused', () => {
   for (const [code, temporary, expected] of [['store_unavailable', true, 0], ['too_many', true, 1], ['forbidden', false, 1]]) {
     const {world, told, conversation} = makeConversation();
     world.socket.drop({code: 1006});

@@ -1,4 +1,4 @@
-/* What becomes of messages, whatever becomes of the connection and the server: node --test */
+/* Messages are stored once and in order, whatever happens to the connection and the server: node --test */
 'use strict';
 
 const test = require('node:test');
@@ -43,7 +43,7 @@ class Story {
     this.entries[text] = this.room.publish(text);
   }
 
-  // What steps of the table do
+  // The steps of the table
 
   do([name, value]) {
     const {server, world} = this;
@@ -118,7 +118,7 @@ for (const {about, steps, log, fates} of cases) {
   });
 }
 
-/** Random numbers that are the same in each run (mulberry32). */
+/** A generator of random numbers, the same in each run (mulberry32). */
 function generator(seed) {
   return () => {
     seed = (seed + 0x6D2B79F5) | 0;

@@ -1,11 +1,11 @@
 /*
- * A server without sockets, by the rules of docs/protocol.rst, whose every step a test takes; its twin for the Python
- * client is tests/client/fake.py. It has one room, lobby.
+ * A server without sockets, by the rules of docs/protocol.rst. A test decides when each command and event is delivered.
+ * tests/client/fake.py is the same for the Python client. It has one room, lobby.
  *
- *   const server = new Server(world);       world is that of fakes.js
- *   server.arrive()                         lets one command through; gives whether there was one
- *   server.answer(), server.reply()         the same with an event, and with a reply to a publish, which may overtake it
- *   server.lose()                           the connection is lost, with all that is on its way
+ *   const server = new Server(world);       world is one of fakes.js
+ *   server.arrive()                         delivers one command; returns whether there was one
+ *   server.answer(), server.reply()         the same for an event, and for a reply to a publish, which may overtake events
+ *   server.lose()                           loses the connection, with everything that is on its way
  */
 'use strict';
 

@@ -1,4 +1,4 @@
-"""``realtime.js`` as it is built, and what needs no browser."""
+"""The built ``realtime.js``, and tests that need no browser."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class BuildTests(SynchronousTestCase):
     """The built file."""
 
     def test_reproducible(self) -> None:
-        """The file that is served is what the sources give."""
+        """The committed file is what the sources give."""
         build = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["build"]
         self.assertEqual(_BUILT.read_bytes(), build(), "make js builds it anew")
 
     def test_all_sources(self) -> None:
-        """Every source is in it."""
+        """Every source is part of it."""
         names = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["FILES"]
         self.assertEqual(sorted(names), sorted(path.stem for path in (CHECKOUT / "browser" / "src").glob("*.js")))
 
     def test_names(self) -> None:
-        """No name is made short by which a page, or a string, finds something."""
+        """No name that a page or a string uses is shortened."""
         misnamed = runpy.run_path(str(CHECKOUT / "browser" / "build.py"))["misnamed"]
         self.assertEqual(set(), misnamed())
 
@@ -68,7 +68,7 @@ class BuildTests(SynchronousTestCase):
         self.assertLessEqual(size, _LARGEST)
 
     def test_ecmascript_5(self) -> None:
-        """A parser of ECMAScript 5 accepts it; what is newer, that parser refuses."""
+        """A parser of ECMAScript 5 accepts it, and refuses newer syntax."""
         done = node("-e", _PARSE, _BUILT)
         self.assertEqual((0, ""), (done.returncode, done.stderr))
         newer = Path(self.mktemp())
@@ -76,7 +76,7 @@ class BuildTests(SynchronousTestCase):
         self.assertIn("SyntaxError", node("-e", _PARSE, newer).stderr)
 
     def test_no_addresses(self) -> None:
-        """It names no host and no path from the root, so it works wherever the daemon is mounted."""
+        """It contains no host and no absolute path, so it works wherever the daemon is mounted."""
         self.assertEqual([], re.findall(rb"'(?:https?:/)?/[^'/]+'", _BUILT.read_bytes()))
 
 
@@ -93,17 +93,17 @@ class TypesTests(SynchronousTestCase):
         return node(compiler, *options, types, directory / "page.ts").stdout
 
     def test_page(self) -> None:
-        """A page that uses it rightly passes a strict check."""
+        """A correct page passes a strict type check."""
         self.assertEqual("", self.check(_PAGE))
 
     def test_mistakes(self) -> None:
-        """Mistakes don't, each for itself."""
+        """Each mistake is reported."""
         told = self.check(_PAGE + ";\n".join(_MISTAKES))
         self.assertEqual(len(_MISTAKES), len(set(re.findall(r"page\.ts\((\d+)", told))), told)
 
 
 class ScriptTests(SynchronousTestCase):
-    """What stands in the scripts beside this."""
+    """The tests in the scripts of this directory."""
 
     def check(self, name: str) -> None:
         """All tests of a script pass."""
@@ -112,13 +112,13 @@ class ScriptTests(SynchronousTestCase):
         self.assertRegex(done.stdout, r"(?m)^# tests [1-9]\d*$")
 
     def test_core(self) -> None:
-        """Everything that the core promises holds against a fake socket and a fake clock."""
+        """The library keeps its promises with a fake socket and a fake clock."""
         self.check("core.test.js")
 
     def test_retries(self) -> None:
-        """Whatever becomes of the connection and the server: each message is stored once, and in order."""
+        """Whatever happens to the connection and the server, each message is stored once and in order."""
         self.check("retries.test.js")
 
     def test_page(self) -> None:
-        """The page shows whatever others send, in a time that grows as that does."""
+        """The page shows whatever others send, in linear time."""
         self.check("page.test.js")

@@ -1,4 +1,4 @@
-"""A server without sockets, and links to it, whose every step a test takes: for the core of the client."""
+"""A server without sockets, and links to it. A test decides when each command and event is delivered."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from realtime_chat.client.link import Disconnect, Identity, JoinRequest, Link, LinkListener, refusal
+from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, Link, LinkListener, refusal
 
 __all__ = ["FakeLink", "FakeServer", "Log"]
 
@@ -17,7 +17,7 @@ KEY_KEPT = 300.0
 
 
 class Log:
-    """All that was ever stored in one epoch of a room."""
+    """All messages of one epoch of a room."""
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
@@ -30,18 +30,18 @@ class Log:
         return len(self.messages)
 
     def position(self, offset: int) -> str:
-        """As a client sees it."""
+        """The position as clients see it."""
         return f"{self.epoch}:{offset}"
 
 
 class FakeServer:
     """One room, lobby, by the rules of ``docs/protocol.rst``.
 
-    :ivar logs: the epochs, the last one being that of now.
+    :ivar logs: the logs of all epochs; the last one is the current one.
     :ivar away: whether nothing can be stored.
-    :ivar offline: whether nothing reaches it.
+    :ivar offline: whether no command reaches it.
     :ivar room_away: whether the room can't be read.
-    :ivar troubles: what becomes of the next publishes: ``store_unavailable``, ``in_doubt``, or ``in_doubt, stored``.
+    :ivar publish_errors: the errors of the next publishes: ``store_unavailable``, ``in_doubt`` or ``in_doubt, stored``.
     """
 
     def __init__(self, clock: Any) -> None:
@@ -49,17 +49,17 @@ class FakeServer:
         self.logs = [Log("e1")]
         self._keys: dict[tuple[str, str], tuple[int, float]] = {}
         self._clients: set[str] = set()
-        self.troubles: list[str] = []
+        self.publish_errors: list[str] = []
         self.away = self.offline = self.room_away = False
         self.sessions: list[FakeLink] = []
 
     @property
     def log(self) -> Log:
-        """The log of now."""
+        """The current log."""
         return self.logs[-1]
 
     def identify(self, client: str | None) -> str:
-        """The client, or a new one for one that isn't known."""
+        """Return the client if it is known, else a new one."""
         if client not in self._clients:
             client = f"c{len(self._clients) + 1}-{len(self.logs)}"
             self._clients.add(client)
@@ -67,18 +67,18 @@ class FakeServer:
         return client
 
     def forget_clients(self) -> None:
-        """Whoever comes back is somebody else."""
+        """Forget all clients: each that comes back gets a new identity."""
         self._clients = {f"gone-{client}" for client in self._clients}
 
     def renew(self) -> None:
-        """The log is lost, and a new one takes its place; who reads is told."""
+        """Replace the log by a new one, and send a reset to readers."""
         self.logs.append(Log(f"e{len(self.logs) + 1}"))
         self._keys.clear()
         for session in self.sessions:
             session.reset(self.log, 0)
 
     def trim(self, keep: int) -> None:
-        """Forget all but the last messages, and keys that are old and of none of those."""
+        """Remove all but the last messages, and the expired keys of removed messages."""
         log, now = self.log, self._clock.seconds()
         log.oldest = max(log.oldest, log.top - keep + 1)
         kept = {
@@ -87,8 +87,8 @@ class FakeServer:
         self._keys = kept
 
     def publish(self, user: str, command: Mapping[str, Any]) -> dict[str, Any]:
-        """Store a message once, and behind the one that it names; the reply."""
-        code = "store_unavailable" if self.away else self.troubles.pop(0) if self.troubles else None
+        """Store a message once, after the one that it names. Returns the reply."""
+        code = "store_unavailable" if self.away else self.publish_errors.pop(0) if self.publish_errors else None
         if code == "store_unavailable":
             return _refusal(command, code)
         reply = {} if code == "in_doubt" else self._publish(user, command)
@@ -122,12 +122,12 @@ class FakeServer:
 
 
 class FakeLink(Link):
-    """A connection whose commands and events wait until a test lets them through."""
+    """A connection whose commands and events wait until a test delivers them."""
 
-    def __init__(self, server: FakeServer, kind: str, above: LinkListener, identity: Identity) -> None:
+    def __init__(self, server: FakeServer, kind: str, listener: LinkListener, identity: ClientIdentity) -> None:
         self.kind = kind
         self._server = server
-        self._above = above
+        self._listener = listener
         self._identity = identity
         self._user = ""
         self._cursor: int | None = None
@@ -137,14 +137,14 @@ class FakeLink(Link):
         self.paused = False
         self.closed = False
 
-    # What the core wants
+    # The Link interface
 
     def open(self) -> None:
         self._server.sessions.append(self)
         self.commands.append(self._identity.hello())
 
-    def join(self, wish: JoinRequest) -> None:
-        self.commands.append({"type": "join", **wish.fields()})
+    def join(self, request: JoinRequest) -> None:
+        self.commands.append({"type": "join", **request.fields()})
 
     def leave(self, room: str) -> None:
         self.commands.append({"type": "leave", "room": room})
@@ -169,38 +169,38 @@ class FakeLink(Link):
 
     # What a test does
 
-    def cut(self, **loss: Any) -> None:
-        """Lose the connection, with all that is on its way."""
+    def cut(self, **fields: Any) -> None:
+        """Lose the connection, and everything that is on its way."""
         if not self.closed:
             self._end()
-            self._above.closed(self, Disconnect("cut", **loss))
+            self._listener.closed(self, Disconnect("cut", **fields))
 
-    def let_command(self) -> bool:
-        """Let one command through; whether there was one."""
+    def deliver_command(self) -> bool:
+        """Deliver one command. Returns whether there was one."""
         if self.closed or self._server.offline or not self.commands:
             return False
         command = self.commands.popleft()
         getattr(self, f"_{command['type']}")(command)
         return True
 
-    def let_event(self) -> bool:
-        """Let one event through; whether there was one."""
-        return self._let(self.events)
+    def deliver_event(self) -> bool:
+        """Deliver one event. Returns whether there was one."""
+        return self._deliver(self.events)
 
-    def let_reply(self) -> bool:
-        """Let one reply through, which may overtake events; whether there was one."""
-        return self._let(self.replies)
+    def deliver_reply(self) -> bool:
+        """Deliver one reply, which may overtake events. Returns whether there was one."""
+        return self._deliver(self.replies)
 
-    def _let(self, queue: deque[dict[str, Any]]) -> bool:
+    def _deliver(self, queue: deque[dict[str, Any]]) -> bool:
         if self.closed or self.paused or not queue:
             return False
         event = queue.popleft()
         if event["type"] == "welcome":
-            self._above.opened(self, event)
+            self._listener.opened(self, event)
         elif event["type"] == "refused":
-            self._above.refused(self, "lobby", refusal(event))
+            self._listener.refused(self, "lobby", refusal(event))
         else:
-            self._above.received(self, event)
+            self._listener.received(self, event)
         return True
 
     # What the server does
@@ -244,7 +244,7 @@ class FakeLink(Link):
             self._cursor = log.top
 
     def reset(self, log: Log, offset: int) -> None:
-        """Tell that the log is another."""
+        """Send a reset."""
         if self._cursor is not None:
             self._cursor = offset
             self.events.append({"type": "reset", "room": "lobby", "position": log.position(offset)})

@@ -21,7 +21,7 @@ __all__ = ["ChatTestCase"]
 
 
 class ChatTestCase(ServedTestCase):
-    """Tests of chats, which end with the test."""
+    """A test with chats, which it closes at its end."""
 
     timeout = 20
 
@@ -40,7 +40,7 @@ class ChatTestCase(ServedTestCase):
         )
 
     async def keep_on_disk(self) -> None:
-        """Go on with a store that lasts over restarts, on one port."""
+        """Restart the daemon on the same port, with a store that survives restarts."""
         self.listen = f"tcp:{self.port}:interface=127.0.0.1"
         self.path = self.mktemp()
         await self.service.stopService()
@@ -55,11 +55,11 @@ class ChatTestCase(ServedTestCase):
 
     @property
     def url(self) -> str:
-        """Where the daemon is."""
+        """The daemon's URL."""
         return f"http://127.0.0.1:{self.port}/"
 
     async def chat(self, *transports: str, **options: Any) -> Chat:
-        """A chat that is connected."""
+        """Connect a chat."""
         states: list[State] = []
         chat = connect(reactor, self.url, transports=transports or self.transports, on_state=states.append, **options)
         self.states_of[chat] = states
@@ -67,11 +67,11 @@ class ChatTestCase(ServedTestCase):
         return await chat.__aenter__()
 
     def assert_never_lost(self, chat: Chat) -> None:
-        """A chat has had one connection from its beginning until now."""
+        """Assert that a chat still has its first connection."""
         self.assertEqual(["connecting", "connected"], [state.kind for state in self.states_of[chat]])
 
     async def messages(self, room: Room, count: int) -> list[Message]:
-        """The next so many messages; whatever else comes is passed over."""
+        """The next messages of a room; other events are skipped."""
         found: list[Message] = []
         while len(found) < count:
             event = await self.event(room)
@@ -80,7 +80,7 @@ class ChatTestCase(ServedTestCase):
         return found
 
     async def data(self, room: Room, count: int) -> list[Any]:
-        """What the next so many messages say."""
+        """The data of the next messages."""
         return [message.data for message in await self.messages(room, count)]
 
     async def event(self, room: Room, kind: type[Event] | None = None) -> Any:

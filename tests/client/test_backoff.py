@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt."""
+"""Delays between attempts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from realtime_chat.client.backoff import Backoff
 
 
 class BackoffTests(SynchronousTestCase):
-    """From half a second to twenty."""
+    """Delays from half a second to twenty seconds."""
 
     def test_bounds(self) -> None:
-        """No wait is shorter than half a second or longer than twenty, after however many failures."""
+        """After any number of failures the delay is from half a second to twenty seconds."""
         for number, shortest in ((0.0, 0.5), (0.999999, 0.5)):
             backoff = Backoff(lambda number=number: number)
             waits = [backoff.next() for _ in range(2000)]

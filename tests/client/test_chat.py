@@ -1,4 +1,4 @@
-"""Chats over each transport, and over one after the other."""
+"""Chats over each transport, and over one after another."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KINDS = ("poll", "websocket", "sse")
 
 
 class ChatContract:
-    """What a chat keeps on every transport."""
+    """What holds for a chat on each transport."""
 
     async def test_joins_with_the_last_messages(self: Any) -> None:
-        """A room without a position starts with as many messages as were asked for."""
+        """A room that is joined without a position starts with ``last`` messages."""
         writer = await self.chat("websocket")
         for number in range(5):
             await writer.publish("lobby", number)
@@ -37,7 +37,7 @@ class ChatContract:
         self.assertEqual(["after"], await self.data(room, 1))
 
     async def test_order(self: Any) -> None:
-        """What is published without waiting is stored, acknowledged and read in that order."""
+        """Messages that are published without waiting are stored, acknowledged and read in order."""
         chat = await self.chat()
         room = await chat.join("lobby")
         positions = await gatherResults([room.publish(number) for number in range(300)])
@@ -48,7 +48,7 @@ class ChatContract:
         self.assertTrue(all(message.own for message in messages))
 
     async def test_what_cannot_be_sent(self: Any) -> None:
-        """What the server can't take is refused before it is sent, wherever it stands; and nothing else is hurt."""
+        """Data that the server can't accept is refused before it is sent; nothing else is affected."""
         chat = await self.chat(name="Ann")
         room = await chat.join("lobby")
         nested: Any = []
@@ -72,7 +72,7 @@ class ChatContract:
         self.assert_never_lost(chat)
 
     async def test_two_rooms(self: Any) -> None:
-        """Rooms are read side by side, joined at any time."""
+        """Several rooms can be read at once, and joined at any time."""
         chat = await self.chat()
         first = await chat.join("a")
         await first.publish("a1")
@@ -84,14 +84,14 @@ class ChatContract:
         self.assert_never_lost(chat)
 
     async def test_since(self: Any) -> None:
-        """With a position a new chat goes on where another one was."""
+        """With a position, a new chat goes on where another one stopped."""
         writer = await self.chat("websocket")
         positions = [await writer.publish("lobby", number) for number in range(250)]
         room = await (await self.chat()).join("lobby", since=str(positions[9]))
         self.assertEqual(list(range(10, 250)), await self.data(room, 240))
 
     async def test_reset(self: Any) -> None:
-        """A position that the log no longer covers is told as a reset, before what is kept."""
+        """A position that the log no longer covers gives a reset before the messages that are left."""
         writer = await self.chat("websocket")
         first = await writer.publish("lobby", "old")
         await gatherResults([writer.publish("lobby", number) for number in range(HISTORY // 2)])
@@ -104,7 +104,7 @@ class ChatContract:
         self.assertEqual(reset.position.offset + 1, messages[0].position.offset)
 
     async def test_key(self: Any) -> None:
-        """Publishing the same under the same key is the same message; something else is refused."""
+        """Publishing the same data under the same key is one message; other data is refused."""
         chat = await self.chat()
         first = await chat.publish("lobby", {"a": 1}, key="k")
         self.assertEqual(first, await chat.publish("lobby", {"a": 1}, key="k"))
@@ -122,7 +122,7 @@ class ChatContract:
         self.assertEqual([0, 1, 2], [message.data for message in page.messages])
 
     async def test_refused_room(self: Any) -> None:
-        """Another's private room is refused, and the chat goes on."""
+        """A private room of another user is refused, and the chat goes on."""
         chat = await self.chat()
         error = await self.assertFailure(Deferred.fromCoroutine(chat.join("@somebody")), Refused)
         self.assertEqual("forbidden", error.code)
@@ -131,14 +131,14 @@ class ChatContract:
         self.assertEqual(["hi"], await self.data(room, 1))
 
     async def test_private_room(self: Any) -> None:
-        """One's own private room can be read, and others can write to it."""
+        """A user's own private room can be read, and others can publish to it."""
         chat = await self.chat()
         room = await chat.join(f"@{chat.user.id}")
         await (await self.chat("poll")).publish(room.name, "psst")
         self.assertEqual(["psst"], await self.data(room, 1))
 
     async def test_leave(self: Any) -> None:
-        """A room that was left comes to its end, and can be joined again."""
+        """A room that was left ends, and can be joined again."""
         chat = await self.chat()
         room = await chat.join("lobby")
         await room.publish(1)
@@ -149,7 +149,7 @@ class ChatContract:
         self.assertEqual([1], await self.data(again, 1))
 
     async def test_closing_ends_everything(self: Any) -> None:
-        """Who iterates when the chat is closed comes to the end, and publishing fails."""
+        """When the chat is closed, iterations end and publishing fails."""
         chat = await self.chat()
         room = await chat.join("lobby")
         reading = Deferred.fromCoroutine(_all(room))
@@ -158,7 +158,7 @@ class ChatContract:
         await self.assertFailure(chat.publish("lobby", 1), Closed)
 
     async def test_restart(self: Any) -> None:
-        """A daemon that is stopped and comes back is read on from where one was, and what waited is published."""
+        """After a restart of the daemon, rooms are read on from their positions, and waiting messages are published."""
         await self.keep_on_disk()
         chat = await self.chat()
         room = await chat.join("lobby")
@@ -172,7 +172,7 @@ class ChatContract:
         self.assertEqual(list(range(1, 60)), await self.data(room, 59))
 
     async def test_slow_reader(self: Any) -> None:
-        """Who doesn't iterate holds up neither publishing nor other rooms, and gets everything later."""
+        """A room that isn't iterated over blocks neither publishing nor other rooms, and gives everything later."""
         chat = await self.chat(buffer=20)
         slow = await chat.join("slow")
         quick = await chat.join("quick")
@@ -186,18 +186,18 @@ class ChatContract:
         self.assert_never_lost(chat)
 
     async def test_slow_reader_pauses(self: Any) -> None:
-        """A chat whose only reader doesn't iterate takes no more than its buffer, and then goes on."""
+        """A chat whose only room isn't iterated over reads no more than its buffer, and goes on later."""
         chat = await self.chat(buffer=20)
         room = await chat.join("lobby")
         writer = await self.chat("websocket")
         for start in range(0, 900, 100):
             await gatherResults([writer.publish("lobby", number) for number in range(start, start + 100)])
-        self.assertLessEqual(len(room._reading._events), 20)
+        self.assertLessEqual(len(room._subscription._events), 20)
         self.assertEqual(list(range(900)), await self.data(room, 900))
         self.assert_never_lost(chat)
 
     async def test_large_messages(self: Any) -> None:
-        """Messages of sixty kilobytes come whole, also many at once."""
+        """Messages of sixty kilobytes arrive whole, also many at once."""
         chat = await self.chat()
         room = await chat.join("lobby")
         texts = [f"{number}" + "x" * 60_000 for number in range(40)]
@@ -205,7 +205,7 @@ class ChatContract:
         self.assertEqual(texts, await self.data(room, 40))
 
     async def test_too_large(self: Any) -> None:
-        """One message that is too large fails, and those around it are stored."""
+        """One message that is too large fails, and the others are stored."""
         chat = await self.chat()
         room = await chat.join("lobby")
         promises = [room.publish(text) for text in ("before", "x" * 70_000, "after")]
@@ -228,16 +228,16 @@ class PollChatTests(ChatContract, ChatTestCase):
 
 
 class SSEChatTests(ChatContract, ChatTestCase):
-    """Over an event stream, and commands by HTTP."""
+    """Over server-sent events."""
 
     transports = ("sse",)
 
 
 class SwitchedChatTests(ChatContract, ChatTestCase):
-    """With the transport switched by force: what one of them began, another one ends."""
+    """With the transport switched by force."""
 
     def assert_never_lost(self, chat: Chat) -> None:
-        """It is switched all the time."""
+        """The transport is switched all the time."""
 
     async def chat(self, *transports: str, **options: Any) -> Chat:
         chat = await super().chat(*transports, **options)
@@ -246,7 +246,7 @@ class SwitchedChatTests(ChatContract, ChatTestCase):
         return chat
 
     def switch_often(self, chat: Chat) -> None:
-        """Change the transport of a chat again and again, for as long as it is open."""
+        """Switch the transport of a chat again and again while it is open."""
 
         async def switch() -> None:
             for kind in itertools.cycle(KINDS):
@@ -258,7 +258,7 @@ class SwitchedChatTests(ChatContract, ChatTestCase):
         self.addCleanup(switching.cancel)
 
     async def test_between_every_two_messages(self) -> None:
-        """Read and written over another transport each time, every message is there once and in order."""
+        """If each message uses another transport, every one comes once and in order."""
         chat = await ChatTestCase.chat(self)
         room = await chat.join("lobby")
         for number, kind in zip(range(24), itertools.cycle(KINDS)):
@@ -269,7 +269,7 @@ class SwitchedChatTests(ChatContract, ChatTestCase):
             self.assertEqual(number + 1, (await promise).offset)
 
     async def test_in_the_middle_of_publishing(self) -> None:
-        """Switched while publishes are on their way: each is stored once, in order, and acknowledged where it is."""
+        """If the transport is switched while publishes are pending, each is stored once, in order, and acknowledged."""
         chat = await ChatTestCase.chat(self)
         room = await chat.join("lobby")
         promises = []

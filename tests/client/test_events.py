@@ -10,18 +10,18 @@ SIGNAL = {"type": "signal", "room": "lobby", "event": "relay", "data": {"a": 1},
 
 
 class SignalTests(SynchronousTestCase):
-    """Signals, as they are read."""
+    """Signals as the client reads them."""
 
     def test_of_a_client(self) -> None:
-        """A client's signal says whose it is."""
+        """A signal of a client has a sender."""
         sender = {"id": "u7", "name": "Bob"}
         expected = Signal("lobby", "relay", {"a": 1}, Sender("u7", "Bob"), 7)
         self.assertEqual(expected, read_event(SIGNAL | {"from": sender}, None))
 
     def test_relayed(self) -> None:
-        """One that another program published is nobody's."""
+        """A signal of another program has no sender."""
         self.assertEqual(Signal("lobby", "relay", {"a": 1}, None, 7), read_event(SIGNAL, None))
 
     def test_incomplete(self) -> None:
-        """One that doesn't say whether it is anybody's is none."""
+        """A signal without ``from`` is invalid."""
         self.assertRaises(KeyError, read_event, {name: value for name, value in SIGNAL.items() if name != "from"}, None)

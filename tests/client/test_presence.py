@@ -1,4 +1,4 @@
-"""Who is in a room, and signals, as chats see them on each transport."""
+"""Presence and signals as chats see them on each transport."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.client.served import ChatTestCase
 
 
 class PresenceContract:
-    """What a chat tells of others."""
+    """Presence and signals of other chats."""
 
     async def told(self: Any, room: Room, condition: Any) -> dict[str, Any]:
-        """Take events till a condition is true of the members; give those."""
+        """Take events until a condition is true of the members, and return them."""
         while True:
             members = {member.id: member for member in room.present or ()}
             if condition(members):
@@ -21,7 +21,7 @@ class PresenceContract:
             await self.event(room, Presence)
 
     async def test_join_and_leave(self: Any) -> None:
-        """Who comes and who goes is told, by name."""
+        """Joins and leaves are reported, with names."""
         ann = await self.chat(name="Ann")
         room = await ann.join("lobby")
         bob = await self.chat("websocket", name="Bob")
@@ -33,7 +33,7 @@ class PresenceContract:
         self.assertEqual({ann.user.id}, set(members))
 
     async def test_is_told_of(self: Any) -> None:
-        """Others are told of a chat that comes, of its state, and of its going when it is closed."""
+        """Others see that a chat joins, its state, and that it leaves when it is closed."""
         there = await (await self.chat("websocket")).join("lobby")
         chat: Chat = await self.chat(name="Ann")
         await chat.join("lobby")
@@ -45,7 +45,7 @@ class PresenceContract:
         await self.told(there, lambda members: len(members) == 1)
 
     async def test_state_before_joining(self: Any) -> None:
-        """A state that was set before a room is joined goes with the chat into it."""
+        """A state that was set before a room is joined is seen in that room."""
         there = await (await self.chat("websocket")).join("lobby")
         chat: Chat = await self.chat()
         chat.set_state({"page": "/help"})
@@ -53,7 +53,7 @@ class PresenceContract:
         await self.told(there, lambda members: any(member.state for member in members.values()))
 
     async def test_members(self: Any) -> None:
-        """``members`` lists them all, page by page."""
+        """``members`` lists all members, page by page."""
         chat = await self.chat(name="Ann")
         room = await chat.join("lobby")
         await (await self.chat("websocket", name="Bob")).join("lobby")
@@ -74,7 +74,7 @@ class PresenceContract:
         self.assertEqual(("Bob", None), (signal.sender.name, signal.data))
 
     async def test_switching_is_no_leaving(self: Any) -> None:
-        """A chat that changes its transport isn't seen to leave."""
+        """Others don't see a chat leave when it switches its transport."""
         there = await (await self.chat("websocket")).join("lobby")
         chat = await self.chat()
         room = await chat.join("lobby")
@@ -86,7 +86,7 @@ class PresenceContract:
         self.assertEqual([], [event for event in seen if isinstance(event, Presence) and event.left])
 
     async def until_message(self: Any, room: Room, count: int) -> Any:
-        """All events till so many messages have come."""
+        """All events until a number of messages have come."""
         async for event in room:
             yield event
             count -= not isinstance(event, Presence)
@@ -101,7 +101,7 @@ class WebSocketPresenceTests(PresenceContract, ChatTestCase):
 
 
 class SSEPresenceTests(PresenceContract, ChatTestCase):
-    """Over an event stream, and commands by HTTP."""
+    """Over server-sent events."""
 
     transports = ("sse",)
 

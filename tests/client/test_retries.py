@@ -1,4 +1,4 @@
-"""What becomes of messages: the table of cases by which both libraries are driven."""
+"""The table of retry cases, which both client libraries have to pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CASES = Path(__file__).parents[1] / "retries.json"
 
 
 class _Case(msgspec.Struct):
-    """What happens in ``steps``, what is stored in the end, and what is told of each message."""
+    """The steps, the log in the end, and the result of each message."""
 
     about: str
     steps: list[list[Any]]
@@ -24,8 +24,8 @@ class _Case(msgspec.Struct):
     fates: dict[str, str]
 
 
-class _Story(World):
-    """A world whose steps are those of the table, which ``tests/browser/retries.test.js`` takes as well."""
+class _RetryCase(World):
+    """A world that takes the steps of the table, as ``tests/browser/retries.test.js`` does."""
 
     def __init__(self) -> None:
         super().__init__(patient=True)
@@ -44,10 +44,10 @@ class _Story(World):
         promise.addCallbacks(results.append, lambda failure: results.append(failure.value))
 
     def do_arrive(self) -> None:
-        self.link.let_command()
+        self.link.deliver_command()
 
     def do_answer(self) -> None:
-        while self.link.let_event() or self.link.let_reply():
+        while self.link.deliver_event() or self.link.deliver_reply():
             pass
 
     def do_lose(self) -> None:
@@ -87,9 +87,9 @@ class _Story(World):
         self.server.publish("stranger", {"key": key, "id": 0, "event": "message", "data": b"null"})
 
     def do_unreadable(self) -> None:
-        """The first command that is on its way can't be read."""
+        """The server can't read the first command on its way."""
         self.link.commands.popleft()
-        while self.link.let_command():
+        while self.link.deliver_command():
             pass
         self.link.replies.clear()
         self.link.events.clear()
@@ -99,10 +99,10 @@ class _Story(World):
         if kind in ("away", "over"):
             self.server.away = kind == "away"
         else:
-            self.server.troubles.append(kind)
+            self.server.publish_errors.append(kind)
 
     def end(self) -> None:
-        """Let everything through until the fate of each message is known."""
+        """Deliver everything until each message has a result."""
         while not all(self.results.values()):
             self.settle()
         self.settle()
@@ -122,14 +122,14 @@ def _fate(result: Any) -> str:
 
 
 class TableTests(SynchronousTestCase):
-    """The table."""
+    """The table of cases."""
 
     def test_cases(self) -> None:
-        """In each case the log holds what it should, in order, and each message's fate is told."""
+        """In each case the log is as expected, and each message has the expected result."""
         cases = msgspec.json.decode(_CASES.read_bytes(), type=list[_Case])
         self.assertGreater(len(cases), 10)
         for case in cases:
-            story = _Story()
+            story = _RetryCase()
             for step in case.steps:
                 story.do(*step)
             story.end()

@@ -1,4 +1,4 @@
-"""Rooms that can't be joined, and more rooms than one request has room for: what one has is no other's trouble.
+"""Rooms that can't be joined, and more rooms than one request can have: an error of one doesn't affect others.
 
 ``tests/functional/test_rooms_js.py`` has the same list of cases for ``realtime.js``.
 """
@@ -22,7 +22,7 @@ from realtime_chat.values.errors import RealtimeError, StoreError
 from tests.client.served import ChatTestCase
 
 ODD = ("__proto__", "constructor", "toString", "hasOwnProperty", "undefined", "null", "valueOf")
-"""Names that are rooms, and properties of objects in other languages."""
+"""Room names that are also properties of objects in other languages."""
 
 LONGEST_LINE = 8000
 _LINE = re.compile(rb"(?:GET|POST) \S+ HTTP/1\.1\r\n")
@@ -47,7 +47,7 @@ class SickStore(MemoryStore):
 
 
 class _Listening(ProxyServer):
-    """A connection to the daemon by way of us, and the first lines of its requests."""
+    """A proxy that records the request lines."""
 
     factory: Any
 
@@ -65,7 +65,7 @@ def _client_factory() -> ProxyClientFactory:
 
 
 class RoomsContract:
-    """What a chat keeps on every transport. The daemon allows 100 rooms."""
+    """What holds for a chat on each transport. The daemon allows 100 rooms."""
 
     def serve(self: Any) -> None:
         self.store = SickStore(Retention(self.history), lambda: self.wall(), os.urandom)
@@ -74,18 +74,18 @@ class RoomsContract:
         self.port = self.service.ports()[0]
 
     async def join_all(self: Any, chat: Chat, names: list[str]) -> list[Room | RealtimeError]:
-        """Join rooms at once; each, or why it can't be read."""
+        """Join rooms at once. Returns each room, or the error."""
         joining = [Deferred.fromCoroutine(chat.join(name, last=0)) for name in names]
         return await gatherResults([each.addErrback(lambda failure: failure.value) for each in joining])
 
     async def check_works(self: Any, rooms: list[Any]) -> None:
-        """In each room, what is published comes."""
+        """Assert that a published message comes in each room."""
         await gatherResults([room.publish(room.name) for room in rooms])
         for room in rooms:
             self.assertEqual([room.name], await self.data(room, 1))
 
     async def test_forbidden_among_others(self: Any) -> None:
-        """Another's private room is refused by itself, and a name that can't be one, too."""
+        """A private room of another user and an invalid name are refused without affecting others."""
         chat = await self.chat()
         joined = await self.join_all(chat, ["a", "@somebody", "no room", "", "..", "b"])
         codes = [each.code for each in joined if isinstance(each, RealtimeError)]
@@ -94,13 +94,13 @@ class RoomsContract:
         self.assert_never_lost(chat)
 
     async def test_odd_names(self: Any) -> None:
-        """What other languages' objects have already is a room like any other."""
+        """A name that objects have as a property is a room like any other."""
         chat = await self.chat()
         await self.check_works(await self.join_all(chat, [*ODD, "lobby"]))
         self.assert_never_lost(chat)
 
     async def test_one_too_many(self: Any) -> None:
-        """Of 101 rooms 100 are read, and the last one is refused; when one is left, there is a place for it."""
+        """Of 101 rooms 100 are read and the last one is refused; it can be joined when one is left."""
         chat = await self.chat()
         *rooms, error = await self.join_all(chat, [f"r{number}" for number in range(101)])
         self.assertEqual(("too_many", True), (error.code, error.temporary))
@@ -110,7 +110,7 @@ class RoomsContract:
         self.assert_never_lost(chat)
 
     async def test_long_names(self: Any) -> None:
-        """A hundred rooms whose names are as long as can be are read; no line of a request has over 8,000 bytes."""
+        """A hundred rooms with names of maximal length are read, and no request line is over 8,000 bytes."""
         listening = Factory.forProtocol(_Listening)
         listening.lines, listening.host, listening.port, listening.noisy = [], "127.0.0.1", self.port, False
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(listening)
@@ -125,22 +125,22 @@ class RoomsContract:
         self.assert_never_lost(chat)
 
     async def test_sick_room(self: Any) -> None:
-        """A room that can't be read for a while is refused to who joins it, and read on later by who read it."""
+        """While a room can't be read, joining it is refused; a chat that read it before reads on later."""
         chat = await self.chat()
         sick, well = await self.join_all(chat, ["sick", "well"])
         await self.restart("sick", "new")
-        await self.until(lambda: chat.state.kind == "connected" and well._reading.joined)
+        await self.until(lambda: chat.state.kind == "connected" and well._subscription.joined)
         new, more = await self.join_all(chat, ["new", "more"])
         self.assertEqual(("store_unavailable", True), (new.code, new.temporary))
         await self.check_works([more, well])
-        self.assertFalse(sick._reading.joined)
+        self.assertFalse(sick._subscription.joined)
         self.store.sick.clear()
         await self.check_works([sick, await chat.join("new", last=0)])
         kinds = [state.kind for state in self.states_of[chat]]
         self.assertEqual(["waiting"], [kind for kind in kinds if kind not in ("connecting", "connected")])
 
     async def restart(self: Any, *sick: str) -> None:
-        """Stop the daemon, and start one with the same messages that can't read these rooms."""
+        """Restart the daemon with the same messages and a store that can't read these rooms."""
         self.listen = f"tcp:{self.port}:interface=127.0.0.1"
         await self.service.stopService()
         self.store.sick.update(sick)
@@ -162,24 +162,24 @@ class PollRoomsTests(RoomsContract, ChatTestCase):
 
 
 class SSERoomsTests(RoomsContract, ChatTestCase):
-    """Over an event stream, and commands by HTTP."""
+    """Over server-sent events."""
 
     transports = ("sse",)
 
 
 class NarrowRoomsTests(RoomsContract, ChatTestCase):
-    """Over long poll, where a request's line may be longer than what lies between will take."""
+    """Over long poll, with request lines that are longer than a proxy accepts."""
 
     transports = ("poll",)
 
     def setUp(self) -> None:
         super().setUp()
-        self.patch(__import__("realtime_chat.client.http", fromlist=["_LONGEST_LINE"]), "_LONGEST_LINE", 60_000)
+        self.patch(__import__("realtime_chat.client.cursors", fromlist=["_LONGEST_LINE"]), "_LONGEST_LINE", 60_000)
 
     async def test_long_names(self) -> None:
-        """What is answered with 431 is asked in parts."""
+        """A request that is answered with 431 is split."""
         chat = await self.chat()
         rooms = await self.join_all(chat, [f"{number:03}" + ":" * 125 for number in range(100)])
         await self.check_works(rooms)
-        self.assertLess(chat._core.link._longest_line, 16_384)
+        self.assertLess(chat._core.link._cursors._longest_line, 16_384)
         self.assert_never_lost(chat)

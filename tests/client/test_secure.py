@@ -26,7 +26,7 @@ class SecureTests(ChatTestCase):
         return f"https://localhost:{self.port}"
 
     async def test_each_transport(self) -> None:
-        """All transports work over TLS, with an authority of one's own, and from one to the next."""
+        """All transports work over TLS with a private authority, also when they are switched."""
         chat = await self.chat(trust_root=Certificate.loadPEM(self.certificate))
         room = await chat.join("lobby")
         for kind in ("poll", "sse", "websocket", "poll", "websocket"):

@@ -1,4 +1,4 @@
-"""Chats over a slow line: who makes progress is never cut off, and who makes none is, in time."""
+"""Chats over a slow line: a request that makes progress is never cut off; one that makes none is, in time."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from realtime_chat.client import Chat, address, connect, http, poll, sse, websocket
+from realtime_chat.client import Chat, connect, http_client, poll, server_url, sse, websocket
 from tests.client.served import ChatTestCase
 from tests.slow import SlowLine
 
 _RATE = 300_000
 _SECONDS = 1.0
-"""What the libraries' time-outs are here."""
+"""The client's time-outs in these tests."""
 
 
 class SlowContract:
-    """What holds on each transport; everything here takes several times as long as the time-outs."""
+    """What holds on each transport. Everything takes several times as long as the time-outs."""
 
     async def test_history(self: Any) -> None:
-        """History that takes long arrives, however it is asked for."""
+        """Slow history arrives, however it is asked for."""
         room = await self.slow_room()
         page = await room.history()
         self.assertEqual(self.said, [message.data for message in page.messages])
         self.assertEqual(self.said, await self.data(room, len(self.said)))
 
     async def test_large_message(self: Any) -> None:
-        """One message that takes long arrives, both ways."""
+        """A slow message arrives, in both directions."""
         room = await self.slow_room(last=0)
         text = "x" * 500_000
         await room.publish(text)
@@ -37,7 +37,7 @@ class SlowContract:
         self.assert_never_lost(room._chat)
 
     async def test_stopped(self: Any) -> None:
-        """A line that stops in the middle is noticed in time, and the chat goes on over the next connection."""
+        """A line that stops is noticed in time, and the chat goes on over the next connection."""
         room = await self.slow_room(last=0)
         asked = Deferred.fromCoroutine(room.history())
         chat, carried = room._chat, self.line.carried
@@ -59,11 +59,11 @@ class SlowTestCase(ChatTestCase):
 
     async def slow_room(self, **options: Any) -> Any:
         """The room, joined over the line."""
-        self.patch(http, "_ANSWER_WITHIN", _SECONDS)
-        self.patch(address, "_SEND_BUFFER", 8 * 1024)
+        self.patch(http_client, "_IDLE_TIMEOUT", _SECONDS)
+        self.patch(server_url, "_SEND_BUFFER", 8 * 1024)
         self.patch(poll, "_ANSWER_WITHIN", _SECONDS)
         self.patch(poll, "_WAIT", _SECONDS)
-        self.patch(sse, "_SILENCE", _SECONDS)
+        self.patch(sse, "_IDLE_TIMEOUT", _SECONDS)
         self.patch(websocket, "_PONG", _SECONDS / 2)
         quick = await self.chat("poll")
         self.said = [f"{number}" * 30_000 for number in range(10, 16)]
@@ -83,7 +83,7 @@ class SlowTestCase(ChatTestCase):
         return await chat.__aenter__()
 
     async def until(self, condition: Any) -> None:
-        """Wait for something to be so."""
+        """Wait until a condition is true."""
         while not condition():
             await deferLater(reactor, 0.02, lambda: None)
 

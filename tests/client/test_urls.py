@@ -1,4 +1,4 @@
-"""Every URL works on every transport, or one error says at once what is wrong with it."""
+"""Each valid URL works on each transport; an invalid one is an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UrlTestCase(ChatTestCase):
     """Tests of URLs, with one transport after the other."""
 
     async def assert_works(self, url: str, trust_root: Certificate | None = None) -> None:
-        """On each transport, what is published comes back."""
+        """On each transport, a published message comes back."""
         for kind in TRANSPORTS:
             async with connect(reactor, url, transports=(kind,), trust_root=trust_root) as chat:
                 room = await chat.join("lobby", last=0)
@@ -28,7 +28,7 @@ class UrlTestCase(ChatTestCase):
                 self.assertEqual([kind], await self.data(room, 1), url)
 
     async def assert_fails(self, url: str, words: str, patience: float = 5.0) -> None:
-        """On each transport, one error says this in time."""
+        """On each transport, connecting fails in time with an error that has these words."""
         for kind in TRANSPORTS:
             states: list[State] = []
             chat = connect(reactor, url, transports=(kind,), on_state=states.append)
@@ -39,7 +39,7 @@ class UrlTestCase(ChatTestCase):
             self.assertEqual(["connecting", "closed"], [state.kind for state in states], f"{url} {kind}")
 
     async def assert_goes_on(self, url: str) -> None:
-        """On each transport, who is patient is told of each attempt, and of the pause after it."""
+        """On each transport, a patient client reports each attempt and the delay after it."""
         for kind in TRANSPORTS:
             states: list[State] = []
             chat = connect(reactor, url, transports=(kind,), patient=True, on_state=states.append)
@@ -54,7 +54,7 @@ class UrlTestCase(ChatTestCase):
 
 
 class IPv6Tests(UrlTestCase):
-    """A daemon that listens on ``::1`` alone."""
+    """A daemon that only listens on ``::1``."""
 
     listen = r"tcp6:0:interface=\:\:1"
 
@@ -79,7 +79,7 @@ class IPv6Tests(UrlTestCase):
             self.assertEqual(status, await deferToThread(_status, request), host)
 
     async def test_nobody_there(self) -> None:
-        """Where nobody listens that is said, with the address."""
+        """If nobody listens, the error says so, with the address."""
         await self.assert_fails("http://[::1]:1/", "nobody answers at ::1 port 1")
         await self.assert_goes_on("http://[::1]:1/")
 
@@ -108,7 +108,7 @@ class SecureIPv6Tests(UrlTestCase):
         await self.assert_works(f"https://[::1]:{self.port}/", Certificate.loadPEM(self.certificate))
 
     async def test_other_trouble(self) -> None:
-        """Another address, an authority that nobody knows, and plain HTTP are each told apart."""
+        """Another address, an unknown authority and plain HTTP give different errors."""
         unknown = f"https://[::1]:{self.port}/"
         await self.assert_fails(unknown, "no secure connection")
         await self.assert_fails(f"http://[::1]:{self.port}/", f"::1 port {self.port}")
@@ -130,7 +130,7 @@ class UrlTests(UrlTestCase):
         await self.assert_works(f"http://\uff11\uff12\uff17.0.0.1:{self.port}/")
 
     async def test_fails_at_once(self) -> None:
-        """Whatever fails at once is one error, and no wait."""
+        """An attempt that fails at once raises one error without a delay."""
         for url, words in (
             ("http://127.0.0.1:1/", "nobody answers at 127.0.0.1 port 1"),
             ("https://127.0.0.1:1/", "nobody answers at 127.0.0.1 port 1"),
@@ -149,12 +149,12 @@ class UrlTests(UrlTestCase):
             await self.assert_fails(url, words)
 
     async def test_goes_on(self) -> None:
-        """Who is patient isn't kept from it by what fails at once, and doesn't spin."""
+        """A patient client keeps trying after immediate errors, with delays."""
         for url in ("http://127.0.0.1:1/", "http://nobody.invalid/", "http://no_body.invalid/"):
             await self.assert_goes_on(url)
 
     async def test_another_server(self) -> None:
-        """A path where no daemon is, and TLS where there is none, are told."""
+        """A path without a daemon, and TLS on a plain port, give clear errors."""
         await self.assert_fails(f"https://127.0.0.1:{self.port}/", "no secure connection")
         for path in ("nowhere/", "no where", "n\u00f6where", "%zz"):
             for kind in TRANSPORTS:

@@ -19,7 +19,7 @@ class LinesTests(TestCase):
     timeout = 20
 
     async def read(self, *chunks: bytes) -> list[bytes]:
-        """The lines that come of what is written."""
+        """Write to the pipe, and return the lines that are read."""
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         lines = Deferred.fromCoroutine(_all(Lines(reactor, reading)))
@@ -29,15 +29,15 @@ class LinesTests(TestCase):
         return await lines
 
     async def test_lines(self) -> None:
-        """Lines come whole, however they are written; the last one needs no end."""
+        """Lines are whole, in whatever pieces they are written; the last one needs no line end."""
         self.assertEqual([b"a", b"", b"bc", b"d"], await self.read(b"a\n\nb", b"c\nd"))
 
     async def test_nothing(self) -> None:
-        """An input without anything has no lines."""
+        """An empty input has no lines."""
         self.assertEqual([], await self.read())
 
     async def test_much(self) -> None:
-        """More than a pipe holds comes, too, in order."""
+        """An input larger than a pipe's buffer is read completely, in order."""
         numbers = [str(number).encode() for number in range(40_000)]
         self.assertEqual(numbers, await self.read(b"\n".join(numbers)))
 

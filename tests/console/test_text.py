@@ -1,4 +1,4 @@
-"""What a terminal shows."""
+"""Output for a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 
 
 def message(data: object, name: str = "Bob", event: str = "message") -> Message:
-    """A message with what matters here."""
+    """Make a message."""
     return Message("lobby", Position("e", 1), event, data, Sender("u1", name), 0, "k")
 
 
@@ -25,7 +25,7 @@ class TextTests(SynchronousTestCase):
 
     @given(st.text(), st.text(), st.text())
     def test_nothing_is_raw(self, text: str, name: str, event: str) -> None:
-        """No text, name or event of others reaches the terminal with a control character in it."""
+        """No text, name or event of other users brings a control character to the terminal."""
         for said in (
             as_line(message({"text": text}, name, event)),
             as_line(message({text: [text]}, name, event)),
@@ -36,7 +36,7 @@ class TextTests(SynchronousTestCase):
 
     @given(st.text(st.characters(exclude_categories=["Cs"])))
     def test_json_stays_the_same_value(self, text: str) -> None:
-        """What is escaped in JSON reads back as what it was."""
+        """Escaped JSON decodes to the same value."""
         self.assertEqual({"text": text}, json.loads(as_json(message({"text": text})))["data"])
 
     def test_json_is_the_protocols(self) -> None:
@@ -58,13 +58,13 @@ class TextTests(SynchronousTestCase):
         self.assertEqual({"type": "reset", "room": "lobby", "position": "e:7"}, reset)
 
     def test_json_of_what_is_nobodys(self) -> None:
-        """A signal that was relayed has a sender, which is null."""
+        """A relayed signal has the sender null."""
         signal = json.loads(as_json(Signal("lobby", "relay", None, None, 7)))
         expected = {"type": "signal", "room": "lobby", "event": "relay", "data": None, "from": None, "at": 7}
         self.assertEqual(expected, signal)
 
     def test_people_read_text(self) -> None:
-        """Letters of all scripts, and signs, stay as they are; a line's end is spelt out."""
+        """Letters and signs of all scripts stay as they are; a line end is escaped."""
         self.assertEqual("Grüße, 世界 👋\\n", safe("Grüße, 世界 👋\n"))
         self.assertTrue(as_line(message({"text": "hi"})).endswith(" Bob: hi"))
         self.assertTrue(as_line(message([1], event="count")).endswith(" Bob [count]: [1]"))

@@ -1,4 +1,4 @@
-"""Where a daemon is, and how to connect to it."""
+"""The URL of a daemon, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -21,94 +21,94 @@ from zope.interface import implementer
 
 from realtime_chat.hosts import Host, port_of, tls_reason
 
-__all__ = ["Address", "unsent"]
+__all__ = ["ServerURL", "unsent_bytes"]
 
-_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _SEND_BUFFER = 64 * 1024
-_RIGHT = "http://127.0.0.1:8080/"
-_RIGHT_BY_ADDRESS = "http://[::1]:8080/"
-_MEANT = {"ws": "http", "wss": "https"}
-_USER = re.compile("(^|://)[^/?#]*@")
-_IN_PATHS = "/%:@!$&'()*+,;=~"
+_EXAMPLE = "http://127.0.0.1:8080/"
+_IPV6_EXAMPLE = "http://[::1]:8080/"
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+_CREDENTIALS = re.compile("(^|://)[^/?#]*@")
+_SAFE_IN_PATH = "/%:@!$&'()*+,;=~"
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """One daemon's endpoint, whatever is asked for."""
+class _EndpointFactory:
+    """Gives an ``Agent`` the endpoint of one daemon, for any URI."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, server: ServerURL) -> None:
+        self._server = server
 
     def endpointForURI(self, uri: Any) -> IStreamClientEndpoint:  # noqa: N802
-        return self._address.endpoint()
+        return self._server.endpoint()
 
 
 @implementer(IStreamClientEndpoint)
-class _Narrow:
-    """An endpoint whose connections have a small buffer to send from: so it is seen whether the other side takes it."""
+class _SmallBufferEndpoint:
+    """An endpoint whose sockets have a small send buffer, so that unsent bytes show whether the server reads."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        return self._endpoint.connect(protocolFactory).addCallback(_narrow)
+        return self._endpoint.connect(protocolFactory).addCallback(_set_send_buffer)
 
 
-def _narrow(protocol: Any) -> Any:
-    _lowest(protocol.transport).getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+def _set_send_buffer(protocol: Any) -> Any:
+    _tcp_transport(protocol.transport).getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     return protocol
 
 
-def unsent(transport: Any) -> int:
-    """How many bytes wait for the socket to take them."""
-    lowest = _lowest(transport)
-    return len(lowest.dataBuffer) - int(lowest.offset) + int(lowest._tempDataLen)
+def unsent_bytes(transport: Any) -> int:
+    """How many bytes wait in the process for the socket to accept them."""
+    tcp = _tcp_transport(transport)
+    return len(tcp.dataBuffer) - int(tcp.offset) + int(tcp._tempDataLen)
 
 
-def _lowest(transport: Any) -> Any:
+def _tcp_transport(transport: Any) -> Any:
     """The TCP connection, below TLS."""
     while isinstance(transport, TLSMemoryBIOProtocol):
         transport = transport.transport
     return transport
 
 
-class Address:
-    """The URL of a daemon, which may stand below a path of a proxy.
+class ServerURL:
+    """The URL of a daemon, which a proxy may serve below a path.
 
-    :param url: ``http://`` or ``https://``; the daemon's root, with or without a slash at the end.
-    :param trust_root: what vouches for an ``https`` server; None for what the system trusts.
-    :raises ValueError: the URL can't be one; the message says why, and shows no password.
-    :ivar url: the same, with a slash at the end and as it is asked for.
-    :ivar host: as in a ``Host`` header.
+    :param url: the daemon's root, ``http://`` or ``https://``, with or without a slash at the end.
+    :param trust_root: the authorities that may certify an ``https`` server; None for those that the system trusts.
+    :raises ValueError: the URL is invalid; the message says why, and shows no password.
+    :ivar url: the URL as requests have it: normalised, with a slash at the end.
+    :ivar host: the host as in a ``Host`` header.
     :ivar secure: whether it is ``https``.
     """
 
     def __init__(self, reactor: Any, url: str, trust_root: Any = None) -> None:
-        parts, self._host, port = _read(url)
+        parts, self._host, port = _parse(url)
         self.reactor = reactor
         self.secure = parts.scheme == "https"
-        usual = _PORTS[parts.scheme]
-        self.host, self.port = self._host.in_url, usual if port is None else port
-        authority = self.host if self.port == usual else f"{self.host}:{self.port}"
-        self.url = f"{parts.scheme}://{authority}{quote(parts.path, _IN_PATHS).rstrip('/')}/"
+        default_port = _DEFAULT_PORTS[parts.scheme]
+        self.host, self.port = self._host.in_url, default_port if port is None else port
+        authority = self.host if self.port == default_port else f"{self.host}:{self.port}"
+        self.url = f"{parts.scheme}://{authority}{quote(parts.path, _SAFE_IN_PATH).rstrip('/')}/"
         self._trust_root = trust_root
 
     def endpoint(self) -> IStreamClientEndpoint:
-        """What connects to it, with TLS and the server's name verified for ``https``."""
+        """The endpoint that connects to it; for ``https`` with TLS, and with the server's name verified."""
         endpoint = self._host.endpoint(self.reactor, self.port)
         if self.secure:
             endpoint = wrapClientTLS(optionsForClientTLS(self._host.name, self._trust_root), endpoint)
-        return _Narrow(endpoint)
+        return _SmallBufferEndpoint(endpoint)
 
     def agent(self, pool: HTTPConnectionPool) -> Agent:
-        """What asks it by HTTP."""
-        agent: Agent = Agent.usingEndpointFactory(self.reactor, _Endpoints(self), pool)
+        """An agent whose requests all go to it."""
+        agent: Agent = Agent.usingEndpointFactory(self.reactor, _EndpointFactory(self), pool)
         return agent
 
     def explain(self, failure: Failure) -> str:
-        """Why it can't be reached, for a person."""
+        """Say why it can't be reached, for a person."""
         error: Any = failure.value
-        if getattr(error, "reasons", None):  # of a request: in whatever wrapper, the last one ended it
+        if getattr(error, "reasons", None):  # a failed request wraps its errors; the last one ended it
             return self.explain(error.reasons[-1])
         place = f"{self._host} port {self.port}"
         if isinstance(error, DNSLookupError):
@@ -126,29 +126,28 @@ class Address:
         return f"{place}: {error!s}" if str(error) else f"{place}: {type(error).__name__}"
 
 
-def _read(url: str) -> tuple[SplitResult, Host, int | None]:
-    """The parts of a daemon's URL, its host, and the port if it says one.
+def _parse(url: str) -> tuple[SplitResult, Host, int | None]:
+    """Return the parts of a daemon's URL, its host, and its port if it has one.
 
-    :raises ValueError: it can't be one.
+    :raises ValueError: it is invalid; the message suggests a valid one.
     """
     try:
-        return _parts(url)
+        return _split(url)
     except ValueError as error:
-        shown = _USER.sub(r"\1…@", url)
-        why = f"{shown!r} is not the URL of a daemon: {error}; right would be {_mended(url)}"
-        raise ValueError(why) from None
+        shown = _CREDENTIALS.sub(r"\1…@", url)
+        raise ValueError(f"{shown!r} is not the URL of a daemon: {error}; right would be {_suggest(url)}") from None
 
 
-def _parts(url: str) -> tuple[SplitResult, Host, int | None]:
-    if _is_path(url):
+def _split(url: str) -> tuple[SplitResult, Host, int | None]:
+    if _is_unix_socket(url):
         raise ValueError("clients connect by TCP, not by a Unix socket")
     if "://" not in url:
         raise ValueError("it doesn't begin with http:// or https://")
     try:
         parts = urlsplit(url)
-    except ValueError:  # which says it in other words with each version of Python
+    except ValueError:  # whose words differ between versions of Python
         raise ValueError("it has brackets without an IPv6 address in them") from None
-    if parts.scheme not in _PORTS:
+    if parts.scheme not in _DEFAULT_PORTS:
         raise ValueError("it doesn't begin with http:// or https://, as it does for each transport")
     if parts.username is not None:
         raise ValueError("it has a user name or a password, which no daemon asks for")
@@ -160,17 +159,17 @@ def _parts(url: str) -> tuple[SplitResult, Host, int | None]:
     return parts, host, port_of(parts)
 
 
-def _mended(url: str) -> str:
-    """What was probably meant; an example where nobody can tell."""
-    kind, slashes, rest = _USER.sub(r"\1", url).partition("://")
-    scheme = _MEANT.get(kind.lower(), kind) if slashes else "http"
-    mended = f"{scheme}://{(rest if slashes else kind).partition('?')[0]}"
+def _suggest(url: str) -> str:
+    """The URL that was probably meant, or an example."""
+    start, separator, rest = _CREDENTIALS.sub(r"\1", url).partition("://")
+    scheme = _HTTP_SCHEMES.get(start.lower(), start) if separator else "http"
+    suggestion = f"{scheme}://{(rest if separator else start).partition('?')[0]}"
     try:
-        _parts(mended)
+        _split(suggestion)
     except ValueError:
-        return _RIGHT_BY_ADDRESS if "[" in url or url.count(":") > 2 else _RIGHT
-    return _RIGHT if _is_path(url) else mended
+        return _IPV6_EXAMPLE if "[" in url or url.count(":") > 2 else _EXAMPLE
+    return _EXAMPLE if _is_unix_socket(url) else suggestion
 
 
-def _is_path(url: str) -> bool:
+def _is_unix_socket(url: str) -> bool:
     return url.startswith(("/", "unix:", "http+unix:"))

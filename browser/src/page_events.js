@@ -1,10 +1,10 @@
   /*
-   * What the browser says of the network and of the page: a connection is tried again at once when either is back,
-   * and asked whether it lives. Where another page has no connection left, we let go of ours. A page that goes says
-   * so; one that comes back out of the browser's cache begins anew.
+   * Reacts to events of the browser. When the network or the page comes back, it reconnects at once, or pings. When
+   * another page of this origin has no connection left, it closes its streams. A page that is closed leaves its rooms;
+   * one that the browser restores from its cache connects again.
    */
 
-  Connection.prototype.listen = function () {
+  Connection.prototype.addPageListeners = function () {
     var self = this;
 
     function wake() {
@@ -15,7 +15,7 @@
       }
     }
 
-    this.heard = [
+    this.pageListeners = [
       [window, 'online', wake],
       [window, 'focus', function () { self.retry(); }],
       [window, 'pageshow', function (event) { if (event.persisted) { wake(); } }],
@@ -38,9 +38,9 @@
       }],
       [window, 'pagehide', function () { self._drop(); }]
     ];
-    this.hear('addEventListener');
+    this.eachPageListener('addEventListener');
   };
 
-  Connection.prototype.hear = function (how) {
-    this.heard.forEach(function (heard) { heard[0][how](heard[1], heard[2]); });
+  Connection.prototype.eachPageListener = function (how) {
+    this.pageListeners.forEach(function (listener) { listener[0][how](listener[1], listener[2]); });
   };

@@ -1,4 +1,4 @@
-/* What the browser remembers: the own name, and the rooms that were visited with how far they were read. */
+/* What the browser stores: our own name, and the visited rooms with the position up to which each was read. */
 (function (Chat) {
   'use strict';
 
@@ -18,26 +18,26 @@
     try {
       window.localStorage.setItem(key, value);
     } catch (error) {
-      // It then lasts as long as the page.
+      // Then it is not stored.
     }
   }
 
-  // Who one is outlasts the page, or where the browser keeps nothing, a change of the name at least.
-  var secrets = {
-    kept: {},
+  // Stores the client's secret for the tab; without storage, for the page, so that a new name keeps the identity.
+  var clientStorage = {
+    fallback: {},
     getItem: function (key) {
       try {
         return window.sessionStorage.getItem(key);
       } catch (error) {
-        return secrets.kept[key] || null;
+        return clientStorage.fallback[key] || null;
       }
     },
     setItem: function (key, value) {
-      secrets.kept[key] = value;
+      clientStorage.fallback[key] = value;
       window.sessionStorage.setItem(key, value);
     },
     removeItem: function (key) {
-      delete secrets.kept[key];
+      delete clientStorage.fallback[key];
       window.sessionStorage.removeItem(key);
     }
   };
@@ -46,7 +46,7 @@
     return Boolean(entry) && Chat.text.isRoom(entry.name) && (!entry.read || typeof entry.read === 'string');
   }
 
-  /** The rooms that were visited, `{name, read}` each, the latest one first; `read` is a position or null. */
+  /** The visited rooms as `{name, read}`, the latest one first; `read` is a position or null. */
   function rooms() {
     try {
       return JSON.parse(read(ROOMS) || '[]').filter(isEntry).slice(0, ROOMS_KEPT);
@@ -59,18 +59,18 @@
     return rooms().filter(function (entry) { return entry.name !== name; });
   }
 
-  /** Other windows remember too, so one entry at a time is changed. */
-  function keepRoom(name, position) {
+  /** Save one room: other windows may have saved others meanwhile. */
+  function saveRoom(name, position) {
     write(ROOMS, JSON.stringify([{name: name, read: position}].concat(others(name)).slice(0, ROOMS_KEPT)));
   }
 
-  function dropRoom(name) {
+  function forgetRoom(name) {
     write(ROOMS, JSON.stringify(others(name)));
   }
 
-  Chat.memory = {
-    secrets: secrets, rooms: rooms, keepRoom: keepRoom, dropRoom: dropRoom,
+  Chat.storage = {
+    clientStorage: clientStorage, rooms: rooms, saveRoom: saveRoom, forgetRoom: forgetRoom,
     name: function () { return read(NAME); },
-    keepName: function (name) { write(NAME, name); }
+    saveName: function (name) { write(NAME, name); }
   };
 }(window.Chat = window.Chat || {}));

@@ -1,29 +1,29 @@
-"""Where a daemon is."""
+"""The URL of a daemon."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client import connect
-from realtime_chat.client.address import Address
+from realtime_chat.client.server_url import ServerURL
 
 
-class AddressTests(SynchronousTestCase):
+class ServerURLTests(SynchronousTestCase):
     """URLs."""
 
     def test_slash(self) -> None:
         """A daemon below a path is found with and without a slash at the end."""
         for url in ("https://example.com/chat", "https://example.com/chat/"):
-            self.assertEqual("https://example.com/chat/", Address(None, url).url)
+            self.assertEqual("https://example.com/chat/", ServerURL(None, url).url)
 
     def test_not_a_url(self) -> None:
-        """What can't be the URL of a daemon is refused, with what would be right."""
+        """An invalid URL is refused, and the error has a valid one."""
         for url in ("", "localhost:8080", "ws://localhost/", "http://", "http://host/?room=a", "http://me:pw@host/"):
             with self.assertRaisesRegex(ValueError, "right would be http://"):
-                Address(None, url)
+                ServerURL(None, url)
 
     def test_says_what_would_be_right(self) -> None:
-        """The message says what is wrong, and what was probably meant; a password isn't repeated."""
+        """The error says what is wrong and suggests what was probably meant; it doesn't repeat a password."""
         for url, wrong, right in (
             ("localhost:8080", "http:// or https://", "http://localhost:8080"),
             ("wss://chat.example/", "http:// or https://", "https://chat.example/"),
@@ -42,14 +42,14 @@ class AddressTests(SynchronousTestCase):
             *((f"http://{host}/", "host", "http://127.0.0.1:8080/") for host in ("\u2603", "\ud800", "x%00y", "-")),
             *((f"http://h:{port}/", "1 to 65535", "http://127.0.0.1:8080/") for port in ("0", "65536", "+1", "x")),
         ):
-            message = str(self.assertRaises(ValueError, Address, None, url))
+            message = str(self.assertRaises(ValueError, ServerURL, None, url))
             self.assertIn(wrong, message, url)
             self.assertTrue(message.endswith(f"right would be {right}"), message)
             if "@" in url:
                 self.assertNotIn("secret", message)
 
     def test_as_it_is_asked_for(self) -> None:
-        """A URL is brought into the form that a request has: ASCII, brackets, no zone and no usual port."""
+        """A URL is normalised as in a request: ASCII, brackets, no zone and no default port."""
         for url, asked in (
             ("HTTP://Host:80", "http://host/"),
             ("http://[0::1]:8080/a b", "http://[::1]:8080/a%20b/"),
@@ -57,15 +57,15 @@ class AddressTests(SynchronousTestCase):
             ("https://m\u00fcnchen.example:443/\u00e4%20", "https://xn--mnchen-3ya.example/%C3%A4%20/"),
             ("http://chat_server:/", "http://chat_server/"),
         ):
-            self.assertEqual(asked, Address(None, url).url)
+            self.assertEqual(asked, ServerURL(None, url).url)
 
     def test_port(self) -> None:
-        """A port that is none is refused."""
+        """An invalid port is refused."""
         with self.assertRaises(ValueError):
-            Address(None, "http://host:99999/")
+            ServerURL(None, "http://host:99999/")
 
     def test_transports(self) -> None:
-        """A transport that there isn't is refused, and so is none at all."""
+        """An unknown transport is refused, and so is an empty list."""
         for transports in (("pigeon",), ()):
             with self.assertRaisesRegex(ValueError, "websocket, sse, poll"):
                 connect(None, "http://host/", transports=transports)

@@ -1,0 +1,223 @@
+"""Keeps a client connected: picks a transport, falls back to the next one, and reconnects after a delay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from realtime_chat.client.backoff import Backoff
+from realtime_chat.client.errors import ChatError, Closed, Unreachable
+from realtime_chat.client.events import State
+from realtime_chat.client.link import ClientIdentity, Disconnect, Link, LinkListener, OpenLink
+from realtime_chat.client.options import ClientOptions
+from realtime_chat.values.model import User
+
+__all__ = ["Connector", "ConnectorListener"]
+
+OPEN_WITHIN = 10.0
+STABLE_AFTER = 10.0
+
+
+class ConnectorListener(LinkListener, Protocol):
+    """Receives what links report, and the changes of the connection."""
+
+    def connected(self, link: Link) -> None:
+        """A link is up: send what has to be sent on each new connection."""
+
+    def disconnected(self) -> None:
+        """No link is up: nothing is on the wire any more."""
+
+    def stopped(self, error: ChatError) -> None:
+        """The connector has stopped for good: fail everything that waits."""
+
+
+class Connector:
+    """Holds one link at a time.
+
+    ============ ================================= ======================================================
+    State        Event                             What happens
+    ============ ================================= ======================================================
+    closed       :meth:`open`                      tries the first transport: *connecting*
+    connecting   the link is opened                *connected*
+    connecting   the link is closed, or too late   tries the next transport; after the last one *waiting*
+    connected    the link is closed                *waiting*, or the next transport if this one can't work
+    waiting      the delay is over                 tries the first transport again: *connecting*
+    any          :meth:`switch`                    drops the link, tries the new transports: *connecting*
+    any          a permanent error, :meth:`close`  *closed*, for good
+    ============ ================================= ======================================================
+
+    Without ``patient``, it is closed for good if the first attempts reach no server.
+
+    :param random: returns a float from 0 up to 1.
+    :param links: makes a link, by transport.
+    :param listener: receives what the links report.
+    :param on_state: is called with each new state.
+    :ivar link: the link that is open or being opened.
+    :ivar up: whether the link is open.
+    :ivar stopped_by: why it has stopped for good; None while it runs.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        links: Mapping[str, OpenLink],
+        options: ClientOptions,
+        listener: ConnectorListener,
+        on_state: Callable[[State], None],
+    ) -> None:
+        self._clock = clock
+        self._links = links
+        self._options = options
+        self._listener = listener
+        self._on_state = on_state
+        self._backoff = Backoff(random)
+        self._transports = options.transports
+        self._candidates: list[str] = []
+        self._reasons: dict[str, str] = {}  # why each transport failed in this round
+        self._timer: IDelayedCall | None = None
+        self._ever_up = False
+        self._up_since = 0.0
+        self._closing: set[Deferred[None]] = set()
+        self._waiting: list[Deferred[None]] = []
+        self.state = State("closed")
+        self.client = options.client
+        self.user: User | None = None
+        self.link: Link | None = None
+        self.up = False
+        self.stopped_by: ChatError | None = None
+
+    # What the application asks for
+
+    def open(self) -> Deferred[None]:
+        """Connect, unless that is done; fires when there is a connection.
+
+        :raises ChatError: by the Deferred: no server can be reached, or the server refuses.
+        """
+        if self.stopped_by is not None:
+            return fail(self.stopped_by)
+        if self.up:
+            return succeed(None)
+        if self.link is None and self._timer is None:
+            self._begin_round()
+        waiting: Deferred[None] = Deferred(lambda deferred: self._waiting.remove(deferred))
+        self._waiting.append(waiting)
+        return waiting
+
+    def close(self) -> Deferred[None]:
+        """Stop for good; fires when no connection and no timer is left."""
+        self._stop(Closed(), True)
+        return DeferredList(list(self._closing)).addCallback(lambda results: None)
+
+    def switch(self, transports: Sequence[str]) -> Deferred[None]:
+        """Move to other transports at once; fires when one of them is open."""
+        self._transports = tuple(transports)
+        if self.stopped_by is None:
+            self._drop(False)
+            self._begin_round()
+        return self.open()
+
+    def _stop(self, error: ChatError, leaving: bool = False) -> None:
+        if self.stopped_by is not None:
+            return
+        self.stopped_by = error
+        self._drop(leaving)
+        self._set_state(State("closed", reason=error.message))
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.errback(error)
+        self._listener.stopped(error)
+
+    def _set_state(self, state: State) -> None:
+        self.state = state
+        self._on_state(state)
+
+    # Attempts
+
+    def _begin_round(self) -> None:
+        """Try all transports, the best one first."""
+        self._timer = None
+        self._candidates = list(self._transports)
+        self._reasons = {}
+        self._attempt()
+
+    def _attempt(self) -> None:
+        kind = self._candidates.pop(0)
+        link = self.link = self._links[kind](self._listener, ClientIdentity(self.client, self._options.name))
+        late = Disconnect(f"no answer within {OPEN_WITHIN:.0f} seconds")
+        self._timer = self._clock.callLater(OPEN_WITHIN, self._listener.closed, link, late)
+        link.open()
+        self._set_state(State("connecting", kind))
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _drop(self, leaving: bool) -> None:
+        """Close the link; nothing is on the wire then."""
+        self._stop_timer()
+        link, self.link = self.link, None
+        if link is not None:
+            closing = link.close(leaving)
+            self._closing.add(closing)
+            closing.addBoth(lambda result: self._closing.discard(closing))
+        self.up = False
+        self._listener.disconnected()
+
+    # What happens to the link
+
+    def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
+        """The server has welcomed us on the link."""
+        if link is not self.link:
+            return
+        self._stop_timer()
+        self.up = self._ever_up = True
+        self._up_since = self._clock.seconds()
+        self.client = welcome["client"]
+        self.user = msgspec.convert(welcome["user"], User)
+        self._listener.connected(link)
+        self._set_state(State("connected", link.kind))
+        waiting, self._waiting = self._waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def lost(self, link: Link, disconnect: Disconnect) -> None:
+        """The link is gone: try the next transport, wait for the next attempt, or stop."""
+        was_up = self.up
+        if was_up and self._clock.seconds() - self._up_since > STABLE_AFTER:
+            self._backoff.succeeded()
+        self._drop(False)
+        self._reasons[link.kind] = disconnect.reason
+        if self._forgets_client(disconnect):
+            self._begin_round()
+        elif self._candidates and (disconnect.unavailable or not was_up):
+            self._attempt()
+        else:
+            self._stop_or_retry(disconnect)
+
+    def _forgets_client(self, disconnect: Disconnect) -> bool:
+        """Whether the server doesn't know our client; the next ``hello`` then asks for a new one."""
+        unknown = disconnect.error is not None and disconnect.error.code == "unauthorized" and self.client is not None
+        if unknown:
+            self.client = None
+        return unknown
+
+    def _stop_or_retry(self, disconnect: Disconnect) -> None:
+        may_retry = self._ever_up or (self._options.patient and not disconnect.unavailable)
+        if disconnect.permanent or not may_retry:
+            self._stop((disconnect.error if disconnect.permanent else None) or self._unreachable())
+        else:
+            delay = disconnect.retry_after + self._backoff.next()
+            self._timer = self._clock.callLater(delay, self._begin_round)
+            self._set_state(State("waiting", reason=disconnect.reason, delay=delay))
+
+    def _unreachable(self) -> Unreachable:
+        """The error that says why each transport failed; a reason that all share is said once."""
+        if len(set(self._reasons.values())) == 1:
+            return Unreachable(next(iter(self._reasons.values())))
+        return Unreachable("; ".join(f"{kind}: {reason}" for kind, reason in self._reasons.items()))

@@ -1,0 +1,222 @@
+"""Reads rooms: joins them on each connection, and gives their events to their readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from realtime_chat.client.backoff import Backoff
+from realtime_chat.client.connector import Connector
+from realtime_chat.client.errors import ChatError, Refused
+from realtime_chat.client.events import Message, Presence, read_event
+from realtime_chat.client.flow_control import FlowControl
+from realtime_chat.client.link import Link
+from realtime_chat.client.publisher import Publisher
+from realtime_chat.client.subscription import RoomSubscription
+from realtime_chat.values.model import Position
+
+__all__ = ["Subscriptions"]
+
+
+class Subscriptions:
+    """All rooms that are read.
+
+    :param random: returns a float from 0 up to 1.
+    :param rooms: the rooms by name; others may look at it, and only this changes it.
+    :param buffer: how many events may wait for each room's reader.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        random: Callable[[], float],
+        connector: Connector,
+        rooms: dict[str, RoomSubscription],
+        buffer: int,
+        publisher: Publisher,
+        flow_control: FlowControl,
+    ) -> None:
+        self._clock = clock
+        self._connector = connector
+        self._rooms = rooms
+        self._buffer = buffer
+        self._publisher = publisher
+        self._flow_control = flow_control
+        self._backoff = Backoff(random)  # for rooms that can't be read for a while
+        self._rejoins: dict[str, IDelayedCall] = {}
+        self._wake_timer: IDelayedCall | None = None
+
+    # Joining and leaving
+
+    def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
+        """Read a room, now and after every reconnect; fires when the server has accepted the ``join``."""
+        if room in self._rooms:
+            return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
+        subscription = self._rooms[room] = RoomSubscription(room, since, last, self._buffer)
+        joined: Deferred[None] = Deferred(lambda deferred: self.leave(subscription))
+        subscription.joining.append(joined)
+        self._send_join(subscription)
+        self._flow_control.update()
+        return joined.addCallback(lambda ignored: subscription)
+
+    def _send_join(self, subscription: RoomSubscription) -> None:
+        link = self._connector.link
+        if self._connector.up and link is not None:
+            link.join(subscription.request)
+
+    def leave(self, subscription: RoomSubscription) -> None:
+        """Stop reading a room."""
+        room = subscription.room
+        if self._rooms.get(room) is subscription:
+            del self._rooms[room]
+            self._stop_rejoin(room)
+            if self._connector.up and self._connector.link is not None:
+                self._connector.link.leave(room)
+            self._publisher.outbox.on_gap(room, False)
+            self._flow_control.update()
+            self._publisher.flush()
+        subscription.end()
+
+    def consumed(self, subscription: RoomSubscription) -> None:
+        """A reader has taken an event: join the room again if it was behind, and resume the link if it was paused."""
+        if subscription.may_resume and self._rooms.get(subscription.room) is subscription:
+            if subscription.behind and subscription.joined and self._connector.up:
+                subscription.disconnected()
+                self._send_join(subscription)
+            self._flow_control.update()
+
+    def refused(self, room: str, error: Refused) -> None:
+        """The server has refused a ``join``: end the room, or join it later if it was read before."""
+        subscription = self._rooms[room]
+        if error.temporary and subscription.ever_joined and error.code != "too_many":
+            self._rejoin_later(subscription)
+            return
+        del self._rooms[room]
+        self._publisher.outbox.on_gap(room, False)
+        subscription.settle_join(error)
+        subscription.end(error)
+        self._publisher.flush()
+
+    def _rejoin_later(self, subscription: RoomSubscription) -> None:
+        """The room can't be read for a while; the others can."""
+        subscription.disconnected()
+        timer = self._clock.callLater(self._backoff.next(), self._rejoin, subscription)
+        self._rejoins[subscription.room] = timer
+
+    def _rejoin(self, subscription: RoomSubscription) -> None:
+        del self._rejoins[subscription.room]
+        self._send_join(subscription)
+
+    def _stop_rejoin(self, room: str) -> None:
+        timer = self._rejoins.pop(room, None)
+        if timer is not None:
+            timer.cancel()
+
+    # The connection
+
+    def connected(self, link: Link) -> None:
+        """Join all rooms on a new connection."""
+        for subscription in self._rooms.values():
+            link.join(subscription.request)
+
+    def disconnected(self) -> None:
+        """The connection is gone."""
+        for room in list(self._rejoins):
+            self._stop_rejoin(room)
+        for subscription in self._rooms.values():
+            subscription.disconnected()
+
+    def stopped(self, error: ChatError) -> list[RoomSubscription]:
+        """The client has stopped: fail what waits for a room to be joined.
+
+        :returns: the rooms that were read; :meth:`end` ends them.
+        """
+        timer, self._wake_timer = self._wake_timer, None
+        if timer is not None:
+            timer.cancel()
+        ending = list(self._rooms.values())
+        self._rooms.clear()
+        for subscription in ending:
+            subscription.settle_join(error)
+        return ending
+
+    # Events
+
+    def joined(self, event: dict[str, Any]) -> None:
+        """The server has accepted a ``join``."""
+        subscription = self._rooms.get(event["room"])
+        if subscription is None:
+            return
+        start, top = Position.parse(event["position"]), Position.parse(event["top"])
+        if subscription.position is not None and not event["recovered"]:
+            self._reset(subscription, start)
+        subscription.begin(start, top)
+        self._backoff.succeeded()
+        if "count" in event:
+            presence = read_event({**event, "type": "presence"}, self._connector.user)
+            assert isinstance(presence, Presence)
+            subscription.add_presence(presence)
+        self._wake_later(subscription)
+        subscription.settle_join()
+        self._after_event(subscription)
+
+    def _reset(self, subscription: RoomSubscription, position: Position) -> None:
+        """Messages of a room are lost to its reader."""
+        received = subscription.received
+        self._publisher.outbox.on_gap(subscription.room, received is None or received.epoch != position.epoch)
+        subscription.reset(position)
+
+    def message(self, event: dict[str, Any]) -> None:
+        """A message has come."""
+        message = read_event(event, self._connector.user)
+        assert isinstance(message, Message)
+        self._publisher.confirm_from_log(message)
+        subscription = self._rooms.get(message.room)
+        if subscription is None or not subscription.joined or subscription.is_known(message.position):
+            return
+        if not subscription.follows(message.position):  # no server skips one; if one did, the reader has to know
+            self._reset(subscription, Position(message.position.epoch, message.position.offset - 1))
+        subscription.add_message(message)
+        self._after_event(subscription)
+
+    def reset(self, event: dict[str, Any]) -> None:
+        """The server has lost messages of a room."""
+        subscription = self._rooms.get(event["room"])
+        if subscription is not None and subscription.joined:
+            self._reset(subscription, Position.parse(event["position"]))
+            self._after_event(subscription)
+
+    def presence(self, event: dict[str, Any]) -> None:
+        """Members have joined or left."""
+        presence = read_event(event, self._connector.user)
+        subscription = self._rooms.get(presence.room)
+        if isinstance(presence, Presence) and subscription is not None:
+            subscription.add_presence(presence)
+            self._after_event(subscription)
+
+    def signal(self, event: dict[str, Any]) -> None:
+        """A signal has come."""
+        subscription = self._rooms.get(event["room"])
+        if subscription is not None:
+            subscription.add_volatile(read_event(event, self._connector.user))
+            self._after_event(subscription)
+
+    def _after_event(self, subscription: RoomSubscription) -> None:
+        self._wake_later(subscription)
+        self._flow_control.update()
+        if subscription.caught_up:
+            self._publisher.flush()
+
+    def _wake_later(self, subscription: RoomSubscription) -> None:
+        """Wake the reader in a turn of its own, as it may call us while we are in the middle of something."""
+        if subscription.must_wake and self._wake_timer is None:
+            self._wake_timer = self._clock.callLater(0, self._wake)
+
+    def _wake(self) -> None:
+        self._wake_timer = None
+        for subscription in list(self._rooms.values()):
+            if subscription.must_wake:
+                subscription.wake()
