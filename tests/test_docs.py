@@ -157,6 +157,28 @@ class CatalogueTests(SynchronousTestCase):
                 self.assertIn(f"``{field}``", text, kind.__name__)
 
 
+class ArchitectureTests(SynchronousTestCase):
+    """The files that the architecture's page names, and those that there are."""
+
+    def test_files(self) -> None:
+        """Each file and directory that the page names exists, in the package or in the checkout."""
+        text = (CHECKOUT / "docs" / "architecture.rst").read_text("utf-8")
+        named = set(re.findall(r"``((?:[\w-]+/)+|(?:[\w-]+/)*[\w-]+\.(?:py|lua|rst))``", text))
+        self.assertGreater(len(named), 50)
+        missing = [
+            name for name in named if not any((top / name).exists() for top in (CHECKOUT, CHECKOUT / "realtime_chat"))
+        ]
+        self.assertEqual([], sorted(missing))
+
+    def test_modules(self) -> None:
+        """Every package of the code has its list of modules."""
+        text = (CHECKOUT / "docs" / "architecture.rst").read_text("utf-8")
+        packages = {path.parent.name for path in (CHECKOUT / "realtime_chat").glob("*/__init__.py")}
+        self.assertEqual(
+            packages | {"start", "base"}, set(re.findall(r"^\.\. module-table:: (\w+)$", text, re.MULTILINE))
+        )
+
+
 class DependencyTests(SynchronousTestCase):
     """What is installed, and the README's reasons for it."""
 
