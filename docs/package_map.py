@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 START = ("tap", "options", "composition", "service")
 """The modules beside the packages that put everything together. All other ones are the base."""
 
-LINE, LETTER, GAP, RISE = 17, 7.2, 26, 54
+LINE, LETTER, GAP, RISE = 17, 7.2, 26, 40
 """Height of a line, width of a letter, space between two boxes and between two rows, in pixels."""
 
 Graph = Mapping[str, set[str]]
@@ -198,7 +198,7 @@ def draw(names: list[str]) -> str:
     places, width, height = lay_out(graph, texts(box, not names))
     lines = "".join(arrow(places[one], places[other]) for one, other in arrows(graph))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img"'
         ' style="max-width: 100%; height: auto" font-family="monospace" font-size="12">'
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path d="M0,0 L8,4 L0,8 z" fill="#446"/></marker></defs>'
