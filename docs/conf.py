@@ -1,5 +1,12 @@
 """Sphinx's configuration."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+extensions = ["package_map"]
+
 project = "realtime_chat"
 html_theme = "alabaster"
 html_title = "realtime_chat"

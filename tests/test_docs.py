@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import urllib.request
+from collections.abc import Iterator
 from configparser import ConfigParser
 from contextlib import redirect_stdout
 from io import StringIO
@@ -156,6 +157,56 @@ class CatalogueTests(SynchronousTestCase):
             text = _section(section, f"``{kind.__struct_config__.tag}``")
             for field in set(kind.__struct_fields__) - {"id"}:
                 self.assertIn(f"``{field}``", text, kind.__name__)
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """The files that the architecture's page names, and those that there are."""
+
+    def test_files(self) -> None:
+        """Each file and directory that the page names exists, in the package or in the checkout."""
+        text = (CHECKOUT / "docs" / "architecture.rst").read_text("utf-8")
+        named = set(re.findall(r"``((?:[\w-]+/)+|(?:[\w-]+/)*[\w-]+\.(?:py|lua|rst))``", text))
+        self.assertGreater(len(named), 50)
+        missing = [
+            name for name in named if not any((top / name).exists() for top in (CHECKOUT, CHECKOUT / "realtime_chat"))
+        ]
+        self.assertEqual([], sorted(missing))
+
+    def test_modules(self) -> None:
+        """Every package of the code has its list of modules."""
+        text = (CHECKOUT / "docs" / "architecture.rst").read_text("utf-8")
+        packages = {path.parent.name for path in (CHECKOUT / "realtime_chat").glob("*/__init__.py")}
+        self.assertEqual(
+            packages | {"start", "base"}, set(re.findall(r"^\.\. module-table:: (\w+)$", text, re.MULTILINE))
+        )
+
+
+def _prose(text: str) -> Iterator[str]:
+    """The sentences of a page, without its tables, literal blocks and directives."""
+    literal: int | None = None
+    for block in text.split("\n\n"):
+        indent = len(block) - len(block.lstrip(" \n"))
+        if literal is not None and indent > literal:
+            continue
+        literal = indent if re.match(r"\s*\.\. ", block) or block.endswith("::") else None
+        if not re.search(r"^ *(\.\.|[=~-]{3,})", block, re.MULTILINE):
+            for item in re.split(r"^ *(?:[*-]|\d+\.) |^ *``[^`]+``$", block, flags=re.MULTILINE):
+                yield from re.split(r"(?<=[.:?!])\s", item)
+
+
+class LanguageTests(SynchronousTestCase):
+    """The language of the documents."""
+
+    def test_sentences(self) -> None:
+        """No sentence has more than 32 words, so that a reader with little English needs no second reading."""
+        pages = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", *(CHECKOUT / "newsfragments").glob("*.rst")]
+        long = [
+            f"{path.name}: {' '.join(sentence.split())}"
+            for path in pages
+            for sentence in _prose(path.read_text("utf-8"))
+            if len(sentence.split()) > 32
+        ]
+        self.assertEqual([], long)
 
 
 class DependencyTests(SynchronousTestCase):

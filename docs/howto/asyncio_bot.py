@@ -1,4 +1,4 @@
-"""Publishes three messages from asyncio, and reads them: asyncio_bot.py URL ROOM"""
+"""Publish three messages from asyncio, and read them: asyncio_bot.py URL ROOM"""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ from realtime_chat.client import Message, connect  # noqa: E402
 
 
 async def talk(reactor, url, name):
-    """Twisted's: awaits Deferreds, and asyncio's awaitables as Deferreds."""
+    """Twisted's coroutine: it awaits Deferreds, and turns asyncio's awaitables into Deferreds."""
     async with connect(reactor, url) as chat:
         room = await chat.join(name, last=0)
         for number in range(3):
@@ -31,7 +31,7 @@ async def talk(reactor, url, name):
 
 
 async def main(reactor, url, name):
-    """asyncio's: awaits Twisted's coroutine as a future."""
+    """asyncio's coroutine: it awaits Twisted's coroutine as a future."""
     await Deferred.fromCoroutine(talk(reactor, url, name)).asFuture(loop)
 
 

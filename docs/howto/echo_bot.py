@@ -1,4 +1,4 @@
-"""A bot that says again what others say: echo_bot.py URL ROOM"""
+"""A bot that repeats what others say: echo_bot.py URL ROOM"""
 
 import sys
 

@@ -1,10 +1,10 @@
-// Publish to a room by way of Redis: node redis_publish.js redis://127.0.0.1/0 ROOM TEXT KEY
+// Publish to a room through Redis: node redis_publish.js redis://127.0.0.1/0 ROOM TEXT KEY
 const { createClient } = require("redis");
 
 const SCOPE = "realtime:0"; // --store-prefix, and the number of the database
 
-// Store a message, and bring it to everybody in the room; once, however often it is done with this key.
-// Gives the message's position.
+// Store a message and send it to everybody in the room. With the same key it is stored only once.
+// Returns the message's position.
 async function publish(client, room, data, key, event = "message") {
   const keys = [`${SCOPE}:log`, `${SCOPE}:stream:${room}`, `${SCOPE}:keys:${room}`];
   const script = await client.hGet(keys[0], "append");

@@ -1,4 +1,4 @@
-"""Publish to a room by way of Redis: python redis_publish.py redis://127.0.0.1/0 ROOM TEXT KEY"""
+"""Publish to a room through Redis: python redis_publish.py redis://127.0.0.1/0 ROOM TEXT KEY"""
 
 import json
 import sys
@@ -11,9 +11,9 @@ PASSING = (redis.ConnectionError, redis.TimeoutError, redis.exceptions.NoScriptE
 
 
 def publish(server: redis.Redis, room: str, data: object, key: str, event: str = "message") -> str:
-    """Store a message, and bring it to everybody in the room; once, however often it is done with this key.
+    """Store a message and send it to everybody in the room. With the same key it is stored only once.
 
-    Gives the message's position.
+    Returns the message's position.
     """
     keys = f"{SCOPE}:log", f"{SCOPE}:stream:{room}", f"{SCOPE}:keys:{room}"
     script = server.hget(keys[0], "append")
@@ -24,7 +24,7 @@ def publish(server: redis.Redis, room: str, data: object, key: str, event: str =
 
 
 def publish_surely(server: redis.Redis, room: str, data: object, key: str, patience: float = 30) -> str:
-    """The same, again and again for so many seconds, where Redis can't be reached or is just starting."""
+    """Publish, and try again for ``patience`` seconds while Redis can't be reached or is starting."""
     deadline = time.monotonic() + patience
     while True:
         try:
