@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 
 from benchmarks.wires import ROOM, text_of
 from realtime_chat.broker.local import LocalBroker
-from realtime_chat.core.hub import Hub
-from realtime_chat.core.session import Session
+from realtime_chat.composition import make_hub
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.counters import Histogram
@@ -30,16 +30,17 @@ _HISTORY = 1000
 
 
 class _Nowhere:
-    """The transport of a session whose replies nobody wants."""
+    """The sink of replies that nobody wants."""
 
-    fanout = outlet = None
-    full = False
-    queued = 0
+    write_paused = False
 
-    def hold(self, data: bytes) -> None:
+    def buffer_reply(self, data: bytes) -> None:
         pass
 
-    def release(self) -> None:
+    def flush_replies(self) -> None:
+        pass
+
+    def resume_commands(self) -> None:
         pass
 
 
@@ -47,8 +48,8 @@ def measure_counting(job: dict[str, Any]) -> dict[str, Any]:
     """Publish ``messages`` messages in each of ``rounds`` rounds, counted and not counted."""
     clock = Clock()
     store = MemoryStore(Retention(_HISTORY), time.time, os.urandom)
-    hub = Hub(store, clock, Limits(), time.time, os.urandom, LocalBroker())
-    session: Any = Session(hub, _Nowhere())  # type: ignore[arg-type]  # as much of one as is used
+    hub = make_hub(store, clock, Limits(), time.time, os.urandom, LocalBroker())
+    session = CommandSession(hub, None, _Nowhere())
     command = json.dumps({"type": "publish", "id": 1, "room": ROOM, "data": {"text": text_of()}}).encode()
 
     def publish() -> float:

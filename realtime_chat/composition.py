@@ -13,9 +13,16 @@ from typing import Any
 import attrs
 
 from realtime_chat.clock import time_steadily
+from realtime_chat.core.catch_up import CatchUpScheduler
+from realtime_chat.core.flush import FlushQueue
+from realtime_chat.core.history import History
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.identity import Identities
+from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.publishing import Publisher
+from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
+from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
@@ -25,14 +32,18 @@ from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.presence.presence import Presence
+from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.direct_send import unsent, write_now
 from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
+from realtime_chat.values.counters import Counters
+from realtime_chat.values.limits import Limits
 
-__all__ = ["make_service"]
+__all__ = ["make_hub", "make_service"]
 
 _SPARE_FILES = 64
 """Open files that are kept for the store, the logs and the reactor."""
@@ -57,7 +68,7 @@ def make_service(
     :param give_up: see :class:`~realtime_chat.service.RealtimeService`, as for the two that follow.
     """
     time_steadily(reactor)
-    hub = Hub(store, reactor, configuration.limits, time, random_bytes, broker)
+    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker)
     socket_reader = EpollReader(reactor)
     make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, socket_reader)
     return RealtimeService(
@@ -72,6 +83,52 @@ def make_service(
         give_up=give_up,
         started=started,
         starting=starting,
+    )
+
+
+def make_hub(
+    store: IMessageStore,
+    clock: TurnClock,
+    limits: Limits,
+    time: Callable[[], float],
+    random_bytes: Callable[[int], bytes],
+    broker: IBroker,
+) -> Hub:
+    """Build a hub, and what it is made of. The hub listens to nothing before the broker is started.
+
+    :param time: seconds since 1970; orders nothing.
+    :param random_bytes: so many random bytes.
+    """
+
+    def now() -> int:
+        return int(time() * 1000)
+
+    wheel, counters = Wheel(clock), Counters()
+    identities = Identities(lambda: store.secret, random_bytes)
+    node = clock, wheel, limits, counters, random_bytes(4).hex()
+    shared = SharedPresence(*node, broker, identities.client_hash, now) if broker.shared else None
+    presence = shared or Presence(*node)
+    catch_ups = CatchUpScheduler(clock, wheel, limits)
+    flush_queue = FlushQueue(clock)
+    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence, shared)
+    publisher = Publisher(store, clock, limits, counters, cache.announce)
+    history = History(store, limits, cache.rooms)
+    return Hub(
+        store,
+        broker,
+        limits,
+        clock,
+        wheel,
+        now,
+        counters,
+        identities,
+        presence,
+        shared,
+        cache,
+        catch_ups,
+        flush_queue,
+        publisher,
+        history,
     )
 
 

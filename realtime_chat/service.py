@@ -206,7 +206,7 @@ class RealtimeService(Service):
         for port in self._ports + self._metrics_ports:
             await _finish(self._reactor, port.stopListening())
         self.hub.stopping = True
-        await _finish(self._reactor, self.hub.published())
+        await _finish(self._reactor, self.hub.publisher.all_done())
         self.hub.stop()
         # A DeferredList, unlike gatherResults, ends without an error when the timeout cancels it.
         await _finish(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))

@@ -853,9 +853,9 @@ class BrokerContract:
         broker.signal("lobby", "0" * 16, b"{}")
         broker.publish_presence("lobby", [RemoteClient("0" * 16, BOB)], [])
         broker.publish_presence("lobby", [], ["0" * 16])
-        broker.say(ForwardedCommand("0" * 16, leaves="lobby"))
+        broker.forward(ForwardedCommand("0" * 16, leaves="lobby"))
         await broker.stop()
-        self.assertEqual([], listener.of("signalled", "presence_delta", "said"))
+        self.assertEqual([], listener.of("signalled", "presence_delta", "forwarded"))
 
     async def test_stopped(self) -> None:
         """It can be stopped twice, and tells nothing after that."""

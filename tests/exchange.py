@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from realtime_chat.composition import make_hub
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.limits import Limits
@@ -52,21 +53,21 @@ class Exchange:
     def change(self, node: str, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came or went on a node."""
         members = self.members.setdefault(room, {})
-        members.update({(node, attendee.mark): attendee for attendee in came})
-        for mark in gone:
-            members.pop((node, mark), None)
+        members.update({(node, client.client_hash): client for client in came})
+        for client_hash in gone:
+            members.pop((node, client_hash), None)
         version = self.versions[room] = self.versions.get(room, 0) + 1
         self.announcements += 1
         for end in self.ends:
             if room in end.followed:
                 self.later(end.bring, room, version, node, came, gone)
 
-    def spread(self, node: str, saying: ForwardedCommand) -> None:
+    def spread(self, node: str, command: ForwardedCommand) -> None:
         """A client has said something on a node."""
         self.announcements += 1
         for end in self.ends:
             if end.name != node:
-                self.later(end.bring_saying, saying)
+                self.later(end.bring_command, command)
 
     def end(self, node: str, held: float) -> None:
         """A node is gone: it has stopped, and who was there by way of it is held for a while; or its time was over."""
@@ -124,25 +125,25 @@ class End:
     def unfollow(self, room: str) -> None:
         del self.followed[room]
 
-    def signal(self, room: str, mark: str, data: bytes) -> None:
+    def signal(self, room: str, client_hash: str, data: bytes) -> None:
         for end in self.exchange.ends:
             if end is not self and room in end.followed:
-                self.exchange.later(end.listener.signalled, room, mark, data)
+                self.exchange.later(end.listener.signalled, room, client_hash, data)
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         if not self.cut:
             self.exchange.later(self.exchange.change, self.name, room, came, gone)
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         if not self.cut:
-            self.exchange.later(self.exchange.spread, self.name, saying)
+            self.exchange.later(self.exchange.spread, self.name, command)
 
     def _look(self, room: str, answer: Deferred[None] | None = None) -> None:
         """See who is in a room by now; it takes a while until that is here."""
         others: dict[str, list[RemoteClient]] = {}
-        for (node, _), attendee in self.exchange.members.get(room, {}).items():
+        for (node, _), client in self.exchange.members.get(room, {}).items():
             if node != self.name:
-                others.setdefault(node, []).append(attendee)
+                others.setdefault(node, []).append(client)
         look = Look(self.exchange.versions.get(room, 0), others, dict(self.exchange.going))
         self.exchange.later(self._seen, room, look, answer)
 
@@ -172,10 +173,10 @@ class End:
         else:
             self.followed[room] = version
 
-    def bring_saying(self, saying: ForwardedCommand) -> None:
+    def bring_command(self, command: ForwardedCommand) -> None:
         """A saying has come."""
         if not self.cut:
-            self.listener.said(saying)
+            self.listener.forwarded(command)
 
     def bring_end(self, node: str, held: float) -> None:
         """It has come to be known that a node is gone."""
@@ -187,6 +188,6 @@ def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tup
     """A node, and its end of the exchange."""
     clock = exchange.clock
     end = End(exchange, f"node{number}")
-    hub = Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
+    hub = make_hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
     end.start(hub)
     return hub, end

@@ -17,7 +17,9 @@ from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+from realtime_chat import composition
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.codec import Entry
@@ -56,7 +58,7 @@ class FakeFanout:
 
     def send(self, batch: Batch, readers: Any, first: Any = ()) -> list[tuple[Any, int]]:
         sent = [(reader, reader.transport.send_batch(batch)) for reader in dict.fromkeys((*first, *readers))]
-        return [(reader, taken) for reader, taken in sent if reader.transport.full]
+        return [(reader, taken) for reader, taken in sent if reader.transport.write_paused]
 
 
 FANOUT = FakeFanout()
@@ -68,22 +70,22 @@ class FakeTransport:
     def __init__(self, window: int | None = None, fanout: FakeFanout = FANOUT) -> None:
         self.fanout = fanout
         self.window = window
-        self.full = False
+        self.write_paused = False
         self.received: list[dict[str, Any]] = []
         self.held: list[bytes] = []
         self.said_goodbye: Goodbye | None = None
-        self.readied = 0
+        self.commands_resumed = 0
         self.queued = 0
-        self.outlet = None
+        self.direct_send = None
 
     def send(self, data: bytes) -> None:
-        self.release()
+        self.flush_replies()
         self.received.append(json.loads(data))
 
-    def hold(self, data: bytes) -> None:
+    def buffer_reply(self, data: bytes) -> None:
         self.held.append(data)
 
-    def release(self) -> None:
+    def flush_replies(self) -> None:
         held, self.held = self.held, []
         self.received += map(json.loads, held)
 
@@ -91,24 +93,21 @@ class FakeTransport:
         self.send(data)
 
     def send_batch(self, batch: Batch) -> int:
-        if self.full or self.said_goodbye:
+        if self.write_paused or self.said_goodbye:
             return 0
-        self.release()
+        self.flush_replies()
         taken = batch.count if self.window is None else min(batch.count, self.window)
         self.received += [json.loads(entry.json) for entry in batch.entries[:taken]]
         if self.window is not None:
             self.window -= taken
-            self.full = taken < batch.count
+            self.write_paused = taken < batch.count
         return taken
 
     def reset(self, room: str, position: Position) -> None:
         self.received.append({"type": "reset", "room": room, "position": str(position)})
 
-    def caught_up(self) -> None:
-        pass
-
-    def ready(self) -> None:
-        self.readied += 1
+    def resume_commands(self) -> None:
+        self.commands_resumed += 1
 
     def goodbye(self, goodbye: Goodbye) -> None:
         self.said_goodbye = goodbye
@@ -231,13 +230,13 @@ class HeldBroker:
     def unfollow(self, room: str) -> None:
         del self.followed[room]
 
-    def signal(self, room: str, mark: str, data: bytes) -> None:
-        self.signals.append((room, mark, data))
+    def signal(self, room: str, client_hash: str, data: bytes) -> None:
+        self.signals.append((room, client_hash, data))
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         pass
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         pass
 
     def announce(self, messages: Sequence[Message]) -> None:
@@ -304,8 +303,8 @@ class Recorder:
     def may_have_missed(self, room: str) -> None:
         self.told.append(("may_have_missed", room))
 
-    def signalled(self, room: str, mark: str, data: bytes) -> None:
-        self.told.append(("signalled", room, mark, data))
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
+        self.told.append(("signalled", room, client_hash, data))
 
     def relayed(self, room: str, payload: bytes) -> None:
         self.told.append(("relayed", room, payload))
@@ -316,14 +315,14 @@ class Recorder:
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         self.told.append(("presence_delta", room, node, came, gone))
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        self.told.append(("node_has", room, node, there))
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+        self.told.append(("node_snapshot", room, node, there))
 
     def node_left(self, node: str, held: float) -> None:
         self.told.append(("node_left", node, held))
 
-    def said(self, saying: ForwardedCommand) -> None:
-        self.told.append(("said", saying))
+    def forwarded(self, command: ForwardedCommand) -> None:
+        self.told.append(("forwarded", command))
 
     def of(self, *kinds: str) -> list[tuple[Any, ...]]:
         """What was told of these kinds."""
@@ -372,7 +371,17 @@ class FakeRequest:
 def make_hub(store: Any, clock: Clock, broker: Any = None, **limits: Any) -> Hub:
     """A hub with small limits, so that tests meet them."""
     broker = LocalBroker() if broker is None else broker
-    return Hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker)
+    return composition.make_hub(
+        store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker
+    )
+
+
+def make_session(
+    hub: Hub, transport: FakeTransport | None = None, client: str | None = None, name: str | None = None
+) -> CommandSession:
+    """A session whose messages and replies are collected by one transport."""
+    transport = FakeTransport() if transport is None else transport
+    return CommandSession(hub, transport, transport, client, name)
 
 
 def left_to_collect(call: Callable[[], object], times: int = 20) -> int:

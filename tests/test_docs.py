@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.broker.redis import BrokerCounts
+from realtime_chat.composition import make_hub
 from realtime_chat.console.options import make_parser
-from realtime_chat.core.hub import Hub
 from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
@@ -183,7 +183,9 @@ class MetricTests(SynchronousTestCase):
 
     def test_all_are_described(self) -> None:
         """The operator's table has every metric of the daemon's own, and no other."""
-        hub = Hub(MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker())
+        hub = make_hub(
+            MemoryStore(Retention(), lambda: 0.0, bytes), Clock(), Limits(), lambda: 0.0, bytes, LocalBroker()
+        )
         names = set()
         store = SimpleNamespace(
             commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counters=LinkCounts())]

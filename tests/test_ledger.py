@@ -25,7 +25,7 @@ from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position
-from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, tokens
+from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))
 ROOMS = ("a", "b")
@@ -137,7 +137,7 @@ class SocketReader:
         if self.session is None:
             self.transport = FakeTransport()
             self.node = self.world.some_node()
-            self.session = Session(self.node.hub, self.transport)
+            self.session = make_session(self.node.hub, self.transport)
             since = self.account.position
             self.session.execute(commands.Join(room=self.account.room, since=since and str(since), last=last))
 
@@ -154,9 +154,9 @@ class SocketReader:
     def drain(self) -> None:
         if self.session is not None:
             self.transport.window = None
-            if self.transport.full:
-                self.transport.full = False
-                self.session.drained()
+            if self.transport.write_paused:
+                self.transport.write_paused = False
+                self.session.resume_writing()
 
     def check(self) -> None:
         if self.session is not None:
@@ -253,7 +253,7 @@ class Node:
         """The store says that the logs are others."""
         if self.unaware:
             self.unaware = False
-            self.hub.doubt()
+            self.hub._cache.all_may_have_missed()
 
     def step(self, what: int, which: int) -> None:
         """Something that only a node among others meets."""
@@ -382,9 +382,8 @@ class World:
         if (room, number) not in self.unsure:
             self.unsure.append((room, number))
         command = commands.Publish(room=room, data=number, key=f"k{number}")
-        transport = FakeTransport()
         hub = self.some_node().hub
-        session = Session(hub, transport, "somebody")
+        session = Session(hub, client="somebody")
         hub.closed(session)
         answer = session.act(command)
         assert isinstance(answer, Deferred)

@@ -74,7 +74,7 @@ class OneSpellingTests(SynchronousTestCase):
     def test_clients(self, pair: tuple[str, str]) -> None:
         """A client's bits have one spelling that is known."""
         right, doubtful = pair
-        self.assertTrue(IDENTITIES.known(right))
+        self.assertTrue(IDENTITIES.verify(right))
 
         def decode(text: str) -> bytes:
             return base64.b64decode(IDENTITIES.check(text).encode(), b"-_")
@@ -86,7 +86,7 @@ class OneSpellingTests(SynchronousTestCase):
         changed = [client.translate({ord("-"): "+", ord("_"): "/"}) for client in CLIENTS]
         different = [other for client, other in zip(CLIENTS, changed, strict=True) if client != other]
         self.assertGreater(len(different), 50)
-        self.assertEqual([], [other for other in different if IDENTITIES.known(other)])
+        self.assertEqual([], [other for other in different if IDENTITIES.verify(other)])
 
     @given(positions, st.data())
     @example(Position("k3x9", 42), None)

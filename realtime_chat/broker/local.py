@@ -42,11 +42,11 @@ class LocalBroker:
     def unfollow(self, room: str) -> None:
         """See :meth:`IBroker.unfollow`."""
 
-    def signal(self, room: str, mark: str, data: bytes) -> None:
+    def signal(self, room: str, client_hash: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.publish_presence`."""
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""

@@ -78,7 +78,7 @@ class PresenceBackend(Protocol):
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.publish_presence`."""
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
 
 
@@ -285,10 +285,10 @@ class RedisBroker:
         match = _SIGNAL_HEAD.fullmatch(head)
         if match is None:
             return False
-        node, mark = match[1].decode(), match[2].decode()
+        node, client_hash = match[1].decode(), match[2].decode()
         if node != self._node:
             self.counters.signals += 1
-            listener.signalled(room, mark, data)
+            listener.signalled(room, client_hash, data)
         return True
 
     def _hear_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
@@ -313,13 +313,13 @@ class RedisBroker:
 
     # What is told to others
 
-    def signal(self, room: str, mark: str, data: bytes) -> None:
+    def signal(self, room: str, client_hash: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
         if self._under_way >= _MOST_UNDER_WAY:
             self.counters.signals_dropped += 1
             return
         self._under_way += 1
-        payload = b"%b%b %b\n%b" % (SIGNAL, self._node.encode(), mark.encode(), data)
+        payload = b"%b%b %b\n%b" % (SIGNAL, self._node.encode(), client_hash.encode(), data)
         self._commands.command("PUBLISH", self._names.room(room), payload).addBoth(self._signal_told)
 
     def _signal_told(self, result: object) -> None:
@@ -332,9 +332,9 @@ class RedisBroker:
         """See :meth:`IBroker.publish_presence`."""
         self._neighbours.publish_presence(room, came, gone)
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
-        self._neighbours.say(saying)
+        self._neighbours.forward(command)
 
     # Whether anything comes in at all
 

@@ -64,7 +64,7 @@ T = TypeVar("T")
 class _Row(msgspec.Struct, array_like=True, frozen=True):
     """See :class:`~realtime_chat.values.model.RemoteClient`."""
 
-    mark: str
+    client_hash: str
     id: str
     name: str
     guest: bool
@@ -83,7 +83,7 @@ class _Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
 
 class _Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     node: str
-    mark: str
+    client_hash: str
     state: msgspec.Raw
     leaves: str | None
 
@@ -391,7 +391,7 @@ class RedisPresence:
             came, gone = _decode_change(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return False
-        heard = _Delta(match[1], int(match[2]), match[3].decode(), list(map(_attendee, came)), gone)
+        heard = _Delta(match[1], int(match[2]), match[3].decode(), list(map(_client_of_row, came)), gone)
         if heard.id in (_ALL, _QUESTION) and heard.node != self._node:
             standing.answer(heard)
         if standing.pending is None:
@@ -423,7 +423,7 @@ class RedisPresence:
         self._nodes[heard.node] = None
         self._going.pop(heard.node, None)
         if heard.id in (_ALL, _QUESTION):
-            self._listener.node_has(room, heard.node, heard.came)
+            self._listener.node_snapshot(room, heard.node, heard.came)
         else:
             self._listener.presence_delta(room, heard.node, heard.came, heard.gone)
 
@@ -477,23 +477,23 @@ class RedisPresence:
     def _hear_said(self, listener: Listener, said: _Said) -> None:
         if said.node != self._node:
             state = bytes(said.state)
-            listener.said(ForwardedCommand(said.mark, None if state == _NULL else state, said.leaves))
+            listener.forwarded(ForwardedCommand(said.client_hash, None if state == _NULL else state, said.leaves))
 
     # What is told
 
-    def say(self, saying: ForwardedCommand) -> None:
+    def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`realtime_chat.core.interfaces.IBroker.say`."""
-        state = _NULL if saying.state is None else saying.state
-        said = _encode(_Said(self._node, saying.mark, msgspec.Raw(state), saying.leaves))
+        state = _NULL if command.state is None else command.state
+        said = _encode(_Said(self._node, command.client_hash, msgspec.Raw(state), command.leaves))
         self._link.command("PUBLISH", self._names.nodes, said).addErrback(ignore_store_error)
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`realtime_chat.core.interfaces.IBroker.publish_presence`."""
-        rows = {attendee.mark: _encode(_row(attendee)) for attendee in came}
+        rows = {client.client_hash: _encode(_row(client)) for client in came}
         own = self._own.setdefault(room, {})
         own |= rows
-        for mark in gone:
-            own.pop(mark, None)
+        for client_hash in gone:
+            own.pop(client_hash, None)
         if not own:
             del self._own[room]
         if self._listener is not None:
@@ -512,12 +512,12 @@ class RedisPresence:
         seconds = max(1, int(self._lease * _LEASES_OF_A_HASH))
         return [self._names.room(room), room, self._node, self._token(8).hex(), seconds]
 
-    def _field(self, mark: str) -> str:
-        return f"{self._node}:{mark}"
+    def _field(self, client_hash: str) -> str:
+        return f"{self._node}:{client_hash}"
 
     def _fields(self, rows: Mapping[str, bytes]) -> Iterator[Argument]:
-        for mark, row in rows.items():
-            yield self._field(mark)
+        for client_hash, row in rows.items():
+            yield self._field(client_hash)
             yield row
 
     def _not_told(self, failure: Failure, room: str) -> None:
@@ -637,19 +637,19 @@ _NEWS: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
 }
 
 
-def _row(attendee: RemoteClient) -> _Row:
-    user = attendee.user
-    return _Row(attendee.mark, user.id, user.name, user.guest, msgspec.Raw(attendee.state), attendee.changed)
+def _row(client: RemoteClient) -> _Row:
+    user = client.user
+    return _Row(client.client_hash, user.id, user.name, user.guest, msgspec.Raw(client.state), client.changed)
 
 
-def _attendee(row: _Row) -> RemoteClient:
-    return RemoteClient(row.mark, User(row.id, row.name, row.guest), bytes(row.state), row.changed)
+def _client_of_row(row: _Row) -> RemoteClient:
+    return RemoteClient(row.client_hash, User(row.id, row.name, row.guest), bytes(row.state), row.changed)
 
 
 def _read_rows(value: bytes) -> Iterator[RemoteClient]:
     """The attendee of a row; none if it isn't one."""
     try:
-        yield _attendee(_decode_row(value))
+        yield _client_of_row(_decode_row(value))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return
 

@@ -27,12 +27,12 @@ class CatchUpScheduler:
         self._waiting: dict[Room, None] = {}
         self._timer: DelayedCall | None = None
         self._due: dict[Room, None] = {}
-        self._looking: dict[Room, None] = {}
+        self._running: dict[Room, None] = {}
         self._retry: Timeout | None = None
-        self._going_on = False
+        self._starting = False
 
     def __len__(self) -> int:
-        return len(self._due) + len(self._looking)
+        return len(self._due) + len(self._running)
 
     def on_gap(self, room: Room) -> None:
         """A room lacks something that may be on its way: let it look if that hasn't come in a moment."""
@@ -50,7 +50,7 @@ class CatchUpScheduler:
     def add(self, room: Room) -> None:
         """Let a room look, with a look that begins from now on."""
         self._due[room] = None
-        self._go_on()
+        self._start_some()
 
     def forget(self, room: Room) -> None:
         """A room is no longer of interest."""
@@ -65,26 +65,26 @@ class CatchUpScheduler:
             self._timer.cancel()
             self._timer = None
 
-    def _go_on(self) -> None:
-        if self._going_on:
+    def _start_some(self) -> None:
+        if self._starting:
             return
-        self._going_on = True
-        while self._retry is None and len(self._looking) < self._limits.max_catch_ups:
-            room = next((room for room in self._due if room not in self._looking), None)
+        self._starting = True
+        while self._retry is None and len(self._running) < self._limits.max_catch_ups:
+            room = next((room for room in self._due if room not in self._running), None)
             if room is None:
                 break
             del self._due[room]
-            self._looking[room] = None
-            Deferred.fromCoroutine(room.look()).addBoth(self._looked, room)
-        self._going_on = False
+            self._running[room] = None
+            Deferred.fromCoroutine(room.catch_up()).addBoth(self._caught_up, room)
+        self._starting = False
 
-    def _looked(self, result: Failure | None, room: Room) -> None:
-        del self._looking[room]
+    def _caught_up(self, result: Failure | None, room: Room) -> None:
+        del self._running[room]
         if isinstance(result, Failure):
-            self._not_looked(result, room)
-        self._go_on()
+            self._not_caught_up(result, room)
+        self._start_some()
 
-    def _not_looked(self, failure: Failure, room: Room) -> None:
+    def _not_caught_up(self, failure: Failure, room: Room) -> None:
         if failure.check(StoreError) is None:
             self._log.failure("a room could not look into its log", failure)
         self._due[room] = None
@@ -93,4 +93,4 @@ class CatchUpScheduler:
 
     def _try_again(self) -> None:
         self._retry = None
-        self._go_on()
+        self._start_some()

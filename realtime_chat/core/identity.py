@@ -29,22 +29,22 @@ class Identities:
     """Issues clients, and tells the user behind one.
 
     :param secret: gives the key that all nodes share; asked for at each use, as a store has it only once it is started.
-    :param token: gives so many random bytes.
+    :param random_bytes: gives so many random bytes.
     """
 
-    def __init__(self, secret: Callable[[], bytes], token: Callable[[int], bytes]) -> None:
+    def __init__(self, secret: Callable[[], bytes], random_bytes: Callable[[int], bytes]) -> None:
         self._secret = secret
-        self._token = token
+        self._random_bytes = random_bytes
         self._spare = b""
 
     def issue(self) -> str:
         """A new client: 144 random bits and their seal, 32 URL-safe characters."""
         if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
-            self._spare = self._token(_RANDOM * _AT_ONCE)
+            self._spare = self._random_bytes(_RANDOM * _AT_ONCE)
         random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
         return base64.urlsafe_b64encode(random + self._mac(random)).decode()
 
-    def known(self, client: str) -> bool:
+    def verify(self, client: str) -> bool:
         """Whether ``client`` was issued with our key."""
         if not _CLIENT.fullmatch(client):  # b64decode takes other spellings of the same bits, too
             return False
@@ -56,7 +56,7 @@ class Identities:
 
         :raises RealtimeError: ``unauthorized``: it was not issued here.
         """
-        if not self.known(client):
+        if not self.verify(client):
             raise RealtimeError("unauthorized", "this client was not issued here; leave it out to get a new one")
         return client
 
@@ -69,7 +69,7 @@ class Identities:
         id = "u" + base64.b32encode(digest).decode().lower()
         return User(id, check_name(name) if name else f"Guest {id[1:5]}")
 
-    def mark(self, client: str) -> str:
+    def client_hash(self, client: str) -> str:
         """What names a client to the nodes: 16 hexadecimal characters, the same on every node, and no way back to the
         client from them."""
         return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()

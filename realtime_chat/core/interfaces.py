@@ -14,13 +14,16 @@ from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Me
 
 __all__ = [
     "Batch",
+    "Connection",
     "DelayedCall",
     "Fanout",
     "IBroker",
     "IMessageStore",
     "Listener",
+    "MessageSink",
     "Reader",
-    "SessionTransport",
+    "ReplySink",
+    "Subscriber",
     "TurnClock",
 ]
 
@@ -110,10 +113,10 @@ class Listener(Protocol):
     def may_have_missed(self, room: str) -> None:
         """Something may have been announced in a room that we didn't hear of: it has to look into its log."""
 
-    def signalled(self, room: str, mark: str, data: bytes) -> None:
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
         """A client of another node has signalled.
 
-        :param mark: of this client, which doesn't get its own; see :class:`~realtime_chat.values.model.RemoteClient`.
+        :param client_hash: of the client that sent it, which does not receive it; see :class:`RemoteClient`.
         :param data: the encoded event.
         """
 
@@ -132,7 +135,7 @@ class Listener(Protocol):
         :param gone: by their marks.
         """
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
 
     def node_left(self, node: str, held: float) -> None:
@@ -142,7 +145,7 @@ class Listener(Protocol):
             another node in a moment; 0 where it is known to have been away for long.
         """
 
-    def said(self, saying: ForwardedCommand) -> None:
+    def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
 
 
@@ -179,7 +182,7 @@ class IBroker(Interface):
     def unfollow(room: str) -> None:
         """Hear no more of a room."""
 
-    def signal(room: str, mark: str, data: bytes) -> None:
+    def signal(room: str, client_hash: str, data: bytes) -> None:
         """Bring a client's signal to the other nodes, at most once."""
 
     def publish_presence(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -189,7 +192,7 @@ class IBroker(Interface):
         :param gone: who isn't any more, by their marks.
         """
 
-    def say(saying: ForwardedCommand) -> None:
+    def forward(command: ForwardedCommand) -> None:
         """Tell all other nodes what a client has said to this one, at most once."""
 
 
@@ -217,61 +220,104 @@ class Batch(Protocol):
         """How many messages it holds."""
 
 
-class SessionTransport(Protocol):
-    """How one session is reached."""
+class ReplySink(Protocol):
+    """Where a session sends the replies to its commands.
+
+    Only a transport that gives commands one after another has one: a WebSocket.
+    """
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether no reply should be sent until the transport calls ``Session.resume_writing``."""
+
+    def buffer_reply(self, data: bytes) -> None:
+        """Keep one encoded reply, and send it together with what is sent next, or by :meth:`flush_replies`."""
+
+    def flush_replies(self) -> None:
+        """Send the replies that are buffered, if there are any."""
+
+    def resume_commands(self) -> None:
+        """Give commands again: the session was busy (``Session.busy``), and no longer is."""
+
+
+class MessageSink(Protocol):
+    """Where a session sends messages and events: a transport that stays open, or a poll that waits."""
 
     @property
     def fanout(self) -> Fanout:
-        """What brings messages to all transports of this kind."""
+        """What sends messages to all transports of this kind."""
 
     @property
-    def full(self) -> bool:
-        """Whether nothing more should be sent until the session is told that it has drained."""
+    def write_paused(self) -> bool:
+        """Whether nothing should be sent until the transport calls ``Session.resume_writing``."""
 
     @property
-    def outlet(self) -> Any:
-        """What the fan-out may use to reach the client by a short way; only it knows what that is."""
+    def direct_send(self) -> Any:
+        """What the fan-out may use to reach the client by a short way; only the fan-out knows what it is."""
 
     @property
     def queued(self) -> int:
         """Bytes that wait in this process for the client to read."""
 
-    def send(self, data: bytes) -> None:
-        """Send one encoded reply or event, in order with everything else."""
+    def send_batch(self, batch: Any) -> int:
+        """Send messages.
 
-    def hold(self, data: bytes) -> None:
-        """Send one encoded reply together with what comes next, at the latest when it is told to :meth:`release` it."""
+        A transport whose writing is paused, by this or otherwise, calls ``Session.pause_writing``.
 
-    def release(self) -> None:
-        """Send the replies that are held, if there are any."""
+        :returns: how many were taken. If not all were, writing is paused now.
+        """
 
     def send_event(self, kind: str, data: bytes) -> None:
         """Send one encoded event that stands in no log; ``kind`` is its type."""
 
-    def send_batch(self, batch: Any) -> int:
-        """Send messages; answer how many were taken. Fewer than all of them means that it is full now.
-
-        A transport that becomes full, here or elsewhere, says so to its session (``Session.filled``).
-        """
-
     def reset(self, room: str, position: Position) -> None:
         """Say that messages are missing, and that delivery goes on after ``position``."""
 
-    def caught_up(self) -> None:
-        """Everything that could be brought now was brought."""
-
-    def ready(self) -> None:
-        """The session takes commands again; see ``Session.busy``."""
-
     def goodbye(self, goodbye: Goodbye) -> None:
-        """Say why, and close."""
+        """Say why the server closes the connection, and close it."""
 
 
 class Reader(Protocol):
-    """A live subscription, as the fan-out sees it."""
+    """A subscription, as its room and the fan-out see it.
+
+    :ivar live: whether the room sends it what is new. Then the room's cursor stands for its own.
+    :ivar epoch: with ``offset``, its cursor: the last message that was sent to it.
+    :ivar members_version_sent: the version of the room's members that it was sent.
+    """
+
+    live: bool
+    epoch: str
+    offset: int
+    members_version_sent: int
 
     @property
-    def transport(self) -> SessionTransport: ...
+    def transport(self) -> MessageSink: ...
+
+    @property
+    def subscriber(self) -> Subscriber: ...
+
+
+class Subscriber(Protocol):
+    """Who has subscribed, as a room sees it."""
+
+    def fell_behind(self, reader: Any) -> None:
+        """A reader of its own is no longer live."""
+
+    def catch_up(self) -> None:
+        """Send the readers that are behind what they lack, as far as the transport takes it."""
+
+
+class Connection(Protocol):
+    """A session, as the hub sees it.
+
+    :ivar transport: where its messages are sent; None for a request of commands.
+    """
+
+    @property
+    def transport(self) -> MessageSink | None: ...
+
+    def dismiss(self, reason: str) -> None:
+        """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
 
 
 R = TypeVar("R", bound=Reader)
@@ -291,8 +337,8 @@ class Fanout(Protocol):
         """Make a batch of one encoded event that stands in no log; ``kind`` is its type."""
 
     def send(self, batch: Any, readers: MutableMapping[R, Any], first: Collection[R] = ()) -> list[tuple[R, int]]:
-        """Send to all, each with its outlet.
+        """Send to all, each with its ``direct_send``.
 
-        :param first: those of them who are sent to before all others, as they hold replies that go with it.
-        :returns: those whose transport is full now, with how many messages each took, which can be all.
+        :param first: those of them who are sent to before all others, as replies are buffered that go with it.
+        :returns: those whose writing is paused now, with how many messages each took, which can be all.
         """

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import SessionTransport
-from realtime_chat.core.room import EntryPage, Room, StartPosition, Subscription
+from realtime_chat.core.delivery import Delivery
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import MessageSink
+from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.values import codec, commands
-from realtime_chat.values.commands import decode_command
-from realtime_chat.values.errors import GOODBYES, RealtimeError, StoreError, UnreadableCommand, internal_error
+from realtime_chat.values.errors import GOODBYES, RealtimeError, UnreadableCommand, internal_error
 from realtime_chat.values.json import encode_value
 from realtime_chat.values.model import (
     AppendResult,
@@ -29,10 +32,7 @@ from realtime_chat.values.model import (
     private_owner,
 )
 
-if TYPE_CHECKING:
-    from realtime_chat.core.hub import Hub
-
-__all__ = ["Session"]
+__all__ = ["Answer", "Command", "Session", "encode_published", "name_command"]
 
 Answer = bytes | Deferred[bytes]
 Command = commands.Command | UnreadableCommand
@@ -40,229 +40,96 @@ C = TypeVar("C", bound=commands.Command)
 
 
 class Session:
-    """A client on one transport, with a cursor in each room that it reads.
+    """A client on one transport: who it is, and what it reads.
 
-    Commands take effect in the order in which they came. A publish doesn't hold up what follows it; everything else
-    that waits for the store does, and meanwhile nothing more is read from the client.
+    It does what commands say. Who sends several commands, one after another, is a
+    :class:`~realtime_chat.core.command_session.CommandSession`.
 
-    :param transport: how it is reached.
+    :param transport: where messages are sent; None for one HTTP request of commands, to which none are.
     :param client: the client that it is, where that is known already; it was issued by us.
     :param name: the name that it goes by.
+    :param on_caught_up: called whenever everything was sent that could be sent.
     """
 
     __slots__ = (
         "__weakref__",
-        "_behind",
-        "_blocked",
-        "_early",
         "_errors",
-        "_held_up",
+        "_is_request",
         "_name",
-        "_published_last",
-        "_publishing",
-        "_publishing_bytes",
-        "_queue",
-        "_reading",
         "_state",
         "client",
         "closed",
+        "delivery",
         "hub",
-        "subscriptions",
-        "transport",
         "user",
     )
 
     _log = Logger()
 
     def __init__(
-        self, hub: Hub, transport: SessionTransport, client: str | None = None, name: str | None = None
+        self,
+        hub: Hub,
+        transport: MessageSink | None = None,
+        client: str | None = None,
+        name: str | None = None,
+        on_caught_up: Callable[[], object] | None = None,
     ) -> None:
         self.hub = hub
-        self.transport = transport
+        self.delivery = Delivery(hub, transport, on_caught_up)
         self.client = client
         self.user: User | None = None
+        self.closed = False
         self._name = name
         self._state = b"{}"
-        self.closed = False
-        self.subscriptions: dict[str, Subscription] = {}
-        self._behind: list[Subscription] = []
-        self._reading = False
-        self._blocked = False
-        self._queue: list[Command] = []
-        self._publishing = 0
-        self._publishing_bytes = 0
-        self._held_up = False
-        self._published_last = 0  # the number of the last publish; those before the ones under way have their replies
-        self._early: dict[int, tuple[bytes, str, int]] | None = None  # replies that wait for those before them
         self._errors = 0
+        self._is_request = transport is None  # what it says is said for whatever else its client reads by
         hub.opened(self)
 
     def close(self, polls: bool = False) -> None:
-        """Let go of everything; nothing is sent from now on.
+        """End everything; nothing is sent from now on.
 
         :param polls: whether that was one poll of many, whose client is expected back.
         """
-        if self.closed:
-            return
-        self.closed = True
-        for subscription in self.subscriptions.values():
-            subscription.room.remove(subscription)
-            self.hub.presence.exit(subscription, polls)
-        self.subscriptions.clear()
-        self._behind.clear()
-        self._queue.clear()
-        self.hub.closed(self)
+        if not self.closed:
+            self.closed = True
+            self.delivery.close(polls)
+            self.hub.closed(self)
+
+    # What the transport sees of the delivery
+
+    @property
+    def transport(self) -> MessageSink | None:
+        """Where messages are sent; None if nowhere, or if the session is closed."""
+        return self.delivery.transport
+
+    @property
+    def subscriptions(self) -> Mapping[str, Subscription]:
+        """What it reads, by room."""
+        return self.delivery.subscriptions
+
+    def pause_writing(self) -> None:
+        """The transport takes no more for now."""
+        self.delivery.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport takes more again."""
+        self.delivery.catch_up()
+
+    def catch_up(self) -> None:
+        """Send what follows where its rooms were subscribed; see :meth:`Delivery.catch_up`."""
+        self.delivery.catch_up()
 
     # Commands
-
-    @property
-    def busy(self) -> bool:
-        """Whether no more commands should be read for now."""
-        return self._blocked or self._held_up or bool(self._queue) or self._publishes_enough
-
-    @property
-    def _publishes_enough(self) -> bool:
-        limits = self.hub.limits
-        return self._publishing >= limits.max_publishes or self._publishing_bytes >= limits.max_publish_bytes
-
-    def go_on(self) -> None:
-        """There is room again for what waits for the store."""
-        self._held_up = False
-        if not self.closed and not self.busy:
-            self.transport.ready()
-
-    def receive(self, raw: bytes) -> None:
-        """Do what one encoded command says, and send the reply."""
-        self.execute(_read(raw))
-
-    def execute(self, command: Command) -> None:
-        """Do what one command says, after those before it and when the transport takes the reply, and send that."""
-        if self.closed:
-            return
-        if self._blocked or self._queue or self.transport.full:
-            self._queue.append(command)
-        else:
-            self._execute(command)
-
-    def _execute(self, command: Command) -> None:
-        if isinstance(command, commands.Publish):
-            self._execute_publish(command)
-            return
-        answer = self.perform(command)
-        if isinstance(answer, bytes):
-            if answer:
-                self._reply(answer)
-        else:
-            self._blocked = True
-            answer.addCallback(self._answered)
-
-    def _execute_publish(self, command: commands.Publish) -> None:
-        """The same for what comes most often, with as few callbacks as can be."""
-        begun = self.hub.clock.seconds()
-        number = self._published_last = self._published_last + 1
-        try:
-            draft = self._draft(command)
-            stored = self.hub.append(draft)
-        except RealtimeError as error:
-            error.id = command.id
-            self._refuse_publish(number, self._refusal(error), command.room)
-            return
-        size = len(draft.data)
-        self._publishing += 1
-        self._publishing_bytes += size
-        if self.hub.has_much_to_store:
-            self._held_up = True
-            self.hub.hold_up(self.go_on)
-        stored.addCallbacks(
-            self._published,
-            self._not_published,
-            callbackArgs=(command, begun, number, size),
-            errbackArgs=(command, number, size),
-        )
-
-    def _refuse_publish(self, number: int, answer: bytes, room: str) -> None:
-        """Answer what needn't wait for the store, but for the replies to what was published before it."""
-        if not self._publishing:
-            self._reply(answer)
-            return
-        self._publishing += 1
-        self._acknowledge(number, answer, room, 0)
-
-    def _reply(self, answer: bytes) -> None:
-        if not self.closed:
-            self.transport.hold(answer)
-            self.pump()
-            self.transport.release()
-
-    def _published(self, stored: AppendResult, command: commands.Publish, begun: float, number: int, size: int) -> None:
-        try:
-            self.hub.stored(stored, begun, size)
-        except Exception:  # it is stored all the same
-            self._log.failure("a message that was stored could not be announced")
-        self._acknowledge(number, _encode_published(stored, command), command.room, size)
-
-    def _not_published(self, failure: Failure, command: commands.Publish, number: int, size: int) -> None:
-        self.hub.not_stored(failure, size)
-        self._acknowledge(number, self._failed(_name_command(failure, command.id), command.id), command.room, size)
-
-    def _acknowledge(self, number: int, answer: bytes, room: str, size: int) -> None:
-        """Answer, once everything that was published before it has its answer."""
-        first = self._published_last - self._publishing + 1
-        if number != first:
-            if self._early is None:
-                self._early = {}
-            self._early[number] = answer, room, size
-            return
-        self._answer_publish(answer, room, size)
-        while self._early:
-            first += 1
-            if first not in self._early:
-                return
-            self._answer_publish(*self._early.pop(first))
-
-    def _answer_publish(self, answer: bytes, room: str, size: int) -> None:
-        """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
-        had_enough = self._publishes_enough
-        self._publishing -= 1
-        self._publishing_bytes -= size
-        if self.closed:
-            return
-        self.transport.hold(answer)
-        subscription = self.subscriptions.get(room)
-        if subscription is not None and subscription.live:
-            subscription.room.answer(subscription)
-        else:
-            self.hub.release_soon(self.transport)
-        if had_enough and not self._publishes_enough:
-            self.transport.ready()
-
-    def _answered(self, answer: bytes) -> None:
-        self._blocked = False
-        if answer:
-            self._reply(answer)
-        self._work_off()
-        if not self.closed and not self.busy:
-            self.transport.ready()
-
-    def _work_off(self) -> None:
-        """Go on with the commands that had to wait."""
-        while self._queue and not self._blocked and not self.transport.full:
-            self._execute(self._queue.pop(0))
-
-    def drained(self) -> None:
-        """The transport takes more again: commands that waited for it first, so that one can leave a busy room."""
-        self._work_off()
-        self.pump()
 
     def perform(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, or error, or empty where there is none."""
         if isinstance(command, UnreadableCommand):
-            return self._refusal(command)  # if it were raised, it and this frame would hold each other
+            return self.refuse(command)  # if it were raised, it and this frame would hold each other
         try:
             answer = self.act(command)
         except RealtimeError as error:
-            return self._refusal(error)
-        return answer.addErrback(self._failed, command.id) if isinstance(answer, Deferred) else answer
+            return self.refuse(error)
+        return answer.addErrback(self.failed, command.id) if isinstance(answer, Deferred) else answer
 
     def act(self, command: Command) -> Answer:
         """Do what one command says; the answer is the encoded reply, empty where there is none.
@@ -276,15 +143,15 @@ class Session:
         except RealtimeError as error:
             error.id = command.id
             raise
-        return answer.addErrback(_name_command, command.id) if isinstance(answer, Deferred) else answer
+        return answer.addErrback(name_command, command.id) if isinstance(answer, Deferred) else answer
 
-    def _failed(self, failure: Failure, id: commands.CommandId | None) -> bytes:
+    def failed(self, failure: Failure, id: commands.CommandId | None) -> bytes:
         if isinstance(failure.value, RealtimeError):
-            return self._refusal(failure.value)
+            return self.refuse(failure.value)
         self._log.failure("a command failed", failure)
         return codec.encode_error(internal_error(id))
 
-    def _refusal(self, error: RealtimeError) -> bytes:
+    def refuse(self, error: RealtimeError) -> bytes:
         if error.temporary:  # that is our own trouble, and not the client's
             return codec.encode_error(error)
         self._errors += 1
@@ -296,7 +163,8 @@ class Session:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
         if not self.closed:
             self.hub.counters.goodbyes[reason] += 1
-            self.transport.goodbye(GOODBYES[reason])
+            if self.transport is not None:
+                self.transport.goodbye(GOODBYES[reason])
             self.close()
 
     # Who it is
@@ -327,7 +195,7 @@ class Session:
 
     def _introduce(self, client: str | None, name: str | None) -> None:
         identities = self.hub.identities
-        client = client if client and identities.known(client) else identities.issue()
+        client = client if client and identities.verify(client) else identities.issue()
         self.user = identities.guest(client, name)
         self.client, self._name = client, name
 
@@ -374,7 +242,7 @@ class Session:
         :param resumed: whether it gave a position, where it is to be told that.
         :returns: the encoded ``joined``.
         """
-        subscription = self.subscribe(room, start.position)
+        subscription = self.subscribe(room, start)
         presence = self.hub.presence
         attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
@@ -384,16 +252,14 @@ class Session:
         limits = self.hub.limits
         return limits.default_last if last is None else min(last, limits.max_limit)
 
-    def subscribe(self, room: Room, position: Position) -> Subscription | None:
-        """Read a room from ``position``; :meth:`pump` brings what follows.
+    def subscribe(self, room: Room, start: StartPosition) -> Subscription | None:
+        """Read a room from a position on; :meth:`catch_up` sends what follows.
 
-        :returns: None where the client is gone by now.
+        :returns: None if the client is gone by now.
         """
         if self.closed:
             return None
-        subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, position)
-        room.add()
-        self._behind.append(subscription)
+        subscription = self.delivery.subscribe(room, start)
         if not self._is_request:
             self._enter(subscription)
         return subscription
@@ -406,24 +272,12 @@ class Session:
         if self.client is not None:
             presence.enter(subscription, self.client, user, name is not None, self._state)
 
-    @property
-    def _is_request(self) -> bool:
-        """Whether it lasts no longer than the commands of one HTTP request: it reads nothing, and what it says is
-        said for whatever else its client reads by."""
-        return self.transport.fanout is None
-
     def _leave(self, command: commands.Leave) -> Answer:
-        subscription = self.subscriptions.pop(check_room(command.room), None)
-        if subscription is not None:
-            if not subscription.live:
-                self._behind.remove(subscription)
-            subscription.room.remove(subscription)
-            self.hub.presence.exit(subscription, False)
-        elif self._is_request:
+        if self.delivery.unsubscribe(check_room(command.room)):
+            return codec.encode_left(command.id, command.room)
+        if self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
-        else:
-            raise RealtimeError("not_joined", "this connection doesn't read that room")
-        return codec.encode_left(command.id, command.room)
+        raise RealtimeError("not_joined", "this connection doesn't read that room")
 
     def _leave_by_request(self, command: commands.Leave) -> bytes:
         self.hub.presence.leave(self.client, command.room)
@@ -480,7 +334,7 @@ class Session:
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
-        page, position, recovered = await self.hub.history(command.room, since, before, limit)
+        page, position, recovered = await self.hub.history.page(command.room, since, before, limit)
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: commands.Ping) -> bytes:
@@ -489,9 +343,9 @@ class Session:
     # What it writes
 
     def _publish(self, command: commands.Publish) -> Deferred[bytes]:
-        return self.hub.publish(self._draft(command)).addCallback(_encode_published, command)
+        return self.hub.publish(self.draft(command)).addCallback(encode_published, command)
 
-    def _draft(self, command: commands.Publish) -> Draft:
+    def draft(self, command: commands.Publish) -> Draft:
         return Draft(
             check_room(command.room),
             check_event(command.event),
@@ -501,103 +355,8 @@ class Session:
             None if command.after is None else _check_after(command),
         )
 
-    # Behind, pumped, live
 
-    def pause_writing(self) -> None:
-        """The transport takes no more for now: nothing is live until :meth:`drained`."""
-        for subscription in self.subscriptions.values():
-            subscription.room.fall_behind(subscription)
-
-    def left_behind(self, subscription: Subscription) -> None:
-        """Take note that a subscription is no longer live; it is pumped once the transport has drained."""
-        self._behind.append(subscription)
-
-    def pump(self) -> None:
-        """Bring those who are behind a page nearer, as far as the transport takes it.
-
-        Called when something was subscribed, and by :meth:`drained`.
-        """
-        while self._behind and not self._reading and not self.transport.full:
-            subscription = self._behind[0]
-            room = subscription.room
-            if subscription.offset == room.top and subscription.epoch == room.epoch:
-                self._go_live(subscription)
-                continue
-            part = room.recent_after(room.epoch, room.resume_offset(subscription))
-            if part is None:
-                self._read(subscription)
-            elif not self._bring(subscription, part):
-                break
-        if not self._reading and not self.closed:
-            self.transport.caught_up()
-
-    def _read(self, subscription: Subscription) -> None:
-        self._reading = True
-        room = subscription.room
-        Deferred.fromCoroutine(room.find_after(room.resume_offset(subscription))).addCallbacks(
-            self._page_read, self._page_unread, callbackArgs=(subscription, room.epoch), errbackArgs=()
-        )
-
-    def _page_read(self, part: EntryPage, subscription: Subscription, epoch: str) -> None:
-        """A page has come; where the log became another meanwhile, the reader doesn't go on where it was asked for."""
-        self._reading = False
-        if self.closed:
-            return
-        if subscription in self._behind and part.epoch == epoch:
-            self._bring(subscription, part)
-        self.pump()
-
-    def _page_unread(self, failure: Failure) -> None:
-        if failure.check(StoreError) is None:
-            self._log.failure("a page could not be read", failure)
-        self.hub.wheel.call_later(self.hub.limits.retry, self._try_again)
-
-    def _try_again(self) -> None:
-        self._reading = False
-        if not self.closed:
-            self.pump()
-
-    def _bring(self, subscription: Subscription, part: EntryPage) -> bool:
-        """Send a page to a subscription that is behind, and make it live if that was all.
-
-        :returns: whether the transport took any of it; one that is closing takes nothing, and isn't full either.
-        """
-        taken = 0
-        if part.epoch != subscription.epoch or part.start != subscription.offset:
-            subscription.epoch, subscription.offset = part.epoch, part.start
-            self.transport.reset(subscription.room.name, Position(part.epoch, part.start))
-        if part.entries:
-            batch = subscription.room.batch(self.transport.fanout, part)
-            taken = self.transport.send_batch(batch)
-            subscription.offset += taken
-            self.hub.counters.delivered[self.transport.fanout.name] += taken
-        if subscription not in self._behind:
-            return True  # the transport is done with this session
-        self._go_live(subscription)
-        return taken > 0 or not part.entries
-
-    def _go_live(self, subscription: Subscription) -> None:
-        """Make a subscription live, if nothing is left to be brought to it."""
-        self._behind.remove(subscription)
-        if not subscription.room.go_live(subscription):
-            self._behind.append(subscription)
-        elif subscription.members_version_sent < subscription.room.members_version_sent:
-            self.hub.presence.refresh(subscription)
-
-
-def _read(raw: bytes) -> Command:
-    """What an encoded command says, or what is wrong with it.
-
-    The error is in no variable when this returns. If it were, it and the frame would hold each other by the traceback,
-    and each bad command would be work for the garbage collector, which stops everybody.
-    """
-    try:
-        return decode_command(raw)
-    except UnreadableCommand as error:
-        return error.with_traceback(None)
-
-
-def _name_command(failure: Failure, id: commands.CommandId | None) -> Failure:
+def name_command(failure: Failure, id: commands.CommandId | None) -> Failure:
     if isinstance(failure.value, RealtimeError):
         failure.value.id = id
     return failure
@@ -609,7 +368,7 @@ def _check_after(command: commands.Publish) -> str:
     return check_key(command.after)
 
 
-def _encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
+def encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
     return codec.encode_published(command.id, command.room, stored.message.position)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
@@ -16,49 +15,13 @@ from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_fo
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
 from realtime_chat.values.commands import Command, Publish, decode_commands
-from realtime_chat.values.errors import Goodbye, RealtimeError, UnreadableCommand
-from realtime_chat.values.model import ANONYMOUS, Position, check_name
+from realtime_chat.values.errors import RealtimeError, UnreadableCommand
+from realtime_chat.values.model import ANONYMOUS, check_name
 
 __all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
-
-
-class _Replies:
-    """The transport of a session that lasts as long as one request: it brings replies and nothing else."""
-
-    fanout: Any = None
-    outlet = None
-    full = True
-    queued = 0
-
-    def send(self, data: bytes) -> None:
-        """Replies are what the commands answer."""
-
-    def hold(self, data: bytes) -> None:
-        """The same."""
-
-    def release(self) -> None:
-        """Nothing is held."""
-
-    def send_event(self, kind: str, data: bytes) -> None:
-        """Nothing is delivered here."""
-
-    def send_batch(self, batch: Any) -> int:
-        return 0
-
-    def reset(self, room: str, position: Position) -> None:
-        """Nothing is delivered here."""
-
-    def caught_up(self) -> None:
-        """Nothing is delivered here."""
-
-    def ready(self) -> None:
-        """All commands are here already."""
-
-    def goodbye(self, goodbye: Goodbye) -> None:
-        """The request is answered in any case."""
 
 
 class CommandsResource(JSONResource):
@@ -109,16 +72,16 @@ class CommandsResource(JSONResource):
         client = client_of(request)
         name = one(request.args, b"name")
         if client is None:
-            session = Session(self._hub, _Replies())
+            session = Session(self._hub)
             session.user = ANONYMOUS
             return session
         identities = self._hub.identities
-        return Session(self._hub, _Replies(), identities.check(client), check_name(name) if name else None)
+        return Session(self._hub, client=identities.check(client), name=check_name(name) if name else None)
 
 
 async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
     """Wait while too much waits for the store; many publishes of one request have one place in that line at a time."""
-    place = session.hub.place() if isinstance(command, Publish) else None
+    place = session.hub.publisher.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
 

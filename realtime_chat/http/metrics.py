@@ -53,8 +53,8 @@ class _HubCollector(Collector):
             yield from self._of_broker(self._broker)
 
     def _of_sessions(self) -> Iterator[Metric]:
-        sessions = [session for session in self._hub.sessions if session.transport.fanout is not None]
-        kinds = Counter(session.transport.fanout.name for session in sessions)
+        transports = [session.transport for session in self._hub.sessions if session.transport is not None]
+        kinds = Counter(transport.fanout.name for transport in transports)
         yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", {**_KINDS, **kinds})
         rooms = self._hub.rooms.values()
         live = sum(room.live_count() for room in rooms)
@@ -67,7 +67,7 @@ class _HubCollector(Collector):
         yield CounterMetricFamily("realtime_rooms_refused", "Rooms that were one too many in memory.", refused)
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
-        queued = sum(session.transport.queued for session in sessions)
+        queued = sum(transport.queued for transport in transports)
         yield GaugeMetricFamily("realtime_queued_bytes", "Bytes that wait for clients to read.", queued)
         goodbyes = self._hub.counters.goodbyes
         yield _counters("realtime_goodbyes", "Connections closed by this server.", "reason", {**_REASONS, **goodbyes})

@@ -107,7 +107,7 @@ class _MessagesResource(JSONResource):
         return limits.default_last
 
     async def _read(self, since: Position | None, before: Position | None, limit: int) -> bytes:
-        page, position, recovered = await self._hub.history(self._room, since, before, limit)
+        page, position, recovered = await self._hub.history.page(self._room, since, before, limit)
         return codec.encode_page(self._room, position, page, recovered)
 
     def render_POST(self, request: Request) -> int:
@@ -116,7 +116,7 @@ class _MessagesResource(JSONResource):
         return answer_later(request, self._publish(draft))
 
     async def _publish(self, draft: Draft) -> Answer:
-        place = self._hub.place()
+        place = self._hub.publisher.place()
         if place is not None:
             await place
         stored = await self._hub.publish(draft)

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
 from realtime_chat.values.limits import Limits
@@ -97,11 +98,11 @@ class Client:
         milliseconds since 1970.
     """
 
-    __slots__ = ("_json", "_signals", "_states", "changed", "key", "leases", "mark", "state", "user")
+    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "key", "leases", "state", "user")
 
-    def __init__(self, key: str, mark: str, user: User, state: bytes, changed: int) -> None:
+    def __init__(self, key: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
         self.key = key
-        self.mark = mark
+        self.client_hash = client_hash
         self.user = user
         self.state = state
         self.changed = changed
@@ -285,7 +286,7 @@ _Place = Lease | RemoteLease | _Member
 
 def _seniority(client: Client | RemoteClient) -> tuple[int, str, str, bytes]:
     """Orders clients of one user, and what several nodes say of one client, in the same way on every node."""
-    return client.changed, client.mark, client.user.name, client.state
+    return client.changed, client.client_hash, client.user.name, client.state
 
 
 def _looks_same(one: Client | RemoteClient, other: Client | RemoteClient) -> bool:
@@ -339,7 +340,7 @@ class Signals:
         self.away = 0
         self.number = 0
 
-    def add(self, now: float, mark: str, data: bytes) -> None:
+    def add(self, now: float, client_hash: str, data: bytes) -> None:
         """The client that has this mark signals."""
         self.number += 1
         self.tidy()
@@ -347,7 +348,7 @@ class Signals:
             return
         if self._kept is None:
             self._kept = deque()
-        self._kept.append((self.number, now, mark, data))
+        self._kept.append((self.number, now, client_hash, data))
         self._size += len(data)
         self._everywhere.add(now, self, len(data))
         while self._kept and (self._size > self._most_bytes or self._kept[0][1] < now - self._seconds):
@@ -368,8 +369,8 @@ class Signals:
         heard, lease.heard = lease.heard, self.number
         if lease.polled < now - self._seconds or self._kept is None:
             return []
-        own = lease.client.mark
-        return [data for number, _, mark, data in self._kept if number > heard and mark != own]
+        own = lease.client.client_hash
+        return [data for number, _, client_hash, data in self._kept if number > heard and client_hash != own]
 
     def tidy(self) -> None:
         """Forget all, if nobody could come back for it."""

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from realtime_chat.core.interfaces import DelayedCall, TurnClock
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.membership import UNKNOWN, Attendance, Client, KeptSignals, Lease, MemberPage, Membership
 from realtime_chat.values import codec
@@ -143,7 +144,7 @@ class Presence:
             del self._clients[client.key]
         if membership.remove(lease, next(self._stamps)):
             self._schedule(membership)
-        membership.room.left()
+        membership.room.release()
 
     def forget(self, room: str) -> bool:
         """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
@@ -233,13 +234,13 @@ class Presence:
         event = membership.news()
         if event is not None:
             membership.due = now + self._interval(len(membership.members))
-            delivered, missed = membership.room.tell("presence", event, fresh)
+            delivered, missed = membership.room.broadcast("presence", event, fresh)
             self._counters.presence += delivered
             for reader in missed:
                 reader.members_version_sent = UNKNOWN
         if not membership.members:
             del self.memberships[membership.room.name]
-            membership.room.left()
+            membership.room.release()
 
     def _interval(self, members: int) -> float:
         """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
@@ -360,8 +361,8 @@ class Presence:
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
         signal = codec.encode_signal(room, event, data, sender.user, at)
         self._counters.signals += 1
-        self._bring(there, signal, sender.mark, readers)
-        return sender.mark, signal
+        self._bring(there, signal, sender.client_hash, readers)
+        return sender.client_hash, signal
 
     def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
         """Who signals in a room, and by what it reads the room here.
@@ -371,23 +372,23 @@ class Presence:
         lease = self._lease(client, room)
         return lease.client, lease.membership.room, lease.readers
 
-    def bring(self, room: Room, signal: bytes, mark: str = "") -> None:
+    def bring(self, room: Room, signal: bytes, client_hash: str = "") -> None:
         """Bring an encoded signal to everyone who is live in a room, and to who is between two polls.
 
-        :param mark: of the client that it comes from, which doesn't get it; empty where it comes from none.
+        :param client_hash: of the client that it comes from, which doesn't get it; empty where it comes from none.
         """
-        client = self._marked(mark)
+        client = self._marked(client_hash)
         lease = None if client is None else client.leases.get(room.name)
-        self._bring(room, signal, mark, () if lease is None else lease.readers)
+        self._bring(room, signal, client_hash, () if lease is None else lease.readers)
 
-    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
+    def _bring(self, room: Room, signal: bytes, client_hash: str, skip: Sequence[Subscription]) -> None:
         behind = room.subscribers - room.live_count()
         membership = self.memberships.get(room.name)
         if membership is not None:  # first, as polls that are told now are away after that
-            membership.signals.add(self._clock.seconds(), mark, signal)
-        delivered, missed = room.tell("signal", signal, skip)
+            membership.signals.add(self._clock.seconds(), client_hash, signal)
+        delivered, missed = room.broadcast("signal", signal, skip)
         self._counters.signals_delivered += delivered
         self._counters.signals_dropped += behind + len(missed)
 
-    def _marked(self, mark: str) -> Client | None:
-        return self._clients.get(mark)
+    def _marked(self, client_hash: str) -> Client | None:
+        return self._clients.get(client_hash)

@@ -19,7 +19,8 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from realtime_chat.core.interfaces import DelayedCall, IBroker, TurnClock
-from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import Timeout, Wheel
 from realtime_chat.presence.membership import (
     NEVER,
@@ -54,7 +55,7 @@ class SharedPresence(Presence):
     """Everybody in the rooms that are followed here.
 
     :param broker: tells the other nodes.
-    :param mark: names a client to them; see :meth:`realtime_chat.core.identity.Identities.mark`.
+    :param client_hash: names a client to them; see :meth:`realtime_chat.core.identity.Identities.client_hash`.
     :param now: milliseconds since 1970.
     """
 
@@ -66,13 +67,13 @@ class SharedPresence(Presence):
         counters: Counters,
         node: str,
         broker: IBroker,
-        mark: Callable[[str], str],
+        client_hash: Callable[[str], str],
         now: Callable[[], int],
     ) -> None:
         super().__init__(clock, wheel, _patient(limits), counters, node)
         self._wheel = wheel
         self._broker = broker
-        self._mark = mark
+        self._mark = client_hash
         self._now = now
         self._marks: dict[str, Client] = {}
         self._rooms: dict[str, Room | None] = {}  # that are followed; None until they are there
@@ -96,8 +97,8 @@ class SharedPresence(Presence):
             self._flushing = None
         for held in (self._marks, self._rooms, self._nodes, self._going, self._news, self._visitors, self._heard):
             held.clear()
-        for room, mark in list(self._asked):
-            self._answer(room, mark)
+        for room, client_hash in list(self._asked):
+            self._answer(room, client_hash)
 
     # Rooms that are followed
 
@@ -145,23 +146,25 @@ class SharedPresence(Presence):
             return
         new = room not in self._rooms
         self._rooms.setdefault(room, None)
-        known = {node: set(marks) for node, marks in self._others(room) if node not in self._going}
+        known = {node: set(client_hashes) for node, client_hashes in self._others(room) if node not in self._going}
         for node, attendees in others.items():
             if new or node not in self._going:
                 self._change(room, node, attendees, ())
-        for node, marks in known.items():
-            self._change(room, node, (), list(marks.difference(one.mark for one in others.get(node, ()))))
+        for node, client_hashes in known.items():
+            self._change(
+                room, node, (), list(client_hashes.difference(one.client_hash for one in others.get(node, ())))
+            )
 
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
         if room in self._rooms and node not in self._going:
             self._change(room, node, came, gone)
 
-    def node_has(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
+    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
         if room not in self._rooms or node in self._going:
             return
-        gone = set(self._nodes.get(node, {}).get(room, {})).difference(one.mark for one in there)
+        gone = set(self._nodes.get(node, {}).get(room, {})).difference(one.client_hash for one in there)
         if there or gone:
             self._change(room, node, there, list(gone))
 
@@ -170,26 +173,26 @@ class SharedPresence(Presence):
         there = self._rooms[room]
         membership = None if there is None else self._membership(there)
         seen = [self._take_in(membership, others, attendee) for attendee in came]
-        seen += [self._take_out(membership, others.pop(mark, None)) for mark in gone]
+        seen += [self._take_out(membership, others.pop(client_hash, None)) for client_hash in gone]
         if not others:
             self._forget_others(node, room)
         if membership is not None and (any(seen) or not membership.members):
             self._schedule(membership)
         for attendee in came:
             self._resemble(attendee)
-            self._answer(room, attendee.mark)
+            self._answer(room, attendee.client_hash)
 
     def _take_in(self, membership: Membership | None, others: dict[str, RemoteLease], attendee: RemoteClient) -> bool:
         """Take in who came or changed.
 
         :returns: whether readers see anything of it.
         """
-        other = others.get(attendee.mark)
+        other = others.get(attendee.client_hash)
         if other is not None and other.client.user.id != attendee.user.id:
             self._take_out(membership, other)
             other = None
         if other is None:
-            other = others[attendee.mark] = RemoteLease(attendee)
+            other = others[attendee.client_hash] = RemoteLease(attendee)
             return membership is not None and membership.add(other, next(self._stamps))
         if membership is not None:
             return membership.replace(other, attendee, next(self._stamps))
@@ -201,7 +204,7 @@ class SharedPresence(Presence):
 
     def _resemble(self, attendee: RemoteClient) -> None:
         """A client of ours, which is with another node as well, is what it was last."""
-        client = self._marks.get(attendee.mark)
+        client = self._marks.get(attendee.client_hash)
         if client is not None and attendee.changed > client.changed and attendee.user.id == client.user.id:
             self._alter(client, attendee.user, attendee.state)
             client.changed = attendee.changed
@@ -224,14 +227,14 @@ class SharedPresence(Presence):
                     membership.remove(other, next(self._stamps))
                 self._schedule(membership)
 
-    def said(self, saying: ForwardedCommand) -> None:
+    def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node."""
-        client = self._marks.get(saying.mark)
+        client = self._marks.get(command.client_hash)
         if client is None:
             return
-        if saying.state not in (None, client.state):
-            self._alter(client, client.user, saying.state)
-        lease = None if saying.leaves is None else client.leases.get(saying.leaves)
+        if command.state not in (None, client.state):
+            self._alter(client, client.user, command.state)
+        lease = None if command.leaves is None else client.leases.get(command.leaves)
         if lease is not None:
             self._leave(lease)
 
@@ -239,27 +242,27 @@ class SharedPresence(Presence):
 
     def _meet(self, client: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that isn't here yet; what it doesn't say, another node may know."""
-        mark = self._mark(client)
-        known = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
+        client_hash = self._mark(client)
+        known = max((other.client for other in self._elsewhere(room, client_hash)), key=_changed, default=None)
         changed = self._now() if state != _NOTHING else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _NOTHING else state
             same = user == known.user and state == known.state
             changed = known.changed if same else max(self._now(), known.changed + 1)
-        met = self._marks[mark] = Client(client, mark, user, state, changed)
+        met = self._marks[client_hash] = Client(client, client_hash, user, state, changed)
         return met
 
-    def _elsewhere(self, room: str, mark: str) -> list[RemoteLease]:
+    def _elsewhere(self, room: str, client_hash: str) -> list[RemoteLease]:
         """What other nodes say of a client in a room."""
-        return [others[mark] for _, others in self._others(room) if mark in others]
+        return [others[client_hash] for _, others in self._others(room) if client_hash in others]
 
     def _moment(self, client: Client) -> int:
         return max(self._now(), client.changed + 1)
 
     def _begin(self, client: Client, room: Room) -> Lease:
         lease = super()._begin(client, room)
-        lease.attended = client.mark in self._news.get(room.name, ())
+        lease.attended = client.client_hash in self._news.get(room.name, ())
         self._note(lease)
         return lease
 
@@ -267,11 +270,11 @@ class SharedPresence(Presence):
         super()._end(lease)
         client, room = lease.client, lease.membership.room.name
         if not client.leases:
-            del self._marks[client.mark]
+            del self._marks[client.client_hash]
         if lease.attended:
             self._note(lease, gone=True)
         else:
-            del self._news[room][client.mark]
+            del self._news[room][client.client_hash]
 
     def _alter(self, client: Client, user: User, state: bytes) -> None:
         super()._alter(client, user, state)
@@ -281,7 +284,7 @@ class SharedPresence(Presence):
     def _note(self, lease: Lease, gone: bool = False) -> None:
         """The others are to be told of a lease, together with what else changes soon."""
         changes = self._news.setdefault(lease.membership.room.name, {})
-        changes[lease.client.mark] = None if gone else lease
+        changes[lease.client.client_hash] = None if gone else lease
         if self._flushing is None:
             wait = max(
                 self._limits.presence_gather, self._flushed + self._limits.presence_interval - self._clock.seconds()
@@ -294,7 +297,7 @@ class SharedPresence(Presence):
         news, self._news = self._news, {}
         for room, changes in news.items():
             came = [_attend(lease) for lease in changes.values() if lease is not None]
-            gone = [mark for mark, lease in changes.items() if lease is None]
+            gone = [client_hash for client_hash, lease in changes.items() if lease is None]
             if came or gone:
                 self._broker.publish_presence(room, came, gone)
 
@@ -302,13 +305,13 @@ class SharedPresence(Presence):
 
     def leave(self, client: str | None, room: str) -> None:
         """See :meth:`Presence.leave`; for all nodes."""
-        mark = None if client is None else self._mark(client)
-        if mark is None or not self._elsewhere(room, mark):
+        client_hash = None if client is None else self._mark(client)
+        if client_hash is None or not self._elsewhere(room, client_hash):
             self._lease(client, room)
-        if mark is not None:
-            saying = ForwardedCommand(mark, leaves=room)
-            self.said(saying)
-            self._broker.say(saying)
+        if client_hash is not None:
+            command = ForwardedCommand(client_hash, leaves=room)
+            self.forwarded(command)
+            self._broker.forward(command)
 
     def set_state(self, client: str, state: bytes) -> bool:
         """See :meth:`Presence.set_state`; for all nodes, of which any may know the client."""
@@ -318,7 +321,7 @@ class SharedPresence(Presence):
                 visitor = self._visitor(client, self._mark(client), ANONYMOUS)
                 self._count_state(visitor, self._limits.signal_rate)
             super().set_state(client, state)
-            self._broker.say(ForwardedCommand(self._mark(client), state))
+            self._broker.forward(ForwardedCommand(self._mark(client), state))
         return True
 
     def meet(self, client: str | None, room: str) -> Deferred[None] | None:
@@ -326,18 +329,18 @@ class SharedPresence(Presence):
         is nothing to wait for."""
         if client is None or self._stopped or self._reads(client, room):
             return None
-        mark = self._mark(client)
-        if self._elsewhere(room, mark):
+        client_hash = self._mark(client)
+        if self._elsewhere(room, client_hash):
             return None
-        waiting = self._asked.setdefault((room, mark), [])
+        waiting = self._asked.setdefault((room, client_hash), [])
         if not waiting:
-            self._wheel.call_later(self._limits.presence_wait, partial(self._answer, room, mark))
+            self._wheel.call_later(self._limits.presence_wait, partial(self._answer, room, client_hash))
         answer: Deferred[None] = Deferred()
         waiting.append(answer)
         return answer
 
-    def _answer(self, room: str, mark: str) -> None:
-        for answer in self._asked.pop((room, mark), ()):
+    def _answer(self, room: str, client_hash: str) -> None:
+        for answer in self._asked.pop((room, client_hash), ()):
             answer.callback(None)
 
     # Signals
@@ -353,40 +356,40 @@ class SharedPresence(Presence):
         there = self._rooms.get(room)
         if client is None or there is None or self._reads(client, room):
             return super()._sender(client, room)
-        mark = self._mark(client)
-        elsewhere = max((other.client for other in self._elsewhere(room, mark)), key=_changed, default=None)
+        client_hash = self._mark(client)
+        elsewhere = max((other.client for other in self._elsewhere(room, client_hash)), key=_changed, default=None)
         if elsewhere is None:
             return super()._sender(client, room)
-        return self._clients.get(client) or self._visitor(client, mark, elsewhere.user), there, ()
+        return self._clients.get(client) or self._visitor(client, client_hash, elsewhere.user), there, ()
 
     def _reads(self, client: str, room: str) -> bool:
         """Whether a client reads a room by way of this node."""
         known = self._clients.get(client)
         return known is not None and room in known.leases and known.leases[room].reads
 
-    def _visitor(self, client: str, mark: str, user: User) -> Client:
+    def _visitor(self, client: str, client_hash: str, user: User) -> Client:
         """A client that signals or says its state here and is elsewhere; remembered for a while, for the
         sake of its rates."""
         visitor = self._visitors.pop(client, None)
         if visitor is None:
-            visitor = Client(client, mark, user, _NOTHING, 0)
+            visitor = Client(client, client_hash, user, _NOTHING, 0)
         visitor.user = user
         self._visitors[client] = visitor
         if len(self._visitors) > _MOST_VISITORS:
             del self._visitors[next(iter(self._visitors))]
         return visitor
 
-    def _marked(self, mark: str) -> Client | None:
-        return self._marks.get(mark)
+    def _marked(self, client_hash: str) -> Client | None:
+        return self._marks.get(client_hash)
 
-    def _bring(self, room: Room, signal: bytes, mark: str, skip: Sequence[Subscription]) -> None:
+    def _bring(self, room: Room, signal: bytes, client_hash: str, skip: Sequence[Subscription]) -> None:
         """Bring it to nobody whose last poll another node has answered with it."""
         if self._heard:
             word, now = _word(signal), self._clock.seconds()
             skip = [*skip, *(reader for reader, (until, heard) in self._heard.items() if heard == word and until > now)]
         self._bringing = room.name, signal
         try:
-            super()._bring(room, signal, mark, skip)
+            super()._bring(room, signal, client_hash, skip)
         finally:
             self._bringing = None
 
@@ -435,8 +438,9 @@ class SharedPresence(Presence):
     def _unsaid_version(self, reader: Subscription, fresh: bool) -> int:
         """Of a poll that says nothing, and may have been told by another node, it is not known what it was told. It is
         not told again, as that would answer it at once, over and over."""
-        told, lease = super()._version_sent_before(reader, None, fresh), reader.lease
-        if told != UNKNOWN or fresh or lease is None or not self._elsewhere(reader.room.name, lease.client.mark):
+        told = super()._version_sent_before(reader, None, fresh)
+        lease: Lease | None = reader.lease
+        if told != UNKNOWN or fresh or lease is None or not self._elsewhere(reader.room.name, lease.client.client_hash):
             return told
         return lease.membership.version
 
@@ -476,7 +480,7 @@ class SharedPresence(Presence):
             self._wait(membership, reader, since, digest)
         elif reader.live:
             self.refresh(reader)
-            reader.session.pump()
+            reader.subscriber.catch_up()
         else:
             reader.members_version_sent = UNKNOWN
 
@@ -510,7 +514,7 @@ def _word(signal: bytes) -> str:
 
 def _attend(lease: Lease) -> RemoteClient:
     client, lease.attended = lease.client, True
-    return RemoteClient(client.mark, client.user, client.state, client.changed)
+    return RemoteClient(client.client_hash, client.user, client.state, client.changed)
 
 
 def _changed(attendee: RemoteClient) -> int:

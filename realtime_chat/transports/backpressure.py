@@ -39,14 +39,14 @@ class BackpressuredSender:
     It is its own Twisted transport's producer, which tells it that the socket has drained. While it isn't full, nothing
     is queued on its transport, and the fan-out may send to its socket.
 
-    :ivar outlet: sends to the socket past the transport; None where that can't be done.
-    :ivar full: whether the socket has taken less than it was given, and has not drained since.
+    :ivar direct_send: sends to the socket past the transport; None where that can't be done.
+    :ivar write_paused: whether the socket has taken less than it was given, and has not drained since.
     """
 
     transport: Any
     session: Session | None
-    outlet: Send | None
-    full: bool
+    direct_send: Send | None
+    write_paused: bool
     _held: list[bytes] = _NOTHING
     _slow: Stall | None
 
@@ -74,10 +74,10 @@ class BackpressuredSender:
 
     def open_outlet(self) -> None:
         """The connection is there: be its producer."""
-        self.outlet = direct_send(self.transport)
+        self.direct_send = direct_send(self.transport)
         # A pull producer is told each time that the transport has drained, a push producer only after a pause. Over
         # TLS a pull producer would be asked on every turn.
-        self.transport.registerProducer(self, self.outlet is None)
+        self.transport.registerProducer(self, self.direct_send is None)
 
     @property
     def queued(self) -> int:
@@ -88,23 +88,23 @@ class BackpressuredSender:
         """Send bytes that are no message, in order with everything else."""
         if self._held:
             data = self._with_held(data)
-        if self.outlet is None or self.full:
+        if self.direct_send is None or self.write_paused:
             self.transport.write(data)
             return
-        sent = max(0, try_send(self.outlet, data))
+        sent = max(0, try_send(self.direct_send, data))
         if sent < len(data):
             self.transport.write(data[sent:])
             self._become_full()
 
     def send_batch(self, batch: Frames) -> int:
         """Send messages; answer how many were taken. Fewer than all of them means that it is full now."""
-        if self.full or not self.may_send:
+        if self.write_paused or not self.may_send:
             return 0
         data = self._with_held(batch.data) if self._held else batch.data
-        if self.outlet is None:
+        if self.direct_send is None:
             self.transport.write(data)
             return batch.count
-        sent = try_send(self.outlet, data)
+        sent = try_send(self.direct_send, data)
         if sent == len(data):
             return batch.count
         held = len(data) - len(batch.data)
@@ -112,7 +112,7 @@ class BackpressuredSender:
             self.transport.write(data[max(0, sent) : held])
         return self.send_rest(batch, max(0, sent - held) if held else sent)
 
-    def hold(self, data: bytes) -> None:
+    def buffer_reply(self, data: bytes) -> None:
         """Keep bytes for the next that are sent."""
         if self._held:
             self._held.append(data)
@@ -123,7 +123,7 @@ class BackpressuredSender:
         held, self._held = self._held, _NOTHING
         return b"".join((*held, data))
 
-    def release(self) -> None:
+    def flush_replies(self) -> None:
         """Send what is held, unless the connection ends."""
         if self._held and self.may_send:
             self.put(b"")
@@ -138,13 +138,13 @@ class BackpressuredSender:
         if sent == FAILED:
             # The socket may say that it can be written to all the while: wait, or we would try without a pause.
             self.hub.wheel.call_later(self.hub.limits.resend, self._try_again)
-        elif self.outlet is not None:
+        elif self.direct_send is not None:
             taken = finish_frame(self.transport, batch, sent)
         self._become_full()
         return taken
 
     def _try_again(self) -> None:
-        if self.outlet is not None:
+        if self.direct_send is not None:
             self.transport.startWriting()
 
     # What the Twisted transport tells, of which this is the producer
@@ -155,9 +155,9 @@ class BackpressuredSender:
 
     def resumeProducing(self) -> None:
         """The transport has given everything to the socket."""
-        if not self.full:
+        if not self.write_paused:
             return
-        self.full = False
+        self.write_paused = False
         self.stop_watching()
         self.read_on()
         # In the next turn but one: what the client has sent meanwhile is read before the socket is filled again, or a
@@ -166,8 +166,8 @@ class BackpressuredSender:
         clock.callLater(0, clock.callLater, 0, self._drained)
 
     def _drained(self) -> None:
-        if self.session is not None and not self.full:
-            self.session.drained()
+        if self.session is not None and not self.write_paused:
+            self.session.resume_writing()
             self.read_on()
 
     def stopProducing(self) -> None:
@@ -176,9 +176,9 @@ class BackpressuredSender:
     # Full, and perhaps for too long
 
     def _become_full(self) -> None:
-        if self.full:
+        if self.write_paused:
             return
-        self.full = True
+        self.write_paused = True
         if self.session is not None:
             self.session.pause_writing()
         self.stop_reading()

@@ -7,7 +7,7 @@ nothing it is live until something comes or its time is up.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -16,7 +16,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import R
-from realtime_chat.core.room import Room, StartPosition
+from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, JSONResource, answer, error_headers
@@ -110,14 +111,6 @@ class _PollFanout:
         return []
 
 
-class _Over:
-    """Stands in a poll's place as the transport of its session, which is closed: else both would wait for the garbage
-    collector."""
-
-    fanout: ClassVar[_PollFanout]
-    full = True
-
-
 class _Poll:
     """One waiting request, as the transport of a session. Its first page is its last, and then it is full."""
 
@@ -135,17 +128,17 @@ class _Poll:
         "_request",
         "_room_left",
         "_wrap",
-        "full",
         "session",
+        "write_paused",
     )
 
     fanout: ClassVar[_PollFanout] = _PollFanout()
-    outlet: ClassVar[None] = None
+    direct_send: ClassVar[None] = None
     queued: ClassVar[int] = 0
     _log = Logger()
 
     def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, params: SubscribeParams) -> None:
-        self.full = False
+        self.write_paused = False
         self._request: Request | None = request
         self._wrap = wrap
         self._looking = True  # at what is there already; once that was done, whatever comes is the answer
@@ -159,7 +152,7 @@ class _Poll:
         self._hold: DeadlineQueue[_Poll] | None = None
         self._remembers = bool(params.versions)  # what it was told of who is in a room, so that we needn't
         self._ignores_presence = False  # to that
-        self.session = Session(hub, self, client, params.name)
+        self.session = Session(hub, self, client, params.name, self.caught_up)
         when_lost(request, self._gone)
 
     def go_anonymous(self) -> None:
@@ -222,7 +215,7 @@ class _Poll:
     def _look_done(self, hold: DeadlineQueue[_Poll]) -> None:
         if self._request is None:
             return
-        self.session.pump()
+        self.session.catch_up()
         if self._request is not None:
             self._hold = hold
             hold.add(self)
@@ -233,8 +226,8 @@ class _Poll:
         hub = self.session.hub
         room.used = hub.clock.seconds()
         self._at_once = self._at_once or fresh
-        subscription = self.session.subscribe(room, start.position)
-        if subscription is not None and self.full:  # its version says that it wasn't told
+        subscription = self.session.subscribe(room, start)
+        if subscription is not None and self.write_paused:  # its version says that it wasn't told
             hub.presence.put_off(room.name, subscription)
         elif subscription is not None:
             hub.presence.resume_poll(subscription, version, fresh)
@@ -245,19 +238,10 @@ class _Poll:
 
     # What the session wants
 
-    def send(self, data: bytes) -> None:
-        self._events.append(data)
-
-    def hold(self, data: bytes) -> None:
-        """A poll gives no commands, and so gets no replies."""
-
-    def release(self) -> None:
-        """Nothing is held."""
-
     def send_event(self, kind: str, data: bytes) -> None:
         self._events.append(data)
         self._events_left -= len(data)
-        self.full = self.full or self._events_left <= 0
+        self.write_paused = self.write_paused or self._events_left <= 0
 
     def send_batch(self, batch: _Events | _Event) -> int:
         if isinstance(batch, _Event):
@@ -269,7 +253,7 @@ class _Poll:
             self._positions[batch.room] = batch.position(taken)
             self._room_left -= taken
             self._bytes_left -= len(events)
-        self.full = self.full or taken < batch.count or self._bytes_left <= 0
+        self.write_paused = self.write_paused or taken < batch.count or self._bytes_left <= 0
         if not self._looking:
             self.answer()
         return taken
@@ -290,9 +274,6 @@ class _Poll:
         self._looking = False
         if self._events or self._at_once:
             self.answer()
-
-    def ready(self) -> None:
-        """A poll gives no commands."""
 
     def goodbye(self, goodbye: Goodbye) -> None:
         self._events.append(codec.encode_goodbye(goodbye))
@@ -333,13 +314,8 @@ class _Poll:
 
     def _let_go(self) -> None:
         self.session.close(polls=True)
-        self.session.transport = _CLOSED
         if self._hold is not None:
             self._hold.drop(self)
-
-
-_Over.fanout = _Poll.fanout
-_CLOSED: Any = _Over()
 
 
 def _version(params: SubscribeParams, index: int) -> str | None:

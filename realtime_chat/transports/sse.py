@@ -163,8 +163,8 @@ class _RoomStream(BackpressuredSender, Protocol):
 
     fanouts = (_RoomFanout(_as_it_is), _RoomFanout(chunk))
     session: Session | None = None
-    outlet: Send | None = None
-    full = True  # until it has begun
+    direct_send: Send | None = None
+    write_paused = True  # until it has begun
     _began = False
     _ended = False
     _ignored = 0
@@ -218,12 +218,12 @@ class _RoomStream(BackpressuredSender, Protocol):
         self._opening = []
         self.makeConnection(transport)
         self.put(head + self.fanout.envelope(b"".join(opening)))
-        session.pump()
+        session.catch_up()
 
     def connectionMade(self) -> None:
         """The connection is its own now."""
         self.transport.setTcpNoDelay(True)
-        self._began, self.full = True, False
+        self._began, self.write_paused = True, False
         self.open_outlet()
         self.read_on()
         lifetime = self._hub.limits.stream_lifetime
@@ -235,7 +235,7 @@ class _RoomStream(BackpressuredSender, Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone, in whatever way."""
         self._end_all()
-        self.outlet = None
+        self.direct_send = None
         self.session = None
 
     def dataReceived(self, data: bytes) -> None:
@@ -246,9 +246,6 @@ class _RoomStream(BackpressuredSender, Protocol):
             self.transport.abortConnection()
 
     # What the session wants
-
-    def send(self, data: bytes) -> None:
-        """A stream gives no commands, and so gets no replies."""
 
     def send_event(self, kind: str, data: bytes) -> None:
         """Send an event that stands in no log."""
@@ -262,12 +259,6 @@ class _RoomStream(BackpressuredSender, Protocol):
     def _placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
         """An event that says where the stream stands in a room."""
         return block(kind, data, f"id: {position}")
-
-    def caught_up(self) -> None:
-        pass
-
-    def ready(self) -> None:
-        """A stream gives no commands."""
 
     def goodbye(self, goodbye: Goodbye) -> None:
         if not self.may_send:
@@ -313,7 +304,7 @@ class _RoomStream(BackpressuredSender, Protocol):
             if self.session is not None:
                 self.session.dismiss("expired")
             return
-        if not self.full:
+        if not self.write_paused:
             self.put(self.fanout.envelope(_HEARTBEAT))
         self._schedule()
 

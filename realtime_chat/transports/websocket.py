@@ -23,9 +23,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
+from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import R
-from realtime_chat.core.session import Session
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http.answers import JSONResource
@@ -140,9 +140,9 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     factory: WebSocketFactory
     transport: Any
     current_frame: Any
-    session: Session | None = None
-    outlet: Send | None = None
-    full = False
+    session: CommandSession | None = None
+    direct_send: Send | None = None
+    write_paused = False
     short = _SHORT
     _heard = True
     _pings = 0
@@ -180,7 +180,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
 
     def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
-        session = self.session = Session(self.factory.hub, self, None, params.name)
+        session = self.session = CommandSession(self.factory.hub, self, self, None, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))
@@ -191,7 +191,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         self._waits = False
         self.data = b""
         self._quiet()
-        self.outlet = None
+        self.direct_send = None
         if self.session is not None:
             self.session.close()
             self.session = None
@@ -301,7 +301,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         self._pings += 1
         if self._pings > _MAX_PINGS:
             self._dismiss("too_many_frames")
-        elif not self.full:
+        elif not self.write_paused:
             super().onPing(payload)
 
     # Closing
@@ -343,8 +343,8 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         if self.state == self.STATE_OPEN:
             self.put(frame(data))
 
-    def hold(self, data: bytes) -> None:
-        super().hold(frame(data))
+    def buffer_reply(self, data: bytes) -> None:
+        super().buffer_reply(frame(data))
 
     def send_event(self, kind: str, data: bytes) -> None:
         self.send(data)
@@ -352,10 +352,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     def reset(self, room: str, position: Position) -> None:
         self.send(codec.encode_reset(room, position))
 
-    def caught_up(self) -> None:
-        pass
-
-    def ready(self) -> None:
+    def resume_commands(self) -> None:
         self.read_on()
 
     def goodbye(self, goodbye: Goodbye) -> None:
@@ -378,7 +375,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         self.transport.pauseProducing()
 
     def read_on(self) -> None:
-        if self.full or self.session is None or self.session.busy:
+        if self.write_paused or self.session is None or self.session.busy:
             return
         if self._waits:
             self._go_on_later()
@@ -393,7 +390,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
     def _goes_on(self) -> bool:
         """Whether a message that was begun before the ping before has come on since, where anything was read."""
         before, self._looked_at = self._looked_at, None
-        if self.full or self._waits or not self.inside_message:
+        if self.write_paused or self._waits or not self.inside_message:
             return True
         now = self.hub.clock.seconds()
         self._looked_at = self._begun, self._come, now
@@ -408,7 +405,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
         self._pings = 0
         self._heard = False
         ahead, acknowledged = unsent(self.transport), acknowledged_bytes(self.transport)
-        if not self.full:
+        if not self.write_paused:
             self.sendPing()
         patience = self.hub.limits.stalled_after if ahead > _MUCH else 0
         self._wait_for_pong(acknowledged, acknowledged + ahead, patience)
@@ -425,7 +422,7 @@ class RealtimeProtocol(BackpressuredSender, WebSocketServerProtocol):  # type: i
 
     def _expect_pong(self, taken: int, ping_at: int, patience: float) -> None:
         now = min(acknowledged_bytes(self.transport), ping_at)
-        if self._heard or self.full or self._waits:
+        if self._heard or self.write_paused or self._waits:
             self._schedule_ping()
         elif now > taken and patience > 0:
             self._wait_for_pong(now, ping_at, self.hub.limits.stalled_after)

@@ -74,8 +74,8 @@ class PresenceBackend:
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         self.calls.append(("publish_presence", room, came, gone))
 
-    def say(self, saying: ForwardedCommand) -> None:
-        self.calls.append(("say", saying))
+    def forward(self, command: ForwardedCommand) -> None:
+        self.calls.append(("forward", command))
 
 
 class Node:

@@ -64,10 +64,10 @@ class IdentitiesTests(SynchronousTestCase):
         """Nodes with the same secret give a client the same mark, which no other client has, and which doesn't show
         the client, nor its user."""
         client, other = self.identities.issue(), self.identities.issue()
-        mark = self.identities.mark(client)
-        self.assertEqual(mark, Identities(lambda: b"k" * 32, tokens(9)).mark(client))
-        self.assertNotEqual(mark, Identities(lambda: b"x" * 32, tokens(9)).mark(client))
-        self.assertNotEqual(mark, self.identities.mark(other))
-        self.assertRegex(mark, "^[0-9a-f]{16}$")
-        self.assertNotIn(client[:8], mark)
-        self.assertNotIn(self.identities.guest(client).id[1:], mark)
+        client_hash = self.identities.client_hash(client)
+        self.assertEqual(client_hash, Identities(lambda: b"k" * 32, tokens(9)).client_hash(client))
+        self.assertNotEqual(client_hash, Identities(lambda: b"x" * 32, tokens(9)).client_hash(client))
+        self.assertNotEqual(client_hash, self.identities.client_hash(other))
+        self.assertRegex(client_hash, "^[0-9a-f]{16}$")
+        self.assertNotIn(client[:8], client_hash)
+        self.assertNotIn(self.identities.guest(client).id[1:], client_hash)

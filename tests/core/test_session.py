@@ -16,7 +16,16 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values.errors import GOODBYES, InDoubt, RealtimeError, StoreError
 from realtime_chat.values.model import ANONYMOUS, Draft
-from tests.fakes import FakeFanout, FakeRequest, FakeTransport, HeldStore, left_to_collect, make_hub, tokens
+from tests.fakes import (
+    FakeFanout,
+    FakeRequest,
+    FakeTransport,
+    HeldStore,
+    left_to_collect,
+    make_hub,
+    make_session,
+    tokens,
+)
 
 
 class World(SynchronousTestCase):
@@ -37,7 +46,7 @@ class World(SynchronousTestCase):
 
     def client(self, window: int | None = None, **transport: Any) -> tuple[Session, FakeTransport]:
         fake = FakeTransport(window, **transport)
-        return Session(self.hub, fake), fake
+        return make_session(self.hub, fake), fake
 
     def tell(self, session: Session, type: str, **fields: Any) -> None:
         session.receive(json.dumps({"type": type, **fields}).encode())
@@ -224,7 +233,7 @@ class OrderTests(World):
         self.held.settle()
         self.assertEqual([1, 2, 3], [event["id"] for event in transport.received])
         self.assertEqual(["joined", "left", "pong"], [event["type"] for event in transport.received])
-        self.assertEqual((False, 1), (session.busy, transport.readied))
+        self.assertEqual((False, 1), (session.busy, transport.commands_resumed))
 
     def test_publishes_dont_wait_for_each_other(self) -> None:
         """Publishes are handed to the store without waiting for the one before."""
@@ -244,7 +253,7 @@ class OrderTests(World):
         self.assertTrue(session.busy)
         self.held.commit()
         self.held.acknowledge()
-        self.assertEqual((False, 1), (session.busy, transport.readied))
+        self.assertEqual((False, 1), (session.busy, transport.commands_resumed))
 
     def test_joined_comes_first(self) -> None:
         """Nothing of a room comes before its joined."""
@@ -269,8 +278,8 @@ class OrderTests(World):
         self.tell(session, "join", room="lobby")
         self.held.settle()
         self.hub.rooms["lobby"].tail.clear()
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         self.tell(session, "leave", room="lobby")
         self.held.settle()
         self.assertEqual(
@@ -285,8 +294,8 @@ class OrderTests(World):
         self.turn()
         self.tell(session, "leave", room="lobby")
         self.assertEqual(([], True), (transport.of_type("left"), session.busy))
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         self.assertEqual((["joined", "left"], False), ([e["type"] for e in transport.received], session.busy))
 
     def test_leave_not_joined(self) -> None:
@@ -360,8 +369,8 @@ class PublishTests(World):
         transport.window = 0
         self.turn()
         self.assertEqual(["joined", "published"], [event["type"] for event in transport.received])
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         self.assertEqual([1], self.data(transport))
 
     def test_bad_transports(self) -> None:
@@ -375,7 +384,7 @@ class PublishTests(World):
         _, reader = self.joined()
         _, other = self.joined("other")
         bad_reader.send_batch = lambda batch: batch.count  # type: ignore[method-assign]
-        bad_reader.release = bad_writer.release = fail  # type: ignore[method-assign]
+        bad_reader.flush_replies = bad_writer.flush_replies = fail  # type: ignore[method-assign]
         for number in range(2):
             self.tell(reading, "publish", room="lobby", data=number)
             self.tell(writing, "publish", room="elsewhere", data=number)
@@ -486,8 +495,8 @@ class BehindTests(World):
             self.publish(number)
             self.turn()
         self.assertEqual([0, 1, 2], self.data(transport))
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         self.publish(10)
         self.turn()
         self.assertEqual(list(range(11)), self.data(transport))
@@ -516,8 +525,8 @@ class BehindTests(World):
         for number in range(60):
             self.publish(number)
             self.turn()
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         (reset,) = transport.of_type("reset")
         messages = transport.of_type("message")
         self.assertEqual(list(range(60 - self.history, 60)), self.data(transport)[1:])
@@ -532,8 +541,8 @@ class BehindTests(World):
         self.tell(session, "join", room="lobby")
         self.held.settle()
         self.hub.rooms["lobby"].tail.clear()
-        transport.window, transport.full = None, False
-        session.drained()
+        transport.window, transport.write_paused = None, False
+        session.resume_writing()
         self.held.fail_read()
         self.clock.pump([0.25] * 6)
         self.held.settle()
@@ -551,8 +560,8 @@ class BehindTests(World):
         self.held.settle()
         self.hub.rooms["lobby"].tail.clear()
         for session, transport in sessions:
-            transport.window, transport.full = None, False
-            session.drained()
+            transport.window, transport.write_paused = None, False
+            session.resume_writing()
         self.assertEqual(1, len(self.held.looks))
         self.held.settle()
         self.assertEqual([[0, 1, 2]] * 50, [self.data(transport) for _, transport in sessions])
@@ -799,9 +808,9 @@ class ManyRoomsTests(World):
         session, transport = self.joined(last=1)
         self.assertEqual(["x" * 500], self.data(transport))
         room = self.hub.rooms["lobby"]
-        self.assertNotEqual((None, None), (room._slice, room._batches))
+        self.assertNotEqual((None, None), (room._cached_page, room._batches))
         session.close()
-        self.assertEqual((None, None), (room._slice, room._batches))
+        self.assertEqual((None, None), (room._cached_page, room._batches))
 
     def test_tails_are_bounded_while_rooms_are_read(self) -> None:
         """However many rooms are looked up between two sweeps, their tails are bounded."""

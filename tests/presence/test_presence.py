@@ -12,7 +12,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.session import Session
-from realtime_chat.http.commands import _Replies
 from realtime_chat.presence.membership import KeptSignals, Signals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -20,7 +19,7 @@ from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.core.test_session import World
-from tests.fakes import FakeRequest, FakeTransport, make_hub, tokens
+from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
 from tests.views import View
 
 RUNS = int(os.environ.get("LEDGER_RUNS", "10000")) // 10
@@ -38,7 +37,7 @@ class PresenceWorld(World):
     def arrive(self, client: str | None = None, name: str | None = None, room: str = "lobby") -> Any:
         """A client joins; give its session and its transport."""
         fake = FakeTransport()
-        session = Session(self.hub, fake, client, name)
+        session = make_session(self.hub, fake, client, name)
         self.tell(session, "join", room=room)
         return session, fake
 
@@ -111,7 +110,7 @@ class JoinedTests(PresenceWorld):
 
     def test_anonymous(self) -> None:
         """Who is anonymous, and a request that joins, is no member."""
-        session = Session(self.hub, _Replies())
+        session = Session(self.hub)
         session.user = ANONYMOUS
         reply = self.successResultOf(session.act(commands.Join(room="lobby")))
         self.assertEqual((0, []), (json.loads(reply)["count"], json.loads(reply)["members"]))
@@ -217,8 +216,8 @@ class LeaveTests(PresenceWorld):
         stalled.window = 0
         self.publish(1)
         self.turn()
-        stalled.window, stalled.full = None, False
-        session.drained()
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         self.assertEqual(([1], []), (self.data(stalled), self.events(stalled)))
 
     def test_behind(self) -> None:
@@ -227,14 +226,14 @@ class LeaveTests(PresenceWorld):
         self.tell(session, "join", room="lobby")
         self.publish(1)
         self.turn()
-        self.assertTrue(stalled.full)
+        self.assertTrue(stalled.write_paused)
         self.arrive(name="Bob")
         self.wait(1)
         self.assertEqual([], self.events(stalled))
         for expected in ([2], []):
             stalled.received.clear()
-            stalled.window, stalled.full = None, False
-            session.drained()
+            stalled.window, stalled.write_paused = None, False
+            session.resume_writing()
             self.assertEqual(expected, [len(event["members"]) for event in self.events(stalled)])
             stalled.window = 0
             self.publish(2)
@@ -248,9 +247,9 @@ class LeaveTests(PresenceWorld):
         stalled.window = 0
         self.arrive(name="Bob")
         self.wait(1)
-        self.assertEqual(([], True), (self.events(stalled), stalled.full))
-        stalled.window, stalled.full = None, False
-        session.drained()
+        self.assertEqual(([], True), (self.events(stalled), stalled.write_paused))
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         (event,) = self.events(stalled)
         self.assertEqual(2, len(event["members"]))
 
@@ -533,8 +532,8 @@ class SignalTests(PresenceWorld):
         self.turn()
         sender, _ = self.arrive()
         self.tell(sender, "signal", room="lobby", event="e", data=1)
-        stalled.window, stalled.full = None, False
-        session.drained()
+        stalled.window, stalled.write_paused = None, False
+        session.resume_writing()
         self.assertEqual(([1], []), (self.data(stalled), stalled.of_type("signal")))
         self.assertEqual((1, 0, 1), self.counted())
 
@@ -689,7 +688,7 @@ class Person:
 
     def act(self, command: commands.Command) -> str:
         """Do something by a request of its own; give the type of the reply, which is empty where there is none."""
-        session = Session(self.street.hub, _Replies(), self.key)
+        session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
         session.close()
         assert isinstance(answer, bytes)
@@ -739,7 +738,7 @@ class SocketTab(Tab):
         self.open = True
         self.forget()
         self.transport = FakeTransport()
-        self.session = Session(self.street.hub, self.transport, self.person.key)
+        self.session = make_session(self.street.hub, self.transport, self.person.key)
         self.person.begins()
         self.session.execute(commands.Join(room="a", last=0))
 
@@ -752,7 +751,7 @@ class SocketTab(Tab):
 
     def leave(self) -> None:
         """Leave and join again on one connection, which is another way to be away."""
-        if self.open and not self.transport.full:
+        if self.open and not self.transport.write_paused:
             self.session.execute(commands.Leave(room="a"))
             self.person.ends(self.street.clock.seconds(), False)
             self.check()
@@ -767,12 +766,12 @@ class SocketTab(Tab):
     def drain(self) -> None:
         if self.open:
             self.transport.window = None
-            if self.transport.full:
-                self.transport.full = False
-                self.session.drained()
+            if self.transport.write_paused:
+                self.transport.write_paused = False
+                self.session.resume_writing()
 
     def command(self, command: commands.Command) -> None:
-        if self.open and not self.transport.full:
+        if self.open and not self.transport.write_paused:
             self.session.execute(command)
 
     def check(self) -> None:

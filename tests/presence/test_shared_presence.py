@@ -15,14 +15,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
-from realtime_chat.http.commands import _Replies
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import HELD, End, Exchange, make_node
-from tests.fakes import FakeRequest, FakeTransport, tokens
+from tests.fakes import FakeRequest, FakeTransport, make_session, tokens
 from tests.presence.test_presence import STEP, Person, PollTab, SocketTab, Street
 from tests.views import View
 
@@ -53,7 +52,7 @@ class NodesWorld(SynchronousTestCase):
     ) -> tuple[Session, FakeTransport]:
         """A client joins on a node, and was answered."""
         transport = FakeTransport()
-        session = Session(self.hubs[node], transport, client, name)
+        session = make_session(self.hubs[node], transport, client, name)
         if state:
             self.tell(session, "state", state=state)
         self.tell(session, "join", room=room)
@@ -79,7 +78,7 @@ class NodesWorld(SynchronousTestCase):
 
     def request(self, node: int, client: str | None, command: commands.Command) -> Any:
         """Do what a command says by a request to a node; give the reply."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         self.wait(2)
         if isinstance(answer, Deferred):
@@ -143,7 +142,7 @@ class MemberTests(NodesWorld):
         _view, transport = self.watch(1)
         before = self.exchange.announcements
         for number in range(1000):
-            session = Session(self.hubs[0], FakeTransport(), None, f"n{number}")
+            session = make_session(self.hubs[0], name=f"n{number}")
             self.tell(session, "join", room="lobby")
             self.clock.advance(0.001)
         self.wait(2)
@@ -462,7 +461,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask(self, node: int, client: str, command: commands.Command) -> str:
         """Do what a command says by a request to a node, which is answered at once where nothing is to be found out."""
-        session = Session(self.hubs[node], _Replies(), client)
+        session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             self.wait(0.1)
@@ -485,7 +484,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask_soon(self, node: int, client: str, command: commands.Command) -> str:
         """The same where the answer takes longer."""
-        answer = Session(self.hubs[node], _Replies(), client).perform(command)
+        answer = Session(self.hubs[node], client=client).perform(command)
         assert isinstance(answer, Deferred), "it was known already"
         self.wait(0.5)
         return self.successResultOf(answer).decode()
@@ -624,7 +623,7 @@ class Citizen(Person):
     def act(self, command: commands.Command) -> str:
         """Do something by a request to any node; it is answered later."""
         self.street.pick()  # type: ignore[attr-defined]
-        session = Session(self.street.hub, _Replies(), self.key)
+        session = Session(self.street.hub, client=self.key)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             answer.addCallback(self._acted)

@@ -22,7 +22,7 @@ class Connection(BackpressuredSender):
     """The sending half of a protocol whose connection takes ``space`` bytes."""
 
     session = None
-    full = False
+    write_paused = False
     may_send = True
     hub: Any = None
     _slow = None
@@ -32,7 +32,7 @@ class Connection(BackpressuredSender):
         self.hub = SimpleNamespace(clock=clock, wheel=Wheel(clock), limits=Limits())
         self.transport = FakeConnection(space)
         self.sends: list[bytes] = []
-        self.outlet = self._send if direct else None
+        self.direct_send = self._send if direct else None
 
     def _send(self, data: bytes) -> int:
         self.sends.append(data)
@@ -51,35 +51,35 @@ class HoldTests(SynchronousTestCase):
     def test_in_one_piece(self) -> None:
         """What is held goes out together, with the next messages or with anything else."""
         connection = Connection()
-        connection.hold(b"a")
-        connection.hold(b"b")
+        connection.buffer_reply(b"a")
+        connection.buffer_reply(b"b")
         self.assertEqual([], connection.sends)
         self.assertEqual(2, connection.send_batch(Frames([b"c", b"d"])))
-        connection.hold(b"e")
+        connection.buffer_reply(b"e")
         connection.put(b"f")
         self.assertEqual([b"abcd", b"ef"], connection.sends)
 
     def test_released(self) -> None:
         """It goes out by itself when it is released, and then no more."""
         connection = Connection()
-        connection.hold(b"a")
-        connection.release()
-        connection.release()
+        connection.buffer_reply(b"a")
+        connection.flush_replies()
+        connection.flush_replies()
         connection.put(b"b")
         self.assertEqual([b"a", b"b"], connection.sends)
 
     def test_closing(self) -> None:
         """Nothing is released on a connection that ends."""
         connection = Connection()
-        connection.hold(b"a")
+        connection.buffer_reply(b"a")
         connection.may_send = False
-        connection.release()
+        connection.flush_replies()
         self.assertEqual(b"", connection.transport.wire)
 
     def test_no_short_way(self) -> None:
         """Over TLS, too, it is one write."""
         connection = Connection(direct=False)
-        connection.hold(b"a")
+        connection.buffer_reply(b"a")
         connection.send_batch(Frames([b"b"]))
         self.assertEqual([b"ab"], connection.transport._tempDataBuffer)
 
@@ -88,8 +88,8 @@ class HoldTests(SynchronousTestCase):
         for number in (errno.ENOBUFS, errno.ENOMEM, errno.EPIPE, errno.ECONNRESET):
             connection = Connection()
             connection.transport.socket.error = OSError(number, "failed")
-            connection.hold(b"a")
-            self.assertEqual((0, True), (connection.send_batch(Frames([b"b"])), connection.full), number)
+            connection.buffer_reply(b"a")
+            self.assertEqual((0, True), (connection.send_batch(Frames([b"b"])), connection.write_paused), number)
             self.assertEqual(b"a", connection.transport.wire)
 
     def test_tried_again(self) -> None:
@@ -106,7 +106,7 @@ class HoldTests(SynchronousTestCase):
         connection = Connection()
         connection.transport.socket.error = OSError(errno.ENOBUFS, "no buffers")
         connection.send_batch(Frames([b"b"]))
-        connection.outlet = None
+        connection.direct_send = None
         connection.hub.clock.pump([0.1] * 10)
         self.assertFalse(connection.transport.asked)
 
@@ -114,14 +114,14 @@ class HoldTests(SynchronousTestCase):
         """Where not even the replies go out at once, they are queued, no message is taken, and it is full."""
         for space in range(4):
             connection = Connection(space)
-            connection.hold(b"aaa")
-            self.assertEqual((0, True), (connection.send_batch(Frames([b"b", b"c"])), connection.full), space)
+            connection.buffer_reply(b"aaa")
+            self.assertEqual((0, True), (connection.send_batch(Frames([b"b", b"c"])), connection.write_paused), space)
             self.assertEqual(b"aaa", connection.transport.wire)
 
     @given(
         st.lists(
             st.tuples(
-                st.sampled_from(("hold", "put", "batch", "release", "drain", "fail")),
+                st.sampled_from(("buffer_reply", "put", "batch", "flush_replies", "drain", "fail")),
                 st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=4),
                 st.integers(0, 80),
             ),
@@ -135,20 +135,20 @@ class HoldTests(SynchronousTestCase):
         connection = Connection(40, direct)
         expected = b""
         for step, texts, space in steps:
-            if step == "hold":
-                connection.hold(texts[0])
+            if step == "buffer_reply":
+                connection.buffer_reply(texts[0])
                 expected += texts[0]
             elif step == "put":
                 connection.put(texts[0])
                 expected += texts[0]
             elif step == "batch":
                 expected += b"".join(texts[: connection.send_batch(Frames(texts))])
-            elif step == "release":
-                connection.release()
+            elif step == "flush_replies":
+                connection.flush_replies()
             elif step == "fail":
                 connection.transport.socket.error = OSError(errno.ENOMEM, "no memory") if space % 2 else None
             else:
                 connection.transport.drain(space)
                 connection.resumeProducing()
-        connection.release()
+        connection.flush_replies()
         self.assertEqual(expected, connection.transport.wire)

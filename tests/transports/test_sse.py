@@ -512,7 +512,7 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
         for number in range(200):
             for writer in writers:
                 await writer.publish(f"{number:03}" + "x" * 40_000)
-        self.assertTrue(self.on_server(client).full or self.on_server(client).outlet is None)
+        self.assertTrue(self.on_server(client).write_paused or self.on_server(client).direct_send is None)
         stream.transport.resumeProducing()
         await client.count(400)
         for room in "ab":
@@ -532,7 +532,7 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
 
         self.assertEqual(18_000, patience())
         writer = await self.started(SocketClient)
-        while not session.transport.full:
+        while not session.transport.write_paused:
             await writer.publish("x" * 60_000)
         self.assertEqual(60_000, patience())
         stalled.transport.resumeProducing()

@@ -404,19 +404,18 @@ class WaitingPublishTests(RawTestCase):
         """Publish 60 messages from each client at once; answer the most that waited: of one, in bytes, of all, in
         bytes."""
         hub, most = self.service.hub, [0, 0, 0, 0]
-        append, store = hub.append, self.store.append
+        publisher, store = hub.publisher, self.store.append
+        publish = publisher.publish
 
-        def count(draft: Any) -> Any:
-            stored = append(draft)  # by a store that takes a while, as one on a disk does
-            waiting = [session._publishing + 1 for session in hub.sessions]
-            # the one that publishes now counts itself afterwards
+        def count(draft: Any, *args: Any) -> None:
+            publish(draft, *args)  # by a store that takes a while, as one on a disk does
+            waiting = [session._publishing for session in hub.sessions]
             sizes = [session._publishing_bytes for session in hub.sessions]
-            now = (max(waiting), max(sizes) + size, hub._publishing, hub._publishing_bytes)
+            now = (max(waiting), max(sizes), publisher._publishing, publisher._publishing_bytes)
             most[:] = map(max, most, now)
-            return stored
 
         self.patch(self.store, "append", lambda draft: deferLater(reactor, 0.01, store, draft))
-        self.patch(hub, "append", count)
+        self.patch(publisher, "publish", count)
         raws = [await self.raw() for _ in range(clients)]
         for number, client in enumerate(raws):
             room = f"flood{size}.{clients}.{number}"
@@ -427,7 +426,7 @@ class WaitingPublishTests(RawTestCase):
         for client in raws:
             await client.stop()
         await self.until(lambda: not hub.sessions)
-        self.assertEqual((0, 0, {}), (hub._publishing, hub._publishing_bytes, hub._held_up))
+        self.assertEqual((0, 0, {}), (publisher._publishing, publisher._publishing_bytes, publisher._held_up))
         return tuple(most)  # type: ignore[return-value]
 
     def publish(self, room: str, size: int, id: int) -> bytes:
@@ -508,7 +507,7 @@ class FailingSendTests(RawTestCase):
         await reader.connect()
         (session,) = self.service.hub.sessions
         transport = session.transport
-        send, numbers = transport.outlet, iter(range(1_000_000))
+        send, numbers = transport.direct_send, iter(range(1_000_000))
         failures = (errno.ENOBUFS, errno.ENOMEM)
 
         def fail_sometimes(data: bytes) -> int:
@@ -517,7 +516,7 @@ class FailingSendTests(RawTestCase):
                 raise OSError(failures[number % 2], "no buffer space available")
             return int(send(data))
 
-        transport.outlet = fail_sometimes
+        transport.direct_send = fail_sometimes
         reader.send(type="join", room="lobby")
         await reader.until(lambda: reader.of_type("joined"))
         writer = self.client(SocketClient)
@@ -704,7 +703,7 @@ class HistoryFloodTests(RawTestCase):
         def full() -> bool:
             nonlocal most
             most = max(most, queued(session.transport.transport))
-            return bool(session.transport.full)
+            return bool(session.transport.write_paused)
 
         await self.until(full)
         await writer.publish("another")

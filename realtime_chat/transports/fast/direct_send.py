@@ -186,7 +186,7 @@ def send_to_all(
             if reader in readers:
                 readers[reader] = len  # takes all, and sends nothing: this one has it
             taken = _send_ordinarily(reader, frames)
-            if reader.transport.full:
+            if reader.transport.write_paused:
                 full.append((reader, taken))
         full += _send_to_all(frames, readers)
     finally:
@@ -217,7 +217,7 @@ def _send_to_all(frames: Frames, readers: Mapping[R, Send | None]) -> list[tuple
     full = [(reader, _send_rest(reader, frames, sent)) for reader, sent in rest]
     for reader in ordinary:
         taken = _send_ordinarily(reader, frames)
-        if reader.transport.full:
+        if reader.transport.write_paused:
             full.append((reader, taken))
     return full
 

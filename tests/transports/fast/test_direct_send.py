@@ -99,7 +99,7 @@ class OrdinaryReader:
 
     def __init__(self, takes: bool | Exception = True, full: bool = False) -> None:
         self.takes = takes
-        self.full = full or takes is False
+        self.write_paused = full or takes is False
         self.transport = self
         self.wire = b""
 
@@ -228,7 +228,7 @@ class SendToAllTests(SynchronousTestCase):
         order: list[bytes] = []
 
         class Early(Reader):
-            full = False
+            write_paused = False
 
             def send_batch(self, frames: Frames) -> int:
                 order.append(b"first")
@@ -248,7 +248,7 @@ class SendToAllTests(SynchronousTestCase):
 
         class Leaver(OrdinaryReader):
             def send_batch(self, frames: Frames) -> int:
-                self.full = True
+                self.write_paused = True
                 del readers[self]
                 return 1
 
@@ -265,7 +265,7 @@ class SendToAllTests(SynchronousTestCase):
                 raise ZeroDivisionError
 
         class Early(Reader):
-            full = False
+            write_paused = False
 
             def send_batch(self, frames: Frames) -> int:
                 return frames.count

@@ -1,0 +1,161 @@
+"""Delivery to one transport: its subscriptions, and the pump that brings those which are behind up to their rooms.
+
+A slow reader is left behind, not queued for. Its room leaves it when the transport has taken less than it was given;
+once the transport resumes writing, the pump sends it one page after another until it is live again. See
+:mod:`~realtime_chat.core.subscription` for the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import MessageSink
+from realtime_chat.core.log_view import EntryPage, StartPosition
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
+from realtime_chat.values.errors import StoreError
+from realtime_chat.values.model import Position
+
+__all__ = ["Delivery"]
+
+_log = Logger()
+
+
+class Delivery:
+    """The subscriptions of one transport, of which those that are behind are sent page after page.
+
+    :param transport: where messages are sent. Without one nothing is delivered.
+    :param on_caught_up: called whenever everything was sent that could be sent.
+    :ivar subscriptions: by room.
+    """
+
+    __slots__ = ("_behind", "_closed", "_hub", "_on_caught_up", "_reading", "subscriptions", "transport")
+
+    def __init__(self, hub: Hub, transport: MessageSink | None, on_caught_up: Callable[[], object] | None) -> None:
+        self.transport: MessageSink = transport  # type: ignore[assignment]  # without one nothing is delivered
+        self.subscriptions: dict[str, Subscription] = {}
+        self._hub = hub
+        self._on_caught_up = on_caught_up
+        self._behind: list[Subscription] = []
+        self._reading = False
+        self._closed = False
+
+    def close(self, polls: bool) -> None:
+        """End all subscriptions.
+
+        :param polls: whether that was one poll of many, whose client is expected back.
+        """
+        self._closed = True
+        for subscription in self.subscriptions.values():
+            subscription.room.remove(subscription)
+            self._hub.presence.exit(subscription, polls)
+        self.subscriptions.clear()
+        self._behind.clear()
+        self._on_caught_up = None
+        self.transport = None  # type: ignore[assignment]  # or they would keep each other for the garbage collector
+
+    def subscribe(self, room: Room, start: StartPosition) -> Subscription:
+        """Read a room from a position on; :meth:`catch_up` sends what follows."""
+        subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, start)
+        room.add()
+        self._behind.append(subscription)
+        return subscription
+
+    def unsubscribe(self, room: str) -> bool:
+        """Read a room no more.
+
+        :returns: whether it was read.
+        """
+        subscription = self.subscriptions.pop(room, None)
+        if subscription is None:
+            return False
+        if not subscription.live:
+            self._behind.remove(subscription)
+        subscription.room.remove(subscription)
+        self._hub.presence.exit(subscription, False)
+        return True
+
+    def pause_writing(self) -> None:
+        """The transport takes no more for now: no subscription is live until it resumes writing."""
+        for subscription in self.subscriptions.values():
+            subscription.room.fall_behind(subscription)
+
+    def fell_behind(self, subscription: Subscription) -> None:
+        """A subscription is no longer live; see :class:`~realtime_chat.core.interfaces.Subscriber`."""
+        self._behind.append(subscription)
+
+    def catch_up(self) -> None:
+        """Send a page to each subscription that is behind, and more, as far as the transport takes it."""
+        while self._behind and not self._reading and not self.transport.write_paused:
+            subscription = self._behind[0]
+            room = subscription.room
+            if subscription.offset == room.top and subscription.epoch == room.epoch:
+                self._go_live(subscription)
+                continue
+            page = subscription.next_page()
+            if page is None:
+                self._read(subscription)
+            elif not self._send_page(subscription, page):
+                break
+        if self._on_caught_up is not None and not self._reading:
+            self._on_caught_up()
+
+    def _read(self, subscription: Subscription) -> None:
+        self._reading = True
+        room = subscription.room
+        Deferred.fromCoroutine(room.find_after(room.resume_offset(subscription))).addCallbacks(
+            self._page_read, self._page_unread, callbackArgs=(subscription, room.epoch), errbackArgs=()
+        )
+
+    def _page_read(self, page: EntryPage, subscription: Subscription, epoch: str) -> None:
+        """A page was read. It is of no use if the log became another one meanwhile."""
+        self._reading = False
+        if self._closed:
+            return
+        if subscription in self._behind and page.epoch == epoch:
+            self._send_page(subscription, page)
+        self.catch_up()
+
+    def _page_unread(self, failure: Failure) -> None:
+        if failure.check(StoreError) is None:
+            _log.failure("a page could not be read", failure)
+        self._hub.wheel.call_later(self._hub.limits.retry, self._try_again)
+
+    def _try_again(self) -> None:
+        self._reading = False
+        if not self._closed:
+            self.catch_up()
+
+    def _send_page(self, subscription: Subscription, page: EntryPage) -> bool:
+        """Send a page to a subscription that is behind, and make it live if nothing follows.
+
+        :returns: whether the transport took any of it. A transport that is closing takes nothing, though its writing
+            isn't paused.
+        """
+        taken = 0
+        transport = self.transport
+        if page.epoch != subscription.epoch or page.start != subscription.offset:
+            subscription.epoch, subscription.offset = page.epoch, page.start
+            transport.reset(subscription.room.name, Position(page.epoch, page.start))
+        if page.entries:
+            fanout = transport.fanout
+            taken = transport.send_batch(subscription.room.batch(fanout, page))
+            subscription.offset += taken
+            self._hub.counters.delivered[fanout.name] += taken
+        if subscription not in self._behind:
+            return True  # the transport is done with this session
+        self._go_live(subscription)
+        return taken > 0 or not page.entries
+
+    def _go_live(self, subscription: Subscription) -> None:
+        """Make a subscription live, if nothing is left to be sent to it."""
+        self._behind.remove(subscription)
+        if not subscription.room.go_live(subscription):
+            self._behind.append(subscription)
+        elif subscription.members_version_sent < subscription.room.members_version_sent:
+            self._hub.presence.refresh(subscription)

@@ -1,0 +1,271 @@
+"""The rooms that are in memory: looked up by their first reader, and forgotten when they have been idle for a while."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from realtime_chat.core.catch_up import CatchUpScheduler
+from realtime_chat.core.flush import FlushQueue
+from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.log_view import LogContext
+from realtime_chat.core.room import Room
+from realtime_chat.core.wheel import DeadlineQueue, Wheel
+from realtime_chat.presence.presence import Presence
+from realtime_chat.presence.shared_presence import SharedPresence
+from realtime_chat.values.counters import Counters
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.limits import Limits
+from realtime_chat.values.model import Message, Page
+
+__all__ = ["RoomCache"]
+
+_TRIES_TO_EVICT = 8
+
+
+class _Loading:
+    """A room that is being looked up: who waits for it, and what happened meanwhile.
+
+    :ivar announced: the last messages that were announced; the room reads those before them itself.
+    :ivar may_have_missed: whether something may have been announced that this node didn't hear of.
+    """
+
+    __slots__ = ("announced", "may_have_missed", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self.waiting: list[Deferred[Room]] = []
+        self.announced: deque[Message] = deque(maxlen=most)
+        self.may_have_missed = False
+
+
+class RoomCache:
+    """Rooms by name, at most ``max_rooms_total``: idle ones are evicted first, and then no others are taken in.
+
+    A room without messages, which anybody can make up, is forgotten soon after its last reader has left.
+
+    :param time: seconds since 1970.
+    :param shared: the same as ``presence`` where there may be other nodes, else None.
+    :ivar rooms: those that are loaded.
+    :ivar loading: those that are being looked up.
+    """
+
+    def __init__(
+        self,
+        store: IMessageStore,
+        broker: IBroker,
+        limits: Limits,
+        clock: TurnClock,
+        wheel: Wheel,
+        time: Callable[[], float],
+        counters: Counters,
+        catch_ups: CatchUpScheduler,
+        flush_queue: FlushQueue,
+        presence: Presence,
+        shared: SharedPresence | None,
+    ) -> None:
+        self.rooms: dict[str, Room] = {}
+        self.loading: dict[str, _Loading] = {}
+        self._store = store
+        self._broker = broker
+        self._limits = limits
+        self._clock = clock
+        self._wheel = wheel
+        self._counters = counters
+        self._catch_ups = catch_ups
+        self._presence = presence
+        self._shared = shared
+        self._context = LogContext(
+            store,
+            limits,
+            catch_ups.on_gap,
+            self._on_tail_growth,
+            flush_queue.add_room,
+            self._on_unused,
+            time,
+            clock,
+            counters,
+        )
+        self._unread = DeadlineQueue(wheel, clock.seconds, limits.empty_idle, self._forget_empty)
+        self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
+        self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
+        self._sweeping = False
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Forget no more rooms, as the process ends."""
+        self._stopped = True
+        self._unread.stop()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a room is loaded, or about to be; called on any thread."""
+        return name in self.rooms or name in self.loading
+
+    # Loading
+
+    def load(self, name: str) -> Deferred[Room]:
+        """The room, looked up in the store if need be.
+
+        :raises RealtimeError: ``store_unavailable``, or ``too_many``: no more rooms fit in memory.
+        """
+        room = self.rooms.get(name)
+        if room is not None:
+            room.used = self._clock.seconds()
+            return succeed(room)
+        answer: Deferred[Room] = Deferred()
+        loading = self.loading.get(name)
+        if loading is None:
+            if not self._has_place():
+                return fail(self._refuse_room())
+            loading = self.loading[name] = _Loading(self._limits.page_messages)
+            loading.waiting.append(answer)
+            Deferred.fromCoroutine(self._load(name)).addCallbacks(
+                self._loaded, self._not_loaded, callbackArgs=(name,), errbackArgs=(name,)
+            )
+        else:
+            loading.waiting.append(answer)
+        return answer
+
+    async def _load(self, name: str) -> Page:
+        """Follow a room first, and then read what was there before."""
+        await self._broker.follow(name)
+        self._counters.reads += 1
+        try:
+            return await self._store.read_before(name, None, self._limits.page_messages)
+        except BaseException:
+            self._unfollow(name)
+            raise
+
+    def _unfollow(self, name: str) -> None:
+        self._broker.unfollow(name)
+        if self._shared is not None:
+            self._shared.forget(name)
+
+    def _loaded(self, page: Page, name: str) -> None:
+        loading = self.loading.pop(name)
+        room = self.rooms[name] = Room(name, page, self._context)
+        room.used = self._clock.seconds()
+        if self._shared is not None:
+            self._shared.opened(room)
+        for message in loading.announced:
+            room.announce(message)
+        self._on_unused(room)  # unless somebody takes it
+        if loading.may_have_missed:
+            self._catch_ups.add(room)
+        if not self._sweeping:
+            self._sweeping = True
+            self._wheel.call_later(self._limits.room_idle / 2, self._sweep)
+        for answer in loading.waiting:
+            answer.callback(room)
+
+    def _not_loaded(self, failure: Failure, name: str) -> None:
+        for answer in self.loading.pop(name).waiting:
+            answer.errback(failure)
+
+    def _has_place(self) -> bool:
+        """Whether one more room fits in memory, if need be in the place of one that is idle."""
+        if len(self.rooms) + len(self.loading) < self._limits.max_rooms_total:
+            return True
+        for _ in range(min(_TRIES_TO_EVICT, len(self._idle))):
+            room = next(iter(self._idle))
+            if self._forget(room):
+                return True
+            del self._idle[room]
+            if not room.subscribers:  # somebody will be back
+                self._idle[room] = None
+        return False
+
+    def _refuse_room(self) -> RealtimeError:
+        self._counters.rooms_refused += 1
+        most = self._limits.max_rooms_total
+        return RealtimeError("too_many", f"this server has {most} rooms open already; try again in a moment")
+
+    # What happens to rooms
+
+    def announce(self, message: Message) -> None:
+        """A room's log has grown."""
+        room = self.rooms.get(message.room)
+        if room is not None:
+            room.announce(message)
+        elif message.room in self.loading:
+            self.loading[message.room].announced.append(message)
+
+    def wants(self, name: str, epoch: str, offset: int) -> bool:
+        """Whether messages up to this offset are new to a room that is in memory."""
+        room = self.rooms.get(name)
+        return name in self.loading if room is None else not room.knows(epoch, offset)
+
+    def may_have_missed(self, name: str) -> None:
+        """Something may have been announced in a room that this node didn't hear of: let the room catch up."""
+        if name in self.loading:
+            self.loading[name].may_have_missed = True
+        elif name in self.rooms:
+            self._catch_ups.add(self.rooms[name])
+
+    def all_may_have_missed(self) -> None:
+        """The logs may be others than before: let every room catch up."""
+        for name in (*self.rooms, *self.loading):
+            self.may_have_missed(name)
+
+    # Forgetting
+
+    def _sweep(self) -> None:
+        """Forget rooms that were idle for a while, and the oldest tails where they are too much together."""
+        before = self._clock.seconds() - self._limits.room_idle
+        for room in list(self.rooms.values()):
+            room.forget_batches()
+            if room.used <= before:
+                self._forget(room)
+        self._shorten_tails()
+        self._sweeping = bool(self.rooms)
+        if self._sweeping:
+            self._wheel.call_later(self._limits.room_idle / 2, self._sweep)
+
+    def _on_unused(self, room: Room) -> None:
+        """Nobody reads a room any more: one without messages goes soon, any other when its place is needed."""
+        if self._stopped:
+            return
+        if room.empty:
+            if room not in self._unread:
+                self._unread.add(room)
+        else:
+            self._idle.pop(room, None)
+            self._idle[room] = None
+
+    def _forget_empty(self, room: Room) -> None:
+        """Forget a room without messages, unless it is read again. If a lease holds it, its end says so."""
+        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.subscribers or room.idle):
+            self._on_unused(room)  # when its read has ended
+
+    def _forget(self, room: Room) -> bool:
+        """Forget a room, unless it is of interest to somebody."""
+        if not room.idle or not self._presence.forget(room.name):
+            return False
+        del self.rooms[room.name]
+        self._idle.pop(room, None)
+        self._unread.drop(room)
+        self._catch_ups.forget(room)
+        self._broker.unfollow(room.name)
+        return True
+
+    def _on_tail_growth(self, size: int) -> None:
+        """Some tail has so many bytes more, and perhaps others less."""
+        self._tails_left -= size
+        if self._tails_left < 0:
+            self._shorten_tails()
+
+    def _shorten_tails(self) -> None:
+        """If tails are nearly too large together, clear the oldest, and some more than need be: to look at all of them
+        costs something."""
+        most = self._limits.tails_bytes
+        size = sum(room.tail.size for room in self.rooms.values())
+        if size > most - most // 8:
+            for room in sorted(self.rooms.values(), key=lambda room: room.used):
+                if size <= most - most // 4:
+                    break
+                size -= room.tail.size
+                room.tail.clear()
+                room.forget_batches()
+        self._tails_left = most - size
