@@ -33,7 +33,6 @@ from realtime_chat.http.pages import PageRefused, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.presence.presence import Presence
-from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.direct_send import unsent, write_now
 from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
@@ -105,12 +104,11 @@ def make_hub(
 
     wheel, counters = Wheel(clock), Counters()
     identities = Identities(lambda: store.secret, random_bytes)
-    node = clock, wheel, limits, counters, random_bytes(4).hex()
-    shared = SharedPresence(*node, broker, identities.client_hash, now) if broker.shared else None
-    presence = shared or Presence(*node)
+    node = random_bytes(4).hex()
+    presence = Presence(clock, wheel, limits, counters, node, broker, identities.client_hash, now)
     catch_ups = CatchUpScheduler(clock, wheel, limits)
     flush_queue = FlushQueue(clock)
-    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence, shared)
+    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence)
     publisher = Publisher(store, clock, limits, counters, cache.announce)
     history = History(store, limits, cache.rooms)
     return Hub(
@@ -123,7 +121,6 @@ def make_hub(
         counters,
         identities,
         presence,
-        shared,
         cache,
         catch_ups,
         flush_queue,

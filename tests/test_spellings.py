@@ -13,8 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identities
 from realtime_chat.http.origins import Authority, _normalise
-from realtime_chat.presence.presence import _STAMP
-from realtime_chat.presence.shared_presence import _VERSION
+from realtime_chat.presence.poll_version import _NUMBER, _VERSION
 from realtime_chat.transports.sse import _read_id
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_event, check_key, check_room
@@ -116,8 +115,8 @@ class OneSpellingTests(SynchronousTestCase):
     @given(respelled(st.integers(0, 10**16 - 1).map(str)))
     def test_stamps(self, pair: tuple[str, str]) -> None:
         """The number in a version of presence has one spelling."""
-        self.assertTrue(_STAMP.fullmatch(pair[0]))
-        self.check(pair[1], lambda text: int(text) if _STAMP.fullmatch(text) else int("no"), str)
+        self.assertTrue(_NUMBER.fullmatch(pair[0]))
+        self.check(pair[1], lambda text: int(text) if _NUMBER.fullmatch(text) else int("no"), str)
 
     @given(
         st.from_regex(

@@ -7,7 +7,7 @@ once the transport resumes writing, the pump sends it one page after another unt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -45,19 +45,16 @@ class Delivery:
         self._reading = False
         self._closed = False
 
-    def close(self, polls: bool) -> None:
-        """End all subscriptions.
-
-        :param polls: whether that was one poll of many, whose client is expected back.
-        """
+    def close(self) -> Collection[Subscription]:
+        """End all subscriptions, and give them back."""
         self._closed = True
-        for subscription in self.subscriptions.values():
+        ended, self.subscriptions = self.subscriptions.values(), {}
+        for subscription in ended:
             subscription.room.remove(subscription)
-            self._hub.presence.exit(subscription, polls)
-        self.subscriptions.clear()
         self._behind.clear()
         self._on_caught_up = None
         self.transport = None  # type: ignore[assignment]  # or they would keep each other for the garbage collector
+        return ended
 
     def subscribe(self, room: Room, start: StartPosition) -> Subscription:
         """Read a room from a position on; :meth:`catch_up` sends what follows."""
@@ -66,19 +63,14 @@ class Delivery:
         self._behind.append(subscription)
         return subscription
 
-    def unsubscribe(self, room: str) -> bool:
-        """Read a room no more.
-
-        :returns: whether it was read.
-        """
+    def unsubscribe(self, room: str) -> Subscription | None:
+        """End the subscription of a room, and give it back; None if there is none."""
         subscription = self.subscriptions.pop(room, None)
-        if subscription is None:
-            return False
-        if not subscription.live:
-            self._behind.remove(subscription)
-        subscription.room.remove(subscription)
-        self._hub.presence.exit(subscription, False)
-        return True
+        if subscription is not None:
+            if not subscription.live:
+                self._behind.remove(subscription)
+            subscription.room.remove(subscription)
+        return subscription
 
     def pause_writing(self) -> None:
         """The transport takes no more for now: no subscription is live until it resumes writing."""
@@ -158,4 +150,4 @@ class Delivery:
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
         elif subscription.members_version_sent < subscription.room.members_version_sent:
-            self._hub.presence.refresh(subscription)
+            self._hub.presence.send_snapshot(subscription)

@@ -18,7 +18,6 @@ from realtime_chat.core.room import Room
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.presence.presence import Presence
-from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.values import codec
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError
@@ -43,7 +42,6 @@ class Hub:
     It is built by :func:`realtime_chat.composition.make_hub`.
 
     :param now: milliseconds since 1970; orders nothing.
-    :param shared: the same as ``presence`` where there may be other nodes, else None.
     :ivar rooms: the rooms that are in memory, by name.
     :ivar sessions: those that are open.
     """
@@ -61,7 +59,6 @@ class Hub:
         counters: Counters,
         identities: Identities,
         presence: Presence,
-        shared: SharedPresence | None,
         cache: RoomCache,
         catch_ups: CatchUpScheduler,
         flush_queue: FlushQueue,
@@ -83,7 +80,6 @@ class Hub:
         self.stopping = False
         self._store = store
         self._broker = broker
-        self._shared = shared
         self._cache = cache
         self._catch_ups = catch_ups
         store.watch(cache.all_may_have_missed, cache.__contains__)
@@ -160,7 +156,7 @@ class Hub:
 
     async def _count(self, rooms: Sequence[str]) -> list[int]:
         """How many members rooms have. The broker knows that of rooms that this node doesn't follow."""
-        unknown = [room for room in rooms if room not in self.rooms] if self._shared is not None else []
+        unknown = [room for room in rooms if room not in self.rooms] if self._broker.shared else []
         counts = dict(zip(unknown, await self._broker.count(unknown), strict=True)) if unknown else {}
         return [counts[room] if room in counts else self.presence.count(room) for room in rooms]
 
@@ -170,10 +166,10 @@ class Hub:
         :param client: one that should be among them.
         :returns: None where there is nothing to find out.
         """
-        if self._shared is None:
+        if not self._broker.shared:
             return None
         if room in self.rooms:
-            return self._shared.meet(client, room)
+            return self.presence.await_client(client, room)
         return self.room(room).addCallback(lambda _: self.await_presence(room, client))
 
     # What other nodes tell (see interfaces.Listener)
@@ -192,7 +188,7 @@ class Hub:
         """A client of another node has signalled."""
         known = self.rooms.get(room)
         if known is not None:
-            self.presence.bring(known, data, client_hash)
+            self.presence.deliver_signal(known, data, client_hash)
 
     def relayed(self, room: str, payload: bytes) -> None:
         """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
@@ -206,32 +202,27 @@ class Hub:
             self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)
             return
         self.counters.relayed += 1
-        self.presence.bring(known, codec.encode_signal(room, "relay", data, None, self.now()))
+        self.presence.deliver_signal(known, codec.encode_signal(room, "relay", data, None, self.now()))
 
     def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Who is in a room by way of other nodes."""
-        if self._shared is not None:
-            self._shared.presence_snapshot(room, others)
+        self.presence.remote.snapshot(room, others)
 
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Somebody came, changed, or went on another node."""
-        if self._shared is not None:
-            self._shared.presence_delta(room, node, came, gone)
+        self.presence.remote.delta(room, node, came, gone)
 
     def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
         """Who is in a room by way of one other node, all of them."""
-        if self._shared is not None:
-            self._shared.node_snapshot(room, node, there)
+        self.presence.remote.node_snapshot(room, node, there)
 
     def node_left(self, node: str, held: float) -> None:
         """A node is no longer there."""
-        if self._shared is not None:
-            self._shared.node_left(node, held)
+        self.presence.remote.node_left(node, held)
 
     def forwarded(self, command: ForwardedCommand) -> None:
         """A client has said something to another node that is for all by way of which it is in rooms."""
-        if self._shared is not None:
-            self._shared.forwarded(command)
+        self.presence.forwarded(command)
 
 
 def _check_size(payload: bytes, most: int) -> bytes:

@@ -15,7 +15,6 @@ from realtime_chat.core.log_view import LogContext
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.presence.presence import Presence
-from realtime_chat.presence.shared_presence import SharedPresence
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
@@ -47,7 +46,6 @@ class RoomCache:
     A room without messages, which anybody can make up, is forgotten soon after its last reader has left.
 
     :param time: seconds since 1970.
-    :param shared: the same as ``presence`` where there may be other nodes, else None.
     :ivar rooms: those that are loaded.
     :ivar loading: those that are being looked up.
     """
@@ -64,7 +62,6 @@ class RoomCache:
         catch_ups: CatchUpScheduler,
         flush_queue: FlushQueue,
         presence: Presence,
-        shared: SharedPresence | None,
     ) -> None:
         self.rooms: dict[str, Room] = {}
         self.loading: dict[str, _Loading] = {}
@@ -76,7 +73,6 @@ class RoomCache:
         self._counters = counters
         self._catch_ups = catch_ups
         self._presence = presence
-        self._shared = shared
         self._context = LogContext(
             store,
             limits,
@@ -140,15 +136,13 @@ class RoomCache:
 
     def _unfollow(self, name: str) -> None:
         self._broker.unfollow(name)
-        if self._shared is not None:
-            self._shared.forget(name)
+        self._presence.drop_room(name)
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self.loading.pop(name)
         room = self.rooms[name] = Room(name, page, self._context)
         room.used = self._clock.seconds()
-        if self._shared is not None:
-            self._shared.opened(room)
+        self._presence.open_room(room)
         for message in loading.announced:
             room.announce(message)
         self._on_unused(room)  # unless somebody takes it
@@ -241,7 +235,7 @@ class RoomCache:
 
     def _forget(self, room: Room) -> bool:
         """Forget a room, unless it is of interest to somebody."""
-        if not room.idle or not self._presence.forget(room.name):
+        if not room.idle or not self._presence.drop_room(room.name):
             return False
         del self.rooms[room.name]
         self._idle.pop(room, None)

@@ -92,7 +92,8 @@ class Session:
         """
         if not self.closed:
             self.closed = True
-            self.delivery.close(polls)
+            for subscription in self.delivery.close():
+                self.hub.presence.exit(subscription, self.client, polls)
             self.hub.closed(self)
 
     # What the transport sees of the delivery
@@ -244,7 +245,7 @@ class Session:
         """
         subscription = self.subscribe(room, start)
         presence = self.hub.presence
-        attendance = (presence.show if listed else presence.put_off)(room.name, subscription)
+        attendance = (presence.snapshot if listed else presence.defer_snapshot)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
@@ -273,7 +274,9 @@ class Session:
             presence.enter(subscription, self.client, user, name is not None, self._state)
 
     def _leave(self, command: commands.Leave) -> Answer:
-        if self.delivery.unsubscribe(check_room(command.room)):
+        subscription = self.delivery.unsubscribe(check_room(command.room))
+        if subscription is not None:
+            self.hub.presence.exit(subscription, self.client, False)
             return codec.encode_left(command.id, command.room)
         if self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)

@@ -20,8 +20,6 @@ Only :meth:`Room.go_live <realtime_chat.core.room.Room.go_live>` makes it live, 
 
 from __future__ import annotations
 
-from typing import Any
-
 from realtime_chat.core.interfaces import MessageSink, Subscriber
 from realtime_chat.core.log_view import EntryPage, StartPosition
 from realtime_chat.core.room import Room
@@ -36,14 +34,12 @@ class Subscription:
 
     :param start: where it starts.
     :ivar first_page: what follows the start, where that was read already; None once it was used.
-    :ivar lease: what makes its user a member of the room; None where it has none.
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
     """
 
     __slots__ = (
         "epoch",
         "first_page",
-        "lease",
         "live",
         "members_version_sent",
         "offset",
@@ -60,7 +56,6 @@ class Subscription:
         self.offset = start.position.offset
         self.first_page: EntryPage | None = start.page
         self.live = False
-        self.lease: Any = None
         self.members_version_sent = 0
 
     def next_page(self) -> EntryPage | None:

@@ -1,339 +1,354 @@
-"""Who is in which room, and what they signal to each other without its being stored.
+"""Who is in which room, and the signals that clients send each other.
 
-A user is a *member* of a room as long as one of its clients holds a *lease* there: while it reads the room on any
-transport, and for a moment after that, so that nobody is seen to leave who is back at once. What changes is told
-together, as the difference to what was told before, and in large rooms only as a number.
+A user is a *member* of a room as long as one of its clients holds a *lease* there, on this node or on another one. A
+client holds a lease while it reads the room on any transport, and for a moment after that, so that readers don't see
+clients leave that are back at once.
 
-Who was told of everything up to the last stamp that was told at all (``Room.told``) is up to date; everybody else is
-given the full set. A poll carries its stamp as a version.
+Readers that were sent everything up to the last event (``Room.members_version_sent``) are current. All others are sent
+a snapshot. A poll carries the version that it was sent.
+
+Each node has the leases of its own clients (here), publishes them (``outbox.py``), and knows those of other nodes
+(``remote_members.py``). So all nodes have the same members, and each sends the events that a node alone would send.
+Nodes name clients by their hashes. If they differ about a client, the last change counts.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 
-from realtime_chat.core.interfaces import DelayedCall, TurnClock
+import attrs
+from twisted.internet.defer import Deferred
+
+from realtime_chat.core.interfaces import IBroker, TurnClock
 from realtime_chat.core.room import Room
 from realtime_chat.core.subscription import Subscription
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
-from realtime_chat.presence.membership import UNKNOWN, Attendance, Client, KeptSignals, Lease, MemberPage, Membership
+from realtime_chat.presence.leases import UNKNOWN, Client, Lease
+from realtime_chat.presence.membership import MemberList, MemberPage
+from realtime_chat.presence.membership_table import MembershipTable
+from realtime_chat.presence.outbox import PresenceOutbox
+from realtime_chat.presence.poll_version import PollVersions
+from realtime_chat.presence.remote_members import RemoteMembers
+from realtime_chat.presence.signals import SignalDelivery
 from realtime_chat.values import codec
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
-from realtime_chat.values.model import ANONYMOUS, User
+from realtime_chat.values.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
 
 __all__ = ["Presence"]
 
-_STAMP = re.compile(r"0|[1-9][0-9]{0,15}")
+_EMPTY_STATE = b"{}"
 
 
 class Presence:
-    """Everybody in every room of this node.
+    """The members of the rooms that this node follows.
 
-    :param wheel: ends what is held.
-    :param node: a word that no other node has, and this one only until it ends; polls' versions begin with it.
-    :ivar memberships: of the rooms that somebody is in, or was a moment ago.
+    :param wheel: ends leases.
+    :param node: a name that no other node has, and that this node never had before.
+    :param broker: tells other nodes, if there are any.
+    :param client_hash: names a client between nodes; see :meth:`realtime_chat.core.identity.Identities.client_hash`. It
+        isn't called where this node is alone.
+    :param now: milliseconds since 1970.
+    :ivar remote: who is in the rooms through other nodes.
+    :ivar memberships: by room, of the rooms that have members, or had some a moment ago.
     """
 
-    def __init__(self, clock: TurnClock, wheel: Wheel, limits: Limits, counters: Counters, node: str) -> None:
-        self.memberships: dict[str, Membership] = {}
-        self._clients: dict[str, Client] = {}
+    def __init__(
+        self,
+        clock: TurnClock,
+        wheel: Wheel,
+        limits: Limits,
+        counters: Counters,
+        node: str,
+        broker: IBroker,
+        client_hash: Callable[[str], str],
+        now: Callable[[], int],
+    ) -> None:
+        if broker.shared:
+            limits = _patient(limits)
         self._clock = clock
         self._limits = limits
-        self._leaving = DeadlineQueue(wheel, clock.seconds, limits.leave_delay, self._end)
-        self._away = DeadlineQueue(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
         self._counters = counters
-        self._node = node
-        self._stamps = count(1)
-        self._signals = KeptSignals(limits.signal_memory, limits.signals_bytes)
-        self._dirty: dict[Membership, None] = {}
-        self._timer: DelayedCall | None = None
+        self._broker = broker
+        self._now = now
+        self._table = table = MembershipTable(clock, limits, counters)
+        self.memberships = table.by_room
+        self.remote = RemoteMembers(table, wheel, self._take_change)
+        self._outbox = PresenceOutbox(clock, limits, broker)
+        self._signals = SignalDelivery(table, clock, counters)
+        settle_time = 2000 * limits.presence_interval
+        self._versions = PollVersions(table, self.remote, self._signals, node, broker.shared, settle_time, now)
+        self._leaving = DeadlineQueue(wheel, clock.seconds, limits.leave_delay, self._end)
+        self._between_polls = DeadlineQueue(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
+        self._clients: dict[str, Client] = {}
+        # Where this node is alone, a client's key stands for its hash, which needs no time and no second table.
+        self._client_hash = client_hash if broker.shared else str
+        self._by_hash: dict[str, Client] = {} if broker.shared else self._clients
         self._stopped = False
 
     def stop(self) -> None:
-        """Forget everybody; nobody is told of anything from now on."""
+        """Forget everybody, and tell nobody."""
         self._stopped = True
         self._leaving.stop()
-        self._away.stop()
+        self._between_polls.stop()
         self._clients.clear()
-        self.memberships.clear()
-        self._dirty.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._by_hash.clear()
+        self._table.stop()
+        self._outbox.stop()
+        self._signals.stop()
+        self.remote.stop()
 
-    # Coming and going
+    # Rooms
+
+    def open_room(self, room: Room) -> None:
+        """A room is loaded. Other nodes have said before who is in it; see :class:`RemoteMembers`."""
+        if self._broker.shared:
+            self.remote.open_room(room)
+
+    def drop_room(self, room: str) -> bool:
+        """Drop the room's presence.
+
+        :returns: False if local clients are still in the room, and nothing was dropped.
+        """
+        membership = self.memberships.get(room)
+        if membership is not None and membership.has_local_members():
+            return False
+        self.remote.drop_room(room)
+        if membership is not None:
+            self._table.drop(membership)
+        return True
+
+    # Joining and leaving
 
     def enter(self, reader: Subscription, client: str, user: User, named: bool, state: bytes) -> None:
-        """A client reads a room, by one subscription more.
+        """Add a subscription by which a client reads a room.
 
-        :param named: whether the user's name was given, or made up because there was none.
-        :param state: what it has said of itself, as far as it isn't here yet.
+        :param named: whether the client gave the user's name; else it was made up.
+        :param state: the client's state, which counts if this node doesn't know the client yet.
         """
         if self._stopped or user is ANONYMOUS:
             return
         known = self._clients.get(client)
         if known is None:
-            known = self._clients[client] = self._meet(client, user, named, state, reader.room.name)
+            known = self._create_client(client, user, named, state, reader.room.name)
         elif named and user.name != known.user.name:
-            self._alter(known, user, known.state)
-        self._resume(known, reader)
+            self._update_client(known, user, known.state)
+        self._add_reader(known, reader)
 
     def enter_again(self, reader: Subscription, client: str, name: str | None) -> bool:
-        """The same of a client that is in some room already, as itself; nothing is done for any other.
+        """Add a subscription of a client that is in some room already, and whose name stays the same.
 
-        :param name: the name that it gives, if it gives one.
-        :returns: whether it is.
+        :param name: the name that the client gives, if it gives one.
+        :returns: False if that isn't so, and nothing was added.
         """
         known = self._clients.get(client)
         if known is None or name not in (None, known.user.name):
             return False
-        self._resume(known, reader)
+        self._add_reader(known, reader)
         return True
 
-    def _resume(self, client: Client, reader: Subscription) -> None:
+    def _add_reader(self, client: Client, reader: Subscription) -> None:
         lease = client.leases.get(reader.room.name)
         if lease is None:
-            lease = self._begin(client, reader.room)
-        lease.resume(reader)
+            lease = self._add_lease(client, reader.room)
+        else:
+            self._cancel_expiry(lease)
+        lease.leaving = False
+        lease.readers += (reader,)
 
-    def _meet(self, client: str, user: User, named: bool, state: bytes, room: str) -> Client:
-        return Client(client, client, user, state, next(self._stamps))
+    def _create_client(self, key: str, user: User, named: bool, state: bytes, room: str) -> Client:
+        """A client that is new to this node. Another node may know what it doesn't say."""
+        client_hash = self._client_hash(key)
+        known = self.remote.find(room, client_hash)
+        changed = self._now() if state != _EMPTY_STATE else int(named)
+        if known is not None and known.user.id == user.id:
+            user = user if named else known.user
+            state = known.state if state == _EMPTY_STATE else state
+            same = user == known.user and state == known.state
+            changed = known.changed if same else max(self._now(), known.changed + 1)
+        client = self._clients[key] = self._by_hash[client_hash] = Client(key, client_hash, user, state, changed)
+        return client
 
-    def _begin(self, client: Client, room: Room) -> Lease:
-        membership = self._membership(room)
-        lease = client.leases[room.name] = Lease(client, membership)
-        if membership.add(lease, next(self._stamps)):
-            self._schedule(membership)
+    def _add_lease(self, client: Client, room: Room) -> Lease:
+        lease = client.leases[room.name] = Lease(client, room)
+        self._table.add(self._table.of(room), lease)
+        self._outbox.add(lease)
         return lease
 
-    def _membership(self, room: Room) -> Membership:
-        membership = self.memberships.get(room.name)
-        if membership is None:
-            membership = Membership(room, self._limits, next(self._stamps), self._signals)
-            self.memberships[room.name] = membership
-        return membership
-
-    def exit(self, reader: Subscription, polls: bool) -> None:
-        """A subscription has ended.
+    def exit(self, reader: Subscription, client: str | None, polls: bool) -> None:
+        """A client's subscription has ended.
 
         :param polls: whether it was a poll's, whose client is expected back.
         """
-        lease, reader.lease = reader.lease, None
-        if lease is None or self._stopped:
-            return
-        lease.remove(reader)
         if polls:
-            lease.polled = self._clock.seconds()
-            lease.heard = lease.membership.signalled
+            self._table.stop_awaiting(reader)
+            self._signals.forget(reader)
+        lease = self._lease_of(reader, client)
+        if lease is None:
+            return
+        lease.remove_reader(reader)
+        if polls:
+            lease.polled_at = self._clock.seconds()
+            lease.last_signal = self.memberships[lease.room.name].signal_count
         if not lease.readers:
-            self._hold(lease, polls and not lease.leaving)
+            self._expire(lease, polls and not lease.leaving)
 
-    def _hold(self, lease: Lease, away: bool) -> None:
-        lease.hold(self._away if away else self._leaving, away)
+    def _lease_of(self, reader: Subscription, client: str | None) -> Lease | None:
+        """The lease that a client has by a subscription; None if it has none by it."""
+        known = None if client is None else self._clients.get(client)
+        lease = None if known is None else known.leases.get(reader.room.name)
+        return None if lease is None or reader not in lease.readers else lease
+
+    def _expire(self, lease: Lease, between_polls: bool) -> None:
+        """End a lease in a while, as nothing reads by it."""
+        self._cancel_expiry(lease)
+        lease.expiry = self._between_polls if between_polls else self._leaving
+        lease.expiry.add(lease)
+        if between_polls:
+            lease.between_polls = True
+            self.memberships[lease.room.name].signals.waiting += 1
+
+    def _cancel_expiry(self, lease: Lease) -> None:
+        if lease.expiry is not None:
+            lease.expiry.drop(lease)
+            lease.expiry = None
+        if lease.between_polls:
+            lease.between_polls = False
+            self.memberships[lease.room.name].signals.waiting -= 1
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
-        client, membership = lease.client, lease.membership
-        lease.release()
-        del client.leases[membership.room.name]
+        self._cancel_expiry(lease)
+        client, room = lease.client, lease.room
+        del client.leases[room.name]
         if not client.leases:
             del self._clients[client.key]
-        if membership.remove(lease, next(self._stamps)):
-            self._schedule(membership)
-        membership.room.release()
-
-    def forget(self, room: str) -> bool:
-        """Whether nobody is in a room by way of this node, so that it may be forgotten, as it is here then."""
-        return room not in self.memberships
+            self._by_hash.pop(client.client_hash, None)
+        self._table.remove(self.memberships[room.name], lease)
+        self._outbox.remove(lease)
+        room.release()
 
     def leave(self, client: str | None, room: str) -> None:
-        """A client says, by a request of its own, that it is about to go: its last poll there was the last.
+        """A client says by a request that its last poll of a room was the last, on whichever node that was.
 
         :raises RealtimeError: ``not_joined``.
         """
-        self._leave(self._lease(client, room))
-
-    def _leave(self, lease: Lease) -> None:
-        lease.leaving = True
-        if lease.away:
-            self._hold(lease, False)
+        client_hash = "" if client is None else self._client_hash(client)
+        if self._reading_lease(client, room) is None and not self.remote.is_in(room, client_hash):
+            raise _not_joined()
+        command = ForwardedCommand(client_hash, leaves=room)
+        self.forwarded(command)
+        self._broker.forward(command)
 
     def knows(self, client: str) -> bool:
-        """Whether a client is in some room, and so was issued by us."""
+        """Whether a client is in some room on this node. Then it was issued by us."""
         return client in self._clients
 
-    def _lease(self, client: str | None, room: str) -> Lease:
+    def _reading_lease(self, client: str | None, room: str) -> Lease | None:
+        """The lease of a client that reads a room on this node, or is between two polls."""
         known = None if client is None else self._clients.get(client)
         lease = None if known is None else known.leases.get(room)
-        if lease is None or not lease.reads:
-            raise RealtimeError("not_joined", "this client doesn't read that room; join it first, or poll it")
-        return lease
+        return lease if lease is not None and lease.reads else None
+
+    def await_client(self, client: str | None, room: str) -> Deferred[None] | None:
+        """Answer when another node has published that a client is in a room, or when it is too late for that.
+
+        :returns: None if there is nothing to wait for.
+        """
+        if client is None or self._stopped or self._reading_lease(client, room) is not None:
+            return None
+        client_hash = self._client_hash(client)
+        if self.remote.is_in(room, client_hash):
+            return None
+        return self.remote.wait_for(room, client_hash, self._limits.presence_wait)
+
+    # States
 
     def set_state(self, client: str, state: bytes) -> bool:
-        """Take what a client says of itself.
+        """Set a client's state, on all nodes that it is with.
 
         :param state: a compact JSON object.
-        :returns: whether the client is in any room.
+        :returns: False if the client is in no room. Where there are other nodes, that isn't known.
         :raises RealtimeError: ``rate_limited``.
         """
         known = self._clients.get(client)
-        if known is None:
+        if known is None and not self._broker.shared:
             return False
-        if known.state != state:
+        if known is not None and known.state == state:
+            return True
+        client_hash = self._client_hash(client)
+        if known is None:  # other nodes know how many rooms it is in: here it may set one state a second
+            self._count_state(self.remote.visitor(client, client_hash, ANONYMOUS), self._limits.signal_rate)
+        else:
             self._count_state(known, len(known.leases))
-            self._alter(known, known.user, state)
+            self._update_client(known, known.user, state)
+        self._broker.forward(ForwardedCommand(client_hash, state))
         return True
 
     def _count_state(self, client: Client, rooms: float) -> None:
-        """A client has another state for so many rooms, each of which costs what a signal does.
+        """Count a new state, which costs as much as a signal for each room.
 
         :raises RealtimeError: ``rate_limited``.
         """
         rate = self._limits.signal_rate
-        if not client.may_tell(self._clock.seconds(), rate, rooms):
+        if not client.take_state_tokens(self._clock.seconds(), rate, rooms):
             message = f"a client may tell its state to {rate:g} rooms a second; say the state again two seconds later"
             raise RealtimeError("rate_limited", message)
 
-    def _alter(self, client: Client, user: User, state: bytes) -> None:
-        memberships = [lease.membership for lease in client.leases.values()]
+    def _update_client(self, client: Client, user: User, state: bytes) -> None:
+        memberships = [self.memberships[room] for room in client.leases]
         for membership in memberships:
-            membership.about_to_alter(user.id)
-        client.alter(user, state, self._moment(client))
+            membership.before_change(user.id)
+        client.update(user, state, max(self._now(), client.changed + 1))
         for membership in memberships:
-            membership.altered(next(self._stamps))
-            self._schedule(membership)
+            membership.after_change(self._table.next_version())
+            self._table.schedule(membership)
+        for lease in client.leases.values():
+            self._outbox.update(lease)
 
-    def _moment(self, client: Client) -> int:
-        """When a client changes."""
-        return next(self._stamps)
+    # What readers are sent
 
-    # Telling
+    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+        """The members of a room.
 
-    def _schedule(self, membership: Membership) -> None:
-        """Something has changed: tell it soon, together with what else changes until then."""
-        self._dirty[membership] = None
-        if self._timer is None:
-            gather = max(self._limits.presence_gather, membership.due - self._clock.seconds())
-            self._timer = self._clock.callLater(min(gather, self._limits.presence_interval), self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        now = self._clock.seconds()
-        for membership in [membership for membership in self._dirty if membership.due <= now]:
-            del self._dirty[membership]
-            self._tell(membership, now)
-        if self._dirty:
-            self._timer = self._clock.callLater(self._limits.presence_interval, self._tick)
-
-    def _tell(self, membership: Membership, now: float) -> None:
-        fresh = membership.take_fresh()
-        event = membership.news()
-        if event is not None:
-            membership.due = now + self._interval(len(membership.members))
-            delivered, missed = membership.room.broadcast("presence", event, fresh)
-            self._counters.presence += delivered
-            for reader in missed:
-                reader.members_version_sent = UNKNOWN
-        if not membership.members:
-            del self.memberships[membership.room.name]
-            membership.room.release()
-
-    def _interval(self, members: int) -> float:
-        """Seconds between two events of a room, which grow with it, so that traffic doesn't grow with its square."""
-        limits = self._limits
-        return min(limits.presence_slowest, max(limits.presence_interval, members / 1000))
-
-    # Being told
-
-    def show(self, room: str, reader: Subscription | None) -> Attendance:
-        """Who is in a room.
-
-        :param reader: who is told, and of later changes by events; None for somebody who isn't.
+        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
         """
-        membership = self.memberships.get(room)
-        if membership is None:
-            return Attendance(0, b"[]")
-        membership.tidy()
-        if reader is None:
-            return membership.attendance()
-        reader.members_version_sent = membership.version
-        return membership.show(reader)
+        return self._table.snapshot(room, reader)
 
-    def put_off(self, room: str, reader: Subscription | None) -> Attendance:
-        """How many are in a room; a reader is told who they are when it is live."""
+    def defer_snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+        """The number of a room's members. The reader is sent a snapshot when it is live."""
         if reader is not None:
             reader.members_version_sent = UNKNOWN
-        return Attendance(self.count(room), None)
+        return MemberList(self.count(room), None)
 
-    def refresh(self, reader: Subscription) -> None:
-        """Give a reader, who has missed something, all members or their number."""
-        attendance = self.show(reader.room.name, reader)
-        reader.members_version_sent = max(reader.members_version_sent, reader.room.members_version_sent)
-        self._counters.presence += 1
-        event = codec.encode_presence(reader.room.name, *attendance)
-        reader.transport.send_event("presence", event)
+    def send_snapshot(self, reader: Subscription) -> None:
+        """Send a snapshot to a reader that has missed an event."""
+        self._table.send_snapshot(reader)
 
-    def resume_poll(self, reader: Subscription, version: str | None, fresh: bool) -> None:
-        """Bring a poll that has just subscribed what it has missed in a room.
+    def resume_poll(self, reader: Subscription, client: str | None, version: str | None, fresh: bool) -> None:
+        """Send a poll that has just subscribed what its client has missed in a room.
 
-        :param version: the one that it carries, perhaps empty; None where its client doesn't keep any, and what it
-            was told is remembered here.
-        :param fresh: whether its client knows nothing of the room yet.
+        :param version: the version that the poll carries, perhaps empty; None if its client doesn't keep it, and this
+            node does.
+        :param fresh: whether the client knows nothing of the room yet.
         """
-        reader.members_version_sent = self._version_sent_before(reader, version, fresh)
+        lease = self._lease_of(reader, client)
+        reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
         membership = self.memberships.get(reader.room.name)
         if reader.members_version_sent < reader.room.members_version_sent:
-            self.refresh(reader)
+            self._table.send_snapshot(reader)
         elif membership is not None and reader.members_version_sent == membership.version:
-            membership.knows(reader)
-        lease = reader.lease
-        if lease is not None and self._polled_here(version):
-            there = lease.membership
-            if lease.heard != there.signalled:
-                for signal in there.signals.missed(lease, self._clock.seconds()):
-                    self._counters.signals_delivered += 1
-                    reader.transport.send_event("signal", signal)
-            there.tidy()
+            membership.mark_current(reader)
+        if lease is not None and self._versions.was_here(version):
+            self._signals.resume(reader, lease)
 
-    def _polled_here(self, version: str | None) -> bool:
-        """Whether a poll's client was not told by another node after its last poll here."""
-        return True
+    def poll_version(self, reader: Subscription, client: str | None, remember: bool) -> str:
+        """The version of a poll's answer; see ``poll_version.py``.
 
-    def _version_sent_before(self, reader: Subscription, version: str | None, fresh: bool) -> int:
-        if version is not None:
-            return self._read_version(version, reader.room)
-        if reader.lease is None:
-            return reader.room.members_version_sent
-        return UNKNOWN if fresh else reader.lease.members_version_sent
-
-    def _read_version(self, version: str, room: Room) -> int:
-        node, _, digits = version.partition(".")
-        if node != self._node or not _STAMP.fullmatch(digits):
-            return UNKNOWN
-        membership = self.memberships.get(room.name)
-        top = room.members_version_sent if membership is None else membership.version
-        return int(digits) if int(digits) <= top else UNKNOWN
-
-    def version(self, reader: Subscription, remember: bool) -> str:
-        """What a poll's answer says that it was told.
-
-        :param remember: whether the client doesn't keep that itself.
+        :param remember: whether this node keeps it, as the client doesn't.
         """
-        told = self._told(reader)
-        if remember and reader.lease is not None:
-            reader.lease.members_version_sent = told
-        return f"{self._node}.{max(told, 0)}"
-
-    def _told(self, reader: Subscription) -> int:
-        return (
-            max(reader.members_version_sent, reader.room.members_version_sent)
-            if reader.live
-            else reader.members_version_sent
-        )
+        return self._versions.text_for(reader, self._lease_of(reader, client) if remember else None)
 
     def page(self, room: str, after: str) -> MemberPage:
         """A page of a room's members, sorted by id."""
@@ -347,48 +362,76 @@ class Presence:
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> tuple[str, bytes]:
-        """Bring a signal to everyone who is live in a room, and not to the client that sends it.
+    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> None:
+        """Send a client's signal to all readers that are live in a room, on all nodes, but not to the client itself.
 
         :param data: an encoded value.
         :param at: milliseconds since 1970.
-        :returns: the client's mark, and the encoded signal.
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
         sender, there, readers = self._sender(client, room)
         rate = self._limits.signal_rate
-        if not sender.may_signal(self._clock.seconds(), rate):
+        if not sender.take_signal_token(self._clock.seconds(), rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
         signal = codec.encode_signal(room, event, data, sender.user, at)
         self._counters.signals += 1
-        self._bring(there, signal, sender.client_hash, readers)
-        return sender.client_hash, signal
+        self._signals.deliver(there, signal, sender.client_hash, readers)
+        self._broker.signal(room, sender.client_hash, signal)
 
     def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
-        """Who signals in a room, and by what it reads the room here.
+        """The client that sends a signal, the room, and the subscriptions by which the client reads it here.
 
-        :raises RealtimeError: ``not_joined``.
+        :raises RealtimeError: ``not_joined``: it isn't in the room through any node.
         """
-        lease = self._lease(client, room)
-        return lease.client, lease.membership.room, lease.readers
+        lease = self._reading_lease(client, room)
+        if lease is not None:
+            return lease.client, lease.room, lease.readers
+        there = self.remote.rooms.get(room)
+        if client is not None and there is not None:
+            client_hash = self._client_hash(client)
+            known = self.remote.find(room, client_hash)
+            if known is not None:
+                sender = self._clients.get(client) or self.remote.visitor(client, client_hash, known.user)
+                return sender, there, ()
+        raise _not_joined()
 
-    def bring(self, room: Room, signal: bytes, client_hash: str = "") -> None:
-        """Bring an encoded signal to everyone who is live in a room, and to who is between two polls.
+    def deliver_signal(self, room: Room, signal: bytes, client_hash: str = "") -> None:
+        """Deliver an encoded signal to a room's live readers, and to clients that are between two polls.
 
-        :param client_hash: of the client that it comes from, which doesn't get it; empty where it comes from none.
+        :param client_hash: of the client that sent it, which doesn't get it; empty if no client did.
         """
-        client = self._marked(client_hash)
+        client = self._by_hash.get(client_hash)
         lease = None if client is None else client.leases.get(room.name)
-        self._bring(room, signal, client_hash, () if lease is None else lease.readers)
+        self._signals.deliver(room, signal, client_hash, () if lease is None else lease.readers)
 
-    def _bring(self, room: Room, signal: bytes, client_hash: str, skip: Sequence[Subscription]) -> None:
-        behind = room.subscribers - room.live_count()
-        membership = self.memberships.get(room.name)
-        if membership is not None:  # first, as polls that are told now are away after that
-            membership.signals.add(self._clock.seconds(), client_hash, signal)
-        delivered, missed = room.broadcast("signal", signal, skip)
-        self._counters.signals_delivered += delivered
-        self._counters.signals_dropped += behind + len(missed)
+    # Changes on other nodes
 
-    def _marked(self, client_hash: str) -> Client | None:
-        return self._clients.get(client_hash)
+    def _take_change(self, client: RemoteClient) -> None:
+        """A client that is with this node as well has changed on another one."""
+        known = self._by_hash.get(client.client_hash)
+        if known is not None and client.changed > known.changed and client.user.id == known.user.id:
+            self._update_client(known, client.user, client.state)
+            known.changed = client.changed
+
+    def forwarded(self, command: ForwardedCommand) -> None:
+        """Carry out a command that a client sent to any node."""
+        client = self._by_hash.get(command.client_hash)
+        if client is None:
+            return
+        if command.state is not None and command.state != client.state:
+            self._update_client(client, client.user, command.state)
+        lease = None if command.leaves is None else client.leases.get(command.leaves)
+        if lease is not None:
+            lease.leaving = True
+            if lease.between_polls:
+                self._expire(lease, False)
+
+
+def _not_joined() -> RealtimeError:
+    return RealtimeError("not_joined", "this client doesn't read that room; join it first, or poll it")
+
+
+def _patient(limits: Limits) -> Limits:
+    """Let leases last a little longer, as a client's next node has to publish its lease first."""
+    more = limits.presence_gather + 2 * limits.presence_interval
+    return attrs.evolve(limits, leave_delay=limits.leave_delay + more, poll_grace=limits.poll_grace + more)

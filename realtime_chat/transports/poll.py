@@ -228,9 +228,9 @@ class _Poll:
         self._at_once = self._at_once or fresh
         subscription = self.session.subscribe(room, start)
         if subscription is not None and self.write_paused:  # its version says that it wasn't told
-            hub.presence.put_off(room.name, subscription)
+            hub.presence.defer_snapshot(room.name, subscription)
         elif subscription is not None:
-            hub.presence.resume_poll(subscription, version, fresh)
+            hub.presence.resume_poll(subscription, self.session.client, version, fresh)
         if start.recovered:
             self._positions[room.name] = str(start.position)
         else:
@@ -292,9 +292,9 @@ class _Poll:
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
     def _versions(self) -> dict[str, str]:
-        presence = self.session.hub.presence
+        presence, client, remember = self.session.hub.presence, self.session.client, not self._remembers
         subscriptions = self.session.subscriptions.items()
-        return {room: presence.version(subscription, not self._remembers) for room, subscription in subscriptions}
+        return {room: presence.poll_version(subscription, client, remember) for room, subscription in subscriptions}
 
     def fail(self, failure: Failure) -> None:
         """Answer that it went wrong, and let go of everything."""

@@ -140,7 +140,7 @@ class TogetherTests(NodesTestCase):
             await client.stop()
         await self.until(lambda: not self.fields())
         self.assertGreater(self.server.command("TTL", "realtime:0:members:lobby"), 0)
-        self.assertEqual(({}, {}), (self.nodes[0].presence._own, self.nodes[0].presence._lost))
+        self.assertEqual(({}, {}), (self.nodes[0].presence.publisher.rows, self.nodes[0].presence.publisher._lost))
 
     async def test_apart(self) -> None:
         """Another prefix, another database, and a room of a strange name are other rooms."""
@@ -258,18 +258,21 @@ class EmptyRoomTests(NodesTestCase):
         await self.until(lambda: not self.rooms())
         self.assertEqual([], self.keys())
         for node in self.nodes:
-            self.assertEqual(({}, {}, {}), (node.presence._rooms, node.presence._own, node.presence._incomplete))
+            self.assertEqual(
+                ({}, {}, {}),
+                (node.presence.replica._rooms, node.presence.publisher.rows, node.presence.replica._incomplete),
+            )
 
     async def test_nobody_answers(self) -> None:
         """A node that doesn't answer holds up a join for a moment only, and its clients aren't forgotten."""
         one, two = self.nodes
         await self.client(SocketClient, one, "Ann")
-        self.patch(one.presence, "_say_all", lambda room: None)
+        self.patch(one.presence.publisher, "answer", lambda room: None)
         begun = time.monotonic()
         watcher = await self.client(SocketClient, two, "Bob")
         self.assertLess(time.monotonic() - begun, 2.0)
         await self.until(lambda: "Bob" in one.members)
-        del one.presence._say_all  # type: ignore[attr-defined]
+        del one.presence.publisher.answer  # type: ignore[attr-defined]
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await watcher.sees("Ann", "Bob")
         self.assertEqual([], watcher.view.left)
@@ -378,11 +381,12 @@ class LossTests(NodesTestCase):
         await self.write()
         await self.there()
         two = self.nodes[1]
-        heard, two.presence._take = two.presence._take, lambda *_: None  # type: ignore[method-assign]
+        replica = two.presence.replica
+        apply, replica._apply = replica._apply, lambda *_: None  # type: ignore[method-assign]
         third = await self.node()
         dan = await self.client(SocketClient, third, "Dan")
         await self.until(lambda: "Dan" in self.nodes[0].members)
-        two.presence._take = heard  # type: ignore[method-assign]
+        replica._apply = apply  # type: ignore[method-assign]
         self.assertNotIn("Dan", two.members)
         await self.client(SocketClient, third, "Eve")
         await self.agree("Ann", "Bob", "Dan", "Eve")

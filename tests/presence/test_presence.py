@@ -1,4 +1,4 @@
-"""Tests for ``presence.presence`` and ``presence.membership``: members, states and signals."""
+"""Tests for :mod:`realtime_chat.presence.presence`: members, states and signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.session import Session
-from realtime_chat.presence.membership import KeptSignals, Signals
+from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
@@ -409,7 +409,7 @@ class LargeRoomTests(PresenceWorld):
 
     def test_interval_grows(self) -> None:
         """The events of a room of thousands are as many seconds apart, at most five."""
-        intervals = [self.hub.presence._interval(size) for size in (1, 250, 1000, 3000, 5000, 100_000)]
+        intervals = [self.hub.presence._table.interval(size) for size in (1, 250, 1000, 3000, 5000, 100_000)]
         self.assertEqual([0.25, 0.25, 1, 3, 5, 5], intervals)
 
     def test_pages(self) -> None:
@@ -471,7 +471,7 @@ class KeptTests(PresenceWorld):
         self.tell(sender, "join", room="b")
         for number, room in enumerate("aabab"):
             self.tell(sender, "signal", room=room, event="e", data=[number, "x" * 700])
-        self.assertLessEqual(self.hub.presence._signals.size, 3000)
+        self.assertLessEqual(self.hub.presence._table.kept_signals.size, 3000)
         answer = self.poll(poller, since=first["positions"], presence=first["presence"])
         events = [event for event in json.loads(answer.body)["events"] if event["type"] == "signal"]
         self.assertEqual([2, 3, 4], sorted(event["data"][0] for event in events))
@@ -481,17 +481,17 @@ class KeptTests(PresenceWorld):
     def test_sizes(self, steps: list[tuple[int, int | None, float]]) -> None:
         """What is counted is what there is, within the bounds of all and of one, and the newest."""
         kept = KeptSignals(5.0, 100)
-        rooms = [Signals(5.0, 80, kept) for _ in range(4)]
+        rooms = [RoomSignals(80, kept) for _ in range(4)]
         now = 0.0
         for index, size, seconds in steps:
             now += seconds
             room = rooms[index]
-            room.away = 0 if size is None else 1
-            room.tidy()
+            room.waiting = 0 if size is None else 1
+            room.drop_if_unneeded()
             if size is not None:
                 room.add(now, "", b"x" * size)
             self.assertEqual(kept.size, sum(len(data) for room in rooms for *_, data in room._kept or ()))
-            self.assertEqual([room._size for room in rooms], [sum(len(s[3]) for s in r._kept or ()) for r in rooms])
+            self.assertEqual([room._size for room in rooms], [sum(len(s[-1]) for s in r._kept or ()) for r in rooms])
             self.assertLessEqual(kept.size, 100)
             self.assertLessEqual(max(room._size for room in rooms), 80)
             self.assertTrue(all(now - at <= 5 for at, *_ in kept._order) or size is None)
@@ -589,9 +589,8 @@ class EndTests(PresenceWorld):
 
     def assert_nobody(self) -> None:
         presence = self.hub.presence
-        self.assertEqual(
-            ({}, {}, {}, None), (presence.memberships, presence._clients, presence._dirty, presence._timer)
-        )
+        table = presence._table
+        self.assertEqual(({}, {}, {}, None), (table.by_room, presence._clients, table._changed, table._timer))
 
     def test_all_gone(self) -> None:
         """When everybody has gone there is no lease, no membership, no room, no alarm and no timer."""
@@ -971,6 +970,7 @@ class Street:
             tab.open = False
         self.clock.pump([0.5] * 30)
         presence = self.hub.presence
-        assert (presence.memberships, presence._clients, presence._dirty, presence._timer) == ({}, {}, {}, None)
+        table = presence._table
+        assert (table.by_room, presence._clients, table._changed, table._timer) == ({}, {}, {}, None)
         self.clock.pump([10.0] * 20)
         assert len(self.hub.wheel) == 0

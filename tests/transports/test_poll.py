@@ -327,7 +327,7 @@ class PresenceTests(PollTestCase):
             self.publish(number)
             self.turn()
             answer = waiting.answer
-        self.assertEqual([], self.hub.presence.memberships["lobby"].fresh)
+        self.assertEqual([], self.hub.presence.memberships["lobby"].already_current)
 
     def test_other_versions(self) -> None:
         """A version of another node, of the future, or that is none, is answered with all."""
@@ -390,7 +390,7 @@ class PresenceTests(PollTestCase):
             poll.cut()
         self.clock.pump([0.5] * 24)
         presence = self.hub.presence
-        self.assertEqual(({}, {}, None), (presence.memberships, presence._clients, presence._timer))
+        self.assertEqual(({}, {}, None), (presence.memberships, presence._clients, presence._table._timer))
         self.assertEqual(1, len(self.hub.wheel))  # the sweep of idle rooms
         self.assert_nothing_left()
 
@@ -507,7 +507,7 @@ class SignalTests(PollTestCase):
         waiting = [self.ask_again(), self.poll("lobby", since="x:1", client=self.sender["client"])]
         signals = self.hub.presence.memberships["lobby"].signals
         waiting[1] = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"])
-        self.assertEqual(0, signals.away)
+        self.assertEqual(0, signals.waiting)
         signals.add(0, "somebody", b"1")
         self.assertIsNone(signals._kept)
         for poll in waiting:

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.presence.shared_presence`: who is in a room by way of several nodes."""
+"""Tests for :mod:`realtime_chat.presence.remote_members`: who is in a room through several nodes."""
 
 from __future__ import annotations
 
@@ -523,15 +523,19 @@ class EndTests(NodesWorld):
         self.wait(5)
         self.assertEqual((told, True), (self.exchange.announcements, going.closed))
         presence: Any = self.hubs[0].presence
-        self.assertEqual(({}, {}, {}, {}), (presence._marks, presence._nodes, presence._rooms, presence._news))
+        self.assertEqual(
+            ({}, {}, {}, {}),
+            (presence._by_hash, presence.remote._nodes, presence.remote.rooms, presence._outbox._changes),
+        )
 
 
 def assert_nobody(hub: Hub) -> None:
     """Nobody is in any room."""
     presence: Any = hub.presence
-    held = presence.memberships, presence._clients, presence._marks, presence._nodes, presence._news, presence._dirty
+    table, remote, outbox = presence._table, presence.remote, presence._outbox
+    held = presence.memberships, presence._clients, presence._by_hash, remote._nodes, outbox._changes, table._changed
     assert held == ({},) * 6, held
-    assert (presence._timer, presence._flushing, presence._asked, presence._going) == (None, None, {}, {})
+    assert (table._timer, outbox._timer, remote._waiting, remote._leaving) == (None, None, {}, {})
 
 
 # Everything at once

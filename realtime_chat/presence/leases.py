@@ -1,0 +1,262 @@
+"""Clients, and the leases that keep their users in rooms.
+
+A member of a room is a user with at least one lease there. A :class:`Lease` belongs to a client of this node, a
+:class:`RemoteLease` to a client of another node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.wheel import DeadlineQueue
+from realtime_chat.values import codec
+from realtime_chat.values.model import RemoteClient, User
+
+__all__ = [
+    "NEVER",
+    "UNKNOWN",
+    "AnyClient",
+    "AnyLease",
+    "CachedMember",
+    "Client",
+    "Lease",
+    "RemoteLease",
+    "looks_same",
+    "seniority",
+]
+
+UNKNOWN = -1
+"""The members' version of a reader that may have been sent nothing."""
+
+NEVER = float("-inf")
+"""A time before all others."""
+
+
+class TokenBucket:
+    """A rate limit. It holds the tokens of two seconds at most, and is full at first."""
+
+    __slots__ = ("_filled_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._filled_at = NEVER
+
+    def take(self, now: float, rate: float, tokens: float) -> bool:
+        """Take tokens, if there are enough. A full bucket always has enough.
+
+        :param rate: tokens that are added each second.
+        :param tokens: how many to take; less than one counts as one.
+        :returns: whether they were taken.
+        """
+        capacity = 2.0 * rate
+        tokens = max(1.0, min(tokens, capacity))
+        self._tokens = min(capacity, self._tokens + (now - self._filled_at) * rate)
+        self._filled_at = now
+        if self._tokens < tokens:
+            return False
+        self._tokens -= tokens
+        return True
+
+
+class Client:
+    """A client of this node that is in at least one room, or that sends commands to it.
+
+    :ivar key: the client's secret, which it sends with its requests.
+    :ivar client_hash: its name between nodes; the key itself where this node is alone.
+    :ivar leases: by room.
+    :ivar state: its state, as a compact JSON object.
+    :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
+    """
+
+    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "key", "leases", "state", "user")
+
+    def __init__(self, key: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
+        self.key = key
+        self.client_hash = client_hash
+        self.user = user
+        self.state = state
+        self.changed = changed
+        self.leases: dict[str, Lease] = {}
+        self._json: bytes | None = None
+        self._signals: TokenBucket | None = None
+        self._states: TokenBucket | None = None
+
+    @property
+    def json(self) -> bytes:
+        """The client's user as an encoded member. It is the same in all of the client's rooms."""
+        if self._json is None:
+            self._json = codec.encode_member(self.user, self.state)
+        return self._json
+
+    def update(self, user: User, state: bytes, changed: int) -> None:
+        """Set the client's user and state."""
+        self.user, self.state, self.changed = user, state, changed
+        self._json = None
+
+    def take_signal_token(self, now: float, rate: float) -> bool:
+        """Count one signal. Returns False if the client has sent too many."""
+        if self._signals is None:
+            self._signals = TokenBucket()
+        return self._signals.take(now, rate, 1.0)
+
+    def take_state_tokens(self, now: float, rate: float, rooms: float) -> bool:
+        """Count one change of the state for each room. Returns False if there were too many."""
+        if self._states is None:
+            self._states = TokenBucket()
+        return self._states.take(now, rate, rooms)
+
+
+class Lease:
+    """Keeps the user of one of this node's clients in a room.
+
+    ===================  ===========================================================================================
+    state                meaning, and what ends it
+    ===================  ===========================================================================================
+    reading              The client reads the room: ``readers`` isn't empty. The end of the last reader makes the lease
+                         expiring, or between polls if that reader was a poll.
+    between polls        The client's next poll is expected. A reader makes it reading; ``leave`` makes it expiring;
+                         after ``poll_grace`` seconds the lease ends.
+    expiring             Nothing reads by it. A reader makes it reading; after ``leave_delay`` seconds the lease ends.
+    ===================  ===========================================================================================
+
+    :ivar room: the room that the client is in.
+    :ivar readers: the subscriptions by which the client reads the room.
+    :ivar expiry: the queue that ends the lease; None while the client reads.
+    :ivar between_polls: whether it waits for the client's next poll.
+    :ivar leaving: whether the client has said that its last poll was the last.
+    :ivar members_version_sent: the version that its polls were sent, for clients that don't keep it themselves.
+    :ivar last_signal: the number of the room's last signal when its last poll ended.
+    :ivar polled_at: when its last poll ended.
+    :ivar published: whether other nodes know of it.
+    """
+
+    __slots__ = (
+        "between_polls",
+        "client",
+        "expiry",
+        "last_signal",
+        "leaving",
+        "members_version_sent",
+        "polled_at",
+        "published",
+        "readers",
+        "room",
+    )
+
+    def __init__(self, client: Client, room: Room) -> None:
+        self.client = client
+        self.room = room
+        self.readers: tuple[Subscription, ...] = ()
+        self.expiry: DeadlineQueue[Lease] | None = None
+        self.between_polls = False
+        self.leaving = False
+        self.members_version_sent = UNKNOWN
+        self.last_signal = 0
+        self.polled_at = NEVER
+        self.published = False
+
+    @property
+    def leases(self) -> Sequence[AnyLease]:
+        """The leases of the member that this lease stands for: itself."""
+        return (self,)
+
+    @property
+    def json(self) -> bytes:
+        """The encoded member that this lease stands for."""
+        return self.client.json
+
+    @property
+    def reads(self) -> bool:
+        """Whether the client reads the room, or is between two polls."""
+        return bool(self.readers) or self.between_polls
+
+    def remove_reader(self, reader: Subscription) -> None:
+        """Remove one of the client's subscriptions."""
+        readers = self.readers
+        self.readers = () if len(readers) == 1 else tuple(other for other in readers if other is not reader)
+
+
+class CachedMember:
+    """Encodes a member once, until :meth:`forget_json` is called."""
+
+    __slots__ = ("_json",)
+
+    def __init__(self) -> None:
+        self._json: bytes | None = None
+
+    @property
+    def source(self) -> AnyClient:
+        """The client that says the member's name and state."""
+        raise NotImplementedError
+
+    @property
+    def json(self) -> bytes:
+        """The encoded member."""
+        if self._json is None:
+            client = self.source
+            self._json = codec.encode_member(client.user, client.state)
+        return self._json
+
+    def forget_json(self) -> None:
+        """The member's name or state changes: encode it again when it is needed."""
+        self._json = None
+
+
+class RemoteLease(CachedMember):
+    """Keeps the user of another node's client in a room.
+
+    :ivar client: the client, as its node published it last.
+    """
+
+    __slots__ = ("client",)
+
+    def __init__(self, client: RemoteClient) -> None:
+        super().__init__()
+        self.client = client
+
+    def replace_client(self, client: RemoteClient) -> None:
+        """Take what the node published of the client now."""
+        self.client = client
+        self.forget_json()
+
+    @property
+    def source(self) -> RemoteClient:
+        """See :class:`CachedMember`."""
+        return self.client
+
+    @property
+    def leases(self) -> Sequence[AnyLease]:
+        """See :class:`Lease`."""
+        return (self,)
+
+
+AnyLease = Lease | RemoteLease
+
+
+class AnyClient(Protocol):
+    """What :class:`Client` and :class:`~realtime_chat.values.model.RemoteClient` have in common."""
+
+    @property
+    def client_hash(self) -> str: ...
+
+    @property
+    def user(self) -> User: ...
+
+    @property
+    def state(self) -> bytes: ...
+
+    @property
+    def changed(self) -> int: ...
+
+
+def seniority(client: AnyClient) -> tuple[int, str, str, bytes]:
+    """A sort key: the client that changed last counts. All nodes sort in the same way."""
+    return client.changed, client.client_hash, client.user.name, client.state
+
+
+def looks_same(one: AnyClient, other: AnyClient) -> bool:
+    """Whether readers see no difference between two clients of one user."""
+    return one is other or (one.state == other.state and one.user == other.user)

@@ -1,0 +1,152 @@
+"""The memberships of all rooms, and the events that tell readers of their changes.
+
+An event is sent a moment after the first change of its window, and not sooner than an interval after the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+from realtime_chat.core.interfaces import DelayedCall, TurnClock
+from realtime_chat.core.room import Room
+from realtime_chat.core.subscription import Subscription
+from realtime_chat.presence.kept_signals import KeptSignals
+from realtime_chat.presence.leases import UNKNOWN, AnyLease
+from realtime_chat.presence.membership import MemberList, Membership
+from realtime_chat.values import codec
+from realtime_chat.values.counters import Counters
+from realtime_chat.values.limits import Limits
+
+__all__ = ["AwaitingDigest", "MembershipTable"]
+
+AwaitingDigest = dict[Subscription, tuple[int, str]]
+"""See :class:`Membership`."""
+
+
+class MembershipTable:
+    """The memberships of the rooms that have members, or had some a moment ago.
+
+    :ivar by_room: the memberships by the names of their rooms.
+    :ivar kept_signals: the recent signals of all rooms.
+    :ivar on_awaiting_digest: called after an event's time with the membership and the readers that were waiting for
+        another node's digest.
+    """
+
+    def __init__(self, clock: TurnClock, limits: Limits, counters: Counters) -> None:
+        self.by_room: dict[str, Membership] = {}
+        self.kept_signals = KeptSignals(limits.signal_memory, limits.signals_bytes)
+        self.on_awaiting_digest: Callable[[Membership, AwaitingDigest], None] = lambda membership, awaiting: None
+        self._clock = clock
+        self._limits = limits
+        self._counters = counters
+        self._versions = count(1)
+        self._changed: dict[Membership, None] = {}
+        self._timer: DelayedCall | None = None
+
+    def stop(self) -> None:
+        """Forget everything, and send no more events."""
+        self.by_room.clear()
+        self._changed.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Changes
+
+    def of(self, room: Room) -> Membership:
+        """A room's membership. It is made if there is none."""
+        membership = self.by_room.get(room.name)
+        if membership is None:
+            membership = Membership(room, self._limits, next(self._versions), self.kept_signals)
+            self.by_room[room.name] = membership
+        return membership
+
+    def drop(self, membership: Membership) -> None:
+        """Forget a room's membership, and send no event of its changes."""
+        del self.by_room[membership.room.name]
+        self._changed.pop(membership, None)
+
+    def next_version(self) -> int:
+        """A version that is greater than all before."""
+        return next(self._versions)
+
+    def add(self, membership: Membership, lease: AnyLease) -> None:
+        """Add a lease, and send an event of that soon."""
+        if membership.add(lease, next(self._versions)):
+            self.schedule(membership)
+
+    def remove(self, membership: Membership, lease: AnyLease) -> None:
+        """Remove a lease, and send an event of that soon."""
+        if membership.remove(lease, next(self._versions)):
+            self.schedule(membership)
+
+    # Events
+
+    def schedule(self, membership: Membership) -> None:
+        """Send an event of a room's changes soon, together with what else changes until then."""
+        self._changed[membership] = None
+        if self._timer is None:
+            wait = max(self._limits.presence_gather, membership.due - self._clock.seconds())
+            self._timer = self._clock.callLater(min(wait, self._limits.presence_interval), self._send_due)
+
+    def _send_due(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for membership in [membership for membership in self._changed if membership.due <= now]:
+            del self._changed[membership]
+            self._send_event(membership, now)
+        if self._changed:
+            self._timer = self._clock.callLater(self._limits.presence_interval, self._send_due)
+
+    def _send_event(self, membership: Membership, now: float) -> None:
+        awaiting, membership.awaiting_digest = membership.awaiting_digest, None
+        skip = [*membership.take_already_current(), *(awaiting or ())]
+        event = membership.take_event()
+        if event is not None:
+            membership.due = now + self.interval(len(membership.members))
+            delivered, missed = membership.room.broadcast("presence", event, skip)
+            self._counters.presence += delivered
+            for reader in missed:
+                reader.members_version_sent = UNKNOWN
+        if not membership.members:
+            del self.by_room[membership.room.name]
+            membership.room.release()
+        if awaiting:
+            self.on_awaiting_digest(membership, awaiting)
+
+    def interval(self, members: int) -> float:
+        """Seconds between two events of a room. They grow with it, so that traffic doesn't grow with its square."""
+        limits = self._limits
+        return min(limits.presence_slowest, max(limits.presence_interval, members / 1000))
+
+    # Snapshots
+
+    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+        """A room's members.
+
+        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
+        """
+        membership = self.by_room.get(room)
+        if membership is None:
+            return MemberList(0, b"[]")
+        membership.drop_unneeded_signals()
+        if reader is None:
+            return membership.member_list()
+        reader.members_version_sent = membership.version
+        return membership.snapshot_for(reader)
+
+    def send_snapshot(self, reader: Subscription) -> None:
+        """Send a snapshot to a reader that has missed an event."""
+        room = reader.room
+        self.stop_awaiting(reader)
+        members = self.snapshot(room.name, reader)
+        reader.members_version_sent = max(reader.members_version_sent, room.members_version_sent)
+        self._counters.presence += 1
+        reader.transport.send_event("presence", codec.encode_presence(room.name, *members))
+
+    def stop_awaiting(self, reader: Subscription) -> None:
+        """A reader no longer waits for another node's digest."""
+        membership = self.by_room.get(reader.room.name)
+        if membership is not None and membership.awaiting_digest is not None:
+            membership.awaiting_digest.pop(reader, None)
