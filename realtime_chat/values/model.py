@@ -162,8 +162,8 @@ class Page(msgspec.Struct, frozen=True):
 class RemoteClient(msgspec.Struct, frozen=True):
     """A client that is in a room through one node, as the other nodes know it.
 
-    :param client_hash: names the client between nodes. It is the same on every node. Nobody can find the client's
-        key from it.
+    :param client_hash: names the client between nodes. It is the same on every node; the client can't be derived from
+        it.
     :param state: its presence state, a compact JSON object.
     :param changed: when its name or state changed last, in milliseconds since 1970; 1 if it has only given a name, 0
         if it has given nothing. If clients of one user differ, or nodes differ about a client, the latest change wins.
@@ -178,7 +178,7 @@ class RemoteClient(msgspec.Struct, frozen=True):
 class ForwardedCommand(msgspec.Struct, frozen=True):
     """A command that reached one node, for the nodes through which the client is in rooms.
 
-    :param client_hash: the client's.
+    :param client_hash: names the client that sent the command.
     :param state: its new presence state, a compact JSON object; None if it stays.
     :param leaves: the room that the client leaves; None if it leaves no room.
     """

@@ -1,4 +1,4 @@
-"""A real redis-server, several real daemons over it, and what is sent through them."""
+"""A real redis-server, several real daemons that share it, and load on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HISTORY = "1000000"
 
 
 def status_of(url: str) -> int:
-    """The status of the answer to a GET; 0 where there is none."""
+    """The status of the answer to a GET; 0 if there is no answer."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return int(answer.status)
@@ -34,46 +34,48 @@ def status_of(url: str) -> int:
 
 
 class ClusterTestCase(DaemonTestCase):
-    """Tests of some nodes over one Redis, and of the accounts of those who wrote and read meanwhile."""
+    """Tests of several nodes that share one Redis, and of what writers and readers saw meanwhile."""
 
     _log = Logger()
 
     async def redis_server(self, *options: str, **more: Any) -> RedisServer:
-        """A redis-server that runs."""
+        """Start a redis-server."""
         server = RedisServer(self.mktemp(), *options, **more)
         self.addCleanup(server.kill)
         await deferToThread(server.start)
         return server
 
     async def nodes(self, count: int, store: str, *options: str, program: str = TWISTD) -> list[Daemon]:
-        """So many daemons that run."""
+        """Start so many daemons."""
         words = ("--store", store, "--history", HISTORY, *options)
         daemons = [self.daemon(*words, program=program) for _ in range(count)]
         await gatherResults([deferToThread(daemon.start) for daemon in daemons])
         return daemons
 
     def load(self, nodes: list[Daemon], redis: RedisServer | None = None, room: str = "lobby", **more: Any) -> Load:
-        """Writers and readers of a room, who end with the test."""
+        """Start a process with writers and readers of a room; it ends with the test."""
         ports = [node.port for node in nodes]
         load = Load(Place(ports, room, None if redis is None else redis.port, **more))
         self.addCleanup(load.kill)
         return load
 
     async def ask(self, load: Load, do: str, **arguments: Any) -> dict[str, Any]:
-        """Let them do something; others may be asked meanwhile."""
+        """Call a function of the load process; the reactor goes on meanwhile."""
         return await deferToThread(load.ask, do, **arguments)
 
     async def eventually(self, condition: Any, describe: Any = lambda: "", patience: float = 20.0) -> Any:
-        """Wait till a function that blocks gives something true."""
+        """Wait until a blocking function returns something true."""
         return await deferToThread(wait_until, condition, describe, patience)
 
     async def sleep(self, seconds: float) -> None:
-        """Let others go on."""
+        """Sleep, while the reactor goes on."""
         await deferLater(reactor, seconds, lambda: None)
 
     async def all_see(self, load: Load, count: int, patience: float = 20.0) -> None:
-        """Wait till all readers see so many members, and forget whom they saw leave up to then: while many come at
-        once, one node may know of some of them a moment before another."""
+        """Wait until all readers see so many members, and forget the leaves that they saw until then.
+
+        While many clients join at once, one node may know of some of them before another node does.
+        """
 
         def counts() -> dict[int, int]:
             return dict(Counter(reader["count"] for reader in load.ask("see").values()))
@@ -82,13 +84,13 @@ class ClusterTestCase(DaemonTestCase):
         await self.ask(load, "forget_who_left")
 
     async def acknowledged(self, load: Load, more: int) -> None:
-        """Wait for so many more acknowledgements."""
+        """Wait for so many more acknowledged publishes."""
         progress = await self.ask(load, "progress")
         target = progress["acknowledged"] + more
         await self.eventually(lambda: load.ask("progress")["acknowledged"] >= target, lambda: str(progress))
 
     def assert_balanced(self, report: dict[str, Any]) -> None:
-        """Nothing is lost, doubled, out of order or silently missing; everybody has seen the same."""
+        """No message is lost, doubled, out of order or silently missing, and all readers saw the same messages."""
         ledger, readers = report["ledger"], report["readers"]
         sums = {
             what: sum(account[what] for account in readers.values()) for what in ("received", "lost", "connections")
@@ -102,11 +104,11 @@ class ClusterTestCase(DaemonTestCase):
         self.assertEqual({"twice": 0, "never_sent": 0, "moved": [], "stored_later": []}, counted)
 
     def assert_nobody_left(self, report: dict[str, Any]) -> None:
-        """Nobody was seen to leave."""
+        """No reader saw a member leave."""
         left = {name: account["left"] for name, account in report["readers"].items() if account["left"]}
         self.assertEqual({}, left)
 
     def assert_nothing_lost(self, report: dict[str, Any]) -> None:
-        """What was acknowledged is in the log, which has no hole, and nobody was told that anything is missing."""
+        """Each acknowledged message is in the log, the log has no gap, and no reader got a reset."""
         told = {name: account["told"] for name, account in report["readers"].items() if account["told"]}
         self.assertEqual(({}, 0, 0), (told, report["ledger"]["lost"], report["ledger"]["holes"]))

@@ -29,8 +29,10 @@ _PATIENCE = 20.0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, below the ephemeral range: a client that redials a port in that range
-    while the server is down can connect to itself."""
+    """A free loopback port below the ephemeral range.
+
+    A client that dials a port in that range while the server is down can connect to itself.
+    """
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe:
@@ -43,7 +45,7 @@ def free_port() -> int:
 def wait_until(
     condition: Callable[[], Any], describe: Callable[[], str] = lambda: "", patience: float = _PATIENCE
 ) -> Any:
-    """Wait till ``condition()`` is true, and give what it gave.
+    """Wait until ``condition()`` returns something true, and return that.
 
     :raises AssertionError: it didn't become true in time.
     """
@@ -83,28 +85,28 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        """Where it is, with a slash at the end."""
+        """The daemon's URL, with a slash at the end."""
         return f"http://127.0.0.1:{self.port}/"
 
     @property
     def pid(self) -> int:
-        """The process of the daemon that runs now."""
+        """The id of the daemon's process."""
         assert self._process is not None, "the daemon is not running"
         return self._process.pid
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """All that the daemon has written so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self) -> Daemon:
-        """Start it, and wait till it answers."""
+        """Start the daemon, and wait until it answers."""
         self._run()
         wait_until(self._answers, lambda: "the daemon did not answer; its log:\n" + self.log)
         return self
 
     def refused(self) -> str:
-        """Start it, wait till it ends by itself, and give what it has written meanwhile."""
+        """Start the daemon, wait until it ends by itself, and return what it wrote meanwhile."""
         before = len(self.log)
         self._run()
         assert self._process is not None
@@ -115,7 +117,7 @@ class Daemon:
         return self.log[before:]
 
     def command(self) -> list[str]:
-        """What is run."""
+        """The command that starts the daemon."""
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
@@ -148,11 +150,11 @@ class Daemon:
             return json.load(answer)
 
     def kill(self) -> None:
-        """End it as a power cut would: SIGKILL."""
+        """Kill the daemon with SIGKILL, as a power cut would."""
         self._end(signal.SIGKILL)
 
     def terminate(self, patience: float = 10.0) -> float:
-        """Ask it to stop: SIGTERM; answer how many seconds that took."""
+        """Stop the daemon with SIGTERM; return how many seconds that took."""
         begun = time.monotonic()
         self._end(signal.SIGTERM, patience)
         return time.monotonic() - begun
@@ -171,7 +173,7 @@ class Daemon:
 
 
 class DaemonTestCase(TestCase):
-    """Tests of daemons in processes of their own, which end with the test, by clients on this reactor."""
+    """Tests of daemon processes, with clients on this reactor. The daemons end with the test."""
 
     timeout = 120
 
@@ -182,13 +184,13 @@ class DaemonTestCase(TestCase):
         directory: str | Path | None = None,
         program: str = TWISTD,
     ) -> Daemon:
-        """A daemon that isn't started yet."""
+        """A daemon that is not started yet."""
         daemon = Daemon(directory or self.mktemp(), *options, prefix=prefix, program=program)
         self.addCleanup(daemon.kill)
         return daemon
 
     async def started(self, *options: str, prefix: tuple[str, ...] = ()) -> Daemon:
-        """A daemon that runs."""
+        """Start a daemon."""
         daemon = self.daemon(*options, prefix=prefix)
         await deferToThread(daemon.start)
         return daemon

@@ -46,12 +46,12 @@ class Place(msgspec.Struct):
 
     @property
     def scope(self) -> str:
-        """What the keys of a database begin with."""
+        """The prefix of a database's keys."""
         return f"{self.prefix}:{self.database}"
 
 
 class _Event(msgspec.Struct):
-    """What is used of an event or a reply, whatever its type."""
+    """The fields of events and replies that are used here, of all types."""
 
     type: str
     id: Any = None
@@ -89,7 +89,7 @@ class Refused(Exception):
 
 
 class _Writer:
-    """Publishes with keys, some at a time, and again with the same key what is not acknowledged.
+    """Publishes with keys, several at a time. It repeats what is not acknowledged, under the same key.
 
     :ivar gives_up: whether what was refused as ``store_unavailable`` is not sent again.
     """
@@ -123,7 +123,7 @@ class _Writer:
             await self._settle(f"{self.name}-{self.number}")
 
     async def _settle(self, key: str) -> None:
-        """Publish until it is known what became of it."""
+        """Publish a message until its result is known."""
         data = {"text": key, "padding": "x" * (len(key) * 37 % 200)}
         while True:
             self.ledger.attempt(key)
@@ -149,7 +149,7 @@ class _Writer:
             self.ledger.slowest = max(self.ledger.slowest, time.monotonic() - begun)
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
-        """Publish once; give the position.
+        """Publish once; return the position.
 
         :raises Refused: it wasn't stored, and won't be.
         """
@@ -223,7 +223,7 @@ class _SocketWriter(_Writer):
 
 
 class _HTTPWriter(_Writer):
-    """Publishes by requests, each to another node."""
+    """Publishes by HTTP requests, each to a different node."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -233,7 +233,7 @@ class _HTTPWriter(_Writer):
         self._clients.close()
 
     async def post(self, path: str, body: Any, *headers: str) -> _Event:
-        """What a POST is answered with."""
+        """Send a POST; return the reply."""
         raw = self._clients.to(self.load.node())
         status, answer = await raw.ask("POST", path, msgspec.json.encode(body), *headers)
         return self.load.read_reply(status, answer)
@@ -259,7 +259,7 @@ class _CommandsWriter(_HTTPWriter):
 
 
 class _KeptConnections:
-    """A kept connection to each node."""
+    """One persistent connection to each node."""
 
     def __init__(self) -> None:
         self._clients: dict[int, RawHTTP] = {}
@@ -269,13 +269,13 @@ class _KeptConnections:
         return self._clients.setdefault(port, RawHTTP(port))
 
     def close(self) -> None:
-        """Cut them."""
+        """Cut all connections."""
         for raw in self._clients.values():
             raw.close()
 
 
 class _Reader:
-    """Reads the room over any number of connections, from its position on."""
+    """Reads the room from a position on; each new connection resumes where the last one ended."""
 
     def __init__(self, load: _LoadWorker, name: str, position: str) -> None:
         self.load = load
@@ -295,19 +295,19 @@ class _Reader:
             await asyncio.sleep(random.uniform(0, 0.3))
 
     async def read(self) -> None:
-        """Read for as long as a connection lasts."""
+        """Read until the connection ends."""
         raise NotImplementedError
 
     async def hang_up(self) -> None:
-        """Lose the connection."""
+        """Cut the connection."""
         raise NotImplementedError
 
     def take(self, payload: bytes) -> None:
-        """An event has come, encoded."""
+        """Handle an encoded event."""
         self.take_event(_decode_event(payload))
 
     def take_event(self, event: _Event) -> None:
-        """An event has come."""
+        """Handle an event."""
         if event.type == "message":
             self.account.message(event.position, event.key)
         elif event.type == "joined":
@@ -333,13 +333,13 @@ class _Reader:
             self.load.fail(f"{self.name}: {error}")
 
     def query(self) -> str:
-        """What follows the question mark of an address."""
+        """The query of a URL."""
         name = f"name={self.name}&client={self.client}" if self.client else f"name={self.name}"
         return f"room={self.load.place.room}&since={self.account.position}&{name}"
 
 
 class _SocketReader(_Reader):
-    """On WebSockets."""
+    """Reads over WebSockets."""
 
     _connection: Any = None
 
@@ -367,7 +367,7 @@ class _SocketReader(_Reader):
 
 
 class _EventsReader(_Reader):
-    """On event streams."""
+    """Reads event streams."""
 
     _connection: Any = None
 
@@ -387,7 +387,7 @@ class _EventsReader(_Reader):
 
 
 class _PollReader(_Reader):
-    """On long polls, each to another node."""
+    """Reads by long polls, each to a different node."""
 
     version = ""
 
@@ -423,7 +423,7 @@ class _PollReader(_Reader):
 
 
 class _RedisWriter(_Writer):
-    """Publishes without a node: by the append script, as programs in other languages do."""
+    """Publishes in Redis itself, by the append script, as programs in other languages do."""
 
     slots = 4
     by_node = False
@@ -455,7 +455,7 @@ class _RedisWriter(_Writer):
 
 
 _PASSING = ("NOSCRIPT", "NOLOG", "LOADING")
-"""How Redis' errors begin that are over in a moment."""
+"""The prefixes of Redis errors that are temporary."""
 
 
 _READERS: dict[str, type[_Reader]] = {"socket": _SocketReader, "events": _EventsReader, "poll": _PollReader}
@@ -468,7 +468,7 @@ _WRITERS: dict[str, type[_Writer]] = {
 
 
 def upgrade(path: str) -> bytes:
-    """What asks for a WebSocket."""
+    """The request for a WebSocket."""
     return get(
         path,
         "Upgrade: websocket",
@@ -479,7 +479,7 @@ def upgrade(path: str) -> bytes:
 
 
 def get(path: str, *headers: str) -> bytes:
-    """A GET."""
+    """A GET request."""
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: localhost", *headers, "", "")).encode()
 
 
@@ -491,7 +491,7 @@ class _Log(NamedTuple):
 
 
 class _LoadWorker:
-    """What the process does."""
+    """The functions of the process; the test calls them by name."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -512,7 +512,7 @@ class _LoadWorker:
         return random.choice(self.place.nodes)
 
     def fail(self, what: str) -> None:
-        """Something is wrong that isn't in an account."""
+        """Note an error that no reader's record holds."""
         if len(self.failures) < 20:
             self.failures.append(what)
 
@@ -529,7 +529,7 @@ class _LoadWorker:
             raise
 
     async def may_write(self) -> bool:
-        """Whether one more message is to be written, when it is time."""
+        """Wait until it is time for the next message; return False if there is none."""
         if not self.ledger.is_open or (self._total and self._started >= self._total):
             return False
         self._started += 1
@@ -553,7 +553,7 @@ class _LoadWorker:
     # What it is asked for
 
     async def write(self, kinds: dict[str, int], total: int = 0, rate: float = 0, gives_up: str = "") -> dict[str, Any]:
-        """Let writers begin; they write so many messages in all, or until they are to finish.
+        """Start writers. They write so many messages in all, or until :meth:`rest`.
 
         :param rate: messages a second, of all writers together; as fast as they can, if 0.
         :param gives_up: the kinds of writers that leave it at a refusal.
@@ -567,7 +567,7 @@ class _LoadWorker:
         return {}
 
     async def read(self, kinds: dict[str, int], since: str = "") -> dict[str, Any]:
-        """Let readers come, who read from the beginning or from a position; answer when all have begun."""
+        """Start readers, from the beginning or from a position; return when all have begun."""
         position = since or await self._beginning()
         new = [
             _READERS[kind](self, f"{kind}{len(self.readers)}-{index}", position)
@@ -588,7 +588,7 @@ class _LoadWorker:
         return json.loads(body)["top"].partition(":")[0] + ":0"
 
     async def progress(self) -> dict[str, Any]:
-        """How far it has come."""
+        """The progress of writers and readers."""
         received = [reader.account.received for reader in self.readers]
         return {
             "attempted": len(self.ledger.attempted),
@@ -599,7 +599,7 @@ class _LoadWorker:
         }
 
     async def rest(self) -> dict[str, Any]:
-        """Let the writers come to their end."""
+        """Let the writers finish."""
         self.ledger.is_open = False
         writing, self._writing = self._writing, []
         async with asyncio.timeout(_PATIENCE):
@@ -607,12 +607,12 @@ class _LoadWorker:
         return await self.progress()
 
     async def written(self) -> dict[str, Any]:
-        """Answer when the writers have written all that they were to write."""
+        """Return when the writers have written all of their messages."""
         await asyncio.gather(*self._writing, return_exceptions=True)
         return await self.rest()
 
     async def balance(self, patience: float = _PATIENCE) -> dict[str, Any]:
-        """Wait till the readers stand at the log's end, and settle all accounts."""
+        """Wait until the readers have reached the log's end, and report on all of them."""
         logs = [await self._read_log(port) for port in self.place.nodes]
         log = logs[0]
         top = f"{log.epoch}:{max(log.messages, default=0)}"
@@ -629,7 +629,7 @@ class _LoadWorker:
         }
 
     def _unlike(self, log: _Log) -> int:
-        """At how many positions the readers were brought something that isn't there in the log."""
+        """Count the positions at which readers received something else than the log holds."""
         seen = self.ledger.seen
         return sum(log.messages.get(int(p.partition(":")[2])) != seen[p] for p in seen if p.startswith(f"{log.epoch}:"))
 
@@ -648,7 +648,7 @@ class _LoadWorker:
         }
 
     async def _read_log(self, port: int) -> _Log:
-        """All that is kept, page by page, as one node says; positions have no hole after the oldest."""
+        """Read the whole log from one node, page by page. After the oldest position there is no gap."""
         raw, messages, since = RawHTTP(port), dict[int, str](), None
         while True:
             path = f"/rooms/{self.place.room}/messages?limit=1000" + (f"&since={since}" if since else "")
@@ -667,7 +667,7 @@ class _LoadWorker:
                 return _Log(epoch, messages)
 
     async def churn(self, count: int, at_once: int = 50) -> dict[str, Any]:
-        """So many WebSockets connect, join the room and go, half of them without a word."""
+        """Connect so many WebSockets, join the room and disconnect; half of them cut the connection."""
         numbers = iter(range(count))
 
         async def come_and_go() -> None:
@@ -701,7 +701,7 @@ class _LoadWorker:
         return raw
 
     async def enter(self, rooms: int, at_once: int = 100) -> dict[str, Any]:
-        """Join so many rooms, over WebSockets that read so many each; answer when all are joined."""
+        """Join so many rooms over WebSockets, so many each; return when all are joined."""
         begun = time.monotonic()
         waiting = asyncio.Semaphore(4)
         parts = [range(first, min(first + at_once, rooms)) for first in range(0, rooms, at_once)]
@@ -736,27 +736,27 @@ class _LoadWorker:
         return {}
 
     async def mark(self) -> dict[str, Any]:
-        """The time, as the accounts say it."""
+        """The clock of the ledger."""
         return {"now": time.monotonic()}
 
     async def forget_who_left(self) -> dict[str, Any]:
-        """From now on it counts whom readers see leave."""
+        """Begin to count the leaves that readers see."""
         for reader in self.readers:
             reader.view.left.clear()
         return {}
 
     async def see(self) -> dict[str, Any]:
-        """How many members each reader sees, and the signals that it got."""
+        """How many members each reader sees, and the signals that it received."""
         return {reader.name: {"count": reader.view.count, "signals": reader.signals} for reader in self.readers}
 
     async def losses(self) -> dict[str, Any]:
-        """What each reader was told that it missed."""
+        """The resets of each reader."""
         return {
             reader.name: [[loss.at, loss.before, loss.after] for loss in reader.account.told] for reader in self.readers
         }
 
     async def move(self, share: float = 1.0) -> dict[str, Any]:
-        """Let readers lose their connections, so that they come back to other nodes."""
+        """Cut the readers' connections, so that they reconnect to other nodes."""
         for reader in self.readers:
             if random.random() < share:
                 await reader.hang_up()
@@ -764,7 +764,7 @@ class _LoadWorker:
 
 
 class Load(WorkerProcess):
-    """Such a process, as a test has it."""
+    """A load process, as the test sees it."""
 
     def __init__(self, place: Place) -> None:
         super().__init__("tests.functional.load", msgspec.json.encode(place).decode())

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 
 
-class BooksTests(SynchronousTestCase):
+class DeliveryLedgerTests(SynchronousTestCase):
     """What was written."""
 
     def setUp(self) -> None:
@@ -47,7 +47,7 @@ class BooksTests(SynchronousTestCase):
         self.assertEqual(["late at 3"], self.ledger.stored_later({1: "early", 2: "next", 3: "late"}))
 
 
-class AccountTests(SynchronousTestCase):
+class ReaderRecordTests(SynchronousTestCase):
     """What was read."""
 
     def setUp(self) -> None:
