@@ -115,10 +115,14 @@ def percentile(numbers: list[int], share: float) -> int:
 
 @cache
 def documented() -> tuple[int, list[str]]:
-    """Count the public modules, classes, functions and methods; name those without a docstring."""
-    public = [(module, tree) for module, tree in modules().items() if tree.body]
-    public += [pair for module, tree in modules().items() for pair in _public(tree, module)]  # type: ignore[misc]
-    return len(public), [name for name, node in public if ast.get_docstring(node) is None]
+    """Count the public modules, classes, functions and methods; name those without a docstring.
+
+    A method may have the docstring of the method that it overrides, as ``help()`` shows it.
+    """
+    public: list[tuple[str, ast.Module | Definition]] = [(name, tree) for name, tree in modules().items() if tree.body]
+    public += [pair for module, tree in modules().items() for pair in _public(tree, module)]
+    bare = [name for name, node in public if ast.get_docstring(node) is None and not _is_override(name)]
+    return len(public), bare
 
 
 def _public(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, Definition]]:
@@ -127,6 +131,32 @@ def _public(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str,
             yield f"{prefix}.{child.name}", child
             if isinstance(child, ast.ClassDef):
                 yield from _public(child, f"{prefix}.{child.name}")
+
+
+@cache
+def _classes() -> dict[str, ast.ClassDef]:
+    return {node.name: node for _, node in _all_definitions() if isinstance(node, ast.ClassDef)}
+
+
+def _is_override(name: str) -> bool:
+    """Whether a method overrides one of this package that has a docstring."""
+    *_, owner, method = name.split(".")
+    return owner in _classes() and any(_has_docstring(base, method) for base in _bases(owner))
+
+
+def _bases(name: str) -> Iterator[ast.ClassDef]:
+    for base in _classes()[name].bases:
+        text = ast.unparse(base).partition("[")[0].rpartition(".")[2]
+        if text != name and text in _classes():
+            yield _classes()[text]
+            yield from _bases(text)
+
+
+def _has_docstring(node: ast.ClassDef, method: str) -> bool:
+    return any(
+        isinstance(child, Definition) and child.name == method and ast.get_docstring(child) is not None
+        for child in node.body
+    )
 
 
 def repeated_classes() -> dict[str, list[str]]:

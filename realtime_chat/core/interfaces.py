@@ -203,17 +203,21 @@ class IBroker(Interface):
 class DelayedCall(Protocol):
     """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Don't make the call."""
 
-    def active(self) -> Any: ...
+    def active(self) -> Any:
+        """Whether the call is still to be made."""
 
 
 class TurnClock(Protocol):
     """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
 
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """Seconds that only grow."""
 
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall: ...
+    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall:
+        """Call something after a delay in seconds."""
 
 
 class EncodedBatch(Protocol):
@@ -295,10 +299,12 @@ class Reader(Protocol):
     members_version_sent: int
 
     @property
-    def transport(self) -> MessageSink: ...
+    def transport(self) -> MessageSink:
+        """Where its messages are sent."""
 
     @property
-    def subscriber(self) -> Subscriber: ...
+    def subscriber(self) -> Subscriber:
+        """Who is told when it falls behind."""
 
 
 class Subscriber(Protocol):
@@ -318,7 +324,8 @@ class ClientConnection(Protocol):
     """
 
     @property
-    def transport(self) -> MessageSink | None: ...
+    def transport(self) -> MessageSink | None:
+        """Where its messages are sent; None if nowhere."""
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""

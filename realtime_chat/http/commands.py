@@ -42,9 +42,11 @@ class CommandsResource(JSONResource):
         return not asks_for_script(request, self._jsonp)
 
     def render_POST(self, request: Request) -> int:
+        """Perform the command, or the array of commands, of the body."""
         return answer_later(request, self._run(request, json_body(request)))
 
     def render_GET(self, request: Request) -> int:
+        """Perform the commands that a script asks for (JSONP)."""
         if not self._jsonp:
             raise RealtimeError("forbidden", "commands are sent by POST; JSONP is off on this server")
         wrap = wrap_for(request, self._jsonp)

@@ -21,6 +21,7 @@ class HealthResource(JSONResource):
     isLeaf = True
 
     def render_GET(self, request: Request) -> bytes:
+        """Say that the daemon runs, and its version."""
         return _ALIVE
 
 
@@ -34,6 +35,7 @@ class ReadinessResource(JSONResource):
         self._hub = hub
 
     def render_GET(self, request: Request) -> int:
+        """Say whether messages can be stored."""
         self._hub.check_open()
         return answer_later(request, self._check())
 

@@ -163,4 +163,5 @@ class MetricsResource(JSONResource):
         self._registry = registry
 
     def render_GET(self, request: Request) -> Answer:
+        """Give all metrics in Prometheus's text format."""
         return Answer(generate_latest(self._registry), 200, CONTENT_TYPE_LATEST.encode())

@@ -37,6 +37,7 @@ class RoomsResource(JSONResource):
         return _RoomResource(self._hub, path.decode("ascii", "replace")) if path else self
 
     def render_GET(self, request: Request) -> int:
+        """Give a page of the list of rooms."""
         user = user_of(request, self._hub.identities)
         after = one(request.args, b"after") or ""
         most = self._hub.limits.max_limit

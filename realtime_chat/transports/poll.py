@@ -63,6 +63,7 @@ class PollResource(JSONResource):
         return not asks_for_script(request, self._jsonp)
 
     def render_GET(self, request: Request) -> int:
+        """Answer when there is something to tell, or after the wait."""
         wrap = wrap_for(request, self._jsonp)
         try:
             return self._begin(request, wrap)

@@ -61,6 +61,7 @@ class EventsResource(JSONResource):
         return ["GET"]
 
     async def render_GET(self, request: RealtimeRequest) -> Answer:
+        """Begin a stream of events."""
         hub = self._hub
         hub.check_open()
         params = _resume(request, read_subscribe_params(request.args, hub.limits.max_limit))

@@ -207,6 +207,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
             self.resume_reading()
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """A whole message has come: a command."""
         if isBinary and self.session is not None:
             error = UnreadableCommand("bad_request", "a command is a text frame, this one was binary")
             self.session.execute(error)
@@ -270,16 +271,20 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         super().buffer_reply(frame(data))
 
     def resume_commands(self) -> None:
+        """Read on, and take the commands that wait."""
         self.resume_reading()
 
     def send_event(self, kind: str, data: bytes) -> None:
+        """Send one event in a frame."""
         if self.state == self.STATE_OPEN:
             self.write(frame(data))
 
     def reset(self, room: str, position: Position) -> None:
+        """Send a ``reset`` event."""
         self.send_event("reset", codec.encode_reset(room, position))
 
     def goodbye(self, goodbye: Goodbye) -> None:
+        """Send a ``goodbye`` event, and close with its code."""
         self.send_event("goodbye", codec.encode_goodbye(goodbye))
         self.stop_timers()
         if self.state == self.STATE_OPEN:
@@ -344,6 +349,7 @@ class WebSocketResource(JSONResource):
         self._factory = factory
 
     def render_GET(self, request: RealtimeRequest) -> int:
+        """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
         upgrade = check_upgrade(request)
         self._factory.hub.check_open()
         params = read_subscribe_params(request.args, self._factory.hub.limits.max_limit)

@@ -54,9 +54,6 @@ EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "twisted.web.http:HTTPChannel._version",
             "twisted.web.http:HTTPChannel._waitingForTransport",
             "twisted.web.http:Request._disconnected",
-            "twisted.web.http:HTTPFactory._logFile",
-            "twisted.web.http:HTTPFactory._openLogFile",
-            "twisted.web.server:Site._parsePOSTFormSubmission",
             "twisted.python.components:Componentized._adapterCache",
         ),
     ),
@@ -68,7 +65,7 @@ EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         "nothing else lists the observers of a publisher, which are replaced",
         ("twisted.logger:LogPublisher._observers",),
     ),
-    "client/address.py": (
+    "client/server_url.py": (
         "nothing else tells how much a transport has queued",
         ("twisted.internet.tcp:Server._tempDataLen",),
     ),
