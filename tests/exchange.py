@@ -1,4 +1,4 @@
-"""Nodes without a network: what one tells reaches the others after a while, twice, or only when they look."""
+"""Nodes without a network. What one publishes reaches the others late, twice, or when they read it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELD = 5.0
 
 
 class Look(NamedTuple):
-    """Who is in a room, since which version, and which nodes are gone, after what time for good."""
+    """The members of a room, the version of that, and the nodes that stop, with the time when they are gone."""
 
     version: int
     others: dict[str, list[RemoteClient]]
@@ -29,7 +29,7 @@ class Look(NamedTuple):
 
 
 class Exchange:
-    """What all nodes reach, and who is in which room there.
+    """What connects the nodes, and the members of the rooms as stored there.
 
     :param lag: seconds that everything takes, each way.
     :ivar members: who is in a room, by node and mark.
@@ -47,7 +47,7 @@ class Exchange:
         self.announcements = 0
 
     def later(self, do: Callable[..., object], *args: Any) -> None:
-        """Do something when it has come here or there; what was sent first comes first."""
+        """Call something after the lag; calls keep their order."""
         self.clock.callLater(self.lag, do, *args)
 
     def change(self, node: str, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ class Exchange:
                 self.later(end.bring_command, command)
 
     def end(self, node: str, held: float) -> None:
-        """A node is gone: it has stopped, and who was there by way of it is held for a while; or its time was over."""
+        """A node has stopped, and its clients are held for a while; or it has died."""
         self.ends = [end for end in self.ends if end.name != node]
         self.going[node] = self.clock.seconds() + held
         self.clock.callLater(held, self._clear, node)
@@ -139,7 +139,7 @@ class End:
             self.exchange.later(self.exchange.spread, self.name, command)
 
     def _look(self, room: str, answer: Deferred[None] | None = None) -> None:
-        """See who is in a room by now; it takes a while until that is here."""
+        """Read the members of a room; they arrive after the lag."""
         others: dict[str, list[RemoteClient]] = {}
         for (node, _), client in self.exchange.members.get(room, {}).items():
             if node != self.name:

@@ -1,4 +1,4 @@
-"""No other nodes: whatever happens, happens here."""
+"""The broker of a node without others: there is nobody to tell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LocalBroker"]
 
 @implementer(IBroker)
 class LocalBroker:
-    """A node that is alone with its store."""
+    """Does nothing, as there are no other nodes."""
 
     shared = False
 

@@ -1,11 +1,11 @@
-"""What happens on the other nodes, by Redis' own publishing.
+"""Nodes that share a database of Redis tell each other what happens in their rooms, by Redis' publish and subscribe.
 
-A node has one connection that hears, with subscriptions for the rooms only that somebody here reads; what it tells goes
-over a connection that it shares with the store. The first byte of what comes on a room's channel says what it is:
+A node has one connection that subscribes, to the channels of the rooms that somebody here reads. It publishes over a
+connection that it shares with the store. The first byte of a payload on a room's channel is its kind:
 
-* ``m``, an announcement of messages, which the store's script publishes (``redis/rows.py``);
-* ``s``, a client's signal: ``sNODE MARK``, a line break, and the encoded event;
-* ``p``, who is in the room, which is ``broker/redis_presence.py``'s.
+* ``m``: an announcement of messages, which the store's script publishes (``redis/rows.py``);
+* ``s``: a client's signal: ``sNODE CLIENT_HASH``, a line break, and the encoded event;
+* ``p``: a change of presence (``broker/presence_messages.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.broker.relay import Relay
-from realtime_chat.broker.subscriptions import Hear, Subscriptions
+from realtime_chat.broker.subscriptions import OnPublished, Subscriptions
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.redis.address import Address
 from realtime_chat.redis.connection import RedisConnection
@@ -38,41 +38,41 @@ __all__ = ["BrokerCounts", "PresenceBackend", "RedisBroker"]
 PRESENCE = b"p"
 SIGNAL = b"s"
 _SIGNAL_HEAD = re.compile(rb"s([0-9a-f]+) ([0-9a-f]+)")
-_FLUSHED = b"__redis__:invalidate"
-_MOST_UNDER_WAY = 10_000
-_AT_ONCE = 100
-_SECONDS_BETWEEN_TRIES = 1.0
+_FLUSH_CHANNEL = b"__redis__:invalidate"
+_MAX_SIGNALS_IN_FLIGHT = 10_000
+_ROOMS_AT_ONCE = 100
+_RETRY_DELAY = 1.0
 
 
 class PresenceBackend(Protocol):
-    """How nodes tell each other who is in their rooms."""
+    """How nodes tell each other who is in their rooms. Its methods follow those of :class:`RedisBroker`."""
 
-    def channels(self) -> Mapping[str, Hear]:
-        """What every node hears as long as it is connected."""
+    def channels(self) -> Mapping[str, OnPublished]:
+        """The channels that every node subscribes to, each with its callback."""
 
     async def start(self, listener: Listener) -> None:
-        """The node begins."""
+        """Tell the listener what other nodes publish, and tell them that this node is there."""
 
     async def stop(self) -> None:
-        """The node ends: tell the others."""
+        """Tell the other nodes that this one stops."""
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
         """See :meth:`IBroker.count`."""
 
     async def follow(self, room: str) -> None:
-        """A room's channel is heard from now on: tell the listener who is there. Called again when it may not have been
-        heard for a while.
+        """Tell the listener who is in a room, whose channel is subscribed now. This is called again after something may
+        have been missed.
 
         :raises StoreError: not now.
         """
 
     def unfollow(self, room: str) -> None:
-        """A room's channel is heard no more."""
+        """A room's channel isn't subscribed any more."""
 
-    def heard(self, room: str, payload: bytes) -> bool:
-        """Another node, or this one, has published something about a room that begins with :data:`PRESENCE`.
+    def on_presence(self, room: str, payload: bytes) -> bool:
+        """Take a payload that begins with :data:`PRESENCE`. This node or another one has published it.
 
-        :returns: whether it can be read.
+        :returns: False if it is malformed.
         """
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -83,13 +83,13 @@ class PresenceBackend(Protocol):
 
 
 class BrokerCounts:
-    """What became of what the nodes tell each other, for metrics.
+    """Counts for metrics.
 
-    :ivar announcements: announcements of messages that came in.
-    :ivar signals: signals that came in from other nodes.
-    :ivar signals_dropped: signals that were not told to the others, as Redis was away or too slow.
-    :ivar malformed: publications on our channels that can't be read.
-    :ivar deaf: connections that were given up as they brought nothing any more.
+    :ivar announcements: announcements of messages that were received.
+    :ivar signals: signals that were received from other nodes.
+    :ivar signals_dropped: signals that were not published, as Redis was unreachable or too slow.
+    :ivar malformed: payloads on our channels that no node publishes.
+    :ivar deaf: connections that were closed because they received nothing any more.
     """
 
     __slots__ = ("announcements", "deaf", "malformed", "signals", "signals_dropped")
@@ -104,12 +104,12 @@ class RedisBroker:
 
     :param reactor: connects, and tells the time.
     :param names: of keys and channels.
-    :param node: what no other node is called.
+    :param node: this node's name, which no other node has.
     :param random: gives a float from 0 up to 1.
-    :param commands: by which things are published.
-    :param neighbours: tells who is in the rooms.
-    :param relays: further patterns of channels, and the rooms that what is published there goes to.
-    :param probe: seconds between two looks whether the subscriptions still bring anything.
+    :param commands: the connection that publishes.
+    :param presence: tells other nodes who is in the rooms.
+    :param relays: pairs of a pattern of channels, and the room to which their payloads are relayed.
+    :param probe: seconds between two probes of the subscribing connection.
     """
 
     _log = Logger()
@@ -123,7 +123,7 @@ class RedisBroker:
         node: str,
         random: Callable[[], float],
         commands: RedisConnection,
-        neighbours: PresenceBackend,
+        presence: PresenceBackend,
         relays: Sequence[tuple[str, str]] = (),
         *,
         probe: float = 3.0,
@@ -132,21 +132,22 @@ class RedisBroker:
         self._names = names
         self._node = node
         self._commands = commands
-        self._neighbours = neighbours
+        self._presence = presence
         self._relays = relays
         self._listener: Listener | None = None
         self._relay = Relay(self._relayed)
-        self._under_way = 0
+        self._signals_in_flight = 0
         self._probing = LoopingCall(self._probe)
         self._probing.clock = reactor
-        self._every = probe
-        self._probes = self._probes_heard = 0
+        self._probe_interval = probe
+        self._probes = self._last_probe_heard = 0
         self._renewals = 0
         self._pause: Deferred[None] = succeed(None)
-        self._heard: Hear = self._hear_room  # the same for all rooms, each of which costs its channels alone
-        self._heard_relay: Hear = self._hear_relay
-        always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
-        self.subscriptions = Subscriptions(always, self._hear_patterns())
+        # One bound method for all rooms: each subscription would keep one of its own otherwise.
+        self._room_callback: OnPublished = self._on_room
+        self._relay_callback: OnPublished = self._on_relay
+        permanent: dict[str, OnPublished] = {names.node(node): self._on_probe, **presence.channels()}
+        self.subscriptions = Subscriptions(permanent, self._relay_patterns())
         self._link = RedisConnection(
             reactor, address, "subscribe", random, on_ready=self._renew, published=self._published
         )
@@ -167,8 +168,8 @@ class RedisBroker:
 
     async def _start(self, listener: Listener) -> None:
         await self._link.start()
-        await self._neighbours.start(listener)
-        self._probing.start(self._every, now=False)
+        await self._presence.start(listener)
+        self._probing.start(self._probe_interval, now=False)
 
     def stop(self) -> Deferred[None]:
         """See :meth:`IBroker.stop`."""
@@ -177,14 +178,14 @@ class RedisBroker:
     async def _stop(self) -> None:
         self._listener = None
         self._pause.cancel()
-        if self._probing.running:  # else it was never there for the others
+        if self._probing.running:  # else the other nodes never knew of it
             self._probing.stop()
-            await self._say_that_it_stops()
+            await self._tell_others_to_go()
         await self._link.stop()
 
-    async def _say_that_it_stops(self) -> None:
+    async def _tell_others_to_go(self) -> None:
         try:
-            await self._neighbours.stop()
+            await self._presence.stop()
         except StoreError as error:
             self._log.warn("the other nodes were not told that this one stops: {why}", why=error.detail)
 
@@ -192,7 +193,7 @@ class RedisBroker:
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
         """See :meth:`IBroker.count`."""
-        return self._neighbours.count(rooms)
+        return self._presence.count(rooms)
 
     def follow(self, room: str) -> Deferred[None]:
         """See :meth:`IBroker.follow`."""
@@ -203,75 +204,78 @@ class RedisBroker:
     async def _follow(self, room: str) -> None:
         await self.subscriptions.add(self._link, room, self._channels(room))
         try:
-            await self._neighbours.follow(room)
+            await self._presence.follow(room)
         except BaseException:
             self.unfollow(room)
             raise
 
-    def _channels(self, room: str) -> dict[str, Hear]:
-        return {self._names.room(room): self._heard, **dict.fromkeys(self._names.relay(room), self._heard_relay)}
+    def _channels(self, room: str) -> dict[str, OnPublished]:
+        return {
+            self._names.room(room): self._room_callback,
+            **dict.fromkeys(self._names.relay(room), self._relay_callback),
+        }
 
     def unfollow(self, room: str) -> None:
         """See :meth:`IBroker.unfollow`."""
         self.subscriptions.remove(self._link, room)
-        self._neighbours.unfollow(room)
+        self._presence.unfollow(room)
 
     async def _renew(self, connection: RedisProtocol) -> None:
-        """There is a new connection: hear what was heard by the one before, and look for what was missed."""
-        await _hear_flushes(connection)
+        """Subscribe over a new connection, and find out what was missed."""
+        await _subscribe_flushes(connection)
         await self.subscriptions.renew(connection)
         self._renewals += 1
         if self._listener is not None:
-            self._doubt_all(self._listener)
-            Deferred.fromCoroutine(self._meet_again(self._renewals))
+            self._report_gaps(self._listener)
+            Deferred.fromCoroutine(self._follow_all_again(self._renewals))
 
-    def _doubt_all(self, listener: Listener) -> None:
+    def _report_gaps(self, listener: Listener) -> None:
         for room in self.subscriptions.groups:
             listener.may_have_missed(room)
 
-    async def _meet_again(self, renewal: int) -> None:
-        """Find out who is in the rooms now, some at a time, until that is done for all."""
+    async def _follow_all_again(self, renewal: int) -> None:
+        """Find out who is in all rooms now, some at a time. Rooms that fail are tried again."""
         rest = self.subscriptions.groups
         while rest and renewal == self._renewals and self._listener is not None:
-            some, rest = rest[:_AT_ONCE], rest[_AT_ONCE:]
-            found = await gatherResults([Deferred.fromCoroutine(self._is_met(room)) for room in some])
+            some, rest = rest[:_ROOMS_AT_ONCE], rest[_ROOMS_AT_ONCE:]
+            found = await gatherResults([Deferred.fromCoroutine(self._followed_again(room)) for room in some])
             failed = [room for room, met in zip(some, found, strict=True) if not met]
             if failed:
                 rest += failed
-                self._pause = deferLater(self._reactor, _SECONDS_BETWEEN_TRIES)
+                self._pause = deferLater(self._reactor, _RETRY_DELAY)
                 with suppress(CancelledError):
                     await self._pause
 
-    async def _is_met(self, room: str) -> bool:
-        """Find out who is in a room, if it is still followed; answer whether that could be done."""
+    async def _followed_again(self, room: str) -> bool:
+        """Find out who is in a room, if it is still followed. Returns False if that has to be tried again."""
         try:
             if room in self.subscriptions:
-                await self._neighbours.follow(room)
+                await self._presence.follow(room)
         except StoreError:
             return False
         except Exception:
             self._log.failure("who is in a room could not be found out")
         return True
 
-    # What comes in
+    # What is received
 
     def _published(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
-        if channel == _FLUSHED and self._listener is not None:
-            self._doubt_all(self._listener)
+        if channel == _FLUSH_CHANNEL and self._listener is not None:
+            self._report_gaps(self._listener)
         self.subscriptions.published(pattern, channel, payload)
 
-    def _hear_relay(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _on_relay(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.take((self._names.relay_room_of(channel.decode()),), pattern, channel, payload)
 
-    def _hear_room(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _on_room(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
         room = self._names.room_of(channel.decode())
-        hear = _HEARD.get(payload[:1])
-        if self._listener is not None and (hear is None or not hear(self, self._listener, room, payload)):
+        take = _BY_FIRST_BYTE.get(payload[:1])
+        if self._listener is not None and (take is None or not take(self, self._listener, room, payload)):
             self._log_throttled(channel)
             self._listener.may_have_missed(room)
 
-    def _hear_messages(self, listener: Listener, room: str, payload: bytes) -> bool:
+    def _on_announcement(self, listener: Listener, room: str, payload: bytes) -> bool:
         try:
             news = read_announcement(payload)
         except ValueError:
@@ -280,7 +284,7 @@ class RedisBroker:
         listener.announced(room, news.epoch, news.first, news.count, partial(_read, room, news))
         return True
 
-    def _hear_signal(self, listener: Listener, room: str, payload: bytes) -> bool:
+    def _on_signal(self, listener: Listener, room: str, payload: bytes) -> bool:
         head, _, data = payload.partition(b"\n")
         match = _SIGNAL_HEAD.fullmatch(head)
         if match is None:
@@ -291,17 +295,17 @@ class RedisBroker:
             listener.signalled(room, client_hash, data)
         return True
 
-    def _hear_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
-        return self._neighbours.heard(room, payload)
+    def _on_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
+        return self._presence.on_presence(room, payload)
 
     def _log_throttled(self, channel: bytes) -> None:
-        """Something came that nobody of us has published."""
+        """A payload came that no node publishes."""
         self.counters.malformed += 1
         self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
 
-    # What anybody publishes
+    # Relays
 
-    def _hear_patterns(self) -> dict[str, Hear]:
+    def _relay_patterns(self) -> dict[str, OnPublished]:
         by_pattern: dict[str, list[str]] = {}
         for pattern, room in self._relays:
             by_pattern.setdefault(pattern, []).append(room)
@@ -311,45 +315,45 @@ class RedisBroker:
         if self._listener is not None:
             self._listener.relayed(room, payload)
 
-    # What is told to others
+    # What is published
 
     def signal(self, room: str, client_hash: str, data: bytes) -> None:
         """See :meth:`IBroker.signal`."""
-        if self._under_way >= _MOST_UNDER_WAY:
+        if self._signals_in_flight >= _MAX_SIGNALS_IN_FLIGHT:
             self.counters.signals_dropped += 1
             return
-        self._under_way += 1
+        self._signals_in_flight += 1
         payload = b"%b%b %b\n%b" % (SIGNAL, self._node.encode(), client_hash.encode(), data)
-        self._commands.command("PUBLISH", self._names.room(room), payload).addBoth(self._signal_told)
+        self._commands.command("PUBLISH", self._names.room(room), payload).addBoth(self._signal_published)
 
-    def _signal_told(self, result: object) -> None:
-        self._under_way -= 1
+    def _signal_published(self, result: object) -> None:
+        self._signals_in_flight -= 1
         if isinstance(result, Failure):
             result.trap(StoreError)
             self.counters.signals_dropped += 1
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """See :meth:`IBroker.publish_presence`."""
-        self._neighbours.publish_presence(room, came, gone)
+        self._presence.publish_presence(room, came, gone)
 
     def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.say`."""
-        self._neighbours.forward(command)
+        self._presence.forward(command)
 
-    # Whether anything comes in at all
+    # Probes of the subscribing connection
 
     async def _probe(self) -> None:
-        """Publish something to ourselves. Whatever is answered after that over the connection that hears, comes after
-        it; if it has not come by then, it never does."""
+        """PUBLISH to ourselves, then PING over the subscribing connection. If the PONG comes before the probe, the
+        connection has lost its subscriptions."""
         if not self._link.ready:
             return
         renewals, self._probes = self._renewals, self._probes + 1
         try:
             published = await self._is_published(self._probes)
-            await self._link.command("PING")  # has to be answered in time, or else the link gives up by itself
+            await self._link.command("PING")  # without a PONG in time the connection closes itself
         except StoreError:
             return
-        if published and self._probes_heard < self._probes and renewals == self._renewals:
+        if published and self._last_probe_heard < self._probes and renewals == self._renewals:
             self.counters.deaf += 1
             self._link.abort("it is deaf: what we publish to ourselves doesn't come back")
 
@@ -360,32 +364,32 @@ class RedisBroker:
             return False
         return True
 
-    def _hear_probe(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _on_probe(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         self._relay.interrupt()
         if payload.isdigit():
-            self._probes_heard = int(payload)
+            self._last_probe_heard = int(payload)
 
 
-_HEARD: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
-    ANNOUNCEMENT: RedisBroker._hear_messages,
-    SIGNAL: RedisBroker._hear_signal,
-    PRESENCE: RedisBroker._hear_presence,
+_BY_FIRST_BYTE: Mapping[bytes, Callable[[RedisBroker, Listener, str, bytes], bool]] = {
+    ANNOUNCEMENT: RedisBroker._on_announcement,
+    SIGNAL: RedisBroker._on_signal,
+    PRESENCE: RedisBroker._on_presence,
 }
 
 
-async def _hear_flushes(connection: RedisProtocol) -> None:
-    """Be told at once of data that is flushed: as by Redis' client-side caching, with nothing cached. Where it isn't
-    allowed, the store finds out when it looks the next time."""
+async def _subscribe_flushes(connection: RedisProtocol) -> None:
+    """Have Redis tell us at once when data is flushed. This uses client-side caching, with nothing cached. If that is
+    not permitted, the store finds out at its next read."""
     try:
         number = await connection.command("CLIENT", "ID")
         await connection.command("CLIENT", "TRACKING", "ON", "REDIRECT", number, "OPTIN")
-        await connection.command("SUBSCRIBE", _FLUSHED)
+        await connection.command("SUBSCRIBE", _FLUSH_CHANNEL)
     except ServerError as error:
         if error.word != "NOPERM":
             raise
 
 
 def _read(room: str, announced: Announcement) -> list[Message]:
-    """The messages of an announcement."""
+    """Decode the messages of an announcement."""
     rows = enumerate(read_rows(announced.rows.split(b"\n")), announced.first)
     return [as_message(row, room, announced.epoch, offset) for offset, row in rows]

@@ -22,7 +22,7 @@ from realtime_chat.broker.heartbeat import BEATS_PER_LEASE, Heartbeat
 from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_command
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
-from realtime_chat.broker.subscriptions import Hear
+from realtime_chat.broker.subscriptions import OnPublished
 from realtime_chat.core.interfaces import DelayedCall, Listener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import Names
@@ -84,9 +84,9 @@ class RedisPresence:
 
     # Starting and stopping
 
-    def channels(self) -> Mapping[str, Hear]:
+    def channels(self) -> Mapping[str, OnPublished]:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.channels`."""
-        return {self._names.nodes: self._take_notice}
+        return {self._names.nodes: self._on_notice}
 
     async def start(self, listener: Listener) -> None:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.start`."""
@@ -119,8 +119,8 @@ class RedisPresence:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.unfollow`."""
         self.replica.unfollow(room)
 
-    def heard(self, room: str, payload: bytes) -> bool:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.heard`."""
+    def on_presence(self, room: str, payload: bytes) -> bool:
+        """See :meth:`realtime_chat.broker.redis.PresenceBackend.on_presence`."""
         return self.replica.take(room, payload)
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -136,19 +136,19 @@ class RedisPresence:
 
     # What is published to all nodes
 
-    def _take_notice(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+    def _on_notice(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
         notice = decode_notice(payload)
         if notice is None:
             self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
         elif self.replica.listener is not None:
             _NOTICES[type(notice)](self, self.replica.listener, notice)
 
-    def _take_bye(self, listener: Listener, bye: Bye) -> None:
+    def _on_bye(self, listener: Listener, bye: Bye) -> None:
         if bye.node != self._node:
             self.heartbeat.mark_stopped(bye.node, bye.held)
             listener.node_left(bye.node, bye.held)
 
-    def _take_gone(self, listener: Listener, gone: Gone) -> None:
+    def _on_gone(self, listener: Listener, gone: Gone) -> None:
         if gone.node == self._node:  # this process was suspended for too long
             kept = Deferred.fromCoroutine(self.heartbeat.set_key())
             kept.addCallbacks(lambda _: self.publisher.restore_all_later(), ignore_store_error)
@@ -156,7 +156,7 @@ class RedisPresence:
             self.heartbeat.mark_stopped(gone.node, 0)
             listener.node_left(gone.node, 0)
 
-    def _take_said(self, listener: Listener, said: Said) -> None:
+    def _on_said(self, listener: Listener, said: Said) -> None:
         if said.node != self._node:
             listener.forwarded(said.command())
 
@@ -216,7 +216,7 @@ class RedisPresence:
 
 
 _NOTICES: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
-    Bye: RedisPresence._take_bye,
-    Gone: RedisPresence._take_gone,
-    Said: RedisPresence._take_said,
+    Bye: RedisPresence._on_bye,
+    Gone: RedisPresence._on_gone,
+    Said: RedisPresence._on_said,
 }

@@ -1,4 +1,4 @@
-"""What plain publishing to Redis brings to rooms, once for each time that something was published."""
+"""Relays: what other programs PUBLISH to Redis reaches rooms, once for each time it was published."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_BYTES = 256
 
 
 def read_relay(text: str) -> tuple[str, str]:
-    """Read ``PATTERN=ROOM``; the last ``=`` divides, as a pattern may have one and a room's name has none.
+    """Parse ``PATTERN=ROOM``. The last ``=`` divides, as a pattern may contain one, and a room's name doesn't.
 
     :returns: the pattern, as PSUBSCRIBE takes it, and the room.
     :raises ValueError: the message says what is wrong and what would be right.
@@ -31,37 +31,37 @@ def read_relay(text: str) -> tuple[str, str]:
 
 
 class Relay:
-    """Tells what was published twice from what has reached us by two ways.
+    """Removes the duplicates that overlapping subscriptions cause.
 
-    Redis brings one publication to a subscriber once for each of its subscriptions that match, one directly after the
-    other: first by the channel, then by each pattern. So as long as the same comes on the same channel, by another way
-    each time, it is one publication.
+    Redis sends one publication once for each matching subscription, one directly after the other: first for the
+    channel, then for each pattern. So equal payloads on one channel in a row, each for another subscription, are one
+    publication.
 
-    :param tell: called with a room and a payload.
+    :param deliver: called with a room and a payload.
     """
 
-    def __init__(self, tell: Callable[[str, bytes], None]) -> None:
-        self._tell = tell
+    def __init__(self, deliver: Callable[[str, bytes], None]) -> None:
+        self._deliver = deliver
         self._channel = self._payload = b""
-        self._ways: set[bytes | None] = set()
+        self._patterns: set[bytes | None] = set()
         self._rooms: set[str] = set()
 
-    def take(self, rooms: Sequence[str], way: bytes | None, channel: bytes, payload: bytes) -> None:
-        """Something has come for some rooms.
+    def take(self, rooms: Sequence[str], pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        """A payload was received for some rooms.
 
-        :param way: the pattern by which it has; None for the channel itself.
+        :param pattern: of the subscription; None for the channel's own.
         """
-        if way in self._ways or channel != self._channel or payload != self._payload:
+        if pattern in self._patterns or channel != self._channel or payload != self._payload:
             self.interrupt()
             self._channel, self._payload = channel, payload
-        self._ways.add(way)
+        self._patterns.add(pattern)
         fresh = [room for room in rooms if room not in self._rooms]
         self._rooms.update(fresh)
         for room in fresh:
-            self._tell(room, payload)
+            self._deliver(room, payload)
 
     def interrupt(self) -> None:
-        """Something else has come: what comes next is another publication."""
+        """Something else was received: what comes next is another publication."""
         self._channel = self._payload = b""
-        self._ways.clear()
+        self._patterns.clear()
         self._rooms.clear()

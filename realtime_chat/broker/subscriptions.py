@@ -1,4 +1,4 @@
-"""The subscriptions of one connection to Redis: what is wanted is subscribed, again with each new connection."""
+"""The channels that one connection to Redis subscribes to. Each new connection subscribes to all of them again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from twisted.logger import Logger
 from realtime_chat.redis.wire import Argument, Commands, ignore_store_error
 from realtime_chat.values.errors import StoreError
 
-__all__ = ["Hear", "Subscriptions"]
+__all__ = ["OnPublished", "Subscriptions"]
 
-Hear = Callable[[bytes | None, bytes, bytes], None]
-"""Is called with the pattern (None for a plain subscription), the channel and what was published."""
+OnPublished = Callable[[bytes | None, bytes, bytes], None]
+"""A callback. It is called with the pattern (None if there is none), the channel and the payload."""
 
-_AT_ONCE = 200
-"""Commands that are under way at a time, so that none waits long for its answer, however many there are."""
+_COMMANDS_AT_ONCE = 200
+"""How many commands wait for their replies at a time, so that none waits for long."""
 
 
-class _Turns:
-    """Lets only so many do something at a time; the others wait for their turn. However many have waited for one, and
-    are done with it at once, they don't go deeper and deeper into each other."""
+class _Slots:
+    """A semaphore. Its waiters are called back in a loop, and not from within each other: so any number of them may
+    finish at once without a deep stack. (Twisted's DeferredSemaphore recurses.)
+
+    :param free: how many may hold a slot at a time.
+    """
 
     def __init__(self, free: int) -> None:
         self._free = free
@@ -31,14 +34,14 @@ class _Turns:
         self._giving = False
 
     def take(self) -> Deferred[None]:
-        """Answers when it is one's turn."""
+        """Answer when a slot is free."""
         turn: Deferred[None] = Deferred()
         self._waiting.append(turn)
         self._give()
         return turn
 
     def give_back(self) -> None:
-        """The turn is over."""
+        """Free the slot."""
         self._free += 1
         self._give()
 
@@ -53,23 +56,27 @@ class _Turns:
 
 
 class Subscriptions:
-    """Which channels are heard, and by whom.
+    """The channels that are subscribed, each with its callback.
 
-    :param always: what is heard as long as there is a connection, by channel.
-    :param patterns: the same by pattern.
+    :param permanent: channels that are subscribed as long as there is a connection.
+    :param patterns: patterns of channels, in the same way.
     """
 
     _log = Logger()
 
-    def __init__(self, always: Mapping[str, Hear], patterns: Mapping[str, Hear]) -> None:
-        self._always = dict(always)
+    def __init__(self, permanent: Mapping[str, OnPublished], patterns: Mapping[str, OnPublished]) -> None:
+        self._permanent = dict(permanent)
         self._patterns = dict(patterns)
         self._groups: dict[str, Sequence[bytes]] = {}
-        self._by_channel: dict[bytes, Hear] = {channel.encode(): hear for channel, hear in always.items()}
-        self._by_pattern: dict[bytes, Hear] = {pattern.encode(): hear for pattern, hear in patterns.items()}
-        self._leaving: dict[bytes, None] = {}
-        self._is_leaving = False
-        self._turns = _Turns(_AT_ONCE // 4)
+        self._by_channel: dict[bytes, OnPublished] = {
+            channel.encode(): callback for channel, callback in permanent.items()
+        }
+        self._by_pattern: dict[bytes, OnPublished] = {
+            pattern.encode(): callback for pattern, callback in patterns.items()
+        }
+        self._to_unsubscribe: dict[bytes, None] = {}
+        self._is_unsubscribing = False
+        self._slots = _Slots(_COMMANDS_AT_ONCE // 4)
 
     def __len__(self) -> int:
         return len(self._by_channel) + len(self._by_pattern)
@@ -79,61 +86,62 @@ class Subscriptions:
 
     @property
     def groups(self) -> list[str]:
-        """The names of all groups that are wanted."""
+        """The names of all groups that are subscribed."""
         return list(self._groups)
 
     def published(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
-        """Something has come in."""
-        hear = self._by_channel.get(channel) if pattern is None else self._by_pattern.get(pattern)
-        if hear is None:
+        """Call the callback of a channel or a pattern."""
+        callback = self._by_channel.get(channel) if pattern is None else self._by_pattern.get(pattern)
+        if callback is None:
             return
         try:
-            hear(pattern, channel, payload)
-        except Exception:  # one publication never costs the connection
+            callback(pattern, channel, payload)
+        except Exception:  # a bad payload must not close the connection
             self._log.failure("what was published could not be told")
 
-    async def add(self, commands: Commands, name: str, channels: Mapping[str, Hear]) -> None:
-        """Want some channels as one group, and subscribe them.
+    async def add(self, commands: Commands, name: str, channels: Mapping[str, OnPublished]) -> None:
+        """Subscribe to a group of channels.
 
-        :raises StoreError: not now, and they are not wanted.
+        :param name: of the group.
+        :raises StoreError: not now; the group isn't subscribed.
         """
-        await self._turns.take()
-        encoded = {channel.encode(): hear for channel, hear in channels.items()}
+        await self._slots.take()
+        encoded = {channel.encode(): callback for channel, callback in channels.items()}
         self._groups[name] = tuple(encoded)
         for channel in encoded:
-            self._leaving.pop(channel, None)
+            self._to_unsubscribe.pop(channel, None)
         self._by_channel.update(encoded)
         try:
-            await _all(commands, "SUBSCRIBE", encoded)
+            await _run_for_each(commands, "SUBSCRIBE", encoded)
         except StoreError:
             self.remove(commands, name)
             raise
         finally:
-            self._turns.give_back()
+            self._slots.give_back()
 
     def remove(self, commands: Commands, name: str) -> None:
-        """Want a group no more."""
-        self._leaving |= dict.fromkeys(self._forget(name))
-        if not self._is_leaving:
-            Deferred.fromCoroutine(self._leave(commands)).addErrback(ignore_store_error)
+        """Unsubscribe from a group of channels."""
+        self._to_unsubscribe |= dict.fromkeys(self._forget(name))
+        if not self._is_unsubscribing:
+            Deferred.fromCoroutine(self._unsubscribe(commands)).addErrback(ignore_store_error)
 
-    async def _leave(self, commands: Commands) -> None:
-        """Unsubscribe what isn't wanted any more; what can't be now needn't be, as the connection is lost."""
-        self._is_leaving = True
+    async def _unsubscribe(self, commands: Commands) -> None:
+        """Unsubscribe from all removed channels. If that fails, the connection is lost, and with it all of them."""
+        self._is_unsubscribing = True
         try:
-            while self._leaving:
-                some = list(islice(self._leaving, _AT_ONCE))
+            while self._to_unsubscribe:
+                some = list(islice(self._to_unsubscribe, _COMMANDS_AT_ONCE))
                 for channel in some:
-                    del self._leaving[channel]
-                await _all(commands, "UNSUBSCRIBE", some)
+                    del self._to_unsubscribe[channel]
+                await _run_for_each(commands, "UNSUBSCRIBE", some)
         finally:
-            self._is_leaving = False
+            self._is_unsubscribing = False
             self._shrink()
 
     def _shrink(self) -> None:
-        """Let go of tables that have been large: a dictionary keeps its size when its entries go."""
-        if not self._leaving:
-            self._leaving = {}
+        """Replace dictionaries that are empty now: they keep the memory of their former entries."""
+        if not self._to_unsubscribe:
+            self._to_unsubscribe = {}
         if not self._groups:
             self._groups = {}
             self._by_channel = dict(self._by_channel)
@@ -145,21 +153,21 @@ class Subscriptions:
         return channels
 
     async def renew(self, commands: Commands) -> None:
-        """Subscribe all that is wanted over a new connection, and nothing that isn't wanted any more when that is done.
+        """Subscribe to all channels over a new connection. Groups that are removed meanwhile are unsubscribed after it.
 
         :raises StoreError: the connection failed.
         """
-        self._leaving.clear()
-        await _all(commands, "SUBSCRIBE", self._always)
-        await _all(commands, "PSUBSCRIBE", self._patterns)
+        self._to_unsubscribe.clear()
+        await _run_for_each(commands, "SUBSCRIBE", self._permanent)
+        await _run_for_each(commands, "PSUBSCRIBE", self._patterns)
         channels = ((name, channel) for name, channels in list(self._groups.items()) for channel in channels)
-        while part := list(islice(channels, _AT_ONCE)):
-            await _all(commands, "SUBSCRIBE", [channel for name, channel in part if name in self._groups])
-        await self._leave(commands)
+        while part := list(islice(channels, _COMMANDS_AT_ONCE)):
+            await _run_for_each(commands, "SUBSCRIBE", [channel for name, channel in part if name in self._groups])
+        await self._unsubscribe(commands)
 
 
-async def _all(commands: Commands, command: str, channels: Iterable[Argument]) -> None:
-    """Do the same with all channels, each in a command of its own, as Redis answers once for each channel."""
+async def _run_for_each(commands: Commands, command: str, channels: Iterable[Argument]) -> None:
+    """Run a command once for each channel, as Redis replies once for each channel."""
     try:
         await gatherResults([commands.command(command, channel) for channel in channels], consumeErrors=True)
     except FirstError as first:

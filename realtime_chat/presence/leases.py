@@ -7,7 +7,6 @@ A member of a room is a user with at least one lease there. A :class:`Lease` bel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from realtime_chat.core.room import Room
 from realtime_chat.core.subscription import Subscription
@@ -234,22 +233,7 @@ class RemoteLease(CachedMember):
 
 
 AnyLease = Lease | RemoteLease
-
-
-class AnyClient(Protocol):
-    """What :class:`Client` and :class:`~realtime_chat.values.model.RemoteClient` have in common."""
-
-    @property
-    def client_hash(self) -> str: ...
-
-    @property
-    def user(self) -> User: ...
-
-    @property
-    def state(self) -> bytes: ...
-
-    @property
-    def changed(self) -> int: ...
+AnyClient = Client | RemoteClient
 
 
 def seniority(client: AnyClient) -> tuple[int, str, str, bytes]:

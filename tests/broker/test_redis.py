@@ -1,4 +1,4 @@
-"""The broker over Redis, on a real server: what nodes hear of each other, and what becomes of it when Redis fails."""
+"""Tests for :mod:`realtime_chat.broker.redis`, with a real Redis that also fails."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def until(condition: Callable[[], Any], patience: float = 15.0) -> None:
         await deferLater(reactor, 0.01, lambda: None)
 
 
-class PresenceBackend:
-    """Writes down what the broker says about rooms.
+class FakePresenceBackend:
+    """Records the calls of the broker.
 
     :ivar failing: whether rooms can't be met for now.
     """
@@ -67,8 +67,8 @@ class PresenceBackend:
     def unfollow(self, room: str) -> None:
         self.calls.append(("unfollow", room))
 
-    def heard(self, room: str, payload: bytes) -> bool:
-        self.calls.append(("heard", room, payload))
+    def on_presence(self, room: str, payload: bytes) -> bool:
+        self.calls.append(("on_presence", room, payload))
         return payload != b"pwrong"
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ class PresenceBackend:
 
 
 class Node:
-    """A store, a broker on it, and what it told.
+    """A store, a broker on it, and a listener that records its calls.
 
     :param relays: further patterns, each with its room.
     """
@@ -97,11 +97,11 @@ class Node:
         self.store = RedisStore(
             reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
         )
-        self.neighbours = PresenceBackend()
+        self.presence = FakePresenceBackend()
         self.listener = Recorder()
         commands = self.store.links[0]
         self.broker = RedisBroker(
-            reactor, address, self.names, name, random.random, commands, self.neighbours, relays, **settings
+            reactor, address, self.names, name, random.random, commands, self.presence, relays, **settings
         )
         (self.link,) = self.broker.links
 
@@ -114,7 +114,7 @@ class Node:
         await self.store.stop()
 
     def heard(self, *kinds: str) -> list[tuple[Any, ...]]:
-        """What was told of these kinds, but not of which kind."""
+        """The arguments of the listener's calls of these kinds."""
         return [told[1:] for told in self.listener.of(*kinds)]
 
 
@@ -157,16 +157,16 @@ class NodesCase(TestCase):
         return heard
 
     def channels(self) -> list[str]:
-        """What is subscribed on the server, except for the nodes' own."""
+        """The channels that are subscribed on the server, except for the nodes' own."""
         names = [name.decode() for name in self.server.command("PUBSUB", "CHANNELS")]
         return sorted(name for name in names if ":node:" not in name and not name.startswith("__redis__"))
 
 
 class HeardTests(NodesCase):
-    """What nodes hear of each other."""
+    """What nodes receive from each other."""
 
     async def test_messages(self) -> None:
-        """What is stored anywhere is announced everywhere with all that it is, and several with one word."""
+        """Stored messages are announced to all nodes, with their content; several at once in one announcement."""
         one, two = await self.nodes()
         drafts = [draft({"a": [1, 2.50]}, key="k"), draft("é\u2028\n"), draft(None, event="x")]
         stored = await gatherResults([one.store.append(each) for each in drafts])
@@ -227,17 +227,17 @@ class HeardTests(NodesCase):
         self.assertEqual([[], []], [node.heard("announced", "signalled", "relayed") for node in others])
 
     async def test_presence(self) -> None:
-        """What is said of who is in a room goes to who knows about that."""
+        """Payloads about presence go to the presence backend."""
         node = await self.node()
         await node.broker.follow("lobby")
         self.publish(node.names.room("lobby"), b"pwhatever\n\x00")
-        await until(lambda: len(node.neighbours.calls) == 3)
+        await until(lambda: len(node.presence.calls) == 3)
         self.assertEqual(
-            [("start",), ("follow", "lobby"), ("heard", "lobby", b"pwhatever\n\x00")], node.neighbours.calls
+            [("start",), ("follow", "lobby"), ("on_presence", "lobby", b"pwhatever\n\x00")], node.presence.calls
         )
 
     async def test_malformed(self) -> None:
-        """What no node could have published is counted, said in the log once in a while, and makes the room look."""
+        """Malformed payloads are counted, logged once in a while, and make the room read its log."""
         one, _ = await self.nodes()
         channel = one.names.room("lobby")
         wrong = [b"", b"x", b"m", b"mabc", b"mabc:x 1\n", b"m\xff:1 1\n", b"s", b"s\n{}", b"sNODE MARK\n{}", b"pwrong"]
@@ -268,7 +268,7 @@ class HeardTests(NodesCase):
 
 
 class RelayTests(NodesCase):
-    """What anybody publishes."""
+    """What other programs publish."""
 
     async def test_room(self) -> None:
         """On the relay's channel of a room, as it is; on all nodes, once each time."""
@@ -310,7 +310,7 @@ class RelayTests(NodesCase):
 
 
 class SubscriptionTests(NodesCase):
-    """What the server has to remember for a node."""
+    """The subscriptions that the server keeps for a node."""
 
     async def test_counted(self) -> None:
         """There are subscriptions for the rooms that are followed, as long as they are."""
@@ -352,7 +352,7 @@ class SubscriptionTests(NodesCase):
         await until(lambda: not self.channels(), 30)
         self.assertEqual(1, len(node.broker.subscriptions))
         node.listener.told.clear()
-        node.neighbours.calls.clear()
+        node.presence.calls.clear()
         await node.link.command("PING")  # is answered after all others
         gc.collect()
         left = tracemalloc.get_traced_memory()[0] - before
@@ -388,26 +388,26 @@ class SubscriptionTests(NodesCase):
         self.assertEqual(([], 1), (self.channels(), len(node.broker.subscriptions)))
 
     async def test_stopped(self) -> None:
-        """A node that has stopped told the others first, and leaves no connection and no subscription."""
+        """A node that stops tells the others first, and leaves no connection and no subscription."""
         node = Node(self.server.url)
         await node.start()
         await node.broker.follow("lobby")
         await node.stop()
-        self.assertEqual(("stop",), node.neighbours.calls[-1])
+        self.assertEqual(("stop",), node.presence.calls[-1])
         self.assertEqual([], self.server.command("PUBSUB", "CHANNELS"))
 
 
 class FailureTests(NodesCase):
-    """What becomes of it when Redis fails."""
+    """A Redis that fails."""
 
     def setUp(self) -> None:
         self.server = RedisServer(self.mktemp()).start()
         self.addCleanup(self.server.kill)
 
     async def hears_again(self, node: Node, patience: float = 10.0) -> None:
-        """What is stored reaches a node, and it has looked into the room and met those there."""
+        """Stored messages reach a node again, and it has read the room's log and its members."""
         await until(lambda: ("lobby",) in node.heard("may_have_missed"), patience)
-        await until(lambda: node.neighbours.calls.count(("follow", "lobby")) >= 2, patience)
+        await until(lambda: node.presence.calls.count(("follow", "lobby")) >= 2, patience)
         await until(lambda: node.link.ready and node.store.links[0].ready, patience)
         before = len(node.heard("announced"))
         await node.store.append(draft())
@@ -430,7 +430,7 @@ class FailureTests(NodesCase):
         self.assertEqual(0, node.link.counters.losses)
 
     async def test_flushes_not_allowed(self) -> None:
-        """A user who may not hear of that hears all the rest."""
+        """A user of Redis without permission for that receives everything else."""
         rights = ("on", "nopass", "~*", "&realtime:*", "+@all", "-client|tracking")
         self.server.command("ACL", "SETUSER", "some", *rights)
         node = Node(f"redis://some:none@127.0.0.1:{self.server.port}/0")
@@ -480,7 +480,7 @@ class FailureTests(NodesCase):
         self.assertEqual([], self.flushLoggedErrors())
 
     async def test_slow_subscriber(self) -> None:
-        """A node that was too slow for Redis, which cuts it off, hears again, and looks for what it missed."""
+        """A node that Redis has disconnected for being slow reconnects, and reads what it missed."""
         node, _ = await self.nodes()
         self.server.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 0 0")
         node.link._connection.transport.pauseProducing()
@@ -508,7 +508,7 @@ class FailureTests(NodesCase):
         await self.hears_again(node)
 
     async def test_not_deaf(self) -> None:
-        """Who hears stays connected, also when it was reconnected between a probe and its coming back."""
+        """A connection that receives stays open, also after a reconnect between a probe and its return."""
         node, _ = await self.nodes(probe=0.05)
         for losses in range(1, 6):
             probes = node.broker._probes
@@ -519,20 +519,20 @@ class FailureTests(NodesCase):
         self.assertEqual((0, 5), (node.broker.counters.deaf, node.link.counters.losses))
 
     async def test_meets_again(self) -> None:
-        """Who is in the rooms is asked for again until that is known."""
+        """The members of the rooms are asked for again until they are known."""
         node, _ = await self.nodes()
-        node.neighbours.failing = True
+        node.presence.failing = True
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await until(lambda: node.heard("may_have_missed"))
-        node.neighbours.calls.clear()
-        node.neighbours.failing = False
-        await until(lambda: ("follow", "lobby") in node.neighbours.calls)
-        self.assertEqual(1, node.neighbours.calls.count(("follow", "lobby")))
+        node.presence.calls.clear()
+        node.presence.failing = False
+        await until(lambda: ("follow", "lobby") in node.presence.calls)
+        self.assertEqual(1, node.presence.calls.count(("follow", "lobby")))
 
     async def test_nobody_met(self) -> None:
-        """A room where it can't be found out who is there is not followed."""
+        """A room whose members can't be found out is not followed."""
         node = await self.node()
-        node.neighbours.failing = True
+        node.presence.failing = True
         await self.assertFailure(node.broker.follow("lobby"), StoreError)
         await until(lambda: not self.channels())
 

@@ -19,7 +19,7 @@ class TogetherTests(NodesTestCase):
     """Nodes that are well."""
 
     async def test_everywhere(self) -> None:
-        """Clients of each transport on each node see those of all, who comes, and who goes."""
+        """Clients of each transport on each node see the members of all nodes, and their joins and leaves."""
         one, two = self.nodes
         clients = [await self.client(kind, one, f"a{number}") for number, kind in enumerate(KINDS)]
         clients += [await self.client(kind, two, f"b{number}") for number, kind in enumerate(KINDS)]
@@ -48,7 +48,7 @@ class TogetherTests(NodesTestCase):
         self.assertEqual([], watcher.view.left)
 
     async def test_roving_poll(self) -> None:
-        """A client whose every poll goes to another node is told of all, tells nothing by it, and leaves once."""
+        """A client whose every poll goes to another node gets everything, causes no events, and leaves once."""
         watcher = await self.client(SocketClient, self.nodes[0], "Ann")
         rover = RovingPollClient(reactor, self.nodes[1].port)
         rover.rove(self.nodes)
@@ -73,7 +73,7 @@ class TogetherTests(NodesTestCase):
         self.assertEqual(1, len(watcher.view.left))
 
     async def test_asked(self) -> None:
-        """A node on which nobody reads the room finds out who is there before it answers."""
+        """A node without readers in the room finds out its members before it replies."""
         one, two = self.nodes
         await (await self.client(SocketClient, one, "Ann")).publish("there is a room")
         await self.until(lambda: self.fields())
@@ -86,6 +86,7 @@ class TogetherTests(NodesTestCase):
         """A list of rooms says of each how many users are in it, and its node hears of none of them afterwards."""
         one, two = self.nodes
         ann = await self.client(SocketClient, one, "Ann")
+        await ann.who()
         for number in range(50):
             await ann.tell(type="publish", room=f"r{number}", data=number)
         await ann.publish("here")
@@ -117,7 +118,7 @@ class TogetherTests(NodesTestCase):
         self.assertEqual([0, 2], await self.nodes[0].broker.count(["other", "lobby"]))
 
     async def test_storm(self) -> None:
-        """Hundreds who join at once are told to the others by a few changes."""
+        """Hundreds of joins at once reach the other nodes in a few changes."""
         await self.write()
         one, two = self.nodes
         watcher = await self.client(SocketClient, two, "Ann")
@@ -132,7 +133,7 @@ class TogetherTests(NodesTestCase):
         self.assertEqual(151, len(sessions) + 1)
 
     async def test_nothing_left(self) -> None:
-        """When all have gone there is no row of anybody, and what is left goes by itself."""
+        """When all clients have gone there are no rows, and the hash expires."""
         await self.write()
         clients = [await self.client(SocketClient, node, "Ann") for node in self.nodes]
         await self.until(lambda: len(self.fields()) == 2)
@@ -168,7 +169,7 @@ class GoneTests(NodesTestCase):
     has_messages = True
 
     async def test_dies(self) -> None:
-        """A node that has died takes those with it who were there by way of it, and no one else, within the lease."""
+        """When a node has died, the clients that were in the room through it leave within the lease, and no others."""
         third = await self.node()
         one, two, _ = self.nodes
         if self.has_messages:
@@ -189,7 +190,7 @@ class GoneTests(NodesTestCase):
         )
 
     async def test_stops(self) -> None:
-        """Nobody sees those leave who come to another node when theirs has stopped; who doesn't come has left."""
+        """When a node stops, clients that come to another node are not seen to leave; the others leave."""
         one, two = self.nodes
         await self.write()
         moving = await self.client(SocketClient, one, "Ann")
@@ -319,7 +320,7 @@ class LossTests(NodesTestCase):
         return clients
 
     async def known_anew(self) -> None:
-        """A new node knows all who are there."""
+        """A new node knows all members."""
         if self.has_messages:
             await self.write()
             await self.until(
@@ -332,7 +333,7 @@ class LossTests(NodesTestCase):
         await self.agree("Ann", "Bob", "Cid")
 
     async def test_flushed(self) -> None:
-        """After a FLUSHALL each node puts back what is its own, and nobody was seen to leave."""
+        """After a FLUSHALL each node restores its rows, and nobody is seen to leave."""
         clients = await self.there()
         self.server.command("FLUSHALL")
         await self.known_anew()
@@ -353,7 +354,7 @@ class LossTests(NodesTestCase):
         self.assertEqual([[], []], [client.view.left for client in clients])
 
     async def test_connections_killed(self) -> None:
-        """What happens while a node hears nothing, or can tell nothing, is known when it can again."""
+        """Changes while a node can't receive or publish are known when it can again."""
         _, bob = await self.there()
         for kind in ("pubsub", "normal"):
             self.server.command("CLIENT", "KILL", "TYPE", kind)
@@ -364,7 +365,7 @@ class LossTests(NodesTestCase):
             await self.agree("Ann", "Bob")
 
     async def returned(self, name: str) -> Any:
-        """A client who joins the second node as soon as that can be."""
+        """A client that joins on the second node as soon as it is possible."""
         client = SocketClient(reactor, self.nodes[1].port)
         self.clients.append(client)
         await client.connect({"room": "lobby", "name": name})
@@ -393,7 +394,7 @@ class LossTests(NodesTestCase):
         self.assertEqual([], dan.view.left)
 
     async def test_garbage(self) -> None:
-        """What no node has written is passed over."""
+        """Rows and payloads that no node wrote are skipped."""
         clients = await self.there()
         members = "realtime:0:members:lobby"
         self.server.command("HSET", members, "abc", "x", "12ab:34cd", "[1", "12ab:56ef", "\xff")

@@ -8,7 +8,7 @@ from realtime_chat.broker.relay import Relay, read_relay
 
 
 class RelayTests(SynchronousTestCase):
-    """What reaches a room once, and what twice."""
+    """Which payloads reach a room once, and which twice."""
 
     def setUp(self) -> None:
         self.told: list[tuple[str, bytes]] = []
@@ -20,12 +20,12 @@ class RelayTests(SynchronousTestCase):
             self.relay.take(("news",), way, channel, payload)
 
     def test_once(self) -> None:
-        """What comes by the channel and by several patterns was published once."""
+        """A payload that comes for the channel and for several patterns was published once."""
         self.publish(None, b"c*", b"?")
         self.assertEqual([("news", b"1")], self.told)
 
     def test_twice(self) -> None:
-        """The same published again is told again, whether there is one way or more."""
+        """A payload that is published again is delivered again, with one subscription or more."""
         self.publish(None, b"c*")
         self.publish(None, b"c*")
         self.publish(b"c*")
@@ -55,7 +55,7 @@ class RelayTests(SynchronousTestCase):
         self.assertEqual(["news", "sports", "all"], [room for room, _ in self.told])
 
     def test_new_way(self) -> None:
-        """Where a way is new since the last publication, none of two equal ones gets lost, and none is told twice."""
+        """With a subscription that is new since the last publication, two equal payloads are delivered once each."""
         self.publish(b"c*")
         self.publish(None, b"c*")
         self.publish(None, b"c*")
@@ -70,7 +70,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(("a=b*", "@u7"), read_relay("a=b*=@u7"))
 
     def test_wrong(self) -> None:
-        """What is no relay is told with what would be one, and harmlessly."""
+        """The error for a text that is no relay says what would be right, in printable characters."""
         for wrong in ("", "=", "a=", "=a", "a=b c", "\x1b[31m=news", "x" * 300 + "=news"):
             message = str(self.assertRaises(ValueError, read_relay, wrong))
             self.assertIn("right would be 'alerts:*=news'", message)

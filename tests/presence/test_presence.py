@@ -28,7 +28,7 @@ STEP = 0.05
 
 
 class PresenceWorld(World):
-    """Clients who come and go in a room."""
+    """Clients that join and leave a room."""
 
     def wait(self, seconds: float) -> None:
         """Let time go by."""
@@ -42,7 +42,7 @@ class PresenceWorld(World):
         return session, fake
 
     def settled(self, *clients: Any) -> list[FakeTransport]:
-        """These have all been told of each other, and what was received so far is forgotten."""
+        """Send all due events, and forget what these transports have received so far."""
         self.wait(0.5)
         for _, transport in clients:
             transport.received.clear()
@@ -56,10 +56,10 @@ class PresenceWorld(World):
 
 
 class JoinedTests(PresenceWorld):
-    """Who comes."""
+    """Clients that join."""
 
     def test_joined(self) -> None:
-        """Who joins is told who is there, itself among them, sorted by id; and nothing more of itself."""
+        """The reply to a join lists all members, itself among them, sorted by id. No event of its own join follows."""
         for name in ("Ann", "Bob", "Cid"):
             session, transport = self.arrive(name=name)
         (joined,) = transport.of_type("joined")
@@ -72,7 +72,7 @@ class JoinedTests(PresenceWorld):
         self.assertEqual([], self.events(transport))
 
     def test_others_are_told(self) -> None:
-        """Those who are there are told who has come."""
+        """Readers get an event of a client that joins."""
         first = self.arrive(name="Ann")
         (seen,) = self.settled(first)
         self.arrive(name="Bob")
@@ -109,7 +109,7 @@ class JoinedTests(PresenceWorld):
         self.assertEqual([(1, ["Bob"])], [(event["count"], self.names(event["left"])) for event in self.events(seen)])
 
     def test_anonymous(self) -> None:
-        """Who is anonymous, and a request that joins, is no member."""
+        """Anonymous readers, and requests that join, are no members."""
         session = Session(self.hub)
         session.user = ANONYMOUS
         reply = self.successResultOf(session.act(commands.Join(room="lobby")))
@@ -117,7 +117,7 @@ class JoinedTests(PresenceWorld):
         self.assertEqual(0, self.hub.presence.count("lobby"))
 
     def test_rooms_are_apart(self) -> None:
-        """Who is in one room is not in another."""
+        """A member of one room is not a member of another."""
         (seen,) = self.settled(self.arrive(room="a"))
         self.arrive(room="b")
         self.wait(1)
@@ -136,7 +136,7 @@ class JoinedTests(PresenceWorld):
         self.assertEqual([["psst"]] * 2, [self.data(first), self.data(second)])
 
     def test_new_name(self) -> None:
-        """A client that comes again under another name is told as changed; without a name it keeps the one it has."""
+        """A client that joins again with another name changes; without a name it keeps the one it has."""
         watcher = self.arrive(name="Ann")
         one, _ = self.arrive(name="Bob")
         (seen,) = self.settled(watcher)
@@ -150,10 +150,10 @@ class JoinedTests(PresenceWorld):
 
 
 class LeaveTests(PresenceWorld):
-    """Who goes."""
+    """Clients that leave."""
 
     def test_gone_in_two_seconds(self) -> None:
-        """Whose connection is closed, or who leaves, is gone within two seconds, and not at once."""
+        """After a closed connection or a leave, the member leaves within two seconds, and not at once."""
         for way in ("close", "leave"):
             watcher, (going, _) = self.arrive(name="Ann"), self.arrive(name="Bob")
             (seen,) = self.settled(watcher)
@@ -167,7 +167,7 @@ class LeaveTests(PresenceWorld):
             self.wait(3)
 
     def test_return_is_unseen(self) -> None:
-        """Who is back in that time never left, over and over."""
+        """A client that is back within that time never left, any number of times."""
         watcher, (going, _) = self.arrive(name="Ann"), self.arrive(name="Bob")
         (seen,) = self.settled(watcher)
         for _ in range(10):
@@ -178,7 +178,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual([], self.events(seen))
 
     def test_short_visit(self) -> None:
-        """Who leaves in the moment in which it is back was not gone; one event says it, or none."""
+        """A client that leaves as it comes back causes one event, or none."""
         self.hub = make_hub(self.store, self.clock, presence_gather=1.0, presence_interval=1.0, leave_delay=0)
         watcher, (going, _) = self.arrive(name="Ann"), self.arrive(name="Bob")
         (seen,) = self.settled(watcher)
@@ -192,7 +192,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual([], [event["left"] for event in self.events(seen) if event["left"]])
 
     def test_shown_in_between(self) -> None:
-        """Who joins between a coming and a going of others, that cancel each other out, is told of the going."""
+        """A client that joins between a join and a leave that cancel out gets the event of the leave."""
         self.hub = make_hub(self.store, self.clock, presence_gather=1.0, presence_interval=1.0, leave_delay=0)
         (seen,) = self.settled(self.arrive(name="Ann"))
         visitor, _ = self.arrive(name="Bob")
@@ -206,7 +206,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(2, self.events(seen)[-1]["count"])
 
     def test_behind_without_a_change(self) -> None:
-        """Who was told of everything before it fell behind is not told again."""
+        """A reader that was current before it fell behind gets no snapshot."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         for name in "bcd":
@@ -221,7 +221,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(([1], []), (self.data(stalled), self.events(stalled)))
 
     def test_behind(self) -> None:
-        """Who is behind is told nothing, and everything at once when it is live again; nothing if it missed nothing."""
+        """A reader that is behind gets no events. When it is live again it gets a snapshot, if it missed anything."""
         session, stalled = self.client(window=0)
         self.tell(session, "join", room="lobby")
         self.publish(1)
@@ -240,7 +240,7 @@ class LeaveTests(PresenceWorld):
             self.turn()
 
     def test_full_by_the_event_itself(self) -> None:
-        """Who can't take an event is given the full set later."""
+        """A reader that can't take an event gets a snapshot later."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         self.wait(1)
@@ -334,7 +334,7 @@ class StateTests(PresenceWorld):
         self.assertEqual(4, len(transport.received))
 
     def test_undone(self) -> None:
-        """A state that is taken back before anybody was told of it is told to nobody."""
+        """A state that is undone before the next event causes no event."""
         watcher, (session, _) = self.arrive(name="Ann"), self.arrive(name="Bob")
         (seen,) = self.settled(watcher)
         self.tell(session, "state", state={"a": 1})
@@ -343,7 +343,7 @@ class StateTests(PresenceWorld):
         self.assertEqual([], self.events(seen))
 
     def test_undone_after_being_shown(self) -> None:
-        """Who joined while it was so is told that it was taken back."""
+        """A client that joined before the state was undone gets an event."""
         session, _ = self.arrive(name="Ann")
         self.wait(1)
         self.tell(session, "state", state={"a": 1})
@@ -395,7 +395,7 @@ class LargeRoomTests(PresenceWorld):
         self.assertEqual(1, len(self.events(seen)[-1]["left"]))
 
     def test_one_more_and_one_less(self) -> None:
-        """Who joined in a moment of one more is told that it is one less again."""
+        """A client that joined while there was one member more gets the number when it falls again."""
         self.hub = make_hub(self.store, self.clock, presence_limit=5, presence_gather=1.0, leave_delay=0)
         self.crowd(9)
         self.wait(9)
@@ -498,7 +498,7 @@ class KeptTests(PresenceWorld):
 
 
 class SignalTests(PresenceWorld):
-    """What is told and not stored."""
+    """Signals: events that are not stored."""
 
     def test_reaches_others_once(self) -> None:
         """A signal reaches everybody else once, with its sender and without a position; nothing comes back."""
@@ -516,7 +516,7 @@ class SignalTests(PresenceWorld):
         self.assertEqual(([[], [], []], []), (unmoved, [event for event in mine.received if event.get("id") == 1]))
 
     def test_wants_membership(self) -> None:
-        """Only who reads the room may signal; who left may not, not even in the moment in which it is held."""
+        """Only a client that reads the room may signal. After a leave it may not, even while its lease expires."""
         session, transport = self.arrive()
         self.tell(session, "signal", room="other", event="e", data=1, id=1)
         self.tell(session, "leave", room="lobby")
@@ -525,7 +525,7 @@ class SignalTests(PresenceWorld):
         self.assertEqual([(1, "not_joined"), (2, "not_joined")], [(e["id"], e["code"]) for e in errors])
 
     def test_behind(self) -> None:
-        """Who is behind never gets it."""
+        """A reader that is behind doesn't get signals."""
         session, stalled = self.client(window=0)
         self.tell(session, "join", room="lobby")
         self.publish(1)
@@ -604,7 +604,7 @@ class EndTests(PresenceWorld):
         self.assertEqual(({}, [], 0), (self.hub.rooms, self.clock.getDelayedCalls(), len(self.hub.wheel)))
 
     def test_stop(self) -> None:
-        """A hub that stops tells nobody who leaves, and lets go of all leases and their alarms."""
+        """A hub that stops sends no events of leaves, and keeps no leases and no timeouts."""
         _, seen = self.arrive()
         going, _ = self.arrive()
         self.wait(1)
@@ -942,7 +942,7 @@ class Street:
             self.look()
 
     def settle(self) -> None:
-        """Everybody who is there stays, reads, and has been told; the others are gone."""
+        """All present clients stay, read, and get all events; all others are gone."""
         for turn in range(32):
             for tab in self.tabs:
                 tab.drain()

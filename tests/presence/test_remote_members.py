@@ -29,7 +29,7 @@ RUNS = int(os.environ.get("LEDGER_RUNS", "10000")) // 20
 
 
 class NodesWorld(SynchronousTestCase):
-    """Three nodes, and clients who come to any of them."""
+    """Three nodes, and clients that connect to any of them."""
 
     limits: dict[str, Any] = {}
 
@@ -60,7 +60,7 @@ class NodesWorld(SynchronousTestCase):
         return session, transport
 
     def watch(self, node: int) -> tuple[View, FakeTransport]:
-        """Somebody who joins on a node and looks on; everybody was told of that."""
+        """A client that joins on a node and watches. All events of that were sent."""
         _, transport = self.arrive(node)
         self.wait(1)
         view = View()
@@ -77,7 +77,7 @@ class NodesWorld(SynchronousTestCase):
         return sorted(member["name"] for member in json.loads(self.hubs[node].presence.page(room, "").members))
 
     def request(self, node: int, client: str | None, command: commands.Command) -> Any:
-        """Do what a command says by a request to a node; give the reply."""
+        """Send a command to a node by a request, and return the reply."""
         session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         self.wait(2)
@@ -107,10 +107,10 @@ class NodesWorld(SynchronousTestCase):
 
 
 class MemberTests(NodesWorld):
-    """Who comes and goes."""
+    """Clients that join and leave."""
 
     def test_joined(self) -> None:
-        """Who joins is told who is there by way of any node."""
+        """The reply to a join lists the members on all nodes."""
         for number, name in enumerate(("Ann", "Bob", "Cid")):
             _, transport = self.arrive(number, name)
             self.wait(0.5)
@@ -120,7 +120,7 @@ class MemberTests(NodesWorld):
         self.assertEqual([], self.events(transport))
 
     def test_others_are_told(self) -> None:
-        """Readers on all nodes are told who comes, changes and goes on one of them, as differences."""
+        """Readers on all nodes get differences of the joins, changes and leaves on one of them."""
         views = [self.watch(number) for number in range(3)]
         self.wait(1)
         for _, transport in views:
@@ -138,7 +138,7 @@ class MemberTests(NodesWorld):
             self.assertEqual([(4, [fine], []), (4, [tired], []), (3, [], [tired])], told)
 
     def test_storm(self) -> None:
-        """A thousand who join within a second are told to the other nodes by a few messages."""
+        """A thousand joins within a second reach the other nodes in a few messages."""
         _view, transport = self.watch(1)
         before = self.exchange.announcements
         for number in range(1000):
@@ -169,7 +169,7 @@ class MemberTests(NodesWorld):
         self.assertEqual([["Anna"]], [[gone["name"] for gone in event["left"]] for event in self.events(transport)])
 
     def test_moves(self) -> None:
-        """Who closes here and is there again in time, over and over, never left, and is what it was."""
+        """A client that closes here and joins there in time never left, over and over, and keeps name and state."""
         _view, transport = self.watch(2)
         session, _ = self.arrive(0, "Ann", mood="fine")
         self.wait(1)
@@ -184,7 +184,7 @@ class MemberTests(NodesWorld):
         self.assertEqual([], self.events(transport))
 
     def test_large_room(self) -> None:
-        """A room is large by its members on all nodes together: only their number is told."""
+        """A room is large by its members on all nodes together: only their number is sent."""
         self.hubs = [make_node(self.exchange, self.store, 5 + n, presence_limit=20)[0] for n in range(3)]
         for number in range(21):
             self.arrive(number % 3)
@@ -194,7 +194,7 @@ class MemberTests(NodesWorld):
         self.assertEqual((22, False), (joined["count"], "members" in joined))
 
     def test_lost_and_doubled(self) -> None:
-        """What gets lost is found by a look, and what comes twice is told once."""
+        """A lost change is found by reading the room again; a duplicate has no effect."""
         view, transport = self.watch(1)
         end = self.nodes[1][1]
         end.doubles = True
@@ -212,10 +212,10 @@ class MemberTests(NodesWorld):
 
 
 class LookTests(NodesWorld):
-    """Who isn't in a room asks who is."""
+    """Clients that ask for a room's members without being in it."""
 
     def test_members(self) -> None:
-        """A node that nobody reads the room on finds out who is there before it answers."""
+        """A node without readers in the room finds out its members before it replies."""
         self.arrive(0, "Ann")
         self.wait(1)
         reply = self.request(1, None, commands.ReadMembers(room="lobby"))
@@ -253,7 +253,7 @@ class NodeTests(NodesWorld):
     """Nodes that go."""
 
     def test_dies(self) -> None:
-        """Those who were there by way of a node that has died have left when that is known."""
+        """When a node's death is known, the members that were in the room through it leave."""
         _view, transport = self.watch(1)
         self.arrive(0, "Ann")
         self.wait(1)
@@ -264,7 +264,7 @@ class NodeTests(NodesWorld):
         self.assertEqual(["Ann"], [gone["name"] for gone in event["left"]])
 
     def test_stops(self) -> None:
-        """Who comes to another node when its node has stopped never left; who doesn't has, after a while."""
+        """When a node stops, clients that come to another node never left; the others leave after a while."""
         _view, transport = self.watch(1)
         ann, _ = self.arrive(0, "Ann")
         self.arrive(0, "Bob")
@@ -281,7 +281,7 @@ class NodeTests(NodesWorld):
         self.assertIn("Ann", self.names(1))
 
     def test_look_after_stop(self) -> None:
-        """A look in that while doesn't take those away who are held for it."""
+        """Reading the room in that time doesn't remove the clients that are held."""
         _view, transport = self.watch(1)
         self.arrive(0, "Ann")
         self.wait(1)
@@ -299,7 +299,7 @@ class PollTests(NodesWorld):
     """Clients whose polls go to one node after another."""
 
     def test_no_event(self) -> None:
-        """A client that polls one node after another is a member all the time, and nobody is told anything of it."""
+        """A client that polls one node after another stays a member, and causes no events."""
         _view, transport = self.watch(0)
         given = self.polled(1)
         self.wait(1)
@@ -334,7 +334,7 @@ class PollTests(NodesWorld):
         self.assertEqual(3, len(event["members"]))
 
     def answer_of(self, poll: FakeRequest) -> dict[str, str]:
-        """What a poll says, if it was answered."""
+        """The version in a poll's answer, if it was answered."""
         answer = json.loads(poll.body or b"{}")
         return {"presence": answer["presence"]["lobby"]} if answer else {}
 
@@ -414,7 +414,7 @@ class PollTests(NodesWorld):
 
 
 class AnyNodeTests(NodesWorld):
-    """What a client says to a node that it isn't with."""
+    """Commands that a client sends to a node that it isn't connected to."""
 
     def test_state(self) -> None:
         """A state is the client's on all nodes."""
@@ -436,7 +436,7 @@ class AnyNodeTests(NodesWorld):
         self.assertEqual("", self.ask(1, session.client, commands.SetState(state={"a": 5})))
 
     def test_leave(self) -> None:
-        """Who polls and says on another node that it goes is gone in a moment, not after ten seconds."""
+        """A polling client that leaves through another node is gone in a moment, not after ten seconds."""
         _view, transport = self.watch(2)
         given = self.polled(0)
         self.wait(1)
@@ -447,7 +447,7 @@ class AnyNodeTests(NodesWorld):
         self.assertEqual([1], [len(event["left"]) for event in self.events(transport)])
 
     def test_signal(self) -> None:
-        """A client may signal by way of any node, at the rate of one client; it reaches all but itself."""
+        """A client may signal through any node, at the rate of one client. All others get the signal."""
         _, ann = self.arrive(2, "Ann")
         poller = self.polled(0)
         poll = self.poll(0, **poller)
@@ -460,7 +460,7 @@ class AnyNodeTests(NodesWorld):
         self.assertNotIn(b"signal", poll.body)
 
     def ask(self, node: int, client: str, command: commands.Command) -> str:
-        """Do what a command says by a request to a node, which is answered at once where nothing is to be found out."""
+        """Send a command to a node by a request. It is answered at once if the node knows all that it needs."""
         session = Session(self.hubs[node], client=client)
         answer = session.perform(command)
         if isinstance(answer, Deferred):
@@ -490,7 +490,7 @@ class AnyNodeTests(NodesWorld):
         return self.successResultOf(answer).decode()
 
     def test_leave_of_nobody(self) -> None:
-        """Who isn't in the room by way of any node can't leave it."""
+        """A client that is in the room through no node can't leave it."""
         self.arrive(0)
         reply = self.request(1, self.hubs[1].identities.issue(), commands.Leave(room="lobby"))
         self.assertEqual("not_joined", reply["code"])
@@ -514,7 +514,7 @@ class EndTests(NodesWorld):
         self.assertEqual([], self.clock.getDelayedCalls())
 
     def test_stop(self) -> None:
-        """A hub that stops has told the others nothing of its clients but that it stops, and holds nothing."""
+        """A hub that stops publishes that it stops, and no changes of its clients; it keeps nothing."""
         self.arrive(1, "Ann")
         going, _ = self.arrive(0, "Bob")
         self.wait(1)
@@ -542,7 +542,7 @@ def assert_nobody(hub: Hub) -> None:
 
 
 class Presences(SynchronousTestCase):
-    """What people do over three nodes, which die, stop and lose what they are told."""
+    """People on three nodes, which die, stop and lose messages."""
 
     @settings(max_examples=RUNS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(min_size=8, max_size=64), st.sampled_from((3, 100)))
@@ -565,7 +565,7 @@ LEASE = 4.0
 
 
 class Citizen(Person):
-    """A person who is with several nodes, and until when it may be in the room by way of each.
+    """A person with clients on several nodes, and until when it may be in the room through each.
 
     :ivar node: where it is that something begins or ends to read for it.
     """
@@ -600,7 +600,7 @@ class Citizen(Person):
             self.latest[node] = at + 10.0
 
     def loses(self, node: int, held: float) -> None:
-        """A node is gone, and those who were there are held for a while, as far as the others knew of them."""
+        """A node is gone. Its clients are held for a while, if the other nodes knew them."""
         now = self.street.clock.seconds()
         reading = self.reading.pop(node, 0)
         self.readers -= reading
@@ -649,7 +649,7 @@ class Roving:
     street: Any
 
     def there(self) -> None:
-        """What is said of its person is said of the node that it is with."""
+        """Note changes of the person for the node that this page is connected to."""
         self.person.node = self.node
 
     def go(self) -> None:
@@ -744,7 +744,7 @@ class Town(Street):
         super().step(byte)
 
     def publish(self) -> None:
-        """What is published needs no test here; instead, something happens to a node."""
+        """Publishing needs no test here; instead, something happens to a node."""
         node = self.pick()
         hub, end = self.nodes[node]
         what = self.number % 5

@@ -1,9 +1,9 @@
--- Count the users who are in some rooms.
+-- Count the users in some rooms.
 --
--- KEYS: the members of each room (see attend.lua).
--- ARGV: what the key that a node keeps alive begins with.
--- Answers: how many users are in each. Where the rooms have more than MOST rows together, it is the number of clients in
--- those that come last.
+-- KEYS: for each room, the hash of its members (see publish_presence.lua).
+-- ARGV: the prefix of the keys that nodes keep alive.
+-- Returns: for each room, how many users are in it. If the rooms together have more than MOST rows, the last rooms get
+-- the number of their clients instead, which costs less.
 
 local MOST = 20000
 
@@ -16,7 +16,7 @@ local function is_alive(node)
   return alive[node]
 end
 
--- How many users have a row of a node that is there; a row begins with its mark and the user's id.
+-- Count the users that have a row of a node that is alive. A row begins with the client's hash and the user's id.
 local function users(members)
   local found, count = {}, 0
   local fields = redis.call('HGETALL', members)

@@ -1,12 +1,13 @@
--- Say who of a node's clients came to a room, changed, or went.
+-- Publish that some of a node's clients came to a room, changed, or went.
 --
--- KEYS: the room's members, a hash, and the store's log, which knows the rooms that ever had a message: others have no
--- hash, and what changes there is published alone. Its field "v" counts the changes, "id" tells this hash from one of the same name that
--- was lost; every other field is NODE:MARK, and holds a row (broker/redis_presence.py).
--- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds for which the hash stays if nobody changes or
--- renews it, what is published of the change, and how many came; then a field and a row for each of those, and a field for
--- each who went.
--- Answers: 1 if the hash is new, else 0.
+-- KEYS: the hash of the room's members, and the store's log. The log knows the rooms that ever had a message. Other
+-- rooms have no hash, and their changes are only published.
+-- The hash: field "v" counts the changes; field "id" differs from that of a lost hash of the same name; each other
+-- field is NODE:CLIENT_HASH and has a row (broker/presence_messages.py).
+-- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds after which the hash expires, the
+-- delta's body, and how many clients came; then a field and a row for each of these, and a field for each client that
+-- went.
+-- Returns: 1 if the hash is new, else 0.
 
 local members, channel, node, id = KEYS[1], ARGV[1], ARGV[3], ARGV[4]
 local came = tonumber(ARGV[7])

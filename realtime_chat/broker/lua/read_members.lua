@@ -1,8 +1,9 @@
--- See who is in a room, or where that stands nowhere, ask the nodes that follow it.
+-- Read who is in a room. If the room has no hash, ask the nodes that follow it.
 --
--- KEYS: the room's members (see attend.lua).
--- ARGV: the room's channel, the node, and who is there by way of it, as it is published.
--- Answers: 0, and the hash; or how many subscriptions the channel has, each of which is a node that answers.
+-- KEYS: the hash of the room's members (see publish_presence.lua).
+-- ARGV: the room's channel, this node, and the body of a delta with this node's clients.
+-- Returns: 0, and the hash's fields and values. Without a hash: how many subscribers the channel has. Each of them is a
+-- node that answers.
 
 if redis.call('HEXISTS', KEYS[1], 'id') == 1 then
   local fields = redis.call('HGETALL', KEYS[1])

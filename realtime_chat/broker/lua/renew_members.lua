@@ -1,9 +1,9 @@
--- Keep the members of rooms for a while longer, and delete those of nodes that are gone.
+-- Let the hashes of some rooms expire later, and delete the rows of nodes that are gone.
 --
--- KEYS: for each node that is gone, the key that it would keep if it weren't; then the members of each room (see
--- attend.lua).
--- ARGV: the seconds for which a hash stays; then the nodes that are gone, in the order of their keys.
--- Answers: the rooms whose hash isn't there any more, by their numbers, from 0.
+-- KEYS: for each node that is gone, the key that it would keep alive; then for each room the hash of its members (see
+-- publish_presence.lua).
+-- ARGV: the seconds after which a hash expires; then the nodes that are gone, in the order of their keys.
+-- Returns: the numbers of the rooms, from 0, whose hash is missing.
 
 local gone = #ARGV - 1
 local prefixes = {}

@@ -1,9 +1,9 @@
--- Say all of a node's clients who are in a room, after some of that may have been lost. If anything was, everybody is
--- made to look, by a version that doesn't follow the one before.
+-- Restore all rows of a node in a room, after some may have been lost. If some were, all nodes have to read the hash:
+-- the version that is published doesn't follow the one before.
 --
--- KEYS: the room's members, and the store's log (see attend.lua).
--- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds for which the hash stays, "1" if everybody is to
--- look in any case; then a field and a row for each client.
+-- KEYS: the hash of the room's members, and the store's log (see publish_presence.lua).
+-- ARGV: the room's channel, the room, the node, an id for a new hash, the seconds after which the hash expires, "1" if
+-- all nodes have to read it in any case; then a field and a row for each client.
 
 local members, channel, node, id = KEYS[1], ARGV[1], ARGV[3], ARGV[4]
 local changed = ARGV[6] == '1'
