@@ -203,17 +203,21 @@ class IBroker(Interface):
 class DelayedCall(Protocol):
     """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Cancel the call."""
 
-    def active(self) -> Any: ...
+    def active(self) -> Any:
+        """Whether it was neither called nor cancelled."""
 
 
 class TurnClock(Protocol):
     """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
 
-    def seconds(self) -> float: ...
+    def seconds(self) -> float:
+        """The time, in seconds."""
 
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall: ...
+    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall:
+        """Call ``callable`` in ``delay`` seconds."""
 
 
 class EncodedBatch(Protocol):
@@ -295,10 +299,12 @@ class Reader(Protocol):
     members_version_sent: int
 
     @property
-    def transport(self) -> MessageSink: ...
+    def transport(self) -> MessageSink:
+        """Where its messages are sent."""
 
     @property
-    def subscriber(self) -> Subscriber: ...
+    def subscriber(self) -> Subscriber:
+        """What it belongs to."""
 
 
 class Subscriber(Protocol):
@@ -312,13 +318,11 @@ class Subscriber(Protocol):
 
 
 class ClientConnection(Protocol):
-    """A session, as the hub sees it.
-
-    :ivar transport: where its messages are sent; None for a request of commands.
-    """
+    """A session, as the hub sees it."""
 
     @property
-    def transport(self) -> MessageSink | None: ...
+    def transport(self) -> MessageSink | None:
+        """Where its messages are sent; None for a request of commands."""
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
