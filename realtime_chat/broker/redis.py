@@ -272,7 +272,7 @@ class RedisBroker:
         room = self._names.room_of(channel.decode())
         take = _BY_FIRST_BYTE.get(payload[:1])
         if self._listener is not None and (take is None or not take(self, self._listener, room, payload)):
-            self._log_throttled(channel)
+            self._warn_malformed(channel)
             self._listener.may_have_missed(room)
 
     def _on_announcement(self, listener: Listener, room: str, payload: bytes) -> bool:
@@ -298,7 +298,7 @@ class RedisBroker:
     def _on_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
         return self._presence.on_presence(room, payload)
 
-    def _log_throttled(self, channel: bytes) -> None:
+    def _warn_malformed(self, channel: bytes) -> None:
         """A payload came that no node publishes."""
         self.counters.malformed += 1
         self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)

@@ -204,20 +204,20 @@ class DelayedCall(Protocol):
     """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
 
     def cancel(self) -> None:
-        """Don't make the call."""
+        """Cancel the call."""
 
     def active(self) -> Any:
-        """Whether the call is still to be made."""
+        """Whether it was neither called nor cancelled."""
 
 
 class TurnClock(Protocol):
     """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
 
     def seconds(self) -> float:
-        """Seconds that only grow."""
+        """The time, in seconds."""
 
     def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall:
-        """Call something after a delay in seconds."""
+        """Call ``callable`` in ``delay`` seconds."""
 
 
 class EncodedBatch(Protocol):
@@ -304,7 +304,7 @@ class Reader(Protocol):
 
     @property
     def subscriber(self) -> Subscriber:
-        """Who is told when it falls behind."""
+        """What it belongs to."""
 
 
 class Subscriber(Protocol):
@@ -318,14 +318,11 @@ class Subscriber(Protocol):
 
 
 class ClientConnection(Protocol):
-    """A session, as the hub sees it.
-
-    :ivar transport: where its messages are sent; None for a request of commands.
-    """
+    """A session, as the hub sees it."""
 
     @property
     def transport(self) -> MessageSink | None:
-        """Where its messages are sent; None if nowhere."""
+        """Where its messages are sent; None for a request of commands."""
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
