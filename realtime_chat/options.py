@@ -20,7 +20,7 @@ from realtime_chat.http.origins import HostList, OriginPolicy
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, check_parent_directory
 from realtime_chat.process import check_runner
-from realtime_chat.redis.address import KINDS, Address, parse_address
+from realtime_chat.redis.address import SCHEMES, RedisAddress, parse_address
 from realtime_chat.redis.names import check_prefix
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.limits import Limits
@@ -70,7 +70,7 @@ def _parse_lifetime(text: str) -> float:
 
 def _check_store(text: str) -> str:
     kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS:
+    if colon and kind in SCHEMES:
         parse_address(text)
     elif not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
         raise ValueError(
@@ -341,7 +341,7 @@ class Options(usage.Options):
         kind = (self["store"] or "sqlite:").partition(":")[0]
         if kind != "sqlite" and self["data-dir"] is not None:
             raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
-        if kind in KINDS:
+        if kind in SCHEMES:
             _check_redis_installed()
             self["redis"] = self._read_address()
         else:
@@ -358,9 +358,12 @@ class Options(usage.Options):
                 if int(Endpoint.parse(endpoint).port or 1) != 0:  # port 0 is any free port
                     taken.add(endpoint)
 
-    def _read_address(self) -> Address:
+    def _read_address(self) -> RedisAddress:
         address = parse_address(self["store"])
-        for option, read in (("store-password-file", Address.with_password_of), ("store-ca", Address.with_authorities)):
+        for option, read in (
+            ("store-password-file", RedisAddress.with_password_of),
+            ("store-ca", RedisAddress.with_authorities),
+        ):
             if self[option] is not None:
                 address = self._read(option, self[option], partial(read, address))
         return address

@@ -26,7 +26,7 @@ from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.logs import throttle
 from realtime_chat.options import Options, database_path
 from realtime_chat.process import Process
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -59,7 +59,7 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     from realtime_chat.store.redis.store import RedisStore
 
     address = options["redis"]
-    names = Names(options["store-prefix"], address.database)
+    names = RedisNames(options["store-prefix"], address.database)
     maximum = options["max-message"]
     store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
     node, (appending, reading) = os.urandom(4).hex(), store.links

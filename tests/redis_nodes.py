@@ -18,7 +18,7 @@ from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.broker.redis_presence import RedisPresence
 from realtime_chat.composition import make_service
 from realtime_chat.redis.address import parse_address
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.service import Configuration
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
@@ -51,7 +51,7 @@ class RedisNode:
         **limits: Any,
     ) -> None:
         address = parse_address(server.url_of(database))
-        self.names = Names(prefix, database)
+        self.names = RedisNames(prefix, database)
         self.name = os.urandom(4).hex()
         self.store = RedisStore(
             reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random

@@ -25,10 +25,10 @@ from realtime_chat.http.metrics import make_registry
 from realtime_chat.http.site import MAX_LINE, RealtimeChannel
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
 from realtime_chat.options import Options
-from realtime_chat.redis.connection import LinkCounts
+from realtime_chat.redis.connection import ConnectionCounts
+from realtime_chat.store.append_queue import CommitCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.store.sqlite.store import Commits
 from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits
@@ -188,7 +188,7 @@ class MetricTests(SynchronousTestCase):
         )
         names = set()
         store = SimpleNamespace(
-            commits=Commits(), links=[SimpleNamespace(name="append", ready=True, counters=LinkCounts())]
+            commits=CommitCounts(), links=[SimpleNamespace(name="append", ready=True, counters=ConnectionCounts())]
         )
         broker = SimpleNamespace(counters=BrokerCounts(), subscriptions=())
         for family in make_registry(hub, store, broker).collect():

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat import __version__
 from realtime_chat.listening import DEFAULT_LISTEN
 from realtime_chat.options import Options, default_data_dir
-from realtime_chat.redis.address import Address
+from realtime_chat.redis.address import RedisAddress
 
 VALUED = (
     "listen",
@@ -207,7 +207,7 @@ class OptionsTests(SynchronousTestCase):
         path = Path(self.mktemp())
         path.write_text("a secret\n")
         options = parsed("--store", "redis://bob@db.example/3", "--store-password-file", str(path))
-        expected = Address(host="db.example", database=3, user="bob", password="a secret")
+        expected = RedisAddress(host="db.example", database=3, user="bob", password="a secret")
         self.assertEqual(expected, options["redis"])
         for store in ("redis:", "redis://", "redis://:secret@host/x", "redis://:secret@host:0/", "unix://secret"):
             message = str(self.assertRaises(UsageError, parsed, "--store", store))

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from realtime_chat.broker.presence_messages import encode_bye, encode_gone
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Argument
 
 __all__ = ["BEATS_PER_LEASE", "Heartbeat"]
@@ -42,7 +42,7 @@ class Heartbeat:
     _log = Logger()
 
     def __init__(
-        self, clock: Any, names: Names, node: str, connection: RedisConnection, lease: float, grace: float
+        self, clock: Any, names: RedisNames, node: str, connection: RedisConnection, lease: float, grace: float
     ) -> None:
         self._clock = clock
         self._names = names

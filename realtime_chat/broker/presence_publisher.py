@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.broker.presence_messages import encode_all, encode_body, encode_row
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
 from realtime_chat.redis.wire import Argument, ignore_store_error
 from realtime_chat.values.errors import StoreError
@@ -43,7 +43,7 @@ class PresencePublisher:
 
     def __init__(
         self,
-        names: Names,
+        names: RedisNames,
         node: str,
         connection: RedisConnection,
         token: Callable[[int], bytes],

@@ -28,7 +28,7 @@ from realtime_chat.broker.presence_messages import (
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.core.interfaces import Listener
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
 from realtime_chat.redis.wire import Argument
 from realtime_chat.values.errors import StoreError
@@ -90,7 +90,7 @@ class PresenceReplica:
     def __init__(
         self,
         clock: Any,
-        names: Names,
+        names: RedisNames,
         node: str,
         connection: RedisConnection,
         heartbeat: Heartbeat,

@@ -25,9 +25,9 @@ from zope.interface import implementer
 from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import Hear, Subscriptions
 from realtime_chat.core.interfaces import IBroker, Listener
-from realtime_chat.redis.address import Address
+from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
 from realtime_chat.redis.wire import RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
@@ -118,8 +118,8 @@ class RedisBroker:
     def __init__(
         self,
         reactor: Any,
-        address: Address,
-        names: Names,
+        address: RedisAddress,
+        names: RedisNames,
         node: str,
         random: Callable[[], float],
         commands: RedisConnection,
@@ -148,7 +148,7 @@ class RedisBroker:
         always: dict[str, Hear] = {names.node(node): self._hear_probe, **neighbours.channels()}
         self.subscriptions = Subscriptions(always, self._hear_patterns())
         self._link = RedisConnection(
-            reactor, address, "subscribe", random, on_ready=self._renew, published=self._published
+            reactor, address, "subscribe", random, on_ready=self._renew, on_message=self._published
         )
         self.links: Sequence[RedisConnection] = (self._link,)
         self.counters = BrokerCounts()

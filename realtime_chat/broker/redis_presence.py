@@ -25,7 +25,7 @@ from realtime_chat.broker.presence_replica import PresenceReplica
 from realtime_chat.broker.subscriptions import Hear
 from realtime_chat.core.interfaces import DelayedCall, Listener
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
 from realtime_chat.redis.wire import ignore_store_error
 from realtime_chat.values.errors import StoreError
@@ -56,7 +56,7 @@ class RedisPresence:
     def __init__(
         self,
         clock: Any,
-        names: Names,
+        names: RedisNames,
         node: str,
         connection: RedisConnection,
         token: Callable[[int], bytes],

@@ -1,1 +1,1 @@
-"""How a store and a broker reach Redis; the one place that imports txredisapi."""
+"""Connections to Redis, for the store and the broker. Only this package imports txredisapi."""

@@ -1,4 +1,4 @@
-"""Where a Redis server is, and how to connect to it."""
+"""The address of a Redis server, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from twisted.python.failure import Failure
 
 from realtime_chat.hosts import Host, port_of, tls_reason
 
-__all__ = ["KINDS", "Address", "parse_address"]
+__all__ = ["SCHEMES", "RedisAddress", "parse_address"]
 
-KINDS = ("redis", "rediss", "redis+unix", "unix")
-"""What the URL of a Redis server begins with."""
+SCHEMES = ("redis", "rediss", "redis+unix", "unix")
+"""The schemes of the URL of a Redis server."""
 
-_RIGHT = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
+_EXAMPLES = "redis://host/0, rediss://user@host:6380/0 (TLS) or redis+unix:///run/redis/redis.sock?db=0"
 _PORT = 6379
-_MOST_DATABASES = 1_000_000
-_SECONDS_TO_CONNECT = 2
-_END_OF_CERTIFICATE = b"-----END CERTIFICATE-----"
+_MAX_DATABASES = 1_000_000
+_CONNECT_TIMEOUT = 2
+_CERTIFICATE_END = b"-----END CERTIFICATE-----"
 
 
 @attrs.frozen
-class Address:
+class RedisAddress:
     """A database of a Redis server.
 
-    :param host: its name or IP address; empty for a Unix socket.
-    :param path: of a Unix socket; empty for TCP.
+    :param host: a name or an IP address; empty for a Unix socket.
+    :param path: the path of a Unix socket; empty for TCP.
     :param database: the number of the database.
     :param user: None for Redis' default user.
     :param password: None for none.
-    :param secure: whether the connection is encrypted, and the server's certificate verified against its host.
-    :param authorities: PEM of the certificates that vouch for a secure server; None for what the system trusts.
+    :param secure: whether to use TLS, and to verify the server's certificate.
+    :param authorities: the CA certificates for TLS, in PEM format; None for those that the system trusts.
     """
 
     host: str = ""
@@ -51,7 +51,7 @@ class Address:
     authorities: bytes | None = attrs.field(default=None, repr=False)
 
     def describe(self) -> str:
-        """Where it is, for a person and for logs: without the password."""
+        """Return the address as a URL without the password, for the operator and for logs."""
         user = "" if self.user is None else f"{self.user}@"
         if self.path:
             return f"redis+unix://{user}{self.path}?db={self.database}"
@@ -59,20 +59,20 @@ class Address:
         return f"redis{'s' if self.secure else ''}://{user}{host}:{self.port}/{self.database}"
 
     def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
-        """What connects to it."""
+        """Make an endpoint that connects to it."""
         if self.path:
-            return UNIXClientEndpoint(reactor, self.path, timeout=_SECONDS_TO_CONNECT)
+            return UNIXClientEndpoint(reactor, self.path, timeout=_CONNECT_TIMEOUT)
         name, _, zone = self.host.partition("%")
-        endpoint = Host(name, zone).endpoint(reactor, self.port, _SECONDS_TO_CONNECT)
+        endpoint = Host(name, zone).endpoint(reactor, self.port, _CONNECT_TIMEOUT)
         if not self.secure:
             return endpoint
         trust = None if self.authorities is None else trustRootFromCertificates(_certificates(self.authorities))
         return wrapClientTLS(optionsForClientTLS(self.host, trust), endpoint)
 
-    def with_password_of(self, path: str) -> Address:
-        """The same with the password that is the first line of a file.
+    def with_password_of(self, path: str) -> RedisAddress:
+        """Return the address with the password from the first line of a file.
 
-        :raises ValueError: there is none, or another one in the URL.
+        :raises ValueError: the file has none, or there is a password in the URL as well.
         """
         if self.password is not None:
             raise ValueError("there is a password in the URL as well; right would be one of them")
@@ -84,10 +84,10 @@ class Address:
             raise ValueError(f"the first line of {path!r} is empty; right would be the password")
         return attrs.evolve(self, password=first)
 
-    def with_authorities(self, path: str) -> Address:
-        """The same with the certificates of a PEM file, which vouch for the server in place of the system's.
+    def with_authorities(self, path: str) -> RedisAddress:
+        """Return the address with the CA certificates of a PEM file, which replace those of the system.
 
-        :raises ValueError: there are none, or they aren't needed.
+        :raises ValueError: the file has no certificate, or the address doesn't use TLS.
         """
         if not self.secure:
             raise ValueError("without TLS nothing is vouched for; right would be rediss://")
@@ -103,7 +103,7 @@ class Address:
         return attrs.evolve(self, authorities=pem)
 
     def explain(self, failure: Failure) -> str:
-        """Why it can't be reached, for a person."""
+        """Say why it can't be reached, for the operator."""
         error = failure.value
         if isinstance(error, DNSLookupError):
             return f"there is no host {self.host}"
@@ -116,16 +116,16 @@ class Address:
         return "the connection was lost"
 
 
-def parse_address(url: str) -> Address:
-    """Read ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
+def parse_address(url: str) -> RedisAddress:
+    """Parse ``redis://[USER[:PASSWORD]@]HOST[:PORT][/DB]``, ``rediss://…`` or ``redis+unix://[USER[:PASSWORD]@]/PATH[?db=N]``.
 
-    What may stand in a name or a password but not in a URL is written there as ``%XX``.
+    Special characters in a name or a password are written as ``%XX``.
 
-    :raises ValueError: the message says what was wrong and what would be right, and shows no password.
+    :raises ValueError: the message says what was wrong and what would be right, without the password.
     """
     parts = _split(url)
     unix = parts.scheme.endswith("unix")
-    return Address(
+    return RedisAddress(
         host="" if unix else _host(parts),
         port=_PORT if unix else _port(parts),
         path=unquote(parts.path) if unix else "",
@@ -140,16 +140,16 @@ def _split(url: str) -> SplitResult:
     kind = url.partition("://")[0]
     try:
         parts = urlsplit(url)
-        fitting = kind in KINDS and not parts.fragment and _has_place(parts)
+        is_valid = kind in SCHEMES and not parts.fragment and _has_location(parts)
     except ValueError:
-        fitting = False
-    if not fitting:
-        shown = f"{kind}://…" if kind in KINDS else "this"  # no more of it, as there may be a password
-        raise ValueError(f"{shown} is not the address of a Redis server; right would be {_RIGHT}")
+        is_valid = False
+    if not is_valid:
+        shown = f"{kind}://…" if kind in SCHEMES else "this"  # the rest may hold a password
+        raise ValueError(f"{shown} is not the address of a Redis server; right would be {_EXAMPLES}")
     return parts
 
 
-def _has_place(parts: SplitResult) -> bool:
+def _has_location(parts: SplitResult) -> bool:
     if parts.scheme.endswith("unix"):
         return parts.hostname is None and parts.path.startswith("/") and len(parts.path) > 1
     return bool(parts.netloc.rpartition("@")[2]) and not parts.query
@@ -160,10 +160,10 @@ def _host(parts: SplitResult) -> str:
         host = Host.of(parts)
     except ValueError as error:
         raise ValueError(
-            f"{parts.scheme}://… is not the address of a Redis server: {error}; right would be {_RIGHT}"
+            f"{parts.scheme}://… is not the address of a Redis server: {error}; right would be {_EXAMPLES}"
         ) from None
     if parts.scheme == "rediss" and not host.can_be_certified:
-        raise ValueError(f"no certificate can be for the host of rediss://…; right would be {_RIGHT}")
+        raise ValueError(f"no certificate can be for the host of rediss://…; right would be {_EXAMPLES}")
     return str(host)
 
 
@@ -171,7 +171,9 @@ def _port(parts: SplitResult) -> int:
     try:
         return port_of(parts) or _PORT
     except ValueError:
-        raise ValueError(f"the port of a Redis server is a number from 1 to 65535; right would be {_RIGHT}") from None
+        raise ValueError(
+            f"the port of a Redis server is a number from 1 to 65535; right would be {_EXAMPLES}"
+        ) from None
 
 
 def _database(parts: SplitResult, unix: bool) -> int:
@@ -184,14 +186,14 @@ def _database(parts: SplitResult, unix: bool) -> int:
             )
     else:
         text = parts.path.removeprefix("/") or "0"
-    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MOST_DATABASES:
-        raise ValueError(f"a Redis database is a number, such as 0; right would be {_RIGHT}")
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or int(text) >= _MAX_DATABASES:
+        raise ValueError(f"a Redis database is a number, such as 0; right would be {_EXAMPLES}")
     return int(text)
 
 
 def _certificates(pem: bytes) -> list[Certificate]:
-    """All certificates of a PEM file; raises what OpenSSL raises where there is none."""
-    blocks = [block + _END_OF_CERTIFICATE for block in pem.split(_END_OF_CERTIFICATE)[:-1]]
+    """Parse all certificates of a PEM file. If there is none, this raises what OpenSSL raises."""
+    blocks = [block + _CERTIFICATE_END for block in pem.split(_CERTIFICATE_END)[:-1]]
     return [Certificate.loadPEM(block) for block in blocks or [pem]]
 
 

@@ -1,33 +1,34 @@
-"""What keys and channels are called.
+"""The names of keys and channels in Redis. All of them are made here.
 
-A name is put together here and nowhere else. A room's name always stands last, so that no two rooms meet; a prefix has
-no colon, so that no two scopes do.
+The name of a room always comes last, and a prefix has no colon. So no two rooms and no two scopes share a name.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["Names", "check_prefix"]
+__all__ = ["RedisNames", "check_prefix"]
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def check_prefix(prefix: str) -> str:
-    """Give back a prefix.
+    """Return a prefix if it is valid.
 
-    :raises ValueError: it isn't one.
+    :raises ValueError: it isn't.
     """
     if not _PREFIX.fullmatch(prefix):
         raise ValueError(f"{prefix!r} is no prefix: 1 to 64 characters of A-Z a-z 0-9 _ . -; right would be realtime")
     return prefix
 
 
-class Names:
-    """The keys and channels of one database of Redis under one prefix. Publishing is blind to databases, so that the
-    number of the database is part of every name.
+class RedisNames:
+    """The keys and channels of one database of Redis under one prefix.
 
-    :ivar scope: what every key and channel begins with.
+    The number of the database is part of each name, as the channels of Redis don't belong to a database.
+
+    :ivar scope: what each key and channel begins with.
+    :ivar log: the key of the hash that describes the log.
     """
 
     __slots__ = ("_keys", "_members", "_relay", "_room", "_stream", "log", "prefix", "scope")
@@ -43,35 +44,35 @@ class Names:
         self._relay = (f"{self.scope}:relay:",) if database else (f"{prefix}:relay:", f"{self.scope}:relay:")
 
     def stream(self, room: str) -> str:
-        """The stream of a room's messages."""
+        """Return the key of a room's messages, a stream."""
         return self._stream + room
 
     def keys(self, room: str) -> str:
-        """The hash of a room's idempotency keys."""
+        """Return the key of a room's idempotency keys, a hash."""
         return self._keys + room
 
     def room(self, room: str) -> str:
-        """The channel on which nodes hear of a room."""
+        """Return the channel on which nodes announce what happens in a room."""
         return self._room + room
 
     def room_of(self, channel: str) -> str:
-        """The room of such a channel."""
+        """Return the room of a channel that :meth:`room` has made."""
         return channel[len(self._room) :]
 
     def members(self, room: str) -> str:
-        """The hash of those who are in a room."""
+        """Return the key of a room's members, a hash."""
         return self._members + room
 
     def relay(self, room: str) -> tuple[str, ...]:
-        """The channels on which anybody may send something to a room; of database 0 also that without a number."""
+        """Return the channels on which other programs send to a room. Database 0 has a second one, without a number."""
         return tuple(channel + room for channel in self._relay)
 
     def relay_room_of(self, channel: str) -> str:
-        """The room of such a channel."""
+        """Return the room of a channel that :meth:`relay` has made."""
         return next(channel[len(prefix) :] for prefix in self._relay if channel.startswith(prefix))
 
     def node(self, node: str) -> str:
-        """The channel of a node's own probe."""
+        """Return the channel on which a node sends a probe to itself."""
         return f"{self.scope}:node:{node}"
 
     @property
@@ -80,5 +81,5 @@ class Names:
         return f"{self.scope}:nodes"
 
     def alive(self, node: str) -> str:
-        """The key that is there as long as a node lives."""
+        """Return the key that exists while a node is alive."""
         return f"{self.scope}:alive:{node}"

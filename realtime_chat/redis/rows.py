@@ -1,8 +1,8 @@
-"""A message as it stands in Redis: in a stream, and in the announcement of what was appended.
+"""Messages in Redis: as rows of a stream, and in announcements.
 
-A row is the JSON array ``[at, event, sender id, sender name, key or null, data]``. It has no line break, and its data
-is what the sender sent, byte for byte. An announcement is ``m``, then ``EPOCH:FIRST COUNT`` and a line break, then the
-rows with line breaks between them.
+A row is the JSON array ``[at, event, sender id, sender name, key or null, data]``. It has no line break. Its data are
+what the sender sent, byte for byte. An announcement says what was appended to a room: ``m``, then ``EPOCH:FIRST COUNT``
+and a line break, then the rows with line breaks between them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = [
     "ANNOUNCEMENT",
     "DAMAGED",
     "Announcement",
-    "Row",
+    "MessageRow",
     "as_message",
     "encode_row",
     "read_announcement",
@@ -28,8 +28,8 @@ ANNOUNCEMENT = b"m"
 """The first byte of an announcement."""
 
 
-class Row(msgspec.Struct, array_like=True, frozen=True):
-    """See :class:`~realtime_chat.values.model.Message`."""
+class MessageRow(msgspec.Struct, array_like=True, frozen=True):
+    """A message without its room and its position; see :class:`~realtime_chat.values.model.Message`."""
 
     at: int
     event: str
@@ -39,19 +39,19 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
     data: msgspec.Raw
 
 
-DAMAGED = Row(0, "$damaged", "", "", None, msgspec.Raw(b"null"))
-"""What stands for a row that isn't one: somebody has written to the stream by hand. Its place is kept."""
+DAMAGED = MessageRow(0, "$damaged", "", "", None, msgspec.Raw(b"null"))
+"""Replaces a row that can't be decoded, as somebody has written to the stream by hand. It keeps its offset."""
 
-_decode_rows = msgspec.json.Decoder(list[Row]).decode
+_decode_rows = msgspec.json.Decoder(list[MessageRow]).decode
 _encode = msgspec.json.Encoder().encode
-_decode_row = msgspec.json.Decoder(Row).decode
+_decode_row = msgspec.json.Decoder(MessageRow).decode
 
 
 class Announcement(msgspec.Struct, frozen=True):
-    """What was appended to a room.
+    """Messages that were appended to a room.
 
-    :param first: the offset of the first.
-    :param rows: their encoded rows, for :func:`read_rows`; decoded only where they are needed.
+    :param first: the offset of the first message.
+    :param rows: the encoded rows, for :func:`read_rows`. They are decoded only if they are needed.
     """
 
     epoch: str
@@ -61,9 +61,9 @@ class Announcement(msgspec.Struct, frozen=True):
 
 
 def read_announcement(payload: bytes) -> Announcement:
-    """Read an announcement, but not its rows.
+    """Decode an announcement, but not its rows.
 
-    :raises ValueError: it isn't one.
+    :raises ValueError: it is no announcement.
     """
     head, _, rows = payload.partition(b"\n")
     place, _, count = head[1:].decode("ascii").partition(" ")
@@ -73,30 +73,32 @@ def read_announcement(payload: bytes) -> Announcement:
     return Announcement(epoch, int(first), int(count), rows)
 
 
-def as_message(row: Row, room: str, epoch: str, offset: int) -> Message:
-    """The message that a row is at its place."""
+def as_message(row: MessageRow, room: str, epoch: str, offset: int) -> Message:
+    """Make a message from a row and its position."""
     place = Position(epoch, offset)
     return Message(room, place, row.event, bytes(row.data), row.sender_id, row.sender_name, row.at, row.key)
 
 
-def encode_row(row: Row) -> bytes:
-    """Encode a row."""
+def encode_row(row: MessageRow) -> bytes:
+    """Encode a row in one line."""
     encoded = _encode(row)
-    return encoded.replace(b"\n", b" ") if b"\n" in encoded else encoded  # it can only be white space of the data
+    return (
+        encoded.replace(b"\n", b" ") if b"\n" in encoded else encoded
+    )  # only white space between JSON tokens can be a line break
 
 
-def read_rows(rows: Sequence[bytes]) -> list[Row]:
-    """Decode rows; those that can't be are :data:`DAMAGED`."""
+def read_rows(rows: Sequence[bytes]) -> list[MessageRow]:
+    """Decode rows. A row that can't be decoded becomes :data:`DAMAGED`."""
     text = b"[%b]" % b",".join(rows)
     try:
-        text.decode()  # as what stays encoded isn't looked at by the decoder
+        text.decode()  # the decoder doesn't check the UTF-8 of msgspec.Raw
         found = _decode_rows(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         found = []
     return found if len(found) == len(rows) else [_read_row(row) for row in rows]
 
 
-def _read_row(row: bytes) -> Row:
+def _read_row(row: bytes) -> MessageRow:
     try:
         row.decode()
         return _decode_row(row)

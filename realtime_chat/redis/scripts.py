@@ -1,4 +1,4 @@
-"""Lua scripts, sent once and run by their hash."""
+"""Lua scripts, which are sent once and run by their hash."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ __all__ = ["Script", "load_script"]
 
 
 class Script:
-    """A script, which runs as a whole or not at all as far as anybody else in Redis can see.
+    """A Lua script. Redis runs it as a whole, with nothing else in between.
 
-    :ivar sha: the hash that EVALSHA takes.
+    :ivar sha: the hash for EVALSHA.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis' own choice
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis requires SHA-1
 
-    def call(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
-        """Run it where Redis knows it.
+    def call(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+        """Run the script by its hash.
 
-        :raises ServerError: also with the word ``NOSCRIPT``.
+        :raises ServerError: Redis answered with an error; its word is ``NOSCRIPT`` if Redis doesn't know the script.
         """
-        return link.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+        return redis.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
-    def load(self, link: Commands) -> Deferred[Any]:
-        """Let Redis know it."""
-        return link.command("SCRIPT", "LOAD", self.text)
+    def load(self, redis: Commands) -> Deferred[Any]:
+        """Load the script into Redis."""
+        return redis.command("SCRIPT", "LOAD", self.text)
 
-    async def run(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run it; where Redis doesn't know it (any more), send its text along.
+    async def run(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run the script by its hash. If Redis doesn't know it, send its text.
 
         :param keys: all keys that it uses.
-        :raises ServerError: it, or Redis, has answered with an error.
+        :raises ServerError: the script or Redis answered with an error.
         :raises StoreError: as with any command.
         """
         try:
-            return await self.call(link, keys, arguments)
+            return await self.call(redis, keys, arguments)
         except ServerError as error:
             if error.word != "NOSCRIPT":
                 raise
-        return await self.send(link, keys, arguments)
+        return await self.send(redis, keys, arguments)
 
-    def send(self, link: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
-        """Run it, and let Redis know it."""
-        return link.command("EVAL", self.text, len(keys), *keys, *arguments)
+    def send(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+        """Run the script by its text, which also loads it."""
+        return redis.command("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 def load_script(package: str, *names: str) -> Script:
-    """The script in a file of a package, or in several that stand one after the other.
+    """Load a script from a file of a package, or from several files, one after another.
 
-    :param package: such as ``realtime_chat.store``.
+    :param package: such as ``realtime_chat.store.redis``.
     :param names: such as ``lua/append.lua``.
     """
     return Script("".join(resources.files(package).joinpath(name).read_text("utf-8") for name in names))

@@ -1,4 +1,4 @@
-"""One connection to Redis: commands out, replies and what was published in."""
+"""The protocol of one connection to Redis: commands, replies and published messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from realtime_chat.values.errors import StoreError
 __all__ = [
     "Argument",
     "Commands",
-    "Published",
+    "OnMessage",
     "RedisProtocol",
     "ServerError",
     "Unanswered",
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 Argument = str | bytes | int
-"""A part of a command."""
+"""An argument of a command, or its name."""
 
-Published = Callable[[bytes | None, bytes, bytes], None]
-"""Is called with the pattern (None for a plain subscription), the channel and the payload of what was published."""
+OnMessage = Callable[[bytes | None, bytes, bytes], None]
+"""Called with a published message: the pattern (None for a plain subscription), the channel and the payload."""
 
 _WORD = re.compile(r"[A-Z]{3,24}")
 _CONTROL = re.compile(r"[^ -~]+")
-_LONGEST_TEXT = 200
-_MEANINGS = {
+_MAX_TEXT = 200
+_ERROR_TEXTS = {
     "OOM": "the store is full",
     "READONLY": "the store is a replica now",
     "LOADING": "the store is loading its data",
@@ -45,75 +45,78 @@ _MEANINGS = {
     "NOAUTH": "the store doesn't know who we are",
     "NOPERM": "the store doesn't allow this",
 }
-_LEAVE = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
+_RECONNECT_WORDS = frozenset(("READONLY", "LOADING", "MASTERDOWN", "NOAUTH"))
 
 
 class Commands(Protocol):
-    """What takes commands: a link or a connection."""
+    """Takes commands: a :class:`RedisProtocol`, or a connection that is kept up."""
 
     def command(self, *words: Argument) -> Deferred[Any]: ...
 
 
 def ignore_store_error(failure: Failure) -> None:
-    """The end of a command whose failing needs no answer, as the link sees to its own connection."""
+    """Ignore the error of a command. The connection is mended without it."""
     failure.trap(StoreError)
 
 
 class ServerError(StoreError):
-    """Redis, or a script there, has answered with an error.
+    """Redis, or one of our scripts, has answered with an error.
 
-    :ivar word: the first word of the answer, such as ``OOM``; a script's own errors have their own.
-    :ivar text: the whole answer in one line of ASCII, for logs; not for clients.
+    :ivar word: the first word of the error, such as ``OOM``.
+    :ivar text: the whole error in one line of ASCII, for logs; not for clients.
     """
 
     def __init__(self, text: str) -> None:
-        self.text = _CONTROL.sub("?", text)[:_LONGEST_TEXT]
+        self.text = _CONTROL.sub("?", text)[:_MAX_TEXT]
         word = text.partition(" ")[0]
         self.word = word if _WORD.fullmatch(word) else "ERR"
-        super().__init__(_MEANINGS.get(self.word, "the store refused this"), self.text)
+        super().__init__(_ERROR_TEXTS.get(self.word, "the store refused this"), self.text)
 
     @property
-    def leave(self) -> bool:
-        """Whether another connection may do better: to another server, or to the same one when it is ready again."""
-        return self.word in _LEAVE
+    def needs_reconnect(self) -> bool:
+        """Whether a new connection may help: to another server, or to the same one when it is ready again."""
+        return self.word in _RECONNECT_WORDS
 
 
 class Unanswered(StoreError):
-    """A command was sent, and the connection is gone: whether it was done is unknown."""
+    """A command was sent, but the connection was lost before its reply. It may have run."""
 
 
 class _Call(Protocol):
+    """A call that is scheduled (IDelayedCall)."""
+
     def active(self) -> Any: ...
     def cancel(self) -> None: ...
 
 
 class RedisProtocol(txredisapi.HiredisProtocol):
-    """txredisapi's protocol without its ways of connecting: bytes stay bytes, every command has a deadline, and what
-    was published goes to ``published``.
+    """txredisapi's protocol without its way to log in and to reconnect.
+
+    Replies are bytes. Each command has a deadline. Published messages go to ``on_message``.
 
     :param clock: an IReactorTime.
-    :param timeout: seconds in which a command has to be answered; else the connection is aborted, and all that wait
-        fail.
-    :ivar aborted: why we have cut the connection ourselves, if we have.
-    :ivar reason: why it is gone, once it is.
-    :ivar info: what INFO said when the connection was made, see :func:`read_info`.
+    :param timeout: seconds in which a command has to be answered. After that the connection is aborted, and all
+        commands that wait fail.
+    :ivar aborted: why this side has aborted the connection; None if it hasn't.
+    :ivar reason: why the connection was lost; None while it is open.
+    :ivar info: the answer to INFO when the connection was made, see :func:`read_info`.
     """
 
-    def __init__(self, clock: Any, timeout: float, published: Published | None = None) -> None:
+    def __init__(self, clock: Any, timeout: float, on_message: OnMessage | None = None) -> None:
         super().__init__(charset=None, convertNumbers=False)
         self._clock = clock
         self._timeout = timeout
-        self._published = published
-        self._sent: deque[float] = deque()
-        self._deadline: _Call | None = None
-        self._late = False
-        self._waiting_for_end: list[Deferred[None]] = []
+        self._on_message = on_message
+        self._sent_at: deque[float] = deque()
+        self._deadline_call: _Call | None = None
+        self._was_late = False
+        self._close_waiters: list[Deferred[None]] = []
         self.aborted: str | None = None
         self.reason: Failure | None = None
         self.info: Mapping[str, str] = {}
 
     def connectionMade(self) -> None:
-        """Called by Twisted; txredisapi would log in here, and never again after one refusal."""
+        """Called by Twisted. txredisapi would log in here, and give up after one refusal."""
         for switch in ("setTcpKeepAlive", "setTcpNoDelay"):
             turn = getattr(self.transport, switch, None)  # a Unix socket has none
             if turn is not None:
@@ -122,105 +125,108 @@ class RedisProtocol(txredisapi.HiredisProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Called by Twisted."""
         super().connectionLost(reason)
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._deadline_call is not None and self._deadline_call.active():
+            self._deadline_call.cancel()
         self.reason = reason
-        waiting, self._waiting_for_end = self._waiting_for_end, []
-        for ended in waiting:
-            ended.callback(None)
+        waiting, self._close_waiters = self._close_waiters, []
+        for waiter in waiting:
+            waiter.callback(None)
 
     @property
     def open(self) -> bool:
         """Whether commands can be sent."""
         return bool(self.connected) and self.aborted is None
 
-    def ended(self) -> Deferred[None]:
-        """Answers when the connection is gone."""
+    def when_closed(self) -> Deferred[None]:
+        """Fire when the connection is closed."""
         if self.reason is not None:
             return succeed(None)
-        self._waiting_for_end.append(Deferred())
-        return self._waiting_for_end[-1]
+        self._close_waiters.append(Deferred())
+        return self._close_waiters[-1]
 
     def command(self, *words: Argument) -> Deferred[Any]:
         """Send a command.
 
-        :returns: Redis' answer: bytes, a whole number, None, or a list of such.
+        :returns: the reply: bytes, an int, None, or a list of these.
         :raises ServerError: Redis answered with an error.
-        :raises Unanswered: the connection broke, or was aborted as Redis didn't answer in time.
-        :raises StoreError: it was gone before; nothing was sent.
+        :raises Unanswered: the connection was lost, or aborted as Redis didn't answer in time.
+        :raises StoreError: the connection was closed before, and nothing was sent.
         """
         if not self.open:
-            return fail(_away())
+            return fail(_not_connected())
         answer: Deferred[Any] = self.execute_command(*words)
-        self._sent.append(self._clock.seconds())
-        if self._deadline is None:
-            self._deadline = self._clock.callLater(self._timeout, self._look)
-        return answer.addErrback(_told)
+        self._sent_at.append(self._clock.seconds())
+        if self._deadline_call is None:
+            self._deadline_call = self._clock.callLater(self._timeout, self._check_deadline)
+        return answer.addErrback(_translate_error)
 
     def abort(self, why: str) -> None:
-        """Cut the connection now, whatever is under way."""
+        """Abort the connection.
+
+        :param why: for the log.
+        """
         if self.open:
             self.aborted = why
             self.transport.abortConnection()
 
-    def _look(self) -> None:
-        """Abort if the oldest command wasn't answered in time; else look again when its time is over."""
-        self._deadline = None
-        if not self._sent:
+    def _check_deadline(self) -> None:
+        """Abort if the oldest command was not answered in time. Else check again at its deadline."""
+        self._deadline_call = None
+        if not self._sent_at:
             return
-        left = self._sent[0] + self._timeout - self._clock.seconds()
-        if left <= 0 and self._late:
+        left = self._sent_at[0] + self._timeout - self._clock.seconds()
+        if left <= 0 and self._was_late:
             self.abort(f"no answer within {self._timeout:g} s")
-        else:  # at first it may be we who were too busy to write or to read
-            self._late = left <= 0
-            self._deadline = self._clock.callLater(max(self._timeout / 10, left), self._look)
+        else:  # once is no proof: this process may have been too busy to write or to read
+            self._was_late = left <= 0
+            self._deadline_call = self._clock.callLater(max(self._timeout / 10, left), self._check_deadline)
 
     def replyReceived(self, reply: Any) -> None:
         """Called by txredisapi."""
-        if self._published is not None and isinstance(reply, list) and reply and self._is_publication(reply):
+        if self._on_message is not None and isinstance(reply, list) and reply and self._handle_published(reply):
             return
-        if not self._sent:
+        if not self._sent_at:
             self.abort("an answer that nobody asked for")
             return
-        self._sent.popleft()
-        self._late = False
+        self._sent_at.popleft()
+        self._was_late = False
         super().replyReceived(reply)
 
-    def _is_publication(self, reply: list[Any]) -> bool:
+    def _handle_published(self, reply: list[Any]) -> bool:
         if reply[0] == b"message":
-            self._publish(None, reply[1], reply[2])
+            self._deliver(None, reply[1], reply[2])
         elif reply[0] == b"pmessage":
-            self._publish(reply[1], reply[2], reply[3])
+            self._deliver(reply[1], reply[2], reply[3])
         else:
             return False
         return True
 
-    def _publish(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
-        if self._published is not None and self.aborted is None:
-            self._published(pattern, channel, payload)
+    def _deliver(self, pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        if self._on_message is not None and self.aborted is None:
+            self._on_message(pattern, channel, payload)
 
     def tryConvertData(self, data: Any) -> Any:
-        """Called by txredisapi, which would walk through every list."""
+        """Called by txredisapi, whose own method walks through every list."""
         return data
 
     def _build_command(self, *words: Argument, **_: Any) -> bytes:
-        """Called by txredisapi, whose own takes ten times as long."""
+        """Called by txredisapi, whose own method takes ten times as long."""
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # takes any number
         return packed
 
 
 def read_info(answer: bytes) -> dict[str, str]:
-    """Read what INFO answers: ``run_id``, ``redis_version``, … ."""
+    """Parse the answer to INFO: ``run_id``, ``redis_version``, … ."""
     lines = answer.decode("utf-8", "replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def _away() -> StoreError:
+def _not_connected() -> StoreError:
     return StoreError("the store is not connected")
 
 
-def _told(failure: Failure) -> Any:
-    """Turn txredisapi's errors into ours."""
+def _translate_error(failure: Failure) -> Any:
+    """Turn the errors of txredisapi into ours."""
     error = failure.value
     if isinstance(error, txredisapi.ResponseError):
         raise ServerError(str(error)) from error

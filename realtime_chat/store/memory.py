@@ -1,117 +1,114 @@
-"""Logs that live as long as the process."""
+"""Logs in memory, which live as long as the process."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from realtime_chat.core.interfaces import IMessageStore
-from realtime_chat.store.ages import Ages
-from realtime_chat.store.retention import NewRooms, Retention, content_digest, leading_part, new_epoch, young_part
+from realtime_chat.store.idempotency import KeyEntry, content_digest
+from realtime_chat.store.retention import Retention, RoomCreationLimit, fitting, new_epoch, readable_page
+from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
 
 __all__ = ["MemoryStore"]
 
-_ROOMS_A_SWEEP = 100
-_SECONDS_BETWEEN_SWEEPS = 1.0
+_ROOMS_PER_SWEEP = 100
+_SWEEP_INTERVAL = 1.0
 
 _Messages = tuple[Message, ...]
 
 
-class _Known(NamedTuple):
-    """What is remembered of a message that was given a key."""
+class _RoomLog:
+    """The log of one room. Its messages have no gap, and the last one has the offset ``top``.
 
-    digest: bytes
-    offset: int
-    at: int
-
-
-class _Log:
-    """One room's messages, without a hole; the last is that of ``top``.
-
-    :ivar emptied: what had elapsed (:meth:`Ages.elapsed`) when it was found to have none; None while it has some.
+    :ivar keys: by the sender's id and the key, in the order of the offsets.
+    :ivar empty_since: when it was found to be empty, in elapsed seconds; None while it has messages.
     """
 
-    __slots__ = ("emptied", "known", "messages", "top")
+    __slots__ = ("empty_since", "keys", "messages", "top")
 
     def __init__(self, top: int) -> None:
         self.top = top
-        self.emptied: float | None = None
+        self.empty_since: float | None = None
         self.messages: list[Message] = []
-        # From (sender's id, key), in the order of the offsets.
-        self.known: dict[tuple[str, str], _Known] = {}
+        self.keys: dict[tuple[str, str], KeyEntry] = {}
 
     @property
-    def held(self) -> int:
-        """The offset of the first message that is held; ``top + 1`` where none is."""
+    def first_held(self) -> int:
+        """The offset of the first message that is held; ``top + 1`` if none is."""
         return self.top - len(self.messages) + 1
 
-    def oldest(self, count: int, cutoff: int) -> int:
-        """The offset of the first message that can be read; ``top + 1`` where none can."""
-        oldest = max(self.held, self.top - count + 1)
-        while oldest <= self.top and self.messages[oldest - self.held].at < cutoff:
+    def oldest_readable(self, count: int, cutoff: int) -> int:
+        """Return the offset of the first message that can be read; ``top + 1`` if none can."""
+        oldest = max(self.first_held, self.top - count + 1)
+        while oldest <= self.top and self.messages[oldest - self.first_held].at < cutoff:
             oldest += 1
         return oldest
 
     def between(self, first: int, last: int) -> tuple[Message, ...]:
-        """The messages from one offset to another, both included."""
-        held = self.held
-        return tuple(self.messages[first - held : max(0, last + 1 - held)])
+        """Return the messages from one offset to another, both included."""
+        start = self.first_held
+        return tuple(self.messages[first - start : max(0, last + 1 - start)])
 
-    def forget(self, oldest: int, young: int) -> None:
-        """Let go of what can't be read, and of keys that are not kept longer than that."""
-        del self.messages[: oldest - self.held]
+    def get(self, offset: int) -> Message | None:
+        """Return the message at an offset up to the top; None if it isn't held."""
+        index = offset - self.first_held
+        return self.messages[index] if index >= 0 else None
+
+    def trim(self, oldest: int, key_cutoff: int) -> None:
+        """Delete the messages below an offset, and their keys, except those that are young."""
+        del self.messages[: oldest - self.first_held]
         expired = []
-        for name, known in self.known.items():
-            if known.offset >= oldest or known.at >= young:
+        for name, entry in self.keys.items():
+            if entry.offset >= oldest or entry.at >= key_cutoff:
                 break
             expired.append(name)
         for name in expired:
-            del self.known[name]
+            del self.keys[name]
 
 
 @implementer(IMessageStore)
 class MemoryStore:
-    """Logs in memory: gone when the process is, and every start is a new epoch.
+    """Logs in memory. They end with the process, and each start is a new epoch.
 
     :param retention: what is kept.
-    :param now: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
-    :param token: random bytes, as many as it is asked for.
-    :param secret: one to use instead of a random one.
+    :param time: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
+    :param random_bytes: gives as many as it is asked for.
+    :param secret: a secret to use instead of a random one.
     :param monotonic: seconds that only grow, for ages.
     """
 
     def __init__(
         self,
         retention: Retention,
-        now: Callable[[], float],
-        token: Callable[[int], bytes],
+        time: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
         secret: bytes | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
-        self._most = retention.count + retention.slack
-        self._ages = Ages(retention.age, now, monotonic)
-        self._logs: dict[str, _Log] = {}
+        self._max_held = retention.count + retention.slack
+        self._clock = RetentionClock(retention, time, monotonic)
+        self._logs: dict[str, _RoomLog] = {}
         self._names: list[str] = []  # those of the logs, sorted
         self._floor = 0
-        self._new_rooms = NewRooms(retention)
+        self._room_limit = RoomCreationLimit(retention)
         self._is_read: Callable[[str], bool] = lambda room: False
         self._swept_at = 0.0
-        self._swept = ""
-        self._epoch = new_epoch(token)
+        self._swept_room = ""
+        self._epoch = new_epoch(random_bytes)
         self._stopped = False
-        self.secret = token(32) if secret is None else secret
+        self.secret = random_bytes(32) if secret is None else secret
 
     def describe(self) -> str:
         """See :meth:`IMessageStore.describe`."""
-        return f"memory (lost at a restart; the last {self._retention.count} messages a room)"
+        return f"memory (lost at a restart; {self._retention.describe()})"
 
     def start(self) -> Deferred[None]:
         """See :meth:`IMessageStore.start`."""
@@ -126,51 +123,45 @@ class MemoryStore:
         """See :meth:`IMessageStore.append`."""
         if self._stopped:
             return fail(_stopped())
-        at = int(self._ages.now() * 1000)
-        if self._ages.elapsed() - self._swept_at >= _SECONDS_BETWEEN_SWEEPS:
+        at = int(self._clock.now() * 1000)
+        if self._clock.elapsed() - self._swept_at >= _SWEEP_INTERVAL:
             self._sweep()
         log = self._logs.get(draft.room)
         if log is None:
-            refusal = self._new_rooms.refusal(len(self._logs), self._ages.elapsed())
+            refusal = self._room_limit.refusal(len(self._logs), self._clock.elapsed())
             if refusal is not None:
                 return fail(refusal)
-            log = self._logs[draft.room] = _Log(self._floor)
+            log = self._logs[draft.room] = _RoomLog(self._floor)
             insort(self._names, draft.room)
         if draft.key is None:
             return succeed(AppendResult(self._add(log, draft, at)))
         return self._append_once(log, draft, draft.key, at)
 
-    def _add(self, log: _Log, draft: Draft, at: int) -> Message:
+    def _add(self, log: _RoomLog, draft: Draft, at: int) -> Message:
         log.top += 1
         message = draft.placed(Position(self._epoch, log.top), at)
         log.messages.append(message)
-        if len(log.messages) > self._most:
+        if len(log.messages) > self._max_held:
             self._trim(log)
         return message
 
-    def _append_once(self, log: _Log, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
+    def _append_once(self, log: _RoomLog, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
         name = (draft.sender.id, key)
         digest = content_digest(draft)
-        known = self._still_known(log, name)
-        if known is None:
-            if draft.after is not None and self._still_known(log, (draft.sender.id, draft.after)) is None:
-                return fail(out_of_order())
-            message = self._add(log, draft, at)
-            log.known.pop(name, None)  # or it would keep its place among the older ones
-            log.known[name] = _Known(digest, log.top, at)
-            return succeed(AppendResult(message))
-        if known.digest != digest:
-            return fail(RealtimeError("key_reused", "this key was used for another message in this room"))
-        kept = log.between(known.offset, known.offset) if known.offset >= log.held else ()
-        return succeed(
-            AppendResult(kept[0] if kept else draft.placed(Position(self._epoch, known.offset), known.at), True)
-        )
+        entry = self._find_key(log, name)
+        if entry is not None:
+            result = entry._replace(message=log.get(entry.offset)).replay(draft, digest, self._epoch)
+            return fail(result) if isinstance(result, RealtimeError) else succeed(result)
+        if draft.after is not None and self._find_key(log, (draft.sender.id, draft.after)) is None:
+            return fail(out_of_order())
+        message = self._add(log, draft, at)
+        log.keys.pop(name, None)  # or it would keep its place among the older ones
+        log.keys[name] = KeyEntry(digest, log.top, at)
+        return succeed(AppendResult(message))
 
-    def _still_known(self, log: _Log, name: tuple[str, str]) -> _Known | None:
-        known = log.known.get(name)
-        if known is None or known.at >= self._ages.young() or known.offset >= self._oldest(log):
-            return known
-        return None
+    def _find_key(self, log: _RoomLog, name: tuple[str, str]) -> KeyEntry | None:
+        entry = log.keys.get(name)
+        return entry if entry is not None and self._clock.keeps_key(entry.at, entry.offset, log.top) else None
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
@@ -178,7 +169,7 @@ class MemoryStore:
         def bounds(oldest: int, top: int) -> tuple[int, int]:
             return max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit)
 
-        return self._read(room, bounds, lambda found: found[: leading_part(found)])
+        return self._read(room, bounds, lambda found: found[: fitting(found)])
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
@@ -187,7 +178,7 @@ class MemoryStore:
             last = top if offset is None else min(top, offset - 1)
             return max(oldest, last - limit + 1), last
 
-        return self._read(room, bounds, lambda found: found[len(found) - leading_part(found[::-1]) :])
+        return self._read(room, bounds, lambda found: found[len(found) - fitting(found[::-1]) :])
 
     def _read(
         self, room: str, bounds: Callable[[int, int], tuple[int, int]], cut: Callable[[_Messages], _Messages]
@@ -197,41 +188,36 @@ class MemoryStore:
         log = self._logs.get(room)
         if log is None:
             return succeed(Page(self._epoch, self._floor + 1, self._floor))
-        cutoff = self._ages.cutoff()
-        oldest = log.oldest(self._retention.count, cutoff)
+        cutoff = self._clock.message_cutoff()
+        oldest = log.oldest_readable(self._retention.count, cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
-        messages = young_part(found, cutoff)
-        if len(messages) < len(found):
-            oldest = found[len(found) - len(messages) - 1].position.offset + 1
-        return succeed(Page(self._epoch, oldest, log.top, tuple(messages)))
+        return succeed(readable_page(self._epoch, oldest, log.top, found, cutoff))
 
-    def _oldest(self, log: _Log) -> int:
-        return log.oldest(self._retention.count, self._ages.cutoff())
+    def _trim(self, log: _RoomLog) -> None:
+        oldest = log.oldest_readable(self._retention.count, self._clock.message_cutoff())
+        log.trim(oldest, self._clock.key_cutoff())
 
-    def _trim(self, log: _Log) -> None:
-        log.forget(self._oldest(log), self._ages.young())
-
-    # Nothing here has a clock that ticks: whoever uses the store sweeps it.
+    # There is no timer: appends and lists of rooms sweep.
 
     def _sweep(self) -> None:
-        """Let go of what can't be read in the next rooms, and of those that are unused."""
-        begin = bisect_right(self._names, self._swept)
-        rooms = self._names[begin : begin + _ROOMS_A_SWEEP]
-        self._swept = rooms[-1] if len(rooms) == _ROOMS_A_SWEEP else ""
-        self._swept_at = now = self._ages.elapsed()
+        """Trim the next rooms, and forget those that are unused."""
+        begin = bisect_right(self._names, self._swept_room)
+        rooms = self._names[begin : begin + _ROOMS_PER_SWEEP]
+        self._swept_room = rooms[-1] if len(rooms) == _ROOMS_PER_SWEEP else ""
+        self._swept_at = now = self._clock.elapsed()
         for room in rooms:
             log = self._logs[room]
             self._trim(log)
             if log.messages:
-                log.emptied = None
-            elif log.emptied is None or self._is_read(room):
-                log.emptied = now
-            elif not log.known and now >= log.emptied + self._retention.room_age:
+                log.empty_since = None
+            elif log.empty_since is None or self._is_read(room):
+                log.empty_since = now
+            elif not log.keys and now >= log.empty_since + self._retention.room_age:
                 self.forget(room)
 
     def forget(self, room: str) -> None:
-        """Forget a room that is there, see :meth:`IMessageStore.rooms`."""
+        """Forget a room that exists, see :meth:`IMessageStore.rooms`."""
         self._floor = max(self._floor, self._logs.pop(room).top)
         del self._names[bisect_right(self._names, room) - 1]
 
@@ -247,8 +233,8 @@ class MemoryStore:
         """See :meth:`IMessageStore.check`."""
         return fail(_stopped()) if self._stopped else succeed(None)
 
-    def watch(self, doubt: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`; these logs never change by themselves."""
+    def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
+        """See :meth:`IMessageStore.watch`. The epoch never changes."""
         self._is_read = is_read
 
 

@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import Draft, Message
+from realtime_chat.values.model import Message, Page
 
 __all__ = [
     "KEY_SECONDS",
     "PAGE_BYTES",
     "SECONDS_AT_ONCE",
-    "NewRooms",
     "Retention",
-    "content_digest",
-    "leading_part",
+    "RoomCreationLimit",
+    "fitting",
     "new_epoch",
-    "young_part",
+    "readable_page",
 ]
 
 KEY_SECONDS = 300
-"""How long a publisher's key is kept at least; and always as long as its message."""
+"""How long a publisher's key is kept at least. It is always kept as long as its message."""
 
 PAGE_BYTES = 1024 * 1024
-"""A page of a log ends with the message that brings its data to so many bytes."""
+"""A page ends with the message that makes its data reach this many bytes."""
 
 SECONDS_AT_ONCE = 20
-"""After a quiet time as many rooms are made at once as the rate allows in so many seconds."""
+"""The burst of the room limit: what the rate allows in so many seconds."""
 
 _DAY = 86400.0
-
-_decode = msgspec.json.Decoder().decode
-_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 class Retention(msgspec.Struct, frozen=True):
     """How much of a room's log can be read, and how many rooms there are.
 
-    :param count: the last so many messages of a room.
-    :param age: seconds; nothing older (see :mod:`realtime_chat.store.ages`). None keeps any age.
-    :param rooms: rooms in all; where there are so many, none is made.
-    :param room_rate: rooms that are made a second, see :data:`SECONDS_AT_ONCE`.
+    :param count: messages of a room that are kept.
+    :param age: seconds for which a message is kept (see :mod:`realtime_chat.store.retention_clock`); None for ever.
+    :param rooms: the most rooms.
+    :param room_rate: the most rooms that are created a second, see :data:`SECONDS_AT_ONCE`.
     """
 
     count: int = 1000
@@ -62,12 +57,12 @@ class Retention(msgspec.Struct, frozen=True):
 
     @property
     def room_age(self) -> float:
-        """Seconds for which a room is kept that has no messages, and that nobody reads."""
+        """Seconds for which a room without messages and readers is kept."""
         return _DAY if self.age is None else self.age
 
     @property
     def too_many_rooms(self) -> RealtimeError:
-        """What is said where there are as many rooms as there may be."""
+        """The error for a new room where there are as many as there may be."""
         return RealtimeError(
             "too_many",
             f"there are {self.rooms} rooms, and no more are made (--max-rooms-stored); rooms that exist take messages, "
@@ -76,7 +71,7 @@ class Retention(msgspec.Struct, frozen=True):
 
     @property
     def too_fast(self) -> RealtimeError:
-        """What is said where rooms are made faster than they may be."""
+        """The error for a new room where they are created too fast."""
         return RealtimeError(
             "rate_limited",
             f"at most {self.room_rate:g} rooms a second are made (--room-rate); rooms that exist take messages, and "
@@ -85,65 +80,70 @@ class Retention(msgspec.Struct, frozen=True):
 
     @property
     def slack(self) -> int:
-        """How many messages a store may hold beyond what can be read, so that it deletes many at a time."""
+        """How many messages a store may hold beyond ``count``, so that it deletes many at a time."""
         return max(64, self.count // 10)
 
+    def describe(self) -> str:
+        """Say in a few words what is kept, for the operator."""
+        kept = f"the last {self.count} messages a room"
+        return kept if self.age is None else f"{kept}, for {self.age:g} s"
 
-class NewRooms:
-    """Says whether one more room may be made (a token bucket)."""
+
+class RoomCreationLimit:
+    """Limits how many rooms there are, and how fast they are created (a token bucket)."""
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
-        self._most = retention.room_rate * SECONDS_AT_ONCE
-        self._left = self._most
-        self._at = 0.0
+        self._burst = retention.room_rate * SECONDS_AT_ONCE
+        self._tokens = self._burst
+        self._filled_at = 0.0
 
     def refusal(self, rooms: int, now: float) -> RealtimeError | None:
-        """Why none may be made; None where one may, which counts then.
+        """Take a token for a new room.
 
         :param rooms: how many there are.
         :param now: seconds that only grow.
+        :returns: None if the room may be created, else the error.
         """
         if rooms >= self._retention.rooms:
             return self._retention.too_many_rooms
-        self._left = min(self._most, self._left + (now - self._at) * self._retention.room_rate)
-        self._at = now
-        if self._left < 1:
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._retention.room_rate)
+        self._filled_at = now
+        if self._tokens < 1:
             return self._retention.too_fast
-        self._left -= 1
+        self._tokens -= 1
         return None
 
 
-def new_epoch(token: Callable[[int], bytes]) -> str:
-    """A name for a new log: 8 characters.
+def new_epoch(random_bytes: Callable[[int], bytes]) -> str:
+    """Make a name for a new log: 8 characters.
 
-    :param token: random bytes, as many as it is asked for.
+    :param random_bytes: gives as many as it is asked for.
     """
-    return base64.b32encode(token(5)).decode("ascii").lower()
+    return base64.b32encode(random_bytes(5)).decode("ascii").lower()
 
 
-def content_digest(draft: Draft) -> bytes:
-    """16 bytes that are the same for drafts with the same event and with data that are equal as JSON."""
-    try:
-        data = _encode_sorted(_decode(draft.data))
-    except msgspec.DecodeError:  # such as a number out of range, which no client may send
-        data = draft.data
-    return hashlib.blake2b(b"%b\0%b" % (draft.event.encode(), data), digest_size=16).digest()
+def readable_page(
+    epoch: str, oldest: int, top: int, found: Sequence[Message], cutoff: int, epoch_start: int = 0
+) -> Page:
+    """Make a page of what was read, without messages that are too old.
 
+    This is the one rule for all stores. The times of messages may go down, if the wall clock was set back. So the page
+    begins after the last message that is too old.
 
-def young_part(messages: Sequence[Message], cutoff: int) -> Sequence[Message]:
-    """What follows the last message that is too old: a wall clock may have stepped back.
-
-    :param cutoff: see :meth:`realtime_chat.store.ages.Ages.cutoff`.
+    :param oldest: the lowest offset that the store holds.
+    :param found: the messages that were read, ascending by offset.
+    :param cutoff: see :meth:`realtime_chat.store.retention_clock.RetentionClock.message_cutoff`.
     """
-    for index in range(len(messages), 0, -1):
-        if messages[index - 1].at < cutoff:
-            return messages[index:]
-    return messages
+    for index in range(len(found), 0, -1):
+        message = found[index - 1]
+        if message.at < cutoff:
+            return Page(epoch, message.position.offset + 1, top, tuple(found[index:]), epoch_start)
+    return Page(epoch, oldest, top, tuple(found), epoch_start)
 
 
-def leading_part(messages: Sequence[Message]) -> int:
-    """How many of the first messages go on one page (:data:`PAGE_BYTES`)."""
+def fitting(messages: Sequence[Message]) -> int:
+    """Return how many of the first messages fit on one page (:data:`PAGE_BYTES`)."""
     size = 0
     for index, message in enumerate(messages):
         if size >= PAGE_BYTES:

@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from realtime_chat.broker.redis import RedisBroker
 from realtime_chat.logs import ThrottledLog
 from realtime_chat.redis.address import parse_address
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import StoreError
@@ -93,7 +93,7 @@ class Node:
         **settings: Any,
     ) -> None:
         address = parse_address(url)
-        self.names = Names(prefix, address.database)
+        self.names = RedisNames(prefix, address.database)
         self.store = RedisStore(
             reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
         )

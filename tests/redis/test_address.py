@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.redis.address import Address, parse_address
+from realtime_chat.redis.address import RedisAddress, parse_address
 from tests.certificates import self_signed
 
 
@@ -21,19 +21,19 @@ class AddressTests(SynchronousTestCase):
     def test_read(self) -> None:
         """Every form is read, and described in full but for the password."""
         for url, address, described in (
-            ("redis://db.example", Address("db.example"), "redis://db.example:6379/0"),
-            ("redis://db.example/", Address("db.example"), "redis://db.example:6379/0"),
-            ("redis://10.0.0.7:7000/5", Address("10.0.0.7", 7000, database=5), "redis://10.0.0.7:7000/5"),
-            ("redis://[::1]:7000", Address("::1", 7000), "redis://[::1]:7000/0"),
-            ("redis://[0::1]:7000/3", Address("::1", 7000, database=3), "redis://[::1]:7000/3"),
-            ("redis://[fe80::1%25eth0]", Address("fe80::1%eth0"), "redis://[fe80::1%eth0]:6379/0"),
-            ("redis://chat_redis/", Address("chat_redis"), "redis://chat_redis:6379/0"),
-            ("redis://:p%40%2F@h", Address("h", password="p@/"), "redis://h:6379/0"),
-            ("redis://bob:pw@h/1", Address("h", database=1, user="bob", password="pw"), "redis://bob@h:6379/1"),
-            ("rediss://h:1", Address("h", 1, secure=True), "rediss://h:1/0"),
-            ("redis+unix:///run/r.sock", Address(path="/run/r.sock"), "redis+unix:///run/r.sock?db=0"),
-            ("unix:///r.sock?db=15", Address(path="/r.sock", database=15), "redis+unix:///r.sock?db=15"),
-            ("unix://u:p@/a%20b", Address(path="/a b", user="u", password="p"), "redis+unix://u@/a b?db=0"),
+            ("redis://db.example", RedisAddress("db.example"), "redis://db.example:6379/0"),
+            ("redis://db.example/", RedisAddress("db.example"), "redis://db.example:6379/0"),
+            ("redis://10.0.0.7:7000/5", RedisAddress("10.0.0.7", 7000, database=5), "redis://10.0.0.7:7000/5"),
+            ("redis://[::1]:7000", RedisAddress("::1", 7000), "redis://[::1]:7000/0"),
+            ("redis://[0::1]:7000/3", RedisAddress("::1", 7000, database=3), "redis://[::1]:7000/3"),
+            ("redis://[fe80::1%25eth0]", RedisAddress("fe80::1%eth0"), "redis://[fe80::1%eth0]:6379/0"),
+            ("redis://chat_redis/", RedisAddress("chat_redis"), "redis://chat_redis:6379/0"),
+            ("redis://:p%40%2F@h", RedisAddress("h", password="p@/"), "redis://h:6379/0"),
+            ("redis://bob:pw@h/1", RedisAddress("h", database=1, user="bob", password="pw"), "redis://bob@h:6379/1"),
+            ("rediss://h:1", RedisAddress("h", 1, secure=True), "rediss://h:1/0"),
+            ("redis+unix:///run/r.sock", RedisAddress(path="/run/r.sock"), "redis+unix:///run/r.sock?db=0"),
+            ("unix:///r.sock?db=15", RedisAddress(path="/r.sock", database=15), "redis+unix:///r.sock?db=15"),
+            ("unix://u:p@/a%20b", RedisAddress(path="/a b", user="u", password="p"), "redis+unix://u@/a b?db=0"),
         ):
             self.assertEqual((parse_address(url), parse_address(url).describe()), (address, described), url)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.redis.names import Names, check_prefix
+from realtime_chat.redis.names import RedisNames, check_prefix
 
 
 class NamesTests(SynchronousTestCase):
@@ -15,7 +15,7 @@ class NamesTests(SynchronousTestCase):
         names = []
         for prefix in ("a", "a.b", "realtime", "log"):
             for database in (0, 1, 10):
-                scope = Names(prefix, database)
+                scope = RedisNames(prefix, database)
                 names.append(scope.log)
                 for room in ("", "a", "b:a", "1:a", "log", "0:log", "*", "stream:a"):
                     names += [of(room) for of in (scope.stream, scope.keys, scope.room, scope.members, scope.node)]
@@ -24,14 +24,14 @@ class NamesTests(SynchronousTestCase):
 
     def test_relay(self) -> None:
         """What anybody may publish to needs no number for database 0."""
-        self.assertEqual(Names("chat", 0).relay("a:b"), ("chat:relay:a:b", "chat:0:relay:a:b"))
-        self.assertEqual(Names("chat", 3).relay("a"), ("chat:3:relay:a",))
+        self.assertEqual(RedisNames("chat", 0).relay("a:b"), ("chat:relay:a:b", "chat:0:relay:a:b"))
+        self.assertEqual(RedisNames("chat", 3).relay("a"), ("chat:3:relay:a",))
 
     def test_room_of(self) -> None:
         """A channel leads back to its room."""
-        names = Names("chat", 3)
+        names = RedisNames("chat", 3)
         self.assertEqual(names.room_of(names.room("a:b")), "a:b")
-        for scope in (names, Names("chat", 0)):
+        for scope in (names, RedisNames("chat", 0)):
             for channel in scope.relay("relay:0:a"):
                 self.assertEqual(scope.relay_room_of(channel), "relay:0:a")
 

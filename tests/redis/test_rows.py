@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.redis.rows import DAMAGED, Row, encode_row, read_announcement, read_rows
+from realtime_chat.redis.rows import DAMAGED, MessageRow, encode_row, read_announcement, read_rows
 
 ROW = b'[1700000000000,"message","u7","Bob",null,{"a": [1.50]}]'
 
@@ -27,7 +27,7 @@ class RowsTests(SynchronousTestCase):
 
     def test_line_breaks(self) -> None:
         """A row is one line, whatever white space its data has."""
-        row = Row(1, "a\n", "u7", "Bob", "k", msgspec.Raw(b'{"a":\n[1]}'))
+        row = MessageRow(1, "a\n", "u7", "Bob", "k", msgspec.Raw(b'{"a":\n[1]}'))
         self.assertEqual(encode_row(row), b'[1,"a\\n","u7","Bob","k",{"a": [1]}]')
 
     def test_announcement(self) -> None:

@@ -8,7 +8,7 @@ import attrs
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.redis.address import Address, parse_address
+from realtime_chat.redis.address import RedisAddress, parse_address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.values.errors import StoreRefused
 from tests.certificates import write_self_signed
@@ -19,7 +19,7 @@ from tests.redis_server import RedisServer
 class SecureTests(TestCase):
     """``rediss``: encrypted, and the server's certificate verified."""
 
-    def serve_securely(self, host: str) -> Address:
+    def serve_securely(self, host: str) -> RedisAddress:
         """The address of a server whose certificate for ``host`` nobody vouches for yet but itself."""
         key, certificate = write_self_signed(self.mktemp(), host)
         self.server = RedisServer(certificate.parent, tls=(str(certificate), str(key))).start()
@@ -27,7 +27,7 @@ class SecureTests(TestCase):
         self.certificate = str(certificate)
         return parse_address(f"rediss://localhost:{self.server.tls_port}/0")
 
-    async def refused(self, address: Address) -> str:
+    async def refused(self, address: RedisAddress) -> str:
         """What the operator is told."""
         link = RedisConnection(reactor, address, "test", random.random)
         return str(await self.assertFailure(link.start(patience=0.3), StoreRefused))

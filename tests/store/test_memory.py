@@ -57,7 +57,7 @@ class MemoryStoreTests(MessageStoreContract, TestCase):
             self.clock.advance(400)
         log = store._logs["lobby"]
         self.assertLessEqual(len(log.messages), 10 + 64)
-        self.assertLessEqual(len(log.known), 200)
+        self.assertLessEqual(len(log.keys), 200)
 
 
 class RetentionTests(TestCase):

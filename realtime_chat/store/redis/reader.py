@@ -1,4 +1,4 @@
-"""Reading pages of a log from Redis, each as one script, which sees nothing half done."""
+"""Reading pages of a log from Redis. One script reads each page, as one snapshot."""
 
 from __future__ import annotations
 
@@ -9,106 +9,111 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import Argument, ServerError
-from realtime_chat.store.ages import Ages
-from realtime_chat.store.redis.log import LOST, RedisLog, load_store_script
-from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
+from realtime_chat.store.redis.log import STALE_LOG, RedisLog, load_store_script
+from realtime_chat.store.retention import PAGE_BYTES, Retention, readable_page
+from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Message, Page
 
-__all__ = ["LogReader"]
+__all__ = ["RedisReader"]
 
-_MOST_UNDER_WAY = 16
-_MOST_WAITING = 20_000
+_MAX_IN_FLIGHT = 16
+_MAX_WAITING = 20_000
 
 _T = TypeVar("_T")
 
 
-class LogReader:
-    """Pages of a log, read through a connection of its own, a few at a time.
+class RedisReader:
+    """Reads pages of a log through a connection of its own, a few at a time.
 
-    :param ages: of what is too old to be read.
+    :param clock: tells which messages are too old to be read.
     """
 
-    def __init__(self, link: RedisConnection, log: RedisLog, names: Names, retention: Retention, ages: Ages) -> None:
-        self._link = link
+    def __init__(
+        self,
+        connection: RedisConnection,
+        log: RedisLog,
+        names: RedisNames,
+        retention: Retention,
+        clock: RetentionClock,
+    ) -> None:
+        self._connection = connection
         self._redis_log = log
         self._names = names
         self._retention = retention
-        self._ages = ages
-        self._script = load_store_script("read")
-        self._list = load_store_script("list")
+        self._clock = clock
+        self._read_script = load_store_script("read")
+        self._list_script = load_store_script("list")
         self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
-        self._under_way = 0
+        self._in_flight = 0
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
-        return self._ask(lambda: self._page(room, "after", offset, limit))
+        return self._queue(lambda: self._page(room, "after", offset, limit))
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
-        return self._ask(lambda: self._page(room, "before", "+" if offset is None else offset, limit))
+        return self._queue(lambda: self._page(room, "before", "+" if offset is None else offset, limit))
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._ask(lambda: self._rooms(after, limit))
+        return self._queue(lambda: self._rooms(after, limit))
 
-    def lost(self) -> None:
-        """The connection is gone; what waits is not read."""
+    def connection_lost(self) -> None:
+        """Refuse the reads that wait."""
         waiting, self._waiting = self._waiting, deque()
         for _, answer in waiting:
             answer.errback(StoreError("the connection to the store was lost"))
 
-    def _ask(self, read: Callable[[], Any]) -> Deferred[Any]:
-        if not self._link.ready:
+    def _queue(self, read: Callable[[], Any]) -> Deferred[Any]:
+        if not self._connection.ready:
             return fail(StoreError("the store is not connected"))
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             return fail(StoreError("too many reads wait"))
         answer: Deferred[Any] = Deferred()
         self._waiting.append((read, answer))
-        self._go_on()
+        self._start_next()
         return answer
 
-    def _go_on(self) -> None:
-        while self._waiting and self._under_way < _MOST_UNDER_WAY:
+    def _start_next(self) -> None:
+        while self._waiting and self._in_flight < _MAX_IN_FLIGHT:
             read, answer = self._waiting.popleft()
-            self._under_way += 1
+            self._in_flight += 1
             reading = Deferred.fromCoroutine(read())
             reading.addBoth(self._done).chainDeferred(answer)
 
     def _done(self, result: _T) -> _T:
-        self._under_way -= 1
-        self._go_on()
+        self._in_flight -= 1
+        self._start_next()
         return result
 
     async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
-        cutoff = self._ages.cutoff()
+        cutoff = self._clock.message_cutoff()
         asked = (direction, offset, limit, self._retention.count, cutoff, PAGE_BYTES)
-        answer = await self._run(self._script, [self._names.log, self._names.stream(room)], asked)
+        answer = await self._run(self._read_script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()
-        oldest, top, begun = map(int, answer[1:4])
-        self._redis_log.saw(epoch)
-        self._redis_log.saw_top(room, top)
+        oldest, top, epoch_start = map(int, answer[1:4])
+        self._redis_log.observe_epoch(epoch)
+        self._redis_log.observe_top(room, top)
         found = _messages(room, epoch, answer[4::2], answer[5::2])
-        messages = young_part(found, cutoff)
-        if len(messages) < len(found):
-            oldest = found[len(found) - len(messages) - 1].position.offset + 1
-        return Page(epoch, oldest, top, tuple(messages), begun)
+        return readable_page(epoch, oldest, top, found, cutoff, epoch_start)
 
     async def _run(self, script: Script, keys: Sequence[str], asked: Sequence[Argument]) -> Any:
+        """Run a script. If there is no log, or one of another run of Redis, initialise it first."""
         try:
-            return await script.run(self._link, keys, [self._link.info["run_id"], *asked])
+            return await script.run(self._connection, keys, [self._connection.info["run_id"], *asked])
         except ServerError as error:
-            if error.word not in LOST:
+            if error.word not in STALE_LOG:
                 raise
-        await self._redis_log.begin(self._link, self._link.info)
-        return await script.run(self._link, keys, [self._link.info["run_id"], *asked])
+        await self._redis_log.initialise(self._connection, self._connection.info)
+        return await script.run(self._connection, keys, [self._connection.info["run_id"], *asked])
 
     async def _rooms(self, after: str, limit: int) -> list[str]:
-        return [name.decode() for name in await self._run(self._list, [self._names.log], [after, limit])]
+        return [name.decode() for name in await self._run(self._list_script, [self._names.log], [after, limit])]
 
 
 def _messages(room: str, epoch: str, offsets: Sequence[bytes], rows: Sequence[bytes]) -> list[Message]:

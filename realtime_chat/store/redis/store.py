@@ -1,14 +1,13 @@
-"""Durable logs in Redis, for as many nodes as wanted.
+"""Durable logs in Redis, for any number of nodes.
 
-How durable they are is Redis' affair; :meth:`RedisStore.describe` says what it promises. What is acknowledged was
-appended and announced by one script, and is what every node reads. Two connections: one for appends, one for reads.
+How durable they are depends on the settings of Redis; :meth:`RedisStore.describe` says what they promise. One script
+appends a message and announces it, before it is acknowledged. Two connections: one for appends, one for reads.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -17,23 +16,22 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from realtime_chat.core.interfaces import IMessageStore
-from realtime_chat.redis.address import Address
+from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import Names
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import RedisProtocol
-from realtime_chat.store.ages import Ages
+from realtime_chat.store.redis.appender import RedisAppender
 from realtime_chat.store.redis.log import RedisLog, load_store_script
-from realtime_chat.store.redis.reader import LogReader
-from realtime_chat.store.redis.writer import LogWriter
+from realtime_chat.store.redis.reader import RedisReader
+from realtime_chat.store.redis.sweeper import RedisSweeper
 from realtime_chat.store.retention import Retention
+from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import AppendResult, Draft, Page
 
 __all__ = ["RedisStore"]
 
-_LOOKS_A_CLOSE_ONE = 5
-_ROOMS_A_SWEEP = 100
-_ENTRIES_A_SWEEP = 256
+_CHECKS_PER_SETTINGS_CHECK = 5
 
 
 @implementer(IMessageStore)
@@ -42,15 +40,16 @@ class RedisStore:
 
     :param reactor: connects, and tells the time.
     :param names: of its keys and channels.
-    :param retention: what is kept; all nodes should say the same.
-    :param max_message: bytes of the largest message that other programs may append.
-    :param now: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
-    :param token: random bytes, as many as it is asked for.
+    :param retention: what is kept; the same on all nodes.
+    :param max_message: the most bytes of a message that other programs append.
+    :param time: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
+    :param random_bytes: gives as many as it is asked for.
     :param random: gives a float from 0 up to 1.
-    :param tick: seconds between two looks after what is too old.
-    :param look: seconds between two looks whether the log is still there.
+    :param tick: seconds between two sweeps.
+    :param look: seconds between two checks whether the log is still there.
     :param monotonic: seconds that only grow, for ages.
-    :ivar links: its connections; the first one takes commands of others too, in order with the appends.
+    :ivar links: its connections. The first one also takes commands of others, in order with the appends.
+    :ivar commits: counts for the metrics.
     """
 
     _log = Logger()
@@ -58,12 +57,12 @@ class RedisStore:
     def __init__(
         self,
         reactor: Any,
-        address: Address,
-        names: Names,
+        address: RedisAddress,
+        names: RedisNames,
         retention: Retention,
         max_message: int,
-        now: Callable[[], float],
-        token: Callable[[int], bytes],
+        time: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
         random: Callable[[], float],
         *,
         tick: float = 1.0,
@@ -74,28 +73,26 @@ class RedisStore:
         self._address = address
         self._names = names
         self._retention = retention
-        self._ages = Ages(retention.age, now, monotonic)
+        clock = RetentionClock(retention, time, monotonic)
         append = load_store_script("append")
-        self._redis_log = RedisLog(
-            names, retention, max_message, lambda: float(reactor.seconds()), token, append, monotonic
+        self._redis_log = log = RedisLog(
+            names, retention, max_message, lambda: float(reactor.seconds()), random_bytes, append, monotonic
         )
         self._appending = RedisConnection(
-            reactor, address, "append", random, on_ready=self._begin, on_lost=lambda: self._writer.lost()
+            reactor, address, "append", random, on_ready=self._prepare, on_lost=lambda: self._appender.connection_lost()
         )
         self._reading = RedisConnection(
-            reactor, address, "read", random, on_ready=self._begin, on_lost=lambda: self._reader.lost()
+            reactor, address, "read", random, on_ready=self._prepare, on_lost=lambda: self._reader.connection_lost()
         )
-        self._writer = LogWriter(
-            reactor, self._appending, self._redis_log, names, append, token(8).hex(), self._ages, retention
-        )
-        self._reader = LogReader(self._reading, self._redis_log, names, retention, self._ages)
-        self._sweep = load_store_script("sweep")
-        self._swept = b"0"
-        self._looks = 0
-        self._regularly = [(LoopingCall(self._look), look), (LoopingCall(self._sweep_some), tick)]
+        node = random_bytes(8).hex()
+        self._appender = RedisAppender(reactor, self._appending, log, names, append, node, clock, retention)
+        self._reader = RedisReader(self._reading, log, names, retention, clock)
+        self._sweeper = RedisSweeper(self._reading, log, names, retention, clock)
+        self._checks = 0
+        self._loops = [(LoopingCall(self._check_log), look), (LoopingCall(self._sweeper.sweep), tick)]
         self._closed: str | None = "the store is not started"
         self.links: Sequence[RedisConnection] = (self._appending, self._reading)
-        self.commits = self._writer.appends
+        self.commits = self._appender.counts
 
     @property
     def secret(self) -> bytes:
@@ -104,11 +101,9 @@ class RedisStore:
 
     def describe(self) -> str:
         """See :meth:`IMessageStore.describe`."""
-        kept = f"the last {self._retention.count} messages a room"
-        if self._retention.age is not None:
-            kept += f", for {self._retention.age:g} s"
         promise = self._redis_log.persistence.promise or "not connected yet"
-        return f"{self._address.describe()} (prefix {self._names.prefix}; {kept}; {promise})"
+        where, kept = self._address.describe(), self._retention.describe()
+        return f"{where} (prefix {self._names.prefix}; {kept}; {promise})"
 
     # Starting and stopping
 
@@ -125,7 +120,7 @@ class RedisStore:
             raise
         self._closed = None
         self._warn_of_eviction()
-        for call, seconds in self._regularly:
+        for call, seconds in self._loops:
             call.clock = self._reactor
             call.start(seconds, now=False)
 
@@ -146,24 +141,24 @@ class RedisStore:
         try:
             if self._closed is None:
                 self._closed = "the store is stopped"
-                self._stop_looking()
-                await self._writer.stop()
-        finally:  # also for those who lose patience and cancel
-            await gatherResults([link.stop() for link in self.links])
+                self._stop_loops()
+                await self._appender.stop()
+        finally:  # also if the caller loses patience and cancels
+            await gatherResults([connection.stop() for connection in self.links])
 
-    def _stop_looking(self) -> None:
-        for call, _ in self._regularly:
+    def _stop_loops(self) -> None:
+        for call, _ in self._loops:
             if call.running:
                 call.stop()
 
-    async def _begin(self, connection: RedisProtocol) -> None:
-        await self._redis_log.begin(connection, connection.info)
+    async def _prepare(self, connection: RedisProtocol) -> None:
+        await self._redis_log.initialise(connection, connection.info)
 
     # Messages
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
-        return self._refusal() or self._writer.append(draft)
+        return self._refusal() or self._appender.append(draft)
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
@@ -179,52 +174,29 @@ class RedisStore:
 
     def check(self) -> Deferred[None]:
         """See :meth:`IMessageStore.check`."""
-        return self._refusal() or Deferred.fromCoroutine(self._check())
+        return self._refusal() or Deferred.fromCoroutine(self._check_writable())
 
-    async def _check(self) -> None:
-        await self._redis_log.look(self._appending, self._appending.info, write=True)
+    async def _check_writable(self) -> None:
+        await self._redis_log.check(self._appending, self._appending.info, write=True)
 
-    def watch(self, doubt: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`; Redis may have lost its data. It knows itself which rooms a node follows."""
-        self._redis_log.doubt = doubt
+    def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
+        """See :meth:`IMessageStore.watch`. The epoch changes if Redis loses data. Redis knows the rooms in use."""
+        self._redis_log.on_epoch_change = on_epoch_change
 
     def _refusal(self) -> Deferred[Any] | None:
         return None if self._closed is None else fail(StoreError(self._closed))
 
-    # Now and then
-
-    async def _look(self) -> None:
-        """See whether the log is still there: nobody may have asked since it was lost."""
-        link = self._appending
-        if not link.ready:
+    async def _check_log(self) -> None:
+        """Check whether the log is still there. It may have been lost while no command came."""
+        connection = self._appending
+        if not connection.ready:
             return
-        self._looks += 1
+        self._checks += 1
         try:
-            await self._redis_log.look(link, link.info)
-            if self._looks % _LOOKS_A_CLOSE_ONE == 0:
-                await self._redis_log.look_closely(link)
+            await self._redis_log.check(connection, connection.info)
+            if self._checks % _CHECKS_PER_SETTINGS_CHECK == 0:
+                await self._redis_log.check_settings(connection)
         except StoreError as error:
             self._log.warn("Looking at the log in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Looking at the log in Redis")
-
-    async def _sweep_some(self) -> None:
-        """Trim the next rooms that nobody writes to, and forget those that are unused."""
-        link = self._reading
-        if not link.ready:
-            return
-        try:
-            self._swept, rooms = await self._redis_log.scan_rooms(link, self._swept, _ROOMS_A_SWEEP)
-            await self._sweep_rooms(link, rooms)
-        except StoreError as error:
-            self._log.warn("Trimming in Redis: {why}", why=error.detail)
-        except Exception:
-            self._log.failure("Trimming in Redis")
-
-    async def _sweep_rooms(self, link: RedisConnection, rooms: Sequence[str]) -> None:
-        names = self._names
-        room_age, elapsed = int(self._retention.room_age * 1000), self._redis_log.elapsed()
-        keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
-        arguments = (self._retention.count, self._ages.cutoff(), _ENTRIES_A_SWEEP, room_age, elapsed)
-        while rooms and link.ready and await self._sweep.run(link, keys, arguments):
-            pass

@@ -1,157 +1,162 @@
-"""Bringing what is in SQLite's write-ahead log into the database, without holding up a commit.
+"""Checkpoints: copying SQLite's write-ahead log into the database, without holding up a commit.
 
-A checkpoint gets no further than the oldest transaction that somebody reads in. Our own pages are read in a moment, and
-are waited for; nobody waits for another program's transaction. While there is one the log grows, as it must, and a try
-each second finds out that it has ended. What has grown by then is worked off on a thread of its own.
+A checkpoint gets no further than the oldest transaction that reads. Our own reads are short, so that a checkpoint waits
+for them. It doesn't wait for another program's transaction. Meanwhile the log grows, and a try each second finds out
+whether the transaction has ended. If the log is long by then, a thread of its own copies it.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
+from realtime_chat.store.problem_log import ProblemLog
 from realtime_chat.store.sqlite.file import DatabaseFile
-from realtime_chat.store.sqlite.reader import LogReader
+from realtime_chat.store.sqlite.reader import SQLiteReader
 from realtime_chat.values.errors import StoreRefused
 
-__all__ = ["Checkpoints"]
+__all__ = ["CheckpointScheduler"]
 
-_PAGES_A_CHECKPOINT = 2000
-_MOST_COMMITS_A_CHECKPOINT = 128
-_BYTES_A_CHECKPOINT = 4 * 1024 * 1024
-_WAL_GROWTH_A_CHECKPOINT = 8 * 1024 * 1024
-_COMMITS_A_LOOK = 8
+_CHECKPOINT_PAGES = 2000
+_MAX_CHECKPOINT_COMMITS = 128
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
+_CHECKPOINT_WAL_GROWTH = 8 * 1024 * 1024
+_COMMITS_PER_SIZE_CHECK = 8
 _PAGE_BYTES = 4096
-_PAGES_IN_BETWEEN = 8000
-"""More than so many are not brought over between two commits."""
-_SECONDS_FOR_A_PAGE = 0.05
-_WORTH_A_WARNING = 64 * 1024 * 1024
-_SECONDS_BETWEEN_WARNINGS = 60.0
+_MAX_FOREGROUND_PAGES = 8000
+"""If there are more pages to copy, a thread does it."""
+_READ_PATIENCE = 0.05
+_WARN_WAL_BYTES = 64 * 1024 * 1024
+_WARN_INTERVAL = 60.0
 
 
-class Checkpoints:
-    """When to checkpoint, and how. Everything here is called on the writing thread.
+class CheckpointScheduler:
+    """Decides when to checkpoint, and does it. All methods are called on the writing thread.
 
-    :param reader: has the other connection of ours.
-    :param complain: is told why a checkpoint failed.
+    :param reader: has our other connection.
+    :param log_problem: logs why a checkpoint failed.
     """
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, reader: LogReader, complain: Callable[[str], None]) -> None:
+    def __init__(self, file: DatabaseFile, reader: SQLiteReader, log_problem: Callable[[str], None]) -> None:
         self._file = file
         self._reader = reader
-        self._log_throttled = complain
+        self._log_problem = log_problem
         self._commits = 0
         self._bytes = 0
-        self._commits_a_checkpoint = 8
+        self._checkpoint_commits = 8
         self._wal_size = 0
-        self._held = False  # by another program's transaction
-        self._done = 0  # how many pages of the log are in the database
-        self._warned = -_SECONDS_BETWEEN_WARNINGS
-        self._aside: threading.Thread | None = None
-        self._aside_connection: sqlite3.Connection | None = None
+        self._blocked = False  # by another program's transaction
+        self._copied = 0  # pages of the log that are in the database
+        self._warnings = ProblemLog(self._log, _WARN_INTERVAL)
+        self._background: threading.Thread | None = None
+        self._background_connection: sqlite3.Connection | None = None
 
     def committed(self, size: int) -> None:
-        """There was a commit of so many bytes of data."""
+        """Note a commit.
+
+        :param size: its bytes of data.
+        """
         self._commits += 1
         self._bytes += size
 
     def are_due(self) -> bool:
-        """Whether it is time for one: after some commits, but not while it would get nowhere."""
-        if self._aside is not None:
-            return not self._aside.is_alive()
-        if self._held:
+        """Return whether it is time for a checkpoint: after some commits, but not while it is blocked."""
+        if self._background is not None:
+            return not self._background.is_alive()
+        if self._blocked:
             return False
-        return self._commits >= self._commits_a_checkpoint or self._bytes >= _BYTES_A_CHECKPOINT or self._has_grown()
+        return self._commits >= self._checkpoint_commits or self._bytes >= _CHECKPOINT_BYTES or self._has_grown()
 
     def _has_grown(self) -> bool:
-        """Whether the write-ahead log has become much longer; looked at now and then."""
-        if self._commits % _COMMITS_A_LOOK:
+        """Return whether the write-ahead log has become much longer. Its size is read every few commits."""
+        if self._commits % _COMMITS_PER_SIZE_CHECK:
             return False
-        return self._file.wal_size() - self._wal_size >= _WAL_GROWTH_A_CHECKPOINT
+        return self._file.wal_size() - self._wal_size >= _CHECKPOINT_WAL_GROWTH
 
     def run(self, connection: sqlite3.Connection) -> None:
-        """Checkpoint as far as that can be done at once.
+        """Checkpoint now if that is quick, else on a thread.
 
-        :param connection: the writer's.
+        :param connection: that of the writer.
         """
-        if self._aside is not None and self._aside.is_alive():
+        if self._background is not None and self._background.is_alive():
             return
-        self._aside = None
-        if not (self._commits or self._held or self._done):
+        self._background = None
+        if not (self._commits or self._blocked or self._copied):
             return
         commits, self._commits, self._bytes = self._commits, 0, 0
         self._wal_size = self._file.wal_size()
         try:
-            if self._wal_size // _PAGE_BYTES - self._done > _PAGES_IN_BETWEEN:
-                self._begin_aside()
+            if self._wal_size // _PAGE_BYTES - self._copied > _MAX_FOREGROUND_PAGES:
+                self._start_background()
             else:
-                self._run_in_between(connection, max(1, commits))
+                self._run_foreground(connection, max(1, commits))
         except (sqlite3.Error, StoreRefused) as error:
-            self._log_throttled(f"no checkpoint: {error}")
+            self._log_problem(f"no checkpoint: {error}")
         self._warn()
 
-    def _run_in_between(self, connection: sqlite3.Connection, commits: int) -> None:
+    def _run_foreground(self, connection: sqlite3.Connection, commits: int) -> None:
         _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if pages > done or self._done:
-            self._start_over(connection)
-        fitting = _PAGES_A_CHECKPOINT * commits // max(1, pages)
-        self._commits_a_checkpoint = min(max(1, fitting), _MOST_COMMITS_A_CHECKPOINT)
+        if pages > done or self._copied:
+            self._restart_log(connection)
+        fitting = _CHECKPOINT_PAGES * commits // max(1, pages)
+        self._checkpoint_commits = min(max(1, fitting), _MAX_CHECKPOINT_COMMITS)
 
-    def _start_over(self, connection: sqlite3.Connection) -> None:
-        """Have the next commit begin at the start of the log, if nobody else reads in it."""
-        with self._reader.paused(_SECONDS_FOR_A_PAGE) as paused:
+    def _restart_log(self, connection: sqlite3.Connection) -> None:
+        """Let the next commit write to the start of the log, if nobody else reads the log."""
+        with self._reader.paused(_READ_PATIENCE) as paused:
             connection.execute("PRAGMA busy_timeout = 0")
             try:
                 busy, _, done = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             finally:
                 connection.execute("PRAGMA busy_timeout = 1000")
-        self._held = bool(busy) and paused
-        self._done = done if busy else 0
+        self._blocked = bool(busy) and paused
+        self._copied = done if busy else 0
 
-    def _begin_aside(self) -> None:
-        """Bring much over while commits go on."""
-        connection = self._aside_connection = self._file.open_another()
-        self._aside = threading.Thread(target=self._run_aside, args=(connection,), name="store-checkpoint", daemon=True)
-        self._aside.start()
+    def _start_background(self) -> None:
+        """Copy many pages on a thread, while commits go on."""
+        connection = self._background_connection = self._file.open_to_read()
+        self._background = threading.Thread(
+            target=self._run_background, args=(connection,), name="store-checkpoint", daemon=True
+        )
+        self._background.start()
 
-    def _run_aside(self, connection: sqlite3.Connection) -> None:
-        """On a thread of its own."""
+    def _run_background(self, connection: sqlite3.Connection) -> None:
+        """Copy pages. Runs on a thread of its own."""
         with closing(connection):
             try:
                 _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            except sqlite3.Error:  # it was interrupted, or the writing thread will meet the same
+            except sqlite3.Error:  # interrupted, or the writing thread will see the same error
                 return
-            self._held = pages > done
-            self._done = done
+            self._blocked = pages > done
+            self._copied = done
 
     def _warn(self) -> None:
-        """Say that another program's transaction has it grow, once in a while."""
-        now = time.monotonic()
-        if not self._held or self._wal_size < _WORTH_A_WARNING or now - self._warned < _SECONDS_BETWEEN_WARNINGS:
+        """Warn of another program's transaction that lets the log grow."""
+        if not self._blocked or self._wal_size < _WARN_WAL_BYTES:
             return
-        self._warned = now
-        self._log.warn(
+        self._warnings.problem(
+            "blocked",
             "{path}-wal has {size} MB, as another program reads {path} in a transaction that doesn't end; right is to "
             "end it",
+            LogLevel.warn,
             path=self._file.path,
             size=self._wal_size // 1_000_000,
         )
 
     def stop(self) -> None:
-        """Begin anew with another connection; nothing is under way any more."""
-        aside, connection = self._aside, self._aside_connection
-        if aside is not None and connection is not None:
-            while aside.is_alive():
-                with suppress(sqlite3.ProgrammingError):  # it is closed already
+        """Stop the thread, and forget everything about the connection that is closed."""
+        thread, connection = self._background, self._background_connection
+        if thread is not None and connection is not None:
+            while thread.is_alive():
+                with suppress(sqlite3.ProgrammingError):  # it is already closed
                     connection.interrupt()
-                aside.join(0.01)
-        self._aside = self._aside_connection = None
-        self._commits = self._bytes = self._done = 0
-        self._held = False
+                thread.join(0.01)
+        self._background = self._background_connection = None
+        self._commits = self._bytes = self._copied = 0
+        self._blocked = False

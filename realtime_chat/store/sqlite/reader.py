@@ -1,4 +1,4 @@
-"""Reading pages of a log from SQLite, each as one snapshot that waits for no writer."""
+"""Reading pages of a log from SQLite. Each page is one snapshot, and waits for no writer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from realtime_chat.store.ages import Ages
-from realtime_chat.store.retention import PAGE_BYTES, Retention, young_part
+from realtime_chat.store.retention import PAGE_BYTES, Retention, readable_page
+from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import Message, Page, Position
 
-__all__ = ["LogReader"]
+__all__ = ["SQLiteReader"]
 
-# One statement is one snapshot, and one row is one hand-over of the interpreter's lock: with a row a message a page
-# would take as long as a busy reactor thread lets it.
+# One statement is one snapshot. It gives one row, as each row releases the interpreter's lock. With a row per message,
+# a busy reactor's thread would hold up the page.
 _PAGE = """
 WITH log AS MATERIALIZED (
     SELECT id, top, begun, ifnull(
@@ -48,10 +48,10 @@ _BEFORE = _PAGE % {"beyond": "<", "direction": "DESC"}
 _ROOMS = """
 SELECT json_group_array(name) FROM (SELECT name FROM rooms WHERE name > :after ORDER BY name LIMIT :limit)
 """
-_BEYOND = 2**62
+_MAX_OFFSET = 2**62
 
 
-class _Row(msgspec.Struct, array_like=True, frozen=True):
+class _PageRow(msgspec.Struct, array_like=True, frozen=True):
     offset: int
     at: int
     event: str
@@ -61,49 +61,49 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
     key: str | None
 
 
-_decode_rows = msgspec.json.Decoder(list[_Row]).decode
+_decode_rows = msgspec.json.Decoder(list[_PageRow]).decode
 _decode_names = msgspec.json.Decoder(list[str]).decode
 
 
-class LogReader:
-    """Pages of a log, read through a connection of its own.
+class SQLiteReader:
+    """Reads pages of a log through a connection of its own. May be used on several threads.
 
-    :param ages: of what is too old to be read.
+    :param clock: tells which messages are too old to be read.
     """
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, retention: Retention, ages: Ages) -> None:
+    def __init__(self, file: DatabaseFile, retention: Retention, clock: RetentionClock) -> None:
         self._file = file
         self._retention = retention
-        self._ages = ages
+        self._clock = clock
         self._connection: sqlite3.Connection | None = None
-        self._turn = threading.Lock()  # who waits for the connection's use is next
-        self._use = threading.Lock()
+        self._next = threading.Lock()  # held by the thread that uses the connection next
+        self._in_use = threading.Lock()
 
     def read_after(self, room: str, offset: int, limit: int) -> Page:
         """See :meth:`IMessageStore.read_after`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
         return self._page(_AFTER, room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Page:
         """See :meth:`IMessageStore.read_before`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
-        return self._page(_BEFORE, room, _BEYOND if offset is None else offset, limit)
+        return self._page(_BEFORE, room, _MAX_OFFSET if offset is None else offset, limit)
 
     def rooms(self, after: str, limit: int) -> list[str]:
         """See :meth:`IMessageStore.rooms`.
 
-        :raises StoreError:
+        :raises StoreError: the file can't be read.
         """
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
-        cutoff = self._ages.cutoff()
+        cutoff = self._clock.message_cutoff()
         asked = {
             "room": room,
             "offset": offset,
@@ -112,37 +112,34 @@ class LogReader:
             "count": self._retention.count,
             "cutoff": cutoff,
         }
-        epoch, floor, top, oldest, begun, rows = self._row(statement, asked)
+        epoch, floor, top, oldest, epoch_start, rows = self._row(statement, asked)
         if top is None:
             return Page(epoch, floor + 1, floor, (), floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
-        messages = young_part([_message(room, epoch, row) for row in found], cutoff)
-        if len(messages) < len(found):
-            oldest = found[len(found) - len(messages) - 1].offset + 1
-        return Page(epoch, oldest, top, tuple(messages), begun)
+        return readable_page(epoch, oldest, top, [_message(room, epoch, row) for row in found], cutoff, epoch_start)
 
     @contextmanager
     def paused(self, patience: float) -> Iterator[bool]:
-        """Let nothing be read for a moment, after the page that is being read.
+        """Pause all reads during a ``with`` block, after the page that is being read.
 
-        :param patience: seconds to wait for that page at most.
-        :returns: by the context: whether nothing is read now.
+        :param patience: the most seconds to wait for that page.
+        :returns: the value of the block: whether all reads are paused.
         """
-        with self._turn:
-            paused = self._use.acquire(timeout=patience)
+        with self._next:
+            paused = self._in_use.acquire(timeout=patience)
             try:
                 yield paused
             finally:
                 if paused:
-                    self._use.release()
+                    self._in_use.release()
 
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
-        with self._turn:
-            self._use.acquire()
+        with self._next:
+            self._in_use.acquire()
         try:
             return self._read_row(statement, values)
         finally:
-            self._use.release()
+            self._in_use.release()
 
     def _read_row(self, statement: str, values: dict[str, Any]) -> Any:
         try:
@@ -154,17 +151,17 @@ class LogReader:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = self._file.open_another()
+            self._connection = self._file.open_to_read()
         return self._connection
 
     def open(self) -> None:
-        """Open the connection while it can be: it goes on reading where nothing could be opened any more."""
-        with self._use, suppress(sqlite3.Error, StoreRefused):
+        """Open the connection now. It can still read later, when the files can no longer be opened."""
+        with self._in_use, suppress(sqlite3.Error, StoreRefused):
             self._opened()
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""
-        with self._use:
+        with self._in_use:
             self._drop()
 
     def _drop(self) -> None:
@@ -173,6 +170,6 @@ class LogReader:
             self._connection = None
 
 
-def _message(room: str, epoch: str, row: _Row) -> Message:
+def _message(room: str, epoch: str, row: _PageRow) -> Message:
     place = Position(epoch, row.offset)
     return Message(room, place, row.event, row.data.encode(), row.sender_id, row.sender_name, row.at, row.key)

@@ -1,20 +1,31 @@
--- Append to rooms, and announce it; once for each idempotency key.
+-- Append messages to rooms, and announce them. A message with an idempotency key is stored once.
 --
--- The daemon's form: KEYS are the log, then for each room its stream and the hash of its keys. ARGV are the server's
--- run_id, the time by Redis' clock (milliseconds) after which nothing is stored any more, where the answer is remembered
--- and under which number, what has elapsed, the lowest "at" that is young enough, where that of the number before is
--- remembered if it was sent and has no answer yet, and then six for each message: the number of its room, its "at", its row
--- (redis/rows.py), the name of its key or nothing, the digest of its content, and the name of the key that has to be there
--- before, or nothing. Who didn't get the answer may ask again with the same number.
--- Answers: the epoch, then for each message its offset; or, where its key is known, either REUSED (for other content) or
--- a list of the first message's offset, its "at" and its row (or nothing, if only the key is left); or, where its room
--- would have to be made, MANY (there are too many) or FAST (too many were made just now); or BEFORE, where what has to be
--- there before is not.
+-- The form for the daemon:
+-- KEYS: the log, then for each room its stream and the hash of its keys.
+-- ARGV: 1 the run_id
+--       2 the deadline: Redis' time in milliseconds after which nothing is stored
+--       3 the slot where the answer is remembered
+--       4 the number of this batch
+--       5 the elapsed time of the node
+--       6 the lowest "at" that is kept
+--       7 the slot of the batch before, if that batch was sent and has no answer yet, or nothing
+--       then six for each message: the number of its room, its "at", its row (redis/rows.py), the name of its key or
+--       nothing, the digest of its content, and the name of the key that has to exist (or nothing).
+-- A node that got no answer may send the same batch again, with the same number.
+-- Returns: the epoch, then for each message one of
+--       its offset
+--       REUSED: its key was used for other content
+--       a list, if the message was stored before: the offset, the "at" and the row of the first one. The row is empty if
+--         only the key is left
+--       MANY: there are too many rooms to create one;  FAST: rooms are created too fast
+--       BEFORE: the key that has to exist does not
 --
--- The form for other programs: KEYS are SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM. ARGV are the event, the sender's
--- id and name, the data as JSON, and perhaps a key. Answers "stored" or "duplicate", and the position.
+-- The form for other programs:
+-- KEYS: SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM.
+-- ARGV: the event, the sender's id and name, the data as JSON, and perhaps a key.
+-- Returns: "stored" or "duplicate", and the position.
 --
--- Errors: NOLOG, OTHERLOG, LATE, EARLY: nothing is stored, and the daemon begins the log or tries again.
+-- Errors: NOLOG, OTHERLOG, LATE, EARLY: nothing is stored, and the daemon initialises the log or retries.
 --         BADMESSAGE, KEYREUSED, MANYROOMS, FASTROOMS: for other programs; the text says what is wrong.
 
 local REMEMBERED_MILLISECONDS = 10000
@@ -25,9 +36,9 @@ if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
-local plain = #KEYS == 3 and #ARGV < 12
-local elapsed_there = tonumber(known[6] or 0)
-local elapsed = plain and elapsed_there or math.max(elapsed_there, tonumber(ARGV[5]))
+local is_external = #KEYS == 3 and #ARGV < 12
+local elapsed_in_log = tonumber(known[6] or 0)
+local elapsed = is_external and elapsed_in_log or math.max(elapsed_in_log, tonumber(ARGV[5]))
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -36,29 +47,29 @@ end
 
 local rooms = {}
 
--- The room of a number, opened once.
-local function opened(number)
+-- The room with a number. Its state is read once.
+local function open_room(number)
   local room = rooms[number]
   if not room then
     room = {stream = KEYS[2 * number], keys = KEYS[2 * number + 1], rows = {}}
-    room.top, room.begun, room.there = standing(room.stream, epoch)
+    room.top, room.begun, room.there = room_state(room.stream, epoch)
     rooms[number] = room
   end
   return room
 end
 
--- What stands under a key.
-local function find(room, name)
+-- The idempotency entry of a key.
+local function find_entry(room, name)
   local value = redis.call('HGET', room.keys, name)
   for back = 0, value and -1 or 1 do
-    value = value or redis.call('HGET', gone(generation(elapsed_there) - back), lone_name(room.stream, name))
+    value = value or redis.call('HGET', deleted_keys(generation(elapsed_in_log) - back), shared_name(room.stream, name))
   end
   return value
 end
 
--- What was published under a key, if that still counts: "at", offset and digest.
-local function published(room, name, cutoff)
-  local value = find(room, name)
+-- What was published under a key, if that entry still counts: the offset, "at" and the digest.
+local function find_published(room, name, cutoff)
+  local value = find_entry(room, name)
   if not value then
     return
   end
@@ -68,21 +79,21 @@ local function published(room, name, cutoff)
   end
 end
 
--- Remember where a room stands.
-local function note(room, name)
+-- Save the state of a room.
+local function save_room(room, name)
   redis.call('HSET', LOG, 'room:' .. name, whole(room.top) .. ' ' .. epoch .. ' ' .. whole(room.begun))
 end
 
--- Why a room can't be made; nothing where it can, which counts then. The time is Redis' own, as nodes' clocks differ.
-local function refusal()
-  local said = redis.call('HMGET', LOG, 'rooms', 'rate', 'making', 'unlisted')
-  local most, rate, unlisted = tonumber(said[1]), tonumber(said[2]), tonumber(said[4])
-  if not most or not rate or not unlisted then  -- no node has said so yet
+-- Why a room can't be created; nil if it can, which takes a token. The time is that of Redis, as clocks of nodes differ.
+local function creation_refusal()
+  local found = redis.call('HMGET', LOG, 'rooms', 'rate', 'making', 'unlisted')
+  local most, rate, unlisted = tonumber(found[1]), tonumber(found[2]), tonumber(found[4])
+  if not most or not rate or not unlisted then  -- an older release made this log
     return
   elseif redis.call('HLEN', LOG) - unlisted >= most then
     return 'MANY'
   end
-  local left, since = string.match(said[3] or '', '^(%S+) (%d+)$')
+  local left, since = string.match(found[3] or '', '^(%S+) (%d+)$')
   local full, now = rate * SECONDS_AT_ONCE, milliseconds()
   left = math.min(full, (tonumber(left) or full) + math.max(0, now - (tonumber(since) or now)) * rate / 1000)
   local fast = left < 1
@@ -90,14 +101,14 @@ local function refusal()
   return fast and 'FAST' or nil
 end
 
--- Make a room, if it isn't there and can be.
-local function make(room)
-  room.refusal = room.refusal or refusal()
+-- Create a room. Returns why not, if it can't be created.
+local function create(room)
+  room.refusal = room.refusal or creation_refusal()
   if not room.refusal then
     local name = room_of(room.stream)
     room.there = true
     redis.call('ZADD', ROOMS, 0, name)
-    note(room, name)
+    save_room(room, name)
   end
   return room.refusal
 end
@@ -119,14 +130,14 @@ local function add(room, at, row, name, digest)
   room.rows[#room.rows + 1] = row
 end
 
--- Remember where a room stands, tell everybody, and delete what is too much.
-local function close(room)
+-- Save the state of a room, announce the new messages, and trim.
+local function finish(room)
   local added = #room.rows
   if added == 0 then
     return
   end
   local name = room_of(room.stream)
-  note(room, name)
+  save_room(room, name)
   redis.call('PUBLISH', SCOPE .. ':room:' .. name,
     'm' .. epoch .. ':' .. whole(room.top - added + 1) .. ' ' .. added .. '\n' .. table.concat(room.rows, '\n'))
   local slack = slack_of(count)
@@ -136,12 +147,12 @@ local function close(room)
 end
 
 local function append(number, at, row, name, digest, cutoff, after)
-  local room = opened(number)
-  local first = name ~= '' and published(room, name, cutoff)
-  if not first and after ~= '' and not published(room, after, cutoff) then
+  local room = open_room(number)
+  local first = name ~= '' and find_published(room, name, cutoff)
+  if not first and after ~= '' and not find_published(room, after, cutoff) then
     return 'BEFORE'
   elseif not first then
-    if not room.there and make(room) then
+    if not room.there and create(room) then
       return room.refusal
     end
     add(room, at, row, name, digest)
@@ -152,33 +163,33 @@ local function append(number, at, row, name, digest, cutoff, after)
   return {first.offset, whole(first.at), row_at(room, first.offset)}
 end
 
--- What goes now is filed by what had elapsed in the log, which mustn't be far behind.
-local function catch_up()
-  if elapsed - elapsed_there > BEHIND then
-    elapsed_there = pass(elapsed)
+-- Keys of deleted messages are filed by the elapsed time of the log, so that it must not be far behind.
+local function advance_if_behind()
+  if elapsed - elapsed_in_log > BEHIND then
+    elapsed_in_log = advance_elapsed(elapsed)
   end
 end
 
-local function append_all(place, number)
+local function append_all(slot, number)
   local answer = {}
-  catch_up()
+  advance_if_behind()
   for index = 8, #ARGV, 6 do
     answer[#answer + 1] = append(
       tonumber(ARGV[index]), tonumber(ARGV[index + 1]), ARGV[index + 2], ARGV[index + 3], ARGV[index + 4],
       tonumber(ARGV[6]), ARGV[index + 5])
   end
   for _, room in pairs(rooms) do
-    close(room)
+    finish(room)
   end
-  redis.call('SET', place, number .. ' ' .. cmsgpack.pack(answer), 'PX', REMEMBERED_MILLISECONDS)
+  redis.call('SET', slot, number .. ' ' .. cmsgpack.pack(answer), 'PX', REMEMBERED_MILLISECONDS)
   return answer
 end
 
--- What was answered under a number before.
-local function answered(place, number)
-  local said = redis.call('GET', place)
-  if said and string.sub(said, 1, #number + 1) == number .. ' ' then
-    return cmsgpack.unpack(string.sub(said, #number + 2))
+-- The answer that is remembered for a batch, if it was stored.
+local function remembered_answer(slot, number)
+  local found = redis.call('GET', slot)
+  if found and string.sub(found, 1, #number + 1) == number .. ' ' then
+    return cmsgpack.unpack(string.sub(found, #number + 2))
   end
 end
 
@@ -187,13 +198,13 @@ local function with_epoch(answer)
   return answer
 end
 
--- For other programs, who may send anything.
+-- The form for other programs, which may send anything.
 
 local MAX_DEPTH = 31
 local CONTROL = '[%z\1-\31\127]'
 local NUMBERS = {'^-?0$', '^-?[1-9]%d*$', '^-?0%.%d+$', '^-?[1-9]%d*%.%d+$'}
 
--- Whether it is well-formed UTF-8 (RFC 3629, section 4).
+-- Whether a text is well-formed UTF-8 (RFC 3629, section 4).
 local function is_utf8(text)
   if not string.find(text, '[\128-\255]') then
     return true
@@ -221,7 +232,7 @@ local function is_number(token)
   return false
 end
 
--- How deep brackets nest in JSON without its strings.
+-- How deep the brackets nest in JSON whose strings were removed.
 local function depth(bare)
   local deepest, now = 0, 0
   for bracket in string.gmatch(bare, '[%[%]{}]') do
@@ -231,7 +242,7 @@ local function depth(bare)
   return deepest
 end
 
--- Whether it is JSON: cjson takes more than that, in numbers, words and control characters.
+-- Whether a text is JSON. cjson accepts more than that: other numbers, words and control characters.
 local function is_json(text)
   local good, decoded = pcall(cjson.decode, '[' .. text .. ']')
   if not good or #decoded ~= 1 then
@@ -250,8 +261,8 @@ local function is_plain(text, most)
   return text ~= '' and characters(text) <= most and is_utf8(text) and not string.find(text, CONTROL)
 end
 
--- What is wrong with a message; nil if nothing is.
-local function fault(room, event, id, name, data, key)
+-- What is wrong with a message; nil if it is valid.
+local function invalid(room, event, id, name, data, key)
   if not string.find(room, '^[%w_.:@~-]+$') or #room > 128 or room == '.' or room == '..' then
     return "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor .."
   elseif KEYS[3] ~= SCOPE .. ':keys:' .. room or KEYS[2] ~= SCOPE .. ':stream:' .. room then
@@ -280,7 +291,7 @@ local REFUSALS = {
 local function append_one(event, id, name, data, key)
   key = key or ''
   local room = room_of(KEYS[2])
-  local wrong = fault(room, event, id, name, data, key)
+  local wrong = invalid(room, event, id, name, data, key)
   if wrong then
     return redis.error_reply('BADMESSAGE ' .. wrong)
   end
@@ -291,7 +302,7 @@ local function append_one(event, id, name, data, key)
   local entry = key == '' and '' or #id .. ':' .. id .. ':' .. key
   local outcome = append(
     1, at, row, entry, 'text:' .. redis.sha1hex(event .. '\n' .. data), age and at - age or 0, '')
-  close(rooms[1])
+  finish(rooms[1])
   if REFUSALS[outcome] then
     return redis.error_reply(REFUSALS[outcome])
   elseif type(outcome) == 'table' then
@@ -300,18 +311,18 @@ local function append_one(event, id, name, data, key)
   return {'stored', epoch .. ':' .. whole(outcome)}
 end
 
-if plain then
+if is_external then
   return append_one(unpack(ARGV))
 end
-local place = SCOPE .. ':done:' .. ARGV[3]
-local before = answered(place, ARGV[4])
+local slot = SCOPE .. ':done:' .. ARGV[3]
+local before = remembered_answer(slot, ARGV[4])
 if before then
   return with_epoch(before)
 elseif known[1] ~= ARGV[1] then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif milliseconds() > tonumber(ARGV[2]) then
   return redis.error_reply('LATE this was to be stored earlier')
-elseif ARGV[7] ~= '' and not answered(SCOPE .. ':done:' .. ARGV[7], whole(ARGV[4] - 1)) then
+elseif ARGV[7] ~= '' and not remembered_answer(SCOPE .. ':done:' .. ARGV[7], whole(ARGV[4] - 1)) then
   return redis.error_reply('EARLY what was sent before this was not stored')
 end
-return with_epoch(append_all(place, ARGV[4]))
+return with_epoch(append_all(slot, ARGV[4]))

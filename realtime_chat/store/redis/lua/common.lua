@@ -1,38 +1,39 @@
--- What the scripts of the store share; it stands before each of them.
+-- Functions that the scripts of the store share. This file is put before each of them.
 --
 -- KEYS[1] is the log, a hash:
---   run_id   which run of the server the log was last used in
---   epoch    the log's name
---   safe     1 where the server, as far as is known, loses nothing that it has answered
---   secret   hexadecimal; lives as long as the log
---   count    how many messages are kept a room
+--   run_id   the run of Redis in which the log was last used
+--   epoch    the name of the log
+--   safe     1 if Redis promises to lose nothing that it has answered
+--   secret   hexadecimal; it lives as long as the log
+--   count    how many messages of a room are kept
 --   age      for how many milliseconds; empty for ever
---   max      bytes of the largest message
---   append   the hash by which other programs run append.lua
---   rooms    how many rooms there may be
---   rate     how many are made a second
---   making   "LEFT AT": how many could be made at once at a time in milliseconds
---   floor    the highest top of all rooms that were forgotten; where a room begins that isn't there
---   unlisted how many fields are not rooms
---   elapsed  for how many milliseconds nodes have been there, by their monotonic clocks: each says from time to time how
---            far it has got since it was told, and the highest counts. No wall clock has a part in it
---   room:R   "TOP EPOCH BEGUN": the last offset that was given in room R, in which epoch, and after which offset that
---            epoch began there. Where the epoch is another, that of the log began after TOP.
--- All of it is one key on purpose: Redis may lose it as a whole, which is noticed, but never the top of one room.
+--   max      the most bytes of a message
+--   append   the hash with which other programs run append.lua
+--   rooms    the most rooms
+--   rate     the most rooms that are created a second
+--   making   "TOKENS AT": the token bucket of that rate, and its time in milliseconds
+--   floor    the highest top of all rooms that were forgotten; a new room begins after it
+--   unlisted how many fields of the log are not rooms
+--   elapsed  for how many milliseconds nodes have run, by their monotonic clocks. Each node sends what it knows, and the
+--            highest value counts. No wall clock is used.
+--   room:R   "TOP EPOCH START": the last offset of room R, its epoch, and the offset after which that epoch started in
+--            the room. If the log has another epoch by now, that one started after TOP.
+-- All this is in one key on purpose. If Redis loses it, all of it is lost, which is noticed. The top of a single room
+-- can't get lost.
 --
--- SCOPE:rooms is a sorted set with the names of all rooms, to list them in order. It holds nothing that the log hasn't, and
--- is made anew where it hasn't as many rooms as that (is_listed). SCOPE:empty is one of the rooms that were found to have
--- no messages, with what had elapsed then.
+-- SCOPE:rooms is a sorted set with the names of all rooms, to list them in order. If it has fewer rooms than the log, it is
+-- made again (is_listed). SCOPE:empty is a sorted set of the rooms that were found to be empty, with the elapsed time then.
 --
--- A room's stream has the entries OFFSET-0 with the fields m (the row, see redis/rows.py) and, where there is one, k (the
--- name of its idempotency entry). Those are in the hash of the room's keys as long as the message is kept, and then, at
--- least KEY_MILLISECONDS, in one of two hashes that all rooms share: "OFFSET AT DIGEST ELAPSED".
+-- The stream of a room has entries OFFSET-0. Their fields are m (the row, see redis/rows.py) and, if the message has a key,
+-- k (the name of its idempotency entry). An idempotency entry is "OFFSET AT DIGEST ELAPSED". While the message is kept, the
+-- entry is in the hash of the room's keys. After that it is kept for KEY_MILLISECONDS or longer in a hash that all rooms
+-- share. There are two such hashes, one for each of the last two generations of "elapsed".
 
 local LOG = KEYS[1]
 local SCOPE = string.sub(LOG, 1, -5)
 local ROOMS, EMPTY = SCOPE .. ':rooms', SCOPE .. ':empty'
 local KEY_MILLISECONDS = 300000
--- By how much what two nodes say of "elapsed" may differ: each is told every three seconds.
+-- By how much the elapsed times of two nodes may differ. Each node is told every three seconds.
 local BEHIND = 5000
 local GENERATION = KEY_MILLISECONDS + 2 * BEHIND
 
@@ -49,8 +50,8 @@ local function slack_of(count)
   return math.max(64, math.floor(count / 10))
 end
 
--- The last offset that a stream ever had.
-local function last_of(stream)
+-- The last offset that a stream ever had, even if its entries are gone.
+local function last_offset(stream)
   local info = redis.pcall('XINFO', 'STREAM', stream)
   for index = 1, info.err and 0 or #info, 2 do
     if info[index] == 'last-generated-id' then
@@ -60,26 +61,26 @@ local function last_of(stream)
   return 0
 end
 
--- Where a room stands: its top, after which offset the epoch began in it, and whether it is there. Where the log was lost
--- and the stream was not, or the room was forgotten, no offset is given twice.
-local function standing(stream, epoch)
+-- The state of a room: its top, the offset after which the epoch started, and whether the room exists. If the log was lost
+-- but not the stream, or if the room was forgotten, it continues after the offsets that were given.
+local function room_state(stream, epoch)
   local state = redis.call('HGET', LOG, 'room:' .. room_of(stream))
   if not state then
-    local top = math.max(last_of(stream), tonumber(redis.call('HGET', LOG, 'floor') or 0))
+    local top = math.max(last_offset(stream), tonumber(redis.call('HGET', LOG, 'floor') or 0))
     return top, top, false
   end
   local top, of, begun = string.match(state, '^(%d+) (%S+) (%d+)$')
   return tonumber(top), tonumber(of == epoch and begun or top), true
 end
 
--- Whether the list has as many rooms as the log. As both are changed together, it has the same ones then.
+-- Whether the list has as many rooms as the log. Both are changed together, so that it has the same rooms then.
 local function is_listed()
   local unlisted = redis.call('HGET', LOG, 'unlisted')
   return unlisted and redis.call('HLEN', LOG) - redis.call('ZCARD', ROOMS) == tonumber(unlisted)
 end
 
--- Make the list anew: it was lost, or a node of an older release has made rooms.
-local function list_all()
+-- Make the list again: it was lost, or a node of an older release has created rooms.
+local function rebuild_list()
   redis.call('DEL', ROOMS)
   local cursor = '0'
   repeat
@@ -105,37 +106,37 @@ local function generation(elapsed)
   return math.floor(elapsed / GENERATION)
 end
 
--- The hash of idempotency entries whose messages went in one span of "elapsed".
-local function gone(number)
+-- The hash of the idempotency entries whose messages were deleted in one generation of "elapsed".
+local function deleted_keys(number)
   return SCOPE .. ':gone:' .. whole(number)
 end
 
--- The name of an entry in there. The length keeps apart what colons don't.
-local function lone_name(stream, name)
+-- The name of an entry in that hash. Its length comes first, as the name of a room may have colons.
+local function shared_name(stream, name)
   local room = room_of(stream)
   return #room .. ':' .. room .. ':' .. name
 end
 
-local function elapsed_of_log()
+local function log_elapsed()
   return tonumber(redis.call('HGET', LOG, 'elapsed') or 0)
 end
 
--- A node says what it believes to have elapsed. What went two generations ago is forgotten. Where nothing can be written,
--- as memory is full, what has elapsed stands still.
-local function pass(told)
-  local before = elapsed_of_log()
-  local noted = told > before and redis.pcall('HSET', LOG, 'elapsed', whole(told))
-  if not noted or type(noted) == 'table' then
+-- Set the elapsed time to that of a node, if it is higher, and delete the hashes of older generations. If memory is full
+-- and nothing can be written, it stands still. Returns the elapsed time of the log.
+local function advance_elapsed(node_elapsed)
+  local before = log_elapsed()
+  local saved = node_elapsed > before and redis.pcall('HSET', LOG, 'elapsed', whole(node_elapsed))
+  if not saved or type(saved) == 'table' then
     return before
   end
-  local last = generation(told) - 2
+  local last = generation(node_elapsed) - 2
   for number = math.max(generation(before) - 1, last - 8), last do
-    redis.call('UNLINK', gone(number))
+    redis.call('UNLINK', deleted_keys(number))
   end
-  return told
+  return node_elapsed
 end
 
--- Where the value of a field stands in an entry of a stream.
+-- The value of a field of an entry in a stream.
 local function field(entry, name)
   for index = 1, #entry[2], 2 do
     if entry[2][index] == name then
@@ -144,14 +145,14 @@ local function field(entry, name)
   end
 end
 
--- What an idempotency entry says: its offset, "at", digest, and what had elapsed when it was made.
+-- Parse an idempotency entry: the offset, "at", the digest, and the elapsed time when it was made.
 local function read_entry(value)
   local offset, at, digest, elapsed = string.match(value, '^(%d+) (%d+) (%S+) ?(%d*)$')
   return tonumber(offset), tonumber(at), digest, tonumber(elapsed) or 0
 end
 
--- Let the key of an entry that goes live on while it is young.
-local function release(stream, keys, entry, elapsed)
+-- Keep the key of a message that is deleted, if it is young.
+local function keep_key(stream, keys, entry, elapsed)
   local name = field(entry, 'k')
   local value = name and redis.call('HGET', keys, name)
   if not value then
@@ -163,19 +164,19 @@ local function release(stream, keys, entry, elapsed)
   end
   redis.call('HDEL', keys, name)
   if elapsed - made <= KEY_MILLISECONDS + BEHIND then
-    redis.call('HSET', gone(generation(elapsed)), lone_name(stream, name), value)
+    redis.call('HSET', deleted_keys(generation(elapsed)), shared_name(stream, name), value)
   end
 end
 
--- Delete entries below an offset, at most so many.
+-- Delete the entries of a stream below an offset, at most so many.
 local function trim(stream, keys, below, most)
   local entries = redis.call('XRANGE', stream, '-', whole(below - 1), 'COUNT', most)
   if #entries == 0 then
     return
   end
-  local elapsed = elapsed_of_log()
+  local elapsed = log_elapsed()
   for _, entry in ipairs(entries) do
-    release(stream, keys, entry, elapsed)
+    keep_key(stream, keys, entry, elapsed)
   end
   local last = tonumber(string.match(entries[#entries][1], '^%d+'))
   redis.call('XTRIM', stream, 'MINID', whole(last + 1))

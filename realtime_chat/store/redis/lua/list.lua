@@ -1,8 +1,8 @@
--- The names of some rooms, in the order of their bytes.
+-- List the names of some rooms, in the order of their bytes.
 --
 -- KEYS: the log.
--- ARGV: the server's run_id; the name that they follow, or nothing; how many at most.
--- Answers: the names.
+-- ARGV: the run_id; the name after which the list begins, or nothing; the most names.
+-- Returns: the names.
 -- Errors: NOLOG, OTHERLOG.
 
 local run_id, after, limit = unpack(ARGV)
@@ -12,6 +12,6 @@ if not known[2] then
 elseif known[1] ~= run_id then
   return redis.error_reply('OTHERLOG the log was last used in another run of this server')
 elseif not is_listed() then
-  list_all()
+  rebuild_list()
 end
 return redis.call('ZRANGEBYLEX', ROOMS, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, limit)

@@ -1,9 +1,9 @@
 -- Read a page of a room's log.
 --
 -- KEYS: the log, the room's stream.
--- ARGV: the server's run_id; after or before; an offset (for before also +, the end); how many messages at most; how many
---       are kept, and the lowest "at" that is young enough; how many bytes of rows make a page full.
--- Answers: the epoch, the oldest offset that is kept, the top, after which offset the epoch began, and then for each
+-- ARGV: the run_id; after or before; an offset (for before also +, the end); the most messages; how many messages of a room
+--       are kept; the lowest "at" that is kept; the bytes of rows that fill a page.
+-- Returns: the epoch, the oldest offset that is kept, the top, the offset after which the epoch started, and then for each
 --       message its offset and its row, ascending.
 -- Errors: NOLOG, OTHERLOG.
 
@@ -19,7 +19,7 @@ elseif known[1] ~= run_id then
 end
 
 local epoch = known[2]
-local top, begun = standing(stream, epoch)
+local top, begun = room_state(stream, epoch)
 
 local function offset_of(entry)
   return tonumber(string.match(entry[1], '^%d+'))
@@ -34,7 +34,7 @@ local function first_from(offset)
   return redis.call('XRANGE', stream, whole(offset), '+', 'COUNT', 1)[1]
 end
 
--- The lowest offset that is kept; by halves, as offsets and times go up together.
+-- The lowest offset that is kept: a binary search, as offsets and times go up together.
 local function oldest_kept()
   local first = first_from(math.max(1, top - count + 1))
   if not first then
@@ -59,7 +59,7 @@ end
 local oldest = oldest_kept()
 local entries, size = {}, 0
 
--- Take entries up to the limit, or till the page is full; false when there are no more to come.
+-- Add entries to the page. Returns false if it is full, or if there are no more.
 local function take(found)
   for _, entry in ipairs(found) do
     if #entries == limit or size >= full then
@@ -71,7 +71,7 @@ local function take(found)
   return #found > 0 and #entries < limit and size < full
 end
 
--- How many entries to ask for next: few while nothing is known of their size.
+-- How many entries to read next: few, until something is known of their size.
 local function portion()
   local most = limit - #entries
   if size == 0 then

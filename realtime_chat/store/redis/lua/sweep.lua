@@ -1,15 +1,15 @@
--- Delete what is too old, or too much, in rooms that nobody writes to, and forget rooms that are not used any more.
+-- Trim rooms that are not written to, and forget rooms that are unused.
 --
 -- KEYS: the log; then for each room its stream and the hash of its keys.
--- ARGV: how many messages are kept; the lowest "at" that is young enough; how many entries of a room are looked at; for how
---       many milliseconds a room is kept that has no messages, and that no node follows; what has elapsed.
--- Answers: 1 if there is more to delete.
+-- ARGV: how many messages of a room are kept; the lowest "at" that is kept; the most entries of a room that are deleted;
+--       for how many milliseconds an empty room is kept that no node follows; the elapsed time.
+-- Returns: 1 if there is more to delete.
 
 local count, cutoff, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local patience, now = tonumber(ARGV[4]), math.max(elapsed_of_log(), tonumber(ARGV[5]))
+local room_age, now = tonumber(ARGV[4]), math.max(log_elapsed(), tonumber(ARGV[5]))
 local more = 0
 
--- The offset below which the first entries are too old; nil if none is.
+-- The offset below which entries are too old; nil if no entry is.
 local function old_below(stream)
   local below
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', most)) do
@@ -28,20 +28,20 @@ end
 
 local function forget(room, stream, keys)
   local floor = tonumber(redis.call('HGET', LOG, 'floor') or 0)
-  redis.call('HSET', LOG, 'floor', whole(math.max(floor, (standing(stream, '')))))
+  redis.call('HSET', LOG, 'floor', whole(math.max(floor, (room_state(stream, '')))))
   redis.call('HDEL', LOG, 'room:' .. room)
   redis.call('ZREM', ROOMS, room)
   redis.call('ZREM', EMPTY, room)
   redis.call('DEL', stream, keys)
 end
 
--- Of a room that is followed, remember now and then that it was.
-local function look_at_empty(room, stream, keys)
+-- Forget an empty room that is unused. If a node follows it, note that now and then.
+local function sweep_empty(room, stream, keys)
   local since = tonumber(redis.call('ZSCORE', EMPTY, room) or now)
-  if now - since >= patience and not is_followed(room) then
+  if now - since >= room_age and not is_followed(room) then
     forget(room, stream, keys)
     return
-  elseif now - since >= patience / 2 and is_followed(room) then
+  elseif now - since >= room_age / 2 and is_followed(room) then
     since = now
   end
   redis.call('DEL', stream)
@@ -55,14 +55,14 @@ for index = 2, #KEYS, 2 do
   if first then
     redis.call('ZREM', EMPTY, room)
   elseif redis.call('HEXISTS', LOG, 'room:' .. room) == 1 then
-    look_at_empty(room, stream, keys)
+    sweep_empty(room, stream, keys)
   end
   local at = first and tonumber(string.match(field(first, 'm') or '', '^%[(%d+)')) or 0
   if first and at < cutoff then
     trim(stream, keys, old_below(stream), most)
     more = 1
   elseif first and redis.call('XLEN', stream) > count + slack_of(count) then
-    local top = standing(stream, '')
+    local top = room_state(stream, '')
     trim(stream, keys, top - count + 1, most)
     more = 1
   end

@@ -1,4 +1,4 @@
--- The one row that makes this file a log of its own.
+-- The identity of the log: one row.
 CREATE TABLE identity (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch TEXT NOT NULL,
@@ -6,14 +6,14 @@ CREATE TABLE identity (
     checks INTEGER NOT NULL DEFAULT 0
 );
 
--- A room stays when its messages are gone, so that no offset is given twice.
+-- A room stays when its messages are deleted, so that no offset is given twice.
 CREATE TABLE rooms (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     top INTEGER NOT NULL
 );
 
--- Times are milliseconds since 1970; data is JSON in UTF-8 and comes last because it may be long.
+-- Times are milliseconds since 1970. The data are JSON in UTF-8; they come last, as they may be long.
 CREATE TABLE messages (
     room INTEGER NOT NULL REFERENCES rooms (id),
     offset INTEGER NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE messages (
     PRIMARY KEY (room, offset)
 ) WITHOUT ROWID;
 
--- What was published under a key. It may outlive the message.
+-- The idempotency keys. A key may outlive its message.
 CREATE TABLE keys (
     room INTEGER NOT NULL REFERENCES rooms (id),
     sender_id TEXT NOT NULL,

@@ -1,2 +1,2 @@
--- A keyed message brings its key along, so that adding it is one row in one statement: a trigger files the key.
+-- A message with a key has the digest of its content here. So one statement adds both: a trigger inserts the key.
 ALTER TABLE messages ADD COLUMN digest BLOB;

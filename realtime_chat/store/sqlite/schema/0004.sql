@@ -1,5 +1,5 @@
--- What the wall clock has shown while daemons ran (store/ages.py): after so many seconds of that it was ahead of them by so
--- many at least, until the next row. The last row is how far it has got.
+-- What the wall clock has shown while daemons ran (store/retention_clock.py). From "elapsed" seconds on, until the next row,
+-- the wall clock was "ahead" of the elapsed seconds by that many or more. The last row says how many seconds have elapsed.
 CREATE TABLE spans (
     elapsed REAL PRIMARY KEY,
     ahead REAL NOT NULL

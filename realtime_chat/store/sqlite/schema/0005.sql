@@ -1,2 +1,2 @@
--- After which offset the epoch began in a room. What is kept from before has its offsets in the new epoch, too.
+-- The offset after which the epoch started in a room. Messages from before keep their offsets.
 ALTER TABLE rooms ADD COLUMN begun INTEGER NOT NULL DEFAULT 0;

@@ -1,8 +1,8 @@
 """A process of its own that appends, for tests that kill, trace or starve it.
 
-``python -m tests.store.appender PATH COUNT PUBLISHERS [FILE_SIZE]`` prints ``+ OFFSET KEY`` for what is stored and
-``- KEY CODE`` for what is refused, each with one write; ``COUNT`` is for each publisher, ``FILE_SIZE`` a limit
-in bytes that is lifted when a line comes in.
+``python -m tests.store.sqlite.appender PATH COUNT PUBLISHERS [FILE_SIZE]`` prints ``+ OFFSET KEY`` for each message
+that is stored, and ``- KEY CODE`` for each that is refused. Each line is one write. ``COUNT`` is for each publisher.
+``FILE_SIZE`` is a limit in bytes, which is lifted when a line comes in.
 """
 
 from __future__ import annotations

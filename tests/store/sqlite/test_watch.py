@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.store.sqlite.file import Watch
+from realtime_chat.store.sqlite.watch import FileWatch
 
 
 class WatchTests(TestCase):
@@ -21,7 +21,7 @@ class WatchTests(TestCase):
         self.paths = [directory / "one", directory / "two"]
         for path in self.paths:
             path.touch()
-        self.watch = Watch([str(path) for path in self.paths], self.names)
+        self.watch = FileWatch([str(path) for path in self.paths], self.names)
         self.addCleanup(self.watch.close)
 
     def test_in_place(self) -> None:
@@ -30,12 +30,12 @@ class WatchTests(TestCase):
         self.assertTrue(self.watch.in_place())
 
     def test_removed(self) -> None:
-        """A file that was removed is not."""
+        """A file that was removed is not in place."""
         self.paths[1].unlink()
         self.assertFalse(self.watch.in_place())
 
     def test_moved(self) -> None:
-        """A file that was moved is not, until it is moved back."""
+        """A file that was moved is not in place, until it is moved back."""
         elsewhere = self.paths[0].with_name("elsewhere")
         self.paths[0].rename(elsewhere)
         self.assertFalse(self.watch.in_place())
@@ -43,22 +43,22 @@ class WatchTests(TestCase):
         self.assertTrue(self.watch.in_place())
 
     def test_replaced(self) -> None:
-        """A file in whose place another was put is not."""
+        """A file that was replaced is not in place."""
         other = self.paths[0].with_name("other")
         other.touch()
         other.rename(self.paths[0])
         self.assertFalse(self.watch.in_place())
 
     def test_directory_moved(self) -> None:
-        """Files whose directory was moved are not."""
+        """Files whose directory was moved are not in place."""
         directory = self.paths[0].parent
         directory.rename(directory.with_name(directory.name + "-moved"))
         self.assertFalse(self.watch.in_place())
 
     def test_close(self) -> None:
-        """What it held open is closed."""
+        """Closing the watch closes its files."""
         before = len(os.listdir("/proc/self/fd"))
-        Watch([str(path) for path in self.paths], self.names).close()
+        FileWatch([str(path) for path in self.paths], self.names).close()
         self.assertEqual(before, len(os.listdir("/proc/self/fd")))
 
 

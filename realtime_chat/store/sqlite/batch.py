@@ -1,0 +1,149 @@
+"""One commit: giving each draft its place, and inserting all messages with one statement."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+from realtime_chat.store.append_queue import MAX_BATCH, AppendOutcome
+from realtime_chat.store.idempotency import KeyEntry, content_digest
+from realtime_chat.store.sqlite.keys import KeyName
+from realtime_chat.store.sqlite.rooms import RoomIndex, RoomTop
+from realtime_chat.store.sqlite.transaction import transaction
+from realtime_chat.values.errors import out_of_order
+from realtime_chat.values.model import AppendResult, Draft, Message, Position
+
+__all__ = ["CommitBatch"]
+
+# The sqlite3 module looks for adapters of None and of bytes, not of a bytearray. That costs more than binding them. So
+# there are columns for a key only if a draft of the batch has one, and empty rows are of zeros.
+_COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")
+_KEY_COLUMNS = (*_COLUMNS, "key", "digest")
+_DATA = _COLUMNS.index("data")
+# Rows are padded with empty ones to one of these sizes, so that prepared statements are used again.
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, MAX_BATCH)
+# A prepared statement holds on to what was bound to it last. So commits of much data share a few statements.
+_LARGE_SIZES = (16, MAX_BATCH)
+_LARGE_BYTES = 64 * 1024
+
+
+def _insert_statement(columns: Sequence[str], size: int) -> str:
+    row = f"({','.join('?' * len(columns))})"
+    return (
+        f"INSERT INTO messages ({', '.join(columns)}) SELECT * FROM (VALUES {','.join([row] * size)}) WHERE column1 > 0"
+    )
+
+
+_INSERTS = {
+    (columns, size): _insert_statement(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES
+}
+_ADD_ROOM = "INSERT INTO rooms (id, name, top, begun) VALUES (?1, ?2, ?3, ?3)"
+
+
+class CommitBatch:
+    """What one commit adds, and the outcome of each draft.
+
+    :param rooms: the rooms of the drafts that exist; copies, whose tops are moved on here.
+    :param index: says whether a room may be created, and with which id and offset it begins.
+    :param keys: what is stored under the keys of the drafts.
+    :param keyed: whether a draft may have a key.
+    :ivar created: how many rooms it creates.
+    :ivar next_id: the id of the next room.
+    :ivar size: bytes of data that it adds.
+    """
+
+    def __init__(
+        self, epoch: str, rooms: dict[str, RoomTop], index: RoomIndex, keys: dict[KeyName, KeyEntry], keyed: bool
+    ) -> None:
+        self.epoch = epoch
+        self.rooms = rooms
+        self.next_id = index.next_id
+        self.created = 0
+        self.outcomes: list[AppendOutcome] = []
+        self.size = 0
+        self._index = index
+        self._rows: list[Any] = []
+        self._columns = _KEY_COLUMNS if keyed else _COLUMNS
+        self._keys = keys
+        self._keyed = keyed
+
+    @property
+    def count(self) -> int:
+        """How many messages it adds."""
+        return len(self._rows) // len(self._columns)
+
+    @property
+    def last(self) -> Message | None:
+        """The last message that it adds; None if it adds none."""
+        added = (one.message for one in reversed(self.outcomes) if isinstance(one, AppendResult) and not one.duplicate)
+        return next(added, None)
+
+    def add(self, drafts: Sequence[tuple[Draft, int]]) -> None:
+        """Place drafts, each with its time in milliseconds, or find out why not."""
+        for draft, at in drafts:
+            if draft.key is None:
+                self._place(draft, at)
+            else:
+                self._place_once(draft, at, draft.key)
+        self.size = sum(map(len, self._rows[_DATA :: len(self._columns)]))
+
+    def _place_once(self, draft: Draft, at: int, key: str) -> None:
+        digest = content_digest(draft)
+        name = draft.room, draft.sender.id, key
+        entry = self._keys.get(name)
+        if entry is not None:
+            self.outcomes.append(entry.replay(draft, digest, self.epoch))
+        elif draft.after is not None and (draft.room, draft.sender.id, draft.after) not in self._keys:
+            self.outcomes.append(out_of_order())
+        else:
+            message = self._place(draft, at, digest)
+            if message is not None:
+                self._keys[name] = KeyEntry(digest, message.position.offset, at, message)
+
+    def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
+        room = self.rooms.get(draft.room) or self._create_room(draft.room)
+        if room is None:
+            return None
+        room.top = offset = room.top + 1
+        message = draft.placed(Position(self.epoch, offset), at)
+        self.outcomes.append(AppendResult(message))
+        sender = draft.sender
+        self._rows += (room.id, offset, at, draft.event, sender.id, sender.name, bytearray(draft.data))
+        if self._keyed:
+            self._rows += (draft.key, None if digest is None else bytearray(digest))
+        return message
+
+    def _create_room(self, name: str) -> RoomTop | None:
+        refusal = self._index.refusal(self.created)
+        if refusal is not None:
+            self.outcomes.append(refusal)
+            return None
+        room = self.rooms[name] = RoomTop(self.next_id, self._index.floor, new=True)
+        self.next_id += 1
+        self.created += 1
+        return room
+
+    def insert(self, connection: sqlite3.Connection) -> None:
+        """Write the batch to the database, as one transaction.
+
+        :raises sqlite3.Error: and nothing is stored, unless the disk failed.
+        """
+        if not self.created:
+            self._insert_messages(connection)
+            return
+        new = [(room.id, name, self._index.floor) for name, room in self.rooms.items() if room.new]
+        with transaction(connection):
+            connection.executemany(_ADD_ROOM, new)
+            self._insert_messages(connection)
+
+    def _insert_messages(self, connection: sqlite3.Connection) -> None:
+        width, count = len(self._columns), self.count
+        sizes = _SIZES if self.size <= _LARGE_BYTES else _LARGE_SIZES
+        size = sizes[bisect_left(sizes, count)]
+        connection.execute(_INSERTS[self._columns, size], self._rows + [0] * (width * (size - count)))
+
+    def note_committed(self) -> None:
+        """Let the index know what was committed."""
+        self._index.committed(self.rooms, self.created, self.count, self.next_id)
