@@ -15,7 +15,7 @@ import attrs
 from realtime_chat.clock import time_steadily
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.history import History
+from realtime_chat.core.history import HistoryReader
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identities
 from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
@@ -110,7 +110,7 @@ def make_hub(
     flush_queue = FlushQueue(clock)
     cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence)
     publisher = Publisher(store, clock, limits, counters, cache.announce)
-    history = History(store, limits, cache.rooms)
+    history = HistoryReader(store, limits, cache.rooms)
     return Hub(
         store,
         broker,

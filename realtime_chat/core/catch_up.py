@@ -1,4 +1,4 @@
-"""Rooms that have to look into their log, as something may have happened there that nobody told them."""
+"""When rooms catch up with their logs, because an announcement may have been lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ __all__ = ["CatchUpScheduler"]
 
 
 class CatchUpScheduler:
-    """Lets rooms look: only so many at a time, and while the store fails one after a while, until it works again."""
+    """Starts the catch-ups of rooms.
+
+    At most ``max_catch_ups`` run at a time. After one has failed, none starts until ``retry`` seconds have passed.
+    """
 
     _log = Logger()
 
@@ -35,12 +38,12 @@ class CatchUpScheduler:
         return len(self._due) + len(self._running)
 
     def on_gap(self, room: Room) -> None:
-        """A room lacks something that may be on its way: let it look if that hasn't come in a moment."""
+        """A room has a gap. Let it catch up, unless what it lacks is announced within ``gap_grace`` seconds."""
         self._waiting[room] = None
         if self._timer is None:
-            self._timer = self._clock.callLater(self._limits.gap_grace, self._waited)
+            self._timer = self._clock.callLater(self._limits.gap_grace, self._end_grace)
 
-    def _waited(self) -> None:
+    def _end_grace(self) -> None:
         self._timer = None
         waiting, self._waiting = self._waiting, {}
         for room in waiting:
@@ -48,17 +51,17 @@ class CatchUpScheduler:
                 self.add(room)
 
     def add(self, room: Room) -> None:
-        """Let a room look, with a look that begins from now on."""
+        """Let a room catch up. A catch-up that runs already doesn't count."""
         self._due[room] = None
         self._start_some()
 
     def forget(self, room: Room) -> None:
-        """A room is no longer of interest."""
+        """Let a room not catch up; one that runs already goes on."""
         self._waiting.pop(room, None)
         self._due.pop(room, None)
 
     def stop(self) -> None:
-        """Let no room look any more."""
+        """Start no more catch-ups."""
         self._waiting.clear()
         self._due.clear()
         if self._timer is not None:
@@ -86,7 +89,7 @@ class CatchUpScheduler:
 
     def _not_caught_up(self, failure: Failure, room: Room) -> None:
         if failure.check(StoreError) is None:
-            self._log.failure("a room could not look into its log", failure)
+            self._log.failure("a room could not catch up with its log", failure)
         self._due[room] = None
         if self._retry is None:
             self._retry = self._wheel.call_later(self._limits.retry, self._try_again)

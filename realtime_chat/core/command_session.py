@@ -87,11 +87,11 @@ class CommandSession(Session):
     # Commands in order
 
     def receive(self, raw: bytes) -> None:
-        """Do what one encoded command says, and send the reply."""
+        """Do one encoded command, and send the reply."""
         self.execute(_decode(raw))
 
     def execute(self, command: Command) -> None:
-        """Do what one command says, after those before it and when the transport takes the reply, and send that."""
+        """Do one command and send its reply, after the commands before it, and once the transport takes replies."""
         if self.closed:
             return
         if self._blocked or self._queue or self._replies.write_paused:
@@ -149,7 +149,7 @@ class CommandSession(Session):
             publisher.hold_up(self._resume_after_hold_up)
 
     def _refuse_publish(self, number: int, answer: bytes, room: str) -> None:
-        """Answer what needn't wait for the store, but for the replies to what was published before it."""
+        """Refuse a publish at once, but after the replies to those before it."""
         if not self._publishing:
             self._reply(answer)
             return
@@ -158,7 +158,7 @@ class CommandSession(Session):
 
     def _on_published(self, result: AppendResult | Failure, command: Publish, number: int, size: int) -> None:
         if isinstance(result, Failure):
-            answer = self.failed(name_command(result, command.id), command.id)
+            answer = self.fail(name_command(result, command.id), command.id)
         else:
             answer = encode_published(result, command)
         self._acknowledge(number, answer, command.room, size)
@@ -179,7 +179,7 @@ class CommandSession(Session):
             self._answer_publish(*self._early.pop(first))
 
     def _answer_publish(self, answer: bytes, room: str, size: int) -> None:
-        """Answer at the end of the turn: together with the message itself, where the publisher reads the room."""
+        """Answer at the end of the turn; if the publisher reads the room, together with the message itself."""
         had_enough = self._publishes_enough
         self._publishing -= 1
         self._publishing_bytes -= size

@@ -11,10 +11,10 @@ from realtime_chat.values.errors import RealtimeError, StoreError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import Page, Position
 
-__all__ = ["History"]
+__all__ = ["HistoryReader"]
 
 
-class History:
+class HistoryReader:
     """Reads pages from the store; from memory, as far as that reaches, while the store can't be read.
 
     :param rooms: those that are in memory.

@@ -10,9 +10,9 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.history import History
+from realtime_chat.core.history import HistoryReader
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import Connection, IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore, TurnClock
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room import Room
 from realtime_chat.core.room_cache import RoomCache
@@ -63,7 +63,7 @@ class Hub:
         catch_ups: CatchUpScheduler,
         flush_queue: FlushQueue,
         publisher: Publisher,
-        history: History,
+        history: HistoryReader,
     ) -> None:
         self.clock = clock
         self.limits = limits
@@ -76,7 +76,7 @@ class Hub:
         self.publisher = publisher
         self.history = history
         self.rooms = cache.rooms
-        self.sessions: dict[Connection, None] = {}
+        self.sessions: dict[ClientConnection, None] = {}
         self.stopping = False
         self._store = store
         self._broker = broker
@@ -86,11 +86,11 @@ class Hub:
 
     # Sessions
 
-    def opened(self, session: Connection) -> None:
+    def opened(self, session: ClientConnection) -> None:
         """A session has come."""
         self.sessions[session] = None
 
-    def closed(self, session: Connection) -> None:
+    def closed(self, session: ClientConnection) -> None:
         """A session has gone."""
         self.sessions.pop(session, None)
 

@@ -1,8 +1,8 @@
 """Who a client is.
 
-A client is a secret that the server issues: random bits, and a seal over them, so that nobody can make up a weak one.
-A guest's user id is a keyed hash of it, and so the same on every node and after a restart, and says nothing of the
-secret. Nothing is stored for either.
+A client is a secret that the server issues: random bits and a MAC over them, so that nobody can make up a weak one. A
+guest's user id is a keyed hash of the client. So it is the same on every node and after a restart, and nobody can find
+the client from it. Nothing is stored for either.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from realtime_chat.values.model import User, check_name
 __all__ = ["Identities"]
 
 _RANDOM = 18
-_SEAL = 6
+_MAC = 6
 _AT_ONCE = 64
-_CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _SEAL) * 4 // 3}}}")
-"""All bits of its characters are used, so that there is one spelling of each."""
+_CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _MAC) * 4 // 3}}}")
+"""All bits of the characters are used, so that each client has one spelling."""
 
 
 class Identities:
-    """Issues clients, and tells the user behind one.
+    """Issues clients, verifies them, and derives their users.
 
-    :param secret: gives the key that all nodes share; asked for at each use, as a store has it only once it is started.
-    :param random_bytes: gives so many random bytes.
+    :param secret: gives the key that all nodes share. It is called at each use, as a store has the key only
+        once it is started.
+    :param random_bytes: gives as many random bytes as it is asked for.
     """
 
     def __init__(self, secret: Callable[[], bytes], random_bytes: Callable[[int], bytes]) -> None:
@@ -38,7 +39,7 @@ class Identities:
         self._spare = b""
 
     def issue(self) -> str:
-        """A new client: 144 random bits and their seal, 32 URL-safe characters."""
+        """A new client: 144 random bits and their MAC, as 32 URL-safe characters."""
         if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
             self._spare = self._random_bytes(_RANDOM * _AT_ONCE)
         random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
@@ -52,7 +53,7 @@ class Identities:
         return hmac.compare_digest(raw[_RANDOM:], self._mac(raw[:_RANDOM]))
 
     def check(self, client: str) -> str:
-        """Give back a client.
+        """Give back a client that :meth:`verify` accepts.
 
         :raises RealtimeError: ``unauthorized``: it was not issued here.
         """
@@ -70,9 +71,11 @@ class Identities:
         return User(id, check_name(name) if name else f"Guest {id[1:5]}")
 
     def client_hash(self, client: str) -> str:
-        """What names a client to the nodes: 16 hexadecimal characters, the same on every node, and no way back to the
-        client from them."""
+        """The hash that names a client between nodes: 16 hexadecimal characters, the same on every node.
+
+        Nobody can find the client from it.
+        """
         return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()
 
     def _mac(self, random: bytes) -> bytes:
-        return blake2b(random, digest_size=_SEAL, key=self._secret()[:64], person=b"client").digest()
+        return blake2b(random, digest_size=_MAC, key=self._secret()[:64], person=b"client").digest()

@@ -1,4 +1,4 @@
-"""What a store, a broker and a transport are to the domain."""
+"""What the domain requires of a store, a broker and a transport."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from realtime_chat.values.errors import Goodbye
 from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Message, Page, Position, RemoteClient
 
 __all__ = [
-    "Batch",
-    "Connection",
+    "ClientConnection",
     "DelayedCall",
+    "EncodedBatch",
     "Fanout",
     "IBroker",
     "IMessageStore",
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class IMessageStore(Interface):
-    """Durable ordered logs, one a room."""
+    """Durable ordered logs, one per room."""
 
     secret: bytes = Attribute("At least 32 random bytes that live as long as the logs; set once it is started.")
 
@@ -48,70 +48,72 @@ class IMessageStore(Interface):
     def append(draft: Draft) -> Deferred[AppendResult]:
         """Add a message to its room's log, once.
 
-        The answer comes when the message is durable at the level configured. Within one room, answers come in the
-        order of the offsets. With a key that is kept for this room and sender, the same content answers the first
-        entry again.
+        The answer comes when the message is as durable as configured. Within one room, answers come in the order of the
+        offsets. If the draft's key is kept for this room and sender, and the content is the same, the answer is the
+        first entry again.
 
         :raises RealtimeError: ``key_reused``: other content is kept under this key; ``too_many``
             or ``rate_limited``: it would make a room, and there are too many, or they are made too fast.
         :raises StoreError: it was not stored, and won't be.
-        :raises InDoubt: it may have been stored, or may be in a moment. If it is, readers are told
-            as of everything else.
+        :raises InDoubt: it may have been stored, or may be in a moment. If it is, it is announced like any other.
         """
 
     def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
-        """The first ``limit`` kept messages with an offset above ``offset``; fewer where they are large, but not none.
+        """Read the first ``limit`` kept messages with an offset above ``offset``.
+
+        If they are large, there are fewer of them, but at least one.
 
         :raises StoreError:
         """
 
     def read_before(room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        """The last ``limit`` kept messages with an offset below ``offset``; of the whole log where it is None. Fewer
-        where they are large, but not none.
+        """Read the last ``limit`` kept messages with an offset below ``offset``, or of the whole log if it is None.
+
+        If they are large, there are fewer of them, but at least one.
 
         :raises StoreError:
         """
 
     def rooms(after: str, limit: int) -> Deferred[Sequence[str]]:
-        """The names of the first ``limit`` rooms that follow ``after``, sorted by code points; it costs what they cost,
-        however many there are. A room is there from its first message until it is forgotten.
+        """The names of the first ``limit`` rooms that follow ``after``, sorted by code points.
 
-        A room without messages is forgotten after a while (:attr:`Retention.room_age`) if nobody reads it. All that is
-        left is one number for the whole store, the highest top of all that were forgotten: it is the top of every room
-        that isn't there, and who makes such a room goes on after it. So no position is given to two messages.
+        The cost depends on ``limit`` alone, not on the number of rooms. A room exists from its first message until it
+        is forgotten. A room without messages is forgotten after a while (:attr:`Retention.room_age`) if nobody reads
+        it. The store then keeps one number: the highest top of all forgotten rooms. A room that is made later begins
+        after that offset, so that no position is given to two messages.
 
         :raises StoreError:
         """
 
     def check() -> Deferred[None]:
-        """Answer when the store can be written to.
+        """Check that the store can be written to.
 
         :raises StoreError:
         """
 
-    def watch(doubt: Callable[[], None], is_read: Callable[[str], bool] = ...) -> None:
-        """Say who knows of readers.
+    def watch(on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = ...) -> None:
+        """Set what the store calls.
 
-        :param doubt: called when the logs may be others than before, though nothing was answered here: when there is a
-            new epoch, or a message more, which :meth:`read_after` shows then.
-        :param is_read: whether somebody on this node reads a room, which then isn't forgotten; called on any thread. A
-            wrong answer costs readers no more than a ``reset``.
+        :param on_epoch_change: called when the logs may have changed without an answer: when there is a new epoch, or
+            one message more, which :meth:`read_after` then shows.
+        :param is_read: whether somebody on this node reads a room. Such a room isn't forgotten. It is called on any
+            thread. After a wrong answer, readers get a ``reset``.
         """
 
 
 class Listener(Protocol):
-    """Who is told what happens on other nodes: the hub. Every call comes on the reactor's thread."""
+    """What a broker tells of other nodes goes to a listener: the hub. Every call comes on the reactor's thread."""
 
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
         """A room's log has grown, here or elsewhere.
 
-        :param first: the offset of the first of the new messages, which have no hole between them.
-        :param count: how many they are.
-        :param read: decodes them; costs something, so that it isn't called where they are known already.
+        :param first: the offset of the first new message; no offset between the new messages is missing.
+        :param count: how many new messages there are.
+        :param read: decodes them. That costs time, so it isn't called if they are known already.
         """
 
     def may_have_missed(self, room: str) -> None:
-        """Something may have been announced in a room that we didn't hear of: it has to look into its log."""
+        """An announcement in a room may have been lost: the room has to catch up with its log."""
 
     def signalled(self, room: str, client_hash: str, data: bytes) -> None:
         """A client of another node has signalled.
@@ -121,83 +123,85 @@ class Listener(Protocol):
         """
 
     def relayed(self, room: str, payload: bytes) -> None:
-        """Somebody who is no client has sent something to a room; nothing about it was checked."""
+        """Something was published to a room by plain Redis, and not by a client; nothing about it was checked."""
 
     def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
-        """Who is in a room by way of other nodes, all of them, by node; what was said of it before is no longer true.
+        """All clients that are in a room by way of other nodes, by node; it replaces what was told before.
 
-        Comes before :meth:`IBroker.follow` is answered, and again when something may have been missed.
+        This comes before :meth:`IBroker.follow` is answered, and again if something may have been missed.
         """
 
     def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """Somebody came, changed, or went on another node.
+        """Clients came, changed, or went on another node.
 
-        :param gone: by their marks.
+        :param gone: the hashes of those that went.
         """
 
     def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        """Who is in a room by way of one other node, all of them."""
+        """All clients that are in a room by way of one other node."""
 
     def node_left(self, node: str, held: float) -> None:
-        """A node is no longer there, and with it those who were in rooms by way of it.
+        """A node has gone, and with it the clients that were in rooms by way of it.
 
-        :param held: seconds for which they stay there: some where it has stopped in order, as its clients will be with
-            another node in a moment; 0 where it is known to have been away for long.
+        :param held: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
+            node in a moment. It is 0 if the node has been away for long.
         """
 
     def forwarded(self, command: ForwardedCommand) -> None:
-        """A client has said something to another node that is for all by way of which it is in rooms."""
+        """A client has given another node a command that concerns all nodes by way of which it is in rooms."""
 
 
 class IBroker(Interface):
-    """Tells the nodes that share a store what happens in their rooms. What it brings may get lost; see
-    :meth:`Listener.may_have_missed`."""
+    """Tells the nodes that share a store what happens in their rooms.
+
+    What it carries may get lost; see :meth:`Listener.may_have_missed`.
+    """
 
     shared: bool = Attribute("Whether there may be other nodes.")
 
     def describe() -> str:
-        """One line for the operator: by what the nodes hear of each other."""
+        """One line for the operator: how the nodes hear of each other."""
 
     def start(listener: Listener) -> Deferred[None]:
-        """Begin to tell ``listener`` of what happens elsewhere. The store is started already.
+        """Begin to tell ``listener`` what happens on other nodes. The store is started already.
 
         :raises StoreRefused: it can't be used; the message says what to do.
         """
 
     def stop() -> Deferred[None]:
-        """Tell the others that this node goes, and hear no more."""
+        """Tell the other nodes that this one stops, and disconnect."""
 
     def count(rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """How many users are in some rooms by way of all nodes: one look for all of them, and none is followed.
+        """Count the users in some rooms by way of all nodes, in one request. The rooms are not followed.
 
-        :raises StoreError: not now.
+        :raises StoreError: it can't be done now.
         """
 
     def follow(room: str) -> Deferred[None]:
-        """Hear of a room; answered when all that happens there from now on is told.
+        """Subscribe to a room. After the answer, everything that happens there is told.
 
-        :raises StoreError: not now; it is not followed.
+        :raises StoreError: it can't be done now; the room is not followed.
         """
 
     def unfollow(room: str) -> None:
-        """Hear no more of a room."""
+        """Unsubscribe from a room."""
 
     def signal(room: str, client_hash: str, data: bytes) -> None:
-        """Bring a client's signal to the other nodes, at most once."""
+        """Send a client's signal to the other nodes, at most once."""
 
     def publish_presence(room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """Tell the other nodes who of this node's clients is in a room.
+        """Tell the other nodes which of this node's clients are in a room.
 
-        :param came: who wasn't, or has changed.
-        :param gone: who isn't any more, by their marks.
+        :param came: clients that came or changed.
+        :param gone: the hashes of clients that went.
         """
 
     def forward(command: ForwardedCommand) -> None:
-        """Tell all other nodes what a client has said to this one, at most once."""
+        """Send a client's command to all other nodes, at most once."""
 
 
 class DelayedCall(Protocol):
-    """A call that was put off (twisted.internet.interfaces.IDelayedCall)."""
+    """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
 
     def cancel(self) -> None: ...
 
@@ -205,14 +209,14 @@ class DelayedCall(Protocol):
 
 
 class TurnClock(Protocol):
-    """The reactor as the domain sees it: the seconds of a clock, and calls later (IReactorTime)."""
+    """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
 
     def seconds(self) -> float: ...
 
     def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall: ...
 
 
-class Batch(Protocol):
+class EncodedBatch(Protocol):
     """Consecutive messages of one room, encoded for one kind of transport."""
 
     @property
@@ -307,7 +311,7 @@ class Subscriber(Protocol):
         """Send the readers that are behind what they lack, as far as the transport takes it."""
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """A session, as the hub sees it.
 
     :ivar transport: where its messages are sent; None for a request of commands.
@@ -324,16 +328,16 @@ R = TypeVar("R", bound=Reader)
 
 
 class Fanout(Protocol):
-    """How one kind of transport encodes messages, once, and brings them to many readers."""
+    """How one kind of transport encodes messages, once, and sends them to many readers."""
 
     @property
     def name(self) -> str:
-        """The kind of transport, for counting."""
+        """The kind of transport, for metrics."""
 
-    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Batch:
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> EncodedBatch:
         """Encode consecutive messages of a room."""
 
-    def encode_event(self, kind: str, data: bytes) -> Batch:
+    def encode_event(self, kind: str, data: bytes) -> EncodedBatch:
         """Make a batch of one encoded event that stands in no log; ``kind`` is its type."""
 
     def send(self, batch: Any, readers: MutableMapping[R, Any], first: Collection[R] = ()) -> list[tuple[R, int]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import Batch, Fanout, IMessageStore, Reader, TurnClock
+from realtime_chat.core.interfaces import EncodedBatch, Fanout, IMessageStore, Reader, TurnClock
 from realtime_chat.core.tail import Tail
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.counters import Counters
@@ -116,7 +116,7 @@ class LogView:
         self._reads = 0
         self._epoch_changes = 0  # how often another log took this one's place
         self._previous_epoch: str | None = None  # the epoch of the one before
-        self._batches: dict[Fanout, tuple[EntryPage, Batch]] | None = None
+        self._batches: dict[Fanout, tuple[EntryPage, EncodedBatch]] | None = None
         for message in page.messages:
             self._keep(Entry(message))
 
@@ -348,7 +348,7 @@ class LogView:
                 self._learn(page)
                 return page, number
 
-    def batch(self, fanout: Fanout, page: EntryPage) -> Batch:
+    def batch(self, fanout: Fanout, page: EntryPage) -> EncodedBatch:
         """Encode a page, once where many readers stand at the same place."""
         if self._batches is None:
             self._batches = {}

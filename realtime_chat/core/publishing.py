@@ -1,4 +1,4 @@
-"""The way of every message into the store, whatever transport it came by, and how many are on it at a time."""
+"""How every message comes into the store, whatever transport it came by, and how many may be on their way."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = Logger()
 
 
 class Publisher:
-    """Stores messages and announces them, and holds up those who publish while too much waits for the store.
+    """Stores messages and announces them. While too much waits for the store, publishers are held up.
 
     :param announce: called with every message that is durable.
     """
@@ -47,7 +47,8 @@ class Publisher:
     def publish(self, draft: Draft, done: Callable[..., object], *args: Any) -> None:
         """Store a message, and then tell the room's readers.
 
-        Who may have many to publish asks :attr:`has_much_to_store` afterwards, or for a :meth:`place` before each.
+        A caller that may have many to publish checks :attr:`has_much_to_store` afterwards, or asks for a
+        :meth:`place` before each.
 
         :param done: called with ``args`` after the result: what was stored, once it is durable, or the Failure.
         """
@@ -90,7 +91,7 @@ class Publisher:
         return self._publishing >= limits.max_publishing or self._publishing_bytes >= limits.max_publishing_bytes
 
     def place(self) -> Deferred[None] | None:
-        """A place in the line of those that are held up; None where nobody has to wait."""
+        """A place in the queue of those that are held up; None if nobody has to wait."""
         if not (self._held_up or self.has_much_to_store):
             return None
         place: Deferred[None] = Deferred()

@@ -1,4 +1,4 @@
-"""One connected client: who it is, what it reads, and what it asked for."""
+"""One connected client: who it is, what it reads, and what each command does."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ C = TypeVar("C", bound=commands.Command)
 class Session:
     """A client on one transport: who it is, and what it reads.
 
-    It does what commands say. Who sends several commands, one after another, is a
+    It does single commands. A client that sends one after another has a
     :class:`~realtime_chat.core.command_session.CommandSession`.
 
     :param transport: where messages are sent; None for one HTTP request of commands, to which none are.
-    :param client: the client that it is, where that is known already; it was issued by us.
+    :param client: the client, if it is known already; it was issued by us.
     :param name: the name that it goes by.
     :param on_caught_up: called whenever everything was sent that could be sent.
     """
@@ -123,18 +123,22 @@ class Session:
     # Commands
 
     def perform(self, command: Command) -> Answer:
-        """Do what one command says; the answer is the encoded reply, or error, or empty where there is none."""
+        """Do one command.
+
+        :returns: the encoded reply or error, now or later; empty if the command has no reply.
+        """
         if isinstance(command, UnreadableCommand):
             return self.refuse(command)  # if it were raised, it and this frame would hold each other
         try:
             answer = self.act(command)
         except RealtimeError as error:
             return self.refuse(error)
-        return answer.addErrback(self.failed, command.id) if isinstance(answer, Deferred) else answer
+        return answer.addErrback(self.fail, command.id) if isinstance(answer, Deferred) else answer
 
     def act(self, command: Command) -> Answer:
-        """Do what one command says; the answer is the encoded reply, empty where there is none.
+        """Do one command.
 
+        :returns: the encoded reply, now or later; empty if the command has no reply.
         :raises RealtimeError: also by way of the Deferred; it carries the command's id.
         """
         if isinstance(command, UnreadableCommand):
@@ -146,14 +150,16 @@ class Session:
             raise
         return answer.addErrback(name_command, command.id) if isinstance(answer, Deferred) else answer
 
-    def failed(self, failure: Failure, id: commands.CommandId | None) -> bytes:
+    def fail(self, failure: Failure, id: commands.CommandId | None) -> bytes:
+        """Encode the error that a command ended with."""
         if isinstance(failure.value, RealtimeError):
             return self.refuse(failure.value)
         self._log.failure("a command failed", failure)
         return codec.encode_error(internal_error(id))
 
     def refuse(self, error: RealtimeError) -> bytes:
-        if error.temporary:  # that is our own trouble, and not the client's
+        """Encode an error, and count it; after too many the client is dismissed in the next turn."""
+        if error.temporary:  # the server's fault, and not the client's
             return codec.encode_error(error)
         self._errors += 1
         if self._errors == self.hub.limits.max_errors:
@@ -171,9 +177,9 @@ class Session:
     # Who it is
 
     def identify(self) -> User:
-        """The user; a guest from now on, if nothing was said before.
+        """The user. A client that has not said who it is becomes a guest.
 
-        Over plain HTTP, who says nothing is anonymous instead.
+        Over plain HTTP it is anonymous instead.
         """
         if self.user is None:
             self.client = self.client or self.hub.identities.issue()
@@ -237,10 +243,10 @@ class Session:
         listed: bool = True,
         resumed: bool | None = None,
     ) -> bytes:
-        """Read a room from where a reader starts.
+        """Read a room from a position on.
 
-        :param listed: whether its members are told with it; else they come when the reader is live.
-        :param resumed: whether it gave a position, where it is to be told that.
+        :param listed: whether the reply lists the members; else they are sent when the reader is live.
+        :param resumed: whether it gave a position, if the reply is to say that.
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start)
@@ -249,7 +255,7 @@ class Session:
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
-        """How many messages a reader without a position starts with, who wishes for ``last`` of them."""
+        """How many messages a reader without a position starts with, if it asks for ``last`` of them."""
         limits = self.hub.limits
         return limits.default_last if last is None else min(last, limits.max_limit)
 
@@ -286,7 +292,7 @@ class Session:
         self.hub.presence.leave(self.client, command.room)
         return codec.encode_left(command.id, command.room)
 
-    # Who else is there
+    # Members, states and signals
 
     def _members(self, command: commands.ReadMembers) -> Answer:
         room = self.check_readable(command.room)
@@ -296,7 +302,7 @@ class Session:
         return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
 
     def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
-        """Do what depends on who is in a room: at once where that is known here."""
+        """Do what depends on who is in a room: at once if that is known here, else later."""
         return act(command) if asked is None else asked.addCallback(lambda _: act(command))
 
     def _set_state(self, command: commands.SetState) -> bytes:
@@ -324,7 +330,7 @@ class Session:
         self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
         return b""
 
-    # What was said before
+    # History
 
     def _history(self, command: commands.ReadHistory) -> Deferred[bytes]:
         self.check_readable(command.room)
@@ -343,12 +349,16 @@ class Session:
     def _ping(self, command: commands.Ping) -> bytes:
         return codec.encode_pong(command.id)
 
-    # What it writes
+    # Publishing
 
     def _publish(self, command: commands.Publish) -> Deferred[bytes]:
         return self.hub.publish(self.draft(command)).addCallback(encode_published, command)
 
     def draft(self, command: commands.Publish) -> Draft:
+        """The message that a command publishes.
+
+        :raises RealtimeError: a part of it is refused.
+        """
         return Draft(
             check_room(command.room),
             check_event(command.event),
@@ -360,6 +370,7 @@ class Session:
 
 
 def name_command(failure: Failure, id: commands.CommandId | None) -> Failure:
+    """Put a command's id into the error that it ended with."""
     if isinstance(failure.value, RealtimeError):
         failure.value.id = id
     return failure
@@ -372,6 +383,7 @@ def _check_after(command: commands.Publish) -> str:
 
 
 def encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
+    """The reply to a publish."""
     return codec.encode_published(command.id, command.room, stored.message.position)
 
 

@@ -10,8 +10,8 @@ __all__ = ["Tail"]
 class Tail:
     """Consecutive entries up to the log's top, bounded in count and in bytes.
 
-    :param most: entries that are kept at most.
-    :param most_bytes: bytes of encoded messages that are kept at most; the newest entry always is.
+    :param most: how many entries are kept at most.
+    :param most_bytes: how many bytes of encoded messages are kept at most; the newest entry is always kept.
     :ivar changes: a number that grows whenever it holds something else.
     """
 
@@ -30,7 +30,7 @@ class Tail:
 
     @property
     def first(self) -> int | None:
-        """The lowest offset that it holds; None where it holds nothing."""
+        """The lowest offset that it holds; None if it is empty."""
         return self._entries[self._forgotten].offset if len(self) else None
 
     def append(self, entry: Entry) -> None:
@@ -61,7 +61,7 @@ class Tail:
         self._forgotten = self.size = 0
 
     def after(self, offset: int, most: int) -> list[Entry] | None:
-        """Up to ``most`` entries that follow ``offset``; None where it doesn't reach back so far."""
+        """Up to ``most`` entries that follow ``offset``; None if it doesn't reach back so far."""
         first = self.first
         if first is None or offset + 1 < first:
             return None

@@ -1,11 +1,12 @@
-"""What one connection may do in a turn of the reactor, and what all that want more do in later turns.
+"""How the time of a reactor's turn is shared between connections.
 
-A piece of what a socket holds may be a thousand commands. Whoever does them all in one turn lets everybody else wait.
-So a connection does for half a millisecond what stands in its piece, and the rest when its place in a line comes up; a
-turn does for ten milliseconds what stands in that line. A publish and its delivery take some four turns.
+One read of a socket may bring a thousand commands. If they were all done in one turn, everybody else would wait. So a
+connection works for half a millisecond, and queues for a later turn if it has more to do. In a turn, the queue runs for
+ten milliseconds. A publish and its delivery take some four turns.
 
-While nobody waits in line, one goes on to the end of those ten milliseconds. So publishes that come at once stay one
-batch: in pieces of half a millisecond, a fan-out of 64 at a time brings half as much a second, and polls a fifth.
+While the queue is empty, a connection may work to the end of those ten milliseconds. So publishes that come at once
+stay one batch. With shares of half a millisecond, a fan-out of 64 messages at a time delivers half as much a second,
+and polls a fifth.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from realtime_chat.core.interfaces import TurnClock
 __all__ = ["TURN", "Turns"]
 
 _SHARE = 0.0005
-"""Seconds after which a connection that wants more waits for its next share."""
+"""Seconds for which a connection works before it queues for its next share."""
 
 TURN = 0.01
-"""Seconds after which the line waits for the next turn."""
+"""Seconds for which the queue runs in a turn."""
 
 
 class Turns:
-    """The line of those that have more to do.
+    """The queue of those that have more to do.
 
     :param clock: calls in the next turn.
-    :param seconds: a clock that nobody sets, to measure by; the other one where there is none.
+    :param seconds: a monotonic clock to measure by; the time of ``clock`` if it isn't given.
     """
 
     _log = Logger()
@@ -39,21 +40,21 @@ class Turns:
     def __init__(self, clock: TurnClock, seconds: Callable[[], float] | None = None) -> None:
         self._clock = clock
         self._seconds = clock.seconds if seconds is None else seconds
-        self._line: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
         self._is_due = False
         self._end: float | None = None
-        """When the turn ends; None while all have had no more than their shares."""
+        """When the turn ends; None until somebody has used up a share in it."""
 
     def share(self) -> float:
-        """When the share of one who begins now ends."""
+        """The time at which a share that begins now ends."""
         return self._seconds() + _SHARE
 
     def is_over(self, share: float) -> bool:
-        """Whether a share has ended, and nothing is left of the turn for those who want more."""
+        """Whether a share has ended, and no time is left in the turn to go on."""
         now = self._seconds()
         if now < share:
             return False
-        return bool(self._line) or now >= min(share - _SHARE + TURN, self._turn_end(now))
+        return bool(self._waiting) or now >= min(share - _SHARE + TURN, self._turn_end(now))
 
     def _turn_end(self, now: float) -> float:
         if self._end is None:
@@ -62,11 +63,11 @@ class Turns:
         return self._end
 
     def later(self, call: Callable[[], object], lose: Callable[[], object]) -> None:
-        """Have ``call()`` called in a later turn, behind all that wait already.
+        """Call ``call()`` in a later turn, after all that wait already.
 
-        :param lose: is called where that raises.
+        :param lose: called if that raises.
         """
-        self._line.append((call, lose))
+        self._waiting.append((call, lose))
         self._run_soon()
 
     def next(self) -> Deferred[None]:
@@ -83,11 +84,11 @@ class Turns:
     def _run(self) -> None:
         self._is_due = False
         self._end = None
-        if not self._line:
+        if not self._waiting:
             return
         end = self._turn_end(self._seconds())
-        for _ in range(len(self._line)):  # who wants still more comes behind all others, and not in this turn
-            call, lose = self._line.popleft()
+        for _ in range(len(self._waiting)):  # what is queued meanwhile waits for the next turn
+            call, lose = self._waiting.popleft()
             try:
                 call()
             except Exception:

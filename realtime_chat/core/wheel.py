@@ -1,7 +1,8 @@
 """One timer for many deadlines: a hashed timing wheel (Varghese and Lauck, 1987).
 
-Pings, poll waits and header deadlines are many, coarse, and mostly cancelled. A reactor's own delayed calls cost a heap
-operation each way; here adding and cancelling are a dictionary operation, and the reactor wakes once a tick.
+Pings, waits of polls and deadlines of request heads are many, coarse, and mostly cancelled. A delayed call of the
+reactor costs a heap operation to add, and one to cancel. Here each is a dictionary operation, and the reactor wakes
+once a tick.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ K = TypeVar("K")
 
 
 class Timeout:
-    """A call that is due some time; see :meth:`Wheel.call_later`."""
+    """A scheduled call; see :meth:`Wheel.call_later`."""
 
     __slots__ = ("_call", "_slot")
 
@@ -29,7 +30,7 @@ class Timeout:
         self._call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
-        """See that it is never called; more than once, or after the call, does nothing."""
+        """Cancel the call. If it was called or cancelled already, nothing happens."""
         if self._slot is not None:
             self._slot.pop(self, None)
         self._slot = self._call = None
@@ -42,10 +43,10 @@ class Timeout:
 
 
 class Wheel:
-    """Deadlines to the next full tick.
+    """Schedules calls to the next full tick.
 
-    :param clock: whose time counts.
-    :param tick: seconds; a call comes up to this much late, and never early.
+    :param clock: gives the time.
+    :param tick: seconds between two turns of the wheel. A call comes never early, and at most :attr:`lateness` late.
     """
 
     _log = Logger()
@@ -73,9 +74,9 @@ class Wheel:
         slot = self._slots.get(due)
         if slot is None:
             slot = self._slots[due] = {}
-        alarm = Timeout(slot, call)
-        slot[alarm] = None
-        return alarm
+        timeout = Timeout(slot, call)
+        slot[timeout] = None
+        return timeout
 
     def call_within(self, seconds: float, call: Callable[[], object]) -> Timeout:
         """Call ``call()`` before more than ``seconds`` have passed, up to two ticks before that.
@@ -103,23 +104,23 @@ class Wheel:
         now = self._now()
         due = sorted(slot for slot in self._slots if slot <= now)
         self._done = now
-        alarms = [alarm for slot in due for alarm in self._slots.pop(slot)]
+        timeouts = [timeout for slot in due for timeout in self._slots.pop(slot)]
         self._next = self._clock.callLater(self._tick, self._turn) if self._slots else None
-        for alarm in alarms:
+        for timeout in timeouts:
             try:
-                alarm.ring()
+                timeout.ring()
             except Exception:
                 self._log.failure("a call that was due failed")
 
 
 class Stall:
-    """Calls ``call()`` once a number has not gone down for a while: who makes progress has all the time that it needs.
+    """Calls ``call()`` once a number has not gone down for some time. While it goes down, nothing is called.
 
-    :param seconds: without progress; it is looked at six times in that time.
+    :param seconds: the time without progress; the number is read six times in it.
     :param left: gives the number, such as bytes that the other side has not acknowledged.
     """
 
-    __slots__ = ("_alarm", "_call", "_due", "_left", "_lowest", "_seconds", "_wheel")
+    __slots__ = ("_call", "_due", "_left", "_lowest", "_seconds", "_timeout", "_wheel")
 
     def __init__(self, wheel: Wheel, seconds: float, left: Callable[[], float], call: Callable[[], object]) -> None:
         self._wheel = wheel
@@ -132,7 +133,7 @@ class Stall:
 
     def _wait(self) -> None:
         remaining = self._due - self._wheel.seconds()
-        self._alarm = self._wheel.call_later(min(remaining, self._seconds / 6), self._look)
+        self._timeout = self._wheel.call_later(min(remaining, self._seconds / 6), self._look)
 
     def _look(self) -> None:
         left, now = self._left(), self._wheel.seconds()
@@ -144,18 +145,18 @@ class Stall:
             self._call()
 
     def cancel(self) -> None:
-        """See that it is never called; more than once, or after the call, does nothing."""
-        self._alarm.cancel()
+        """Cancel the call. If it was called or cancelled already, nothing happens."""
+        self._timeout.cancel()
 
 
 class DeadlineQueue(Generic[K]):
-    """What is held for the same time each, and so ends in the order in which it was added.
+    """A queue of items that all expire after the same time, and so in the order in which they were added.
 
-    Of what mostly doesn't come to its end each costs an entry in a dictionary, and no alarm of its own.
+    Most are dropped before. So each costs an entry in a dictionary, and all have one timeout.
 
-    :param now: seconds of the wheel's clock.
-    :param seconds: how long each is held at least.
-    :param end: called with what was not dropped in time.
+    :param now: gives the time of the wheel's clock, in seconds.
+    :param seconds: how long after it was added an item expires.
+    :param end: called with each item that expires.
     """
 
     _log = Logger()
@@ -166,39 +167,39 @@ class DeadlineQueue(Generic[K]):
         self._seconds = seconds
         self._end = end
         self._due: dict[K, float] = {}
-        self._alarm: Timeout | None = None
+        self._timeout: Timeout | None = None
 
-    def __contains__(self, held: K) -> bool:
-        return held in self._due
+    def __contains__(self, item: K) -> bool:
+        return item in self._due
 
-    def add(self, held: K) -> None:
-        """Hold something, which isn't held yet, from now on."""
-        self._due[held] = self._now() + self._seconds
-        if self._alarm is None:
-            self._alarm = self._wheel.call_later(self._seconds, self._end_some)
+    def add(self, item: K) -> None:
+        """Add an item that isn't in the queue."""
+        self._due[item] = self._now() + self._seconds
+        if self._timeout is None:
+            self._timeout = self._wheel.call_later(self._seconds, self._end_some)
 
-    def drop(self, held: K) -> None:
-        """Hold it no longer, if it is held."""
-        if self._due.pop(held, None) is not None and not self._due:
+    def drop(self, item: K) -> None:
+        """Drop an item, if it is in the queue."""
+        if self._due.pop(item, None) is not None and not self._due:
             self.stop()
 
     def stop(self) -> None:
-        """Forget all."""
+        """Drop all items."""
         self._due.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
     def _end_some(self) -> None:
-        now, self._alarm = self._now(), None
-        for held in list(takewhile(lambda held: self._due[held] <= now, self._due)):
-            if self._due.pop(held, None) is not None:
-                self._end_one(held)
-        if self._due and self._alarm is None:
-            self._alarm = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
+        now, self._timeout = self._now(), None
+        for item in list(takewhile(lambda item: self._due[item] <= now, self._due)):
+            if self._due.pop(item, None) is not None:
+                self._end_one(item)
+        if self._due and self._timeout is None:
+            self._timeout = self._wheel.call_later(next(iter(self._due.values())) - now, self._end_some)
 
-    def _end_one(self, held: K) -> None:
+    def _end_one(self, item: K) -> None:
         try:
-            self._end(held)
+            self._end(item)
         except Exception:
-            self._log.failure("what was held for long enough could not be ended")
+            self._log.failure("something that had expired could not be ended")

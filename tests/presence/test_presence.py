@@ -18,7 +18,7 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
-from tests.core.test_session import World
+from tests.core.world import World
 from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
 from tests.views import View
 
