@@ -61,7 +61,7 @@ class MessageTests(SynchronousTestCase):
 
     def test_store(self) -> None:
         """The message of a store's error is a fixed sentence, or that of another such error."""
-        fixed = re.compile(r"'[^'{]*'|\"[^\"{]*\"|_[A-Z]+|self\._closed|error\.message")
+        fixed = re.compile(r"'[^'{]*'|\"[^\"{]*\"|_[A-Z_]+|self\._closed|error\.message")
         for where, call in _calls("StoreError"):
             self.assertRegex(ast.unparse(call.args[0]), rf"^({fixed.pattern})$", where)
 

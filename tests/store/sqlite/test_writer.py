@@ -106,7 +106,7 @@ class FailureTests(SQLiteTestCase):
         await self.assert_ledger([child])
 
     async def test_in_doubt_and_stored(self) -> None:
-        """If a message in doubt is found to be stored, readers are told. Its sender can publish it again."""
+        """If a message in doubt is found to be stored, readers are told. Its sender may publish it again."""
         store = await self.open_store()
         await store.append(draft("a"))
         notified: Deferred[None] = Deferred()
