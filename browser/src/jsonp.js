@@ -11,10 +11,10 @@
     var script = window.document.createElement('script'), name = '_' + (scripts += 1), timer;
 
     function end(answer) {
-      var onResponse = onResponse;
+      var callback = onResponse;
       cancel(timer);
       onResponse = noop;
-      onResponse(answer || null);
+      callback(answer || null);
     }
 
     function finished() {
