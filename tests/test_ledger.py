@@ -59,7 +59,7 @@ class ForgetfulStore(MemoryStore):
                 msgspec.structs.replace(message, position=Position(self._epoch, message.position.offset))
                 for message in log.messages
             ]
-            log.known = {name: known for name, known in log.known.items() if known.offset <= log.top}
+            log.keys = {name: entry for name, entry in log.keys.items() if entry.offset <= log.top}
             self.begun[room] = log.top
 
     def _read(self, room: str, *args: Any) -> Deferred[Page]:
