@@ -146,20 +146,21 @@ class RedisLog:
         :param info: the answer to INFO on this connection.
         :raises StoreError: Redis can't be used.
         """
-        run_id = info.get("run_id", "")
-        self.persistence = await read_persistence(connection, info)
-        epoch = await self._run_initialise(connection, run_id)
+        run_id, persistence = info.get("run_id", ""), await read_persistence(connection, info)
+        epoch = await self._run_initialise(connection, run_id, persistence.safe)
+        # Not before: what Redis has not noted yet would not be noticed again by check_settings.
+        self.persistence = persistence
         if epoch == self.epoch and await self._has_lost_messages(connection):
             self._log.warn("Redis lacks messages that were acknowledged: its data are older ones")
-            epoch = await self._run_initialise(connection, run_id, damaged_epoch=epoch)
+            epoch = await self._run_initialise(connection, run_id, persistence.safe, damaged_epoch=epoch)
         await self._append.load(connection)
         self.observe_epoch(epoch)
 
-    async def _run_initialise(self, connection: Commands, run_id: str, damaged_epoch: str = "") -> str:
+    async def _run_initialise(self, connection: Commands, run_id: str, safe: bool, damaged_epoch: str = "") -> str:
         age = self._retention.age
         arguments = (
             run_id,
-            int(self.persistence.safe),
+            int(safe),
             new_epoch(self._random_bytes),
             self.secret.hex(),
             self._retention.count,
