@@ -178,6 +178,7 @@ class _SiteMaker:
             read=self.socket_reader.adopt,
             public=public,
             turns=turns,
+            fast=self.io.fast_requests,
         )
 
     def _metrics_resources(self) -> JSONResource:

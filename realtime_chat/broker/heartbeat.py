@@ -28,7 +28,7 @@ class Heartbeat:
     ============  ==================================================================================================
     another node  meaning
     ============  ==================================================================================================
-    alive         In ``nodes``. It published something, or its key was found.
+    alive         In ``_nodes``. It published something, or its key was found.
     stopped       In ``_held_until``. Its clients are held until then, and count as gone afterwards.
     gone          In ``_held_until`` with a time that is over, or in neither.
     ============  ==================================================================================================

@@ -49,4 +49,4 @@ class LocalBroker:
         """See :meth:`IBroker.publish_presence`."""
 
     def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.say`."""
+        """See :meth:`IBroker.forward`."""

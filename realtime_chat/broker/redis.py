@@ -79,7 +79,7 @@ class PresenceBackend(Protocol):
         """See :meth:`IBroker.publish_presence`."""
 
     def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.say`."""
+        """See :meth:`IBroker.forward`."""
 
 
 class BrokerCounts:
@@ -337,7 +337,7 @@ class RedisBroker:
         self._presence.publish_presence(room, came, gone)
 
     def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.say`."""
+        """See :meth:`IBroker.forward`."""
         self._presence.forward(command)
 
     # Probes of the subscribing connection

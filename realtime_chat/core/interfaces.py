@@ -245,7 +245,7 @@ class ReplySink(Protocol):
         """Send the replies that are buffered, if there are any."""
 
     def resume_commands(self) -> None:
-        """Give commands again: the session was busy (``Session.busy``), and no longer is."""
+        """Give commands again: the session was busy (``CommandSession.busy``), and no longer is."""
 
 
 class MessageSink(Protocol):

@@ -127,8 +127,8 @@ class LogView:
 
     @property
     def empty(self) -> bool:
-        """Whether its log never had a message, as far as this node knows: nothing is lost if the room is forgotten."""
-        return not self.top and not self.highest_announced
+        """Whether its log has no message, as far as this node knows."""
+        return self.oldest > self.top and not self.has_gap
 
     @property
     def is_read(self) -> bool:

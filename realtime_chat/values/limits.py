@@ -31,7 +31,7 @@ class Limits:
     :ivar tail_bytes: bytes that a room keeps in memory for readers who are a little behind.
     :ivar tails_bytes: the same for all rooms together.
     :ivar room_idle: seconds after which a room without readers leaves memory.
-    :ivar empty_idle: the same for a room that never had a message.
+    :ivar empty_idle: the same for a room without messages.
     :ivar ping: seconds between two pings.
     :ivar pong: seconds in which a ping must be answered.
     :ivar stalled_after: seconds after which a connection is closed if its socket is full and takes no byte.

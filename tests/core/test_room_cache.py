@@ -167,6 +167,12 @@ class EmptyRoomTests(World):
         self.wait(4)
         self.assertEqual(({}, {}), (self.hub.rooms, self.hub.presence.memberships))
 
+    def test_gone_above_the_floor(self) -> None:
+        """So it goes once the store has forgotten rooms, and rooms that don't exist stand above the first offset."""
+        self.publish(1, 2, room="forgotten")
+        self.store.forget("forgotten")
+        self.test_gone_with_the_reader()
+
     def test_poll_comes_back(self) -> None:
         """It is there for the next poll, as long as that is waited for, and then goes."""
         client = json.loads(self.poll("made-up").body)["client"]

@@ -26,6 +26,7 @@ class SocketIO(NamedTuple):
     :param accept_few: ``accept_few(port)`` keeps new connections from delaying those that are open.
     :param sender: the sending half of connections that stay open.
     :param websocket: the receiving half of a WebSocket.
+    :param fast_requests: whether our own code reads and answers plain requests; see ``http/request_head.py``.
     """
 
     write: Callable[[Any, bytes], None]
@@ -34,9 +35,10 @@ class SocketIO(NamedTuple):
     accept_few: Callable[[Any], None]
     sender: type[BackpressuredSender]
     websocket: type[WebSocketReceiver]
+    fast_requests: bool
 
 
-FAST = SocketIO(direct_send.write_now, direct_send.unsent, EpollReader, accept_few, DirectSender, OpenWebSocket)
+FAST = SocketIO(direct_send.write_now, direct_send.unsent, EpollReader, accept_few, DirectSender, OpenWebSocket, True)
 PLAIN = SocketIO(
-    plain.write, plain.unsent, plain.ReactorReader, plain.accept_as_reactor, BackpressuredSender, AutobahnWebSocket
+    plain.write, plain.unsent, plain.ReactorReader, plain.accept_as_reactor, BackpressuredSender, AutobahnWebSocket, False
 )
