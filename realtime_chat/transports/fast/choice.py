@@ -40,5 +40,11 @@ class SocketIO(NamedTuple):
 
 FAST = SocketIO(direct_send.write_now, direct_send.unsent, EpollReader, accept_few, DirectSender, OpenWebSocket, True)
 PLAIN = SocketIO(
-    plain.write, plain.unsent, plain.ReactorReader, plain.accept_as_reactor, BackpressuredSender, AutobahnWebSocket, False
+    plain.write,
+    plain.unsent,
+    plain.ReactorReader,
+    plain.accept_as_reactor,
+    BackpressuredSender,
+    AutobahnWebSocket,
+    False,
 )

@@ -224,7 +224,7 @@ class LeansOnTests(SynchronousTestCase):
 
 
 class PrivateNamesTests(SynchronousTestCase):
-    """Private names of Twisted and Autobahn outside of the pages of tricks."""
+    """Private names of Twisted and Autobahn outside of the modules of tricks."""
 
     def used(self) -> set[tuple[str, str]]:
         """Private attributes of anything but ``self`` and ``cls`` that are not defined in the same module."""
