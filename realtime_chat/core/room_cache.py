@@ -84,7 +84,7 @@ class RoomCache:
             clock,
             counters,
         )
-        self._unread = DeadlineQueue(wheel, clock.seconds, limits.empty_idle, self._forget_empty)
+        self._unread = DeadlineQueue(wheel, limits.empty_idle, self._forget_empty)
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._sweeping = False

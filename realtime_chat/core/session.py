@@ -323,7 +323,7 @@ class Session:
         check_room(command.room)
         check_event(command.event)
         asked = self.hub.await_presence(command.room, self.client)
-        return self._signal_known(command) if asked is None else self._once_known(asked, self._signal_known, command)
+        return self._once_known(asked, self._signal_known, command)
 
     def _signal_known(self, command: commands.SendSignal) -> bytes:
         data = encode_value(command.data)

@@ -154,16 +154,14 @@ class DeadlineQueue(Generic[K]):
 
     Most are dropped before. So each costs an entry in a dictionary, and all have one timeout.
 
-    :param now: gives the time of the wheel's clock, in seconds.
     :param seconds: how long after it was added an item expires.
     :param end: called with each item that expires.
     """
 
     _log = Logger()
 
-    def __init__(self, wheel: Wheel, now: Callable[[], float], seconds: float, end: Callable[[K], object]) -> None:
+    def __init__(self, wheel: Wheel, seconds: float, end: Callable[[K], object]) -> None:
         self._wheel = wheel
-        self._now = now
         self._seconds = seconds
         self._end = end
         self._due: dict[K, float] = {}
@@ -174,7 +172,7 @@ class DeadlineQueue(Generic[K]):
 
     def add(self, item: K) -> None:
         """Add an item that isn't in the queue."""
-        self._due[item] = self._now() + self._seconds
+        self._due[item] = self._wheel.seconds() + self._seconds
         if self._timeout is None:
             self._timeout = self._wheel.call_later(self._seconds, self._end_some)
 
@@ -191,7 +189,7 @@ class DeadlineQueue(Generic[K]):
             self._timeout = None
 
     def _end_some(self) -> None:
-        now, self._timeout = self._now(), None
+        now, self._timeout = self._wheel.seconds(), None
         for item in list(takewhile(lambda item: self._due[item] <= now, self._due)):
             if self._due.pop(item, None) is not None:
                 self._end_one(item)

@@ -32,7 +32,6 @@ __all__ = [
     "error_headers",
     "failure_answer",
     "is_gone",
-    "json_answer",
 ]
 
 RETRY_AFTER = b"2"
@@ -127,14 +126,6 @@ def head(version: bytes, code: bytes, reason: bytes, headers: Headers, common: b
             lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
     lines.append(common)
     return b"".join(lines)
-
-
-def json_answer(request: Request, status: int, body: bytes) -> int:
-    """Answer with JSON, unless the client has gone.
-
-    :returns: NOT_DONE_YET.
-    """
-    return answer(request, Answer(body, status))
 
 
 def error_answer(request: Request, error: RealtimeError, status: int | None = None) -> int:

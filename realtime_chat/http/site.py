@@ -99,7 +99,7 @@ class RealtimeSite(server.Site):
         self.head_reader: HeadReader = FastHeadReader() if fast else PlainHeadReader()
         self.request_class: type[RealtimeRequest] = FastRequest if fast else RealtimeRequest
         self._children = _children_of(resource)
-        self.idle = DeadlineQueue(wheel, reactor.seconds, self.deadlines["IDLE"], RealtimeChannel.deadline_passed)
+        self.idle = DeadlineQueue(wheel, self.deadlines["IDLE"], RealtimeChannel.deadline_passed)
         self.wheel = wheel
         self.hosts = hosts
         self.cors = CORSPolicy(origins, public)

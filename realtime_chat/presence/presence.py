@@ -79,8 +79,8 @@ class Presence:
         self._signals = SignalDelivery(table, clock, counters)
         settle_time = 2000 * limits.presence_interval
         self._versions = PollVersions(table, self.remote, self._signals, node, broker.shared, settle_time, now)
-        self._leaving = DeadlineQueue(wheel, clock.seconds, limits.leave_delay, self._end)
-        self._between_polls = DeadlineQueue(wheel, clock.seconds, limits.poll_grace - wheel.lateness, self._end)
+        self._leaving = DeadlineQueue(wheel, limits.leave_delay, self._end)
+        self._between_polls = DeadlineQueue(wheel, limits.poll_grace - wheel.lateness, self._end)
         self._clients: dict[str, Client] = {}
         # Where this node is alone, a client's key stands for its hash, which needs no time and no second table.
         self._client_hash = client_hash if broker.shared else str

@@ -85,9 +85,9 @@ class PollResource(JSONResource):
 
     def _make_deadlines(self, wait: float) -> DeadlineQueue[WaitingPoll]:
         """The queue that ends polls after ``wait`` seconds: at most one for each whole second in ``max_wait``."""
-        wheel, clock = self._hub.wheel, self._hub.clock
+        wheel = self._hub.wheel
         seconds = wait - wheel.lateness
-        deadlines = self._deadlines[wait] = DeadlineQueue(wheel, clock.seconds, seconds, WaitingPoll.answer)
+        deadlines = self._deadlines[wait] = DeadlineQueue(wheel, seconds, WaitingPoll.answer)
         return deadlines
 
     def _read_params(self, query: bytes) -> _PollParams:

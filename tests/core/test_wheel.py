@@ -97,7 +97,7 @@ class HoldTests(SynchronousTestCase):
         self.clock = Clock()
         self.wheel = Wheel(self.clock, 0.25)
         self.ended: list[str] = []
-        self.hold: DeadlineQueue[str] = DeadlineQueue(self.wheel, self.clock.seconds, 2.0, self.end)
+        self.hold: DeadlineQueue[str] = DeadlineQueue(self.wheel, 2.0, self.end)
 
     def end(self, held: str) -> None:
         self.ended.append(held)
@@ -134,9 +134,7 @@ class HoldTests(SynchronousTestCase):
 
     def test_dropped_by_another(self) -> None:
         """One that ends can drop another that is due at the same time."""
-        hold: DeadlineQueue[str] = DeadlineQueue(
-            self.wheel, self.clock.seconds, 1.0, lambda held: (self.end(held), hold.drop("b"))
-        )
+        hold: DeadlineQueue[str] = DeadlineQueue(self.wheel, 1.0, lambda held: (self.end(held), hold.drop("b")))
         hold.add("a")
         hold.add("b")
         self.clock.pump([0.25] * 8)

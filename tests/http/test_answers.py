@@ -20,7 +20,6 @@ from realtime_chat.http.answers import (
     answer_later,
     error_answer,
     is_gone,
-    json_answer,
 )
 from realtime_chat.values.errors import ERRORS, RealtimeError, StoreError
 
@@ -76,7 +75,7 @@ class AnswerTests(AnswerTestCase):
 
     def test_json(self) -> None:
         """JSON is sent as what it is, with its length, and isn't kept."""
-        response = self.ask(lambda request: json_answer(request, 201, b'{"a":1}'))
+        response = self.ask(lambda request: answer(request, Answer(b'{"a":1}', 201)))
         self.assertEqual((response.code, self.body(response)), (201, {"a": 1}))
         headers = {name.lower(): values for name, values in response.headers.getAllRawHeaders()}
         self.assertEqual(headers[b"content-type"], [b"application/json"])
@@ -134,7 +133,7 @@ class AnswerTests(AnswerTestCase):
         """A second answer is dropped."""
 
         def call(request: Request) -> int:
-            json_answer(request, 200, b"1")
+            answer(request, Answer(b"1"))
             return error_answer(request, RealtimeError("internal", "late"))
 
         self.assertEqual(self.body(self.ask(call)), 1)
@@ -143,7 +142,7 @@ class AnswerTests(AnswerTestCase):
         """To a client that has gone nothing is written."""
         request, written = self.lose(lambda _: NOT_DONE_YET)
         self.assertTrue(is_gone(request))
-        json_answer(request, 200, b"1")
+        answer(request, Answer(b"1"))
         self.assertEqual(written.getvalue(), b"")
 
 
