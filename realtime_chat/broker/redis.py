@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.broker.relay import Relay
-from realtime_chat.broker.subscriptions import OnPublished, Subscriptions
+from realtime_chat.broker.subscriptions import ChannelSubscriptions, OnPublished
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
@@ -147,7 +147,7 @@ class RedisBroker:
         self._room_callback: OnPublished = self._on_room
         self._relay_callback: OnPublished = self._on_relay
         permanent: dict[str, OnPublished] = {names.node(node): self._on_probe, **presence.channels()}
-        self.subscriptions = Subscriptions(permanent, self._relay_patterns())
+        self.subscriptions = ChannelSubscriptions(permanent, self._relay_patterns())
         self._link = RedisConnection(
             reactor, address, "subscribe", random, on_ready=self._renew, on_message=self._published
         )

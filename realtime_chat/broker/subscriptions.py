@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from realtime_chat.redis.wire import Argument, Commands, ignore_store_error
 from realtime_chat.values.errors import StoreError
 
-__all__ = ["OnPublished", "Subscriptions"]
+__all__ = ["ChannelSubscriptions", "OnPublished"]
 
 OnPublished = Callable[[bytes | None, bytes, bytes], None]
 """A callback. It is called with the pattern (None if there is none), the channel and the payload."""
@@ -55,7 +55,7 @@ class _Slots:
         self._giving = False
 
 
-class Subscriptions:
+class ChannelSubscriptions:
     """The channels that are subscribed, each with its callback.
 
     :param permanent: channels that are subscribed as long as there is a connection.

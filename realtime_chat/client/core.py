@@ -21,7 +21,7 @@ from realtime_chat.client.flow_control import FlowControl
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
 from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.outbox import Outbox
-from realtime_chat.client.publisher import Publisher
+from realtime_chat.client.publisher import ClientPublisher
 from realtime_chat.client.queries import PendingQueries
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.subscriptions import Subscriptions
@@ -62,7 +62,7 @@ class Core(ConnectorListener):
         self._queries = PendingQueries()
         self._connector = Connector(clock, random, links, options, self, on_state)
         self._flow_control = FlowControl(self._connector, self.rooms, self._outbox, self._queries)
-        self._publisher = Publisher(
+        self._publisher = ClientPublisher(
             clock,
             random,
             new_key,

@@ -19,13 +19,13 @@ from realtime_chat.client.outbox import Outbox, PendingPublish
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
 
-__all__ = ["Publisher"]
+__all__ = ["ClientPublisher"]
 
 WINDOW = 100
 """How many publishes may wait for a reply on one connection."""
 
 
-class Publisher:
+class ClientPublisher:
     """Sends what is in the outbox, and settles it.
 
     A publish is settled by its reply, or when its message is seen in the log. After a temporary error one publish of

@@ -14,7 +14,7 @@ from realtime_chat.client.errors import ChatError, Refused
 from realtime_chat.client.events import Message, Presence, read_event
 from realtime_chat.client.flow_control import FlowControl
 from realtime_chat.client.link import Link
-from realtime_chat.client.publisher import Publisher
+from realtime_chat.client.publisher import ClientPublisher
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
 
@@ -36,7 +36,7 @@ class Subscriptions:
         connector: Connector,
         rooms: dict[str, RoomSubscription],
         buffer: int,
-        publisher: Publisher,
+        publisher: ClientPublisher,
         flow_control: FlowControl,
     ) -> None:
         self._clock = clock
