@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from twisted.internet import reactor, tcp, unix
+from twisted.internet import tcp, unix
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, StringTransport
 from twisted.logger import LogPublisher
@@ -133,8 +133,8 @@ class Instances:
         self._test = test
         self._made: dict[type, Any] = {}
         self._make: dict[type, Callable[[], Any]] = {
-            tcp.Server: lambda: tcp.Server(self._socket(), Protocol(), ("", 0), None, 0, reactor),
-            unix.Server: lambda: unix.Server(self._socket(), Protocol(), "", None, 0, reactor),
+            tcp.Server: lambda: tcp.Server(self._socket(), Protocol(), ("", 0), None, 0, MemoryReactor()),
+            unix.Server: lambda: unix.Server(self._socket(), Protocol(), "", None, 0, MemoryReactor()),
             tcp.Port: self._port,
             HTTPChannel: self._channel,
             HTTPFactory: HTTPFactory,
