@@ -138,11 +138,11 @@ class Bench:
 
     def fall_quiet(self, seconds: float) -> float:
         """Read until nothing has come for so long; answer when the last came."""
-        last, seen, end = time.monotonic(), self.loop.counters.bytes, time.monotonic() + _LONGEST
+        last, seen, end = time.monotonic(), self.loop.counts.bytes, time.monotonic() + _LONGEST
         while (now := time.monotonic()) - last < seconds and now < end:
             self.loop.pump(20)
-            if self.loop.counters.bytes != seen:
-                last, seen = time.monotonic(), self.loop.counters.bytes
+            if self.loop.counts.bytes != seen:
+                last, seen = time.monotonic(), self.loop.counts.bytes
         return last
 
     # Measuring
@@ -168,7 +168,7 @@ class Bench:
         yield
         busy, elapsed = time.process_time() - own, time.monotonic() - begun
         cpu = self.cpu() - cpu
-        counts = loop.counters
+        counts = loop.counts
         span = max(counts.last - counts.begun, 1) / 1e9
         names = ("published", "delivered", "answers", "disordered", "refused", "gone")
         figures.update({name: getattr(counts, name) for name in names})
@@ -196,7 +196,7 @@ class Bench:
             self.loop.keep(phase["window"], phase["seconds"], _PATIENCE)
         else:
             self.loop.pace(phase["rate"], phase["seconds"])
-        self.loop.wait(self.loop.counters.published * members, _PATIENCE)
+        self.loop.wait(self.loop.counts.published * members, _PATIENCE)
 
 
 def _name(room: int, rooms: int) -> str:
@@ -326,7 +326,7 @@ def _storm(job: Job) -> Figures:
     quiet_s = bench.fall_quiet(max(1.0, count / 500)) - begun
     return {
         "join_us": (bench.cpu() - cpu) * 1e6 / count,
-        "kilobytes": (told + bench.loop.counters.bytes) / count / 1e3,
+        "kilobytes": (told + bench.loop.counts.bytes) / count / 1e3,
         "joined_s": joined_s,
         "quiet_s": quiet_s,
         "generator_share": (time.process_time() - own) / (time.monotonic() - begun),
@@ -353,7 +353,7 @@ def _resume(job: Job) -> Figures:
     bench = Bench(job, clients)
     reads, figures = _store_reads(job), {}
     with bench.measured(figures, WEBSOCKET):
-        bench.loop.counters.begun = 0  # what is to come was sent before
+        bench.loop.counts.begun = 0  # what is to come was sent before
         begun = time.monotonic()
         for joined in dial(
             bench.ports, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench), clients
@@ -361,7 +361,7 @@ def _resume(job: Job) -> Figures:
             bench._read(joined, 0)
         connected = time.monotonic()
         bench.loop.wait(clients * behind, _PATIENCE)
-        caught_up = bench.loop.counters.last / 1e9
+        caught_up = bench.loop.counts.last / 1e9
     figures |= {"seconds": caught_up - begun, "connected_s": connected - begun}
     figures |= {"rate": clients * behind / figures["seconds"], "lost": clients * behind - figures["delivered"]}
     return figures | {"store_reads": None if reads is None else (_store_reads(job) or 0) - reads}
@@ -380,7 +380,7 @@ def _fall_behind(job: Job) -> Figures:
     bench.loop.begin()
     bench.loop.burst(job["behind"])
     bench.loop.wait(job["behind"], _PATIENCE)
-    if bench.loop.counters.delivered != job["behind"]:
+    if bench.loop.counts.delivered != job["behind"]:
         raise RuntimeError("the messages to catch up with did not arrive")
     for connection in bench.sockets:
         connection.close()

@@ -136,7 +136,7 @@ class HotLoop:
 
     def latency(self, kind: int, *shares: float) -> list[float]:
         """Percentiles of latency in milliseconds."""
-        buckets = list(self.counters.latency[kind])
+        buckets = list(self.counts.latency[kind])
         return [_percentile(buckets, share) / 1e6 for share in shares]
 
 
