@@ -43,14 +43,14 @@ class RetentionClock:
     Elapsed time is that of this process, and of the earlier ones whose spans :meth:`restore` gets. For the time before
     that, :meth:`message_cutoff` assumes that the clock was not set; :meth:`key_cutoff` doesn't.
 
-    :param retention: what is kept.
+    :param retention: what is kept; readers and sweepers take it from here.
     :param time: seconds since 1970; this clock may be set at any time.
     :param monotonic: seconds that only grow.
     :ivar spans: what is known of the wall clock, ascending.
     """
 
     def __init__(self, retention: Retention, time: Callable[[], float], monotonic: Callable[[], float]) -> None:
-        self._retention = retention
+        self.retention = retention
         self._remembered = max(KEY_SECONDS, _DAY if retention.age is None else retention.age)
         self._time = time
         self._monotonic = monotonic
@@ -62,7 +62,7 @@ class RetentionClock:
     @property
     def needs_saving(self) -> bool:
         """Whether the next process needs the spans of this one."""
-        return self._retention.age is not None
+        return self.retention.age is not None
 
     def elapsed(self) -> float:
         """Return for how many seconds processes have run."""
@@ -104,7 +104,7 @@ class RetentionClock:
 
     def message_cutoff(self) -> int:
         """Return the lowest :attr:`~realtime_chat.values.model.Message.at` that can be read."""
-        age = self._retention.age
+        age = self.retention.age
         return 0 if age is None else self.cutoff(age)
 
     def key_cutoff(self) -> int:
@@ -130,7 +130,7 @@ class RetentionClock:
         :param offset: the offset of its message.
         :param top: the top of the room.
         """
-        return at >= self.key_cutoff() or (offset > top - self._retention.count and at >= self.message_cutoff())
+        return at >= self.key_cutoff() or (offset > top - self.retention.count and at >= self.message_cutoff())
 
     def _lowest_time(self, seconds: float) -> float:
         """Return the lowest time that the wall clock has shown within the last seconds."""

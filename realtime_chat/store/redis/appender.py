@@ -31,7 +31,6 @@ from realtime_chat.store.append_queue import (
 from realtime_chat.store.idempotency import key_reused
 from realtime_chat.store.redis.batch import ScriptBatch, encode_drafts
 from realtime_chat.store.redis.log import OUT_OF_SEQUENCE, STALE_LOG, TOO_LATE, RedisLog
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position
@@ -72,7 +71,6 @@ class RedisAppender:
         script: Script,
         node: str,
         clock: RetentionClock,
-        retention: Retention,
     ) -> None:
         self._reactor = reactor
         self._connection = connection
@@ -81,7 +79,6 @@ class RedisAppender:
         self._script = script
         self._node = node
         self._clock = clock
-        self._retention = retention
         self._queue = AppendQueue(reactor, self._submit)
         self._batches = 0
         self._last: ScriptBatch | None = None
@@ -240,9 +237,9 @@ class RedisAppender:
         if word == _PRECEDING_MISSING:
             return out_of_order()
         if word == b"MANY":
-            return self._retention.too_many_rooms
+            return self._clock.retention.too_many_rooms
         if word == b"FAST":
-            return self._retention.too_fast
+            return self._clock.retention.too_fast
         return key_reused()
 
     def _refuse(self, appends: Sequence[PendingAppend], error: StoreError | InDoubt) -> None:

@@ -14,7 +14,7 @@ from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import Argument, ServerError
 from realtime_chat.store.redis.log import STALE_LOG, RedisLog, load_store_script
-from realtime_chat.store.retention import PAGE_BYTES, Retention, readable_page
+from realtime_chat.store.retention import PAGE_BYTES, readable_page
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Message, Page
@@ -38,13 +38,11 @@ class RedisReader:
         connection: RedisConnection,
         log: RedisLog,
         names: RedisNames,
-        retention: Retention,
         clock: RetentionClock,
     ) -> None:
         self._connection = connection
         self._redis_log = log
         self._names = names
-        self._retention = retention
         self._clock = clock
         self._read_script = load_store_script("read")
         self._list_script = load_store_script("list")
@@ -93,7 +91,7 @@ class RedisReader:
 
     async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
         cutoff = self._clock.message_cutoff()
-        asked = (direction, offset, limit, self._retention.count, cutoff, PAGE_BYTES)
+        asked = (direction, offset, limit, self._clock.retention.count, cutoff, PAGE_BYTES)
         answer = await self._run(self._read_script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()
         oldest, top, epoch_start = map(int, answer[1:4])

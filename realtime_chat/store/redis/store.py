@@ -85,9 +85,9 @@ class RedisStore:
             reactor, address, "read", random, on_ready=self._prepare, on_lost=lambda: self._reader.connection_lost()
         )
         node = random_bytes(8).hex()
-        self._appender = RedisAppender(reactor, self._appending, log, names, append, node, clock, retention)
-        self._reader = RedisReader(self._reading, log, names, retention, clock)
-        self._sweeper = RedisSweeper(self._reading, log, names, retention, clock)
+        self._appender = RedisAppender(reactor, self._appending, log, names, append, node, clock)
+        self._reader = RedisReader(self._reading, log, names, clock)
+        self._sweeper = RedisSweeper(self._reading, log, names, clock)
         self._checks = 0
         self._loops = [(LoopingCall(self._check_log), look), (LoopingCall(self._sweeper.sweep), tick)]
         self._closed: str | None = "the store is not started"

@@ -10,7 +10,6 @@ from twisted.logger import Logger
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.log import RedisLog, load_store_script
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import StoreError
 
@@ -30,13 +29,11 @@ class RedisSweeper:
         connection: RedisConnection,
         log: RedisLog,
         names: RedisNames,
-        retention: Retention,
         clock: RetentionClock,
     ) -> None:
         self._connection = connection
         self._redis_log = log
         self._names = names
-        self._retention = retention
         self._clock = clock
         self._script = load_store_script("sweep")
         self._cursor = b"0"
@@ -55,8 +52,8 @@ class RedisSweeper:
 
     async def _sweep_rooms(self, rooms: Sequence[str]) -> None:
         names = self._names
-        room_age, elapsed = int(self._retention.room_age * 1000), self._redis_log.elapsed()
+        room_age, elapsed = int(self._clock.retention.room_age * 1000), self._redis_log.elapsed()
         keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
-        arguments = (self._retention.count, self._clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
+        arguments = (self._clock.retention.count, self._clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
         while rooms and self._connection.ready and await self._script.run(self._connection, keys, arguments):
             pass

@@ -9,7 +9,6 @@ from typing import Any
 from twisted.logger import Logger
 
 from realtime_chat.store.problem_log import ProblemLog
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
 from realtime_chat.store.sqlite.file import DatabaseFile, LogIdentity
@@ -37,7 +36,6 @@ class WriterConnection:
     def __init__(
         self,
         file: DatabaseFile,
-        retention: Retention,
         clock: RetentionClock,
         reader: SQLiteReader,
         on_replaced: Callable[[], None],
@@ -50,8 +48,8 @@ class WriterConnection:
         self._data_version: Any = None
         self.current: sqlite3.Connection | None = None
         self.epoch = ""
-        self.rooms = RoomIndex(retention, clock)
-        self.trimmer = Trimmer(retention, clock)
+        self.rooms = RoomIndex(clock)
+        self.trimmer = Trimmer(clock)
         self.saved_clock = SavedClock(clock)
         self.checkpoints = CheckpointScheduler(file, reader, self.log_problem)
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from realtime_chat.store.retention import PAGE_BYTES, Retention, readable_page
+from realtime_chat.store.retention import PAGE_BYTES, readable_page
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.values.errors import StoreError, StoreRefused
@@ -73,9 +73,8 @@ class SQLiteReader:
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, retention: Retention, clock: RetentionClock) -> None:
+    def __init__(self, file: DatabaseFile, clock: RetentionClock) -> None:
         self._file = file
-        self._retention = retention
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._next = threading.Lock()  # held by the thread that uses the connection next
@@ -109,7 +108,7 @@ class SQLiteReader:
             "offset": offset,
             "limit": limit,
             "bytes": PAGE_BYTES,
-            "count": self._retention.count,
+            "count": self._clock.retention.count,
             "cutoff": cutoff,
         }
         epoch, floor, top, oldest, epoch_start, rows = self._row(statement, asked)

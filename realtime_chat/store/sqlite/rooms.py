@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from realtime_chat.store.retention import Retention, RoomCreationLimit
+from realtime_chat.store.retention import RoomCreationLimit
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.values.errors import RealtimeError
 
@@ -48,9 +48,9 @@ class RoomIndex:
     :ivar total: how many offsets were given in all rooms.
     """
 
-    def __init__(self, retention: Retention, clock: RetentionClock) -> None:
+    def __init__(self, clock: RetentionClock) -> None:
         self._clock = clock
-        self._limit = RoomCreationLimit(retention)
+        self._limit = RoomCreationLimit(clock.retention)
         self._cache: OrderedDict[str, RoomTop] = OrderedDict()
         self._stored = 0
         self.next_id = 1

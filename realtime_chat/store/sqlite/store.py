@@ -72,9 +72,9 @@ class SQLiteStore:
         self._retention = retention
         self._clock = clock = RetentionClock(retention, time, monotonic)
         self._file = file = DatabaseFile(path, random_bytes, schema)
-        self._reader = reader = SQLiteReader(file, retention, clock)
-        self._connection = WriterConnection(file, retention, clock, reader, self._notify_change)
-        self._writer = SQLiteWriter(file, retention, clock, self._connection)
+        self._reader = reader = SQLiteReader(file, clock)
+        self._connection = WriterConnection(file, clock, reader, self._notify_change)
+        self._writer = SQLiteWriter(file, clock, self._connection)
         self.commits = CommitCounts()
         self._write_thread = GroupCommitThread(
             self._writer, self.commits, tick, self._send_answers, self._notify_change

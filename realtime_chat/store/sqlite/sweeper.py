@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.rooms import RoomIndex
 from realtime_chat.store.sqlite.transaction import transaction
@@ -32,8 +31,7 @@ class RoomSweeper:
     :ivar is_read: tells whether somebody reads a room. Such a room is not forgotten.
     """
 
-    def __init__(self, retention: Retention, clock: RetentionClock, rooms: RoomIndex, trimmer: Trimmer) -> None:
-        self._retention = retention
+    def __init__(self, clock: RetentionClock, rooms: RoomIndex, trimmer: Trimmer) -> None:
         self._clock = clock
         self._rooms = rooms
         self._trimmer = trimmer
@@ -60,7 +58,7 @@ class RoomSweeper:
 
     def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None:
         """Forget unused rooms. If a room is read, note now and then that it was."""
-        clock, room_age = self._clock, self._retention.room_age
+        clock, room_age = self._clock, self._clock.retention.room_age
         now, expired, half_expired = int(clock.now() * 1000), clock.cutoff(room_age), clock.cutoff(room_age / 2)
         emptied: list[tuple[int, int]] = []
         unused: list[tuple[int, str, int]] = []

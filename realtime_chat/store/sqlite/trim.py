@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import ClockSpan, RetentionClock
 
 __all__ = ["Trimmer"]
@@ -57,17 +56,16 @@ FROM rooms WHERE id > :after AND id <= :last
 class Trimmer:
     """Deletes messages and keys that are no longer kept, in the rooms that are written to and in others."""
 
-    def __init__(self, retention: Retention, clock: RetentionClock) -> None:
-        self._retention = retention
+    def __init__(self, clock: RetentionClock) -> None:
         self._clock = clock
         self._spans: Sequence[ClockSpan] = ()
         # A trim walks through so many offsets of a room: more than are added until the next trim.
-        self._most = 4 * retention.slack
+        self._most = 4 * clock.retention.slack
 
     def install(self, connection: sqlite3.Connection) -> None:
         """Create the triggers of a new connection."""
         connection.executescript(
-            _TRIGGERS % {"slack": self._retention.slack, "count": self._retention.count, "most": self._most}
+            _TRIGGERS % {"slack": self._clock.retention.slack, "count": self._clock.retention.count, "most": self._most}
         )
         self._spans = ()
 
@@ -90,7 +88,7 @@ class Trimmer:
         """Trim the rooms whose ids are above ``after`` and at most ``last``."""
         values = {
             "young": self._set_key_cutoff(connection),
-            "count": self._retention.count,
+            "count": self._clock.retention.count,
             "cutoff": self._clock.message_cutoff(),
             "most": self._most,
             "after": after,

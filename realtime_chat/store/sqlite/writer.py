@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Sequence
 
 from realtime_chat.store.append_queue import AppendOutcome
-from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
 from realtime_chat.store.sqlite.batch import CommitBatch
 from realtime_chat.store.sqlite.connection import WriterConnection
@@ -32,15 +31,13 @@ class SQLiteWriter:
     :ivar sweeper: trims and forgets rooms.
     """
 
-    def __init__(
-        self, file: DatabaseFile, retention: Retention, clock: RetentionClock, connection: WriterConnection
-    ) -> None:
+    def __init__(self, file: DatabaseFile, clock: RetentionClock, connection: WriterConnection) -> None:
         self._file = file
         self._clock = clock
         self._connection = connection
         self._rooms = connection.rooms
         self._in_doubt: CommitBatch | None = None
-        self.sweeper = RoomSweeper(retention, clock, self._rooms, connection.trimmer)
+        self.sweeper = RoomSweeper(clock, self._rooms, connection.trimmer)
 
     def open(self) -> LogIdentity:
         """Open or create the database.
