@@ -25,7 +25,6 @@ from realtime_chat.transports.fast.interfaces import Send
 __all__ = [
     "FAILED",
     "LEANS_ON",
-    "acknowledged_bytes",
     "direct_send",
     "finish_frame",
     "is_plain",
@@ -102,12 +101,6 @@ def queued(transport: Any) -> int:
 def unsent(transport: Any) -> int:
     """Bytes that the peer has not acknowledged yet, as far as can be told."""
     return queued(transport) + socket_options.in_kernel(transport)
-
-
-def acknowledged_bytes(transport: Any) -> int:
-    """See :meth:`~realtime_chat.transports.backpressure.BackpressuredSender.acknowledged_bytes`."""
-    count = socket_options.acknowledged(transport)
-    return -unsent(transport) if count is None else count
 
 
 def write_now(transport: Any, data: bytes) -> None:

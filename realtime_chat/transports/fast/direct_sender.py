@@ -10,7 +10,6 @@ from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.batches import FrameBatch
 from realtime_chat.transports.fast.direct_send import (
     FAILED,
-    acknowledged_bytes,
     direct_send,
     finish_frame,
     queued,
@@ -43,9 +42,6 @@ class DirectSender(BackpressuredSender):
 
     def unsent(self) -> int:
         return unsent(self.transport)
-
-    def acknowledged_bytes(self) -> int:
-        return acknowledged_bytes(self.transport)
 
     def write(self, data: bytes) -> None:
         if self._replies:
