@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import Meta
@@ -128,19 +128,11 @@ class Ping(Command, frozen=True):
     """Ask for a pong."""
 
 
-COMMANDS: tuple[type[Command], ...] = (
-    Hello,
-    Join,
-    Leave,
-    Publish,
-    SendSignal,
-    SetState,
-    ReadMembers,
-    ReadHistory,
-    Ping,
-)
-
 _AnyCommand = Hello | Join | Leave | Publish | SendSignal | SetState | ReadMembers | ReadHistory | Ping
+
+COMMANDS: tuple[type[Command], ...] = get_args(_AnyCommand)
+"""The commands that a client can send."""
+
 _command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(_AnyCommand)
 _command_names = frozenset(str(kind.__struct_config__.tag) for kind in COMMANDS)
 _KNOWN_COMMANDS = "the commands are " + ", ".join(sorted(_command_names))
