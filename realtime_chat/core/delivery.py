@@ -1,7 +1,7 @@
 """Delivery to one transport: its subscriptions, and the pump that brings those which are behind up to their rooms.
 
-A slow reader is left behind, not queued for. Its room leaves it when the transport has taken less than it was given;
-once the transport resumes writing, the pump sends it one page after another until it is live again. See
+A slow reader is left behind, not queued for. Its room leaves it when the transport has taken less than it was given.
+Once the transport resumes writing, the pump sends it one page after another until it is live again. See
 :mod:`~realtime_chat.core.subscription` for the states.
 """
 

@@ -1,7 +1,7 @@
 """A room's log as one node sees it: how far it was announced here, its newest part in memory, and pages of it.
 
-A node hears of most messages by announcements. What it hears of too early, or not at all, leaves a gap; the node closes
-it by a catch-up, which reads the log from the last offset that was announced here.
+A node hears of most messages by announcements. What it hears of too early, or not at all, leaves a gap. The room closes
+it by a catch-up: it reads the log from the last offset that was announced here.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class BroadcastResult(NamedTuple):
 class Room(LogView):
     """One room's log as far as this node has sent it to its readers, and these readers.
 
-    Anybody can name rooms that don't exist, so a room without messages is small: what it may never need is made when it
+    Anybody can name rooms that don't exist, so a room without messages is small. What it may never need is made when it
     is needed, and a reader who is alone has no dictionary.
 
     :ivar subscribers: how many readers there are, live or behind.

@@ -70,8 +70,8 @@ class RealtimeChannel(StrictChannel):
     CLOSING     the end of the connection                     it is cut off, if the client has read nothing since
     ==========  ============================================  ======================================================
 
-    A refused request leads to CLOSING from every phase: the error is sent, the connection is closed for writing, and
-    what still comes is discarded for a while, so that the client can read the error.
+    A refused request leads to CLOSING from every phase. The error is sent, and the connection is closed for writing.
+    What still comes is discarded for a while, so that the client can read the error.
 
     :ivar cached_headers: what the head reader keeps for the next request.
     """

@@ -213,7 +213,7 @@ class StrictChannel(http.HTTPChannel):
     def _linger(self) -> None:
         """Close for writing, and discard for a while what still comes.
 
-        If the connection were closed with unread data, the kernel would send a reset, and the client would drop an
+        If the connection were closed with unread data, the kernel would send a reset. Then the client would drop an
         answer that it has not read yet (RFC 9112, section 9.6).
         """
         self._end()

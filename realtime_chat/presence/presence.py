@@ -1,8 +1,8 @@
 """Who is in which room, and the signals that clients send each other.
 
 A user is a *member* of a room as long as one of its clients holds a *lease* there, on this node or on another one. A
-client holds a lease while it reads the room on any transport, and for a moment after that, so that readers don't see
-clients leave that are back at once.
+client holds a lease while it reads the room on any transport, and for a moment after that. So readers don't see clients
+leave that are back at once.
 
 Readers that were sent everything up to the last event (``Room.members_version_sent``) are current. All others are sent
 a snapshot. A poll carries the version that it was sent.

@@ -1,7 +1,7 @@
 """Who is in a room through other nodes.
 
-A client may be with several nodes, and has a lease at each. No lease is handed from node to node: when a client goes to
-another node, its lease at the old one expires, and readers see nothing of that as long as it has another.
+A client may be with several nodes, and has a lease at each. No lease is handed from node to node. When a client goes to
+another node, its lease at the old one expires. Readers see nothing of that as long as it has another lease.
 """
 
 from __future__ import annotations
