@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
 
@@ -112,6 +112,13 @@ class PresenceReplica:
         self._stale: dict[str, None] = {}  # rooms that have to be read again
         self._read_script = load_script("realtime_chat.broker", "lua/read_members.lua")
 
+    def stop(self) -> None:
+        """Tell the listener nothing any more, and wait for no answer."""
+        self.listener = None
+        for replica in list(self._rooms.values()):
+            if replica.answered is not None:
+                replica.answered.cancel()
+
     # Rooms that are followed
 
     async def follow(self, room: str) -> None:
@@ -206,12 +213,12 @@ class PresenceReplica:
 
         :returns: whether they have.
         """
-        if replica.answers is None or len(replica.answers) >= wanted:
+        if replica.answers is None or len(replica.answers) >= wanted or self.listener is None:
             return True
         replica.wanted, replica.answered = wanted, Deferred()
         try:
             await replica.answered.addTimeout(_ANSWER_TIMEOUT, self._clock)
-        except DeferredTimeout:
+        except (DeferredTimeout, CancelledError):
             return False
         finally:
             replica.answered = None

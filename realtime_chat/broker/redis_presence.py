@@ -97,7 +97,7 @@ class RedisPresence:
     async def stop(self) -> None:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.stop`. This node's rows stay, for nodes that read them
         while its clients are held. They are deleted later; see ``lua/renew_members.lua``."""
-        self.replica.listener = None
+        self.replica.stop()
         if self._beating.running:
             self._beating.stop()
         if self._repairing is not None and self._repairing.active():

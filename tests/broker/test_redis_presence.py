@@ -7,6 +7,7 @@ from typing import Any
 
 import treq
 from twisted.internet import reactor
+from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 
 from tests.clients import EventClient, PollClient, SocketClient
@@ -277,6 +278,19 @@ class EmptyRoomTests(NodesTestCase):
         self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await watcher.sees("Ann", "Bob")
         self.assertEqual([], watcher.view.left)
+
+    async def test_stops_while_asking(self) -> None:
+        """A node that stops while it waits for another's answer leaves no call in the reactor."""
+        one, two = self.nodes
+        await self.client(SocketClient, one, "Ann")
+        self.patch(one.presence.publisher, "answer", lambda room: None)
+        joining = two.broker.follow("lobby")
+        replica = two.presence.replica
+        await self.until(lambda: "lobby" in replica._rooms and replica._rooms["lobby"].answered is not None)
+        (asking,) = [call for call in reactor.getDelayedCalls() if "addTimeout" in str(call)]  # type: ignore[attr-defined]
+        await two.stop()
+        self.assertFalse(asking.active())
+        await DeferredList([joining], consumeErrors=True)
 
     async def test_first_message(self) -> None:
         """When a room has its first message, who is there is kept in Redis from the next change on, and nobody is seen
