@@ -11,8 +11,14 @@ from zope.interface import implementer
 
 from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.store.idempotency import KeyEntry, content_digest
-from realtime_chat.store.retention import Retention, RoomCreationLimit, fitting, new_epoch, readable_page
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import (
+    Retention,
+    RetentionClock,
+    RoomCreationLimit,
+    fitting,
+    new_epoch,
+    readable_page,
+)
 from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
 

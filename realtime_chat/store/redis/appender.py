@@ -31,7 +31,7 @@ from realtime_chat.store.append_queue import (
 from realtime_chat.store.idempotency import key_reused
 from realtime_chat.store.redis.batch import ScriptBatch, encode_drafts
 from realtime_chat.store.redis.log import OUT_OF_SEQUENCE, STALE_LOG, TOO_LATE, RedisLog
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import RetentionClock
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position
 

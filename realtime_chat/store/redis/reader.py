@@ -14,8 +14,7 @@ from realtime_chat.redis.rows import as_message, read_rows
 from realtime_chat.redis.scripts import Script
 from realtime_chat.redis.wire import Argument, ServerError
 from realtime_chat.store.redis.log import STALE_LOG, RedisLog, load_store_script
-from realtime_chat.store.retention import PAGE_BYTES, readable_page
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import PAGE_BYTES, RetentionClock, readable_page
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Message, Page
 

@@ -24,8 +24,7 @@ from realtime_chat.store.redis.appender import RedisAppender
 from realtime_chat.store.redis.log import RedisLog, load_store_script
 from realtime_chat.store.redis.reader import RedisReader
 from realtime_chat.store.redis.sweeper import RedisSweeper
-from realtime_chat.store.retention import Retention
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import AppendResult, Draft, Page
 

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.log import RedisLog, load_store_script
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import RetentionClock
 from realtime_chat.values.errors import StoreError
 
 __all__ = ["RedisSweeper"]

@@ -1,21 +1,24 @@
-"""One commit: giving each draft its place, and inserting all messages with one statement."""
+"""One commit: looking up keys, giving each draft its place, and inserting all messages with one statement."""
 
 from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from realtime_chat.store.append_queue import MAX_BATCH, AppendOutcome
 from realtime_chat.store.idempotency import KeyEntry, content_digest
-from realtime_chat.store.sqlite.keys import KeyName
+from realtime_chat.store.retention import RetentionClock
+from realtime_chat.store.sqlite.file import transaction
 from realtime_chat.store.sqlite.rooms import RoomIndex, RoomTop
-from realtime_chat.store.sqlite.transaction import transaction
 from realtime_chat.values.errors import out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position
 
-__all__ = ["CommitBatch"]
+__all__ = ["CommitBatch", "find_keys"]
 
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray. That costs more than binding them. So
 # there are columns for a key only if a draft of the batch has one, and empty rows are of zeros.
@@ -40,6 +43,72 @@ _INSERTS = {
     (columns, size): _insert_statement(columns, size) for columns in (_COLUMNS, _KEY_COLUMNS) for size in _SIZES
 }
 _ADD_ROOM = "INSERT INTO rooms (id, name, top, begun) VALUES (?1, ?2, ?3, ?3)"
+_KeyName = tuple[str, str, str]
+"""A room, the sender's id and the key."""
+
+_FIND_KEYS = """
+SELECT json_group_array(json_array(asked.key, hex(keys.digest), keys.offset, keys.at,
+                                   messages.at, event, CAST(data AS TEXT), sender_name))
+FROM json_each(?) AS asked
+CROSS JOIN keys ON keys.room = asked.value ->> 0 AND keys.sender_id = asked.value ->> 1 AND keys.key = asked.value ->> 2
+LEFT JOIN messages ON messages.room = keys.room AND messages.offset = keys.offset
+"""
+
+
+class _KeyRow(msgspec.Struct, array_like=True, frozen=True):
+    """A row of :data:`_FIND_KEYS`: which draft it is for, its key, and its message, unless that was deleted."""
+
+    index: int
+    digest: str
+    offset: int
+    at: int
+    message_at: int | None
+    event: str | None
+    data: str | None
+    sender_name: str | None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_keys = msgspec.json.Decoder(list[_KeyRow]).decode
+
+
+def find_keys(
+    connection: sqlite3.Connection,
+    drafts: Sequence[Draft],
+    rooms: Mapping[str, RoomTop],
+    epoch: str,
+    clock: RetentionClock,
+) -> dict[_KeyName, KeyEntry]:
+    """Find what is stored under the keys of some drafts, and under the keys that they have to follow.
+
+    :param drafts: each has a key.
+    :param rooms: the rooms that exist.
+    """
+    keyed = [draft for draft in drafts if draft.room in rooms]
+    keyed += [replace(draft, key=draft.after) for draft in keyed if draft.after is not None]
+    if not keyed:
+        return {}
+    asked = _encode([(rooms[draft.room].id, draft.sender.id, draft.key) for draft in keyed]).decode()
+    (found,) = connection.execute(_FIND_KEYS, (asked,)).fetchone()
+    entries = {}
+    for row in _decode_keys(found):
+        draft = keyed[row.index]
+        if draft.key is not None and clock.keeps_key(row.at, row.offset, rooms[draft.room].top):
+            message = _first_message(draft, row, epoch)
+            entries[draft.room, draft.sender.id, draft.key] = KeyEntry(
+                bytes.fromhex(row.digest), row.offset, row.at, message
+            )
+    return entries
+
+
+def _first_message(draft: Draft, row: _KeyRow, epoch: str) -> Message | None:
+    if row.message_at is None or row.event is None or row.data is None or row.sender_name is None:
+        return None
+    place = Position(epoch, row.offset)
+    sender_id = draft.sender.id
+    return Message(
+        draft.room, place, row.event, row.data.encode(), sender_id, row.sender_name, row.message_at, draft.key
+    )
 
 
 class CommitBatch:
@@ -55,7 +124,7 @@ class CommitBatch:
     """
 
     def __init__(
-        self, epoch: str, rooms: dict[str, RoomTop], index: RoomIndex, keys: dict[KeyName, KeyEntry], keyed: bool
+        self, epoch: str, rooms: dict[str, RoomTop], index: RoomIndex, keys: dict[_KeyName, KeyEntry], keyed: bool
     ) -> None:
         self.epoch = epoch
         self.rooms = rooms

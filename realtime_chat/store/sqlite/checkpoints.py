@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
-from realtime_chat.store.problem_log import ProblemLog
 from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.store.sqlite.reader import SQLiteReader
 from realtime_chat.values.errors import StoreRefused
@@ -53,7 +53,7 @@ class CheckpointScheduler:
         self._wal_size = 0
         self._blocked = False  # by another program's transaction
         self._copied = 0  # pages of the log that are in the database
-        self._warnings = ProblemLog(self._log, _WARN_INTERVAL)
+        self._warned_at = -_WARN_INTERVAL
         self._background: threading.Thread | None = None
         self._background_connection: sqlite3.Connection | None = None
 
@@ -138,16 +138,15 @@ class CheckpointScheduler:
 
     def _warn(self) -> None:
         """Warn of another program's transaction that lets the log grow."""
-        if not self._blocked or self._wal_size < _WARN_WAL_BYTES:
-            return
-        self._warnings.problem(
-            "blocked",
-            "{path}-wal has {size} MB, as another program reads {path} in a transaction that doesn't end; right is to "
-            "end it",
-            LogLevel.warn,
-            path=self._file.path,
-            size=self._wal_size // 1_000_000,
-        )
+        now = time.monotonic()
+        if self._blocked and self._wal_size >= _WARN_WAL_BYTES and now - self._warned_at >= _WARN_INTERVAL:
+            self._warned_at = now
+            self._log.warn(
+                "{path}-wal has {size} MB, as another program reads {path} in a transaction that doesn't end; right is "
+                "to end it",
+                path=self._file.path,
+                size=self._wal_size // 1_000_000,
+            )
 
     def stop(self) -> None:
         """Stop the thread, and forget everything about the connection that is closed."""

@@ -1,24 +1,26 @@
-"""The file of a SQLite store: creating, opening and upgrading it, and noticing that a backup was restored."""
+"""The file of a SQLite store.
+
+It is created, opened and upgraded here. One process at a time may use it. If the file is moved, replaced, or restored
+from a backup, that is noticed.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 from urllib.parse import quote
 
 from realtime_chat.store.retention import new_epoch
-from realtime_chat.store.sqlite.lock import LockFile
-from realtime_chat.store.sqlite.transaction import transaction
-from realtime_chat.store.sqlite.watch import FileWatch, inode
 from realtime_chat.values.errors import StoreRefused
 
-__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "LogIdentity", "load_schema"]
+__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "FileWatch", "LogIdentity", "load_schema", "transaction"]
 
 APPLICATION_ID = 0x52744368
 """Marks a SQLite file as ours (``PRAGMA application_id``): "RtCh"."""
@@ -35,6 +37,8 @@ PRAGMA wal_autocheckpoint = 0;
 PRAGMA journal_size_limit = 8388608;
 """
 
+_NO_FILE = "unmarked"  # the mark if there was no lock file
+_LOCK_BYTES = 256
 _TOTALS = "SELECT ifnull(sum(top), 0), count(*), ifnull(max(id), 0) FROM rooms"
 
 
@@ -45,6 +49,116 @@ def load_schema(directory: Traversable) -> tuple[str, ...]:
 
 
 SCHEMA = load_schema(files("realtime_chat.store.sqlite") / "schema")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block executes, or roll it back if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+class FileWatch:
+    """Tells whether files are still in place: neither removed, nor moved, nor replaced.
+
+    It keeps the files open, and asks the kernel for their names (``readlink``). A file that is no longer in place has
+    another name. ``stat`` would be simpler, but slows down each commit by a third: after it, the kernel writes a finer
+    time with the next write (https://docs.kernel.org/filesystems/multigrain-ts.html).
+
+    :param names: where the kernel shows the names of open files. If it is missing, as in a chroot, inodes are compared.
+    """
+
+    def __init__(self, paths: Sequence[str], names: str = "/proc/self/fd") -> None:
+        self._paths = paths
+        # Closing an O_PATH descriptor leaves the process's POSIX locks alone.
+        self._files = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths]
+        self._links = [f"{names}/{file}" for file in self._files] if os.path.isdir(names) else []
+        self._initial = self._current()
+
+    def _current(self) -> list[object]:
+        if self._links:
+            return [os.readlink(link) for link in self._links]
+        return [_inode(path) for path in self._paths]
+
+    def in_place(self) -> bool:
+        """Return whether all files are in place."""
+        return self._current() == self._initial
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            os.close(file)
+        self._files = []
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    """Return the device and the inode of a file; None if there is no such file."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class _LockFile:
+    """Keeps other processes out until this process ends (flock).
+
+    The file stays after :meth:`release`. If it were removed, that could be the file that another process just locked.
+    Its first line is the process that locked it last. The second line is the *mark*: what the database held when it was
+    last used. A restored backup doesn't fit the mark.
+
+    :ivar mark: the mark that was found when the file was locked. It is empty if an older release wrote it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+        self.mark = _NO_FILE
+
+    def acquire(self) -> None:
+        """Lock the file. Does nothing if this process holds the lock.
+
+        :raises StoreRefused: another process has it.
+        """
+        if self._file is not None and self._in_place(self._file):
+            return
+        self.release()
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").partition("\n")[0] or "unknown"
+            os.close(file)
+            raise StoreRefused(f"it is in use by another process, pid {holder}; right would be another file") from None
+        found = os.pread(file, _LOCK_BYTES, 0).decode("ascii", "replace")
+        self._file = file
+        self.write(found.partition("\n")[2].strip() if found else _NO_FILE)
+
+    def write(self, mark: str) -> None:
+        """Write a mark, and sync it. The file never grows, so that a full disk takes it too."""
+        assert self._file is not None, "it is not locked"
+        self.mark = mark
+        os.pwrite(self._file, f"{os.getpid()}\n{mark}\n".ljust(_LOCK_BYTES).encode("ascii"), 0)
+        os.fsync(self._file)
+
+    def _in_place(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(file))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Unlock the file, if it is locked."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 class LogIdentity(NamedTuple):
@@ -92,7 +206,7 @@ class DatabaseFile:
         self._wal = self.path + "-wal"
         self._random_bytes = random_bytes
         self._schema = schema
-        self._lock = LockFile(self.path + "-lock")
+        self._lock = _LockFile(self.path + "-lock")
         self._ids: _FileIds | None = None
         self._watch: FileWatch | None = None
         self._watch_lock = threading.Lock()  # the reading thread asks, too
@@ -113,7 +227,7 @@ class DatabaseFile:
             return 0
 
     def _current_ids(self) -> _FileIds:
-        return _FileIds(inode(self.path), inode(self._wal))
+        return _FileIds(_inode(self.path), _inode(self._wal))
 
     def open_to_write(
         self, secret: bytes | None, least: int, before_replacing: Callable[[], object]
@@ -152,7 +266,7 @@ class DatabaseFile:
 
     def _remove_stale_wal(self, was: _FileIds) -> None:
         """Remove the write-ahead log of the former database, or SQLite would replay it into the new one."""
-        if inode(self.path) != was.database and inode(self._wal) == was.wal:
+        if _inode(self.path) != was.database and _inode(self._wal) == was.wal:
             with suppress(FileNotFoundError):
                 os.unlink(self._wal)
 

@@ -161,8 +161,6 @@ class GroupCommitThread:
 
     def _resolve_in_doubt(self) -> None:
         """Look again whether a commit in doubt is stored. If so, let readers know."""
-        if not self._writer.in_doubt:
-            return
         with suppress(StoreError):
             if self._writer.resolve_in_doubt() is not None:
                 self._on_change()

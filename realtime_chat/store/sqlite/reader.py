@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from realtime_chat.store.retention import PAGE_BYTES, readable_page
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import PAGE_BYTES, RetentionClock, readable_page
 from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import Message, Page, Position
@@ -49,6 +51,7 @@ _ROOMS = """
 SELECT json_group_array(name) FROM (SELECT name FROM rooms WHERE name > :after ORDER BY name LIMIT :limit)
 """
 _MAX_OFFSET = 2**62
+_MAX_READS = 20_000
 
 
 class _PageRow(msgspec.Struct, array_like=True, frozen=True):
@@ -66,39 +69,67 @@ _decode_names = msgspec.json.Decoder(list[str]).decode
 
 
 class SQLiteReader:
-    """Reads pages of a log through a connection of its own. May be used on several threads.
+    """Reads pages of a log, one after another, on a thread and through a connection of its own.
 
     :param clock: tells which messages are too old to be read.
+    :param call_from_thread: calls something on the reactor's thread (``IReactorFromThreads.callFromThread``).
     """
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, clock: RetentionClock) -> None:
+    def __init__(self, file: DatabaseFile, clock: RetentionClock, call_from_thread: Callable[..., Any]) -> None:
         self._file = file
         self._clock = clock
+        self._call_from_thread = call_from_thread
         self._connection: sqlite3.Connection | None = None
         self._next = threading.Lock()  # held by the thread that uses the connection next
         self._in_use = threading.Lock()
+        self._reads: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...], Deferred[Any]] | None] = SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._run, name="store-reader", daemon=True)
 
-    def read_after(self, room: str, offset: int, limit: int) -> Page:
-        """See :meth:`IMessageStore.read_after`.
+    # On the reactor's thread.
 
-        :raises StoreError: the file can't be read.
-        """
-        return self._page(_AFTER, room, offset, limit)
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
 
-    def read_before(self, room: str, offset: int | None, limit: int) -> Page:
-        """See :meth:`IMessageStore.read_before`.
+    def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
+        """Read on the thread; see :meth:`IMessageStore.read_after`."""
+        return self._ask(self._page, _AFTER, room, offset, limit)
 
-        :raises StoreError: the file can't be read.
-        """
-        return self._page(_BEFORE, room, _MAX_OFFSET if offset is None else offset, limit)
+    def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
+        """Read on the thread; see :meth:`IMessageStore.read_before`."""
+        return self._ask(self._page, _BEFORE, room, _MAX_OFFSET if offset is None else offset, limit)
 
-    def rooms(self, after: str, limit: int) -> list[str]:
-        """See :meth:`IMessageStore.rooms`.
+    def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
+        """Read on the thread; see :meth:`IMessageStore.rooms`."""
+        return self._ask(self._rooms, after, limit)
 
-        :raises StoreError: the file can't be read.
-        """
+    def _ask(self, read: Callable[..., Any], *asked: Any) -> Deferred[Any]:
+        if self._waiting >= _MAX_READS:
+            return fail(StoreError("too many reads wait"))
+        self._waiting += 1
+        answer: Deferred[Any] = Deferred()
+        self._reads.put((read, asked, answer))
+        return answer
+
+    def _answer(self, answer: Deferred[Any], result: Any) -> None:
+        self._waiting -= 1
+        answer.callback(result)
+
+    # On its own thread.
+
+    def _run(self) -> None:
+        while (read := self._reads.get()) is not None:
+            call, asked, answer = read
+            try:
+                result = call(*asked)
+            except Exception:
+                result = Failure()
+            self._call_from_thread(self._answer, answer, result)
+
+    def _rooms(self, after: str, limit: int) -> Sequence[str]:
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
@@ -116,21 +147,6 @@ class SQLiteReader:
             return Page(epoch, floor + 1, floor, (), floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         return readable_page(epoch, oldest, top, [_message(room, epoch, row) for row in found], cutoff, epoch_start)
-
-    @contextmanager
-    def paused(self, patience: float) -> Iterator[bool]:
-        """Pause all reads during a ``with`` block, after the page that is being read.
-
-        :param patience: the most seconds to wait for that page.
-        :returns: the value of the block: whether all reads are paused.
-        """
-        with self._next:
-            paused = self._in_use.acquire(timeout=patience)
-            try:
-                yield paused
-            finally:
-                if paused:
-                    self._in_use.release()
 
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
         with self._next:
@@ -153,6 +169,28 @@ class SQLiteReader:
             self._connection = self._file.open_to_read()
         return self._connection
 
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # On the writing thread.
+
+    @contextmanager
+    def paused(self, patience: float) -> Iterator[bool]:
+        """Pause all reads during a ``with`` block, after the page that is being read.
+
+        :param patience: the most seconds to wait for that page.
+        :returns: the value of the block: whether all reads are paused.
+        """
+        with self._next:
+            paused = self._in_use.acquire(timeout=patience)
+            try:
+                yield paused
+            finally:
+                if paused:
+                    self._in_use.release()
+
     def open(self) -> None:
         """Open the connection now. It can still read later, when the files can no longer be opened."""
         with self._in_use, suppress(sqlite3.Error, StoreRefused):
@@ -163,10 +201,11 @@ class SQLiteReader:
         with self._in_use:
             self._drop()
 
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def stop(self) -> None:
+        """Finish what was asked for, end the thread, and close the connection."""
+        self._reads.put(None)
+        self._thread.join()
+        self.close()
 
 
 def _message(room: str, epoch: str, row: _PageRow) -> Message:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from realtime_chat.store.retention import RoomCreationLimit
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import RetentionClock, RoomCreationLimit
 from realtime_chat.values.errors import RealtimeError
 
 __all__ = ["RoomIndex", "RoomTop"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -18,20 +18,15 @@ from zope.interface import implementer
 
 from realtime_chat.core.interfaces import IMessageStore, TurnClock
 from realtime_chat.store.append_queue import AppendQueue, CommitCounts
-from realtime_chat.store.retention import Retention
-from realtime_chat.store.retention_clock import RetentionClock
-from realtime_chat.store.sqlite.connection import WriterConnection
+from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.store.sqlite.file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite.group_commit import Answers, GroupCommitThread
-from realtime_chat.store.sqlite.read_thread import ReadThread
 from realtime_chat.store.sqlite.reader import SQLiteReader
 from realtime_chat.store.sqlite.writer import SQLiteWriter
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import AppendResult, Draft, Page
 
 __all__ = ["SQLiteStore"]
-
-_T = TypeVar("_T")
 
 
 class _ThreadedReactor(TurnClock, Protocol):
@@ -70,16 +65,14 @@ class SQLiteStore:
     ) -> None:
         self._reactor = reactor
         self._retention = retention
-        self._clock = clock = RetentionClock(retention, time, monotonic)
-        self._file = file = DatabaseFile(path, random_bytes, schema)
-        self._reader = reader = SQLiteReader(file, clock)
-        self._connection = WriterConnection(file, clock, reader, self._notify_change)
-        self._writer = SQLiteWriter(file, clock, self._connection)
+        self._clock = RetentionClock(retention, time, monotonic)
+        self._file = DatabaseFile(path, random_bytes, schema)
+        self._reader = SQLiteReader(self._file, self._clock, reactor.callFromThread)
+        self._writer = SQLiteWriter(self._file, self._clock, self._reader, self._notify_change)
         self.commits = CommitCounts()
         self._write_thread = GroupCommitThread(
             self._writer, self.commits, tick, self._send_answers, self._notify_change
         )
-        self._read_thread = ReadThread(reactor.callFromThread)
         self._queue = AppendQueue(reactor, self._submit)
         self._closed: str | None = "the store is not started"
         self._stopping: list[Deferred[None]] | None = None
@@ -105,7 +98,7 @@ class SQLiteStore:
             return
         self.secret = secret
         self._closed = None
-        self._read_thread.start()
+        self._reader.start()
         started.callback(None)
 
     def stop(self) -> Deferred[None]:
@@ -130,15 +123,11 @@ class SQLiteStore:
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
-        if self._closed is not None:
-            return fail(StoreError(self._closed))
-        return self._queue.append(draft, int(self._clock.now() * 1000))
+        return self._refusal() or self._queue.append(draft, int(self._clock.now() * 1000))
 
     def check(self) -> Deferred[None]:
         """See :meth:`IMessageStore.check`."""
-        if self._closed is not None:
-            return fail(StoreError(self._closed))
-        return self._queue.check()
+        return self._refusal() or self._queue.check()
 
     def _submit(self) -> bool:
         """Submit all that waits. What comes during the commit waits, so that threads don't wake up for each draft."""
@@ -157,20 +146,18 @@ class SQLiteStore:
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
-        return self._read(lambda: self._reader.read_after(room, offset, limit))
+        return self._refusal() or self._reader.read_after(room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
-        return self._read(lambda: self._reader.read_before(room, offset, limit))
+        return self._refusal() or self._reader.read_before(room, offset, limit)
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._read(lambda: self._reader.rooms(after, limit))
+        return self._refusal() or self._reader.rooms(after, limit)
 
-    def _read(self, read: Callable[[], _T]) -> Deferred[_T]:
-        if self._closed is not None:
-            return fail(StoreError(self._closed))
-        return self._read_thread.run(read)
+    def _refusal(self) -> Deferred[Any] | None:
+        return None if self._closed is None else fail(StoreError(self._closed))
 
     # On the writing thread.
 
@@ -182,7 +169,6 @@ class SQLiteStore:
         self._reactor.callFromThread(self._answer, answers, idle)
 
     def _close(self) -> None:
-        self._read_thread.stop()
-        self._reader.close()
+        self._reader.stop()
         self._writer.close()
         self._reactor.callFromThread(self._stopped)

@@ -1,4 +1,7 @@
-"""Sweeping: trimming rooms that are not written to, and forgetting rooms that are unused."""
+"""Deleting in SQLite what is no longer kept: old messages and keys, and unused rooms.
+
+Triggers trim the rooms that are written to, as a part of each commit. A sweep trims the other rooms.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
-from realtime_chat.store.retention_clock import RetentionClock
+from realtime_chat.store.retention import ClockSpan, RetentionClock
+from realtime_chat.store.sqlite.file import transaction
 from realtime_chat.store.sqlite.rooms import RoomIndex
-from realtime_chat.store.sqlite.transaction import transaction
-from realtime_chat.store.sqlite.trim import Trimmer
 
-__all__ = ["RoomSweeper"]
+__all__ = ["Sweeper"]
 
 _SWEEP_SECONDS = 0.01
 _ROOMS_PER_SWEEP = 100
@@ -25,18 +27,85 @@ _RAISE_FLOOR = "UPDATE identity SET floor = max(floor, ?)"
 _FORGET_ROOM = "DELETE FROM rooms WHERE id = ?"
 
 
-class RoomSweeper:
-    """Goes through all rooms, some at a time.
+# Each statement releases the interpreter's lock. While the reactor's thread is busy, it takes up to
+# sys.getswitchinterval() to get it back. So a commit is one statement, and triggers do the rest. They are triggers of
+# the table, as those of a view cost three times as much.
+_TRIGGERS = """
+CREATE TEMP VIEW trims AS
+SELECT NULL AS room, NULL AS below, NULL AS young, NULL AS most;
+
+CREATE TEMP TRIGGER trim INSTEAD OF INSERT ON trims BEGIN
+    DELETE FROM messages WHERE room = NEW.room AND offset < min(
+        NEW.below,
+        NEW.most + ifnull((SELECT min(offset) FROM messages WHERE room = NEW.room), 0));
+    DELETE FROM keys WHERE room = NEW.room AND offset < min(
+        NEW.below,
+        NEW.most + ifnull((SELECT min(offset) FROM keys WHERE room = NEW.room), 0),
+        ifnull((SELECT offset FROM keys WHERE room = NEW.room AND at >= NEW.young ORDER BY offset LIMIT 1), NEW.below));
+END;
+
+CREATE TEMP TABLE ages (young INTEGER NOT NULL);
+INSERT INTO ages (young) VALUES (0);
+
+CREATE TEMP TRIGGER move_top AFTER INSERT ON main.messages BEGIN
+    UPDATE rooms SET top = NEW.offset, emptied = NULL WHERE id = NEW.room AND top = NEW.offset - 1;
+    SELECT RAISE(ABORT, 'another program has changed it') WHERE changes() = 0;
+END;
+
+CREATE TEMP TRIGGER file_key AFTER INSERT ON main.messages WHEN NEW.digest IS NOT NULL BEGIN
+    INSERT OR REPLACE INTO keys (room, sender_id, key, offset, at, digest)
+    VALUES (NEW.room, NEW.sender_id, NEW.key, NEW.offset, NEW.at, NEW.digest);
+END;
+
+CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
+    INSERT INTO trims (room, below, young, most)
+    VALUES (NEW.room, NEW.offset - %(count)d + 1, (SELECT young FROM ages), %(most)d);
+END;
+"""
+_TRIM_ROOMS = """
+INSERT INTO trims (room, below, young, most)
+SELECT id, max(top - :count + 1, ifnull(
+    (SELECT offset FROM messages WHERE room = rooms.id AND at >= :cutoff ORDER BY offset LIMIT 1), top + 1)),
+    :young, :most
+FROM rooms WHERE id > :after AND id <= :last
+"""
+
+
+class Sweeper:
+    """Deletes what is no longer kept.
 
     :ivar is_read: tells whether somebody reads a room. Such a room is not forgotten.
     """
 
-    def __init__(self, clock: RetentionClock, rooms: RoomIndex, trimmer: Trimmer) -> None:
+    def __init__(self, clock: RetentionClock, rooms: RoomIndex) -> None:
         self._clock = clock
         self._rooms = rooms
-        self._trimmer = trimmer
+        self._spans: Sequence[ClockSpan] = ()
+        # A trim walks through so many offsets of a room: more than are added until the next trim.
+        self._most = 4 * clock.retention.slack
         self._swept_id = 0
         self.is_read: Callable[[str], bool] = lambda room: False
+
+    def install(self, connection: sqlite3.Connection) -> None:
+        """Create the triggers of a new connection."""
+        retention = self._clock.retention
+        connection.executescript(_TRIGGERS % {"slack": retention.slack, "count": retention.count, "most": self._most})
+        self._spans = ()
+
+    def update_key_cutoff(self, connection: sqlite3.Connection) -> None:
+        """Tell the triggers which keys are young, if the wall clock was set.
+
+        As time passes, the cutoff that they know becomes too low. That only keeps more keys, until the next sweep.
+        After the wall clock was set it may be too high.
+        """
+        if self._spans is not self._clock.spans:
+            self._set_key_cutoff(connection)
+
+    def _set_key_cutoff(self, connection: sqlite3.Connection) -> int:
+        self._spans = self._clock.spans
+        cutoff = self._clock.key_cutoff()
+        connection.execute("UPDATE ages SET young = ?", (cutoff,))
+        return cutoff
 
     def sweep(self, connection: sqlite3.Connection) -> None:
         """Sweep the next rooms, for a short time.
@@ -50,11 +119,23 @@ class RoomSweeper:
     def _sweep_some(self, connection: sqlite3.Connection) -> bool:
         """Sweep some rooms. Returns False after the last room."""
         last = self._swept_id + _ROOMS_PER_SWEEP
-        self._trimmer.trim(connection, self._swept_id, last)
+        self._trim(connection, self._swept_id, last)
         self._sweep_empty(connection, self._swept_id, last)
         (more,) = connection.execute("SELECT max(id) > ? FROM rooms", (last,)).fetchone()
         self._swept_id = last if more else 0
         return bool(more)
+
+    def _trim(self, connection: sqlite3.Connection, after: int, last: int) -> None:
+        """Trim the rooms whose ids are above ``after`` and at most ``last``."""
+        values = {
+            "young": self._set_key_cutoff(connection),
+            "count": self._clock.retention.count,
+            "cutoff": self._clock.message_cutoff(),
+            "most": self._most,
+            "after": after,
+            "last": last,
+        }
+        connection.execute(_TRIM_ROOMS, values)
 
     def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None:
         """Forget unused rooms. If a room is read, note now and then that it was."""

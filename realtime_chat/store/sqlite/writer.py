@@ -1,21 +1,27 @@
-"""Appending to the logs in SQLite, a batch of drafts per commit."""
+"""Appending to the logs in SQLite, a batch of drafts per commit, through the only connection that changes them."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.logger import Logger
 
 from realtime_chat.store.append_queue import AppendOutcome
-from realtime_chat.store.retention_clock import RetentionClock
-from realtime_chat.store.sqlite.batch import CommitBatch
-from realtime_chat.store.sqlite.connection import WriterConnection
-from realtime_chat.store.sqlite.file import DatabaseFile, LogIdentity
-from realtime_chat.store.sqlite.keys import find_keys
-from realtime_chat.store.sqlite.sweeper import RoomSweeper
+from realtime_chat.store.retention import ClockSpan, RetentionClock
+from realtime_chat.store.sqlite.batch import CommitBatch, find_keys
+from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
+from realtime_chat.store.sqlite.file import DatabaseFile, LogIdentity, transaction
+from realtime_chat.store.sqlite.reader import SQLiteReader
+from realtime_chat.store.sqlite.rooms import RoomIndex
+from realtime_chat.store.sqlite.sweeper import Sweeper
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
 from realtime_chat.values.model import Draft
 
 __all__ = ["CommitInDoubt", "SQLiteWriter"]
+
+_SAVE_INTERVAL = 600.0
 
 
 class CommitInDoubt(Exception):
@@ -28,31 +34,97 @@ class SQLiteWriter:
     It is either usable or in doubt. A commit whose sync fails makes it in doubt: then nothing can be stored until
     :meth:`resolve_in_doubt` finds out whether that commit is on the disk.
 
+    :param reader: has the only other connection to the file.
+    :param on_replaced: called when the file was found to be another log.
+    :ivar connection: the open connection; None if there is none. It is opened again when the file was replaced.
     :ivar sweeper: trims and forgets rooms.
     """
 
-    def __init__(self, file: DatabaseFile, clock: RetentionClock, connection: WriterConnection) -> None:
+    _log = Logger()
+
+    def __init__(
+        self, file: DatabaseFile, clock: RetentionClock, reader: SQLiteReader, on_replaced: Callable[[], None]
+    ) -> None:
         self._file = file
         self._clock = clock
-        self._connection = connection
-        self._rooms = connection.rooms
+        self._reader = reader
+        self._on_replaced = on_replaced
+        self._rooms = RoomIndex(clock)
+        self._checkpoints = CheckpointScheduler(file, reader, self._log_problem)
+        self._saved_clock = _SavedClock(clock)
+        self._secret: bytes | None = None
+        self._epoch = ""
+        self._data_version: Any = None
         self._in_doubt: CommitBatch | None = None
-        self.sweeper = RoomSweeper(clock, self._rooms, connection.trimmer)
+        self._problem = ""
+        self.connection: sqlite3.Connection | None = None
+        self.sweeper = Sweeper(clock, self._rooms)
 
     def open(self) -> LogIdentity:
         """Open or create the database.
 
         :raises StoreRefused: it can't be opened.
         """
-        return self._connection.open()
+        self._disconnect()
+        connection, identity = self._file.open_to_write(self._secret, self._rooms.total, self._reader.close)
+        self.sweeper.install(connection)
+        self._saved_clock.restore(connection)
+        if identity.epoch != self._epoch and self._epoch:
+            self._log.warn("{path} is another log now", path=self._file.path)
+            self._on_replaced()
+        self._epoch = identity.epoch
+        self._secret = self._secret or identity.secret
+        self._rooms.load(connection, identity.total)
+        self._data_version = connection.execute("PRAGMA data_version").fetchone()
+        self.connection = connection
+        self._reader.open()
+        return identity
 
     def close(self) -> None:
         """Close the database for good, and let other processes use it."""
-        if self._in_doubt is None:
-            self._connection.save_clock()
-            self._connection.mark_closed()
-        self._connection.close()
+        if self._in_doubt is None and self.connection is not None:
+            self._save_clock(self.connection)
+            self._file.mark_closed(self.connection)
+        self._disconnect()
         self._file.release()
+
+    def _disconnect(self) -> None:
+        self._rooms.clear_cache()
+        self._checkpoints.stop()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return the connection. It is opened again if the file was replaced or the last statement failed.
+
+        :raises StoreError: it can't be opened.
+        """
+        if self.connection is None or not self._file.in_place():
+            try:
+                self.open()
+            except StoreRefused as refusal:
+                self._log_problem(str(refusal))
+                raise StoreError("the store can't be opened", str(refusal)) from refusal
+        assert self.connection is not None
+        return self.connection
+
+    def _connected_to_same(self) -> sqlite3.Connection:
+        """Return the connection. It is opened again if another program has changed the database.
+
+        That may have been a backup that was put back.
+
+        :raises StoreError: it can't be opened.
+        """
+        connection = self._connected()
+        try:
+            version = connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return connection
+        if version == self._data_version:
+            return connection
+        self._disconnect()
+        return self._connected()
 
     def commit(self, drafts: Sequence[tuple[Draft, int]], check: bool = False) -> list[AppendOutcome]:
         """Store drafts in one transaction. Returns their outcomes, in order, once they are durable.
@@ -65,11 +137,11 @@ class SQLiteWriter:
         """
         if self._in_doubt is not None:
             raise StoreError("the disk failed, and can't be read yet")
-        connection = self._connection.get()
+        connection = self._connected()
         batch = None
         try:
             batch = self._prepare(connection, drafts)
-            self._connection.trimmer.update_key_cutoff(connection)
+            self.sweeper.update_key_cutoff(connection)
             if batch.count:
                 batch.insert(connection)
             elif check:
@@ -77,28 +149,28 @@ class SQLiteWriter:
         except sqlite3.Error as error:
             raise self._failure(error, batch) from error
         if not self._file.in_place():
-            self._connection.log_problem("it was moved or replaced")
+            self._log_problem("it was moved or replaced")
             self._rooms.clear_cache()
             raise InDoubt
-        if batch.count or check:
-            self._connection.log_recovered()
+        if self._problem and (batch.count or check):
+            self._problem = ""
+            self._log.info("{path} can be written to again", path=self._file.path)
         batch.note_committed()
-        self._connection.checkpoints.committed(batch.size)
+        self._checkpoints.committed(batch.size)
         return batch.outcomes
 
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> CommitBatch:
-        epoch = self._connection.epoch
         rooms = self._rooms.find(connection, {draft.room for draft, _ in drafts})
         keyed = [draft for draft, _ in drafts if draft.key is not None]
-        keys = find_keys(connection, keyed, rooms, epoch, self._clock) if keyed else {}
-        batch = CommitBatch(epoch, rooms, self._rooms, keys, bool(keyed))
+        keys = find_keys(connection, keyed, rooms, self._epoch, self._clock) if keyed else {}
+        batch = CommitBatch(self._epoch, rooms, self._rooms, keys, bool(keyed))
         batch.add(drafts)
         return batch
 
     def _failure(self, error: sqlite3.Error, batch: CommitBatch | None) -> Exception:
         """Return what a failed statement means. It was rolled back, unless the disk failed."""
         code = getattr(error, "sqlite_errorcode", 0)
-        self._connection.log_problem(str(error))
+        self._log_problem(str(error))
         if code & 0xFF == sqlite3.SQLITE_FULL:
             return StoreError("the disk is full")
         self._rooms.clear_cache()
@@ -108,20 +180,15 @@ class SQLiteWriter:
             # Written but not synced: SQLite may see it, and it may be found after a crash, or not.
             self._in_doubt = batch
             return CommitInDoubt(str(error))
-        self._connection.close()
+        self._disconnect()
         return StoreError("the store can't be written to", str(error))
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether it is unknown if the last commit is stored. Until that is resolved nothing can be stored."""
-        return self._in_doubt is not None
 
     def resolve_in_doubt(self) -> list[AppendOutcome] | None:
         """Find out whether the commit in doubt is stored.
 
         After a checkpoint, what is visible is durable, and what is not visible is gone.
 
-        :returns: the outcomes if it is stored; None while that can't be seen.
+        :returns: the outcomes if it is stored; None while that can't be seen, or if no commit is in doubt.
         :raises StoreError: it was not stored.
         """
         batch = self._in_doubt
@@ -130,7 +197,7 @@ class SQLiteWriter:
             return None
         try:
             identity = self.open()
-            connection = self._connection.current
+            connection = self.connection
             assert connection is not None
             if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 return None
@@ -144,22 +211,68 @@ class SQLiteWriter:
 
     def checkpoint_if_due(self) -> None:
         """Checkpoint if it is time, so that the write-ahead log stays small. Call it after the answers are sent."""
-        connection = self._connection
-        if connection.current is not None and self._in_doubt is None and connection.checkpoints.are_due():
-            connection.checkpoints.run(connection.current)
+        if self.connection is not None and self._in_doubt is None and self._checkpoints.are_due():
+            self._checkpoints.run(self.connection)
 
     def maintain(self) -> None:
         """Notice that the file was replaced, checkpoint, trim rooms without writes, and forget unused rooms."""
         if self._in_doubt is not None:
             return
         try:
-            connection = self._connection.get_unchanged()
+            connection = self._connected_to_same()
         except StoreError:
             return
-        if self._connection.saved_clock.is_stale:
-            self._connection.save_clock()
-        self._connection.checkpoints.run(connection)
+        if self._saved_clock.is_stale:
+            self._save_clock(connection)
+        self._checkpoints.run(connection)
         try:
             self.sweeper.sweep(connection)
         except sqlite3.Error as error:
-            self._connection.log_problem(f"nothing trimmed: {error}")
+            self._log_problem(f"nothing trimmed: {error}")
+
+    def _save_clock(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._saved_clock.save(connection)
+        except sqlite3.Error as error:
+            self._log_problem(str(error))
+
+    def _log_problem(self, problem: str) -> None:
+        """Log what is wrong, once: a full disk fails every commit."""
+        if problem != self._problem:
+            self._problem = problem
+            self._log.error("{path}: {problem}", path=self._file.path, problem=problem)
+
+
+class _SavedClock:
+    """Saves in the database, for the next process, what the wall clock has shown; restores it once."""
+
+    def __init__(self, clock: RetentionClock) -> None:
+        self._clock = clock
+        self._saved: tuple[Sequence[ClockSpan], float] | None = None
+
+    def restore(self, connection: sqlite3.Connection) -> None:
+        """Restore the clock when the first connection is opened."""
+        if self._saved is None:
+            rows = connection.execute("SELECT elapsed, ahead FROM spans ORDER BY elapsed")
+            self._clock.restore([ClockSpan(*row) for row in rows])
+            self._saved = (), 0.0
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the clock should be saved again."""
+        spans, elapsed = self._saved or ((), 0.0)
+        return spans is not self._clock.spans or self._clock.elapsed() - elapsed > _SAVE_INTERVAL
+
+    def save(self, connection: sqlite3.Connection) -> None:
+        """Save the spans, and how far the elapsed time has got.
+
+        :raises sqlite3.Error: they are not saved.
+        """
+        if not self._clock.needs_saving:
+            return
+        spans, elapsed = self._clock.spans, self._clock.elapsed()
+        rows = [*spans, ClockSpan(elapsed, spans[-1].ahead)]
+        with transaction(connection):
+            connection.execute("DELETE FROM spans")
+            connection.executemany("INSERT OR REPLACE INTO spans (elapsed, ahead) VALUES (?, ?)", rows)
+        self._saved = spans, elapsed

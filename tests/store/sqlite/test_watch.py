@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.store.sqlite.watch import FileWatch
+from realtime_chat.store.sqlite.file import FileWatch
 
 
 class WatchTests(TestCase):

@@ -56,7 +56,7 @@ class FailureTests(SQLiteTestCase):
         with self.little_space() as mounted:
             store = await self.open_store(count=100_000)
             if not mounted:
-                store._connection.current.execute("PRAGMA max_page_count = 100")
+                store._writer.connection.execute("PRAGMA max_page_count = 100")
             acknowledged = await self.attempt_until_unavailable(store)
             await self.assert_unavailable(store.append(draft("x" * 100_000)))
             page = await whole_log(store, "lobby")
@@ -64,7 +64,7 @@ class FailureTests(SQLiteTestCase):
             if mounted:
                 subprocess.check_call(["mount", "-o", "remount,size=50m", str(self.directory)])
             else:
-                store._connection.current.execute("PRAGMA max_page_count = 1000000")
+                store._writer.connection.execute("PRAGMA max_page_count = 1000000")
             await store.check()
             stored = await store.append(draft("x" * 100_000))
             self.assertEqual(stored.message.position.offset, len(acknowledged) + 1)
@@ -144,7 +144,7 @@ class FailureTests(SQLiteTestCase):
         """A database that can't be written to can still be read."""
         store = await self.open_store()
         await store.append(draft(1))
-        store._connection.current.execute("PRAGMA query_only = ON")
+        store._writer.connection.execute("PRAGMA query_only = ON")
         await self.assert_unavailable(store.append(draft(2)))
         self.assertEqual(texts(await store.read_after("lobby", 0, 9)), [1])
         self.assertEqual((await store.append(draft(3))).message.position.offset, 2)
@@ -156,10 +156,10 @@ class FailureTests(SQLiteTestCase):
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
-        store._connection.current.execute("PRAGMA max_page_count = 1")
+        store._writer.connection.execute("PRAGMA max_page_count = 1")
         for _ in range(10):
             await self.assert_unavailable(store.append(draft("x" * 20_000)))
-        store._connection.current.execute("PRAGMA max_page_count = 100000")
+        store._writer.connection.execute("PRAGMA max_page_count = 100000")
         await store.append(draft("x" * 20_000))
         said = [event["log_level"].name for event in events if event["log_namespace"].startswith("realtime_chat.store")]
         self.assertEqual(said, ["error", "info"])
@@ -168,7 +168,7 @@ class FailureTests(SQLiteTestCase):
         """A check fails where appending would."""
         store = await self.open_store()
         await store.check()
-        store._connection.current.execute("PRAGMA query_only = ON")
+        store._writer.connection.execute("PRAGMA query_only = ON")
         await self.assert_unavailable(store.check())
         await store.check()
 
@@ -271,7 +271,7 @@ class FailureTests(SQLiteTestCase):
         """A commit to a file that was moved away meanwhile is in doubt: the file may be moved back."""
         store = await self.open_store(tick=600)
         await store.append(draft(1))
-        connection = store._connection.current
+        connection = store._writer.connection
         connection.set_trace_callback(lambda sql: sql.startswith("INSERT") and self.move_away())
         await self.assert_in_doubt(store.append(draft(2, key="k")))
         connection.set_trace_callback(None)

@@ -1,4 +1,4 @@
--- What the wall clock has shown while daemons ran (store/retention_clock.py). From "elapsed" seconds on, until the next row,
+-- What the wall clock has shown while daemons ran (store/retention.py). From "elapsed" seconds on, until the next row,
 -- the wall clock was "ahead" of the elapsed seconds by that many or more. The last row says how many seconds have elapsed.
 CREATE TABLE spans (
     elapsed REAL PRIMARY KEY,

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.store.retention import KEY_SECONDS, Retention
-from realtime_chat.store.retention_clock import ClockSpan, RetentionClock
+from realtime_chat.store.retention import KEY_SECONDS, ClockSpan, Retention, RetentionClock
 
 AGE = 60.0
 STEPS = st.lists(
