@@ -33,7 +33,7 @@ from tests.redis_server import RedisServer
 class RedisNode:
     """A daemon in this process.
 
-    :param lease: seconds after which the others know that it has died.
+    :param node_timeout: seconds after which the others know that it has died.
     :param held: seconds for which they hold its clients when it has stopped.
     :param history: messages that are kept a room.
     :param wall: seconds since 1970.
@@ -44,7 +44,7 @@ class RedisNode:
         self,
         server: RedisServer,
         *,
-        lease: float = 30.0,
+        node_timeout: float = 30.0,
         held: float = 5.0,
         prefix: str = "realtime",
         database: int = 0,
@@ -60,7 +60,9 @@ class RedisNode:
             reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random
         )
         appending, reading = self.store.links
-        self.presence = RedisPresence(reactor, self.names, self.name, reading, os.urandom, lease=lease, held=held)
+        self.presence = RedisPresence(
+            reactor, self.names, self.name, reading, os.urandom, node_timeout=node_timeout, held=held
+        )
         self.broker = RedisBroker(
             reactor, address, self.names, self.name, random.random, appending, self.presence, probe=0.5
         )

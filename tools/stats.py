@@ -117,7 +117,7 @@ def percentile(numbers: list[int], share: float) -> int:
 def documented() -> tuple[int, list[str]]:
     """Count the public modules, classes, functions and methods; name those without a docstring.
 
-    A method may have the docstring of the method that it overrides, as ``help()`` shows it.
+    A method may have the docstring of the method that it overrides, or that an interface of its class declares.
     """
     public: list[tuple[str, ast.Module | Definition]] = [(name, tree) for name, tree in modules().items() if tree.body]
     public += [pair for module, tree in modules().items() for pair in _public(tree, module)]
@@ -145,11 +145,19 @@ def _is_override(name: str) -> bool:
 
 
 def _bases(name: str) -> Iterator[ast.ClassDef]:
-    for base in _classes()[name].bases:
+    node = _classes()[name]
+    for base in (*node.bases, *_interfaces(node)):
         text = ast.unparse(base).partition("[")[0].rpartition(".")[2]
         if text != name and text in _classes():
             yield _classes()[text]
             yield from _bases(text)
+
+
+def _interfaces(node: ast.ClassDef) -> Iterator[ast.expr]:
+    """The interfaces of zope.interface that a class implements."""
+    for decorator in node.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "implementer":
+            yield from decorator.args
 
 
 def _has_docstring(node: ast.ClassDef, method: str) -> bool:

@@ -16,9 +16,9 @@ from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Argument
 
-__all__ = ["BEATS_PER_LEASE", "Heartbeat"]
+__all__ = ["BEATS_PER_TIMEOUT", "Heartbeat"]
 
-BEATS_PER_LEASE = 6
+BEATS_PER_TIMEOUT = 6
 _STOPPED = b"0"
 
 
@@ -35,20 +35,20 @@ class Heartbeat:
 
     :param clock: the reactor.
     :param node: this node's name.
-    :param lease: seconds after which a node that doesn't renew its key has died.
+    :param node_timeout: seconds after which a node that doesn't renew its key has died.
     :param grace: seconds after a loss in which other nodes may not have renewed their keys yet.
     """
 
     _log = Logger()
 
     def __init__(
-        self, clock: Any, names: RedisNames, node: str, connection: RedisConnection, lease: float, grace: float
+        self, clock: Any, names: RedisNames, node: str, connection: RedisConnection, node_timeout: float, grace: float
     ) -> None:
         self._clock = clock
         self._names = names
         self._node = node
         self._connection = connection
-        self._lease = lease
+        self._timeout = node_timeout
         self._grace = grace
         self._nodes: dict[str, None] = {}
         self._held_until: dict[str, float] = {}
@@ -72,7 +72,7 @@ class Heartbeat:
         :returns: whether that was done.
         :raises StoreError: not now.
         """
-        milliseconds = int(self._lease * 1000 * (1 - 1 / BEATS_PER_LEASE))
+        milliseconds = int(self._timeout * 1000 * (1 - 1 / BEATS_PER_TIMEOUT))
         words: list[Argument] = ["SET", self._names.alive(self._node), "1", "PX", milliseconds, *condition]
         return await self._connection.command(*words) is not None
 

@@ -20,33 +20,24 @@ class LocalBroker:
     shared = False
 
     def describe(self) -> str:
-        """See :meth:`IBroker.describe`."""
         return "none (this is the only node)"
 
     def start(self, listener: Listener) -> Deferred[None]:
-        """See :meth:`IBroker.start`."""
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`IBroker.stop`."""
         return succeed(None)
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """See :meth:`IBroker.count`."""
         return succeed([0] * len(rooms))
 
     def follow(self, room: str) -> Deferred[None]:
-        """See :meth:`IBroker.follow`."""
         return succeed(None)
 
-    def unfollow(self, room: str) -> None:
-        """See :meth:`IBroker.unfollow`."""
+    def unfollow(self, room: str) -> None: ...
 
-    def signal(self, room: str, client_hash: str, data: bytes) -> None:
-        """See :meth:`IBroker.signal`."""
+    def signal(self, room: str, client_hash: str, data: bytes) -> None: ...
 
-    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.publish_presence`."""
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None: ...
 
-    def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.forward`."""
+    def forward(self, command: ForwardedCommand) -> None: ...

@@ -18,8 +18,7 @@ from twisted.python.failure import Failure
 from realtime_chat.broker.presence_messages import encode_all, encode_body, encode_row
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.scripts import load_script
-from realtime_chat.redis.wire import Argument, ignore_store_error
+from realtime_chat.redis.wire import Argument, ignore_store_error, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import RemoteClient
 

@@ -29,8 +29,7 @@ from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.core.interfaces import Listener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.scripts import load_script
-from realtime_chat.redis.wire import Argument
+from realtime_chat.redis.wire import Argument, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import RemoteClient
 
@@ -227,7 +226,7 @@ class PresenceReplica:
     # Deltas
 
     def take(self, room: str, payload: bytes) -> bool:
-        """Take what was published on a room's channel.
+        """Take a payload of presence that this node or another one has published on a room's channel.
 
         :returns: False if it is malformed.
         """

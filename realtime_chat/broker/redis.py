@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import LoopingCall, deferLater
@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from realtime_chat.broker.redis_presence import RedisPresence
 from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import ChannelSubscriptions, OnPublished
 from realtime_chat.core.interfaces import IBroker, Listener
@@ -33,7 +34,7 @@ from realtime_chat.redis.wire import RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
 
-__all__ = ["BrokerCounts", "PresenceBackend", "RedisBroker"]
+__all__ = ["BrokerCounts", "RedisBroker"]
 
 PRESENCE = b"p"
 SIGNAL = b"s"
@@ -42,44 +43,6 @@ _FLUSH_CHANNEL = b"__redis__:invalidate"
 _MAX_SIGNALS_IN_FLIGHT = 10_000
 _ROOMS_AT_ONCE = 100
 _RETRY_DELAY = 1.0
-
-
-class PresenceBackend(Protocol):
-    """How nodes tell each other who is in their rooms. Its methods follow those of :class:`RedisBroker`."""
-
-    def channels(self) -> Mapping[str, OnPublished]:
-        """The channels that every node subscribes to, each with its callback."""
-
-    async def start(self, listener: Listener) -> None:
-        """Tell the listener what other nodes publish, and tell them that this node is there."""
-
-    async def stop(self) -> None:
-        """Tell the other nodes that this one stops."""
-
-    def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """See :meth:`IBroker.count`."""
-
-    async def follow(self, room: str) -> None:
-        """Tell the listener who is in a room, whose channel is subscribed now. This is called again after something may
-        have been missed.
-
-        :raises StoreError: not now.
-        """
-
-    def unfollow(self, room: str) -> None:
-        """A room's channel isn't subscribed any more."""
-
-    def on_presence(self, room: str, payload: bytes) -> bool:
-        """Take a payload that begins with :data:`PRESENCE`. This node or another one has published it.
-
-        :returns: False if it is malformed.
-        """
-
-    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.publish_presence`."""
-
-    def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.forward`."""
 
 
 class BrokerCounts:
@@ -123,7 +86,7 @@ class RedisBroker:
         node: str,
         random: Callable[[], float],
         commands: RedisConnection,
-        presence: PresenceBackend,
+        presence: RedisPresence,
         relays: Sequence[tuple[str, str]] = (),
         *,
         probe: float = 3.0,
@@ -155,14 +118,12 @@ class RedisBroker:
         self.counters = BrokerCounts()
 
     def describe(self) -> str:
-        """See :meth:`IBroker.describe`."""
         relayed = "".join(f"; {pattern} is relayed to {room}" for pattern, room in self._relays)
         return f"Redis (this is node {self._node} of {self._names.scope}{relayed})"
 
     # Starting and stopping
 
     def start(self, listener: Listener) -> Deferred[None]:
-        """See :meth:`IBroker.start`."""
         self._listener = listener
         return Deferred.fromCoroutine(self._start(listener))
 
@@ -172,7 +133,6 @@ class RedisBroker:
         self._probing.start(self._probe_interval, now=False)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`IBroker.stop`."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -192,11 +152,9 @@ class RedisBroker:
     # Rooms
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """See :meth:`IBroker.count`."""
         return self._presence.count(rooms)
 
     def follow(self, room: str) -> Deferred[None]:
-        """See :meth:`IBroker.follow`."""
         if not self._link.ready:
             return fail(StoreError("the other nodes can't be heard"))
         return Deferred.fromCoroutine(self._follow(room))
@@ -204,7 +162,7 @@ class RedisBroker:
     async def _follow(self, room: str) -> None:
         await self.subscriptions.add(self._link, room, self._channels(room))
         try:
-            await self._presence.follow(room)
+            await self._presence.replica.follow(room)
         except BaseException:
             self.unfollow(room)
             raise
@@ -216,9 +174,8 @@ class RedisBroker:
         }
 
     def unfollow(self, room: str) -> None:
-        """See :meth:`IBroker.unfollow`."""
         self.subscriptions.remove(self._link, room)
-        self._presence.unfollow(room)
+        self._presence.replica.unfollow(room)
 
     async def _renew(self, connection: RedisProtocol) -> None:
         """Subscribe over a new connection, and find out what was missed."""
@@ -250,7 +207,7 @@ class RedisBroker:
         """Find out who is in a room, if it is still followed. Returns False if that has to be tried again."""
         try:
             if room in self.subscriptions:
-                await self._presence.follow(room)
+                await self._presence.replica.follow(room)
         except StoreError:
             return False
         except Exception:
@@ -296,7 +253,7 @@ class RedisBroker:
         return True
 
     def _on_presence(self, listener: Listener, room: str, payload: bytes) -> bool:
-        return self._presence.on_presence(room, payload)
+        return self._presence.replica.take(room, payload)
 
     def _warn_malformed(self, channel: bytes) -> None:
         """A payload came that no node publishes."""
@@ -318,7 +275,6 @@ class RedisBroker:
     # What is published
 
     def signal(self, room: str, client_hash: str, data: bytes) -> None:
-        """See :meth:`IBroker.signal`."""
         if self._signals_in_flight >= _MAX_SIGNALS_IN_FLIGHT:
             self.counters.signals_dropped += 1
             return
@@ -333,11 +289,9 @@ class RedisBroker:
             self.counters.signals_dropped += 1
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`IBroker.publish_presence`."""
         self._presence.publish_presence(room, came, gone)
 
     def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`IBroker.forward`."""
         self._presence.forward(command)
 
     # Probes of the subscribing connection

@@ -14,20 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.broker.heartbeat import BEATS_PER_LEASE, Heartbeat
+from realtime_chat.broker.heartbeat import BEATS_PER_TIMEOUT, Heartbeat
 from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_command
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
 from realtime_chat.broker.subscriptions import OnPublished
-from realtime_chat.core.interfaces import DelayedCall, Listener
+from realtime_chat.core.interfaces import Listener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.scripts import load_script
-from realtime_chat.redis.wire import ignore_store_error
+from realtime_chat.redis.wire import ignore_store_error, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
@@ -35,19 +35,19 @@ __all__ = ["RedisPresence"]
 
 _ROOMS_AT_ONCE = 50
 _RETRY_DELAY = 1.0
-_LEASES_PER_EXPIRY = 4
-"""A room's hash expires after so many leases of nodes, if nobody renews it."""
+_TIMEOUTS_PER_EXPIRY = 4
+"""A room's hash expires after so many timeouts of nodes, if nobody renews it."""
 
 
 class RedisPresence:
-    """Presence between nodes (``broker.redis.PresenceBackend``).
+    """Tells other nodes who is in the rooms of this one, and hears it of them.
 
     :param clock: the reactor.
     :param names: of keys and channels.
     :param node: this node's name, which no other node has.
     :param connection: sends commands to Redis.
     :param token: gives so many random bytes.
-    :param lease: seconds after which a node that has died is known to be gone.
+    :param node_timeout: seconds after which a node that has died is known to be gone.
     :param held: seconds for which other nodes hold the clients of a node that has stopped.
     """
 
@@ -61,22 +61,22 @@ class RedisPresence:
         connection: RedisConnection,
         token: Callable[[int], bytes],
         *,
-        lease: float = 30.0,
+        node_timeout: float = 30.0,
         held: float = 5.0,
     ) -> None:
         self._clock = clock
         self._names = names
         self._node = node
         self._connection = connection
-        self._beat_interval = lease / BEATS_PER_LEASE
-        self._expiry = lease * _LEASES_PER_EXPIRY
+        self._beat_interval = node_timeout / BEATS_PER_TIMEOUT
+        self._expiry = node_timeout * _TIMEOUTS_PER_EXPIRY
         self._held = held
-        grace = lease / 3 + 2 * _RETRY_DELAY  # in which other nodes restore what was lost
+        grace = node_timeout / 3 + 2 * _RETRY_DELAY  # in which other nodes restore what was lost
         later = self._repair_later
-        self.heartbeat = Heartbeat(clock, names, node, connection, lease, grace)
+        self.heartbeat = Heartbeat(clock, names, node, connection, node_timeout, grace)
         self.publisher = PresencePublisher(names, node, connection, token, self._expiry, later)
         self.replica = PresenceReplica(clock, names, node, connection, self.heartbeat, self.publisher, grace, later)
-        self._repairing: DelayedCall | None = None
+        self._repairing: IDelayedCall | None = None
         self._beats = 0
         self._beating = LoopingCall(self._beat)
         self._beating.clock = clock
@@ -85,11 +85,11 @@ class RedisPresence:
     # Starting and stopping
 
     def channels(self) -> Mapping[str, OnPublished]:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.channels`."""
+        """The channels that every node subscribes to, each with its callback."""
         return {self._names.nodes: self._on_notice}
 
     async def start(self, listener: Listener) -> None:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.start`."""
+        """Tell the listener what other nodes publish, and tell them that this node is there."""
         self.replica.listener = listener
         await self.heartbeat.start()
         self._beating.start(self._beat_interval, now=False)
@@ -107,30 +107,18 @@ class RedisPresence:
     # Rooms
 
     def count(self, rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """See :meth:`realtime_chat.core.interfaces.IBroker.count`."""
+        """See :meth:`IBroker.count`."""
         keys = list(map(self._names.members, rooms))
         return Deferred.fromCoroutine(self._count.run(self._connection, keys, [self._names.alive("")]))
 
-    async def follow(self, room: str) -> None:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.follow`."""
-        await self.replica.follow(room)
-
-    def unfollow(self, room: str) -> None:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.unfollow`."""
-        self.replica.unfollow(room)
-
-    def on_presence(self, room: str, payload: bytes) -> bool:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.on_presence`."""
-        return self.replica.take(room, payload)
-
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """See :meth:`realtime_chat.core.interfaces.IBroker.publish_presence`."""
+        """See :meth:`IBroker.publish_presence`."""
         rows = self.publisher.change(room, came, gone)
         if self.replica.listener is not None:
             self.publisher.publish(room, rows, gone)
 
     def forward(self, command: ForwardedCommand) -> None:
-        """See :meth:`realtime_chat.core.interfaces.IBroker.forward`."""
+        """See :meth:`IBroker.forward`."""
         payload = encode_command(self._node, command)
         self._connection.command("PUBLISH", self._names.nodes, payload).addErrback(ignore_store_error)
 
@@ -175,7 +163,7 @@ class RedisPresence:
         if not await self.heartbeat.beat():
             self.publisher.restore_all_later()
         self._beats += 1
-        if self._beats % BEATS_PER_LEASE == 0:
+        if self._beats % BEATS_PER_TIMEOUT == 0:
             await self._renew()
 
     async def _renew(self) -> None:

@@ -1,10 +1,12 @@
-"""The protocol of one connection to Redis: commands, replies and published messages."""
+"""The protocol of one connection to Redis: commands, scripts, replies and published messages."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from typing import Any, Protocol
 
 import hiredis
@@ -20,9 +22,11 @@ __all__ = [
     "Commands",
     "OnMessage",
     "RedisProtocol",
+    "Script",
     "ServerError",
     "Unanswered",
     "ignore_store_error",
+    "load_script",
     "read_info",
 ]
 
@@ -213,6 +217,55 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         """Called by txredisapi, whose own method takes ten times as long."""
         packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # takes any number
         return packed
+
+
+class Script:
+    """A Lua script. Redis runs it as a whole, with nothing else in between.
+
+    :ivar sha: the hash for EVALSHA.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # Redis requires SHA-1
+
+    def call(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+        """Run the script by its hash.
+
+        :raises ServerError: Redis answered with an error; its word is ``NOSCRIPT`` if Redis doesn't know the script.
+        """
+        return redis.command("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def load(self, redis: Commands) -> Deferred[Any]:
+        """Load the script into Redis."""
+        return redis.command("SCRIPT", "LOAD", self.text)
+
+    async def run(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run the script by its hash. If Redis doesn't know it, send its text.
+
+        :param keys: all keys that it uses.
+        :raises ServerError: the script or Redis answered with an error.
+        :raises StoreError: as with any command.
+        """
+        try:
+            return await self.call(redis, keys, arguments)
+        except ServerError as error:
+            if error.word != "NOSCRIPT":
+                raise
+        return await self.send(redis, keys, arguments)
+
+    def send(self, redis: Commands, keys: Sequence[str], arguments: Sequence[Argument]) -> Deferred[Any]:
+        """Run the script by its text, which also loads it."""
+        return redis.command("EVAL", self.text, len(keys), *keys, *arguments)
+
+
+def load_script(package: str, *names: str) -> Script:
+    """Load a script from a file of a package, or from several files, one after another.
+
+    :param package: such as ``realtime_chat.store.redis``.
+    :param names: such as ``lua/append.lua``.
+    """
+    return Script("".join(resources.files(package).joinpath(name).read_text("utf-8") for name in names))
 
 
 def read_info(answer: bytes) -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 
-from realtime_chat.core.interfaces import TurnClock
 from realtime_chat.values.counters import SIZES, Histogram
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError
 from realtime_chat.values.model import AppendResult, Draft
@@ -63,7 +63,7 @@ class AppendQueue:
     :ivar unanswered: how many appends and checks have no answer.
     """
 
-    def __init__(self, clock: TurnClock, submit: Callable[[], bool]) -> None:
+    def __init__(self, clock: IReactorTime, submit: Callable[[], bool]) -> None:
         self._clock = clock
         self._submit = submit
         self._scheduled = False

@@ -113,20 +113,16 @@ class MemoryStore:
         self.secret = random_bytes(32) if secret is None else secret
 
     def describe(self) -> str:
-        """See :meth:`IMessageStore.describe`."""
         return f"memory (lost at a restart; {self._retention.describe()})"
 
     def start(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.start`."""
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.stop`."""
         self._stopped = True
         return succeed(None)
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        """See :meth:`IMessageStore.append`."""
         if self._stopped:
             return fail(_stopped())
         at = int(self._clock.now() * 1000)
@@ -170,7 +166,6 @@ class MemoryStore:
         return entry if entry is not None and self._clock.keeps_key(entry.at, entry.offset, log.top) else None
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_after`."""
 
         def bounds(oldest: int, top: int) -> tuple[int, int]:
             return max(oldest, offset + 1), min(top, max(oldest - 1, offset) + limit)
@@ -178,7 +173,6 @@ class MemoryStore:
         return self._read(room, bounds, lambda found: found[: fitting(found)])
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_before`."""
 
         def bounds(oldest: int, top: int) -> tuple[int, int]:
             last = top if offset is None else min(top, offset - 1)
@@ -228,7 +222,6 @@ class MemoryStore:
         del self._names[bisect_right(self._names, room) - 1]
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
-        """See :meth:`IMessageStore.rooms`."""
         if self._stopped:
             return fail(_stopped())
         self._sweep()
@@ -236,11 +229,10 @@ class MemoryStore:
         return succeed(self._names[begin : begin + limit])
 
     def check(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.check`."""
         return fail(_stopped()) if self._stopped else succeed(None)
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`. The epoch never changes."""
+        """The epoch never changes."""
         self._is_read = is_read
 
 

@@ -37,7 +37,7 @@ async def until(condition: Callable[[], Any], patience: float = 15.0) -> None:
         await deferLater(reactor, 0.01, lambda: None)
 
 
-class FakePresenceBackend:
+class FakePresence:
     """Records the calls of the broker.
 
     :ivar failing: whether rooms can't be met for now.
@@ -46,6 +46,7 @@ class FakePresenceBackend:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.failing = False
+        self.replica = self
 
     def channels(self) -> dict[str, Any]:
         return {}
@@ -67,8 +68,8 @@ class FakePresenceBackend:
     def unfollow(self, room: str) -> None:
         self.calls.append(("unfollow", room))
 
-    def on_presence(self, room: str, payload: bytes) -> bool:
-        self.calls.append(("on_presence", room, payload))
+    def take(self, room: str, payload: bytes) -> bool:
+        self.calls.append(("take", room, payload))
         return payload != b"pwrong"
 
     def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
@@ -97,7 +98,7 @@ class Node:
         self.store = RedisStore(
             reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
         )
-        self.presence = FakePresenceBackend()
+        self.presence = FakePresence()
         self.listener = Recorder()
         commands = self.store.links[0]
         self.broker = RedisBroker(
@@ -232,9 +233,7 @@ class HeardTests(NodesCase):
         await node.broker.follow("lobby")
         self.publish(node.names.room("lobby"), b"pwhatever\n\x00")
         await until(lambda: len(node.presence.calls) == 3)
-        self.assertEqual(
-            [("start",), ("follow", "lobby"), ("on_presence", "lobby", b"pwhatever\n\x00")], node.presence.calls
-        )
+        self.assertEqual([("start",), ("follow", "lobby"), ("take", "lobby", b"pwhatever\n\x00")], node.presence.calls)
 
     async def test_malformed(self) -> None:
         """Malformed payloads are counted, logged once in a while, and make the room read its log."""

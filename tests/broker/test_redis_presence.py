@@ -166,11 +166,11 @@ class TogetherTests(NodesTestCase):
 class GoneTests(NodesTestCase):
     """Nodes that go."""
 
-    options = {"lease": 1.5, "held": 3.0}
+    options = {"node_timeout": 1.5, "held": 3.0}
     has_messages = True
 
     async def test_dies(self) -> None:
-        """When a node has died, the clients that were in the room through it leave within the lease, and no others."""
+        """When a node has died, the clients that were in the room through it leave in time, and no others."""
         third = await self.node()
         one, two, _ = self.nodes
         if self.has_messages:
@@ -224,7 +224,7 @@ class GoneTests(NodesTestCase):
 class EmptyRoomTests(NodesTestCase):
     """Rooms without messages, of which anybody can make up any number: Redis holds nothing of them."""
 
-    options = {"lease": 1.5, "held": 3.0}
+    options = {"node_timeout": 1.5, "held": 3.0}
 
     def keys(self) -> list[str]:
         """The keys in Redis that name the lobby or any other room."""
@@ -319,7 +319,7 @@ class EmptyGoneTests(GoneTests):
 class LossTests(NodesTestCase):
     """A Redis that loses things."""
 
-    options = {"lease": 1.5}
+    options = {"node_timeout": 1.5}
     has_messages = True
 
     async def there(self) -> list[SocketClient]:

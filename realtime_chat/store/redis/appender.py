@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import TurnClock
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.rows import as_message, read_rows
-from realtime_chat.redis.scripts import Script
+from realtime_chat.redis.rows import MessageRow, as_message, encode_row, read_rows
 from realtime_chat.redis.wire import Argument, ServerError, Unanswered
 from realtime_chat.store.append_queue import (
     AppendOutcome,
@@ -28,12 +28,10 @@ from realtime_chat.store.append_queue import (
     batch_end,
     refusals,
 )
-from realtime_chat.store.idempotency import key_reused
-from realtime_chat.store.redis.batch import ScriptBatch, encode_drafts
-from realtime_chat.store.redis.log import OUT_OF_SEQUENCE, STALE_LOG, TOO_LATE, RedisLog
-from realtime_chat.store.retention import RetentionClock
+from realtime_chat.store.idempotency import content_digest, key_reused
+from realtime_chat.store.redis.shared_logs import OUT_OF_SEQUENCE, STALE_LOG, TOO_LATE, SharedLogs
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
-from realtime_chat.values.model import AppendResult, Draft, Message, Position
+from realtime_chat.values.model import AppendResult, Draft, Message, Position, User
 
 __all__ = ["RedisAppender"]
 
@@ -50,13 +48,63 @@ _ANSWER_SLOTS = 2 * _MAX_IN_FLIGHT
 """In how many keys Redis remembers its last answers, in turn."""
 
 
+class _ScriptBatch:
+    """What one script appends.
+
+    :param number: one more than that of the batch before.
+    :param keys: the keys of Redis that it uses.
+    :param arguments: the arguments of the script for the drafts.
+    :param previous: the batch that was sent before, while it has no answer.
+    :ivar in_doubt: whether it may be stored.
+    """
+
+    __slots__ = ("_waiting", "appends", "arguments", "in_doubt", "keys", "number", "previous")
+
+    def __init__(
+        self,
+        number: int,
+        appends: list[PendingAppend],
+        keys: list[str],
+        arguments: list[Argument],
+        previous: _ScriptBatch | None,
+    ) -> None:
+        self.number = number
+        self.appends = appends
+        self.keys = keys
+        self.arguments = arguments
+        self.previous = previous
+        self.in_doubt = False
+        self._waiting: list[Deferred[None]] | None = []
+
+    @property
+    def arrived(self) -> float:
+        """When the first of its drafts came, by the reactor's clock."""
+        return self.appends[0].arrived
+
+    def finish(self) -> None:
+        """Note that it will not be sent again."""
+        waiting, self._waiting, self.previous = self._waiting or (), None, None
+        for finished in waiting:
+            finished.callback(None)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it will not be sent again."""
+        return self._waiting is None
+
+    def when_finished(self) -> Deferred[None]:
+        """Fire when it will not be sent again."""
+        if self._waiting is None:
+            return succeed(None)
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+
 class RedisAppender:
     """Sends what comes in one turn of the reactor together, with a few scripts in flight.
 
     :param reactor: its clock.
-    :param script: ``lua/append.lua``.
     :param node: a name that no other node has, nor this one after a restart.
-    :param clock: gives the times of messages.
     :ivar counts: counts for the metrics.
     """
 
@@ -64,24 +112,20 @@ class RedisAppender:
 
     def __init__(
         self,
-        reactor: TurnClock,
+        reactor: IReactorTime,
         connection: RedisConnection,
-        log: RedisLog,
-        names: RedisNames,
-        script: Script,
+        logs: SharedLogs,
         node: str,
-        clock: RetentionClock,
     ) -> None:
         self._reactor = reactor
         self._connection = connection
-        self._redis_log = log
-        self._names = names
-        self._script = script
+        self._logs = logs
+        self._script = logs.append
         self._node = node
-        self._clock = clock
+        self._clock = logs.clock
         self._queue = AppendQueue(reactor, self._submit)
         self._batches = 0
-        self._last: ScriptBatch | None = None
+        self._last: _ScriptBatch | None = None
         self._stopped = False
         self._in_flight = 0
         self._retrying = 0
@@ -123,13 +167,13 @@ class RedisAppender:
         pending = self._queue.pending
         return next((index for index, one in enumerate(pending) if one.arrived >= latest), len(pending))
 
-    def _make_batch(self, appends: list[PendingAppend]) -> ScriptBatch:
+    def _make_batch(self, appends: list[PendingAppend]) -> _ScriptBatch:
         self._batches += 1
         previous = None if self._last is None or self._last.is_finished else self._last
-        self._last = ScriptBatch(self._batches, appends, *encode_drafts(appends, self._names), previous)
+        self._last = _ScriptBatch(self._batches, appends, *_encode_drafts(appends, self._logs.names), previous)
         return self._last
 
-    async def _store(self, batch: ScriptBatch) -> None:
+    async def _store(self, batch: _ScriptBatch) -> None:
         """Store a batch, and answer it. Whatever happens, each draft gets an answer."""
         patience = max(0.0, batch.arrived + _ANSWER_WITHIN - self._reactor.seconds())
         timeout = self._reactor.callLater(patience, self._give_up, batch, StoreError("the store is too slow"))
@@ -144,16 +188,16 @@ class RedisAppender:
             self._in_flight -= 1
             self._submit()
 
-    def _give_up(self, batch: ScriptBatch, error: StoreError) -> None:
+    def _give_up(self, batch: _ScriptBatch, error: StoreError) -> None:
         """Answer a batch by what is known of it now."""
         self._refuse(batch.appends, InDoubt() if batch.in_doubt else error)
 
-    def _failed(self, failure: Failure, batch: ScriptBatch) -> None:
+    def _failed(self, failure: Failure, batch: _ScriptBatch) -> None:
         """Log what must not happen: an impossible answer of Redis, or a bug here."""
         self._log.failure("Appending {count} drafts", failure, count=len(batch.appends))
         self._refuse(batch.appends, StoreError("this message can't be stored"))
 
-    async def _run(self, batch: ScriptBatch) -> Any:
+    async def _run(self, batch: _ScriptBatch) -> Any:
         """Run the script, and retry if that may help. A retry never stores anything twice."""
         try:
             return await self._attempt(batch, self._script.call)
@@ -171,7 +215,7 @@ class RedisAppender:
             self._retrying -= 1
         raise reason
 
-    async def _attempt(self, batch: ScriptBatch, run: Callable[..., Deferred[Any]]) -> Any:
+    async def _attempt(self, batch: _ScriptBatch, run: Callable[..., Deferred[Any]]) -> Any:
         """Run the script once, and note whether the batch may be stored."""
         was_in_doubt, batch.in_doubt = batch.in_doubt, self._connection.ready
         try:
@@ -184,7 +228,7 @@ class RedisAppender:
             batch.in_doubt = was_in_doubt and not is_absent
             raise
 
-    def _should_retry(self, batch: ScriptBatch, reason: StoreError) -> bool:
+    def _should_retry(self, batch: _ScriptBatch, reason: StoreError) -> bool:
         passed = self._reactor.seconds() - batch.arrived
         if not isinstance(reason, ServerError):
             return passed < _ANSWER_WITHIN and not self._stopped
@@ -193,7 +237,7 @@ class RedisAppender:
         self._log.warn("Redis refuses to append: {text}", text=reason.text)
         return False
 
-    async def _prepare_retry(self, batch: ScriptBatch, reason: StoreError) -> None:
+    async def _prepare_retry(self, batch: _ScriptBatch, reason: StoreError) -> None:
         """Wait for the batch before, then reconnect or initialise the log, as the failure requires."""
         if batch.previous is not None:
             await batch.previous.when_finished()
@@ -201,24 +245,24 @@ class RedisAppender:
         if not isinstance(reason, ServerError):
             await self._connection.when_ready()
         elif reason.word not in ("NOSCRIPT", OUT_OF_SEQUENCE):
-            await self._redis_log.check(self._connection, self._connection.info)
+            await self._logs.check(self._connection, self._connection.info)
 
-    def _arguments(self, batch: ScriptBatch) -> list[Argument]:
-        deadline = self._redis_log.redis_time(batch.arrived + _STORE_WITHIN)
-        now = self._redis_log.elapsed(), self._clock.message_cutoff()
+    def _arguments(self, batch: _ScriptBatch) -> list[Argument]:
+        deadline = self._logs.redis_time(batch.arrived + _STORE_WITHIN)
+        now = self._logs.elapsed(), self._clock.message_cutoff()
         previous = "" if batch.previous is None or batch.previous.is_finished else self._answer_slot(batch.previous)
         run_id = self._connection.info["run_id"]
         return [run_id, deadline, self._answer_slot(batch), batch.number, *now, previous, *batch.arguments]
 
-    def _answer_slot(self, batch: ScriptBatch) -> str:
+    def _answer_slot(self, batch: _ScriptBatch) -> str:
         """Name the key in which Redis remembers its answer."""
         return f"{self._node}:{batch.number % _ANSWER_SLOTS}"
 
     # Answering
 
-    def _outcomes(self, batch: ScriptBatch, answers: list[Any]) -> list[AppendOutcome]:
+    def _outcomes(self, batch: _ScriptBatch, answers: list[Any]) -> list[AppendOutcome]:
         epoch = answers[0].decode()
-        self._redis_log.observe_epoch(epoch)
+        self._logs.observe_epoch(epoch)
         self.counts.sizes.observe(len(batch.appends))
         return [self._outcome(one, epoch, answer) for one, answer in zip(batch.appends, answers[1:], strict=True)]
 
@@ -226,7 +270,7 @@ class RedisAppender:
         draft = pending.draft
         assert draft is not None
         if isinstance(answer, int):
-            self._redis_log.observe_top(draft.room, answer)
+            self._logs.observe_top(draft.room, answer)
             return AppendResult(draft.placed(Position(epoch, answer), pending.at))
         if not isinstance(answer, list):
             return self._refusal(answer)
@@ -261,3 +305,41 @@ def _first_message(draft: Draft, place: Position, at: int, row: bytes) -> Messag
         return draft.placed(place, at)
     (first,) = read_rows([row])
     return as_message(first, draft.room, place.epoch, place.offset)
+
+
+def _encode_drafts(appends: Sequence[PendingAppend], names: RedisNames) -> tuple[list[str], list[Argument]]:
+    """Make the keys and the arguments of a script from drafts; see ``lua/append.lua``."""
+    rooms: dict[str, int] = {}
+    keys = [names.log]
+    arguments: list[Argument] = []
+    for pending in appends:
+        draft = pending.draft
+        assert draft is not None
+        number = rooms.get(draft.room)
+        if number is None:
+            number = rooms[draft.room] = len(rooms) + 1
+            keys += (names.stream(draft.room), names.keys(draft.room))
+        at = pending.at
+        arguments += (number, at, _row(draft, at), *_key(draft), _after(draft))
+    return keys, arguments
+
+
+def _row(draft: Draft, at: int) -> bytes:
+    sender = draft.sender
+    return encode_row(MessageRow(at, draft.event, sender.id, sender.name, draft.key, msgspec.Raw(draft.data)))
+
+
+def _key(draft: Draft) -> tuple[str, str]:
+    """Return the name of a draft's idempotency entry in its room, and the digest of its content."""
+    if draft.key is None:
+        return "", ""
+    return _entry_name(draft.sender, draft.key), content_digest(draft).hex()
+
+
+def _after(draft: Draft) -> str:
+    """Return the name of the entry that has to exist, or nothing."""
+    return "" if draft.after is None else _entry_name(draft.sender, draft.after)
+
+
+def _entry_name(sender: User, key: str) -> str:
+    return f"{len(sender.id.encode())}:{sender.id}:{key}"

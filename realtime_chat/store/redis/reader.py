@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.redis.connection import RedisConnection
-from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import as_message, read_rows
-from realtime_chat.redis.scripts import Script
-from realtime_chat.redis.wire import Argument, ServerError
-from realtime_chat.store.redis.log import STALE_LOG, RedisLog, load_store_script
-from realtime_chat.store.retention import PAGE_BYTES, RetentionClock, readable_page
+from realtime_chat.redis.wire import Argument, Script, ServerError
+from realtime_chat.store.redis.shared_logs import STALE_LOG, SharedLogs, load_store_script
+from realtime_chat.store.retention import PAGE_BYTES, readable_page
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Message, Page
 
@@ -27,22 +25,13 @@ _T = TypeVar("_T")
 
 
 class RedisReader:
-    """Reads pages of a log through a connection of its own, a few at a time.
+    """Reads pages of a log through a connection of its own, a few at a time."""
 
-    :param clock: tells which messages are too old to be read.
-    """
-
-    def __init__(
-        self,
-        connection: RedisConnection,
-        log: RedisLog,
-        names: RedisNames,
-        clock: RetentionClock,
-    ) -> None:
+    def __init__(self, connection: RedisConnection, logs: SharedLogs) -> None:
         self._connection = connection
-        self._redis_log = log
-        self._names = names
-        self._clock = clock
+        self._logs = logs
+        self._names = logs.names
+        self._clock = logs.clock
         self._read_script = load_store_script("read")
         self._list_script = load_store_script("list")
         self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
@@ -94,8 +83,8 @@ class RedisReader:
         answer = await self._run(self._read_script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()
         oldest, top, epoch_start = map(int, answer[1:4])
-        self._redis_log.observe_epoch(epoch)
-        self._redis_log.observe_top(room, top)
+        self._logs.observe_epoch(epoch)
+        self._logs.observe_top(room, top)
         found = _messages(room, epoch, answer[4::2], answer[5::2])
         return readable_page(epoch, oldest, top, found, cutoff, epoch_start)
 
@@ -106,7 +95,7 @@ class RedisReader:
         except ServerError as error:
             if error.word not in STALE_LOG:
                 raise
-        await self._redis_log.initialise(self._connection, self._connection.info)
+        await self._logs.initialise(self._connection, self._connection.info)
         return await script.run(self._connection, keys, [self._connection.info["run_id"], *asked])
 
     async def _rooms(self, after: str, limit: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, gatherResults
@@ -21,9 +22,8 @@ from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import RedisProtocol
 from realtime_chat.store.redis.appender import RedisAppender
-from realtime_chat.store.redis.log import RedisLog, load_store_script
 from realtime_chat.store.redis.reader import RedisReader
-from realtime_chat.store.redis.sweeper import RedisSweeper
+from realtime_chat.store.redis.shared_logs import SharedLogs, load_store_script
 from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import AppendResult, Draft, Page
@@ -31,6 +31,8 @@ from realtime_chat.values.model import AppendResult, Draft, Page
 __all__ = ["RedisStore"]
 
 _CHECKS_PER_SETTINGS_CHECK = 5
+_ROOMS_PER_SWEEP = 100
+_ENTRIES_PER_SWEEP = 256
 
 
 @implementer(IMessageStore)
@@ -44,6 +46,7 @@ class RedisStore:
     :param time: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
     :param random_bytes: gives as many as it is asked for.
     :param random: gives a float from 0 up to 1.
+    :param node: a name that no other node has, nor this one after a restart; None for a random one.
     :param tick: seconds between two sweeps.
     :param look: seconds between two checks whether the log is still there.
     :param monotonic: seconds that only grow, for ages.
@@ -64,6 +67,7 @@ class RedisStore:
         random_bytes: Callable[[int], bytes],
         random: Callable[[], float],
         *,
+        node: str | None = None,
         tick: float = 1.0,
         look: float = 3.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,20 +77,16 @@ class RedisStore:
         self._names = names
         self._retention = retention
         clock = RetentionClock(retention, time, monotonic)
-        append = load_store_script("append")
-        self._redis_log = log = RedisLog(
-            names, retention, max_message, lambda: float(reactor.seconds()), random_bytes, append, monotonic
-        )
+        self._logs = logs = SharedLogs(names, clock, max_message, lambda: float(reactor.seconds()), random_bytes)
         self._appending = RedisConnection(
             reactor, address, "append", random, on_ready=self._prepare, on_lost=lambda: self._appender.connection_lost()
         )
         self._reading = RedisConnection(
             reactor, address, "read", random, on_ready=self._prepare, on_lost=lambda: self._reader.connection_lost()
         )
-        node = random_bytes(8).hex()
-        self._appender = RedisAppender(reactor, self._appending, log, names, append, node, clock)
-        self._reader = RedisReader(self._reading, log, names, clock)
-        self._sweeper = RedisSweeper(self._reading, log, names, clock)
+        self._appender = RedisAppender(reactor, self._appending, logs, node or random_bytes(8).hex())
+        self._reader = RedisReader(self._reading, logs)
+        self._sweeper = _RedisSweeper(self._reading, logs)
         self._checks = 0
         self._loops = [(LoopingCall(self._check_log), look), (LoopingCall(self._sweeper.sweep), tick)]
         self._closed: str | None = "the store is not started"
@@ -95,19 +95,16 @@ class RedisStore:
 
     @property
     def secret(self) -> bytes:
-        """See :class:`IMessageStore`."""
-        return self._redis_log.secret
+        return self._logs.secret
 
     def describe(self) -> str:
-        """See :meth:`IMessageStore.describe`."""
-        promise = self._redis_log.persistence.promise or "not connected yet"
+        promise = self._logs.persistence.promise or "not connected yet"
         where, kept = self._address.describe(), self._retention.describe()
         return f"{where} (prefix {self._names.prefix}; {kept}; {promise})"
 
     # Starting and stopping
 
     def start(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.start`."""
         return Deferred.fromCoroutine(self._start())
 
     async def _start(self) -> None:
@@ -133,7 +130,6 @@ class RedisStore:
             )
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.stop`."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -151,36 +147,31 @@ class RedisStore:
                 call.stop()
 
     async def _prepare(self, connection: RedisProtocol) -> None:
-        await self._redis_log.initialise(connection, connection.info)
+        await self._logs.initialise(connection, connection.info)
 
     # Messages
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        """See :meth:`IMessageStore.append`."""
         return self._refusal() or self._appender.append(draft)
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_after`."""
         return self._refusal() or self._reader.read_after(room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_before`."""
         return self._refusal() or self._reader.read_before(room, offset, limit)
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
-        """See :meth:`IMessageStore.rooms`."""
         return self._refusal() or self._reader.rooms(after, limit)
 
     def check(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.check`."""
         return self._refusal() or Deferred.fromCoroutine(self._check_writable())
 
     async def _check_writable(self) -> None:
-        await self._redis_log.check(self._appending, self._appending.info, write=True)
+        await self._logs.check(self._appending, self._appending.info, write=True)
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`. The epoch changes if Redis loses data. Redis knows the rooms in use."""
-        self._redis_log.on_epoch_change = on_epoch_change
+        """The epoch changes if Redis loses data. Redis knows the rooms in use."""
+        self._logs.on_epoch_change = on_epoch_change
 
     def _refusal(self) -> Deferred[Any] | None:
         return None if self._closed is None else fail(StoreError(self._closed))
@@ -192,10 +183,48 @@ class RedisStore:
             return
         self._checks += 1
         try:
-            await self._redis_log.check(connection, connection.info)
+            await self._logs.check(connection, connection.info)
             if self._checks % _CHECKS_PER_SETTINGS_CHECK == 0:
-                await self._redis_log.check_settings(connection)
+                await self._logs.check_settings(connection)
         except StoreError as error:
             self._log.warn("Looking at the log in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Looking at the log in Redis")
+
+
+class _RedisSweeper:
+    """Trims rooms that are not written to, and forgets unused ones. It goes through all rooms, some at a time."""
+
+    _log = Logger()
+
+    def __init__(self, connection: RedisConnection, logs: SharedLogs) -> None:
+        self._connection = connection
+        self._logs = logs
+        self._script = load_store_script("sweep")
+        self._cursor = b"0"
+
+    async def sweep(self) -> None:
+        """Sweep the next rooms. An error is logged."""
+        if not self._connection.ready:
+            return
+        try:
+            self._cursor, rooms = await self._scan(self._cursor)
+            await self._sweep_rooms(rooms)
+        except StoreError as error:
+            self._log.warn("Trimming in Redis: {why}", why=error.detail)
+        except Exception:
+            self._log.failure("Trimming in Redis")
+
+    async def _scan(self, cursor: bytes) -> tuple[bytes, list[str]]:
+        """Return where to continue (``b"0"`` at the end), and the names of some rooms. A room may come twice."""
+        words = ("HSCAN", self._logs.names.log, cursor, "MATCH", "room:*", "COUNT", _ROOMS_PER_SWEEP)
+        cursor, fields = await self._connection.command(*words)
+        return cursor, [name.removeprefix(b"room:").decode() for name in fields[::2]]
+
+    async def _sweep_rooms(self, rooms: Sequence[str]) -> None:
+        names, clock = self._logs.names, self._logs.clock
+        room_age, elapsed = int(clock.retention.room_age * 1000), self._logs.elapsed()
+        keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
+        arguments = (clock.retention.count, clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
+        while rooms and self._connection.ready and await self._script.run(self._connection, keys, arguments):
+            pass

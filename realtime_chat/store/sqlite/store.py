@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from realtime_chat.core.interfaces import IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.store.append_queue import AppendQueue, CommitCounts
 from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.store.sqlite.file import SCHEMA, DatabaseFile
@@ -29,17 +29,11 @@ from realtime_chat.values.model import AppendResult, Draft, Page
 __all__ = ["SQLiteStore"]
 
 
-class _ThreadedReactor(TurnClock, Protocol):
-    """The reactor as this store needs it (IReactorTime, IReactorFromThreads)."""
-
-    def callFromThread(self, callable: Callable[..., Any], /, *args: Any) -> None: ...
-
-
 @implementer(IMessageStore)
 class SQLiteStore:
     """Logs in a SQLite file. They survive the end of the process, a kill and a power cut.
 
-    :param reactor: all methods are called, and all answers come, on its thread.
+    :param reactor: IReactorTime and IReactorFromThreads; all methods are called, and all answers come, on its thread.
     :param path: the database. It is created if missing, in a directory that exists. Beside it are files with the same
         name and ``-wal``, ``-shm`` and ``-lock`` at the end.
     :param retention: what is kept.
@@ -53,7 +47,7 @@ class SQLiteStore:
 
     def __init__(
         self,
-        reactor: _ThreadedReactor,
+        reactor: Any,
         path: str,
         retention: Retention,
         time: Callable[[], float],
@@ -80,13 +74,11 @@ class SQLiteStore:
         self.secret = b""
 
     def describe(self) -> str:
-        """See :meth:`IMessageStore.describe`."""
         return f"SQLite {self._file.path} (WAL, synchronous=FULL; {self._retention.describe()})"
 
     # On the reactor's thread.
 
     def start(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.start`."""
         started: Deferred[None] = Deferred()
         call = self._reactor.callFromThread
         self._write_thread.start(lambda secret: call(self._opened, started, secret), self._close)
@@ -102,7 +94,6 @@ class SQLiteStore:
         started.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.stop`."""
         if self._stopping is None:
             if self._closed is not None:
                 return succeed(None)
@@ -122,11 +113,9 @@ class SQLiteStore:
             stopped.callback(None)
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        """See :meth:`IMessageStore.append`."""
         return self._refusal() or self._queue.append(draft, int(self._clock.now() * 1000))
 
     def check(self) -> Deferred[None]:
-        """See :meth:`IMessageStore.check`."""
         return self._refusal() or self._queue.check()
 
     def _submit(self) -> bool:
@@ -140,20 +129,17 @@ class SQLiteStore:
             self._queue.ready()
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
-        """See :meth:`IMessageStore.watch`. The epoch changes if the file is replaced."""
+        """The epoch changes if the file is replaced."""
         self._on_epoch_change = on_epoch_change
         self._writer.sweeper.is_read = is_read
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_after`."""
         return self._refusal() or self._reader.read_after(room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        """See :meth:`IMessageStore.read_before`."""
         return self._refusal() or self._reader.read_before(room, offset, limit)
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
-        """See :meth:`IMessageStore.rooms`."""
         return self._refusal() or self._reader.rooms(after, limit)
 
     def _refusal(self) -> Deferred[Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import hiredis
 
-from realtime_chat.store.redis.log import load_store_script
+from realtime_chat.store.redis.shared_logs import load_store_script
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.model import Message
 from tests.contracts import texts

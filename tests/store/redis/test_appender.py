@@ -8,7 +8,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from realtime_chat.store.redis.log import load_store_script
+from realtime_chat.store.redis.shared_logs import load_store_script
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from tests.contracts import append_all, draft, texts, whole_log

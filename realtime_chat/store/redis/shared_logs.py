@@ -1,4 +1,4 @@
-"""The log in Redis: its epoch, whether it is still the same log, and what Redis promises to keep."""
+"""The logs in Redis: their epoch, whether they are still the same logs, and what Redis promises to keep."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.scripts import Script, load_script
-from realtime_chat.redis.wire import Commands, ServerError, read_info
-from realtime_chat.store.retention import Retention, new_epoch
+from realtime_chat.redis.wire import Commands, Script, ServerError, load_script, read_info
+from realtime_chat.store.retention import RetentionClock, new_epoch
 
-__all__ = ["OUT_OF_SEQUENCE", "STALE_LOG", "TOO_LATE", "Persistence", "RedisLog", "load_store_script"]
+__all__ = ["OUT_OF_SEQUENCE", "STALE_LOG", "TOO_LATE", "Persistence", "SharedLogs", "load_store_script"]
 
 TOO_LATE = "LATE"
 """The error of a script that should have run earlier."""
@@ -46,19 +45,18 @@ class Persistence(NamedTuple):
     promise: str
 
 
-class RedisLog:
-    """The log that all nodes with the same scope share.
+class SharedLogs:
+    """The logs that all nodes with the same scope share.
 
-    It is checked when a connection is made, when a script finds no log, and from time to time. If Redis may have lost
-    acknowledged messages, the log gets a new epoch.
+    They are checked when a connection is made, when a script finds none, and from time to time. If Redis may have lost
+    acknowledged messages, they get a new epoch.
 
-    :param names: of its keys.
-    :param retention: what is kept.
+    :param names: of the keys.
+    :param clock: what is kept; the elapsed time of the logs comes from the clocks of all nodes.
     :param max_message: the most bytes of a message that other programs append.
     :param seconds: the reactor's clock.
     :param random_bytes: gives as many as it is asked for.
-    :param append: the script with which other programs append.
-    :param monotonic: seconds that only grow. The elapsed time of the log comes from those of all nodes.
+    :ivar append: the script that appends; other programs use it too.
     :ivar on_epoch_change: called when the epoch has changed.
     """
 
@@ -67,29 +65,26 @@ class RedisLog:
     def __init__(
         self,
         names: RedisNames,
-        retention: Retention,
+        clock: RetentionClock,
         max_message: int,
         seconds: Callable[[], float],
         random_bytes: Callable[[int], bytes],
-        append: Script,
-        monotonic: Callable[[], float],
     ) -> None:
-        self._names = names
-        self._retention = retention
-        self._max_message = max_message
-        self._seconds = seconds
-        self._random_bytes = random_bytes
-        self._append = append
-        self._monotonic = monotonic
-        self._elapsed_ahead = -monotonic()
-        self._initialise_script = load_store_script("initialise")
-        self._check_script = load_store_script("check")
-        self._tops: OrderedDict[str, int] = OrderedDict()
-        self._redis_ahead = 0.0
+        self.names = names
+        self.clock = clock
+        self.append = load_store_script("append")
         self.persistence = Persistence(False, "")
         self.epoch = ""
         self.secret = random_bytes(32)
         self.on_epoch_change: Callable[[], None] = lambda: None
+        self._max_message = max_message
+        self._seconds = seconds
+        self._random_bytes = random_bytes
+        self._initialise_script = load_store_script("initialise")
+        self._check_script = load_store_script("check")
+        self._tops: OrderedDict[str, int] = OrderedDict()
+        self._elapsed_ahead = 0.0
+        self._redis_ahead = 0.0
 
     # Redis' clock
 
@@ -108,11 +103,11 @@ class RedisLog:
 
     def elapsed(self) -> int:
         """Return the elapsed time that this node knows, in milliseconds. It never goes back."""
-        return int((self._monotonic() + self._elapsed_ahead) * 1000)
+        return int((self.clock.elapsed() + self._elapsed_ahead) * 1000)
 
     def _note_elapsed(self, milliseconds: int) -> None:
         """Note the elapsed time that Redis has answered, a moment ago."""
-        self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self._monotonic())
+        self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self.clock.elapsed())
 
     # Observing answers
 
@@ -153,26 +148,27 @@ class RedisLog:
         if epoch == self.epoch and await self._has_lost_messages(connection):
             self._log.warn("Redis lacks messages that were acknowledged: its data are older ones")
             epoch = await self._run_initialise(connection, run_id, persistence.safe, damaged_epoch=epoch)
-        await self._append.load(connection)
+        await self.append.load(connection)
         self.observe_epoch(epoch)
 
     async def _run_initialise(self, connection: Commands, run_id: str, safe: bool, damaged_epoch: str = "") -> str:
-        age = self._retention.age
+        retention = self.clock.retention
+        age = retention.age
         arguments = (
             run_id,
             int(safe),
             new_epoch(self._random_bytes),
             self.secret.hex(),
-            self._retention.count,
+            retention.count,
             "" if age is None else int(age * 1000),
             self._max_message,
-            self._retention.rooms,
-            str(self._retention.room_rate),
-            self._append.sha,
+            retention.rooms,
+            str(retention.room_rate),
+            self.append.sha,
             damaged_epoch,
             self.elapsed(),
         )
-        epoch, secret, time, elapsed = await self._initialise_script.run(connection, [self._names.log], arguments)
+        epoch, secret, time, elapsed = await self._initialise_script.run(connection, [self.names.log], arguments)
         self._note_redis_time(time)
         self._note_elapsed(elapsed)
         self.secret = bytes.fromhex(secret.decode())
@@ -187,7 +183,7 @@ class RedisLog:
         for begin in range(0, len(seen), _TOPS_PER_COMMAND):
             some = seen[begin : begin + _TOPS_PER_COMMAND]
             fields = ("floor", *(f"room:{room}" for room, _ in some))
-            floor, *rooms = await connection.command("HMGET", self._names.log, *fields)
+            floor, *rooms = await connection.command("HMGET", self.names.log, *fields)
             if any(_top(floor if value is None else value) < top for value, (_, top) in zip(rooms, some, strict=True)):
                 return True
         return False
@@ -201,7 +197,7 @@ class RedisLog:
         :raises StoreError: Redis can't be used.
         """
         asked = [int(write), self.elapsed()]
-        run_id, epoch, time, elapsed = await self._check_script.run(connection, [self._names.log], asked)
+        run_id, epoch, time, elapsed = await self._check_script.run(connection, [self.names.log], asked)
         self._note_redis_time(time)
         self._note_elapsed(elapsed)
         if run_id.decode() != info.get("run_id") or not epoch:
@@ -210,16 +206,6 @@ class RedisLog:
         self.observe_epoch(epoch.decode())
         if await self._has_lost_messages(connection, _TOPS_PER_COMMAND):
             await self.initialise(connection, info)
-
-    async def scan_rooms(self, connection: Commands, cursor: bytes, count: int) -> tuple[bytes, list[str]]:
-        """Return some rooms of the log, about ``count``. A room may come twice.
-
-        :param cursor: where to continue; ``b"0"`` for the start.
-        :returns: where to continue, ``b"0"`` at the end; and the names of rooms.
-        :raises StoreError: Redis can't be used.
-        """
-        cursor, fields = await connection.command("HSCAN", self._names.log, cursor, "MATCH", "room:*", "COUNT", count)
-        return cursor, [name.removeprefix(b"room:").decode() for name in fields[::2]]
 
     async def check_settings(self, connection: Commands) -> None:
         """Check that the settings of Redis promise the same as before, and that it knows the script for other programs.
@@ -230,8 +216,8 @@ class RedisLog:
         if await read_persistence(connection, info) != self.persistence:
             await self.initialise(connection, info)
             self._log.info("Redis promises something else now: {promise}", promise=self.persistence.promise)
-        if await connection.command("SCRIPT", "EXISTS", self._append.sha) != [1]:
-            await self._append.load(connection)
+        if await connection.command("SCRIPT", "EXISTS", self.append.sha) != [1]:
+            await self.append.load(connection)
 
 
 def _top(value: bytes | None) -> int:
