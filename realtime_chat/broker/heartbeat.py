@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from realtime_chat.broker.presence_messages import encode_bye, encode_gone
+from realtime_chat.broker.presence_messages import Bye, Gone, encode_notice
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Argument
@@ -83,7 +83,7 @@ class Heartbeat:
         :raises StoreError: not now.
         """
         await self._connection.command("SET", self._names.alive(self._node), _STOPPED, "PX", int(held * 1000))
-        await self._connection.command("PUBLISH", self._names.nodes, encode_bye(self._node, held))
+        await self._connection.command("PUBLISH", self._names.nodes, encode_notice(Bye(self._node, held)))
 
     async def beat(self) -> bool:
         """Renew the key, and look for nodes that have died.
@@ -115,7 +115,7 @@ class Heartbeat:
         for node, value in zip(nodes, keys, strict=True):
             if value is None:
                 self._log.info("node {node} is gone", node=node)
-                await self._connection.command("PUBLISH", self._names.nodes, encode_gone(node))
+                await self._connection.command("PUBLISH", self._names.nodes, encode_notice(Gone(node)))
 
     # Other nodes
 

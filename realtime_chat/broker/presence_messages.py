@@ -43,9 +43,7 @@ __all__ = [
     "decode_snapshot",
     "encode_all",
     "encode_body",
-    "encode_bye",
-    "encode_command",
-    "encode_gone",
+    "encode_notice",
     "encode_row",
 ]
 
@@ -95,6 +93,12 @@ class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     client_hash: str
     state: msgspec.Raw
     leaves: str | None
+
+    @classmethod
+    def of(cls, node: str, command: ForwardedCommand) -> Said:
+        """Make it from the command, and the node to which the client has sent it."""
+        state = _NULL if command.state is None else command.state
+        return cls(node, command.client_hash, msgspec.Raw(state), command.leaves)
 
     def command(self) -> ForwardedCommand:
         """The command."""
@@ -160,20 +164,9 @@ def encode_all(node: str, rows: Iterable[bytes]) -> bytes:
     return b"p%b 0 %b\n%b" % (ALL, node.encode(), encode_body(rows))
 
 
-def encode_bye(node: str, held: float) -> bytes:
-    """Encode that a node stops."""
-    return _encode(Bye(node, held))
-
-
-def encode_gone(node: str) -> bytes:
-    """Encode that a node has died."""
-    return _encode(Gone(node))
-
-
-def encode_command(node: str, command: ForwardedCommand) -> bytes:
-    """Encode a command that a client has sent to a node."""
-    state = _NULL if command.state is None else command.state
-    return _encode(Said(node, command.client_hash, msgspec.Raw(state), command.leaves))
+def encode_notice(notice: Bye | Gone | Said) -> bytes:
+    """Encode what is published on the channel of all nodes."""
+    return _encode(notice)
 
 
 def decode_head(payload: bytes) -> Head | None:

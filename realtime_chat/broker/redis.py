@@ -24,13 +24,13 @@ from zope.interface import implementer
 
 from realtime_chat.broker.redis_presence import RedisPresence
 from realtime_chat.broker.relay import Relay
-from realtime_chat.broker.subscriptions import ChannelSubscriptions, OnPublished
+from realtime_chat.broker.subscriptions import ChannelSubscriptions
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
-from realtime_chat.redis.wire import RedisProtocol, ServerError
+from realtime_chat.redis.wire import OnMessage, RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
 
@@ -107,9 +107,9 @@ class RedisBroker:
         self._renewals = 0
         self._pause: Deferred[None] = succeed(None)
         # One bound method for all rooms: each subscription would keep one of its own otherwise.
-        self._room_callback: OnPublished = self._on_room
-        self._relay_callback: OnPublished = self._on_relay
-        permanent: dict[str, OnPublished] = {names.node(node): self._on_probe, **presence.channels()}
+        self._room_callback: OnMessage = self._on_room
+        self._relay_callback: OnMessage = self._on_relay
+        permanent: dict[str, OnMessage] = {names.node(node): self._on_probe, **presence.channels()}
         self.subscriptions = ChannelSubscriptions(permanent, self._relay_patterns())
         self._link = RedisConnection(
             reactor, address, "subscribe", random, on_ready=self._renew, on_message=self._published
@@ -167,7 +167,7 @@ class RedisBroker:
             self.unfollow(room)
             raise
 
-    def _channels(self, room: str) -> dict[str, OnPublished]:
+    def _channels(self, room: str) -> dict[str, OnMessage]:
         return {
             self._names.room(room): self._room_callback,
             **dict.fromkeys(self._names.relay(room), self._relay_callback),
@@ -262,7 +262,7 @@ class RedisBroker:
 
     # Relays
 
-    def _relay_patterns(self) -> dict[str, OnPublished]:
+    def _relay_patterns(self) -> dict[str, OnMessage]:
         by_pattern: dict[str, list[str]] = {}
         for pattern, room in self._relays:
             by_pattern.setdefault(pattern, []).append(room)

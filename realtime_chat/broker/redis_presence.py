@@ -20,14 +20,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.broker.heartbeat import BEATS_PER_TIMEOUT, Heartbeat
-from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_command
+from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_notice
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
-from realtime_chat.broker.subscriptions import OnPublished
 from realtime_chat.core.interfaces import Listener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.wire import ignore_store_error, load_script
+from realtime_chat.redis.wire import OnMessage, ignore_store_error, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
@@ -84,7 +83,7 @@ class RedisPresence:
 
     # Starting and stopping
 
-    def channels(self) -> Mapping[str, OnPublished]:
+    def channels(self) -> Mapping[str, OnMessage]:
         """The channels that every node subscribes to, each with its callback."""
         return {self._names.nodes: self._on_notice}
 
@@ -119,7 +118,7 @@ class RedisPresence:
 
     def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.forward`."""
-        payload = encode_command(self._node, command)
+        payload = encode_notice(Said.of(self._node, command))
         self._connection.command("PUBLISH", self._names.nodes, payload).addErrback(ignore_store_error)
 
     # What is published to all nodes

@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
-from realtime_chat.redis.wire import Argument, Commands, ignore_store_error
+from realtime_chat.redis.wire import Argument, Commands, OnMessage, Slots, ignore_store_error
 from realtime_chat.values.errors import StoreError
 
-__all__ = ["ChannelSubscriptions", "OnPublished"]
-
-OnPublished = Callable[[bytes | None, bytes, bytes], None]
-"""A callback. It is called with the pattern (None if there is none), the channel and the payload."""
+__all__ = ["ChannelSubscriptions"]
 
 _COMMANDS_AT_ONCE = 200
 """How many commands wait for their replies at a time, so that none waits for long."""
-
-
-class _Slots:
-    """A semaphore. Its waiters are called back in a loop, and not from within each other: so any number of them may
-    finish at once without a deep stack. (Twisted's DeferredSemaphore recurses.)
-
-    :param free: how many may hold a slot at a time.
-    """
-
-    def __init__(self, free: int) -> None:
-        self._free = free
-        self._waiting: deque[Deferred[None]] = deque()
-        self._giving = False
-
-    def take(self) -> Deferred[None]:
-        """Answer when a slot is free."""
-        turn: Deferred[None] = Deferred()
-        self._waiting.append(turn)
-        self._give()
-        return turn
-
-    def give_back(self) -> None:
-        """Free the slot."""
-        self._free += 1
-        self._give()
-
-    def _give(self) -> None:
-        if self._giving:
-            return
-        self._giving = True
-        while self._free and self._waiting:
-            self._free -= 1
-            self._waiting.popleft().callback(None)
-        self._giving = False
 
 
 class ChannelSubscriptions:
@@ -64,19 +26,19 @@ class ChannelSubscriptions:
 
     _log = Logger()
 
-    def __init__(self, permanent: Mapping[str, OnPublished], patterns: Mapping[str, OnPublished]) -> None:
+    def __init__(self, permanent: Mapping[str, OnMessage], patterns: Mapping[str, OnMessage]) -> None:
         self._permanent = dict(permanent)
         self._patterns = dict(patterns)
         self._groups: dict[str, Sequence[bytes]] = {}
-        self._by_channel: dict[bytes, OnPublished] = {
+        self._by_channel: dict[bytes, OnMessage] = {
             channel.encode(): callback for channel, callback in permanent.items()
         }
-        self._by_pattern: dict[bytes, OnPublished] = {
+        self._by_pattern: dict[bytes, OnMessage] = {
             pattern.encode(): callback for pattern, callback in patterns.items()
         }
         self._to_unsubscribe: dict[bytes, None] = {}
         self._is_unsubscribing = False
-        self._slots = _Slots(_COMMANDS_AT_ONCE // 4)
+        self._slots = Slots(_COMMANDS_AT_ONCE // 4)
 
     def __len__(self) -> int:
         return len(self._by_channel) + len(self._by_pattern)
@@ -99,7 +61,7 @@ class ChannelSubscriptions:
         except Exception:  # a bad payload must not close the connection
             self._log.failure("what was published could not be told")
 
-    async def add(self, commands: Commands, name: str, channels: Mapping[str, OnPublished]) -> None:
+    async def add(self, commands: Commands, name: str, channels: Mapping[str, OnMessage]) -> None:
         """Subscribe to a group of channels.
 
         :param name: of the group.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import hiredis
 import txredisapi
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -24,6 +25,7 @@ __all__ = [
     "RedisProtocol",
     "Script",
     "ServerError",
+    "Slots",
     "Unanswered",
     "ignore_store_error",
     "load_script",
@@ -86,13 +88,6 @@ class Unanswered(StoreError):
     """A command was sent, but the connection was lost before its reply. It may have run."""
 
 
-class _Call(Protocol):
-    """A call that is scheduled (IDelayedCall)."""
-
-    def active(self) -> Any: ...
-    def cancel(self) -> None: ...
-
-
 class RedisProtocol(txredisapi.HiredisProtocol):
     """txredisapi's protocol without its way to log in and to reconnect.
 
@@ -112,7 +107,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):
         self._timeout = timeout
         self._on_message = on_message
         self._sent_at: deque[float] = deque()
-        self._deadline_call: _Call | None = None
+        self._deadline_call: IDelayedCall | None = None
         self._was_late = False
         self._close_waiters: list[Deferred[None]] = []
         self.aborted: str | None = None
@@ -266,6 +261,41 @@ def load_script(package: str, *names: str) -> Script:
     :param names: such as ``lua/append.lua``.
     """
     return Script("".join(resources.files(package).joinpath(name).read_text("utf-8") for name in names))
+
+
+class Slots:
+    """A semaphore. Its waiters are called back in a loop, and not from within each other: so any number of them may
+    finish at once without a deep stack. (Twisted's DeferredSemaphore recurses.)
+
+    :param free: how many may hold a slot at a time.
+    :ivar waiting: those that wait for a slot.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self.waiting: deque[Deferred[None]] = deque()
+        self._giving = False
+
+    def take(self) -> Deferred[None]:
+        """Answer when a slot is free."""
+        turn: Deferred[None] = Deferred()
+        self.waiting.append(turn)
+        self._give()
+        return turn
+
+    def give_back(self) -> None:
+        """Free the slot."""
+        self._free += 1
+        self._give()
+
+    def _give(self) -> None:
+        if self._giving:
+            return
+        self._giving = True
+        while self._free and self.waiting:
+            self._free -= 1
+            self.waiting.popleft().callback(None)
+        self._giving = False
 
 
 def read_info(answer: bytes) -> dict[str, str]:

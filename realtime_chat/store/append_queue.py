@@ -13,7 +13,16 @@ from realtime_chat.values.counters import SIZES, Histogram
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError
 from realtime_chat.values.model import AppendResult, Draft
 
-__all__ = ["MAX_BATCH", "AppendOutcome", "AppendQueue", "CommitCounts", "PendingAppend", "batch_end", "refusals"]
+__all__ = [
+    "MAX_BATCH",
+    "Answers",
+    "AppendOutcome",
+    "AppendQueue",
+    "CommitCounts",
+    "PendingAppend",
+    "batch_end",
+    "refusals",
+]
 
 MAX_BATCH = 256
 """The most drafts in one batch."""
@@ -23,6 +32,7 @@ _MAX_UNANSWERED = 20_000
 _MAX_UNANSWERED_BYTES = 64 * 1024 * 1024
 
 AppendOutcome = AppendResult | RealtimeError
+"""What became of a draft."""
 
 
 class CommitCounts:
@@ -54,6 +64,10 @@ class PendingAppend(msgspec.Struct, eq=False):
     answered: bool = False
 
 
+Answers = Iterable[tuple[PendingAppend, AppendOutcome | None]]
+"""Appends with their outcomes; a check that succeeded has None."""
+
+
 class AppendQueue:
     """Admits appends up to a limit, and submits those of one turn of the reactor together.
 
@@ -79,22 +93,19 @@ class AppendQueue:
         size = len(draft.data)
         if self.unanswered >= _MAX_UNANSWERED or self._unanswered_bytes + size > _MAX_UNANSWERED_BYTES:
             return fail(StoreError("too many messages wait to be stored"))
-        answer: Deferred[AppendResult] = Deferred()
         self._unanswered_bytes += size
-        self.unanswered += 1
-        self.pending.append(PendingAppend(draft, at, answer, arrived))
-        if not self._scheduled:
-            self._schedule()
-        return answer
+        return self._add(PendingAppend(draft, at, Deferred(), arrived))
 
     def check(self) -> Deferred[None]:
         """Queue a check whether the store can be written to."""
-        answer: Deferred[None] = Deferred()
+        return self._add(PendingAppend(None, 0, Deferred()))
+
+    def _add(self, pending: PendingAppend) -> Deferred[Any]:
         self.unanswered += 1
-        self.pending.append(PendingAppend(None, 0, answer))
+        self.pending.append(pending)
         if not self._scheduled:
             self._schedule()
-        return answer
+        return pending.answer
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -115,7 +126,7 @@ class AppendQueue:
         del self.pending[:count]
         return taken
 
-    def answer(self, answers: Iterable[tuple[PendingAppend, AppendOutcome | None]]) -> None:
+    def answer(self, answers: Answers) -> None:
         """Fire the answers of some appends. An append that was answered before is left alone."""
         for pending, outcome in answers:
             if pending.answered:
@@ -142,8 +153,6 @@ def batch_end(pending: Sequence[PendingAppend], start: int = 0) -> int:
     return end
 
 
-def refusals(
-    appends: Iterable[PendingAppend], error: StoreError | InDoubt
-) -> list[tuple[PendingAppend, AppendOutcome | None]]:
+def refusals(appends: Iterable[PendingAppend], error: StoreError | InDoubt) -> Answers:
     """Pair each append with an error of its own, for :meth:`AppendQueue.answer`."""
     return [(one, InDoubt() if isinstance(error, InDoubt) else StoreError(error.message)) for one in appends]

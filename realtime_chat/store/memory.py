@@ -125,7 +125,7 @@ class MemoryStore:
     def append(self, draft: Draft) -> Deferred[AppendResult]:
         if self._stopped:
             return fail(_stopped())
-        at = int(self._clock.now() * 1000)
+        at = self._clock.now_ms()
         if self._clock.elapsed() - self._swept_at >= _SWEEP_INTERVAL:
             self._sweep()
         log = self._logs.get(draft.room)

@@ -159,12 +159,12 @@ class RetentionClock:
             now = self.elapsed()
             self._set_spans((*spans, ClockSpan(now, self._time() - now)), now)
 
-    def now(self) -> float:
-        """Return the time of the wall clock. Each stored time has to come from here."""
+    def now_ms(self) -> int:
+        """Return the time of the wall clock, in milliseconds since 1970. Each stored time has to come from here."""
         time = self._time()
         if not 0 <= time - self._monotonic() + self._zero - self._ahead < _JITTER:
             self._note_change()
-        return time
+        return int(time * 1000)
 
     def _note_change(self) -> None:
         """Note that the wall clock was set, or that the gap between two readings was smaller than before."""
@@ -214,7 +214,7 @@ class RetentionClock:
 
     def _lowest_time(self, seconds: float) -> float:
         """Return the lowest time that the wall clock has shown within the last seconds."""
-        self.now()
+        self.now_ms()
         since = self.elapsed() - seconds
         spans = self.spans
         first = next((index for index in range(len(spans) - 1, 0, -1) if spans[index].start < since), 0)

@@ -7,11 +7,12 @@ the batches that were sent before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import msgspec
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +22,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import MessageRow, as_message, encode_row, read_rows
 from realtime_chat.redis.wire import Argument, ServerError, Unanswered
 from realtime_chat.store.append_queue import (
+    Answers,
     AppendOutcome,
     AppendQueue,
     CommitCounts,
@@ -48,56 +50,30 @@ _ANSWER_SLOTS = 2 * _MAX_IN_FLIGHT
 """In how many keys Redis remembers its last answers, in turn."""
 
 
+@attrs.define(eq=False)
 class _ScriptBatch:
     """What one script appends.
 
     :param number: one more than that of the batch before.
     :param keys: the keys of Redis that it uses.
     :param arguments: the arguments of the script for the drafts.
-    :param previous: the batch that was sent before, while it has no answer.
+    :param previous: the batch that was sent before, while it has no answer; it alone waits for that one.
     :ivar in_doubt: whether it may be stored.
+    :ivar finished: fires when it will not be sent again.
     """
 
-    __slots__ = ("_waiting", "appends", "arguments", "in_doubt", "keys", "number", "previous")
-
-    def __init__(
-        self,
-        number: int,
-        appends: list[PendingAppend],
-        keys: list[str],
-        arguments: list[Argument],
-        previous: _ScriptBatch | None,
-    ) -> None:
-        self.number = number
-        self.appends = appends
-        self.keys = keys
-        self.arguments = arguments
-        self.previous = previous
-        self.in_doubt = False
-        self._waiting: list[Deferred[None]] | None = []
+    number: int
+    appends: list[PendingAppend]
+    keys: list[str]
+    arguments: list[Argument]
+    previous: _ScriptBatch | None
+    in_doubt: bool = False
+    finished: Deferred[None] = attrs.field(factory=Deferred)
 
     @property
     def arrived(self) -> float:
         """When the first of its drafts came, by the reactor's clock."""
         return self.appends[0].arrived
-
-    def finish(self) -> None:
-        """Note that it will not be sent again."""
-        waiting, self._waiting, self.previous = self._waiting or (), None, None
-        for finished in waiting:
-            finished.callback(None)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it will not be sent again."""
-        return self._waiting is None
-
-    def when_finished(self) -> Deferred[None]:
-        """Fire when it will not be sent again."""
-        if self._waiting is None:
-            return succeed(None)
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
 
 
 class RedisAppender:
@@ -126,25 +102,22 @@ class RedisAppender:
         self._queue = AppendQueue(reactor, self._submit)
         self._batches = 0
         self._last: _ScriptBatch | None = None
-        self._stopped = False
+        self._stopped: Deferred[None] | None = None
         self._in_flight = 0
         self._retrying = 0
-        self._idle: list[Deferred[None]] = []
         self.counts = CommitCounts()
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
         """See :meth:`IMessageStore.append`."""
         if not self._connection.ready:
             return fail(StoreError("the store is not connected"))
-        return self._queue.append(draft, int(self._clock.now() * 1000), self._reactor.seconds())
+        return self._queue.append(draft, self._clock.now_ms(), self._reactor.seconds())
 
     def stop(self) -> Deferred[None]:
         """Answer all that was accepted, and fire then."""
-        self._stopped = True
-        if not self._queue.unanswered:
-            return succeed(None)
-        self._idle.append(Deferred())
-        return self._idle[-1]
+        self._stopped = Deferred()
+        self._answer(())
+        return self._stopped
 
     def connection_lost(self) -> None:
         """Refuse what was not sent yet."""
@@ -169,7 +142,7 @@ class RedisAppender:
 
     def _make_batch(self, appends: list[PendingAppend]) -> _ScriptBatch:
         self._batches += 1
-        previous = None if self._last is None or self._last.is_finished else self._last
+        previous = None if self._last is None or self._last.finished.called else self._last
         self._last = _ScriptBatch(self._batches, appends, *_encode_drafts(appends, self._logs.names), previous)
         return self._last
 
@@ -184,7 +157,8 @@ class RedisAppender:
         finally:
             if timeout.active():
                 timeout.cancel()
-            batch.finish()
+            batch.previous = None
+            batch.finished.callback(None)
             self._in_flight -= 1
             self._submit()
 
@@ -231,7 +205,7 @@ class RedisAppender:
     def _should_retry(self, batch: _ScriptBatch, reason: StoreError) -> bool:
         passed = self._reactor.seconds() - batch.arrived
         if not isinstance(reason, ServerError):
-            return passed < _ANSWER_WITHIN and not self._stopped
+            return passed < _ANSWER_WITHIN and self._stopped is None
         if reason.word in (*STALE_LOG, TOO_LATE, OUT_OF_SEQUENCE, "NOSCRIPT"):
             return passed < _STORE_WITHIN
         self._log.warn("Redis refuses to append: {text}", text=reason.text)
@@ -240,7 +214,7 @@ class RedisAppender:
     async def _prepare_retry(self, batch: _ScriptBatch, reason: StoreError) -> None:
         """Wait for the batch before, then reconnect or initialise the log, as the failure requires."""
         if batch.previous is not None:
-            await batch.previous.when_finished()
+            await batch.previous.finished
             batch.previous = None
         if not isinstance(reason, ServerError):
             await self._connection.when_ready()
@@ -250,7 +224,7 @@ class RedisAppender:
     def _arguments(self, batch: _ScriptBatch) -> list[Argument]:
         deadline = self._logs.redis_time(batch.arrived + _STORE_WITHIN)
         now = self._logs.elapsed(), self._clock.message_cutoff()
-        previous = "" if batch.previous is None or batch.previous.is_finished else self._answer_slot(batch.previous)
+        previous = "" if batch.previous is None or batch.previous.finished.called else self._answer_slot(batch.previous)
         run_id = self._connection.info["run_id"]
         return [run_id, deadline, self._answer_slot(batch), batch.number, *now, previous, *batch.arguments]
 
@@ -291,12 +265,10 @@ class RedisAppender:
             self.counts.failed += 1
             self._answer(refusals(appends, error))
 
-    def _answer(self, answers: Iterable[tuple[PendingAppend, AppendOutcome | None]]) -> None:
+    def _answer(self, answers: Answers) -> None:
         self._queue.answer(answers)
-        if not self._queue.unanswered:
-            waiting, self._idle = self._idle, []
-            for idle in waiting:
-                idle.callback(None)
+        if self._stopped is not None and not self._stopped.called and not self._queue.unanswered:
+            self._stopped.callback(None)
 
 
 def _first_message(draft: Draft, place: Position, at: int, row: bytes) -> Message:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.rows import as_message, read_rows
-from realtime_chat.redis.wire import Argument, Script, ServerError
+from realtime_chat.redis.wire import Argument, Script, ServerError, Slots
 from realtime_chat.store.redis.shared_logs import STALE_LOG, SharedLogs, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, readable_page
 from realtime_chat.values.errors import StoreError
@@ -34,48 +33,33 @@ class RedisReader:
         self._clock = logs.clock
         self._read_script = load_store_script("read")
         self._list_script = load_store_script("list")
-        self._waiting: deque[tuple[Callable[[], Any], Deferred[Any]]] = deque()
-        self._in_flight = 0
+        self._slots = Slots(_MAX_IN_FLIGHT)
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_after`."""
-        return self._queue(lambda: self._page(room, "after", offset, limit))
+        return self._queue(self._page, room, "after", offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
         """See :meth:`IMessageStore.read_before`."""
-        return self._queue(lambda: self._page(room, "before", "+" if offset is None else offset, limit))
+        return self._queue(self._page, room, "before", "+" if offset is None else offset, limit)
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         """See :meth:`IMessageStore.rooms`."""
-        return self._queue(lambda: self._rooms(after, limit))
+        return self._queue(self._rooms, after, limit)
 
-    def connection_lost(self) -> None:
-        """Refuse the reads that wait."""
-        waiting, self._waiting = self._waiting, deque()
-        for _, answer in waiting:
-            answer.errback(StoreError("the connection to the store was lost"))
-
-    def _queue(self, read: Callable[[], Any]) -> Deferred[Any]:
+    def _queue(self, read: Callable[..., Awaitable[_T]], *asked: Any) -> Deferred[_T]:
         if not self._connection.ready:
             return fail(StoreError("the store is not connected"))
-        if len(self._waiting) >= _MAX_WAITING:
+        if len(self._slots.waiting) >= _MAX_WAITING:
             return fail(StoreError("too many reads wait"))
-        answer: Deferred[Any] = Deferred()
-        self._waiting.append((read, answer))
-        self._start_next()
-        return answer
+        return Deferred.fromCoroutine(self._in_turn(read, asked))
 
-    def _start_next(self) -> None:
-        while self._waiting and self._in_flight < _MAX_IN_FLIGHT:
-            read, answer = self._waiting.popleft()
-            self._in_flight += 1
-            reading = Deferred.fromCoroutine(read())
-            reading.addBoth(self._done).chainDeferred(answer)
-
-    def _done(self, result: _T) -> _T:
-        self._in_flight -= 1
-        self._start_next()
-        return result
+    async def _in_turn(self, read: Callable[..., Awaitable[_T]], asked: Sequence[Any]) -> _T:
+        await self._slots.take()
+        try:
+            return await read(*asked)
+        finally:
+            self._slots.give_back()
 
     async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
         cutoff = self._clock.message_cutoff()
@@ -98,7 +82,7 @@ class RedisReader:
         await self._logs.initialise(self._connection, self._connection.info)
         return await script.run(self._connection, keys, [self._connection.info["run_id"], *asked])
 
-    async def _rooms(self, after: str, limit: int) -> list[str]:
+    async def _rooms(self, after: str, limit: int) -> Sequence[str]:
         return [name.decode() for name in await self._run(self._list_script, [self._names.log], [after, limit])]
 
 

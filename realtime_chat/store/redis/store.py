@@ -81,9 +81,7 @@ class RedisStore:
         self._appending = RedisConnection(
             reactor, address, "append", random, on_ready=self._prepare, on_lost=lambda: self._appender.connection_lost()
         )
-        self._reading = RedisConnection(
-            reactor, address, "read", random, on_ready=self._prepare, on_lost=lambda: self._reader.connection_lost()
-        )
+        self._reading = RedisConnection(reactor, address, "read", random, on_ready=self._prepare)
         self._appender = RedisAppender(reactor, self._appending, logs, node or random_bytes(8).hex())
         self._reader = RedisReader(self._reading, logs)
         self._sweeper = _RedisSweeper(self._reading, logs)

@@ -11,14 +11,11 @@ from queue import Empty, SimpleQueue
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.store.append_queue import AppendOutcome, CommitCounts, PendingAppend, batch_end, refusals
+from realtime_chat.store.append_queue import Answers, AppendOutcome, CommitCounts, PendingAppend, batch_end, refusals
 from realtime_chat.store.sqlite.writer import CommitInDoubt, SQLiteWriter
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
 
-__all__ = ["Answers", "GroupCommitThread"]
-
-Answers = Sequence[tuple[PendingAppend, AppendOutcome | None]]
-"""Appends with their outcomes; a check that succeeded has None."""
+__all__ = ["GroupCommitThread"]
 
 
 class GroupCommitThread:

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.core.interfaces import IMessageStore
-from realtime_chat.store.append_queue import AppendQueue, CommitCounts
+from realtime_chat.store.append_queue import Answers, AppendQueue, CommitCounts
 from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.store.sqlite.file import SCHEMA, DatabaseFile
-from realtime_chat.store.sqlite.group_commit import Answers, GroupCommitThread
+from realtime_chat.store.sqlite.group_commit import GroupCommitThread
 from realtime_chat.store.sqlite.reader import SQLiteReader
 from realtime_chat.store.sqlite.writer import SQLiteWriter
 from realtime_chat.values.errors import StoreError
@@ -113,7 +113,7 @@ class SQLiteStore:
             stopped.callback(None)
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        return self._refusal() or self._queue.append(draft, int(self._clock.now() * 1000))
+        return self._refusal() or self._queue.append(draft, self._clock.now_ms())
 
     def check(self) -> Deferred[None]:
         return self._refusal() or self._queue.check()

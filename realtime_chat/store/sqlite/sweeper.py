@@ -140,7 +140,7 @@ class Sweeper:
     def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None:
         """Forget unused rooms. If a room is read, note now and then that it was."""
         clock, room_age = self._clock, self._clock.retention.room_age
-        now, expired, half_expired = int(clock.now() * 1000), clock.cutoff(room_age), clock.cutoff(room_age / 2)
+        now, expired, half_expired = clock.now_ms(), clock.cutoff(room_age), clock.cutoff(room_age / 2)
         emptied: list[tuple[int, int]] = []
         unused: list[tuple[int, str, int]] = []
         for id, name, top, since, has_keys in connection.execute(_FIND_EMPTY, (after, last)).fetchall():
