@@ -7,9 +7,9 @@ appends a message and announces it, before it is acknowledged. Two connections: 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.task import LoopingCall
@@ -20,19 +20,23 @@ from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.wire import RedisProtocol
+from realtime_chat.redis.rows import as_message, read_rows
+from realtime_chat.redis.wire import Argument, RedisProtocol, Script, ServerError, Slots
 from realtime_chat.store.redis.appender import RedisAppender
-from realtime_chat.store.redis.reader import RedisReader
-from realtime_chat.store.redis.shared_logs import SharedLogs, load_store_script
-from realtime_chat.store.retention import Retention, RetentionClock
+from realtime_chat.store.redis.shared_logs import STALE_LOG, SharedLogs, load_store_script
+from realtime_chat.store.retention import PAGE_BYTES, Retention, RetentionClock, readable_page
 from realtime_chat.values.errors import StoreError, StoreRefused
-from realtime_chat.values.model import AppendResult, Draft, Page
+from realtime_chat.values.model import AppendResult, Draft, Message, Page
 
 __all__ = ["RedisStore"]
 
 _CHECKS_PER_SETTINGS_CHECK = 5
+_MAX_READS_IN_FLIGHT = 16
+_MAX_READS_WAITING = 20_000
 _ROOMS_PER_SWEEP = 100
 _ENTRIES_PER_SWEEP = 256
+
+_T = TypeVar("_T")
 
 
 @implementer(IMessageStore)
@@ -83,7 +87,9 @@ class RedisStore:
         )
         self._reading = RedisConnection(reactor, address, "read", random, on_ready=self._prepare)
         self._appender = RedisAppender(reactor, self._appending, logs, node or random_bytes(8).hex())
-        self._reader = RedisReader(self._reading, logs)
+        self._read_script = load_store_script("read")
+        self._list_script = load_store_script("list")
+        self._slots = Slots(_MAX_READS_IN_FLIGHT)
         self._sweeper = _RedisSweeper(self._reading, logs)
         self._checks = 0
         self._loops = [(LoopingCall(self._check_log), look), (LoopingCall(self._sweeper.sweep), tick)]
@@ -150,29 +156,65 @@ class RedisStore:
     # Messages
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        return self._refusal() or self._appender.append(draft)
+        return self._appender.append(draft) if self._closed is None else fail(StoreError(self._closed))
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
-        return self._refusal() or self._reader.read_after(room, offset, limit)
+        return self._read(self._page, room, "after", offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
-        return self._refusal() or self._reader.read_before(room, offset, limit)
+        return self._read(self._page, room, "before", "+" if offset is None else offset, limit)
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
-        return self._refusal() or self._reader.rooms(after, limit)
+        return self._read(self._list, after, limit)
+
+    def _read(self, read: Callable[..., Awaitable[_T]], *asked: Any) -> Deferred[_T]:
+        if self._closed is not None or not self._reading.ready:
+            return fail(StoreError(self._closed or "the store is not connected"))
+        if len(self._slots.waiting) >= _MAX_READS_WAITING:
+            return fail(StoreError("too many reads wait"))
+        return Deferred.fromCoroutine(self._in_turn(read, asked))
+
+    async def _in_turn(self, read: Callable[..., Awaitable[_T]], asked: Sequence[Any]) -> _T:
+        await self._slots.take()
+        try:
+            return await read(*asked)
+        finally:
+            self._slots.give_back()
+
+    async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
+        cutoff = self._logs.clock.message_cutoff()
+        asked = (direction, offset, limit, self._logs.clock.retention.count, cutoff, PAGE_BYTES)
+        answer = await self._run_read(self._read_script, [self._names.log, self._names.stream(room)], asked)
+        epoch = answer[0].decode()
+        oldest, top, epoch_start = map(int, answer[1:4])
+        self._logs.observe_epoch(epoch)
+        self._logs.observe_top(room, top)
+        found = _messages(room, epoch, answer[4::2], answer[5::2])
+        return readable_page(epoch, oldest, top, found, cutoff, epoch_start)
+
+    async def _run_read(self, script: Script, keys: Sequence[str], asked: Sequence[Argument]) -> Any:
+        """Run a script. If there is no log, or one of another run of Redis, initialise it first."""
+        try:
+            return await script.run(self._reading, keys, [self._reading.info["run_id"], *asked])
+        except ServerError as error:
+            if error.word not in STALE_LOG:
+                raise
+        await self._logs.initialise(self._reading, self._reading.info)
+        return await script.run(self._reading, keys, [self._reading.info["run_id"], *asked])
+
+    async def _list(self, after: str, limit: int) -> Sequence[str]:
+        return [name.decode() for name in await self._run_read(self._list_script, [self._names.log], [after, limit])]
+
+    # Checking
 
     def check(self) -> Deferred[None]:
-        return self._refusal() or Deferred.fromCoroutine(self._check_writable())
-
-    async def _check_writable(self) -> None:
-        await self._logs.check(self._appending, self._appending.info, write=True)
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        return Deferred.fromCoroutine(self._logs.check(self._appending, self._appending.info, write=True))
 
     def watch(self, on_epoch_change: Callable[[], None], is_read: Callable[[str], bool] = lambda room: False) -> None:
         """The epoch changes if Redis loses data. Redis knows the rooms in use."""
         self._logs.on_epoch_change = on_epoch_change
-
-    def _refusal(self) -> Deferred[Any] | None:
-        return None if self._closed is None else fail(StoreError(self._closed))
 
     async def _check_log(self) -> None:
         """Check whether the log is still there. It may have been lost while no command came."""
@@ -226,3 +268,8 @@ class _RedisSweeper:
         arguments = (clock.retention.count, clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
         while rooms and self._connection.ready and await self._script.run(self._connection, keys, arguments):
             pass
+
+
+def _messages(room: str, epoch: str, offsets: Sequence[bytes], rows: Sequence[bytes]) -> list[Message]:
+    found = zip(offsets, read_rows(rows), strict=True)
+    return [as_message(row, room, epoch, int(offset)) for offset, row in found]
