@@ -94,8 +94,10 @@ class RedisPresence:
         self._beating.start(self._beat_interval, now=False)
 
     async def stop(self) -> None:
-        """See :meth:`realtime_chat.broker.redis.PresenceBackend.stop`. This node's rows stay, for nodes that read them
-        while its clients are held. They are deleted later; see ``lua/renew_members.lua``."""
+        """Tell the other nodes that this one stops.
+
+        Its rows stay, for nodes that read them while its clients are held. See ``lua/renew_members.lua`` for their end.
+        """
         self.replica.stop()
         if self._beating.running:
             self._beating.stop()

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from twisted.logger import Logger
 
 from realtime_chat.store.sqlite.file import DatabaseFile
-from realtime_chat.store.sqlite.reader import SQLiteReader
+from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.values.errors import StoreRefused
 
 __all__ = ["CheckpointScheduler"]
@@ -43,7 +43,7 @@ class CheckpointScheduler:
 
     _log = Logger()
 
-    def __init__(self, file: DatabaseFile, reader: SQLiteReader, log_problem: Callable[[str], None]) -> None:
+    def __init__(self, file: DatabaseFile, reader: PageReader, log_problem: Callable[[str], None]) -> None:
         self._file = file
         self._reader = reader
         self._log_problem = log_problem

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from realtime_chat.store.retention import new_epoch
 from realtime_chat.values.errors import StoreRefused
 
-__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "FileWatch", "LogIdentity", "load_schema", "transaction"]
+__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "DatabaseIdentity", "FileWatch", "load_schema", "transaction"]
 
 APPLICATION_ID = 0x52744368
 """Marks a SQLite file as ours (``PRAGMA application_id``): "RtCh"."""
@@ -161,7 +161,7 @@ class _LockFile:
             self._file = None
 
 
-class LogIdentity(NamedTuple):
+class DatabaseIdentity(NamedTuple):
     """What identifies the log in a database.
 
     :param total: how many offsets it has given, in all rooms.
@@ -231,7 +231,7 @@ class DatabaseFile:
 
     def open_to_write(
         self, secret: bytes | None, least: int, before_replacing: Callable[[], object]
-    ) -> tuple[sqlite3.Connection, LogIdentity]:
+    ) -> tuple[sqlite3.Connection, DatabaseIdentity]:
         """Open or create the file, and upgrade its schema.
 
         If an older state of the database was put back, it may lack acknowledged messages. Then it gets a new epoch.
@@ -270,7 +270,9 @@ class DatabaseFile:
             with suppress(FileNotFoundError):
                 os.unlink(self._wal)
 
-    def _open(self, secret: bytes | None, was: _FileIds | None, least: int) -> tuple[sqlite3.Connection, LogIdentity]:
+    def _open(
+        self, secret: bytes | None, was: _FileIds | None, least: int
+    ) -> tuple[sqlite3.Connection, DatabaseIdentity]:
         found = self._current_ids()
         connection = self._connect()
         try:
@@ -292,7 +294,7 @@ class DatabaseFile:
         except BaseException:
             connection.close()
             raise
-        return connection, LogIdentity(epoch, stored_secret, totals[0])
+        return connection, DatabaseIdentity(epoch, stored_secret, totals[0])
 
     def _is_current(self, found: _FileIds, was: _FileIds | None, epoch: str, totals: tuple[int, int, int]) -> bool:
         """Return whether this is the database that was used last, and no older state of it.

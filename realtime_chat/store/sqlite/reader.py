@@ -19,7 +19,7 @@ from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import Message, Page, Position
 
-__all__ = ["SQLiteReader"]
+__all__ = ["PageReader"]
 
 # One statement is one snapshot. It gives one row, as each row releases the interpreter's lock. With a row per message,
 # a busy reactor's thread would hold up the page.
@@ -68,7 +68,7 @@ _decode_rows = msgspec.json.Decoder(list[_PageRow]).decode
 _decode_names = msgspec.json.Decoder(list[str]).decode
 
 
-class SQLiteReader:
+class PageReader:
     """Reads pages of a log, one after another, on a thread and through a connection of its own.
 
     :param clock: tells which messages are too old to be read.

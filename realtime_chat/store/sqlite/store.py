@@ -21,7 +21,7 @@ from realtime_chat.store.append_queue import Answers, AppendQueue, CommitCounts
 from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.store.sqlite.file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite.group_commit import GroupCommitThread
-from realtime_chat.store.sqlite.reader import SQLiteReader
+from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.store.sqlite.writer import SQLiteWriter
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import AppendResult, Draft, Page
@@ -61,7 +61,7 @@ class SQLiteStore:
         self._retention = retention
         self._clock = RetentionClock(retention, time, monotonic)
         self._file = DatabaseFile(path, random_bytes, schema)
-        self._reader = SQLiteReader(self._file, self._clock, reactor.callFromThread)
+        self._reader = PageReader(self._file, self._clock, reactor.callFromThread)
         self._writer = SQLiteWriter(self._file, self._clock, self._reader, self._notify_change)
         self.commits = CommitCounts()
         self._write_thread = GroupCommitThread(

@@ -12,8 +12,8 @@ from realtime_chat.store.append_queue import AppendOutcome
 from realtime_chat.store.retention import ClockSpan, RetentionClock
 from realtime_chat.store.sqlite.batch import CommitBatch, find_keys
 from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
-from realtime_chat.store.sqlite.file import DatabaseFile, LogIdentity, transaction
-from realtime_chat.store.sqlite.reader import SQLiteReader
+from realtime_chat.store.sqlite.file import DatabaseFile, DatabaseIdentity, transaction
+from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.store.sqlite.rooms import RoomIndex
 from realtime_chat.store.sqlite.sweeper import Sweeper
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
@@ -43,7 +43,7 @@ class SQLiteWriter:
     _log = Logger()
 
     def __init__(
-        self, file: DatabaseFile, clock: RetentionClock, reader: SQLiteReader, on_replaced: Callable[[], None]
+        self, file: DatabaseFile, clock: RetentionClock, reader: PageReader, on_replaced: Callable[[], None]
     ) -> None:
         self._file = file
         self._clock = clock
@@ -60,7 +60,7 @@ class SQLiteWriter:
         self.connection: sqlite3.Connection | None = None
         self.sweeper = Sweeper(clock, self._rooms)
 
-    def open(self) -> LogIdentity:
+    def open(self) -> DatabaseIdentity:
         """Open or create the database.
 
         :raises StoreRefused: it can't be opened.
