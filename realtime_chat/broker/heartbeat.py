@@ -33,8 +33,6 @@ class Heartbeat:
     gone          In ``_held_until`` with a time that is over, or in neither.
     ============  ==================================================================================================
 
-    :param clock: the reactor.
-    :param node: this node's name.
     :param node_timeout: seconds after which a node that doesn't renew its key has died.
     :param grace: seconds after a loss in which other nodes may not have renewed their keys yet.
     """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from realtime_chat.broker.presence_messages import encode_all, encode_body, encode_row
@@ -33,11 +33,11 @@ T = TypeVar("T")
 class PresencePublisher:
     """Publishes this node's clients, and restores what Redis loses of them.
 
-    :param node: this node's name.
-    :param token: gives so many random bytes.
+    :param random_bytes: gives as many as it is asked for.
     :param expiry: seconds for which a hash stays if nobody renews it.
     :param repair_later: called when :meth:`restore` has something to do.
     :ivar rows: this node's rows, by room and client hash.
+    :ivar lost: the rooms whose rows have to be restored, and whether all nodes have to read them then.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class PresencePublisher:
         names: RedisNames,
         node: str,
         connection: RedisConnection,
-        token: Callable[[int], bytes],
+        random_bytes: Callable[[int], bytes],
         expiry: float,
         repair_later: Callable[[], None],
     ) -> None:
         self.rows: dict[str, dict[str, bytes]] = {}
+        self.lost: dict[str, bool] = {}
         self._names = names
         self._node = node
         self._connection = connection
-        self._token = token
+        self._random_bytes = random_bytes
         self._expiry = max(1, int(expiry))
         self._repair_later = repair_later
-        self._lost: dict[str, bool] = {}  # rooms to restore, and whether all nodes have to read them
         self._publish, self._restore, self._renew = (
             load_script(_PACKAGE, f"lua/{name}.lua")
             for name in ("publish_presence", "restore_members", "renew_members")
@@ -99,7 +99,7 @@ class PresencePublisher:
         return [self._names.members(room), self._names.log]
 
     def _head(self, room: str) -> list[Argument]:
-        return [self._names.room(room), room, self._node, self._token(8).hex(), self._expiry]
+        return [self._names.room(room), room, self._node, self._random_bytes(8).hex(), self._expiry]
 
     def _field(self, client_hash: str) -> str:
         return f"{self._node}:{client_hash}"
@@ -122,17 +122,12 @@ class PresencePublisher:
 
     # What Redis has lost
 
-    @property
-    def has_lost(self) -> bool:
-        """Whether some rooms' rows have to be restored."""
-        return bool(self._lost)
-
     def restore_later(self, room: str, announce: bool = False) -> None:
         """Restore our rows of a room, which Redis may not have.
 
         :param announce: whether all nodes have to read the hash, even if nothing was lost.
         """
-        self._lost[room] = self._lost.get(room, False) or announce
+        self.lost[room] = self.lost.get(room, False) or announce
         self._repair_later()
 
     def restore_all_later(self) -> None:
@@ -140,19 +135,13 @@ class PresencePublisher:
         for room in self.rows:
             self.restore_later(room, True)
 
-    def restore_some(self, limit: int) -> list[tuple[str, Deferred[None]]]:
-        """Restore our rows of some rooms. A room that fails has to be restored again.
-
-        :returns: the rooms, and for each an answer when it is done.
-        """
-        some = list(islice(self._lost.items(), limit))
+    async def restore_some(self, limit: int) -> bool:
+        """Restore our rows of some rooms. Returns False if some of them have to be restored again."""
+        some = list(islice(self.lost.items(), limit))
         for room, _ in some:
-            del self._lost[room]
-        return [(room, self.restore(room, announce)) for room, announce in some]
-
-    def is_lost(self, room: str) -> bool:
-        """Whether a room's rows have to be restored."""
-        return room in self._lost
+            del self.lost[room]
+        await DeferredList([self.restore(room, announce) for room, announce in some], consumeErrors=True)
+        return not any(room in self.lost for room, _ in some)
 
     def restore(self, room: str, announce: bool = False) -> Deferred[None]:
         """Restore our rows of a room now; see :meth:`restore_later`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.python.failure import Failure
@@ -39,7 +40,7 @@ _MAX_PENDING = 1000
 _ANSWER_TIMEOUT = 0.3
 
 
-class _RoomReplica:
+class _RoomReplica(msgspec.Struct, eq=False):
     """What this node has read of a room's hash.
 
     :ivar id: the hash's id; empty if there is none.
@@ -51,16 +52,13 @@ class _RoomReplica:
     :ivar answered: is called back when they have; None while nobody waits for that.
     """
 
-    __slots__ = ("answered", "answers", "id", "pending", "read_again", "version", "wanted")
-
-    def __init__(self) -> None:
-        self.id = b""
-        self.version = 0
-        self.pending: list[Delta] | None = None
-        self.read_again = False
-        self.answers: dict[str, Sequence[RemoteClient]] | None = None
-        self.wanted = 0
-        self.answered: Deferred[None] | None = None
+    id: bytes = b""
+    version: int = 0
+    pending: list[Delta] | None = None
+    read_again: bool = False
+    answers: dict[str, Sequence[RemoteClient]] | None = None
+    wanted: int = 0
+    answered: Deferred[None] | None = None
 
     def take_answer(self, delta: Delta) -> None:
         """A node has published all its clients."""
@@ -79,11 +77,10 @@ class _RoomReplica:
 class PresenceReplica:
     """Follows rooms, and tells the listener of other nodes' clients in them.
 
-    :param clock: the reactor.
-    :param node: this node's name.
     :param grace: seconds after a loss in which other nodes restore their rows. Until then nobody is forgotten.
     :param repair_later: called when :meth:`read_some` has something to do.
     :ivar listener: None while this node isn't started.
+    :ivar stale: the rooms that have to be read again.
     """
 
     def __init__(
@@ -98,6 +95,7 @@ class PresenceReplica:
         repair_later: Callable[[], None],
     ) -> None:
         self.listener: Listener | None = None
+        self.stale: dict[str, None] = {}
         self._clock = clock
         self._names = names
         self._node = node
@@ -108,7 +106,6 @@ class PresenceReplica:
         self._repair_later = repair_later
         self._rooms: dict[str, _RoomReplica] = {}
         self._incomplete: dict[str, float] = {}  # rooms whose hash may lack rows of other nodes, and until when
-        self._stale: dict[str, None] = {}  # rooms that have to be read again
         self._read_script = load_script("realtime_chat.broker", "lua/read_members.lua")
 
     def stop(self) -> None:
@@ -136,7 +133,7 @@ class PresenceReplica:
 
     def unfollow(self, room: str) -> None:
         """Forget a room."""
-        for rooms in (self._rooms, self._stale, self._incomplete):
+        for rooms in (self._rooms, self.stale, self._incomplete):
             rooms.pop(room, None)
 
     def may_have_hash(self, room: str) -> bool:
@@ -289,26 +286,21 @@ class PresenceReplica:
         now = self._clock.seconds()
         for room in [room for room, until in self._incomplete.items() if until <= now]:
             del self._incomplete[room]
-            self._stale[room] = None
+            self.stale[room] = None
             self._repair_later()
-
-    @property
-    def has_stale(self) -> bool:
-        """Whether some rooms have to be read again."""
-        return bool(self._stale)
 
     def read_some(self, limit: int) -> None:
         """Read some of the rooms that have to be read again."""
-        for room in list(islice(self._stale, limit)):
+        for room in list(islice(self.stale, limit)):
             self._read_soon(room)
 
     def _read_soon(self, room: str) -> None:
-        self._stale.pop(room, None)
+        self.stale.pop(room, None)
         replica = self._rooms.get(room)
         if replica is not None:
             Deferred.fromCoroutine(self._read(room, replica)).addErrback(self._not_read, room)
 
     def _not_read(self, failure: Failure, room: str) -> None:
         failure.trap(StoreError)
-        self._stale[room] = None
+        self.stale[room] = None
         self._repair_later()

@@ -55,8 +55,6 @@ class BrokerCounts:
     :ivar deaf: connections that were closed because they received nothing any more.
     """
 
-    __slots__ = ("announcements", "deaf", "malformed", "signals", "signals_dropped")
-
     def __init__(self) -> None:
         self.announcements = self.signals = self.signals_dropped = self.malformed = self.deaf = 0
 
@@ -256,7 +254,6 @@ class RedisBroker:
         return self._presence.replica.take(room, payload)
 
     def _warn_malformed(self, channel: bytes) -> None:
-        """A payload came that no node publishes."""
         self.counters.malformed += 1
         self._log.warn("something was published on {channel!a} that no node publishes there", channel=channel)
 
@@ -344,6 +341,5 @@ async def _subscribe_flushes(connection: RedisProtocol) -> None:
 
 
 def _read(room: str, announced: Announcement) -> list[Message]:
-    """Decode the messages of an announcement."""
     rows = enumerate(read_rows(announced.rows.split(b"\n")), announced.first)
     return [as_message(row, room, announced.epoch, offset) for offset, row in rows]

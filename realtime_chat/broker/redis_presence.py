@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -45,7 +45,7 @@ class RedisPresence:
     :param names: of keys and channels.
     :param node: this node's name, which no other node has.
     :param connection: sends commands to Redis.
-    :param token: gives so many random bytes.
+    :param random_bytes: gives as many as it is asked for.
     :param node_timeout: seconds after which a node that has died is known to be gone.
     :param held: seconds for which other nodes hold the clients of a node that has stopped.
     """
@@ -58,7 +58,7 @@ class RedisPresence:
         names: RedisNames,
         node: str,
         connection: RedisConnection,
-        token: Callable[[int], bytes],
+        random_bytes: Callable[[int], bytes],
         *,
         node_timeout: float = 30.0,
         held: float = 5.0,
@@ -73,7 +73,7 @@ class RedisPresence:
         grace = node_timeout / 3 + 2 * _RETRY_DELAY  # in which other nodes restore what was lost
         later = self._repair_later
         self.heartbeat = Heartbeat(clock, names, node, connection, node_timeout, grace)
-        self.publisher = PresencePublisher(names, node, connection, token, self._expiry, later)
+        self.publisher = PresencePublisher(names, node, connection, random_bytes, self._expiry, later)
         self.replica = PresenceReplica(clock, names, node, connection, self.heartbeat, self.publisher, grace, later)
         self._repairing: IDelayedCall | None = None
         self._beats = 0
@@ -152,23 +152,19 @@ class RedisPresence:
     # Heartbeat
 
     async def _beat(self) -> None:
+        self.replica.read_complete_later()
         try:
-            await self._beat_once()
+            if not await self.heartbeat.beat():
+                self.publisher.restore_all_later()
+            self._beats += 1
+            if self._beats % BEATS_PER_TIMEOUT == 0:
+                await self._renew()
         except StoreError:
             pass  # the next beat is soon
         except Exception:
             self._log.failure("a look at the other nodes failed")
 
-    async def _beat_once(self) -> None:
-        self.replica.read_complete_later()
-        if not await self.heartbeat.beat():
-            self.publisher.restore_all_later()
-        self._beats += 1
-        if self._beats % BEATS_PER_TIMEOUT == 0:
-            await self._renew()
-
     async def _renew(self) -> None:
-        """Renew the hashes of the rooms that this node's clients are in."""
         now = self._clock.seconds()
         rooms = [room for room in self.publisher.rows if self.replica.may_have_hash(room)]
         await self.publisher.renew(rooms, self.heartbeat.gone())
@@ -185,15 +181,14 @@ class RedisPresence:
 
     @property
     def _is_damaged(self) -> bool:
-        return self.publisher.has_lost or self.replica.has_stale
+        return bool(self.publisher.lost or self.replica.stale)
 
     async def _repair(self) -> None:
         """Restore our rows where they were lost, and read rooms again, some at a time."""
         while self._is_damaged and self._connection.ready and self.replica.listener is not None:
-            restored = self.publisher.restore_some(_ROOMS_AT_ONCE)
+            restoring = Deferred.fromCoroutine(self.publisher.restore_some(_ROOMS_AT_ONCE))
             self.replica.read_some(_ROOMS_AT_ONCE)
-            await DeferredList([done for _, done in restored], consumeErrors=True)
-            if any(self.publisher.is_lost(room) for room, _ in restored):
+            if not await restoring:
                 break
         self._repairing = None
         if self._is_damaged:

@@ -46,8 +46,6 @@ class ConnectionCounts:
     :ivar errors: commands that Redis answered with an error.
     """
 
-    __slots__ = ("attempts", "commands", "connects", "errors", "failures", "losses")
-
     def __init__(self) -> None:
         self.attempts = self.connects = self.losses = self.commands = self.failures = self.errors = 0
 
@@ -231,7 +229,6 @@ class RedisConnection:
         return StoreError(_NOT_CONNECTED, why)
 
     def _explain_loss(self, connection: RedisProtocol) -> str:
-        """Say why a connection was lost."""
         assert connection.reason is not None
         return connection.aborted or self._address.explain(connection.reason)
 
@@ -298,7 +295,6 @@ class RedisConnection:
         return self._explain_loss(connection)
 
     def _drop_connection(self) -> None:
-        """Close the connection, and tell its user."""
         connection, self._connection = self._connection, None
         in_use, self._in_use = self._in_use, False
         if connection is not None:

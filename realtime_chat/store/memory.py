@@ -6,6 +6,7 @@ import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 
+import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -30,20 +31,17 @@ _SWEEP_INTERVAL = 1.0
 _Messages = tuple[Message, ...]
 
 
-class _RoomLog:
+class _RoomLog(msgspec.Struct, eq=False):
     """The log of one room. Its messages have no gap, and the last one has the offset ``top``.
 
     :ivar keys: by the sender's id and the key, in the order of the offsets.
     :ivar empty_since: when it was found to be empty, in elapsed seconds; None while it has messages.
     """
 
-    __slots__ = ("empty_since", "keys", "messages", "top")
-
-    def __init__(self, top: int) -> None:
-        self.top = top
-        self.empty_since: float | None = None
-        self.messages: list[Message] = []
-        self.keys: dict[tuple[str, str], KeyEntry] = {}
+    top: int
+    empty_since: float | None = None
+    messages: list[Message] = []
+    keys: dict[tuple[str, str], KeyEntry] = {}
 
     @property
     def first_held(self) -> int:
@@ -201,7 +199,6 @@ class MemoryStore:
     # There is no timer: appends and lists of rooms sweep.
 
     def _sweep(self) -> None:
-        """Trim the next rooms, and forget those that are unused."""
         begin = bisect_right(self._names, self._swept_room)
         rooms = self._names[begin : begin + _ROOMS_PER_SWEEP]
         self._swept_room = rooms[-1] if len(rooms) == _ROOMS_PER_SWEEP else ""

@@ -142,7 +142,7 @@ class TogetherTests(NodesTestCase):
             await client.stop()
         await self.until(lambda: not self.fields())
         self.assertGreater(self.server.command("TTL", "realtime:0:members:lobby"), 0)
-        self.assertEqual(({}, {}), (self.nodes[0].presence.publisher.rows, self.nodes[0].presence.publisher._lost))
+        self.assertEqual(({}, {}), (self.nodes[0].presence.publisher.rows, self.nodes[0].presence.publisher.lost))
 
     async def test_apart(self) -> None:
         """Another prefix, another database, and a room of a strange name are other rooms."""

@@ -229,7 +229,6 @@ class RedisAppender:
         return [run_id, deadline, self._answer_slot(batch), batch.number, *now, previous, *batch.arguments]
 
     def _answer_slot(self, batch: _ScriptBatch) -> str:
-        """Name the key in which Redis remembers its answer."""
         return f"{self._node}:{batch.number % _ANSWER_SLOTS}"
 
     # Answering

@@ -96,7 +96,6 @@ class SharedLogs:
         return int(seconds * 1000 + self._redis_ahead)
 
     def _note_redis_time(self, milliseconds: int) -> None:
-        """Note what Redis' clock has shown, a moment ago."""
         self._redis_ahead = milliseconds - self._seconds() * 1000
 
     # Elapsed time (see lua/common.lua)
@@ -106,7 +105,6 @@ class SharedLogs:
         return int((self.clock.elapsed() + self._elapsed_ahead) * 1000)
 
     def _note_elapsed(self, milliseconds: int) -> None:
-        """Note the elapsed time that Redis has answered, a moment ago."""
         self._elapsed_ahead = max(self._elapsed_ahead, milliseconds / 1000 - self.clock.elapsed())
 
     # Observing answers

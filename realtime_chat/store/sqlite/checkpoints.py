@@ -127,7 +127,6 @@ class CheckpointScheduler:
         self._background.start()
 
     def _run_background(self, connection: sqlite3.Connection) -> None:
-        """Copy pages. Runs on a thread of its own."""
         with closing(connection):
             try:
                 _, pages, done = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()

@@ -99,7 +99,6 @@ class FileWatch:
 
 
 def _inode(path: str) -> tuple[int, int] | None:
-    """Return the device and the inode of a file; None if there is no such file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -25,18 +25,15 @@ _encode = msgspec.json.Encoder().encode
 _decode_rooms = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 
 
-class RoomTop:
+class RoomTop(msgspec.Struct, eq=False):
     """The id and the top of a room.
 
     :param new: whether the database doesn't have the room yet.
     """
 
-    __slots__ = ("id", "new", "top")
-
-    def __init__(self, id: int, top: int, new: bool = False) -> None:
-        self.id = id
-        self.top = top
-        self.new = new
+    id: int
+    top: int
+    new: bool = False
 
 
 class RoomIndex:

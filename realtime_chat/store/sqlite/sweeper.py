@@ -126,7 +126,6 @@ class Sweeper:
         return bool(more)
 
     def _trim(self, connection: sqlite3.Connection, after: int, last: int) -> None:
-        """Trim the rooms whose ids are above ``after`` and at most ``last``."""
         values = {
             "young": self._set_key_cutoff(connection),
             "count": self._clock.retention.count,
