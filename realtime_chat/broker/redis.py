@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
@@ -29,7 +30,7 @@ from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, as_message, read_announcement, read_rows
+from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, read_announcement, read_messages
 from realtime_chat.redis.wire import OnMessage, RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
@@ -340,6 +341,5 @@ async def _subscribe_flushes(connection: RedisProtocol) -> None:
             raise
 
 
-def _read(room: str, announced: Announcement) -> list[Message]:
-    rows = enumerate(read_rows(announced.rows.split(b"\n")), announced.first)
-    return [as_message(row, room, announced.epoch, offset) for offset, row in rows]
+def _read(room: str, news: Announcement) -> list[Message]:
+    return read_messages(room, news.epoch, count(news.first), news.rows.split(b"\n"))

@@ -7,7 +7,7 @@ and a line break, then the rows with line breaks between them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -18,9 +18,9 @@ __all__ = [
     "DAMAGED",
     "Announcement",
     "MessageRow",
-    "as_message",
     "encode_row",
     "read_announcement",
+    "read_messages",
     "read_rows",
 ]
 
@@ -73,12 +73,6 @@ def read_announcement(payload: bytes) -> Announcement:
     return Announcement(epoch, int(first), int(count), rows)
 
 
-def as_message(row: MessageRow, room: str, epoch: str, offset: int) -> Message:
-    """Make a message from a row and its position."""
-    place = Position(epoch, offset)
-    return Message(room, place, row.event, bytes(row.data), row.sender_id, row.sender_name, row.at, row.key)
-
-
 def encode_row(row: MessageRow) -> bytes:
     """Encode a row in one line."""
     encoded = _encode(row)
@@ -104,3 +98,13 @@ def _read_row(row: bytes) -> MessageRow:
         return _decode_row(row)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return DAMAGED
+
+
+def read_messages(room: str, epoch: str, offsets: Iterable[int], rows: Sequence[bytes]) -> list[Message]:
+    """Decode rows of a room, each with its offset; see :func:`read_rows`."""
+    return [
+        Message(
+            room, Position(epoch, offset), row.event, bytes(row.data), row.sender_id, row.sender_name, row.at, row.key
+        )
+        for row, offset in zip(read_rows(rows), offsets, strict=False)
+    ]

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.rows import MessageRow, as_message, encode_row, read_rows
+from realtime_chat.redis.rows import MessageRow, encode_row, read_messages
 from realtime_chat.redis.wire import Argument, ServerError, Unanswered
 from realtime_chat.store.append_queue import (
     Answers,
@@ -31,7 +31,7 @@ from realtime_chat.store.append_queue import (
     refusals,
 )
 from realtime_chat.store.idempotency import content_digest, key_reused
-from realtime_chat.store.redis.shared_logs import OUT_OF_SEQUENCE, STALE_LOG, TOO_LATE, SharedLogs
+from realtime_chat.store.redis.shared_logs import OUT_OF_SEQUENCE, STALE_LOGS, TOO_LATE, SharedLogs
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position, User
 
@@ -198,7 +198,7 @@ class RedisAppender:
             raise
         except StoreError as error:
             # With these errors the script has found that the batch is not stored. With others it didn't run at all.
-            is_absent = isinstance(error, ServerError) and error.word in (*STALE_LOG, TOO_LATE, OUT_OF_SEQUENCE)
+            is_absent = isinstance(error, ServerError) and error.word in (*STALE_LOGS, TOO_LATE, OUT_OF_SEQUENCE)
             batch.in_doubt = was_in_doubt and not is_absent
             raise
 
@@ -206,13 +206,13 @@ class RedisAppender:
         passed = self._reactor.seconds() - batch.arrived
         if not isinstance(reason, ServerError):
             return passed < _ANSWER_WITHIN and self._stopped is None
-        if reason.word in (*STALE_LOG, TOO_LATE, OUT_OF_SEQUENCE, "NOSCRIPT"):
+        if reason.word in (*STALE_LOGS, TOO_LATE, OUT_OF_SEQUENCE, "NOSCRIPT"):
             return passed < _STORE_WITHIN
         self._log.warn("Redis refuses to append: {text}", text=reason.text)
         return False
 
     async def _prepare_retry(self, batch: _ScriptBatch, reason: StoreError) -> None:
-        """Wait for the batch before, then reconnect or initialise the log, as the failure requires."""
+        """Wait for the batch before, then reconnect or initialise the logs, as the failure requires."""
         if batch.previous is not None:
             await batch.previous.finished
             batch.previous = None
@@ -274,8 +274,8 @@ def _first_message(draft: Draft, place: Position, at: int, row: bytes) -> Messag
     """Return the message that was stored under a draft's key. If only the key is left, make it from the draft."""
     if not row:
         return draft.placed(place, at)
-    (first,) = read_rows([row])
-    return as_message(first, draft.room, place.epoch, place.offset)
+    (first,) = read_messages(draft.room, place.epoch, [place.offset], [row])
+    return first
 
 
 def _encode_drafts(appends: Sequence[PendingAppend], names: RedisNames) -> tuple[list[str], list[Argument]]:

@@ -13,7 +13,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Commands, Script, ServerError, load_script, read_info
 from realtime_chat.store.retention import RetentionClock, new_epoch
 
-__all__ = ["OUT_OF_SEQUENCE", "STALE_LOG", "TOO_LATE", "Persistence", "SharedLogs", "load_store_script"]
+__all__ = ["OUT_OF_SEQUENCE", "STALE_LOGS", "TOO_LATE", "Persistence", "SharedLogs", "load_store_script"]
 
 TOO_LATE = "LATE"
 """The error of a script that should have run earlier."""
@@ -21,8 +21,8 @@ TOO_LATE = "LATE"
 OUT_OF_SEQUENCE = "EARLY"
 """The error of a script if the batch before it is not stored."""
 
-STALE_LOG = ("NOLOG", "OTHERLOG")
-"""The errors of a script if there is no log, or one of another run of Redis. It has to be initialised."""
+STALE_LOGS = ("NOLOG", "OTHERLOG")
+"""The errors of a script if there are no logs, or those of another run of Redis. They have to be initialised."""
 
 _MAX_TOPS = 10_000
 _TOPS_PER_COMMAND = 1000
@@ -110,7 +110,7 @@ class SharedLogs:
     # Observing answers
 
     def observe_epoch(self, epoch: str) -> None:
-        """Note the epoch that a script has answered. If it is new, forget what was known of the log."""
+        """Note the epoch that a script has answered. If it is new, forget what was known of the logs."""
         if epoch == self.epoch:
             return
         before, self.epoch = self.epoch, epoch
@@ -131,9 +131,9 @@ class SharedLogs:
     # Initialising
 
     async def initialise(self, connection: Commands, info: Mapping[str, str]) -> None:
-        """Create the log if there is none, and bind it to this run of Redis.
+        """Create the logs if there are none, and bind them to this run of Redis.
 
-        A server that was restarted or promoted may have lost what it had answered. Then the log gets a new epoch, so
+        A server that was restarted or promoted may have lost what it had answered. Then the logs get a new epoch, so
         that all readers are told, and no position is given to two messages.
 
         :param info: the answer to INFO on this connection.
@@ -189,7 +189,7 @@ class SharedLogs:
     # Checking
 
     async def check(self, connection: Commands, info: Mapping[str, str], write: bool = False) -> None:
-        """Check that the log is still the same. If it isn't, initialise it.
+        """Check that the logs are still the same. If they aren't, initialise them.
 
         :param write: also check that Redis accepts writes.
         :raises StoreError: Redis can't be used.

@@ -20,13 +20,13 @@ from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
-from realtime_chat.redis.rows import as_message, read_rows
+from realtime_chat.redis.rows import read_messages
 from realtime_chat.redis.wire import Argument, RedisProtocol, Script, ServerError, Slots
 from realtime_chat.store.redis.appender import RedisAppender
-from realtime_chat.store.redis.shared_logs import STALE_LOG, SharedLogs, load_store_script
+from realtime_chat.store.redis.shared_logs import STALE_LOGS, SharedLogs, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, RetentionClock, readable_page
 from realtime_chat.values.errors import StoreError, StoreRefused
-from realtime_chat.values.model import AppendResult, Draft, Message, Page
+from realtime_chat.values.model import AppendResult, Draft, Page
 
 __all__ = ["RedisStore"]
 
@@ -52,7 +52,7 @@ class RedisStore:
     :param random: gives a float from 0 up to 1.
     :param node: a name that no other node has, nor this one after a restart; None for a random one.
     :param tick: seconds between two sweeps.
-    :param look: seconds between two checks whether the log is still there.
+    :param look: seconds between two checks whether the logs are still there.
     :param monotonic: seconds that only grow, for ages.
     :ivar links: its connections. The first one also takes commands of others, in order with the appends.
     :ivar commits: counts for the metrics.
@@ -92,7 +92,7 @@ class RedisStore:
         self._slots = Slots(_MAX_READS_IN_FLIGHT)
         self._sweeper = _RedisSweeper(self._reading, logs)
         self._checks = 0
-        self._loops = [(LoopingCall(self._check_log), look), (LoopingCall(self._sweeper.sweep), tick)]
+        self._loops = [(LoopingCall(self._check_logs), look), (LoopingCall(self._sweeper.sweep), tick)]
         self._closed: str | None = "the store is not started"
         self.links: Sequence[RedisConnection] = (self._appending, self._reading)
         self.commits = self._appender.counts
@@ -189,15 +189,15 @@ class RedisStore:
         oldest, top, epoch_start = map(int, answer[1:4])
         self._logs.observe_epoch(epoch)
         self._logs.observe_top(room, top)
-        found = _messages(room, epoch, answer[4::2], answer[5::2])
+        found = read_messages(room, epoch, map(int, answer[4::2]), answer[5::2])
         return readable_page(epoch, oldest, top, found, cutoff, epoch_start)
 
     async def _run_read(self, script: Script, keys: Sequence[str], asked: Sequence[Argument]) -> Any:
-        """Run a script. If there is no log, or one of another run of Redis, initialise it first."""
+        """Run a script. If there are no logs, or those of another run of Redis, initialise them first."""
         try:
             return await script.run(self._reading, keys, [self._reading.info["run_id"], *asked])
         except ServerError as error:
-            if error.word not in STALE_LOG:
+            if error.word not in STALE_LOGS:
                 raise
         await self._logs.initialise(self._reading, self._reading.info)
         return await script.run(self._reading, keys, [self._reading.info["run_id"], *asked])
@@ -216,8 +216,8 @@ class RedisStore:
         """The epoch changes if Redis loses data. Redis knows the rooms in use."""
         self._logs.on_epoch_change = on_epoch_change
 
-    async def _check_log(self) -> None:
-        """Check whether the log is still there. It may have been lost while no command came."""
+    async def _check_logs(self) -> None:
+        """Check whether the logs are still there. They may have been lost while no command came."""
         connection = self._appending
         if not connection.ready:
             return
@@ -268,8 +268,3 @@ class _RedisSweeper:
         arguments = (clock.retention.count, clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
         while rooms and self._connection.ready and await self._script.run(self._connection, keys, arguments):
             pass
-
-
-def _messages(room: str, epoch: str, offsets: Sequence[bytes], rows: Sequence[bytes]) -> list[Message]:
-    found = zip(offsets, read_rows(rows), strict=True)
-    return [as_message(row, room, epoch, int(offset)) for offset, row in found]
