@@ -113,7 +113,9 @@ class SQLiteStore:
             stopped.callback(None)
 
     def append(self, draft: Draft) -> Deferred[AppendResult]:
-        return self._refusal() or self._queue.append(draft, self._clock.now_ms())
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        return self._queue.append(draft, self._clock.now_ms())
 
     def check(self) -> Deferred[None]:
         return self._refusal() or self._queue.check()
