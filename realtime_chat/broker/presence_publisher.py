@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
@@ -26,8 +25,6 @@ __all__ = ["PresencePublisher"]
 
 _PACKAGE = "realtime_chat.broker"
 _ROOMS_PER_CALL = 500
-
-T = TypeVar("T")
 
 
 class PresencePublisher:
@@ -155,12 +152,8 @@ class PresencePublisher:
 
         :raises StoreError: not now.
         """
-        for part in _parts(rooms, _ROOMS_PER_CALL):
+        for start in range(0, len(rooms), _ROOMS_PER_CALL):
+            part = rooms[start : start + _ROOMS_PER_CALL]
             keys = [*map(self._names.alive, gone), *map(self._names.members, part)]
             for number in await self._renew.run(self._connection, keys, [self._expiry, *gone]):
                 self.restore_later(part[number])
-
-
-def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
