@@ -76,8 +76,12 @@ class RedisTestCase(TestCase):
             await deferLater(reactor, 0.01)
 
     async def connected(self, store: RedisStore) -> None:
-        """Wait till a store can be used again."""
-        await self.until(lambda: all(link.ready for link in store.links))
+        """Wait till a store can be used again: its connections answer, and don't only seem to be open."""
+        answered = False
+        while not answered:
+            await self.until(lambda: all(link.ready for link in store.links))
+            answers = await DeferredList([link.command("PING") for link in store.links], consumeErrors=True)
+            answered = all(success for success, _ in answers)
 
     async def unavailable(self, answer: Deferred[Any]) -> StoreError:
         """Await the error of a store that is away; it comes in time."""
