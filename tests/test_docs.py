@@ -35,6 +35,7 @@ from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits
 from tests.functional.daemon import CHECKOUT, Daemon
+from tools.references import Text, dead_in, dead_references
 
 README = (CHECKOUT / "README.rst").read_text("utf-8")
 PROTOCOL = (CHECKOUT / "docs" / "protocol.rst").read_text("utf-8")
@@ -157,6 +158,36 @@ class CatalogueTests(SynchronousTestCase):
             text = _section(section, f"``{kind.__struct_config__.tag}``")
             for field in set(kind.__struct_fields__) - {"id"}:
                 self.assertIn(f"``{field}``", text, kind.__name__)
+
+
+class ReferenceTests(SynchronousTestCase):
+    """What documents, docstrings and comments name."""
+
+    def test_all_exist(self) -> None:
+        """Each file, module, class, function and attribute that a text names exists."""
+        self.assertEqual([], dead_references())
+
+    def test_kinds(self) -> None:
+        """Each kind of reference is looked up: what exists is found, and what doesn't is told."""
+        for there, gone in (
+            (":class:`~realtime_chat.core.room.Room`", ":class:`~realtime_chat.core.room.Rooms`"),
+            (":meth:`fall_behind`", ":meth:`fall_ahead`"),
+            (":func:`~realtime_chat.clock.time_steadily`", ":func:`~realtime_chat.clock.steady`"),
+            (":attr:`Limits.wait`", ":attr:`Limits.wishes`"),
+            (":mod:`realtime_chat.tap`", ":mod:`realtime_chat.tip`"),
+            (":exc:`twisted.internet.error.ConnectError`", ":exc:`twisted.internet.error.ConnectMistake`"),
+            (":ref:`keys`", ":ref:`locks`"),
+            ("``core/room.py``", "``core/rooms.py``"),
+            ("``tests/http/``", "``tests/https/``"),
+            ("``Room.fall_behind``", "``Room.fall_ahead``"),
+            ("``core.room.Room``", "``core.room.Rooms``"),
+            ("``fall_behind``", "``fall_far_ahead``"),
+            ("``Room`` in ``core/room.py``", "``Roam`` in ``core/room.py``"),
+            ("``core/room.py``, ``Room`` and ``fall_behind``", "``core/room.py``, ``Room`` and ``Roam``"),
+        ):
+            for text, count in ((there, 0), (gone, 1)):
+                found = [*dead_in(Text("docs/x.rst", text, "realtime_chat.core.room", "Room"))]
+                self.assertEqual(count, len(found), text)
 
 
 class ArchitectureTests(SynchronousTestCase):
