@@ -52,6 +52,13 @@ class ReportTests(SynchronousTestCase):
             self.assertIn(f"    {one}\n", done.stdout)
         self.assertIn(f"modules: {len(stats.module_lines())}, ", done.stdout)
 
+    def test_lines(self) -> None:
+        """Each line of the package is of one kind, and each kind is printed."""
+        counts = stats.lines_by_kind()
+        self.assertEqual(sum(stats.module_lines().values()), sum(counts.values()))
+        self.assertEqual({"code", "imports", "docstrings", "comments", "blank"}, {*counts})
+        self.assertNotIn(0, counts.values())
+
     def test_measures(self) -> None:
         """A docstring is no code, a percentile is one of the numbers, and a field is no part of a sentence."""
         (own,) = [function for function in stats.functions() if function.name == "clock.seconds_asleep_too"]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,6 +28,7 @@ __all__ = [
     "broken_bounds",
     "documented",
     "functions",
+    "lines_by_kind",
     "long_sentences",
     "module_lines",
     "percentile",
@@ -68,6 +69,27 @@ class Function(NamedTuple):
 def module_lines() -> dict[str, int]:
     """The lines of each module, by its path."""
     return {str(path.relative_to(PACKAGE)): len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+
+
+def lines_by_kind() -> dict[str, int]:
+    """Count the lines of the package by what they are. A blank line in a docstring counts as docstring."""
+    counts = dict.fromkeys(("code", "imports", "docstrings", "comments", "blank"), 0)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        kinds = {
+            line: "docstrings" if isinstance(node, ast.Expr) else "imports"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Import | ast.ImportFrom) or _is_string(node)
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        for number, line in enumerate(text.splitlines(), 1):
+            plain = line.strip()
+            counts[kinds.get(number) or ("comments" if plain[:1] == "#" else "code" if plain else "blank")] += 1
+    return counts
+
+
+def _is_string(node: ast.AST) -> TypeGuard[ast.Expr]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:
@@ -209,6 +231,7 @@ def broken_bounds() -> list[str]:
 def _report() -> Iterator[str]:
     lines, all_functions = module_lines(), functions()
     yield f"modules: {len(lines)}, {sum(lines.values())} lines"
+    yield "lines: " + ", ".join(f"{count} {kind}" for kind, count in lines_by_kind().items())
     for what, lengths in (
         ("without docstrings", {function.name: function.code for function in all_functions}),
         ("with docstrings", {function.name: function.all for function in all_functions}),
