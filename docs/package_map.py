@@ -2,6 +2,7 @@
 
 ``.. package-map::`` draws one box for each package. ``.. package-map:: core presence`` draws one box for each module of
 these packages. ``.. module-table:: core`` lists a package's modules with the first sentence of each docstring.
+``.. states:: Subscription`` shows the table of states from the module that defines the class.
 An arrow points at what is imported. An arrow is left out if a longer way of arrows says the same.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from graphlib import TopologicalSorter
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from docutils import nodes
@@ -222,8 +224,30 @@ class ModuleTable(Directive):
         return [items]
 
 
+def states(name: str) -> str:
+    """The table of states in the docstring of the module that defines a class."""
+    (doc,) = [
+        ast.get_docstring(tree) or ""
+        for tree in imports.modules().values()
+        if any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+    ]
+    (table,) = re.findall(r"^ +state +event .*?(?=\n\S|\Z)", doc, re.MULTILINE | re.DOTALL)
+    return dedent(table).rstrip()
+
+
+class States(Directive):
+    """``states``: a table of states, as it stands in the code."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = states(self.arguments[0])
+        return [nodes.literal_block(text, text, language="none")]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Add the directives to Sphinx."""
     app.add_directive("package-map", PackageMap)
     app.add_directive("module-table", ModuleTable)
+    app.add_directive("states", States)
     return {"parallel_read_safe": True}
