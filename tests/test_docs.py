@@ -229,13 +229,13 @@ class LanguageTests(SynchronousTestCase):
     """The language of the documents."""
 
     def test_sentences(self) -> None:
-        """No sentence has more than 32 words, so that a reader with little English needs no second reading."""
+        """No sentence has more than 30 words, so that a reader with little English needs no second reading."""
         pages = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", *(CHECKOUT / "newsfragments").glob("*.rst")]
         long = [
             f"{path.name}: {' '.join(sentence.split())}"
             for path in pages
             for sentence in _prose(path.read_text("utf-8"))
-            if len(sentence.split()) > 32
+            if len(sentence.split()) > 30
         ]
         self.assertEqual([], long)
 
