@@ -130,13 +130,12 @@ class Options(usage.Options):
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
         self.update({name: [] for name in ("listen", "relay", "host", "allow-origin", "metrics-listen")})
-        self.update(dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")))
         self._defaults: dict[str, Any] = {
+            **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")),
+            **dict.fromkeys(("history-age", "max-connections")),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
-            "history-age": limits.history_age,
             "max-message": limits.max_message,
-            "max-connections": None,
             "max-rooms": limits.max_rooms,
             "max-rooms-total": limits.max_rooms_total,
             "max-rooms-stored": retention.rooms,
@@ -328,13 +327,8 @@ class Options(usage.Options):
         return address
 
     def _refuse_redis_options(self) -> None:
-        for option, default in (
-            ("store-prefix", DEFAULT_PREFIX),
-            ("store-password-file", None),
-            ("store-ca", None),
-            ("relay", []),
-        ):
-            if self[option] != default:
+        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
+            if self[option] not in (self._defaults.get(option), []):
                 raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
 
 
