@@ -203,6 +203,16 @@ class ArchitectureTests(SynchronousTestCase):
         ]
         self.assertEqual([], sorted(missing))
 
+    def test_glossary(self) -> None:
+        """Each word of the glossary stands there once, and the code uses it."""
+        section = _section((CHECKOUT / "docs" / "architecture.rst").read_text("utf-8"), "Glossary")
+        terms = re.findall(r"^   (\w[\w -]*)$", section, re.MULTILINE)
+        self.assertGreater(len(terms), 50)
+        self.assertEqual(len(terms), len({*terms}))
+        code = "\n".join(path.read_text("utf-8") for path in (CHECKOUT / "realtime_chat").rglob("*.py"))
+        unused = [term for term in terms if not re.search(re.sub(r"[ -]", r"[\\s_-]?", term), code, re.IGNORECASE)]
+        self.assertEqual([], unused)
+
     def test_modules(self) -> None:
         """Every package of the code has its list of modules."""
         text = (CHECKOUT / "docs" / "architecture.rst").read_text("utf-8")
