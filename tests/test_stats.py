@@ -37,6 +37,11 @@ class BoundTests(SynchronousTestCase):
         count, bare = stats.documented()
         self.assertLessEqual(len(bare), 0.02 * count, bare)
 
+    def test_sentences(self) -> None:
+        """No sentence of a docstring has more than 30 words."""
+        self.assertEqual(30, stats.MAX_WORDS)
+        self.assertEqual([], stats.long_sentences())
+
 
 class ReportTests(SynchronousTestCase):
     """What ``make stats`` prints."""
@@ -64,4 +69,5 @@ class ReportTests(SynchronousTestCase):
         (own,) = [function for function in stats.functions() if function.name == "clock.seconds_asleep_too"]
         self.assertEqual((3, 7), (own.code, own.all))
         self.assertEqual([5, 9, 10], [stats.percentile([*range(10), 10], share) for share in (0.5, 0.9, 1)])
-        self.assertEqual(["One.", "Two, three?", "Four"], [*stats.sentences("One. Two,\nthree?\n\n:param a: Four")])
+        text = "One. Two,\nthree?\n\n===\ntable\n===\n\n:param a: Four"
+        self.assertEqual(["One.", "Two, three?", "Four"], [*stats.sentences(text)])

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_MEDIAN",
     "MAX_MODULE",
     "MAX_P90",
+    "MAX_WORDS",
     "MIN_DOCUMENTED",
     "Function",
     "broken_bounds",
@@ -48,7 +49,9 @@ MAX_MEDIAN, MAX_P90 = 5, 12
 MIN_DOCUMENTED = 0.98
 """The share of public modules, classes, functions and methods that have a docstring."""
 
-_MAX_WORDS = 30
+MAX_WORDS = 30
+"""Words of a sentence in a docstring."""
+
 _SHOWN = 10
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -198,14 +201,16 @@ def long_sentences() -> list[tuple[int, str, str]]:
     for name, node in nodes:
         for sentence in sentences(ast.get_docstring(node) or ""):
             words = len(sentence.split())
-            if words > _MAX_WORDS:
+            if words > MAX_WORDS:
                 found.append((words, name, sentence))
     return sorted(found, reverse=True)
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Split a docstring into sentences; a blank line, a field and an item of a list begin a new one."""
+    """Split a docstring into sentences, without tables; a blank line, a field and an item of a list begin a new one."""
     for block in re.split(r"\n\s*\n|\n(?=\s*(?::\w|[*+-] ))", text):
+        if re.search(r"^\s*={3,}", block, re.MULTILINE):  # a table
+            continue
         plain = re.sub(r"^\s*:[^:]+:\s*", "", block)
         yield from re.split(r"(?<=[.!?])\s+(?=\S)", " ".join(plain.split()))
 
@@ -219,6 +224,7 @@ def broken_bounds() -> list[str]:
     broken += wrong_arrows()
     broken += [f"{name} has {lines} lines" for name, lines in module_lines().items() if lines > MAX_MODULE]
     broken += [f"{name} has {lines} lines" for name, _, lines in functions() if lines > MAX_FUNCTION]
+    broken += [f"a sentence in {where} has {words} words" for words, where, _ in long_sentences()]
     if median > MAX_MEDIAN:
         broken.append(f"the median of functions is {median} lines")
     if p90 > MAX_P90:
@@ -250,7 +256,7 @@ def _report() -> Iterator[str]:
     yield from _list("arrows that point up", wrong_arrows())
     yield from _list("class names used more than once", [f"{n}: {', '.join(h)}" for n, h in repeated_classes().items()])
     long = [f"{words} words in {where}: {sentence}" for words, where, sentence in long_sentences()]
-    yield from _list(f"sentences over {_MAX_WORDS} words in docstrings", long, _SHOWN)
+    yield from _list(f"sentences over {MAX_WORDS} words in docstrings", long, _SHOWN)
 
 
 def _list(what: str, items: list[str], most: int | None = None) -> Iterator[str]:
