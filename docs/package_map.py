@@ -2,24 +2,30 @@
 
 ``.. package-map::`` draws one box for each package. ``.. package-map:: core presence`` draws one box for each module of
 these packages. ``.. module-table:: core`` lists a package's modules with the first sentence of each docstring.
+``.. states:: Subscription`` shows the table of states from the module that defines the class.
 An arrow points at what is imported. An arrow is left out if a longer way of arrows says the same.
 """
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
 from graphlib import TopologicalSorter
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools import imports
+
 START = ("tap", "options", "composition", "service")
 """The modules beside the packages that put everything together. All other ones are the base."""
 
@@ -29,30 +35,9 @@ LINE, LETTER, GAP, RISE = 17, 7.2, 26, 40
 Graph = Mapping[str, set[str]]
 
 
-@cache
-def modules() -> dict[str, ast.Module]:
-    """Every module with code, by its name without ``realtime_chat.``."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        tree = ast.parse(path.read_text("utf-8"), str(path))
-        if parts[-1] != "__init__":
-            found[".".join(parts)] = tree
-    return found
-
-
-def imports(tree: ast.Module) -> Iterator[str]:
-    """The modules of this package that a module imports, with those for the type checker alone."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module is not None:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.removeprefix("realtime_chat.") in modules():
-                yield name.removeprefix("realtime_chat.")
+def modules() -> list[str]:
+    """Every module but those of packages themselves."""
+    return [name for name in imports.modules() if not (imports.PACKAGE / name.replace(".", "/")).is_dir()]
 
 
 def home(module: str) -> str:
@@ -68,7 +53,7 @@ def graph_of(box: Mapping[str, str]) -> dict[str, set[str]]:
     """
     graph: dict[str, set[str]] = {name: set() for name in box.values()}
     for module, name in box.items():
-        graph[name] |= {box[one] for one in imports(modules()[module]) if one in box and box[one] != name}
+        graph[name] |= {box[one] for one in imports.own_imports(module) if one in box and box[one] != name}
     return graph
 
 
@@ -208,8 +193,8 @@ def draw(names: list[str]) -> str:
 
 def summary(module: str) -> str:
     """The first sentence of a module's docstring."""
-    first = (ast.get_docstring(modules()[module]) or "").partition("\n\n")[0]
-    return " ".join(first.split())
+    first = (ast.get_docstring(imports.modules()[module]) or "").partition("\n\n")[0]
+    return re.split(r"(?<=[.!?]) (?=[A-Z`])", " ".join(first.split()))[0]
 
 
 class PackageMap(Directive):
@@ -239,8 +224,30 @@ class ModuleTable(Directive):
         return [items]
 
 
+def states(name: str) -> str:
+    """The table of states in the docstring of the module that defines a class."""
+    (doc,) = [
+        ast.get_docstring(tree) or ""
+        for tree in imports.modules().values()
+        if any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+    ]
+    (table,) = re.findall(r"^ +state +event .*?(?=\n\S|\Z)", doc, re.MULTILINE | re.DOTALL)
+    return dedent(table).rstrip()
+
+
+class States(Directive):
+    """``states``: a table of states, as it stands in the code."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = states(self.arguments[0])
+        return [nodes.literal_block(text, text, language="none")]
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Add the directives to Sphinx."""
     app.add_directive("package-map", PackageMap)
     app.add_directive("module-table", ModuleTable)
+    app.add_directive("states", States)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""The parts of one daemon, built and given to each other.
+"""The composition root: the parts of one daemon are built here, and given to each other.
 
 ``tap.py`` chooses a store and a broker by the options; everything else is made here. Tests make their daemons here too.
 """

@@ -15,24 +15,26 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import lru_cache
 from typing import Any
 
+import attrs
 from twisted.logger import ILogObserver, LogEvent, LogPublisher, eventAsText
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 __all__ = ["ThrottledLog", "log_files", "plain_lines", "reopen", "throttle"]
 
-_WINDOW = 60.0
-"""Seconds."""
+_SECONDS = 60.0
+"""How long a window is."""
+
 _MAX_EQUAL = 2
 """How many equal lines are written in one window."""
 
-_MAX_OF_KIND = 4
+_MAX_FROM_PLACE = 4
 """How many lines from the same place in a program are written in one window."""
 
-_MAX_KINDS = 32
+_MAX_PLACES = 32
 """How many places in one log namespace are told apart. Further places count as one."""
 
-_KIND_LENGTH = 60
+_PATTERN_LENGTH = 60
 _LINE_LENGTH = 1000
 _FIRST_LINES = 20
 _LAST_LINES = 40
@@ -44,8 +46,9 @@ _TEXTS = ("log_text", "log_io")
 _DIGITS = re.compile(r"\d+")
 
 
-class _Kind:
-    """The events from one place in a program, in one window.
+@attrs.define
+class _Window:
+    """The events from one place in a program, within a minute.
 
     :ivar ends: when the window ends.
     :ivar written: the contents of the events that were written.
@@ -54,19 +57,16 @@ class _Kind:
     :ivar shown: the first line that was written.
     """
 
-    __slots__ = ("ends", "last", "left_out", "shown", "written")
-
-    def __init__(self, ends: float) -> None:
-        self.ends = ends
-        self.written: list[Hashable] = []
-        self.left_out = 0
-        self.last: LogEvent = {}
-        self.shown = ""
+    ends: float
+    written: list[Hashable] = attrs.Factory(list)
+    left_out: int = 0
+    last: LogEvent = attrs.Factory(dict)
+    shown: str = ""
 
     def admits(self, event: LogEvent) -> bool:
         """Whether an event may be written. If not, it is counted."""
         content = _content(event)
-        if len(self.written) >= _MAX_OF_KIND or self.written.count(content) >= _MAX_EQUAL:
+        if len(self.written) >= _MAX_FROM_PLACE or self.written.count(content) >= _MAX_EQUAL:
             self.left_out += 1
             self.last = _without_text(event)
             return False
@@ -75,7 +75,7 @@ class _Kind:
 
     def summary(self) -> LogEvent:
         """An event that says how many events were left out."""
-        text = f"{self.left_out} more like this were left out within {_WINDOW:g} s: {self.shown}"
+        text = f"{self.left_out} more like this were left out within {_SECONDS:g} s: {self.shown}"
         return _written(self.last, text)
 
 
@@ -104,7 +104,7 @@ class ThrottledLog:
         self._later = later
         self._spared = spared
         self._lock = threading.Lock()
-        self._kinds: dict[tuple[Any, Any], dict[Hashable, _Kind]] = {}
+        self._windows: dict[tuple[Any, Any], dict[Hashable, _Window]] = {}
         self._due = math.inf
         self._waits = False
 
@@ -117,27 +117,27 @@ class ThrottledLog:
             now = self._seconds()
             # The reactor's timer may come late.
             over = self._take_ended(now) if now >= self._due else ()
-            admitted = (kind := self._kind(event, now + _WINDOW)).admits(event)
+            admitted = (window := self._window_of(event, now + _SECONDS)).admits(event)
             waits, self._waits = self._waits, True
         self._write_counts(over)
         if admitted:
             text = plain_lines(_text(event))
-            kind.shown = kind.shown or text.partition("\n")[0]
+            window.shown = window.shown or text.partition("\n")[0]
             self._observer(_written(event, text))
         if not waits:
-            self._later(_WINDOW, self._end_windows)
+            self._later(_SECONDS, self._end_windows)
 
-    def _kind(self, event: LogEvent, ends: float) -> _Kind:
+    def _window_of(self, event: LogEvent, ends: float) -> _Window:
         part = event.get("log_namespace"), event.get("log_level")
-        kinds = self._kinds.setdefault(part, {})
+        windows = self._windows.setdefault(part, {})
         name = _place(event)
-        if name not in kinds and len(kinds) >= _MAX_KINDS:
+        if name not in windows and len(windows) >= _MAX_PLACES:
             name = None
-        kind = kinds.get(name)
-        if kind is None:
-            kind = kinds[name] = _Kind(ends)
+        window = windows.get(name)
+        if window is None:
+            window = windows[name] = _Window(ends)
             self._due = min(self._due, ends)
-        return kind
+        return window
 
     def _end_windows(self) -> None:
         """Write the counts of the windows that have ended, and come back when the next window ends."""
@@ -149,20 +149,20 @@ class ThrottledLog:
         if due < math.inf:
             self._later(max(0.0, due - now), self._end_windows)
 
-    def _take_ended(self, until: float) -> list[_Kind]:
-        over: list[_Kind] = []
-        for part, kinds in list(self._kinds.items()):
-            over += [kind for kind in kinds.values() if kind.ends <= until]
-            rest = self._kinds[part] = {name: kind for name, kind in kinds.items() if kind.ends > until}
+    def _take_ended(self, until: float) -> list[_Window]:
+        over: list[_Window] = []
+        for part, windows in list(self._windows.items()):
+            over += [window for window in windows.values() if window.ends <= until]
+            rest = self._windows[part] = {name: window for name, window in windows.items() if window.ends > until}
             if not rest:
-                del self._kinds[part]
-        self._due = min((kind.ends for kinds in self._kinds.values() for kind in kinds.values()), default=math.inf)
+                del self._windows[part]
+        self._due = min((one.ends for windows in self._windows.values() for one in windows.values()), default=math.inf)
         return over
 
-    def _write_counts(self, over: Collection[_Kind]) -> None:
-        for kind in over:
-            if kind.left_out:
-                self._observer(kind.summary())
+    def _write_counts(self, over: Collection[_Window]) -> None:
+        for window in over:
+            if window.left_out:
+                self._observer(window.summary())
 
     def write_all_counts(self) -> None:
         """Write all counts now, before the process ends."""
@@ -252,14 +252,14 @@ def _place(event: LogEvent) -> Hashable:
     text = next((event[key] for key in _TEXTS if key in event), event.get("log_format"))
     failure = event.get("log_failure") or event.get("failure")
     # A line from Twisted's older functions holds the traceback; the failure itself names the place better.
-    words = "" if isinstance(failure, Failure) and "log_text" in event else _pattern(str(text)[: 4 * _KIND_LENGTH])
+    words = "" if isinstance(failure, Failure) and "log_text" in event else _pattern(str(text)[: 4 * _PATTERN_LENGTH])
     return words, _raised(failure) if isinstance(failure, Failure) else None
 
 
 @lru_cache(1024)
 def _pattern(text: str) -> str:
     """The beginning of a line, with all numbers replaced."""
-    return _DIGITS.sub("0", text)[:_KIND_LENGTH]
+    return _DIGITS.sub("0", text)[:_PATTERN_LENGTH]
 
 
 def _raised(failure: Failure) -> tuple[object, ...]:

@@ -111,12 +111,6 @@ def _parse_page(text: str) -> str | Path:
     return directory
 
 
-def _one_line_help(option: Callable[..., None]) -> Callable[..., None]:
-    """Join the lines of an option's docstring, as Twisted prints its line breaks."""
-    option.__doc__ = " ".join((option.__doc__ or "").split())
-    return option
-
-
 class Options(usage.Options):
     """The options of the command line, as a mapping from their names to their values."""
 
@@ -133,161 +127,125 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        defaults, kept = Limits(), Retention()
-        self.update(
-            {
-                "listen": [],
-                "store": None,
-                "redis": None,
-                "store-prefix": DEFAULT_PREFIX,
-                "store-password-file": None,
-                "store-ca": None,
-                "relay": [],
-                "data-dir": None,
-                "history": defaults.history,
-                "history-age": None,
-                "host": [],
-                "allow-origin": [],
-                "max-message": defaults.max_message,
-                "max-connections": None,
-                "max-rooms": defaults.max_rooms,
-                "max-rooms-total": defaults.max_rooms_total,
-                "max-rooms-stored": kept.rooms,
-                "room-rate": kept.room_rate,
-                "stream-lifetime": defaults.stream_lifetime,
-                "presence-limit": defaults.presence_limit,
-                "signal-rate": defaults.signal_rate,
-                "page": OWN_PAGE,
-                "access-log": None,
-                "metrics-listen": [],
-            }
-        )
-        self._defaults = dict(self)
+        self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
+        limits, retention = Limits(), Retention()
+        self.update({name: [] for name in ("listen", "relay", "host", "allow-origin", "metrics-listen")})
+        self._defaults: dict[str, Any] = {
+            **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")),
+            **dict.fromkeys(("history-age", "max-connections")),
+            "store-prefix": DEFAULT_PREFIX,
+            "history": limits.history,
+            "max-message": limits.max_message,
+            "max-rooms": limits.max_rooms,
+            "max-rooms-total": limits.max_rooms_total,
+            "max-rooms-stored": retention.rooms,
+            "room-rate": retention.room_rate,
+            "stream-lifetime": limits.stream_lifetime,
+            "presence-limit": limits.presence_limit,
+            "signal-rate": limits.signal_rate,
+            "page": OWN_PAGE,
+        }
+        self.update(self._defaults)
 
-    @_one_line_help
     def opt_listen(self, endpoint: str) -> None:
         """Where to listen: a Twisted endpoint; may be given more than once. [default: tcp:8080:interface=127.0.0.1]"""
         self["listen"].append(self._read("listen", endpoint, check_endpoint))
 
-    @_one_line_help
     def opt_store(self, store: str) -> None:
         """Where messages are kept: sqlite:PATH, memory:, or a Redis server that several nodes share:
         redis://[USER:PASSWORD@]HOST[:PORT]/DB, rediss://... (TLS) or redis+unix:///PATH?db=DB
         [default: realtime.sqlite in the data directory]"""
         self["store"] = self._read("store", store, _check_store)
 
-    @_one_line_help
     def opt_store_prefix(self, prefix: str) -> None:
         """The prefix of all keys and channels in Redis. Nodes with the same prefix share their rooms.
         [default: realtime]"""
         self["store-prefix"] = self._read("store-prefix", prefix, check_prefix)
 
-    @_one_line_help
     def opt_store_password_file(self, path: str) -> None:
         """A file whose first line is the password for Redis, so that no list of processes shows it."""
         self["store-password-file"] = path
 
-    @_one_line_help
     def opt_store_ca(self, path: str) -> None:
         """A file with the CA certificates (PEM) for a rediss:// server. [default: those of the system]"""
         self["store-ca"] = path
 
-    @_one_line_help
     def opt_relay(self, relay: str) -> None:
         """PATTERN=ROOM: what is published in Redis on a channel that matches PATTERN (as with PSUBSCRIBE) becomes a
         signal in the room; may be given more than once. [default: PREFIX:relay:ROOM for every room]"""
         self["relay"].append(self._read("relay", relay, read_relay))
 
-    @_one_line_help
     def opt_data_dir(self, directory: str) -> None:
-        """The data directory; it is created if it is missing. [default: /var/lib/realtime_chat
-        for root, else realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
+        """The data directory; it is created if it is missing. [default: /var/lib/realtime_chat for root, else
+        realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
         self["data-dir"] = directory
 
-    @_one_line_help
     def opt_history(self, count: str) -> None:
         """How many messages each room keeps. [default: 1000]"""
         self._read_count("history", count)
 
-    @_one_line_help
     def opt_history_age(self, age: str) -> None:
         """How long messages are kept: seconds, or with a unit s m h d. [default: for ever]"""
         self["history-age"] = self._read("history-age", age, _parse_duration)
 
-    @_one_line_help
     def opt_host(self, name: str) -> None:
-        """A host name that is served, with :PORT to serve that port only;
-        may be given more than once. Requests for other hosts get 421; localhost
-        is always served. [default: the addresses that are listened on]"""
+        """A host name that is served, with :PORT to serve that port only; may be given more than once. Requests for
+        other hosts get 421; localhost is always served. [default: the addresses that are listened on]"""
         self["host"].append(self._read("host", name, _check_host))
 
-    @_one_line_help
     def opt_allow_origin(self, origin: str) -> None:
-        """A web origin whose pages may use this daemon, besides its own, such as
-        https://example.com; may be given more than once. * allows all."""
+        """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
+        than once. * allows all."""
         self["allow-origin"].append(self._read("allow-origin", origin, _check_origin))
 
-    @_one_line_help
     def opt_max_message(self, size: str) -> None:
         """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
         self["max-message"] = self._read("max-message", size, _parse_size)
 
-    @_one_line_help
     def opt_max_connections(self, count: str) -> None:
         """How many connections are served at once. [default: what the limit of open files allows]"""
         self._read_count("max-connections", count, 1000)
 
-    @_one_line_help
     def opt_max_rooms(self, count: str) -> None:
         """How many rooms one connection may read. [default: 100]"""
         self._read_count("max-rooms", count)
 
-    @_one_line_help
     def opt_max_rooms_total(self, count: str) -> None:
         """How many rooms may be in memory: the rooms that have readers, and those that had readers in the last
         30 seconds. Further rooms are refused for the moment. [default: 50000]"""
         self._read_count("max-rooms-total", count)
 
-    @_one_line_help
     def opt_max_rooms_stored(self, count: str) -> None:
         """How many rooms the store may hold. At the limit, no new room is created. [default: 1000000]"""
         self._read_count("max-rooms-stored", count)
 
-    @_one_line_help
     def opt_room_rate(self, count: str) -> None:
-        """How many rooms all clients together may create a second; a burst may be 20 times that.
-        [default: 100]"""
+        """How many rooms all clients together may create a second; a burst may be 20 times that. [default: 100]"""
         self._read_count("room-rate", count)
 
-    @_one_line_help
     def opt_stream_lifetime(self, age: str) -> None:
         """After how long an event stream ends, so that its client reconnects, perhaps to another process: seconds, or
         with a unit s m h d. Each stream varies by a tenth, so that clients don't reconnect all at once. 0 for no end.
         [default: 1h]"""
         self["stream-lifetime"] = self._read("stream-lifetime", age, _parse_lifetime)
 
-    @_one_line_help
     def opt_presence_limit(self, count: str) -> None:
         """Up to how many members a room lists them. Larger rooms give only the number. [default: 200]"""
         self._read_count("presence-limit", count)
 
-    @_one_line_help
     def opt_signal_rate(self, count: str) -> None:
         """How many signals one client may send a second; a burst may be twice that. [default: 30]"""
         self._read_count("signal-rate", count)
 
-    @_one_line_help
     def opt_page(self, page: str) -> None:
-        """What is at /: the chat page (on), nothing (off), or your own page: a directory
-        with an index.html; it is read at start. [default: on]"""
+        """What is at /: the chat page (on), nothing (off), or your own page: a directory with an index.html; it is read
+        at start. [default: on]"""
         self["page"] = self._read("page", page, _parse_page)
 
-    @_one_line_help
     def opt_access_log(self, path: str) -> None:
         """Write one line for each request to this file; secrets in URLs are masked. [default: no access log]"""
         self["access-log"] = path
 
-    @_one_line_help
     def opt_metrics_listen(self, endpoint: str) -> None:
         """A separate endpoint for Prometheus, which serves /metrics, such as tcp:9100:interface=127.0.0.1; may be given
         more than once. [default: none]"""
@@ -369,13 +327,8 @@ class Options(usage.Options):
         return address
 
     def _refuse_redis_options(self) -> None:
-        for option, default in (
-            ("store-prefix", DEFAULT_PREFIX),
-            ("store-password-file", None),
-            ("store-ca", None),
-            ("relay", []),
-        ):
-            if self[option] != default:
+        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
+            if self[option] not in (self._defaults.get(option), []):
                 raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
 
 

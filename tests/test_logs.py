@@ -96,14 +96,14 @@ class ThrottledLogTests(SynchronousTestCase):
         for number in range(5000):
             self.log.warn(f"{number}: {chr(ord('a') + number % 26)}{chr(ord('a') + number // 26 % 26)} is bad")
         self.assertLessEqual(len(self.written()), 150)
-        self.assertLessEqual(sum(map(len, self.throttled._kinds.values())), 33)
+        self.assertLessEqual(sum(map(len, self.throttled._windows.values())), 33)
 
     def test_memory(self) -> None:
         """What has been quiet for a minute is forgotten, and no timer is left."""
         for number in range(100):
             Logger(f"part {number}", observer=self.throttled).warn("bad")
         self.clock.advance(60)
-        self.assertEqual(({}, []), (self.throttled._kinds, self.clock.getDelayedCalls()))
+        self.assertEqual(({}, []), (self.throttled._windows, self.clock.getDelayedCalls()))
 
     def test_failures(self) -> None:
         """Exceptions are told apart by their kind and by where they were raised, and have their tracebacks."""

@@ -37,6 +37,11 @@ class BoundTests(SynchronousTestCase):
         count, bare = stats.documented()
         self.assertLessEqual(len(bare), 0.02 * count, bare)
 
+    def test_sentences(self) -> None:
+        """No sentence of a docstring has more than 30 words."""
+        self.assertEqual(30, stats.MAX_WORDS)
+        self.assertEqual([], stats.long_sentences())
+
 
 class ReportTests(SynchronousTestCase):
     """What ``make stats`` prints."""
@@ -52,9 +57,17 @@ class ReportTests(SynchronousTestCase):
             self.assertIn(f"    {one}\n", done.stdout)
         self.assertIn(f"modules: {len(stats.module_lines())}, ", done.stdout)
 
+    def test_lines(self) -> None:
+        """Each line of the package is of one kind, and each kind is printed."""
+        counts = stats.lines_by_kind()
+        self.assertEqual(sum(stats.module_lines().values()), sum(counts.values()))
+        self.assertEqual({"code", "imports", "docstrings", "comments", "blank"}, {*counts})
+        self.assertNotIn(0, counts.values())
+
     def test_measures(self) -> None:
         """A docstring is no code, a percentile is one of the numbers, and a field is no part of a sentence."""
         (own,) = [function for function in stats.functions() if function.name == "clock.seconds_asleep_too"]
         self.assertEqual((3, 7), (own.code, own.all))
         self.assertEqual([5, 9, 10], [stats.percentile([*range(10), 10], share) for share in (0.5, 0.9, 1)])
-        self.assertEqual(["One.", "Two, three?", "Four"], [*stats.sentences("One. Two,\nthree?\n\n:param a: Four")])
+        text = "One. Two,\nthree?\n\n===\ntable\n===\n\n:param a: Four"
+        self.assertEqual(["One.", "Two, three?", "Four"], [*stats.sentences(text)])

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,11 +23,13 @@ __all__ = [
     "MAX_MEDIAN",
     "MAX_MODULE",
     "MAX_P90",
+    "MAX_WORDS",
     "MIN_DOCUMENTED",
     "Function",
     "broken_bounds",
     "documented",
     "functions",
+    "lines_by_kind",
     "long_sentences",
     "module_lines",
     "percentile",
@@ -47,7 +49,9 @@ MAX_MEDIAN, MAX_P90 = 5, 12
 MIN_DOCUMENTED = 0.98
 """The share of public modules, classes, functions and methods that have a docstring."""
 
-_MAX_WORDS = 30
+MAX_WORDS = 30
+"""Words of a sentence in a docstring."""
+
 _SHOWN = 10
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -68,6 +72,27 @@ class Function(NamedTuple):
 def module_lines() -> dict[str, int]:
     """The lines of each module, by its path."""
     return {str(path.relative_to(PACKAGE)): len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+
+
+def lines_by_kind() -> dict[str, int]:
+    """Count the lines of the package by what they are. A blank line in a docstring counts as docstring."""
+    counts = dict.fromkeys(("code", "imports", "docstrings", "comments", "blank"), 0)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8")
+        kinds = {
+            line: "docstrings" if isinstance(node, ast.Expr) else "imports"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Import | ast.ImportFrom) or _is_string(node)
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        for number, line in enumerate(text.splitlines(), 1):
+            plain = line.strip()
+            counts[kinds.get(number) or ("comments" if plain[:1] == "#" else "code" if plain else "blank")] += 1
+    return counts
+
+
+def _is_string(node: ast.AST) -> TypeGuard[ast.Expr]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:
@@ -184,14 +209,16 @@ def long_sentences() -> list[tuple[int, str, str]]:
     for name, node in nodes:
         for sentence in sentences(ast.get_docstring(node) or ""):
             words = len(sentence.split())
-            if words > _MAX_WORDS:
+            if words > MAX_WORDS:
                 found.append((words, name, sentence))
     return sorted(found, reverse=True)
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Split a docstring into sentences; a blank line, a field and an item of a list begin a new one."""
+    """Split a docstring into sentences, without tables; a blank line, a field and an item of a list begin a new one."""
     for block in re.split(r"\n\s*\n|\n(?=\s*(?::\w|[*+-] ))", text):
+        if re.search(r"^\s*={3,}", block, re.MULTILINE):  # a table
+            continue
         plain = re.sub(r"^\s*:[^:]+:\s*", "", block)
         yield from re.split(r"(?<=[.!?])\s+(?=\S)", " ".join(plain.split()))
 
@@ -205,6 +232,7 @@ def broken_bounds() -> list[str]:
     broken += wrong_arrows()
     broken += [f"{name} has {lines} lines" for name, lines in module_lines().items() if lines > MAX_MODULE]
     broken += [f"{name} has {lines} lines" for name, _, lines in functions() if lines > MAX_FUNCTION]
+    broken += [f"a sentence in {where} has {words} words" for words, where, _ in long_sentences()]
     if median > MAX_MEDIAN:
         broken.append(f"the median of functions is {median} lines")
     if p90 > MAX_P90:
@@ -217,6 +245,7 @@ def broken_bounds() -> list[str]:
 def _report() -> Iterator[str]:
     lines, all_functions = module_lines(), functions()
     yield f"modules: {len(lines)}, {sum(lines.values())} lines"
+    yield "lines: " + ", ".join(f"{count} {kind}" for kind, count in lines_by_kind().items())
     for what, lengths in (
         ("without docstrings", {function.name: function.code for function in all_functions}),
         ("with docstrings", {function.name: function.all for function in all_functions}),
@@ -235,7 +264,7 @@ def _report() -> Iterator[str]:
     yield from _list("arrows that point up", wrong_arrows())
     yield from _list("class names used more than once", [f"{n}: {', '.join(h)}" for n, h in repeated_classes().items()])
     long = [f"{words} words in {where}: {sentence}" for words, where, sentence in long_sentences()]
-    yield from _list(f"sentences over {_MAX_WORDS} words in docstrings", long, _SHOWN)
+    yield from _list(f"sentences over {MAX_WORDS} words in docstrings", long, _SHOWN)
 
 
 def _list(what: str, items: list[str], most: int | None = None) -> Iterator[str]:

@@ -232,6 +232,7 @@ class RedisBroker:
             self._listener.may_have_missed(room)
 
     def _on_announcement(self, listener: Listener, room: str, payload: bytes) -> bool:
+        """Pass an announcement on; return False if the payload is none. The next two do the same."""
         try:
             news = read_announcement(payload)
         except ValueError:

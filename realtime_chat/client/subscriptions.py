@@ -132,7 +132,7 @@ class Subscriptions:
     def stopped(self, error: ChatError) -> list[RoomSubscription]:
         """The client has stopped: fail what waits for a room to be joined.
 
-        :returns: the rooms that were read; :meth:`end` ends them.
+        :returns: the rooms that were read; :meth:`RoomSubscription.end` ends them.
         """
         timer, self._wake_timer = self._wake_timer, None
         if timer is not None:

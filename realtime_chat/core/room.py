@@ -106,7 +106,7 @@ class Room(LogView):
         self._answered[reader] = replies
 
     def flush(self) -> None:
-        """Send the pending messages to everyone who is live."""
+        """Send the pending messages to everyone who is live, and to publishers among them their buffered replies."""
         answered, self._answered = self._answered, None
         if self._pending:
             entries, self._pending = self._pending, None

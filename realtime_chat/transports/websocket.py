@@ -232,6 +232,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
             self.frame_data = [b"".join(self.frame_data)]
 
     def onPing(self, payload: bytes) -> None:
+        """Answer a ping, unless too much waits for the client; refuse more than enough between two of ours."""
         self._pings += 1
         if self._pings > _MAX_PINGS:
             self.dismiss("too_many_frames")

@@ -2,7 +2,7 @@
 
 Each connection, and each single poll and POST, goes to a node that is drawn at random; whoever loses its connection
 comes back to another one. Writers publish under keys until they are acknowledged, and readers keep accounts
-(``ledger.py``).
+(``delivery_ledger.py``).
 """
 
 from __future__ import annotations

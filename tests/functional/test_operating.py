@@ -152,7 +152,7 @@ class SignalTests(DaemonTestCase):
 
 
 class BackgroundTests(DaemonTestCase):
-    """``twistd`` without ``-n``; ``test_refusals`` has what it says where it can't start."""
+    """``twistd`` without ``-n``; ``test_refusals.py`` has what it says where it can't start."""
 
     def begin(self, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         """Start it; give its first process, and its pid file, whose process ends with the test."""

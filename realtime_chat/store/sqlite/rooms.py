@@ -89,6 +89,8 @@ class RoomIndex:
 
         :param rooms: the rooms that it wrote to.
         :param created: how many of them are new.
+        :param messages: how many messages it added.
+        :param next_id: the id of the next room that is created.
         """
         self.next_id = next_id
         self._stored += created
