@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from realtime_chat import __version__
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
-from realtime_chat.http.origins import HostList
+from realtime_chat.http.host_list import HostList
 from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url

@@ -8,16 +8,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 from twisted.internet.interfaces import IProtocol, ITransport
 from twisted.protocols.basic import LineReceiver
 from twisted.web import http
 
-from realtime_chat.http import handover
-from realtime_chat.http.handover import CountedProtocol
+from realtime_chat.http.handover import CountedProtocol, release, replace_protocol
 from realtime_chat.http.request import RealtimeRequest
-from realtime_chat.http.request_head import CachedHeaders
 from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
@@ -72,11 +69,8 @@ class RealtimeChannel(StrictChannel):
 
     A refused request leads to CLOSING from every phase. The error is sent, and the connection is closed for writing.
     What still comes is discarded for a while, so that the client can read the error.
-
-    :ivar cached_headers: what the head reader keeps for the next request.
     """
 
-    cached_headers: CachedHeaders | None = None
     _deadline_for: tuple[_Phase, int] | None = None
     """Which phase, after how many answers, the deadline is for."""
     _answered = 0
@@ -85,11 +79,6 @@ class RealtimeChannel(StrictChannel):
     _is_paused = False
     _share_ends = 0.0
     _awaits_turn = False
-
-    @property
-    def requestFactory(self) -> Any:  # type: ignore[override]
-        """The class of requests that Twisted's parser makes."""
-        return self.site.request_class
 
     # Deadlines
 
@@ -164,24 +153,22 @@ class RealtimeChannel(StrictChannel):
             self._discard(data)
             return
         if self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused):
-            if self.site.head_reader.read(self, data):
+            if self._read_whole_head(data):
                 return
             if data.startswith(_TLS_RECORD):
                 self.refuse(RealtimeError("bad_request", "this port speaks plain HTTP, and this is TLS (https)"))
                 return
-        self.cached_headers = None
         self._share_ends = self.site.turns.share()
         # HTTPChannel's own method only resets the TimeoutMixin, which isn't used.
         LineReceiver.dataReceived(self, data)
         self.update_deadline()
 
-    def start_checked(self, request: RealtimeRequest) -> None:
-        """Note that a complete request, whose headers need no check, is being answered."""
-        self._deadline_for = None
-        self._set_timeout(None)
-        self.requests.append(request)
-        self._handlingRequest = True
-        self.line_mode = 0
+    def _read_whole_head(self, data: bytes) -> bool:
+        """Read ``data`` and start the request, if it is exactly one request without a body. Return whether it was.
+
+        This class leaves every head to Twisted; see :class:`~realtime_chat.http.fast_channel.FastChannel`.
+        """
+        return False
 
     # Bodies, and requests that follow each other
 
@@ -307,19 +294,20 @@ class RealtimeChannel(StrictChannel):
 
         :param status: what the protocol answers with, for the access log.
         :returns: the transport, which is not paused and has no producer.
-        :raises RuntimeError: no request waits, or the connection is lost.
+        :raises RuntimeError: no request waits, the connection is lost, or the transport's protocol can't be replaced.
         """
         if self.is_closing or not self._handlingRequest:
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
-        return handover.take_over(self, protocol, status)
+        transport: ITransport = self.transport
+        successor = CountedProtocol(protocol, self.site)
+        replace_protocol(transport, self, successor)
+        self.site.handed_over(self)
+        rest = self._detach(successor, status)
+        release(transport, successor, rest, self.site.reactor)
+        return transport
 
-    def detach(self, successor: CountedProtocol, status: int) -> bytes:
-        """End HTTP on this connection, without closing it.
-
-        :param successor: gets what still comes to this channel.
-        :param status: of the request that waits, for the access log.
-        :returns: what the client sent behind that request.
-        """
+    def _detach(self, successor: CountedProtocol, status: int) -> bytes:
+        """End HTTP on this connection without closing it. Return what the client sent behind its request."""
         request = self.requests[0]
         request.setResponseCode(status)
         self.site.log(request)

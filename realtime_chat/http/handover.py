@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.interfaces import IProtocol, IReactorTime, ITransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["CountedProtocol", "HandoverChannel", "HandoverSite", "take_over"]
+from realtime_chat.http.site import RealtimeSite
 
-
-class HandoverSite(Protocol):
-    """What the handover needs of the site."""
-
-    reactor: Any
-
-    def handed_over(self, channel: Any) -> None:
-        """Count a connection as one of another protocol."""
-
-    def successor_lost(self) -> None:
-        """Count a connection of another protocol no more."""
-
-
-class HandoverChannel(Protocol):
-    """What the handover needs of the connection."""
-
-    transport: Any
-
-    @property
-    def site(self) -> HandoverSite:
-        """The site."""
-
-    def detach(self, successor: CountedProtocol, status: int) -> bytes:
-        """End HTTP on this connection, and return what the client sent behind its request."""
+__all__ = ["CountedProtocol", "release", "replace_protocol"]
 
 
 @implementer(IProtocol)
@@ -45,7 +22,7 @@ class CountedProtocol:
 
     __slots__ = ("_protocol", "_site")
 
-    def __init__(self, protocol: IProtocol, site: HandoverSite) -> None:
+    def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
         self._protocol: IProtocol | None = protocol
         self._site = site
 
@@ -57,7 +34,7 @@ class CountedProtocol:
     def connectionLost(self, reason: Failure) -> None:
         """Tell the site, then the protocol."""
         protocol, self._protocol = self._protocol, None
-        self._site.successor_lost()
+        self._site.handed_over_lost()
         if protocol is not None:
             protocol.connectionLost(reason)
 
@@ -68,25 +45,11 @@ class CountedProtocol:
         """Do nothing: the transport is connected already."""
 
 
-def take_over(channel: HandoverChannel, protocol: IProtocol, status: int) -> ITransport:
-    """Put ``protocol`` in a channel's place, and return the transport.
+def replace_protocol(transport: Any, old: Any, new: IProtocol) -> None:
+    """Replace ``old`` in the object that calls it: the transport (a socket, TLS, haproxy), or a wrapper in between.
 
-    :param channel: a connection whose request waits for its answer.
-    :param status: what the protocol answers with, for the access log.
     :raises RuntimeError: the transport's protocol can't be replaced.
     """
-    transport: ITransport = channel.transport
-    site = channel.site
-    successor = CountedProtocol(protocol, site)
-    _replace_protocol(transport, channel, successor)
-    site.handed_over(channel)
-    rest = channel.detach(successor, status)
-    _release(transport, successor, rest, site.reactor)
-    return transport
-
-
-def _replace_protocol(transport: Any, old: Any, new: IProtocol) -> None:
-    """Replace ``old`` in the object that calls it: the transport (a socket, TLS, haproxy), or a wrapper in between."""
     for owner, name in (
         (transport, "wrappedProtocol"),
         (transport, "protocol"),
@@ -98,7 +61,7 @@ def _replace_protocol(transport: Any, old: Any, new: IProtocol) -> None:
     raise RuntimeError("this transport's protocol can't be replaced")
 
 
-def _release(transport: Any, successor: CountedProtocol, rest: bytes, reactor: IReactorTime) -> None:
+def release(transport: Any, successor: CountedProtocol, rest: bytes, reactor: IReactorTime) -> None:
     """Let data flow again. What came before goes first, in a turn of its own."""
     if not rest:
         transport.resumeProducing()

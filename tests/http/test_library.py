@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.library`."""
+"""Tests for :mod:`realtime_chat.http.pages`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from treq.testing import StubTreq
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.library import NAME, put_library
+from realtime_chat.http.pages import LIBRARY, put_library
 
 
 class LibraryTests(SynchronousTestCase):
@@ -27,7 +27,7 @@ class LibraryTests(SynchronousTestCase):
     def test_content(self) -> None:
         """Both names bring the built file, as a script that pages of all origins may load."""
         built = (files("realtime_chat") / "static" / "realtime.js").read_bytes()
-        for name in (NAME, self.hashed):
+        for name in (LIBRARY, self.hashed):
             response = self.get(name)
             self.assertEqual(self.successResultOf(response.content()), built)
             for header, value in (
@@ -48,7 +48,7 @@ class LibraryTests(SynchronousTestCase):
         self.assertRegex(self.hashed, r"\Arealtime\.[0-9a-f]{16}\.js\Z")
         kept = self.get(self.hashed).headers.getRawHeaders("Cache-Control")
         self.assertEqual(kept, ["public, max-age=31536000, immutable"])
-        response = self.get(NAME)
+        response = self.get(LIBRARY)
         self.assertEqual(response.headers.getRawHeaders("Cache-Control"), ["no-cache"])
         (tag,) = response.headers.getRawHeaders("ETag")
-        self.assertEqual(self.get(NAME, If_None_Match=tag).code, 304)
+        self.assertEqual(self.get(LIBRARY, If_None_Match=tag).code, 304)

@@ -29,7 +29,7 @@ import realtime_chat
 from realtime_chat.transports.handshake import Upgrade, encode_request
 
 PACKAGE = Path(realtime_chat.__file__).parent
-TRICKS = ("transports/fast/", "http/request_head.py")
+TRICKS = ("transports/fast/", "http/fast_channel.py")
 """Where private names of Twisted and Autobahn may be used."""
 
 EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -54,7 +54,6 @@ EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "twisted.web.http:HTTPChannel._version",
             "twisted.web.http:HTTPChannel._waitingForTransport",
             "twisted.web.http:Request._disconnected",
-            "twisted.python.components:Componentized._adapterCache",
         ),
     ),
     "listening.py": (

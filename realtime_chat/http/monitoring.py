@@ -1,4 +1,4 @@
-"""``/metrics``: this process's metrics in Prometheus's text format."""
+"""What a monitoring system asks: ``/healthz``, ``/readyz`` and, in Prometheus's text format, ``/metrics``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import Answer, JSONResource
 from realtime_chat.values.counters import Histogram
 from realtime_chat.values.errors import GOODBYES
+from realtime_chat.values.json import encode_value
 
-__all__ = ["MetricsResource", "make_registry"]
+__all__ = ["HealthResource", "MetricsResource", "ReadinessResource", "make_registry"]
 
 
 # Counters start at 0 with all their labels, so that the first event is an increase.
@@ -165,3 +166,27 @@ class MetricsResource(JSONResource):
     def render_GET(self, request: Request) -> Answer:
         """Give all metrics in Prometheus's text format."""
         return Answer(generate_latest(self._registry), 200, CONTENT_TYPE_LATEST.encode())
+
+
+class HealthResource(JSONResource):
+    """Answers with the daemon's version, as long as the process runs."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return encode_value({"status": "ok", "version": __version__})
+
+
+class ReadinessResource(JSONResource):
+    """Answers ok while messages can be stored and the daemon is not stopping."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    async def render_GET(self, request: Request) -> bytes:
+        self._hub.check_open()
+        await self._hub.check_store()
+        return encode_value({"status": "ok"})
