@@ -29,9 +29,9 @@ from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.fast_channel import FastChannel
 from realtime_chat.http.monitoring import HealthResource, MetricsResource, ReadinessResource, make_registry
 from realtime_chat.http.origins import OriginPolicy
-from realtime_chat.http.pages import LIBRARY, PageRefused, put_library, put_pages
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.http.static_files import LIBRARY, PageRefused, put_library, put_page
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.choice import FAST, SocketIO
@@ -186,7 +186,7 @@ class _SiteMaker:
         """The tree of resources, and the paths in it that pages of every origin may read."""
         root = JSONResource()
         hashed = put_library(root)
-        put_pages(root, self.configuration.page, {LIBRARY: hashed})
+        put_page(root, self.configuration.page, {LIBRARY: hashed})
         for path, child in self._own_resources(turns):
             if path in root.children:
                 raise PageRefused(

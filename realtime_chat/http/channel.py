@@ -8,13 +8,15 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
-from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.internet.interfaces import IProtocol, IReactorTime, ITransport
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
 from twisted.web import http
 
-from realtime_chat.http.handover import CountedProtocol, release, replace_protocol
 from realtime_chat.http.request import RealtimeRequest
+from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
@@ -50,6 +52,31 @@ _UNREADABLE = {
 }
 
 
+class CountedProtocol:
+    """Takes the channel's place in front of the new protocol, so that the site still counts the connection.
+
+    :param protocol: gets everything that comes in.
+    """
+
+    __slots__ = ("_protocol", "_site")
+
+    def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
+        self._protocol: IProtocol | None = protocol
+        self._site = site
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass data on, unless the connection is lost."""
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Tell the site, then the protocol."""
+        protocol, self._protocol = self._protocol, None
+        self._site.handed_over_lost()
+        if protocol is not None:
+            protocol.connectionLost(reason)
+
+
 class RealtimeChannel(StrictChannel):
     """One HTTP/1.1 connection.
 
@@ -75,7 +102,7 @@ class RealtimeChannel(StrictChannel):
     """Which phase, after how many answers, the deadline is for."""
     _answered = 0
     _body_before = 0
-    _successor: CountedProtocol | None = None
+    _handed_to: CountedProtocol | None = None
     _is_paused = False
     _share_ends = 0.0
     _awaits_turn = False
@@ -174,8 +201,8 @@ class RealtimeChannel(StrictChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         """Read a body, or what comes behind a request."""
-        if self._successor is not None:
-            self._successor.dataReceived(data)
+        if self._handed_to is not None:
+            self._handed_to.dataReceived(data)
         elif isinstance(self._transferDecoder, http._ChunkedTransferDecoder) and len(data) > _CHUNKED_PIECE:
             self._read_chunks(data)
         elif not self.is_closing:
@@ -299,20 +326,20 @@ class RealtimeChannel(StrictChannel):
         if self.is_closing or not self._handlingRequest:
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
         transport: ITransport = self.transport
-        successor = CountedProtocol(protocol, self.site)
-        replace_protocol(transport, self, successor)
+        new_protocol = CountedProtocol(protocol, self.site)
+        _replace_protocol(transport, self, new_protocol)
         self.site.handed_over(self)
-        rest = self._detach(successor, status)
-        release(transport, successor, rest, self.site.reactor)
+        rest = self._detach(new_protocol, status)
+        _release(transport, new_protocol, rest, self.site.reactor)
         return transport
 
-    def _detach(self, successor: CountedProtocol, status: int) -> bytes:
+    def _detach(self, new_protocol: CountedProtocol, status: int) -> bytes:
         """End HTTP on this connection without closing it. Return what the client sent behind its request."""
         request = self.requests[0]
         request.setResponseCode(status)
         self.site.log(request)
         rest = b"".join(self._dataBuffer)
-        self._successor = successor
+        self._handed_to = new_protocol
         self.transport.unregisterProducer()
         self.is_closing = True
         self._set_timeout(None)
@@ -320,3 +347,33 @@ class RealtimeChannel(StrictChannel):
         self.transport = None
         request.detach()
         return rest
+
+
+def _replace_protocol(transport: Any, old: Any, new: CountedProtocol) -> None:
+    """Replace ``old`` in the object that calls it: the transport (a socket, TLS, haproxy), or a wrapper in between.
+
+    :raises RuntimeError: the transport's protocol can't be replaced.
+    """
+    for owner, name in (
+        (transport, "wrappedProtocol"),
+        (transport, "protocol"),
+        (getattr(transport, "protocol", None), "wrappedProtocol"),
+    ):
+        if getattr(owner, name, None) is old:
+            setattr(owner, name, new)
+            return
+    raise RuntimeError("this transport's protocol can't be replaced")
+
+
+def _release(transport: Any, new_protocol: CountedProtocol, rest: bytes, reactor: IReactorTime) -> None:
+    """Let data flow again. What came before goes first, in a turn of its own."""
+    if not rest:
+        transport.resumeProducing()
+        return
+    transport.pauseProducing()
+
+    def deliver() -> None:
+        transport.resumeProducing()
+        new_protocol.dataReceived(rest)
+
+    reactor.callLater(0, deliver)

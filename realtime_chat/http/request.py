@@ -8,7 +8,7 @@ none of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,7 @@ REASONS = {
 """The reason phrase of each status. Twisted lacks some."""
 
 _NO_HEADERS = Headers()
+_NO_ARGUMENTS: Any = MappingProxyType({})
 
 
 class RealtimeRequest(server.Request):
@@ -137,18 +138,12 @@ class RealtimeRequest(server.Request):
                 raise RealtimeError("bad_origin", FOREIGN_PAGE)
             body = resource.render(self)
         except UnsupportedMethod as error:
-            self._refuse_method(error.allowedMethods)
+            answers.refuse_method(self, map(bytes.decode, error.allowedMethods))
             return
         if body is not server.NOT_DONE_YET:
             self.setHeader(b"Content-Length", b"%d" % len(body))
             self.write(body)
             self.finish()
-
-    def _refuse_method(self, allowed: Iterable[bytes]) -> None:
-        methods = b", ".join(sorted(allowed))
-        self.setHeader(b"Allow", methods)
-        message = f"the methods here are {methods.decode('ascii')}"
-        answers.error_answer(self, RealtimeError("method_not_allowed", message))
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer an exception that a resource raised."""
@@ -163,9 +158,9 @@ class RealtimeRequest(server.Request):
 
     def release_memory(self) -> None:
         """Drop what the client sent, as the request may wait long. With an access log, keep it for the line."""
-        if self.site.access_log is None:
+        if self.site.access_log.path is None:
             self.requestHeaders = _NO_HEADERS
-            self.args = {}
+            self.args = _NO_ARGUMENTS
             self.content = None
             self.prepath = self.postpath = ()
 

@@ -81,7 +81,7 @@ class RealtimeSite(server.Site):
     :param max_connections: open connections, with those that became WebSockets or event streams.
     :param turns: the line of those that have more to do than fits a turn.
     :param read: gets the transport of each new connection, and may read from it in place of the reactor.
-    :param access_log: the file of the access log, or None. :meth:`open_log` opens it; the first line does so otherwise.
+    :param access_log: the file of the access log; None for no log.
     :ivar hosts: the host names that are served.
     :ivar deadlines: seconds by phase: until the first byte, for a head, for a body, until a next request.
     :ivar body_rate: bytes a second; a body that comes at least as fast gets more time.
@@ -120,7 +120,8 @@ class RealtimeSite(server.Site):
         self.origins = origins
         self.max_connections = max_connections
         self.turns = turns
-        self.access_log = None if access_log is None else AccessLog(access_log, time)
+        self.access_log = AccessLog(access_log, time)
+        self.log = self.access_log.write  # type: ignore[method-assign]
         self.idle: DeadlineQueue[Any] = DeadlineQueue(wheel, self.deadlines["IDLE"], methodcaller("deadline_passed"))
         self.stopping = False
         self._read = read
@@ -217,23 +218,4 @@ class RealtimeSite(server.Site):
 
     def stopFactory(self) -> None:
         """Close the access log."""
-        if self.access_log is not None:
-            self.access_log.close()
-
-    def open_log(self) -> None:
-        """Open the access log, if there is one.
-
-        :raises OSError:
-        """
-        if self.access_log is not None:
-            self.access_log.open()
-
-    def reopen_log(self) -> None:
-        """Open the access log's path again, after a rotation."""
-        if self.access_log is not None:
-            self.access_log.reopen()
-
-    def log(self, request: http.Request) -> None:
-        """Write a request's line to the access log, if there is one."""
-        if self.access_log is not None:
-            self.access_log.write(request)
+        self.access_log.close()

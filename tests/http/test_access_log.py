@@ -92,7 +92,7 @@ class AccessLogTests(SiteTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         self.assertEqual([self.ask(get()).status for _ in range(3)], [200] * 3)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.error])
-        self.assertRaises(OSError, self.site.open_log)
+        self.assertRaises(OSError, self.site.access_log.open)
 
 
 class PlainAccessLogTests(AccessLogTests):

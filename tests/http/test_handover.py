@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.handover`."""
+"""Tests for the hand-over in :mod:`realtime_chat.http.channel`."""
 
 from __future__ import annotations
 

@@ -21,11 +21,11 @@ __all__ = [
     "LIBRARY",
     "NO_PAGE",
     "OWN_PAGE",
+    "FileResource",
     "PageRefused",
-    "PageResource",
     "check_directory",
     "put_library",
-    "put_pages",
+    "put_page",
     "read_directory",
 ]
 
@@ -83,7 +83,7 @@ _TYPES = MappingProxyType(
 _TAGS = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
 
 
-class PageResource(JSONResource):
+class FileResource(JSONResource):
     """One file.
 
     :param kind: the file name's extension, which decides the content type.
@@ -123,10 +123,10 @@ def put_library(root: Resource) -> str:
     """
     content = _STATIC.joinpath(LIBRARY).read_bytes()
     types = _STATIC.joinpath(_LIBRARY_TYPES).read_bytes()
-    root.putChild(_LIBRARY_TYPES.encode(), PageResource(types, "txt", (*_PUBLIC_HEADERS, _REVALIDATE)))
+    root.putChild(_LIBRARY_TYPES.encode(), FileResource(types, "txt", (*_PUBLIC_HEADERS, _REVALIDATE)))
     hashed = f"realtime.{hashlib.sha256(content).hexdigest()[:16]}.js"
     for name, policy in ((LIBRARY, _REVALIDATE), (hashed, _IMMUTABLE)):
-        root.putChild(name.encode(), PageResource(content, "js", (*_PUBLIC_HEADERS, policy)))
+        root.putChild(name.encode(), FileResource(content, "js", (*_PUBLIC_HEADERS, policy)))
     return hashed
 
 
@@ -190,7 +190,7 @@ def _read_package() -> dict[tuple[str, ...], bytes]:
     return {(file.name,): file.read_bytes() for file in _STATIC.iterdir() if _kind(file.name) in _TYPES}
 
 
-def put_pages(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
+def put_page(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
     """Read the page's files, and put them below ``root``. Put each ``index.html`` at its directory's address too.
 
     :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or an operator's directory.
@@ -212,7 +212,7 @@ def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
         if directory not in parent.children:
             parent.putChild(directory, JSONResource())
         parent = parent.children[directory]
-    resource = PageResource(content, _kind(path[-1]))
+    resource = FileResource(content, _kind(path[-1]))
     parent.putChild(name, resource)
     if path[-1] == _INDEX:
         parent.putChild(b"", resource)
