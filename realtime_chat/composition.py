@@ -171,10 +171,10 @@ class _SiteMaker:
             FastChannel if self.io.fast_requests else RealtimeChannel,
             OriginPolicy(configuration.origins, public),
             self.time,
-            configuration.max_connections or max(1, open_files - _SPARE_FILES),
-            turns,
-            self.socket_reader.adopt,
-            configuration.access_log,
+            max_connections=configuration.max_connections or max(1, open_files - _SPARE_FILES),
+            turns=turns,
+            read=self.socket_reader.adopt,
+            access_log=configuration.access_log,
         )
 
     def _metrics_resources(self) -> JSONResource:

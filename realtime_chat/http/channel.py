@@ -72,7 +72,7 @@ class CountedProtocol:
     def connectionLost(self, reason: Failure) -> None:
         """Tell the site, then the protocol."""
         protocol, self._protocol = self._protocol, None
-        self._site.handed_over_lost()
+        self._site.taken_over_lost()
         if protocol is not None:
             protocol.connectionLost(reason)
 
@@ -102,7 +102,7 @@ class RealtimeChannel(StrictChannel):
     """Which phase, after how many answers, the deadline is for."""
     _answered = 0
     _body_before = 0
-    _handed_to: CountedProtocol | None = None
+    _taken_over_by: CountedProtocol | None = None
     _is_paused = False
     _share_ends = 0.0
     _awaits_turn = False
@@ -201,8 +201,8 @@ class RealtimeChannel(StrictChannel):
 
     def rawDataReceived(self, data: bytes) -> None:
         """Read a body, or what comes behind a request."""
-        if self._handed_to is not None:
-            self._handed_to.dataReceived(data)
+        if self._taken_over_by is not None:
+            self._taken_over_by.dataReceived(data)
         elif isinstance(self._transferDecoder, http._ChunkedTransferDecoder) and len(data) > _CHUNKED_PIECE:
             self._read_chunks(data)
         elif not self.is_closing:
@@ -328,7 +328,7 @@ class RealtimeChannel(StrictChannel):
         transport: ITransport = self.transport
         new_protocol = CountedProtocol(protocol, self.site)
         _replace_protocol(transport, self, new_protocol)
-        self.site.handed_over(self)
+        self.site.taken_over(self)
         rest = self._detach(new_protocol, status)
         _release(transport, new_protocol, rest, self.site.reactor)
         return transport
@@ -339,7 +339,7 @@ class RealtimeChannel(StrictChannel):
         request.setResponseCode(status)
         self.site.log(request)
         rest = b"".join(self._dataBuffer)
-        self._handed_to = new_protocol
+        self._taken_over_by = new_protocol
         self.transport.unregisterProducer()
         self.is_closing = True
         self._set_timeout(None)

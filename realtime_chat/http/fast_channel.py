@@ -67,6 +67,8 @@ _OK = 200  # reading a name of twisted.web.http takes half a microsecond, as the
 _ONCE = answers.COMMON_HEADERS | {b"Content-Length", b"Content-Type"}
 """Headers that the answer itself sets. A resource's own values for them are left out."""
 
+_NO_HEADERS = Headers()
+
 _MAX_CACHED = 1024
 """Bytes of header lines that are kept for a connection's next request."""
 
@@ -152,7 +154,7 @@ class FastRequest(RealtimeRequest):
 
     def _head(self, given: answers.Answer) -> bytes:
         """Return the head of an answer, without setting the headers that describe it, which would take 7 µs."""
-        status, headers, lines = given.status, self.responseHeaders, b""
+        status, headers, lines = given.status, self._response_headers or _NO_HEADERS, b""
         if status not in NO_BODY_CODES:
             lines = b"Content-Length: %d\r\nContent-Type: %b\r\n" % (len(given.body), given.content_type)
         if not headers.hasHeader(b"Cache-Control"):

@@ -143,9 +143,8 @@ class OriginPolicy:
         return normal in self._listed or ("*" in self._listed and normal != "null")
 
     def set_vary(self, response: Headers) -> None:
-        """Set ``Vary`` if answers differ by origin."""
-        if self.varies:
-            response.setRawHeaders(b"Vary", [b"Origin"])
+        """Say that the answer differs by origin."""
+        response.setRawHeaders(b"Vary", [b"Origin"])
 
     def check(
         self, response: Headers, origins: Sequence[bytes], path: bytes, host: bytes, secure: bool, preflight: bool
@@ -153,7 +152,7 @@ class OriginPolicy:
         """Check a request's ``Origin``, and set the headers that let a page read the answer.
 
         :param response: the headers of the answer. They are set for a refusal too.
-        :param origins: the values of the request's ``Origin`` headers.
+        :param origins: the values of the request's ``Origin`` headers, at least one.
         :param path: the request's path, without its query.
         :param host: the request's ``Host`` header, which was checked before.
         :param secure: whether the connection uses TLS.
@@ -161,9 +160,6 @@ class OriginPolicy:
         :returns: whether the page is of another origin that is listed.
         :raises RealtimeError: ``bad_origin``.
         """
-        self.set_vary(response)
-        if not origins:
-            return False
         if path in self._public:
             response.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
             return False

@@ -127,7 +127,7 @@ class RealtimeSite(server.Site):
         self._read = read
         self._time = time
         self._channels: set[Channel] = set()
-        self._handed_over = 0
+        self._taken_over = 0
         self._drained: Deferred[None] | None = None
         self._second = -1
         self._common_headers = b""
@@ -171,7 +171,7 @@ class RealtimeSite(server.Site):
     @property
     def connections(self) -> int:
         """The number of open connections, with those that other protocols have taken over."""
-        return len(self._channels) + self._handed_over
+        return len(self._channels) + self._taken_over
 
     def connected(self, channel: Channel) -> None:
         """Count a new connection, and let the site's reader read from it."""
@@ -183,14 +183,14 @@ class RealtimeSite(server.Site):
         self._channels.discard(channel)
         self._check_drained()
 
-    def handed_over(self, channel: Channel) -> None:
+    def taken_over(self, channel: Channel) -> None:
         """Count a connection as one of another protocol."""
         self._channels.discard(channel)
-        self._handed_over += 1
+        self._taken_over += 1
 
-    def handed_over_lost(self) -> None:
+    def taken_over_lost(self) -> None:
         """Count a connection of another protocol no more."""
-        self._handed_over -= 1
+        self._taken_over -= 1
         self._check_drained()
 
     def stop(self) -> Deferred[None]:

@@ -105,14 +105,14 @@ class StrictChannel(http.HTTPChannel):
         hosts = headers.getRawHeaders(b"Host", ())
         self._path = self.site.hosts.origin_form(self._path, self.site.hosts.check(hosts), self._command)
         origins = headers.getRawHeaders(b"Origin", ())
-        request.is_cross_origin = self.site.origins.check(
-            request.responseHeaders,
-            origins,
-            self._path.partition(b"?")[0],
-            hosts[0],
-            self.isSecure(),
-            self._command == b"OPTIONS",
-        )
+        if self.site.origins.varies:
+            self.site.origins.set_vary(request.responseHeaders)
+        if origins:
+            path, is_preflight = self._path.partition(b"?")[0], self._command == b"OPTIONS"
+            response, is_secure = request.responseHeaders, self.isSecure()
+            request.is_cross_origin = self.site.origins.check(
+                response, origins, path, hosts[0], is_secure, is_preflight
+            )
         request.destination = destination_of(headers)
         request.is_foreign = not origins and is_foreign(headers)
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):

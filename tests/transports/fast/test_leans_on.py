@@ -34,7 +34,7 @@ TRICKS = ("transports/fast/", "http/fast_channel.py")
 
 EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "http/": (
-        "HTTPChannel, Request and Site have no documented hooks for what is refused, counted, logged and handed over",
+        "HTTPChannel, Request and Site have no documented hooks for what is refused, counted, logged and taken over",
         (
             "twisted.web.http:_ChunkedTransferDecoder",
             "twisted.web.http:HTTPChannel._buffer",
