@@ -24,14 +24,14 @@ from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import JSONResource
+from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.commands import CommandsResource
-from realtime_chat.http.health import HealthResource, ReadinessResource
-from realtime_chat.http.library import NAME, put_library
-from realtime_chat.http.metrics import MetricsResource, make_registry
-from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.pages import PageRefused, put_pages
+from realtime_chat.http.fast_channel import FastChannel
+from realtime_chat.http.monitoring import HealthResource, MetricsResource, ReadinessResource, make_registry
+from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.http.static_files import LIBRARY, PageRefused, put_library, put_page
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.choice import FAST, SocketIO
@@ -166,19 +166,15 @@ class _SiteMaker:
             root,
             self.reactor,
             self.hub.wheel,
-            HostList(),
-            OriginPolicy(configuration.origins),
+            configuration.limits,
+            self.io,
+            FastChannel if self.io.fast_requests else RealtimeChannel,
+            OriginPolicy(configuration.origins, public),
             self.time,
-            max_body=configuration.limits.max_message,
             max_connections=configuration.max_connections or max(1, open_files - _SPARE_FILES),
-            log_path=configuration.access_log,
-            write=self.io.write,
-            unsent=self.io.unsent,
-            stalled_after=configuration.limits.stalled_after,
-            read=self.socket_reader.adopt,
-            public=public,
             turns=turns,
-            fast=self.io.fast_requests,
+            read=self.socket_reader.adopt,
+            access_log=configuration.access_log,
         )
 
     def _metrics_resources(self) -> JSONResource:
@@ -190,14 +186,14 @@ class _SiteMaker:
         """The tree of resources, and the paths in it that pages of every origin may read."""
         root = JSONResource()
         hashed = put_library(root)
-        put_pages(root, self.configuration.page, {NAME: hashed})
+        put_page(root, self.configuration.page, {LIBRARY: hashed})
         for path, child in self._own_resources(turns):
             if path in root.children:
                 raise PageRefused(
                     f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise"
                 )
             root.putChild(path, child)
-        return root, frozenset(f"/{name}".encode() for name in (NAME, hashed))
+        return root, frozenset(f"/{name}".encode() for name in (LIBRARY, hashed))
 
     def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
         hub, jsonp = self.hub, self.configuration.jsonp

@@ -16,8 +16,9 @@ from twisted.python import usage
 import twisted
 from realtime_chat import __version__
 from realtime_chat.broker.relay import read_relay
-from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, check_directory
+from realtime_chat.http.host_list import HostList
+from realtime_chat.http.origins import OriginPolicy
+from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, check_parent_directory
 from realtime_chat.process import check_runner
 from realtime_chat.redis.address import SCHEMES, RedisAddress, parse_address

@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from realtime_chat import __version__
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
-from realtime_chat.http.origins import HostList
-from realtime_chat.http.pages import NO_PAGE, OWN_PAGE, PageRefused
+from realtime_chat.http.host_list import HostList
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
@@ -45,7 +45,7 @@ class Configuration:
     :ivar max_connections: None for as many as the limit of open files allows.
     :ivar jsonp: whether GET requests with a callback are answered as scripts.
     :ivar compress: whether WebSocket messages are compressed for clients that offer it.
-    :ivar page: what is at ``/``, as :func:`~realtime_chat.http.pages.put_pages` takes it.
+    :ivar page: what is at ``/``, as :func:`~realtime_chat.http.static_files.put_page` takes it.
     :ivar access_log: the path of the access log; None for no log.
     :ivar metrics_listen: the endpoints for Prometheus.
     """
@@ -130,7 +130,7 @@ class RealtimeService(Service):
 
     def _reopen_logs(self) -> None:
         for site in self._sites:
-            site.reopen_log()
+            site.access_log.reopen()
 
     async def _start(self) -> None:
         open_files = raise_file_limit()

@@ -23,7 +23,7 @@ from realtime_chat.broker.redis import BrokerCounts
 from realtime_chat.composition import make_hub
 from realtime_chat.console.options import make_parser
 from realtime_chat.http.channel import RealtimeChannel
-from realtime_chat.http.metrics import make_registry
+from realtime_chat.http.monitoring import make_registry
 from realtime_chat.http.request import MAX_LINE
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
 from realtime_chat.options import Options

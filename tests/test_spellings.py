@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identities
-from realtime_chat.http.origins import Authority, _normalise
+from realtime_chat.http.host_list import Authority
+from realtime_chat.http.origins import _normalise
 from realtime_chat.presence.poll_version import _NUMBER, _VERSION
 from realtime_chat.transports.event_ids import read_id
 from realtime_chat.values.errors import RealtimeError

@@ -46,7 +46,7 @@ class CommandSession(Session):
         super().__init__(hub, transport, client, name)
         self._replies = replies
         self._blocked = False
-        self._queue: list[Command] = []
+        self._queue: list[Command] | None = None  # made when a command has to wait
         self._publishing = 0
         self._publishing_bytes = 0
         self._held_up = False
@@ -56,7 +56,7 @@ class CommandSession(Session):
     def close(self, polls: bool = False) -> None:
         """End everything; nothing is sent from now on."""
         super().close(polls)
-        self._queue.clear()
+        self._queue = None
 
     # Whether commands are taken
 
@@ -95,7 +95,7 @@ class CommandSession(Session):
         if self.closed:
             return
         if self._blocked or self._queue or self._replies.write_paused:
-            self._queue.append(command)
+            self._queue = [*(self._queue or ()), command]
         else:
             self._execute(command)
 

@@ -34,24 +34,22 @@ class Delivery:
     :ivar subscriptions: by room.
     """
 
-    __slots__ = ("_behind", "_closed", "_hub", "_on_caught_up", "_reading", "subscriptions", "transport")
+    __slots__ = ("_behind", "_hub", "_on_caught_up", "_reading", "subscriptions", "transport")
 
     def __init__(self, hub: Hub, transport: MessageSink | None, on_caught_up: Callable[[], object] | None) -> None:
         self.transport: MessageSink = transport  # type: ignore[assignment]  # without one nothing is delivered
         self.subscriptions: dict[str, Subscription] = {}
         self._hub = hub
         self._on_caught_up = on_caught_up
-        self._behind: list[Subscription] = []
+        self._behind: tuple[Subscription, ...] = ()  # as it is empty nearly always, and an empty tuple takes no memory
         self._reading = False
-        self._closed = False
 
     def close(self) -> Collection[Subscription]:
         """End all subscriptions, and give them back."""
-        self._closed = True
         ended, self.subscriptions = self.subscriptions.values(), {}
         for subscription in ended:
             subscription.room.remove(subscription)
-        self._behind.clear()
+        self._behind = ()
         self._on_caught_up = None
         self.transport = None  # type: ignore[assignment]  # or they would keep each other for the garbage collector
         return ended
@@ -60,7 +58,7 @@ class Delivery:
         """Read a room from a position on; :meth:`catch_up` sends what follows."""
         subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, start)
         room.add()
-        self._behind.append(subscription)
+        self._behind += (subscription,)
         return subscription
 
     def unsubscribe(self, room: str) -> Subscription | None:
@@ -68,7 +66,7 @@ class Delivery:
         subscription = self.subscriptions.pop(room, None)
         if subscription is not None:
             if not subscription.live:
-                self._behind.remove(subscription)
+                self._no_longer_behind(subscription)
             subscription.room.remove(subscription)
         return subscription
 
@@ -79,7 +77,11 @@ class Delivery:
 
     def fell_behind(self, subscription: Subscription) -> None:
         """A subscription is no longer live; see :class:`~realtime_chat.core.interfaces.Subscriber`."""
-        self._behind.append(subscription)
+        self._behind += (subscription,)
+
+    def _no_longer_behind(self, subscription: Subscription) -> None:
+        behind = self._behind
+        self._behind = () if len(behind) == 1 else tuple(other for other in behind if other is not subscription)
 
     def catch_up(self) -> None:
         """Send a page to each subscription that is behind, and more, as far as the transport takes it."""
@@ -107,8 +109,6 @@ class Delivery:
     def _page_read(self, page: EntryPage, subscription: Subscription, epoch: str) -> None:
         """A page was read. It is of no use if the log became another one meanwhile."""
         self._reading = False
-        if self._closed:
-            return
         if subscription in self._behind and page.epoch == epoch:
             self._send_page(subscription, page)
         self.catch_up()
@@ -120,8 +120,7 @@ class Delivery:
 
     def _try_again(self) -> None:
         self._reading = False
-        if not self._closed:
-            self.catch_up()
+        self.catch_up()
 
     def _send_page(self, subscription: Subscription, page: EntryPage) -> bool:
         """Send a page to a subscription that is behind, and make it live if nothing follows.
@@ -146,8 +145,8 @@ class Delivery:
 
     def _go_live(self, subscription: Subscription) -> None:
         """Make a subscription live, if nothing is left to be sent to it."""
-        self._behind.remove(subscription)
+        self._no_longer_behind(subscription)
         if not subscription.room.go_live(subscription):
-            self._behind.append(subscription)
+            self._behind += (subscription,)
         elif subscription.members_version_sent < subscription.room.members_version_sent:
             self._hub.presence.send_snapshot(subscription)

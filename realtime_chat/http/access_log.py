@@ -26,14 +26,14 @@ class AccessLog:
 
     It replaces Twisted's own log, which keeps a timer running and falls back to the program's log without a path.
 
-    :param path: the file. :meth:`open` opens it; the first :meth:`write` does so otherwise.
+    :param path: the file; None for no log. :meth:`open` opens it; the first :meth:`write` does so otherwise.
     :param time: returns the seconds since 1970.
     """
 
     _log = Logger()
 
-    def __init__(self, path: str | bytes, time: Callable[[], float]) -> None:
-        self._path = path
+    def __init__(self, path: str | None, time: Callable[[], float]) -> None:
+        self.path = path
         self._time = time
         self._file: TextIO | None = None
         self._is_broken = False
@@ -43,8 +43,8 @@ class AccessLog:
 
         :raises OSError:
         """
-        if self._file is None:
-            self._file = _open_private(self._path)
+        if self._file is None and self.path is not None:
+            self._file = _open_private(self.path)
 
     def reopen(self) -> None:
         """Open the path again, after a rotation. If that fails, keep the old file and log the error."""
@@ -63,6 +63,8 @@ class AccessLog:
 
     def write(self, request: http.Request) -> None:
         """Write a request's line. If writing fails, log the first error, and raise nothing."""
+        if self.path is None:
+            return
         try:
             self.open()
             when = http.datetimeToLogString(self._time())
@@ -75,7 +77,7 @@ class AccessLog:
             self._is_broken = True
 
 
-def _open_private(path: str | bytes) -> TextIO:
+def _open_private(path: str) -> TextIO:
     """Open a file to append lines of ASCII, which its owner alone may read."""
     return open(path, "a", 1, encoding="ascii", newline="\n", opener=partial(os.open, mode=0o600))
 

@@ -5,7 +5,7 @@ This works under any :class:`twisted.web.server.Site`, so resources can be teste
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -23,8 +23,8 @@ __all__ = [
     "Answer",
     "Answerable",
     "JSONResource",
+    "Later",
     "NotFound",
-    "SingleWrite",
     "answer",
     "answer_later",
     "describe",
@@ -32,7 +32,10 @@ __all__ = [
     "error_headers",
     "failure_answer",
     "is_gone",
+    "refuse_method",
 ]
+
+_log = Logger()
 
 RETRY_AFTER = b"2"
 """Seconds after which a client may retry after a temporary error."""
@@ -54,14 +57,6 @@ class Answer(NamedTuple):
     body: bytes
     status: int = 200
     content_type: bytes = JSON
-
-
-class SingleWrite:
-    """A request whose whole answer can be sent in one write."""
-
-    def respond(self, body: bytes, status: int = 200, content_type: bytes = JSON) -> None:
-        """Send status, headers and body, and finish."""
-        raise NotImplementedError
 
 
 Answerable: TypeAlias = bytes | Answer
@@ -91,11 +86,12 @@ def answer(request: Request, given: Answerable) -> int:
     """
     if is_gone(request):
         return NOT_DONE_YET
-    if isinstance(request, SingleWrite):
+    respond = getattr(request, "respond", None)  # which writes once; see FastRequest
+    if respond is not None:
         if isinstance(given, Answer):
-            request.respond(*given)
+            respond(*given)
         else:
-            request.respond(given)
+            respond(given)
     else:
         given = given if isinstance(given, Answer) else Answer(given)
         request.setResponseCode(given.status)
@@ -115,16 +111,24 @@ def describe(headers: Headers, given: Answer) -> None:
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
 
 
-def head(version: bytes, code: bytes, reason: bytes, headers: Headers, common: bytes) -> bytes:
+def head(
+    version: bytes,
+    code: bytes,
+    reason: bytes,
+    headers: Headers,
+    last: bytes,
+    without: frozenset[bytes] = COMMON_HEADERS,
+) -> bytes:
     """Return the head of an answer.
 
-    :param common: the lines that end every head; ``headers`` are left out that they set.
+    :param last: further lines, with the empty one that ends the head.
+    :param without: the headers that they set; their values in ``headers`` are left out.
     """
     lines = [version, b" ", code, b" ", reason, b"\r\n"]
     for name, values in headers.getAllRawHeaders():
-        if name not in COMMON_HEADERS:
+        if name not in without:
             lines += [part for value in values for part in (name, b": ", value, b"\r\n")]
-    lines.append(common)
+    lines.append(last)
     return b"".join(lines)
 
 
@@ -145,10 +149,6 @@ def error_headers(headers: Headers, error: RealtimeError, status: int | None = N
     return given
 
 
-class _Log:
-    _log = Logger()
-
-
 def failure_answer(request: Request, failure: Failure) -> int:
     """Answer a failure. Send a :class:`RealtimeError` as it is; log any other, and send ``internal``.
 
@@ -160,7 +160,7 @@ def failure_answer(request: Request, failure: Failure) -> int:
         return error_answer(request, failure.value)
     if is_gone(request) and failure.check(CancelledError, RealtimeError):
         return NOT_DONE_YET
-    _Log._log.failure("answering a request failed", failure)
+    _log.failure("answering a request failed", failure)
     if request.startedWriting and not is_gone(request):
         request.loseConnection()
         return NOT_DONE_YET
@@ -195,6 +195,13 @@ def answer_later(request: Request, later: Later, cancel: bool = False) -> int:
     waiting.addCallback(lambda given: answer(request, given))
     waiting.addErrback(lambda failure: _answer_failure(request, failure))
     return NOT_DONE_YET
+
+
+def refuse_method(request: Request, allowed: Iterable[str]) -> int:
+    """Answer that the request's method is not allowed, but others are. Return NOT_DONE_YET."""
+    methods = ", ".join(sorted(allowed))
+    request.setHeader(b"Allow", methods.encode("ascii"))
+    return error_answer(request, RealtimeError("method_not_allowed", f"the methods here are {methods}"))
 
 
 _METHODS = {b"GET": "render_GET", b"HEAD": "render_GET"}
@@ -239,12 +246,10 @@ class JSONResource(Resource):
     def allowed(self) -> list[str]:
         """Return the methods that are allowed here."""
         names = {name.removeprefix("render_") for name in dir(self) if name.startswith("render_")}
-        return sorted(names if "GET" in names else names - {"HEAD"})
+        return list(names if "GET" in names else names - {"HEAD"})
 
     def _refuse_method(self, request: Request) -> int:
-        allowed = ", ".join(self.allowed())
-        request.setHeader(b"Allow", allowed.encode("ascii"))
-        return error_answer(request, RealtimeError("method_not_allowed", f"the methods here are {allowed}"))
+        return refuse_method(request, self.allowed())
 
 
 def _answer_any(request: Request, given: Any) -> int:

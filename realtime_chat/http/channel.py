@@ -10,14 +10,13 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from twisted.internet.interfaces import IProtocol, ITransport
+from twisted.internet.interfaces import IProtocol, IReactorTime, ITransport
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
 from twisted.web import http
 
-from realtime_chat.http import handover
-from realtime_chat.http.handover import CountedProtocol
 from realtime_chat.http.request import RealtimeRequest
-from realtime_chat.http.request_head import CachedHeaders
+from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
@@ -53,6 +52,31 @@ _UNREADABLE = {
 }
 
 
+class CountedProtocol:
+    """Takes the channel's place in front of the new protocol, so that the site still counts the connection.
+
+    :param protocol: gets everything that comes in.
+    """
+
+    __slots__ = ("_protocol", "_site")
+
+    def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
+        self._protocol: IProtocol | None = protocol
+        self._site = site
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass data on, unless the connection is lost."""
+        if self._protocol is not None:
+            self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Tell the site, then the protocol."""
+        protocol, self._protocol = self._protocol, None
+        self._site.taken_over_lost()
+        if protocol is not None:
+            protocol.connectionLost(reason)
+
+
 class RealtimeChannel(StrictChannel):
     """One HTTP/1.1 connection.
 
@@ -72,24 +96,16 @@ class RealtimeChannel(StrictChannel):
 
     A refused request leads to CLOSING from every phase. The error is sent, and the connection is closed for writing.
     What still comes is discarded for a while, so that the client can read the error.
-
-    :ivar cached_headers: what the head reader keeps for the next request.
     """
 
-    cached_headers: CachedHeaders | None = None
     _deadline_for: tuple[_Phase, int] | None = None
     """Which phase, after how many answers, the deadline is for."""
     _answered = 0
     _body_before = 0
-    _successor: CountedProtocol | None = None
+    _taken_over_by: CountedProtocol | None = None
     _is_paused = False
     _share_ends = 0.0
     _awaits_turn = False
-
-    @property
-    def requestFactory(self) -> Any:  # type: ignore[override]
-        """The class of requests that Twisted's parser makes."""
-        return self.site.request_class
 
     # Deadlines
 
@@ -164,31 +180,29 @@ class RealtimeChannel(StrictChannel):
             self._discard(data)
             return
         if self.line_mode and self.persistent and not (self._buffer or self.requests or self.paused):
-            if self.site.head_reader.read(self, data):
+            if self._read_whole_head(data):
                 return
             if data.startswith(_TLS_RECORD):
                 self.refuse(RealtimeError("bad_request", "this port speaks plain HTTP, and this is TLS (https)"))
                 return
-        self.cached_headers = None
         self._share_ends = self.site.turns.share()
         # HTTPChannel's own method only resets the TimeoutMixin, which isn't used.
         LineReceiver.dataReceived(self, data)
         self.update_deadline()
 
-    def start_checked(self, request: RealtimeRequest) -> None:
-        """Note that a complete request, whose headers need no check, is being answered."""
-        self._deadline_for = None
-        self._set_timeout(None)
-        self.requests.append(request)
-        self._handlingRequest = True
-        self.line_mode = 0
+    def _read_whole_head(self, data: bytes) -> bool:
+        """Read ``data`` and start the request, if it is exactly one request without a body. Return whether it was.
+
+        This class leaves every head to Twisted; see :class:`~realtime_chat.http.fast_channel.FastChannel`.
+        """
+        return False
 
     # Bodies, and requests that follow each other
 
     def rawDataReceived(self, data: bytes) -> None:
         """Read a body, or what comes behind a request."""
-        if self._successor is not None:
-            self._successor.dataReceived(data)
+        if self._taken_over_by is not None:
+            self._taken_over_by.dataReceived(data)
         elif isinstance(self._transferDecoder, http._ChunkedTransferDecoder) and len(data) > _CHUNKED_PIECE:
             self._read_chunks(data)
         elif not self.is_closing:
@@ -307,24 +321,25 @@ class RealtimeChannel(StrictChannel):
 
         :param status: what the protocol answers with, for the access log.
         :returns: the transport, which is not paused and has no producer.
-        :raises RuntimeError: no request waits, or the connection is lost.
+        :raises RuntimeError: no request waits, the connection is lost, or the transport's protocol can't be replaced.
         """
         if self.is_closing or not self._handlingRequest:
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
-        return handover.take_over(self, protocol, status)
+        transport: ITransport = self.transport
+        new_protocol = CountedProtocol(protocol, self.site)
+        _replace_protocol(transport, self, new_protocol)
+        self.site.taken_over(self)
+        rest = self._detach(new_protocol, status)
+        _release(transport, new_protocol, rest, self.site.reactor)
+        return transport
 
-    def detach(self, successor: CountedProtocol, status: int) -> bytes:
-        """End HTTP on this connection, without closing it.
-
-        :param successor: gets what still comes to this channel.
-        :param status: of the request that waits, for the access log.
-        :returns: what the client sent behind that request.
-        """
+    def _detach(self, new_protocol: CountedProtocol, status: int) -> bytes:
+        """End HTTP on this connection without closing it. Return what the client sent behind its request."""
         request = self.requests[0]
         request.setResponseCode(status)
         self.site.log(request)
         rest = b"".join(self._dataBuffer)
-        self._successor = successor
+        self._taken_over_by = new_protocol
         self.transport.unregisterProducer()
         self.is_closing = True
         self._set_timeout(None)
@@ -332,3 +347,33 @@ class RealtimeChannel(StrictChannel):
         self.transport = None
         request.detach()
         return rest
+
+
+def _replace_protocol(transport: Any, old: Any, new: CountedProtocol) -> None:
+    """Replace ``old`` in the object that calls it: the transport (a socket, TLS, haproxy), or a wrapper in between.
+
+    :raises RuntimeError: the transport's protocol can't be replaced.
+    """
+    for owner, name in (
+        (transport, "wrappedProtocol"),
+        (transport, "protocol"),
+        (getattr(transport, "protocol", None), "wrappedProtocol"),
+    ):
+        if getattr(owner, name, None) is old:
+            setattr(owner, name, new)
+            return
+    raise RuntimeError("this transport's protocol can't be replaced")
+
+
+def _release(transport: Any, new_protocol: CountedProtocol, rest: bytes, reactor: IReactorTime) -> None:
+    """Let data flow again. What came before goes first, in a turn of its own."""
+    if not rest:
+        transport.resumeProducing()
+        return
+    transport.pauseProducing()
+
+    def deliver() -> None:
+        transport.resumeProducing()
+        new_protocol.dataReceived(rest)
+
+    reactor.callLater(0, deliver)

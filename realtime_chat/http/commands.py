@@ -10,8 +10,8 @@ from twisted.web.server import Request
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
 from realtime_chat.core.turns import Turns
-from realtime_chat.http.answers import Answer, JSONResource, answer_later, error_headers
-from realtime_chat.http.clients import Wrap, asks_for_script, client_of, wrap_for
+from realtime_chat.http.answers import Answer, JSONResource, Later, error_headers
+from realtime_chat.http.clients import asks_for_script, client_of, wrap_for
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
 from realtime_chat.values.commands import Command, Publish, decode_commands
@@ -41,18 +41,15 @@ class CommandsResource(JSONResource):
     def is_guarded(self, request: Request) -> bool:
         return not asks_for_script(request, self._jsonp)
 
-    def render_POST(self, request: Request) -> int:
+    def render_POST(self, request: Request) -> Later:
         """Perform the command, or the array of commands, of the body."""
-        return answer_later(request, self._run(request, json_body(request)))
+        return self._run(request, json_body(request))
 
-    def render_GET(self, request: Request) -> int:
+    async def render_GET(self, request: Request) -> Answer:
         """Perform the commands that a script asks for (JSONP)."""
         if not self._jsonp:
             raise RealtimeError("forbidden", "commands are sent by POST; JSONP is off on this server")
         wrap = wrap_for(request, self._jsonp)
-        return answer_later(request, self._run_script(request, wrap))
-
-    async def _run_script(self, request: Request, wrap: Wrap) -> Answer:
         try:
             return wrap(Answer(await self._run(request, _script_commands(request))))
         except RealtimeError as error:

@@ -1,37 +1,38 @@
-"""Which host names are served, and which origins' pages may use the site. There is no I/O here.
+"""Which origins' pages may use the site and read its answers (CORS), and what a browser says of a request.
 
-DNS rebinding reaches a server on loopback with a wrong ``Host``. A page of another site sends a wrong ``Origin``.
-Clients that aren't browsers send no ``Origin``. They could send any, so refusing them would protect nothing.
+A page of another site sends a wrong ``Origin``. Clients that aren't browsers send no ``Origin``. They could send any,
+so refusing them would protect nothing.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
 
+from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 
+from realtime_chat.http.host_list import DEFAULT_PORTS, Authority
 from realtime_chat.values.errors import RealtimeError
 
 __all__ = [
+    "FOREIGN_PAGE",
     "FOR_SCRIPTS",
-    "LOOPBACK",
-    "Authority",
-    "HostList",
     "OriginPolicy",
+    "allow_preflight",
     "destination_of",
-    "explain_refusal",
     "is_foreign",
     "normalise_origin",
 ]
 
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-"""The names that are served without any configuration."""
-
 FOR_SCRIPTS = b"empty"
 """The destination of a script's request (Fetch, section 2.2.5). Requests without a browser count as a script's."""
+
+FOREIGN_PAGE = (
+    "a page of another site or origin asked for this in a way that no script of it can read; what it may read it asks "
+    "for with an Origin header, as fetch and EventSource do, and whoever runs this can list it with --allow-origin"
+)
+"""Why a request is refused that another origin's page caused without an ``Origin`` header."""
 
 _FOREIGN_SITES = frozenset((b"cross-site", b"same-site"))
 _ACCEPT_DESTINATIONS = (
@@ -41,167 +42,17 @@ _ACCEPT_DESTINATIONS = (
 )
 """How an element's ``Accept`` header begins, in browsers without ``Sec-Fetch-Dest``. Java sends text/html alone."""
 
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,63})://(.*)", re.DOTALL)
-_ABSOLUTE_FORM = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(/?.*)", re.DOTALL)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _APPLICATION_HOSTS = ("", ".")
 """Hosts in the origins of applications: ``file://`` (Cordova) and ``app://.`` (Electron). No site can have them."""
 
-_MAX_CACHED_HOSTS = 256
-
-
-class Authority(NamedTuple):
-    """A host and an optional port, as in a ``Host`` header.
-
-    :param name: in lower case; an IPv6 address is in brackets and in its shortest form.
-    :param port: None if none was given.
-    """
-
-    name: str
-    port: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Authority:
-        """Parse ``NAME``, ``NAME:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``.
-
-        :raises ValueError: it is none of them, ends in a dot, or isn't ASCII.
-        """
-        match = _AUTHORITY.fullmatch(text)
-        if match is None:
-            raise ValueError("this is not NAME, NAME:PORT, [IPV6] or [IPV6]:PORT")
-        return cls(_host_name(match[1]), None if match[2] is None else _port(match[2]))
-
-    def __str__(self) -> str:
-        return self.name if self.port is None else f"{self.name}:{self.port}"
-
-    @property
-    def is_address(self) -> bool:
-        """Whether the host is an IP address."""
-        return self.name.startswith("[") or _is_ipv4(self.name)
-
-
-def _host_name(text: str) -> str:
-    if text.startswith("["):
-        return _bracketed(text[1:-1])
-    if not all(text.split(".")):
-        raise ValueError("a host's name has no empty parts: no leading, doubled or trailing dots")
-    return text.lower()
-
-
-def _bracketed(text: str) -> str:
-    try:
-        return f"[{IPv6Address(text).compressed}]"
-    except ValueError:
-        raise ValueError("what stands in the brackets is not an IPv6 address") from None
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535 or text != str(port):
-        raise ValueError("a port is a number from 1 to 65535, without zeros before it")
-    return port
-
-
-class HostList:
-    """The host names that are served.
-
-    :param names: as in a ``Host`` header, in any case. A name without a port is served on every port, and a name with a
-        port on that port alone. An IPv6 address may lack its brackets.
-    :param any_address: whether every IP address is served too. This is safe: DNS rebinding needs a name.
-    :raises ValueError: a name is invalid; the message says why.
-    """
-
-    def __init__(self, names: Iterable[str] = LOOPBACK, any_address: bool = False) -> None:
-        self._served = frozenset(_configured_host(name) for name in names)
-        self._any_address = any_address
-        self._seen: dict[bytes, Authority] = {}
-
-    @classmethod
-    def listening_on(cls, interfaces: Iterable[str], names: Iterable[str] = ()) -> HostList:
-        """Make the default list: loopback, and the addresses that are listened on.
-
-        :param interfaces: addresses; ``""``, ``0.0.0.0`` and ``::`` stand for all interfaces.
-        :param names: further names.
-        """
-        interfaces = set(interfaces)
-        everywhere = {"", "0.0.0.0", "::", "[::]"}
-        return cls([*LOOPBACK, *names, *(interfaces - everywhere)], bool(interfaces & everywhere))
-
-    def __str__(self) -> str:
-        return ", ".join([*sorted(map(str, self._served)), *["any IP address"] * self._any_address])
-
-    def serves(self, host: Authority) -> bool:
-        """Return whether a host name is served."""
-        return (
-            Authority(host.name) in self._served
-            or host in self._served
-            or (host.port is None and self._serves_default_port(host))
-            or (self._any_address and host.is_address)
-        )
-
-    def _serves_default_port(self, host: Authority) -> bool:
-        return any(Authority(host.name, port) in self._served for port in _DEFAULT_PORTS.values())
-
-    def check(self, values: Sequence[bytes]) -> Authority:
-        """Parse and check the ``Host`` header of a request.
-
-        :param values: all values of the header.
-        :raises RealtimeError: ``bad_request`` unless there is exactly one valid value; ``unknown_host`` if the host
-            isn't served.
-        """
-        if len(values) != 1:
-            raise RealtimeError("bad_request", "a request carries exactly one Host header")
-        host = self._seen.get(values[0])
-        return self._check(values[0]) if host is None else host
-
-    def origin_form(self, target: bytes, host: Authority, method: bytes) -> bytes:
-        """Return the path and query of a request's target. Clients of proxies send the scheme and host in front.
-
-        :param host: of the ``Host`` header, which must be the same.
-        :raises RealtimeError: ``bad_request`` or ``unknown_host``.
-        """
-        absolute = _ABSOLUTE_FORM.fullmatch(target)
-        if absolute is not None:
-            if self.check([absolute[1]]) != host:
-                raise RealtimeError("bad_request", "the Host header and the host of the address are the same")
-            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
-        elif not (target.startswith(b"/") or (target == b"*" and method == b"OPTIONS")):
-            raise RealtimeError("bad_request", "the target of a request is a path that starts with /")
-        if not target.isascii():
-            raise RealtimeError("bad_request", "an address is ASCII, with everything else percent-encoded")
-        return target
-
-    def _check(self, value: bytes) -> Authority:
-        try:
-            host = Authority.parse(value.decode("ascii"))
-        except ValueError:
-            raise RealtimeError("bad_request", "the Host header is NAME or NAME:PORT") from None
-        if not self.serves(host):
-            raise RealtimeError(
-                "unknown_host",
-                "this server doesn't answer to the name in the Host header; whoever runs it can add names with --host",
-            )
-        if len(self._seen) < _MAX_CACHED_HOSTS:
-            self._seen[value] = host
-        return host
-
-
-def _configured_host(text: str) -> Authority:
-    try:
-        return Authority(_bracketed(text)) if text.count(":") > 1 and text[0] != "[" else Authority.parse(text)
-    except ValueError as error:
-        raise ValueError(
-            f"{text!r} can't be served as a host: {error}; right would be chat.example.com or 192.0.2.7:8080"
-        ) from None
+_EXPOSED_HEADERS = b"Retry-After"
+_PREFLIGHT = (
+    (b"Access-Control-Allow-Methods", b"GET, POST"),
+    (b"Access-Control-Allow-Headers", b"Content-Type, Realtime-Client, Last-Event-ID, Authorization"),
+    (b"Access-Control-Max-Age", b"600"),
+)
+_OTHER_SITES = "pages of other sites can't use this server; whoever runs it can list an origin with --allow-origin"
 
 
 def normalise_origin(value: str) -> str:
@@ -243,31 +94,32 @@ def _normalise(text: str) -> str:
             raise ValueError(reason)
     if not rest.isascii():
         raise ValueError("browsers send the name in its ASCII form, xn--…")
-    if scheme not in _DEFAULT_PORTS and rest in _APPLICATION_HOSTS:
+    if scheme not in DEFAULT_PORTS and rest in _APPLICATION_HOSTS:
         return f"{scheme}://{rest}"
     host = Authority.parse(rest)
-    return f"{scheme}://{Authority(host.name) if host.port == _DEFAULT_PORTS.get(scheme) else host}"
+    return f"{scheme}://{Authority(host.name) if host.port == DEFAULT_PORTS.get(scheme) else host}"
 
 
 class OriginPolicy:
     """Which origins' pages may use the site: its own, and those that are listed.
 
     :param allowed: origins, as :func:`normalise_origin` takes them.
+    :param public: paths that pages of every origin may read.
     :raises ValueError: one of them isn't an origin.
+    :ivar varies: whether answers differ by origin, which the header ``Vary`` says to caches.
     """
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    _log = Logger()
+
+    def __init__(self, allowed: Iterable[str] = (), public: frozenset[bytes] = frozenset()) -> None:
         self._listed = frozenset(map(normalise_origin, allowed))
+        self._public = public
+        self.varies = bool(self._listed)
 
     def __str__(self) -> str:
         return ", ".join(["same origin", *sorted(self._listed)])
 
-    @property
-    def lists_any(self) -> bool:
-        """Whether other origins than the site's own are listed."""
-        return bool(self._listed)
-
-    def shares(self, origin: bytes) -> bool:
+    def lists(self, origin: bytes) -> bool:
         """Return whether an ``Origin`` header's value is listed, so that its pages may read answers."""
         normal = _parse_origin(origin)
         return normal is not None and self._lists(normal)
@@ -290,8 +142,46 @@ class OriginPolicy:
     def _lists(self, normal: str) -> bool:
         return normal in self._listed or ("*" in self._listed and normal != "null")
 
+    def set_vary(self, response: Headers) -> None:
+        """Say that the answer differs by origin."""
+        response.setRawHeaders(b"Vary", [b"Origin"])
 
-def explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
+    def check(
+        self, response: Headers, origins: Sequence[bytes], path: bytes, host: bytes, secure: bool, preflight: bool
+    ) -> bool:
+        """Check a request's ``Origin``, and set the headers that let a page read the answer.
+
+        :param response: the headers of the answer. They are set for a refusal too.
+        :param origins: the values of the request's ``Origin`` headers, at least one.
+        :param path: the request's path, without its query.
+        :param host: the request's ``Host`` header, which was checked before.
+        :param secure: whether the connection uses TLS.
+        :param preflight: whether the method is ``OPTIONS``.
+        :returns: whether the page is of another origin that is listed.
+        :raises RealtimeError: ``bad_origin``.
+        """
+        if path in self._public:
+            response.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
+            return False
+        if len(origins) > 1 or not self.permits(origins[0], host, secure):
+            if not preflight:  # the error tells no secret, and a page that reads it can say what is wrong
+                response.setRawHeaders(b"Access-Control-Allow-Origin", [b"*"])
+            self._log.warn("a page was refused: {why}", why=_explain_refusal(origins, host))
+            raise RealtimeError("bad_origin", _OTHER_SITES)
+        is_listed = self.lists(origins[0])
+        if is_listed:
+            response.setRawHeaders(b"Access-Control-Allow-Origin", [origins[0]])
+            response.setRawHeaders(b"Access-Control-Expose-Headers", [_EXPOSED_HEADERS])
+        return is_listed
+
+
+def allow_preflight(response: Headers) -> None:
+    """Set the headers that answer a preflight request."""
+    for name, value in _PREFLIGHT:
+        response.setRawHeaders(name, [value])
+
+
+def _explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
     """Say for the log why a page was refused, and what would let it in. What isn't an origin isn't repeated.
 
     :param host: the ``Host`` header, which was checked before.

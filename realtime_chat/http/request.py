@@ -5,17 +5,15 @@ none of that.
 """
 
 # Twisted calls most of these methods by its own names.
-# ruff: noqa: N802
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.interfaces import IProtocol, ITransport
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
@@ -23,13 +21,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
 from realtime_chat.http import answers
-from realtime_chat.http.access_log import AccessLog
-from realtime_chat.http.cors import FOREIGN_PAGE, allow_preflight
-from realtime_chat.http.origins import FOR_SCRIPTS
+from realtime_chat.http.origins import FOR_SCRIPTS, FOREIGN_PAGE, allow_preflight
+from realtime_chat.http.site import Channel, RealtimeSite
 from realtime_chat.http.subscribe_params import read_query
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["MAX_LINE", "REASONS", "RealtimeRequest", "RequestChannel", "RequestSite", "when_lost"]
+__all__ = ["MAX_LINE", "REASONS", "RealtimeRequest", "when_lost"]
 
 MAX_LINE = 8000
 """Bytes of the longest line of a request that any client needs, and that common proxies let through. All header lines
@@ -45,61 +42,13 @@ REASONS = {
 """The reason phrase of each status. Twisted lacks some."""
 
 _NO_HEADERS = Headers()
-
-
-class RequestSite(Protocol):
-    """What a request needs of its site."""
-
-    max_body: int
-    access_log: AccessLog | None
-    write: Callable[[Any, bytes], None]
-
-    def leaf(self, path: bytes) -> IResource | None:
-        """Return the leaf directly below the root at ``path``, if there is one."""
-
-    def getResourceFor(self, request: server.Request) -> IResource:
-        """Return the resource at a request's address."""
-
-    def common_headers(self) -> bytes:
-        """Return the header lines that end the head of every answer."""
-
-    def log(self, request: http.Request) -> None:
-        """Write a request's line to the access log."""
-
-
-class RequestChannel(Protocol):
-    """What a request needs of its connection."""
-
-    transport: Any
-    is_closing: bool
-
-    @property
-    def site(self) -> RequestSite:
-        """The site."""
-
-    def getPeer(self) -> Any:
-        """Return the address of the other end."""
-
-    def getHost(self) -> Any:
-        """Return the address of this end."""
-
-    def refuse_body(self) -> None:
-        """Answer that the body is too large, and close."""
-
-    def head(self, code: bytes, reason: bytes, headers: Headers, version: bytes = ...) -> bytes:
-        """Return the head of an answer."""
-
-    def requestDone(self, request: Any) -> None:
-        """Go on to the next request."""
-
-    def take_over(self, protocol: IProtocol, status: int = ...) -> ITransport:
-        """Give the connection to another protocol."""
+_NO_ARGUMENTS: Any = MappingProxyType({})
 
 
 class RealtimeRequest(server.Request):
     """A request whose answer is written by Twisted's own methods.
 
-    :class:`~realtime_chat.http.fast_request.FastRequest` writes it in one piece.
+    :class:`~realtime_chat.http.fast_channel.FastRequest` writes it in one piece.
 
     :ivar has_body: whether the headers announced a body; an upgrade must not have one.
     :ivar is_cross_origin: whether a page of another origin that is listed sent the request.
@@ -108,8 +57,8 @@ class RealtimeRequest(server.Request):
     :ivar lost: is called if the connection is lost before the answer; see :func:`when_lost`.
     """
 
-    channel: RequestChannel  # type: ignore[assignment]
-    site: RequestSite  # type: ignore[assignment]
+    channel: Channel  # type: ignore[assignment]
+    site: RealtimeSite
     has_body = False
     is_cross_origin = False
     is_foreign = False
@@ -189,18 +138,12 @@ class RealtimeRequest(server.Request):
                 raise RealtimeError("bad_origin", FOREIGN_PAGE)
             body = resource.render(self)
         except UnsupportedMethod as error:
-            self._refuse_method(error.allowedMethods)
+            answers.refuse_method(self, map(bytes.decode, error.allowedMethods))
             return
         if body is not server.NOT_DONE_YET:
             self.setHeader(b"Content-Length", b"%d" % len(body))
             self.write(body)
             self.finish()
-
-    def _refuse_method(self, allowed: Iterable[bytes]) -> None:
-        methods = b", ".join(sorted(allowed))
-        self.setHeader(b"Allow", methods)
-        message = f"the methods here are {methods.decode('ascii')}"
-        answers.error_answer(self, RealtimeError("method_not_allowed", message))
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer an exception that a resource raised."""
@@ -215,9 +158,9 @@ class RealtimeRequest(server.Request):
 
     def release_memory(self) -> None:
         """Drop what the client sent, as the request may wait long. With an access log, keep it for the line."""
-        if self.site.access_log is None:
+        if self.site.access_log.path is None:
             self.requestHeaders = _NO_HEADERS
-            self.args = {}
+            self.args = _NO_ARGUMENTS
             self.content = None
             self.prepath = self.postpath = ()
 

@@ -8,7 +8,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
-from realtime_chat.http.answers import Answer, JSONResource, answer_later
+from realtime_chat.http.answers import Answer, JSONResource
 from realtime_chat.http.clients import user_of
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
@@ -36,16 +36,13 @@ class RoomsResource(JSONResource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         return _RoomResource(self._hub, path.decode("ascii", "replace")) if path else self
 
-    def render_GET(self, request: Request) -> int:
+    async def render_GET(self, request: Request) -> bytes:
         """Give a page of the list of rooms."""
         user = user_of(request, self._hub.identities)
         after = one(request.args, b"after") or ""
         most = self._hub.limits.max_limit
         limit = natural(request.args, b"limit", most)
-        return answer_later(request, self._list(user, after, most if limit is None else limit))
-
-    async def _list(self, user: User, after: str, limit: int) -> bytes:
-        return codec.encode_rooms(await self._hub.list_rooms(user, after, limit))
+        return codec.encode_rooms(await self._hub.list_rooms(user, after, most if limit is None else limit))
 
 
 class _RoomResource(JSONResource):
@@ -81,11 +78,9 @@ class _RoomLeaf(JSONResource):
 class _MembersResource(_RoomLeaf):
     """``/rooms/{room}/members``."""
 
-    def render_GET(self, request: Request) -> int:
+    async def render_GET(self, request: Request) -> bytes:
         self._check_reader(request)
-        return answer_later(request, self._page(one(request.args, b"after") or ""))
-
-    async def _page(self, after: str) -> bytes:
+        after = one(request.args, b"after") or ""
         found = self._hub.await_presence(self._room)
         if found is not None:
             await found
@@ -95,12 +90,13 @@ class _MembersResource(_RoomLeaf):
 class _MessagesResource(_RoomLeaf):
     """``/rooms/{room}/messages``."""
 
-    def render_GET(self, request: Request) -> int:
+    async def render_GET(self, request: Request) -> bytes:
         self._check_reader(request)
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")
-        return answer_later(request, self._read(since, before, self._limit(request)))
+        page, position, recovered = await self._hub.history.page(self._room, since, before, self._limit(request))
+        return codec.encode_page(self._room, position, page, recovered)
 
     def _limit(self, request: Request) -> int:
         limits = self._hub.limits
@@ -110,16 +106,9 @@ class _MessagesResource(_RoomLeaf):
                 return limit
         return limits.default_last
 
-    async def _read(self, since: Position | None, before: Position | None, limit: int) -> bytes:
-        page, position, recovered = await self._hub.history.page(self._room, since, before, limit)
-        return codec.encode_page(self._room, position, page, recovered)
-
-    def render_POST(self, request: Request) -> int:
+    async def render_POST(self, request: Request) -> Answer:
         user = user_of(request, self._hub.identities)
         draft = _draft(check_room(self._room), user, _fields(request))
-        return answer_later(request, self._publish(draft))
-
-    async def _publish(self, draft: Draft) -> Answer:
         place = self._hub.publisher.place()
         if place is not None:
             await place

@@ -3,45 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from operator import methodcaller
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, ITransport
 from twisted.web import http, server
+from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource, getChildForRequest
 
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.http.access_log import AccessLog
-from realtime_chat.http.channel import RealtimeChannel
-from realtime_chat.http.cors import CORSPolicy
-from realtime_chat.http.fast_request import FastRequest
-from realtime_chat.http.origins import HostList, OriginPolicy
-from realtime_chat.http.request import RealtimeRequest
-from realtime_chat.http.request_head import FastHeadReader, HeadReader, PlainHeadReader
+from realtime_chat.http.host_list import HostList
+from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.limits import Limits
 
-__all__ = ["RealtimeSite"]
-
-
-def _write(transport: Any, data: bytes) -> None:
-    transport.write(data)
+__all__ = ["Channel", "RealtimeSite", "SiteIO"]
 
 
-def _nothing_unsent(transport: Any) -> int:
-    return 0
+class SiteIO(Protocol):
+    """How a site's bytes get to sockets; :class:`~realtime_chat.transports.fast.choice.SocketIO` is one."""
+
+    def write(self, transport: Any, data: bytes) -> None:
+        """Write a whole answer to a transport."""
+
+    def unsent(self, transport: Any) -> int:
+        """Return a number that falls as the other side acknowledges what was given to a transport."""
 
 
-def _leave_to_reactor(transport: Any) -> None:
-    """Do nothing: the reactor reads from every connection by itself."""
+class Channel(Protocol):
+    """What the site and requests use of a connection, :class:`~realtime_chat.http.channel.RealtimeChannel`."""
 
+    factory: Any
+    site: RealtimeSite
+    transport: Any
+    is_closing: bool
 
-def _children_of(resource: IResource) -> dict[bytes, IResource]:
-    """Return a resource's children, if it has no way of its own to find them."""
-    if isinstance(resource, Resource) and type(resource).getChildWithDefault is Resource.getChildWithDefault:
-        children: dict[bytes, IResource] = resource.children
-        return children
-    return {}
+    def deadline_passed(self) -> None:
+        """Close the connection, or refuse its request."""
+
+    def close_if_idle(self) -> None:
+        """Close, unless a request has been begun that isn't answered."""
+
+    def getPeer(self) -> Any:
+        """Return the address of the other end."""
+
+    def getHost(self) -> Any:
+        """Return the address of this end."""
+
+    def refuse_body(self) -> None:
+        """Answer that the body is too large, and close."""
+
+    def head(self, code: bytes, reason: bytes, headers: Headers, version: bytes = ...) -> bytes:
+        """Return the head of an answer."""
+
+    def requestDone(self, request: Any) -> None:
+        """Go on to the next request."""
+
+    def take_over(self, protocol: IProtocol, status: int = ...) -> ITransport:
+        """Give the connection to another protocol."""
 
 
 class RealtimeSite(server.Site):
@@ -50,26 +72,23 @@ class RealtimeSite(server.Site):
     :param resource: the root of the tree.
     :param reactor: calls later.
     :param wheel: runs all deadlines.
-    :param hosts: the host names that are served.
+    :param limits: ``max_message`` bounds a request's body, and ``stalled_after`` the time without progress of a client
+        that doesn't read its answers.
+    :param io: how bytes get to sockets.
+    :param protocol: makes the channel of each connection.
     :param origins: the origins whose pages may use the site.
     :param time: returns the seconds since 1970, which date answers and the access log.
-    :param max_body: bytes in a request's body.
     :param max_connections: open connections, with those that became WebSockets or event streams.
-    :param log_path: the file of the access log, or None. :meth:`open_log` opens it; the first line does so otherwise.
-    :param write: writes a whole answer to a transport.
-    :param unsent: returns how many bytes that were given to a transport the other side has not acknowledged.
-    :param read: gets the transport of each new connection, and may read from it in place of the reactor.
-    :param stalled_after: seconds without progress after which a client that doesn't read its answers is cut off.
-    :param public: paths that pages of every origin may read.
     :param turns: the line of those that have more to do than fits a turn.
-    :param fast: whether plain requests are read and answered by our own code. If not, Twisted reads and answers all.
+    :param read: gets the transport of each new connection, and may read from it in place of the reactor.
+    :param access_log: the file of the access log; None for no log.
+    :ivar hosts: the host names that are served.
     :ivar deadlines: seconds by phase: until the first byte, for a head, for a body, until a next request.
     :ivar body_rate: bytes a second; a body that comes at least as fast gets more time.
     :ivar idle: connections that wait for a next request.
     :ivar stopping: whether no connection is kept open for a next request any more.
     """
 
-    protocol = RealtimeChannel  # type: ignore[assignment]
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
     body_rate = 500  # as in Apache's mod_reqtimeout
     linger_seconds = 5.0
@@ -78,43 +97,37 @@ class RealtimeSite(server.Site):
 
     def __init__(
         self,
-        resource: IResource,
+        resource: Resource,
         reactor: IReactorTime,
         wheel: Wheel,
-        hosts: HostList,
+        limits: Limits,
+        io: SiteIO,
+        protocol: Callable[[], Channel],
         origins: OriginPolicy,
         time: Callable[[], float],
-        max_body: int,
         max_connections: int,
-        log_path: str | None = None,
-        write: Callable[[Any, bytes], None] = _write,
-        unsent: Callable[[Any], int] = _nothing_unsent,
-        read: Callable[[Any], None] = _leave_to_reactor,
-        stalled_after: float = 60.0,
-        public: frozenset[bytes] = frozenset(),
-        turns: Turns | None = None,
-        fast: bool = True,
+        turns: Turns,
+        read: Callable[[Any], None] = lambda transport: None,
+        access_log: str | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)
-        self.head_reader: HeadReader = FastHeadReader() if fast else PlainHeadReader()
-        self.request_class: type[RealtimeRequest] = FastRequest if fast else RealtimeRequest
-        self._children = _children_of(resource)
-        self.idle = DeadlineQueue(wheel, self.deadlines["IDLE"], RealtimeChannel.deadline_passed)
         self.wheel = wheel
-        self.hosts = hosts
-        self.cors = CORSPolicy(origins, public)
-        self._time = time
-        self.access_log = None if log_path is None else AccessLog(log_path, time)
-        self.max_body = max_body
+        self.max_body = limits.max_message
+        self.stalled_after = limits.stalled_after
+        self.write, self.unsent = io.write, io.unsent
+        self.protocol = protocol  # type: ignore[assignment]
+        self.hosts = HostList()
+        self.origins = origins
         self.max_connections = max_connections
-        self.write = write
-        self.unsent = unsent
-        self.stalled_after = stalled_after
-        self._read = read
-        self.turns = Turns(reactor) if turns is None else turns
+        self.turns = turns
+        self.access_log = AccessLog(access_log, time)
+        self.log = self.access_log.write  # type: ignore[method-assign]
+        self.idle: DeadlineQueue[Any] = DeadlineQueue(wheel, self.deadlines["IDLE"], methodcaller("deadline_passed"))
         self.stopping = False
-        self._channels: set[RealtimeChannel] = set()
-        self._successors = 0
+        self._read = read
+        self._time = time
+        self._channels: set[Channel] = set()
+        self._taken_over = 0
         self._drained: Deferred[None] | None = None
         self._second = -1
         self._common_headers = b""
@@ -123,9 +136,9 @@ class RealtimeSite(server.Site):
         """Offer HTTP/1.1 alone over TLS, as our channel speaks nothing else."""
         return [b"http/1.1"]
 
-    def buildProtocol(self, addr: IAddress | None) -> RealtimeChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> Channel:  # type: ignore[override]
         """Make a channel for a new connection."""
-        channel = RealtimeChannel()
+        channel: Channel = self.protocol()
         channel.factory = channel.site = self
         return channel
 
@@ -136,7 +149,7 @@ class RealtimeSite(server.Site):
 
     def leaf(self, path: bytes) -> IResource | None:
         """Return the leaf directly below the root at ``path``, if there is one and the path has no escapes."""
-        leaf = self._children.get(path[1:])
+        leaf: IResource | None = self.resource.children.get(path[1:])
         return leaf if leaf is not None and leaf.isLeaf and path[1:].isalnum() else None
 
     def body_too_large(self) -> RealtimeError:
@@ -158,26 +171,26 @@ class RealtimeSite(server.Site):
     @property
     def connections(self) -> int:
         """The number of open connections, with those that other protocols have taken over."""
-        return len(self._channels) + self._successors
+        return len(self._channels) + self._taken_over
 
-    def connected(self, channel: RealtimeChannel) -> None:
+    def connected(self, channel: Channel) -> None:
         """Count a new connection, and let the site's reader read from it."""
         self._read(channel.transport)
         self._channels.add(channel)
 
-    def disconnected(self, channel: RealtimeChannel) -> None:
+    def disconnected(self, channel: object) -> None:
         """Count a connection no more."""
         self._channels.discard(channel)
         self._check_drained()
 
-    def handed_over(self, channel: RealtimeChannel) -> None:
+    def taken_over(self, channel: Channel) -> None:
         """Count a connection as one of another protocol."""
         self._channels.discard(channel)
-        self._successors += 1
+        self._taken_over += 1
 
-    def successor_lost(self) -> None:
+    def taken_over_lost(self) -> None:
         """Count a connection of another protocol no more."""
-        self._successors -= 1
+        self._taken_over -= 1
         self._check_drained()
 
     def stop(self) -> Deferred[None]:
@@ -205,23 +218,4 @@ class RealtimeSite(server.Site):
 
     def stopFactory(self) -> None:
         """Close the access log."""
-        if self.access_log is not None:
-            self.access_log.close()
-
-    def open_log(self) -> None:
-        """Open the access log, if there is one.
-
-        :raises OSError:
-        """
-        if self.access_log is not None:
-            self.access_log.open()
-
-    def reopen_log(self) -> None:
-        """Open the access log's path again, after a rotation."""
-        if self.access_log is not None:
-            self.access_log.reopen()
-
-    def log(self, request: http.Request) -> None:
-        """Write a request's line to the access log, if there is one."""
-        if self.access_log is not None:
-            self.access_log.write(request)
+        self.access_log.close()

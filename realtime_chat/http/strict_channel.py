@@ -8,64 +8,24 @@ so fast that clients often can't read why. :class:`StrictChannel` checks each he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet.interfaces import IReactorTime, ISSLTransport
+from twisted.internet.interfaces import ISSLTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
 
-from realtime_chat.core.turns import Turns
-from realtime_chat.core.wheel import DeadlineQueue, Stall, Timeout, Wheel
+from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http import answers
-from realtime_chat.http.cors import allow_every_page
-from realtime_chat.http.handover import HandoverSite
-from realtime_chat.http.origins import HostList, destination_of, is_foreign
+from realtime_chat.http.origins import destination_of, is_foreign
 from realtime_chat.http.request import REASONS, RealtimeRequest
-from realtime_chat.http.request_head import HeadReader, HeadSite
+from realtime_chat.http.site import RealtimeSite
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["ChannelSite", "StrictChannel"]
+__all__ = ["StrictChannel"]
 
 _LENGTH_DIGITS = 15
-
-
-class ChannelSite(HeadSite, HandoverSite, Protocol):
-    """What a connection needs of its site. :class:`~realtime_chat.http.site.RealtimeSite` describes each attribute."""
-
-    reactor: IReactorTime
-    wheel: Wheel
-    hosts: HostList
-    head_reader: HeadReader
-    request_class: type[RealtimeRequest]
-    turns: Turns
-    idle: DeadlineQueue[Any]
-    deadlines: dict[str, float]
-    body_rate: int
-    stalled_after: float
-    linger_seconds: float
-    linger_bytes: int
-    max_connections: int
-    max_refusals: int
-    stopping: bool
-
-    @property
-    def connections(self) -> int:
-        """The number of open connections."""
-
-    def connected(self, channel: Any) -> None:
-        """Count a new connection, and let the site's reader read from it."""
-
-    def disconnected(self, channel: Any) -> None:
-        """Count a connection no more."""
-
-    def unsent(self, transport: Any) -> int:
-        """Return how many bytes the other side has not acknowledged."""
-
-    def body_too_large(self) -> RealtimeError:
-        """Return the error for a body over the limit."""
 
 
 class StrictChannel(http.HTTPChannel):
@@ -75,7 +35,8 @@ class StrictChannel(http.HTTPChannel):
     """
 
     _log = Logger()
-    site: ChannelSite
+    site: RealtimeSite
+    requestFactory = RealtimeRequest  # type: ignore[assignment]
     transport: Any = None
     maxHeaders = 100
     totalHeadersSize = 24 * 1024  # noqa: N815
@@ -144,25 +105,20 @@ class StrictChannel(http.HTTPChannel):
         hosts = headers.getRawHeaders(b"Host", ())
         self._path = self.site.hosts.origin_form(self._path, self.site.hosts.check(hosts), self._command)
         origins = headers.getRawHeaders(b"Origin", ())
-        self._check_origin(request, origins, hosts[0])
+        if self.site.origins.varies:
+            self.site.origins.set_vary(request.responseHeaders)
+        if origins:
+            path, is_preflight = self._path.partition(b"?")[0], self._command == b"OPTIONS"
+            response, is_secure = request.responseHeaders, self.isSecure()
+            request.is_cross_origin = self.site.origins.check(
+                response, origins, path, hosts[0], is_secure, is_preflight
+            )
         request.destination = destination_of(headers)
         request.is_foreign = not origins and is_foreign(headers)
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):
             raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
         if self.length is not None and self.length > self.site.max_body:
             raise self.site.body_too_large()
-
-    def _check_origin(self, request: RealtimeRequest, origins: Sequence[bytes], host: bytes) -> None:
-        cors = self.site.cors
-        if cors.varies:
-            cors.set_vary(request.responseHeaders)
-        if not origins:
-            return
-        if cors.is_public(self._path.partition(b"?")[0]):
-            allow_every_page(request.responseHeaders)
-            return
-        is_preflight = self._command == b"OPTIONS"
-        request.is_cross_origin = cors.check(request.responseHeaders, origins, host, self.isSecure(), is_preflight)
 
     def checkPersistence(self, request: RealtimeRequest, version: bytes) -> bool:
         """Return whether the connection may stay open. Twisted's own method overlooks ``close`` in a list."""

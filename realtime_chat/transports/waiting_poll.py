@@ -30,6 +30,8 @@ from realtime_chat.values.model import ANONYMOUS, Position, naming
 __all__ = ["WaitingPoll"]
 
 _FANOUT = PollFanout()
+_NO_EVENTS: list[bytes] = []
+"""Shared by all polls without events; nothing is ever added to it."""
 
 
 class WaitingPoll:
@@ -72,8 +74,8 @@ class WaitingPoll:
         self._bytes_left = hub.limits.page_bytes
         self._events_left = hub.limits.answer_bytes  # of events that are no messages
         self._client = client
-        self._events: list[bytes] = []
-        self._positions: dict[str, str] = {}
+        self._events: list[bytes] = _NO_EVENTS
+        self._positions: dict[str, str] | None = None  # where a batch was taken; elsewhere the subscription says it
         self._answers_at_once = False
         self._deadlines: DeadlineQueue[WaitingPoll] | None = None
         self._keeps_versions = bool(params.versions)  # of the members that it knows; otherwise the server keeps them
@@ -159,18 +161,22 @@ class WaitingPoll:
             hub.presence.defer_snapshot(room.name, subscription)
         elif subscription is not None:
             hub.presence.resume_poll(subscription, self.session.client, version, is_first)
-        if start.recovered:
-            self._positions[room.name] = str(start.position)
-        else:
+        if not start.recovered:
             self.reset(room.name, start.position)
 
     # What the session calls
 
     def send_event(self, kind: str, data: bytes) -> None:
         """Add an event to the answer."""
-        self._events.append(data)
+        self._add(data)
         self._events_left -= len(data)
         self.write_paused = self.write_paused or self._events_left <= 0
+
+    def _add(self, event: bytes) -> None:
+        if self._events:
+            self._events.append(event)
+        else:
+            self._events = [event]
 
     def send_batch(self, batch: MessageBatch | EventBatch) -> int:
         """Add messages or an event to the answer; answer at once if the poll is waiting.
@@ -182,7 +188,9 @@ class WaitingPoll:
         taken = min(self._messages_left, batch.begin_within(self._bytes_left))
         if taken:
             events = batch.first(taken)
-            self._events.append(events)
+            self._add(events)
+            if self._positions is None:
+                self._positions = {}
             self._positions[batch.room] = batch.position(taken)
             self._messages_left -= taken
             self._bytes_left -= len(events)
@@ -201,8 +209,9 @@ class WaitingPoll:
 
     def reset(self, room: str, position: Position) -> None:
         """Add that messages are missing, and that delivery goes on after ``position``."""
-        self._positions[room] = str(position)
-        self._events.append(codec.encode_reset(room, position))
+        if self._positions is not None:
+            self._positions.pop(room, None)
+        self._add(codec.encode_reset(room, position))
 
     def caught_up(self) -> None:
         """All that the rooms have is read: answer with it, or wait."""
@@ -212,7 +221,7 @@ class WaitingPoll:
 
     def goodbye(self, goodbye: Goodbye) -> None:
         """Answer, with the reason why the session ends."""
-        self._events.append(codec.encode_goodbye(goodbye))
+        self._add(codec.encode_goodbye(goodbye))
         self.answer()
 
     # The one answer
@@ -222,10 +231,17 @@ class WaitingPoll:
         request, self._request = self._request, None
         if request is None:
             return
-        versions = self._versions()
+        positions, versions = self._positions_now(), self._versions()
         self._close()
-        body = codec.encode_poll(self._client, self._events, self._positions, versions)
+        body = codec.encode_poll(self._client, self._events, positions, versions)
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
+
+    def _positions_now(self) -> dict[str, str]:
+        taken = self._positions or {}
+        return {
+            room: taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
+            for room, subscription in self.session.subscriptions.items()
+        }
 
     def _versions(self) -> dict[str, str]:
         presence, client, remember = self.session.hub.presence, self.session.client, not self._keeps_versions

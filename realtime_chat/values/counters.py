@@ -1,4 +1,4 @@
-"""Counters of one process, as plain numbers. ``http/metrics.py`` gives them to Prometheus.
+"""Counters of one process, as plain numbers. ``http/monitoring.py`` gives them to Prometheus.
 
 To count is to add to an attribute, once a batch if possible. No counter is kept by room or by user.
 """

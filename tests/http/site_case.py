@@ -16,11 +16,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import Answer, JSONResource, answer_later
-from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.http.channel import RealtimeChannel
+from realtime_chat.http.fast_channel import FastChannel
+from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.transports.fast.choice import PLAIN
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.limits import Limits
 
 MAX_BODY = 100
 
@@ -221,12 +226,13 @@ class SiteTestCase(SynchronousTestCase):
 
     def make_site(self, **changes: Any) -> RealtimeSite:
         arguments: dict[str, Any] = {
-            "hosts": HostList(),
+            "limits": Limits(max_message=MAX_BODY),
+            "io": PLAIN,
+            "protocol": FastChannel if self.fast else RealtimeChannel,
             "origins": OriginPolicy(["https://other.example"]),
             "time": lambda: self.clock.seconds() + self.ahead,
-            "max_body": MAX_BODY,
             "max_connections": 2000,
-            "fast": self.fast,
+            "turns": Turns(self.clock),
         }
         return RealtimeSite(self.root, self.clock, self.wheel, **arguments | changes)
 

@@ -19,7 +19,7 @@ class AccessLogTests(SiteTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.path = self.mktemp()
-        self.site = self.make_site(log_path=self.path)
+        self.site = self.make_site(access_log=self.path)
         self.addCleanup(self.site.doStop)
         self.site.doStart()
 
@@ -86,13 +86,13 @@ class AccessLogTests(SiteTestCase):
 
     def test_cannot_be_written(self) -> None:
         """A log that can't be opened is reported once; requests are answered."""
-        self.site = self.make_site(log_path=self.mktemp() + "/none/access.log")
+        self.site = self.make_site(access_log=self.mktemp() + "/none/access.log")
         events: list[Any] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
         self.assertEqual([self.ask(get()).status for _ in range(3)], [200] * 3)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.error])
-        self.assertRaises(OSError, self.site.open_log)
+        self.assertRaises(OSError, self.site.access_log.open)
 
 
 class PlainAccessLogTests(AccessLogTests):

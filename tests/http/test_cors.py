@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.cors`."""
+"""Tests for cross-origin requests, which :mod:`realtime_chat.http.origins` judges."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CORSTests(SiteTestCase):
 
     def test_public(self) -> None:
         """Every page may read a public path, with any query, and no other path."""
-        self.site = self.make_site(public=frozenset([b"/"]))
+        self.site = self.make_site(origins=OriginPolicy(public=frozenset([b"/"])))
         stranger = b"Origin: https://stranger.example"
         for path in (b"/", b"/?version=2"):
             said = self.ask(get(path, stranger))

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.origins`."""
+"""Tests for :mod:`realtime_chat.http.origins` and :mod:`realtime_chat.http.host_list`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import strategies as some
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from realtime_chat.http.origins import Authority, HostList, OriginPolicy, destination_of, is_foreign, normalise_origin
+from realtime_chat.http.host_list import Authority, HostList
+from realtime_chat.http.origins import OriginPolicy, destination_of, is_foreign, normalise_origin
 from realtime_chat.values.errors import RealtimeError
 
 
@@ -277,7 +278,7 @@ class OriginPolicyTests(SynchronousTestCase):
         for policy in (OriginPolicy(), OriginPolicy(["https://example.com"])):
             for origin in LOOKALIKES:
                 self.assertEqual((origin, policy.permits(origin, b"example.com", False)), (origin, False))
-                self.assertEqual((origin, policy.shares(origin)), (origin, False))
+                self.assertEqual((origin, policy.lists(origin)), (origin, False))
 
     def test_listed(self) -> None:
         """A listed origin may, in the form that browsers send, with its own scheme and port alone."""
@@ -289,7 +290,7 @@ class OriginPolicyTests(SynchronousTestCase):
             (b"http://other.example", False),
         ):
             self.assertEqual((origin, policy.permits(origin, b"localhost", True)), (origin, listed))
-            self.assertEqual((origin, policy.shares(origin)), (origin, listed))
+            self.assertEqual((origin, policy.lists(origin)), (origin, listed))
 
     def test_any(self) -> None:
         """``*`` lists every origin that is one, and not ``null``."""
@@ -312,9 +313,9 @@ class OriginPolicyTests(SynchronousTestCase):
         self.assertTrue(OriginPolicy(["null"]).permits(b"null", b"localhost", False))
         self.assertFalse(OriginPolicy(["null"]).permits(b"https://a.example", b"localhost", False))
 
-    def test_own_is_not_shared(self) -> None:
+    def test_own_is_not_listed(self) -> None:
         """The site's own origin is permitted and needs no leave to read answers."""
-        self.assertFalse(OriginPolicy().shares(b"http://localhost"))
+        self.assertFalse(OriginPolicy().lists(b"http://localhost"))
 
     def test_refused_configuration(self) -> None:
         """What is no origin can't be listed."""
@@ -326,7 +327,7 @@ class OriginPolicyTests(SynchronousTestCase):
             str(OriginPolicy(["https://b.example", "https://a.example"])),
             "same origin, https://a.example, https://b.example",
         )
-        self.assertEqual((OriginPolicy().lists_any, OriginPolicy(["*"]).lists_any), (False, True))
+        self.assertEqual((OriginPolicy().varies, OriginPolicy(["*"]).varies), (False, True))
 
     @given(some.binary(max_size=60), some.binary(max_size=30))
     def test_any_bytes(self, origin: bytes, host: bytes) -> None:

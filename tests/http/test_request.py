@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.request` and :mod:`realtime_chat.http.fast_request`."""
+"""Tests for :mod:`realtime_chat.http.request` and :mod:`realtime_chat.http.fast_channel`."""
 
 from __future__ import annotations
 

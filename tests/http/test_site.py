@@ -45,7 +45,7 @@ class StopTests(SiteTestCase):
         self.successResultOf(self.site.stop())
 
     def test_upgraded(self) -> None:
-        """A connection that was handed over is waited for, and not closed."""
+        """A connection that was taken over is waited for, and not closed."""
         transport = self.send(get(b"/upgrade"))
         stopped = self.site.stop()
         self.assertFalse(transport.disconnecting)

@@ -16,10 +16,13 @@ from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import Wheel
-from realtime_chat.http.origins import HostList, OriginPolicy
+from realtime_chat.http.fast_channel import FastChannel
+from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.site import RealtimeSite
-from realtime_chat.transports.fast.direct_send import unsent
+from realtime_chat.transports.fast.choice import FAST
+from realtime_chat.values.limits import Limits
 from tests.http.site_case import (
     CHUNK,
     CHUNKED,
@@ -71,7 +74,16 @@ class SocketTests(TestCase):
         self.addCleanup(self.wheel.stop)
         self.root = Root()
         self.site = RealtimeSite(
-            self.root, reactor, self.wheel, HostList(), OriginPolicy(), time.time, MAX_BODY, 1000, unsent=unsent
+            self.root,
+            reactor,
+            self.wheel,
+            Limits(max_message=MAX_BODY),
+            FAST,
+            FastChannel,
+            OriginPolicy(),
+            time.time,
+            max_connections=1000,
+            turns=Turns(reactor),
         )
         pem = Path(twisted.test.__file__).with_name("server.pem").read_bytes()
         context = ssl.PrivateCertificate.loadPEM(pem).options()

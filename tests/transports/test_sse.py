@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
-from realtime_chat.http.metrics import make_registry
+from realtime_chat.http.monitoring import make_registry
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports.event_blocks import RoomFanout, encode_block
 from realtime_chat.transports.fast import direct_sender

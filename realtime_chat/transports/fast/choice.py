@@ -26,7 +26,7 @@ class SocketIO(NamedTuple):
     :param accept_few: ``accept_few(port)`` keeps new connections from delaying those that are open.
     :param sender: the sending half of connections that stay open.
     :param websocket: the receiving half of a WebSocket.
-    :param fast_requests: whether our own code reads and answers plain requests; see ``http/request_head.py``.
+    :param fast_requests: whether our own code reads and answers plain requests; see ``http/fast_channel.py``.
     """
 
     write: Callable[[Any, bytes], None]

@@ -29,12 +29,12 @@ import realtime_chat
 from realtime_chat.transports.handshake import Upgrade, encode_request
 
 PACKAGE = Path(realtime_chat.__file__).parent
-TRICKS = ("transports/fast/", "http/request_head.py")
+TRICKS = ("transports/fast/", "http/fast_channel.py")
 """Where private names of Twisted and Autobahn may be used."""
 
 EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "http/": (
-        "HTTPChannel, Request and Site have no documented hooks for what is refused, counted, logged and handed over",
+        "HTTPChannel, Request and Site have no documented hooks for what is refused, counted, logged and taken over",
         (
             "twisted.web.http:_ChunkedTransferDecoder",
             "twisted.web.http:HTTPChannel._buffer",
@@ -54,7 +54,6 @@ EXCEPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "twisted.web.http:HTTPChannel._version",
             "twisted.web.http:HTTPChannel._waitingForTransport",
             "twisted.web.http:Request._disconnected",
-            "twisted.python.components:Componentized._adapterCache",
         ),
     ),
     "listening.py": (

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.metrics` and :mod:`realtime_chat.values.counters`."""
+"""Tests for :mod:`realtime_chat.http.monitoring` and :mod:`realtime_chat.values.counters`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat page, or an operator's own page in its place: files that are kept in memory."""
+"""Files that are kept in memory: the client library, and the chat page or an operator's own in its place."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from realtime_chat.http.answers import Answer, JSONResource
 
 __all__ = [
     "CONTENT_SECURITY_POLICY",
+    "LIBRARY",
     "NO_PAGE",
     "OWN_PAGE",
+    "FileResource",
     "PageRefused",
-    "PageResource",
     "check_directory",
-    "put_pages",
+    "put_library",
+    "put_page",
     "read_directory",
 ]
 
@@ -33,6 +35,11 @@ OWN_PAGE = "on"
 NO_PAGE = "off"
 """Serve no page."""
 
+LIBRARY = "realtime.js"
+"""The client library's file. Its TypeScript types are beside it."""
+
+_LIBRARY_TYPES = "realtime.d.ts"
+_STATIC: Traversable = files("realtime_chat") / "static"
 _INDEX = "index.html"
 _MAX_FILES = 1000
 _MAX_BYTES = 64 * 1024**2
@@ -43,8 +50,13 @@ CONTENT_SECURITY_POLICY = (
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+# The script contains no data, so every page may load it. The other addresses check who may use the daemon.
+_PUBLIC_HEADERS = ((b"Cross-Origin-Resource-Policy", b"cross-origin"), (b"Referrer-Policy", b"no-referrer"))
+_REVALIDATE = (b"Cache-Control", b"no-cache")
+_IMMUTABLE = (b"Cache-Control", b"public, max-age=31536000, immutable")
+
 _HEADERS = (
-    (b"Cache-Control", b"no-cache"),
+    _REVALIDATE,
     (b"Content-Security-Policy", CONTENT_SECURITY_POLICY),
     (b"Referrer-Policy", b"no-referrer"),
     (b"X-Frame-Options", b"DENY"),
@@ -71,7 +83,7 @@ _TYPES = MappingProxyType(
 _TAGS = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
 
 
-class PageResource(JSONResource):
+class FileResource(JSONResource):
     """One file.
 
     :param kind: the file name's extension, which decides the content type.
@@ -100,6 +112,22 @@ class PageResource(JSONResource):
         """Return whether ``If-None-Match`` lists our ETag. Proxies that compress make it weak (RFC 9110, 13.1.2)."""
         given = b",".join(request.requestHeaders.getRawHeaders(b"If-None-Match", ()))
         return any(tag == self._tag or star for tag, star in _TAGS.findall(given))
+
+
+def put_library(root: Resource) -> str:
+    """Put the library and its TypeScript types below ``root``.
+
+    The library is also put at a name that changes with its content, so browsers may cache it forever.
+
+    :returns: that name, ``realtime.HASH.js``.
+    """
+    content = _STATIC.joinpath(LIBRARY).read_bytes()
+    types = _STATIC.joinpath(_LIBRARY_TYPES).read_bytes()
+    root.putChild(_LIBRARY_TYPES.encode(), FileResource(types, "txt", (*_PUBLIC_HEADERS, _REVALIDATE)))
+    hashed = f"realtime.{hashlib.sha256(content).hexdigest()[:16]}.js"
+    for name, policy in ((LIBRARY, _REVALIDATE), (hashed, _IMMUTABLE)):
+        root.putChild(name.encode(), FileResource(content, "js", (*_PUBLIC_HEADERS, policy)))
+    return hashed
 
 
 class PageRefused(ValueError):
@@ -159,11 +187,10 @@ def _kind(name: str) -> str:
 
 
 def _read_package() -> dict[tuple[str, ...], bytes]:
-    directory: Traversable = files("realtime_chat") / "static"
-    return {(file.name,): file.read_bytes() for file in directory.iterdir() if _kind(file.name) in _TYPES}
+    return {(file.name,): file.read_bytes() for file in _STATIC.iterdir() if _kind(file.name) in _TYPES}
 
 
-def put_pages(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
+def put_page(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
     """Read the page's files, and put them below ``root``. Put each ``index.html`` at its directory's address too.
 
     :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or an operator's directory.
@@ -185,7 +212,7 @@ def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
         if directory not in parent.children:
             parent.putChild(directory, JSONResource())
         parent = parent.children[directory]
-    resource = PageResource(content, _kind(path[-1]))
+    resource = FileResource(content, _kind(path[-1]))
     parent.putChild(name, resource)
     if path[-1] == _INDEX:
         parent.putChild(b"", resource)

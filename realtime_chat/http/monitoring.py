@@ -1,4 +1,4 @@
-"""``/metrics``: this process's metrics in Prometheus's text format."""
+"""What a monitoring system asks: ``/healthz``, ``/readyz`` and, in Prometheus's text format, ``/metrics``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.http.answers import Answer, JSONResource
 from realtime_chat.values.counters import Histogram
 from realtime_chat.values.errors import GOODBYES
+from realtime_chat.values.json import encode_value
 
-__all__ = ["MetricsResource", "make_registry"]
+__all__ = ["HealthResource", "MetricsResource", "ReadinessResource", "make_registry"]
 
 
 # Counters start at 0 with all their labels, so that the first event is an increase.
@@ -28,6 +29,19 @@ _CODES = dict.fromkeys(
     ("in_doubt", "internal", "key_reused", "out_of_order", "rate_limited", "stopping", "store_unavailable", "too_many"),
     0,
 )
+_COUNTERS = (
+    ("published", "Messages stored.", "published"),
+    ("duplicates", "Publishes repeated under their key.", "duplicates"),
+    ("store_reads", "Pages read from the store for readers.", "reads"),
+    ("presence_events", "Presence events handed to transports.", "presence"),
+    ("signals", "Signals sent by clients.", "signals"),
+    ("signals_delivered", "Signals handed to transports.", "signals_delivered"),
+    ("signals_dropped", "Signals for readers who were behind.", "signals_dropped"),
+    ("relayed", "Relayed publications of other programs.", "relayed"),
+    ("relays_refused", "The same that were no JSON, or too large.", "relays_refused"),
+    ("rooms_refused", "Rooms that were one too many in memory.", "rooms_refused"),
+)
+"""Counters without labels: the name of the metric, its help text, and where the hub counts it."""
 
 
 class _HubCollector(Collector):
@@ -44,7 +58,6 @@ class _HubCollector(Collector):
         yield _gauges("realtime_build_info", "The version that runs.", "version", {__version__: 1.0})
         yield from self._session_metrics()
         yield from self._message_metrics()
-        yield from self._event_metrics()
         if self._commits is not None:
             yield from self._commit_metrics(self._commits)
         if self._links:
@@ -63,8 +76,6 @@ class _HubCollector(Collector):
         members = sum(len(membership.members) for membership in self._hub.presence.memberships.values())
         yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
-        refused = self._hub.counters.rooms_refused
-        yield CounterMetricFamily("realtime_rooms_refused", "Rooms that were one too many in memory.", refused)
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
         queued = sum(transport.queued for transport in transports)
@@ -74,28 +85,16 @@ class _HubCollector(Collector):
 
     def _message_metrics(self) -> Iterator[Metric]:
         counts = self._hub.counters
-        yield CounterMetricFamily("realtime_published", "Messages stored.", counts.published)
-        yield CounterMetricFamily("realtime_duplicates", "Publishes repeated under their key.", counts.duplicates)
+        for name, help, count in _COUNTERS:
+            yield CounterMetricFamily(f"realtime_{name}", help, getattr(counts, count))
         yield _counters("realtime_publish_errors", "Publishes refused.", "code", {**_CODES, **counts.publish_errors})
         yield _counters(
             "realtime_delivered", "Messages handed to transports.", "transport", {**_TRANSPORTS, **counts.delivered}
         )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
-        yield CounterMetricFamily("realtime_store_reads", "Pages read from the store for readers.", counts.reads)
         resumes = {str(recovered).lower(): counts.resumes[recovered] for recovered in (False, True)}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
-
-    def _event_metrics(self) -> Iterator[Metric]:
-        counts = self._hub.counters
-        yield CounterMetricFamily("realtime_presence_events", "Presence events handed to transports.", counts.presence)
-        yield CounterMetricFamily("realtime_signals", "Signals sent by clients.", counts.signals)
-        delivered, dropped = counts.signals_delivered, counts.signals_dropped
-        yield CounterMetricFamily("realtime_signals_delivered", "Signals handed to transports.", delivered)
-        yield CounterMetricFamily("realtime_signals_dropped", "Signals for readers who were behind.", dropped)
-        yield CounterMetricFamily("realtime_relayed", "Relayed publications of other programs.", counts.relayed)
-        refused = counts.relays_refused
-        yield CounterMetricFamily("realtime_relays_refused", "The same that were no JSON, or too large.", refused)
 
     def _commit_metrics(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
@@ -127,17 +126,18 @@ class _HubCollector(Collector):
 
 
 def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, help, labels=[label])
-    for key in sorted(values):
-        family.add_metric([key], values[key])
-    return family
+    return _labelled(GaugeMetricFamily(name, help, labels=[label]), values)
 
 
 def _counters(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(name, help, labels=[label])
+    return _labelled(CounterMetricFamily(name, help, labels=[label]), values)
+
+
+def _labelled(family: Any, values: Mapping[str, float]) -> Metric:
     for key in sorted(values):
         family.add_metric([key], values[key])
-    return family
+    metric: Metric = family
+    return metric
 
 
 def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
@@ -165,3 +165,27 @@ class MetricsResource(JSONResource):
     def render_GET(self, request: Request) -> Answer:
         """Give all metrics in Prometheus's text format."""
         return Answer(generate_latest(self._registry), 200, CONTENT_TYPE_LATEST.encode())
+
+
+class HealthResource(JSONResource):
+    """Answers with the daemon's version, as long as the process runs."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return encode_value({"status": "ok", "version": __version__})
+
+
+class ReadinessResource(JSONResource):
+    """Answers ok while messages can be stored and the daemon is not stopping."""
+
+    isLeaf = True
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self._hub = hub
+
+    async def render_GET(self, request: Request) -> bytes:
+        self._hub.check_open()
+        await self._hub.check_store()
+        return encode_value({"status": "ok"})

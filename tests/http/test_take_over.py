@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.handover`."""
+"""Tests for :meth:`RealtimeChannel.take_over <realtime_chat.http.channel.RealtimeChannel.take_over>`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.http.site_case import (
 
 
 class TakeOverTests(SiteTestCase):
-    """A connection can be handed over to another protocol."""
+    """A connection can be taken over by another protocol."""
 
     def test_taken_over(self) -> None:
         """The new protocol gets what comes in, without a producer, a pause or a deadline of HTTP's."""

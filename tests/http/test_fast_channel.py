@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.http.request_head`."""
+"""Tests for :mod:`realtime_chat.http.fast_channel`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.request_head import CachedHeaders, parse_headers, parse_request_line, split_head
+from realtime_chat.http.channel import RealtimeChannel
+from realtime_chat.http.fast_channel import CachedHeaders, parse_headers, parse_request_line, split_head
 from tests.http.site_case import BAD, SiteTestCase, get, read_answers
 
 HEADER_LINES = b"Host: localhost\r\naccept:text/html\r\nX-A: b, c\r\nx-a: d  e\r\n"
@@ -136,12 +137,12 @@ class _Kept(JSONResource):
         return b"{}"
 
 
-class FastHeadReaderTests(SiteTestCase):
+class FastChannelTests(SiteTestCase):
     """A request that comes in one piece gets the answer of one that comes in two, and of one that Twisted reads."""
 
     def setUp(self) -> None:
         super().setUp()
-        self.plain = self.make_site(fast=False)
+        self.plain = self.make_site(protocol=RealtimeChannel)
 
     def check_nothing_left(self) -> None:
         super().check_nothing_left()
@@ -202,7 +203,7 @@ class FastHeadReaderTests(SiteTestCase):
         self.root.putChild(b"kept", kept := _Kept())
         transport = self.send(get(b"/kept?a=1", b"X-A: b"))
         transport.protocol.lineReceived = lambda line: self.fail("it was read line by line")
-        self.site.head_reader._parse_simple_get = lambda channel, data: self.fail("its header lines were read")
+        transport.protocol._parse_simple_get = lambda data: self.fail("its header lines were read")
         for path in (b"/kept?a=2", b"/kept?a=3", b"/kept/%61?a=4"):
             transport.protocol.dataReceived(get(path, b"X-A: b"))
         self.assertEqual([[b"1"], [b"2"], [b"3"]], [request.args[b"a"] for request in kept.requests])
@@ -217,7 +218,7 @@ class FastHeadReaderTests(SiteTestCase):
         for site, line in (
             (self.site, b"Origin: https://other.example"),
             (self.site, long),
-            (self.make_site(log_path=self.mktemp()), b"X-A: b"),
+            (self.make_site(access_log=self.mktemp()), b"X-A: b"),
         ):
             self.site = site
             self.addCleanup(site.stopFactory)

@@ -1,8 +1,9 @@
-"""Tests for :mod:`realtime_chat.http.pages`."""
+"""Tests for :mod:`realtime_chat.http.static_files`."""
 
 from __future__ import annotations
 
 import errno
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from treq.testing import StubTreq
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.pages import CONTENT_SECURITY_POLICY, NO_PAGE, PageRefused, put_pages
+from realtime_chat.http.static_files import (
+    CONTENT_SECURITY_POLICY,
+    LIBRARY,
+    NO_PAGE,
+    PageRefused,
+    put_library,
+    put_page,
+)
 
 FILES = {
     "index.html": "<!doctype html>",
@@ -36,7 +44,7 @@ class PagesTests(SynchronousTestCase):
         for name, text in FILES.items():
             (self.directory / name).write_text(text)
         root = JSONResource()
-        put_pages(root, self.directory)
+        put_page(root, self.directory)
         self.treq = StubTreq(root)
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Any:
@@ -104,7 +112,7 @@ class PagesTests(SynchronousTestCase):
         """HTML refers to a file that is served by another name by that one, and the file isn't served here."""
         (self.directory / "index.html").write_text('<script src="chat.js"></script><a href="chat.js">')
         root = JSONResource()
-        put_pages(root, self.directory, {"chat.js": "chat.1.js"})
+        put_page(root, self.directory, {"chat.js": "chat.1.js"})
         self.treq = StubTreq(root)
         self.assertEqual(self.content(self.get("")), b'<script src="chat.1.js"></script><a href="chat.js">')
         self.assertEqual(self.get("chat.js").code, 404)
@@ -138,7 +146,7 @@ class PagesTests(SynchronousTestCase):
     def put(self) -> None:
         """Serve the directory as it is now."""
         root = JSONResource()
-        put_pages(root, self.directory, {"realtime.js": "realtime.1.js"})
+        put_page(root, self.directory, {"realtime.js": "realtime.1.js"})
         self.treq = StubTreq(root)
 
     def test_refused(self) -> None:
@@ -148,35 +156,77 @@ class PagesTests(SynchronousTestCase):
             (self.directory / "missing", "is not a directory", "right would be one that holds an index.html"),
             (file, "is not a directory", "right would be one that holds an index.html"),
         ):
-            message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), path))
+            message = str(self.assertRaises(PageRefused, put_page, JSONResource(), path))
             for words in (repr(str(path)), wrong, right):
                 self.assertIn(words, message)
         (self.directory / "index.html").unlink()
-        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        message = str(self.assertRaises(PageRefused, put_page, JSONResource(), self.directory))
         self.assertIn("holds no index.html", message)
 
     def test_too_much(self) -> None:
         """A directory that holds more than a page can be meant to isn't read into memory."""
         for number in range(1001):
             (self.directory / f"{number}.txt").touch()
-        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        message = str(self.assertRaises(PageRefused, put_page, JSONResource(), self.directory))
         self.assertIn("more than 1000 files", message)
 
     def test_unreadable(self) -> None:
         """A file that can't be read is named."""
         self.patch(Path, "read_bytes", _deny)
-        message = str(self.assertRaises(PageRefused, put_pages, JSONResource(), self.directory))
+        message = str(self.assertRaises(PageRefused, put_page, JSONResource(), self.directory))
         self.assertIn("can't be read (Permission denied)", message)
 
     def test_no_page(self) -> None:
         """Without a page nothing is put anywhere."""
         root = JSONResource()
-        put_pages(root, NO_PAGE)
+        put_page(root, NO_PAGE)
         self.assertEqual({}, root.children)
 
     def test_own_page(self) -> None:
         """The package brings its page."""
         root = JSONResource()
-        put_pages(root)
+        put_page(root)
         response = self.successResultOf(StubTreq(root).get("http://localhost/"))
         self.assertIn(b"<!doctype html>", self.content(response).lower())
+
+
+class LibraryTests(SynchronousTestCase):
+    """The script, by its two names."""
+
+    def setUp(self) -> None:
+        root = JSONResource()
+        self.hashed = put_library(root)
+        self.treq = StubTreq(root)
+
+    def get(self, name: str, **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.successResultOf(self.treq.get(f"http://localhost/{name}", headers=named))
+
+    def test_content(self) -> None:
+        """Both names bring the built file, as a script that pages of all origins may load."""
+        built = (files("realtime_chat") / "static" / "realtime.js").read_bytes()
+        for name in (LIBRARY, self.hashed):
+            response = self.get(name)
+            self.assertEqual(self.successResultOf(response.content()), built)
+            for header, value in (
+                ("Content-Type", "text/javascript; charset=utf-8"),
+                ("Cross-Origin-Resource-Policy", "cross-origin"),
+                ("X-Content-Type-Options", "nosniff"),
+            ):
+                self.assertEqual(response.headers.getRawHeaders(header), [value])
+
+    def test_types(self) -> None:
+        """Its types for TypeScript are beside it."""
+        response = self.get("realtime.d.ts")
+        self.assertEqual(200, response.code)
+        self.assertIn(b"namespace Realtime", self.successResultOf(response.content()))
+
+    def test_kept_for_good(self) -> None:
+        """The name that changes with the content may be kept; the plain one is asked for again, and costs a 304."""
+        self.assertRegex(self.hashed, r"\Arealtime\.[0-9a-f]{16}\.js\Z")
+        kept = self.get(self.hashed).headers.getRawHeaders("Cache-Control")
+        self.assertEqual(kept, ["public, max-age=31536000, immutable"])
+        response = self.get(LIBRARY)
+        self.assertEqual(response.headers.getRawHeaders("Cache-Control"), ["no-cache"])
+        (tag,) = response.headers.getRawHeaders("ETag")
+        self.assertEqual(self.get(LIBRARY, If_None_Match=tag).code, 304)
