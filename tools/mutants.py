@@ -12,12 +12,10 @@ changes JavaScript only and knows nothing of ``browser/build.py``, and universal
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
 import queue
 import random
-import re
 import shutil
 import signal
 import statistics
@@ -26,53 +24,25 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
-from types import CodeType
 from typing import Any, NamedTuple
 
-from tools.mutations import Mutation, mutations
+from tools.concerned import Calls, Mutant, Sources, functional_modules
 
-__all__ = ["MIN_NOTICED", "Calls", "Mutant", "Result", "Sources", "Worker", "draw", "equivalents", "main"]
+__all__ = ["MIN_NOTICED", "Result", "Run", "Worker", "Workers", "draw", "equivalents", "main"]
 
 MIN_NOTICED = 0.95
 """The share of the changes that the tests have to notice."""
 
 ROOT = Path(__file__).resolve().parents[1]
-_LANGUAGES = {".py": "Python", ".lua": "Lua", ".js": "JavaScript"}
-_APART = frozenset(("console",))
-"""Packages that are tested as programs, by functional tests. Modules at the top are left out for that reason too."""
-
-_SPARE = 10.0
+SPARE = 10.0
 """A test hangs after ten times its time and as many seconds."""
 
-_FUNCTIONAL_LIMIT = 900.0
-
-
-class Mutant(NamedTuple):
-    """A change to a file.
-
-    :ivar path: of the file, from the checkout.
-    :ivar text: of the file, unchanged.
-    """
-
-    path: str
-    text: str
-    mutation: Mutation
-
-    @property
-    def language(self) -> str:
-        """The name of its language."""
-        return _LANGUAGES[Path(self.path).suffix]
-
-    @property
-    def place(self) -> str:
-        """Its path and its line."""
-        return f"{self.path}:{self.mutation.line(self.text)}"
+_LONGEST = 600.0
 
 
 class Result(NamedTuple):
@@ -89,117 +59,17 @@ class Result(NamedTuple):
     ran: int
 
 
-class Sources:
-    """The files of a checkout that are changed, and what their tests are.
+class Run(NamedTuple):
+    """What :mod:`tools.run_tests` says.
 
-    :param only: paths, or beginnings of paths, each perhaps with ``:LINE``; all packages if there are none.
+    :ivar entries: of its report.
+    :ivar failed: the test that failed first, if one did; "the process" if Python ended before the report did.
+    :ivar how: what happened to it; empty if it simply failed.
     """
 
-    def __init__(self, root: Path, only: Sequence[str] = ()) -> None:
-        self.root = root
-        self._only = only
-        package = root / "realtime_chat"
-        paths = [*package.rglob("*.py"), *package.rglob("*.lua"), *(root / "browser" / "src").glob("*.js")]
-        self._all = {str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(paths)}
-
-    @cached_property
-    def files(self) -> dict[str, str]:
-        """The texts of the files that are changed, by their paths."""
-        if self._only:
-            starts = tuple(one.partition(":")[0] for one in self._only)
-            return {path: text for path, text in self._all.items() if path.startswith(starts)}
-        return {path: text for path, text in self._all.items() if not _is_apart(path)}
-
-    def mutants(self, path: str) -> list[Mutant]:
-        """All changes to a file."""
-        text = self.files[path]
-        found = [Mutant(path, text, mutation) for mutation in mutations(path, text)]
-        lines = {one for one in self._only if ":" in one}
-        if any(one.partition(":")[0] == path for one in lines):
-            return [mutant for mutant in found if mutant.place in lines]
-        return found
-
-    @cached_property
-    def uses(self) -> dict[str, set[tuple[str, str]]]:
-        """The functions of the package that use a name or a string; each is a path and a qualified name."""
-        found: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        for path, text in self._all.items():
-            if path.endswith(".py"):
-                for code in _codes(compile(text, path, "exec")):
-                    for name in (*code.co_names, *(one for one in code.co_consts if isinstance(one, str))):
-                        found[name].add((path, code.co_qualname))
-        return found
-
-    @cached_property
-    def test_modules(self) -> dict[str, set[str]]:
-        """The modules of tests that need no daemon, each with all that it imports, also through modules beside it."""
-        texts = {_dotted(path.relative_to(self.root)): path.read_text("utf-8") for path in self.tests("*.py")}
-        direct = {name: _imports(text) for name, text in texts.items()}
-        found = {}
-        for name in direct:
-            if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional."):
-                reached, waiting = set[str](), [name]
-                while waiting:
-                    new = direct.get(waiting.pop(), set()) - reached
-                    reached |= new
-                    waiting += new
-                found[name] = {one for one in reached if one.startswith("realtime_chat")}
-        return found
-
-    def tests(self, pattern: str) -> list[Path]:
-        """The files in ``tests``."""
-        return sorted((self.root / "tests").rglob(pattern))
-
-    def concerned(self, paths: Iterable[str]) -> list[str]:
-        """The modules of tests that stand beside some files or import them, and the scripts beside them."""
-        names = {_dotted(Path(path)) for path in paths}
-        places = {_beside(path) for path in paths}
-        found = [
-            module
-            for module, imported in self.test_modules.items()
-            if imported & names or (imported and _stands_in(module, places))
-        ]
-        scripts = [str(path.relative_to(self.root)) for path in self.tests("*.test.js")]
-        return found + [script for script in scripts if str(Path(script).parent).replace("/", ".") in places]
-
-
-def _is_apart(path: str) -> bool:
-    package, *inner = Path(path).parts
-    return package == "realtime_chat" and (len(inner) == 1 or inner[0] in _APART)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _codes(inner)
-
-
-def _imports(text: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(part for part in path.with_suffix("").parts if part != "__init__")
-
-
-def _beside(path: str) -> str:
-    """The package, or at the top the module, of the tests that mirror a file."""
-    first, *inner = Path(path).parts
-    if first == "browser":
-        return "tests.browser"
-    directories = [part for part in inner[:-1] if part != "lua"]
-    return ".".join(("tests", *(directories or [f"test_{Path(path).stem}"])))
-
-
-def _stands_in(module: str, places: Iterable[str]) -> bool:
-    return any(module == place or module.startswith(place + ".") for place in places)
+    entries: list[Any]
+    failed: str | None
+    how: str = ""
 
 
 def equivalents(path: Path) -> dict[tuple[str, str], str]:
@@ -215,11 +85,11 @@ def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str
     """
     chosen = random.Random(seed)
     left = {path: found for path in sources.files if (found := sources.mutants(path))}
+    sizes = {path: _code_lines(sources.files[path]) for path in left}
     drawn: list[Mutant] = []
     skipped = 0
     while left and len(drawn) < count:
-        paths = [*left]
-        (path,) = chosen.choices(paths, [_code_lines(sources.files[path]) for path in paths])
+        (path,) = chosen.choices([*left], [sizes[path] for path in left])
         mutant = left[path].pop(chosen.randrange(len(left[path])))
         if not left[path]:
             del left[path]
@@ -232,77 +102,6 @@ def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str
 
 def _code_lines(text: str) -> int:
     return sum(not line.lstrip().startswith(("#", "--", "//", "/*", "*")) for line in text.splitlines() if line.strip())
-
-
-class Calls:
-    """Which tests call which functions, and how long each test takes.
-
-    :ivar seconds: how long a test took; only those that passed are known.
-    :ivar failed: the tests that fail without any change.
-    """
-
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
-        self._tests: dict[tuple[str, str], set[str]] = defaultdict(set)
-        self._by_file: dict[str, set[str]] = defaultdict(set)
-        self.seconds: dict[str, float] = {}
-        self.failed: list[str] = []
-
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Take over what :mod:`tools.run_tests` reports."""
-        for entry in entries:
-            if entry.get("failed"):
-                self.failed.append(entry["id"])
-            elif "id" in entry:
-                self.seconds[entry["id"]] = entry["seconds"]
-                for path, function in entry["calls"]:
-                    self._tests[path, function].add(entry["id"])
-                    self._by_file[path].add(entry["id"])
-
-    def order(self, mutant: Mutant) -> list[str]:
-        """The tests that may notice a change, in the order in which they should run."""
-        place = _beside(mutant.path)
-        likely = self._likely(mutant)
-        if not likely or not mutant.mutation.function:
-            more = self._of_files(mutant.path) or {one for one in self.seconds if _stands_in(_place(one), [place])}
-            more -= likely
-        else:
-            more = set()
-
-        def rank(test: str) -> tuple[bool, bool, float]:
-            return test in more, not _stands_in(_place(test), [place]), self.seconds[test]
-
-        return sorted(likely | more, key=rank)
-
-    def _likely(self, mutant: Mutant) -> set[str]:
-        if mutant.language == "JavaScript":
-            return {test for test in self.seconds if test.endswith(".js")}
-        if mutant.language == "Lua":
-            stem = Path(mutant.path).stem
-            return self._of_users((stem, f"{stem}.lua", f"lua/{stem}.lua"), str(Path(mutant.path).parents[1]))
-        function = mutant.mutation.function
-        while function:
-            if (mutant.path, function) in self._tests:
-                return set(self._tests[mutant.path, function])
-            function = function.rpartition(".")[0].removesuffix(".<locals>")
-        return self._of_users(mutant.mutation.names)
-
-    def _of_users(self, names: Iterable[str], package: str = "") -> set[str]:
-        """The tests that call a function that uses one of some names."""
-        users = {user for name in names for user in self._sources.uses.get(name, ())}
-        return {test for user in users if user[0].startswith(package) for test in self._tests.get(user, ())}
-
-    def _of_files(self, path: str) -> set[str]:
-        """The tests that call a function of a module; those of its package for a script of Lua."""
-        if path.endswith(".lua"):
-            package = f"{Path(path).parents[1]}/"
-            return {test for other, tests in self._by_file.items() if other.startswith(package) for test in tests}
-        return set(self._by_file[path])
-
-
-def _place(test: str) -> str:
-    """The dotted name of a test, or of the directory of a script."""
-    return str(Path(test).parent).replace("/", ".") if test.endswith(".js") else test
 
 
 class Worker:
@@ -363,11 +162,12 @@ class Worker:
                 os.killpg(self._running.pid, signal.SIGKILL)
             self._running.wait()
 
-    def run(self, modules: Iterable[str], tests: Mapping[str, float], calls: bool) -> tuple[list[Any], str | None]:
+    def run(self, modules: Iterable[str], tests: Mapping[str, float], calls: bool) -> Run:
         """Run tests.
 
-        :param tests: how many seconds each may take.
-        :returns: the entries of the report, and what failed first: a test, or words.
+        :param modules: those that the tests are in.
+        :param tests: how many seconds each may take; all of the modules are run if there are none.
+        :param calls: whether to ask for the functions that each calls, and to go on after a failure.
         """
         job, report = self.path / "mutants.job", self.path / "mutants.report"
         job.write_text(json.dumps({"modules": [*modules], "tests": {**tests}, "calls": calls}))
@@ -377,11 +177,12 @@ class Worker:
         entries = [json.loads(line) for line in lines]
         failed = [entry["id"] for entry in entries if entry.get("failed")]
         if failed or status == 0:
-            return entries, failed[0] if failed else None
+            return Run(entries, failed[0] if failed else None)
         if status == -signal.SIGALRM:
-            return entries, f"{entries[-1]['start']} (it hangs)"
-        last = [*(self.path / "mutants.err").read_text("utf-8", "replace").split("\n"), ""]
-        return entries, f"the process, which ends with {status}: {next(filter(str.strip, reversed(last)), '')[:200]}"
+            return Run(entries, entries[-1]["start"], "hangs")
+        errors = (self.path / "mutants.err").read_text("utf-8", "replace").split("\n")
+        last = next(filter(str.strip, reversed(errors)), "")
+        return Run(entries, "the process", f"ends with {status}: {last[:200]}")
 
     @contextmanager
     def changed(self, mutant: Mutant) -> Iterator[bool]:
@@ -392,8 +193,8 @@ class Worker:
         before = [(path, path.read_bytes(), path.stat().st_mtime) for path in changed]
         try:
             changed[0].write_text(mutant.mutation.apply(mutant.text), "utf-8")
-            # Another time than the original's, or the compiled original would still be good.
-            os.utime(changed[0], (before[0][2] + _SPARE,) * 2)
+            # In another second than the original, or what is compiled of that would still be good.
+            os.utime(changed[0], (before[0][2] + 10,) * 2)
             if len(changed) > 1:
                 self._call("browser/build.py")
             yield changed[-1].read_bytes() != before[-1][1]
@@ -403,7 +204,11 @@ class Worker:
                 os.utime(path, (at, at))
 
 
-class Session:
+def _modules(tests: Iterable[str]) -> list[str]:
+    return sorted({test.rsplit(".", 2)[0] for test in tests if not test.endswith(".js")})
+
+
+class Workers:
     """Runs tests in several copies side by side.
 
     :param root: the checkout.
@@ -435,74 +240,74 @@ class Session:
             worker.stop()
 
     def learn(self, sources: Sources, paths: Iterable[str]) -> Calls:
-        """Run all tests that concern some files once."""
+        """Run all tests that concern some files once.
+
+        :raises SystemExit: they can't be run.
+        """
         calls = Calls(sources)
         names = sources.concerned(paths)
         modules = sorted(name for name in names if not name.endswith(".js"))
-        scripts = {name: 600.0 for name in names if name.endswith(".js")}
+        scripts = {name: _LONGEST for name in names if name.endswith(".js")}
         jobs = len(self._workers)
         parts = [modules[index::jobs] for index in range(jobs)]
         with ThreadPoolExecutor(jobs) as pool:
-            for entries, failed in pool.map(self._learn, parts, [scripts, *({},) * (jobs - 1)]):
-                calls.add(entries)
-                if failed is not None and failed not in calls.failed:
-                    raise SystemExit(f"The tests can't run: {failed}")
+            for run in pool.map(self._learn, parts, [scripts, *({},) * (jobs - 1)]):
+                calls.add(run.entries)
+                if run.how:
+                    raise SystemExit(f"Without a change, {run.failed} {run.how}")
         return calls
 
-    def _learn(self, modules: list[str], scripts: dict[str, float]) -> tuple[list[Any], str | None]:
+    def _learn(self, modules: list[str], scripts: dict[str, float]) -> Run:
         with self._worker() as worker:
-            return worker.run(modules, scripts, calls=True) if modules or scripts else ([], None)
+            return worker.run(modules, scripts, calls=True) if modules or scripts else Run([], None)
 
-    def judge(self, mutant: Mutant, order: list[str], calls: Calls, functional: list[str]) -> Result | None:
-        """Run tests with a change until one fails; None if the change makes no difference to what is run."""
+    def judge(self, mutant: Mutant, calls: Calls, functional: Iterable[str] = ()) -> Result | None:
+        """Run tests with a change until one fails; None if the change makes no difference to what is run.
+
+        :param functional: modules of other tests, for the case that none fails.
+        """
+        limits = self._limits(mutant, calls)
+        stages: list[tuple[list[str], dict[str, float]]] = [(_modules(limits), limits)] if limits else []
+        stages += [([module], {}) for module in functional]
+        begun, ran = time.monotonic(), 0
+        with self._worker() as worker:
+            for modules, tests in stages:
+                with worker.changed(mutant) as is_other:
+                    if not is_other:
+                        return None
+                    run = worker.run(modules, tests, calls=False)
+                ran += sum("id" in entry for entry in run.entries)
+                is_sure = run.how != "hangs" and tests
+                if run.failed is not None and (is_sure or _passes(worker, run.failed)):
+                    return Result(mutant, f"{run.failed} {run.how}".strip(), time.monotonic() - begun, ran)
+        return Result(mutant, None, time.monotonic() - begun, ran)
+
+    def _limits(self, mutant: Mutant, calls: Calls) -> dict[str, float]:
         limits: dict[str, float] = {}
         total = 0.0
-        for test in order:
+        for test in calls.order(mutant):
             total += calls.seconds[test]
             if total > self._patience and limits:
                 break
-            limits[test] = _SPARE * calls.seconds[test] + _SPARE
-        with self._worker() as worker, worker.changed(mutant) as is_other:
-            if not is_other:
-                return None
-            begun = time.monotonic()
-            entries, failed = worker.run(_modules(limits), limits, calls=False) if limits else ([], None)
-            for module in functional if failed is None else ():
-                more, failed = worker.run([module], {}, calls=False)
-                entries += more
-                if failed is not None:
-                    break
-            ran = sum("id" in entry for entry in entries)
-            return Result(mutant, failed, time.monotonic() - begun, ran)
+            limits[test] = SPARE * calls.seconds[test] + SPARE
+        return limits
 
 
-def _modules(tests: Iterable[str]) -> list[str]:
-    return sorted({test.rsplit(".", 2)[0] for test in tests if not test.endswith(".js")})
+def _passes(worker: Worker, test: str) -> bool:
+    """Whether a test passes without the change. Under load, one may not."""
+    return worker.run(_modules([test]), {test: _LONGEST}, calls=False).failed is None
 
 
-def functional_modules(sources: Sources, mutant: Mutant) -> list[str]:
-    """The modules of functional tests that mention a file's or its package's name, the one with most mentions first."""
-    path = Path(mutant.path)
-    words = {path.stem, path.parent.name} - {"realtime_chat", "lua"}
-    if mutant.language == "JavaScript":
-        words = {"realtime.js"}
-    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(words)))
-    found = {}
-    for test in sources.tests("test_*.py"):
-        if test.parent.name == "functional":
-            found[_dotted(test.relative_to(sources.root))] = len(pattern.findall(test.read_text("utf-8")))
-    return sorted((module for module, count in found.items() if count), key=lambda module: -found[module])
+def _described(mutant: Mutant) -> str:
+    before, after = mutant.mutation.lines(mutant.text)
+    return f"{mutant.place} ({mutant.mutation.operator})\n    before: {before}\n    after:  {after}"
 
 
 def _told(result: Result) -> str:
     mutant, by, seconds, ran = result
     if by is not None:
         return f"noticed  {seconds:6.1f} s  {mutant.place} ({mutant.mutation.operator}) by {by}"
-    before, after = mutant.mutation.lines(mutant.text)
-    return (
-        f"SURVIVED {seconds:6.1f} s  {mutant.place} ({mutant.mutation.operator}), {ran} tests\n"
-        f"    before: {before}\n    after:  {after}"
-    )
+    return f"SURVIVED {seconds:6.1f} s, {ran} tests, {_described(mutant)}"
 
 
 def _summary(results: Sequence[Result], skipped: int) -> Iterator[str]:
@@ -535,18 +340,18 @@ def _run(
     options: argparse.Namespace, sources: Sources, drawn: list[Mutant], directory: Path
 ) -> Iterator[Result | None]:
     """Judge all changes; each result comes when it is known."""
-    session = Session(sources.root, directory, options.jobs, options.patience)
+    workers = Workers(sources.root, directory, options.jobs, options.patience)
     pool = ThreadPoolExecutor(options.jobs)
     try:
         begun = time.monotonic()
-        calls = session.learn(sources, {mutant.path for mutant in drawn})
+        calls = workers.learn(sources, {mutant.path for mutant in drawn})
         print(f"{len(calls.seconds)} tests without a change: {time.monotonic() - begun:.0f} s", flush=True)
         for test in calls.failed:
             print(f"It fails without a change, and is not used: {test}", flush=True)
         more = [functional_modules(sources, mutant) if options.all else [] for mutant in drawn]
-        yield from pool.map(lambda one, last: session.judge(one, calls.order(one), calls, last), drawn, more)
+        yield from pool.map(lambda mutant, modules: workers.judge(mutant, calls, modules), drawn, more)
     finally:
-        session.stop()
+        workers.stop()
         pool.shutdown(cancel_futures=True)
 
 
@@ -556,7 +361,7 @@ def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
     sources = Sources(ROOT, options.only)
     drawn, skipped = draw(sources, options.count, options.seed, equivalents(ROOT / "tools" / "equivalent_mutants.toml"))
     if options.list or not drawn:
-        print(*(_told(Result(mutant, None, 0, 0)) for mutant in drawn), sep="\n")
+        print(*map(_described, drawn), sep="\n")
         return 0
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:

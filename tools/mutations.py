@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -47,7 +48,8 @@ class Mutation(NamedTuple):
         return " ".join(text[first:last].split()), " ".join(after.split())
 
 
-def mutations(path: str, text: str) -> list[Mutation]:
+@cache
+def mutations(path: str, text: str) -> Sequence[Mutation]:
     """All changes that can be made to a file, in its order; the kind of the path says which language it is in."""
     return sorted(set(_LANGUAGES[PurePath(path).suffix](text)))
 

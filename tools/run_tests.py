@@ -13,6 +13,7 @@ takes longer ends the whole process, by ``SIGALRM``.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -136,12 +137,11 @@ def _load(modules: Iterable[str], ids: Iterable[str]) -> list[Any]:
 
 
 def _run_scripts(paths: Iterable[str], report: Report) -> None:
-    from tests.functional.browsers import node_environment, program
-
+    environment = {**os.environ, "NPM_MODULES": str(_ROOT / "browser" / "node_modules")}
     for path in paths:
         report.begin(path)
-        command = [program("node"), "--test", "--test-reporter=tap", path]
-        done = subprocess.run(command, env=node_environment(), stdout=subprocess.PIPE, text=True)
+        command = ["node", "--test", "--test-reporter=tap", path]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         failed = [line.partition(" - ")[2] for line in done.stdout.splitlines() if _FAILED_SCRIPT in line[:20]]
         report.end(f"{path} ({failed[0]})" if failed else path, bool(failed) or done.returncode != 0)
         if report.shouldStop:
