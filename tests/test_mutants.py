@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT
 from tools import mutants
-from tools.concerned import Mutant, Sources, functional_modules
+from tools.concerned import Calls, Mutant, Sources, functional_modules
 from tools.mutants import MIN_NOTICED, draw, equivalents
 from tools.mutations import mutations
 
@@ -238,9 +238,10 @@ class RoomTests(SynchronousTestCase):
     def test_wrong(self):
         self.assertEqual(1, grow(0))
 """,
+    "tests/rooms.py": "from realtime_chat.core.room import grow\n",
     "tests/test_above.py": """
 from twisted.trial.unittest import SynchronousTestCase
-from realtime_chat.core.room import grow
+from tests.rooms import grow
 class AboveTests(SynchronousTestCase):
     def test_above(self):
         grow(10)
@@ -262,7 +263,21 @@ class WrongTests(SynchronousTestCase):
 }
 _ROOM = "realtime_chat/core/room.py"
 _BESIDE = "tests.core.test_room.RoomTests"
-_ABOVE = "tests.test_above.AboveTests.test_above"
+
+
+def write_files(root: Path) -> Path:
+    """Write the small checkout."""
+    for name, text in _FILES.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root.resolve()
+
+
+def find(sources: Sources, path: str, after: str) -> Mutant:
+    """The change that makes a line this one."""
+    (found,) = [one for one in sources.mutants(path) if one.mutation.lines(one.text)[1] == after]
+    return found
 
 
 class RunTests(SynchronousTestCase):
@@ -270,11 +285,7 @@ class RunTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.patch(mutants, "SPARE", 3.0)
-        self.root = Path(self.mktemp()).resolve()
-        for name, text in _FILES.items():
-            path = self.root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        self.root = write_files(Path(self.mktemp()))
         shutil.copytree(CHECKOUT / "tools", self.root / "tools")
         subprocess.run(["git", "init", "--quiet"], cwd=self.root, check=True)
         self.sources = Sources(self.root, [*_FILES])
@@ -283,14 +294,9 @@ class RunTests(SynchronousTestCase):
         self.addCleanup(self.workers.stop)
         self.calls = self.workers.learn(self.sources, self.sources.files)
 
-    def find(self, path: str, after: str) -> Mutant:
-        """The change that makes a line this one."""
-        (found,) = [one for one in self.sources.mutants(path) if one.mutation.lines(one.text)[1] == after]
-        return found
-
     def judge(self, path: str, after: str) -> str | None:
         """What notices it."""
-        mutant = self.find(path, after)
+        mutant = find(self.sources, path, after)
         result = self.workers.judge(mutant, self.calls, functional_modules(self.sources, mutant))
         assert result is not None
         return result.by
@@ -306,13 +312,46 @@ class RunTests(SynchronousTestCase):
         for name, text in _FILES.items():
             self.assertEqual(text, (self.root / name).read_text())
 
-    def test_order(self) -> None:
-        """The tests that call the function run, or a function that uses the name. Those that fail anyway never do."""
-        self.assertEqual([f"{_BESIDE}.test_wrong"], self.calls.failed)
-        callers = [f"{_BESIDE}.test_grow", _ABOVE]
-        self.assertEqual(callers, self.calls.order(self.find(_ROOM, "while size <= 10:")))
-        self.assertEqual(
-            [*callers, f"{_BESIDE}.test_shrink"], self.calls.order(self.find("realtime_chat/core/size.py", "STEP = 6"))
-        )
-        beside = {f"{_BESIDE}.test_grow", f"{_BESIDE}.test_shrink"}
-        self.assertEqual(beside, {*self.calls.order(self.find("realtime_chat/core/size.py", "UNUSED = 1"))})
+
+class OrderTests(SynchronousTestCase):
+    """Which tests run for a change, and in which order."""
+
+    def setUp(self) -> None:
+        self.root = write_files(Path(self.mktemp()))
+        self.sources = Sources(self.root, [*_FILES])
+        self.calls = Calls(self.sources)
+
+    def ran(self, test: str, seconds: float, *functions: str, failed: bool = False) -> None:
+        """A test has run without a change."""
+        calls = [(_ROOM, function) for function in functions]
+        self.calls.add([{"start": test}, {"id": test, "seconds": seconds, "failed": failed, "calls": calls}])
+
+    def order(self, path: str, after: str) -> list[str]:
+        """The tests for the change that makes a line this one."""
+        return self.calls.order(find(self.sources, path, after))
+
+    def test_callers(self) -> None:
+        """Those that call the function run, if they pass unchanged: the ones beside first, and of these the fastest."""
+        self.ran("tests.core.test_b.BTests.test_slow", 2, "grow")
+        self.ran("tests.core.test_b.BTests.test_fast", 1, "grow")
+        self.ran("tests.core.test_b.BTests.test_wrong", 1, "grow", failed=True)
+        self.ran("tests.core.test_b.BTests.test_other", 1, "shrink")
+        self.ran("tests.test_a.ATests.test_above", 0, "grow")
+        beside = [f"tests.core.test_b.BTests.test_{name}" for name in ("fast", "slow")]
+        self.assertEqual([*beside, "tests.test_a.ATests.test_above"], self.order(_ROOM, "while size <= 10:"))
+        self.assertEqual(["tests.core.test_b.BTests.test_wrong"], self.calls.failed)
+
+    def test_names(self) -> None:
+        """For what is in no function, those run first that call a user of the changed name."""
+        self.ran("tests.core.test_b.BTests.test_shrink", 1, "shrink")
+        self.ran("tests.core.test_b.BTests.test_grow", 2, "grow")
+        self.ran("tests.test_a.ATests.test_grow", 0, "grow")
+        users = ["tests.core.test_b.BTests.test_grow", "tests.test_a.ATests.test_grow"]
+        rest = ["tests.core.test_b.BTests.test_shrink"]
+        self.assertEqual([*users, *rest], self.order("realtime_chat/core/size.py", "STEP = 6"))
+
+    def test_concerned(self) -> None:
+        """The modules run that stand beside a file or import it, also through others; functional ones don't."""
+        found = self.sources.concerned(["realtime_chat/core/room.py"])
+        self.assertEqual(["tests.core.test_room", "tests.test_above"], sorted(found))
+        self.assertEqual(["tests/browser/two.test.js"], self.sources.concerned(["browser/src/two.js"]))

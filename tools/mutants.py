@@ -195,8 +195,8 @@ class Worker:
             changed[0].write_text(mutant.mutation.apply(mutant.text), "utf-8")
             # In another second than the original, or what is compiled of that would still be good.
             os.utime(changed[0], (before[0][2] + 10,) * 2)
-            if len(changed) > 1:
-                self._call("browser/build.py")
+            if len(changed) > 1 and self._call("browser/build.py") != 0:
+                changed[-1].write_bytes(b"")  # what can't be built can't be served
             yield changed[-1].read_bytes() != before[-1][1]
         finally:
             for path, content, at in before:
@@ -234,8 +234,17 @@ class Workers:
         finally:
             self._free.put(worker)
 
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """End all that runs if there is an exception, such as that of Ctrl-C."""
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            raise
+
     def stop(self) -> None:
-        """End all that runs."""
+        """End all that runs, and start nothing more."""
         for worker in self._workers:
             worker.stop()
 
@@ -250,7 +259,7 @@ class Workers:
         scripts = {name: _LONGEST for name in names if name.endswith(".js")}
         jobs = len(self._workers)
         parts = [modules[index::jobs] for index in range(jobs)]
-        with ThreadPoolExecutor(jobs) as pool:
+        with ThreadPoolExecutor(jobs) as pool, self._stopping():
             for run in pool.map(self._learn, parts, [scripts, *({},) * (jobs - 1)]):
                 calls.add(run.entries)
                 if run.how:
@@ -358,6 +367,7 @@ def _run(
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
     """Draw the changes, print what the tests say of each, and return the exit status."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the copies are removed
     sources = Sources(ROOT, options.only)
     drawn, skipped = draw(sources, options.count, options.seed, equivalents(ROOT / "tools" / "equivalent_mutants.toml"))
     if options.list or not drawn:
