@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -292,7 +293,8 @@ class RunTests(SynchronousTestCase):
         copies = Path(self.mktemp()).resolve()
         self.workers = mutants.Workers(self.root, copies, 1, 60)
         self.addCleanup(self.workers.stop)
-        self.calls = self.workers.learn(self.sources, self.sources.files)
+        self.kept = self.root / "calls.json"
+        self.calls = self.workers.learn(self.sources, self.sources.files, self.kept)
 
     def judge(self, path: str, after: str) -> str | None:
         """What notices it."""
@@ -311,6 +313,11 @@ class RunTests(SynchronousTestCase):
         self.assertIsNone(self.judge("realtime_chat/core/size.py", "UNUSED = 1"))
         for name, text in _FILES.items():
             self.assertEqual(text, (self.root / name).read_text())
+        # What is kept needs no second run, except where a test failed.
+        self.assertEqual({"tests.test_above", "tests/browser/two.test.js"}, json.loads(self.kept.read_text()).keys())
+        self.workers.stop()
+        again = self.workers.learn(self.sources, ["browser/src/two.js"], self.kept)
+        self.assertEqual({"tests/browser/two.test.js"}, again.seconds.keys())
 
 
 class OrderTests(SynchronousTestCase):

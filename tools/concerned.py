@@ -99,6 +99,10 @@ class Sources:
                 found[name] = {one for one in reached if one.startswith("realtime_chat")}
         return found
 
+    def test_file(self, name: str) -> Path:
+        """Where a module of tests is, or a script."""
+        return self.root / (name if name.endswith(".js") else f"{name.replace('.', '/')}.py")
+
     def tests(self, pattern: str) -> list[Path]:
         """The files in ``tests``."""
         return sorted((self.root / "tests").rglob(pattern))

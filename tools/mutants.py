@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -248,15 +249,20 @@ class Workers:
         for worker in self._workers:
             worker.stop()
 
-    def learn(self, sources: Sources, paths: Iterable[str]) -> Calls:
+    def learn(self, sources: Sources, paths: Iterable[str], kept: Path | None = None) -> Calls:
         """Run all tests that concern some files once.
 
+        :param kept: a file for what is learnt; a module runs again if it has changed, or if one of its tests failed.
         :raises SystemExit: they can't be run.
         """
         calls = Calls(sources)
-        names = sources.concerned(paths)
-        modules = sorted(name for name in names if not name.endswith(".js"))
-        scripts = {name: _LONGEST for name in names if name.endswith(".js")}
+        known = json.loads(kept.read_text("utf-8")) if kept is not None and kept.exists() else {}
+        wanted = {name: zlib.crc32(sources.test_file(name).read_bytes()) for name in sources.concerned(paths)}
+        left = sorted(name for name in wanted if known.get(name, [None])[0] != wanted[name])
+        for name in wanted.keys() - {*left}:
+            calls.add(known[name][1])
+        modules = [name for name in left if not name.endswith(".js")]
+        scripts = {name: _LONGEST for name in left if name.endswith(".js")}
         jobs = len(self._workers)
         parts = [modules[index::jobs] for index in range(jobs)]
         with ThreadPoolExecutor(jobs) as pool, self._stopping():
@@ -264,6 +270,16 @@ class Workers:
                 calls.add(run.entries)
                 if run.how:
                     raise SystemExit(f"Without a change, {run.failed} {run.how}")
+                for name in left:
+                    entries = [
+                        one
+                        for one in run.entries
+                        if one.get("id", "").startswith(name if name.endswith(".js") else f"{name}.")
+                    ]
+                    if entries and not any(one["failed"] for one in entries):
+                        known[name] = [wanted[name], entries]
+        if kept is not None:
+            kept.write_text(json.dumps(known), "utf-8")
         return calls
 
     def _learn(self, modules: list[str], scripts: dict[str, float]) -> Run:
@@ -341,6 +357,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="PATH[:LINE]", help="change only these files")
     parser.add_argument("--all", action="store_true", help="if no other test notices, functional ones")
     parser.add_argument("--patience", type=float, default=120, metavar="S", help="for the tests of one change (120)")
+    parser.add_argument(
+        "--calls", type=Path, metavar="FILE", help="keep in FILE what each test calls, for the next time"
+    )
     parser.add_argument("--list", action="store_true", help="print the changes, and run nothing")
     return parser.parse_args(arguments)
 
@@ -353,7 +372,7 @@ def _run(
     pool = ThreadPoolExecutor(options.jobs)
     try:
         begun = time.monotonic()
-        calls = workers.learn(sources, {mutant.path for mutant in drawn})
+        calls = workers.learn(sources, {mutant.path for mutant in drawn}, options.calls)
         print(f"{len(calls.seconds)} tests without a change: {time.monotonic() - begun:.0f} s", flush=True)
         for test in calls.failed:
             print(f"It fails without a change, and is not used: {test}", flush=True)
