@@ -23,12 +23,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-latest programs js lint types docs stats bench clean FORCE
+.PHONY: help run test test-latest mutants programs js lint types docs stats bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make test-latest   the same with the newest version of each dependency, in an environment of its own (.venv-latest)'
+	@echo 'make mutants say which small changes to the code no test notices; ARGS="--count 20 --seed 2", ARGS=--help'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
 	@echo 'make stats   say how large and how documented the code is, and who imports whom in a circle; 1 if over a bound'
 	@echo 'make js      build realtime_chat/static/realtime.js from browser/src'
@@ -49,6 +50,9 @@ test-latest:
 	@$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
 	@$(LATEST)/bin/python -m pip list --format=freeze | grep -iE '^(twisted|autobahn|msgspec|attrs|zope.interface)='
 	@$(MAKE) --no-print-directory VENV=$(LATEST) test
+
+mutants: $(VENV)/test.installed programs browser/node_modules/installed
+	@exec $(BIN)/python -m tools.mutants $(ARGS)
 
 lint: $(VENV)/lint.installed
 	$(BIN)/ruff check .
