@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
+from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
 from realtime_chat.client.events import Event, Member, Message, State, read_event, read_members
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.poll import PollLink
 from realtime_chat.client.server_url import ServerURL
 from realtime_chat.client.sse import SSELink
@@ -109,7 +109,7 @@ class Chat:
 
     async def __aenter__(self) -> Chat:
         try:
-            await self._core.open()
+            await self._core.connector.open()
         except BaseException:
             await self.close()
             raise
@@ -126,22 +126,22 @@ class Chat:
         A publish that isn't acknowledged fails: with :class:`~realtime_chat.client.errors.Closed` if it was never sent,
         else with :class:`~realtime_chat.client.errors.FateUnknown`.
         """
-        return self._core.close()
+        return self._core.connector.close()
 
     @property
     def state(self) -> State:
         """The state of the connection."""
-        return self._core.state
+        return self._core.connector.state
 
     @property
     def user(self) -> User | None:
         """Our own user, as others see it; None before the first connection."""
-        return self._core.user
+        return self._core.connector.user
 
     @property
     def client(self) -> str | None:
         """The secret that makes a later chat the same user; keep it like a password."""
-        return self._core.client
+        return self._core.connector.client
 
     def switch(self, *transports: str) -> Deferred[None]:
         """Move to other transports, now and after every reconnect. Nothing is lost or duplicated.
@@ -150,7 +150,7 @@ class Chat:
         :raises ValueError: there is no such transport.
         """
         _check_transports(transports)
-        return self._core.switch(transports)
+        return self._core.connector.switch(transports)
 
     async def join(self, room: str, since: Position | str | None = None, last: int | None = None) -> Room:
         """Read a room, from now on and after every reconnect, until it is left.
@@ -161,7 +161,7 @@ class Chat:
         :raises RealtimeError: the room can't be read, or is joined already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
-        return Room(self, self._core, await self._core.join(check_room(room), position, last))
+        return Room(self, self._core, await self._core.subscriptions.join(check_room(room), position, last))
 
     def publish(self, room: str, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
         """Publish a message to a room, which needn't be joined; see :meth:`Room.publish`."""
@@ -242,7 +242,7 @@ class Room:
         while True:
             event = self._subscription.pop()
             if event is not None:
-                self._core.consumed(self._subscription)
+                self._core.subscriptions.consumed(self._subscription)
                 return event
             if self._subscription.ended:
                 if isinstance(self._subscription.ended, Exception):
@@ -285,7 +285,7 @@ class Room:
         given = {name: value for name, value in fields.items() if value is not None}
         page = await self._core.query({"type": "history", "room": self.name, **given})
         return History(
-            tuple(_messages(page["messages"], self._core.user)),
+            tuple(_messages(page["messages"], self._core.connector.user)),
             Position.parse(page["position"]),
             Position.parse(page["top"]),
             page["recovered"],
@@ -293,11 +293,11 @@ class Room:
 
     async def leave(self) -> None:
         """Leave the room; the iteration over it ends."""
-        self._core.leave(self._subscription)
+        self._core.subscriptions.leave(self._subscription)
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publish(
+    return core.publisher.publish(
         check_room(room), encode_checked(data), check_event(event), None if key is None else check_key(key)
     )
 
@@ -316,7 +316,7 @@ def _messages(events: Iterable[dict[str, Any]], me: User | None) -> Iterable[Mes
 async def _all_rooms(http: HTTPClient, client: str | None) -> list[str]:
     rooms: list[str] = []
     while True:
-        response = await http.get("rooms", [("after", rooms[-1])] if rooms else [], client)
+        response = await http.exchange("rooms", [("after", rooms[-1])] if rooms else [], client)
         error = response.error("rooms")
         if error is not None:
             raise error

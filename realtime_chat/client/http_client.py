@@ -173,45 +173,25 @@ class HTTPClient:
         self._pool.retryAutomatically = False
         self._agent = ContentDecoderAgent(CookieAgent(server.agent(self._pool), CookieJar()), [(b"gzip", GzipDecoder)])
 
-    def get(
+    def exchange(
         self,
         path: str,
         query: Sequence[tuple[str, str]] = (),
         client: str | None = None,
+        body: bytes | None = None,
         seconds: float | None = None,
     ) -> Deferred[JSONResponse]:
-        """Ask for JSON.
+        """Ask for JSON; with a body, which is JSON too, by ``POST``.
 
-        :param seconds: how long there may be no progress.
+        :param seconds: how long there may be no progress; None for 30.
         :raises TimeoutError: by the Deferred: there was none.
         """
-        return self._exchange("GET", path, query, client, None, seconds)
-
-    def post(
-        self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None
-    ) -> Deferred[JSONResponse]:
-        """Send JSON, and read the JSON of the response.
-
-        :raises TimeoutError: by the Deferred: there was no progress.
-        """
-        return self._exchange("POST", path, query, client, body, None)
-
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
-        client: str | None,
-        body: bytes | None,
-        seconds: float | None,
-    ) -> Deferred[JSONResponse]:
         timeout = IdleTimeout(self._server.reactor, _IDLE_TIMEOUT if seconds is None else seconds)
         producer = None if body is None else _body_producer(self._server.reactor, body, timeout.progress)
-        return timeout.run(_respond(self.request(method, path, query, client, producer), timeout.progress))
+        return timeout.run(_respond(self.request(path, query, client, producer), timeout.progress))
 
     def request(
         self,
-        method: str,
         path: str,
         query: Sequence[tuple[str, str]] = (),
         client: str | None = None,
@@ -224,7 +204,8 @@ class HTTPClient:
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/json"])
         url = f"{self._server.url}{path}?{urlencode(query)}" if query else self._server.url + path
-        response: Deferred[Any] = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+        method = b"GET" if body is None else b"POST"
+        response: Deferred[Any] = self._agent.request(method, url.encode("ascii"), headers, body)
         return response
 
     def close(self) -> Deferred[None]:

@@ -9,14 +9,11 @@ import msgspec
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from realtime_chat.client.backoff import Backoff
-from realtime_chat.client.connector import Connector
+from realtime_chat.client.connector import Backoff, ClientOptions, Connector
 from realtime_chat.client.errors import ChatError, FateUnknown, QueueFull, Refused
 from realtime_chat.client.events import Message
-from realtime_chat.client.flow_control import FlowControl
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.outbox import Outbox, PendingPublish
-from realtime_chat.client.subscription import RoomSubscription
+from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
 __all__ = ["ClientPublisher"]
@@ -70,6 +67,8 @@ class ClientPublisher:
         :param data: compact JSON.
         :raises ChatError: by the Deferred: it was refused, not sent, or it is unknown whether it was stored.
         """
+        if self._connector.stopped_by is not None:
+            return fail(self._connector.stopped_by)
         command = {
             "type": "publish",
             "room": room,

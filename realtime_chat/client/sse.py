@@ -89,7 +89,7 @@ class SSELink(HTTPLink):
 
     async def _request(self, rooms: Sequence[str]) -> Any:
         query = self._cursors.query(rooms) + self._name_query()
-        return await self._http.request("GET", "sse", query, self._client)
+        return await self._http.request("sse", query, self._client)
 
     async def _not_a_stream(self, response: Any, generation: int) -> None:
         answer: JSONResponse = await self._within(_HEADERS_WITHIN, read_json(response))

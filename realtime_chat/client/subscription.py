@@ -1,17 +1,22 @@
-"""One room that is read: the client's position in it, and the events that its reader has not taken yet."""
+"""One room that is read: the client's position in it, and the events that its reader has not taken yet.
+
+While all readers are slow, the link is paused.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sized
 
 from twisted.internet.defer import Deferred
 
+from realtime_chat.client.connector import Connector
 from realtime_chat.client.errors import ChatError
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset
 from realtime_chat.client.link import JoinRequest
 from realtime_chat.values.model import Position
 
-__all__ = ["RoomSubscription"]
+__all__ = ["FlowControl", "RoomSubscription"]
 
 
 class RoomSubscription:
@@ -195,3 +200,37 @@ class RoomSubscription:
 def _has_reached(received: Position, target: Position) -> bool:
     """Whether ``target`` has been received. A target in another log never will be, and counts as reached."""
     return target.epoch != received.epoch or target.offset <= received.offset
+
+
+class FlowControl:
+    """Pauses reading from the server while every room's reader is behind and no reply is waited for.
+
+    :param rooms: the rooms that are read, by name.
+    :param awaiting_reply: the collections of commands that wait for a reply.
+    """
+
+    def __init__(self, connector: Connector, rooms: Mapping[str, RoomSubscription], *awaiting_reply: Sized) -> None:
+        self._connector = connector
+        self._rooms = rooms
+        self._awaiting_reply = awaiting_reply
+        self._paused = False
+
+    def disconnected(self) -> None:
+        """The link is gone; the next one is not paused."""
+        self._paused = False
+
+    def update(self) -> None:
+        """Pause or resume the link, if what speaks for it has changed."""
+        link = self._connector.open_link
+        if link is None:
+            return
+        rooms = self._rooms.values()
+        if not self._paused and rooms and all(room.should_pause for room in rooms) and not self._waits():
+            self._paused = True
+            link.pause()
+        elif self._paused and (self._waits() or not rooms or any(room.may_resume for room in rooms)):
+            self._paused = False
+            link.resume()
+
+    def _waits(self) -> bool:
+        return any(map(len, self._awaiting_reply)) or any(not room.joined for room in self._rooms.values())

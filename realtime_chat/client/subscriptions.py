@@ -8,14 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from realtime_chat.client.backoff import Backoff
-from realtime_chat.client.connector import Connector
+from realtime_chat.client.connector import Backoff, Connector
 from realtime_chat.client.errors import ChatError, Refused
 from realtime_chat.client.events import Message, Presence, read_event
-from realtime_chat.client.flow_control import FlowControl
 from realtime_chat.client.link import Link
 from realtime_chat.client.publisher import ClientPublisher
-from realtime_chat.client.subscription import RoomSubscription
+from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
 __all__ = ["Subscriptions"]
@@ -53,6 +51,8 @@ class Subscriptions:
 
     def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
         """Read a room, now and after every reconnect; fires when the server has accepted the ``join``."""
+        if self._connector.stopped_by is not None:
+            return fail(self._connector.stopped_by)
         if room in self._rooms:
             return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
         subscription = self._rooms[room] = RoomSubscription(room, since, last, self._buffer)
@@ -63,9 +63,8 @@ class Subscriptions:
         return joined.addCallback(lambda ignored: subscription)
 
     def _send_join(self, subscription: RoomSubscription) -> None:
-        link = self._connector.link
-        if self._connector.up and link is not None:
-            link.join(subscription.request)
+        if self._connector.open_link is not None:
+            self._connector.open_link.join(subscription.request)
 
     def leave(self, subscription: RoomSubscription) -> None:
         """Stop reading a room."""
@@ -73,8 +72,8 @@ class Subscriptions:
         if self._rooms.get(room) is subscription:
             del self._rooms[room]
             self._stop_rejoin(room)
-            if self._connector.up and self._connector.link is not None:
-                self._connector.link.leave(room)
+            if self._connector.open_link is not None:
+                self._connector.open_link.leave(room)
             self._publisher.outbox.on_gap(room, False)
             self._flow_control.update()
             self._publisher.flush()
