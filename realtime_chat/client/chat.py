@@ -297,7 +297,7 @@ class Room:
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publisher.publish(
+    return core.outbox.publish(
         check_room(room), encode_checked(data), check_event(event), None if key is None else check_key(key)
     )
 

@@ -18,8 +18,7 @@ from realtime_chat.client.connector import ClientOptions, Connector, ConnectorLi
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused
 from realtime_chat.client.events import State
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
-from realtime_chat.client.outbox import Outbox, PendingQueries
-from realtime_chat.client.publisher import ClientPublisher
+from realtime_chat.client.outbox import Outbox
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.client.subscriptions import Subscriptions
 from realtime_chat.values.errors import RealtimeError
@@ -54,11 +53,10 @@ class Core(ConnectorListener):
         self._next_id = partial(next, count(1))
         self._member_state: Any = None
         self.rooms: dict[str, RoomSubscription] = {}
-        self._outbox = Outbox()
-        self._queries = PendingQueries()
+        self._queries: dict[int, tuple[dict[str, Any], Deferred[dict[str, Any]]]] = {}  # commands that only read, by id
         self.connector = Connector(clock, random, links, options, self, on_state)
-        self._flow_control = FlowControl(self.connector, self.rooms, self._outbox, self._queries)
-        self.publisher = ClientPublisher(
+        self._flow_control = FlowControl(self.connector, self.rooms, lambda: bool(self.outbox or self._queries))
+        self.outbox = Outbox(
             clock,
             random,
             new_key,
@@ -66,12 +64,11 @@ class Core(ConnectorListener):
             self._next_id,
             options,
             self.connector,
-            self._outbox,
             self.rooms,
             self._flow_control,
         )
         self.subscriptions = Subscriptions(
-            clock, random, self.connector, self.rooms, options.buffer, self.publisher, self._flow_control
+            clock, random, self.connector, self.rooms, options.buffer, self.outbox, self._flow_control
         )
         self._receivers: Mapping[str, Callable[[dict[str, Any]], None]] = {
             "joined": self.subscriptions.joined,
@@ -79,7 +76,7 @@ class Core(ConnectorListener):
             "reset": self.subscriptions.reset,
             "presence": self.subscriptions.presence,
             "signal": self.subscriptions.signal,
-            "published": self.publisher.published,
+            "published": self.outbox.published,
             "goodbye": self._goodbye,
             "error": self._error,
         }
@@ -93,12 +90,24 @@ class Core(ConnectorListener):
             return fail(connector.stopped_by)
         if not connector.up and len(self._queries) >= self._options.offline:
             return fail(QueueFull(self._options.offline))
-        command = {**command, "id": self._next_id()}
-        reply = self._queries.add(command)
+        id = self._next_id()
+        reply: Deferred[dict[str, Any]] = Deferred(lambda deferred: self._forget_query(id))
+        self._queries[id] = {**command, "id": id}, reply
         if connector.open_link is not None:
-            connector.open_link.send(command)
+            connector.open_link.send(self._queries[id][0])
             self._flow_control.update()
         return reply
+
+    def _forget_query(self, id: int) -> None:
+        del self._queries[id]
+
+    def _take_query(self, id: Any) -> Deferred[dict[str, Any]] | None:
+        _, reply = self._queries.pop(id, (None, None))
+        return reply
+
+    def _take_queries(self) -> list[Deferred[dict[str, Any]]]:
+        queries, self._queries = self._queries, {}
+        return [reply for _, reply in queries.values()]
 
     def send_volatile(self, command: dict[str, Any]) -> None:
         """Send a command that has no reply, if its room is joined on the current connection; else drop it."""
@@ -119,22 +128,22 @@ class Core(ConnectorListener):
         if self._member_state is not None:
             link.send({"type": "state", "state": self._member_state})
         self.subscriptions.connected(link)
-        for command in self._queries.commands():
+        for command, _ in self._queries.values():
             link.send(command)
-        self.publisher.flush()
+        self.outbox.flush()
 
     def disconnected(self) -> None:
         """Nothing is on the wire any more."""
         self._flow_control.disconnected()
-        self.publisher.disconnected()
+        self.outbox.disconnected()
         self.subscriptions.disconnected()
 
     def stopped(self, error: ChatError) -> None:
         """Fail everything that waits, and end all rooms."""
-        for reply in self._queries.take_all():
+        for reply in self._take_queries():
             reply.errback(error)
         ending = self.subscriptions.stopped(error)
-        self._outbox.fail_all(error)
+        self.outbox.fail_all(error)
         for subscription in ending:
             subscription.end(True if isinstance(error, Closed) else error)
 
@@ -148,11 +157,12 @@ class Core(ConnectorListener):
         """The link is gone. If a command was too large, the largest publish on the wire is to blame, and fails."""
         if link is not self.connector.link:
             return
-        largest = self._outbox.largest_on_wire() if disconnect.too_large else None
+        sent = self.outbox.on_wire if disconnect.too_large else []
+        largest = max(sent, key=lambda publish: publish.size, default=None)
         self.connector.lost(link, disconnect)
         if largest is not None:
             message = f"the server takes no message of {largest.size} bytes"
-            self.publisher.settle(largest, Refused("too_large", message))
+            self.outbox.settle(largest, Refused("too_large", message))
 
     def refused(self, link: Link, room: str, error: Refused) -> None:
         """A room can't be joined."""
@@ -175,7 +185,7 @@ class Core(ConnectorListener):
 
     def _answered(self, event: dict[str, Any]) -> None:
         """Give a reply to its query. Events of an unknown type have none, and are ignored."""
-        reply = self._queries.take(event.get("id"))
+        reply = self._take_query(event.get("id"))
         if reply is not None:
             self._flow_control.update()
             reply.callback(event)
@@ -191,8 +201,8 @@ class Core(ConnectorListener):
             self.closed(self.connector.link, Disconnect("the server is stopping", 1.0, error))
             return
         id = event.get("id")
-        query = self._queries.take(id)
-        if self.publisher.refused(id, error):
+        query = self._take_query(id)
+        if self.outbox.refused(id, error):
             return
         if query is not None:
             query.errback(error)
@@ -203,11 +213,11 @@ class Core(ConnectorListener):
 
     def _unreadable(self, error: Refused) -> None:
         """The server could not read a command, and doesn't say which: fail all that wait for a reply."""
-        publishes = [publish for publish in self._outbox if publish.on_wire]
-        replies = self._queries.take_all()
+        publishes = self.outbox.on_wire
+        replies = self._take_queries()
         only_one = len(publishes) + len(replies) == 1
         unknown = FateUnknown("the server could not read it, or one beside it")
         for publish in publishes:
-            self.publisher.settle(publish, error if only_one else unknown)
+            self.outbox.settle(publish, error if only_one else unknown)
         for reply in replies:
             reply.errback(error)

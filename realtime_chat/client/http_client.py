@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from http.cookiejar import CookieJar
 from io import BytesIO
 from typing import Any, TypeVar
@@ -117,31 +117,41 @@ class IdleTimeout:
         self._seconds = seconds
         self._timer: IDelayedCall | None = None
         self._timed_out = False
+        self._running: Deferred[Any] = Deferred()
 
-    def run(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        """Run a coroutine, and cancel it when the time is over.
+    def run(self, running: Deferred[T]) -> Deferred[T]:
+        """Cancel what runs when the time is over.
 
         :raises TimeoutError: by the Deferred: there was no progress.
         """
-        running = Deferred.fromCoroutine(coroutine)
-        self._timer = self._reactor.callLater(self._seconds, self._time_out, running)
+        self._running = running
+        self.resume()
         return running.addBoth(self._ended)
 
     def progress(self) -> None:
-        """Start again."""
-        if self._timer is not None and self._timer.active():
+        """Start again, unless it is paused."""
+        if self._timer is not None:
             self._timer.reset(self._seconds)
 
-    def _time_out(self, running: Deferred[Any]) -> None:
+    def pause(self) -> None:
+        """Stop counting."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def resume(self) -> None:
+        """Start again, after a pause too."""
+        self.pause()
+        self._timer = self._reactor.callLater(self._seconds, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
         self._timed_out = True
-        running.cancel()
+        self._running.cancel()
 
     def _ended(self, result: Any) -> Any:
-        if self._timed_out:
-            return Failure(TimeoutError(f"no progress for {self._seconds:g} seconds"))
-        if self._timer is not None:
-            self._timer.cancel()
-        return result
+        self.pause()
+        return Failure(TimeoutError(f"no progress for {self._seconds:g} seconds")) if self._timed_out else result
 
 
 class _BodyFile(BytesIO):
@@ -188,7 +198,8 @@ class HTTPClient:
         """
         timeout = IdleTimeout(self._server.reactor, _IDLE_TIMEOUT if seconds is None else seconds)
         producer = None if body is None else _body_producer(self._server.reactor, body, timeout.progress)
-        return timeout.run(_respond(self.request(path, query, client, producer), timeout.progress))
+        response = _respond(self.request(path, query, client, producer), timeout.progress)
+        return timeout.run(Deferred.fromCoroutine(response))
 
     def request(
         self,

@@ -12,7 +12,7 @@ from realtime_chat.client.connector import Backoff, Connector
 from realtime_chat.client.errors import ChatError, Refused
 from realtime_chat.client.events import Message, Presence, read_event
 from realtime_chat.client.link import Link
-from realtime_chat.client.publisher import ClientPublisher
+from realtime_chat.client.outbox import Outbox
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
@@ -34,14 +34,14 @@ class Subscriptions:
         connector: Connector,
         rooms: dict[str, RoomSubscription],
         buffer: int,
-        publisher: ClientPublisher,
+        outbox: Outbox,
         flow_control: FlowControl,
     ) -> None:
         self._clock = clock
         self._connector = connector
         self._rooms = rooms
         self._buffer = buffer
-        self._publisher = publisher
+        self._outbox = outbox
         self._flow_control = flow_control
         self._backoff = Backoff(random)  # for rooms that can't be read for a while
         self._rejoins: dict[str, IDelayedCall] = {}
@@ -56,8 +56,7 @@ class Subscriptions:
         if room in self._rooms:
             return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
         subscription = self._rooms[room] = RoomSubscription(room, since, last, self._buffer)
-        joined: Deferred[None] = Deferred(lambda deferred: self.leave(subscription))
-        subscription.joining.append(joined)
+        joined = subscription.joining = Deferred(lambda deferred: self.leave(subscription))
         self._send_join(subscription)
         self._flow_control.update()
         return joined.addCallback(lambda ignored: subscription)
@@ -74,9 +73,9 @@ class Subscriptions:
             self._stop_rejoin(room)
             if self._connector.open_link is not None:
                 self._connector.open_link.leave(room)
-            self._publisher.outbox.on_gap(room, False)
+            self._outbox.on_gap(room, False)
             self._flow_control.update()
-            self._publisher.flush()
+            self._outbox.flush()
         subscription.end()
 
     def consumed(self, subscription: RoomSubscription) -> None:
@@ -94,10 +93,10 @@ class Subscriptions:
             self._rejoin_later(subscription)
             return
         del self._rooms[room]
-        self._publisher.outbox.on_gap(room, False)
+        self._outbox.on_gap(room, False)
         subscription.settle_join(error)
         subscription.end(error)
-        self._publisher.flush()
+        self._outbox.flush()
 
     def _rejoin_later(self, subscription: RoomSubscription) -> None:
         """The room can't be read for a while; the others can."""
@@ -165,14 +164,14 @@ class Subscriptions:
     def _reset(self, subscription: RoomSubscription, position: Position) -> None:
         """Messages of a room are lost to its reader."""
         received = subscription.received
-        self._publisher.outbox.on_gap(subscription.room, received is None or received.epoch != position.epoch)
+        self._outbox.on_gap(subscription.room, received is None or received.epoch != position.epoch)
         subscription.reset(position)
 
     def message(self, event: dict[str, Any]) -> None:
         """A message has come."""
         message = read_event(event, self._connector.user)
         assert isinstance(message, Message)
-        self._publisher.confirm_from_log(message)
+        self._outbox.confirm_from_log(message)
         subscription = self._rooms.get(message.room)
         if subscription is None or not subscription.joined or subscription.is_known(message.position):
             return
@@ -207,7 +206,7 @@ class Subscriptions:
         self._wake_later(subscription)
         self._flow_control.update()
         if subscription.caught_up:
-            self._publisher.flush()
+            self._outbox.flush()
 
     def _wake_later(self, subscription: RoomSubscription) -> None:
         """Wake the reader in a turn of its own, as it may call us while we are in the middle of something."""

@@ -62,7 +62,7 @@ class World:
         text = f"m{len(self.published)}"
         self.published.append(text)
         results = self.results[text] = []
-        promise = self.core.publisher.publish("lobby", msgspec.json.encode(text), "message", key)
+        promise = self.core.outbox.publish("lobby", msgspec.json.encode(text), "message", key)
         promise.addCallbacks(results.append, lambda failure: results.append(failure.value))
 
     def consume(self, count: int = 1) -> None:
@@ -287,8 +287,8 @@ class CoreTests(SynchronousTestCase):
     def test_same_key(self) -> None:
         """The same key and content are one message; the same key with other content is refused before it is sent."""
         world = self.up()
-        first, again = (world.core.publisher.publish("lobby", b'{"a":1}', "message", "k") for _ in range(2))
-        self.failureResultOf(world.core.publisher.publish("lobby", b'{"a":2}', "message", "k"), Refused)
+        first, again = (world.core.outbox.publish("lobby", b'{"a":1}', "message", "k") for _ in range(2))
+        self.failureResultOf(world.core.outbox.publish("lobby", b'{"a":2}', "message", "k"), Refused)
         world.settle()
         self.assertEqual(self.successResultOf(first), self.successResultOf(again))
         self.assertEqual(1, world.server.log.top)
@@ -297,7 +297,7 @@ class CoreTests(SynchronousTestCase):
         """A publish that is cancelled before there is a connection isn't sent."""
         world = self.up()
         world.link.cut()
-        promise = world.core.publisher.publish("lobby", b"1", "message", None)
+        promise = world.core.outbox.publish("lobby", b"1", "message", None)
         promise.addErrback(lambda failure: None)
         promise.cancel()
         world.settle()
@@ -313,13 +313,13 @@ class CoreTests(SynchronousTestCase):
         kinds = [type(world.results[text][0]) for text in world.published]
         self.assertEqual([FateUnknown, Closed], kinds)
         self.assertEqual([], world.clock.getDelayedCalls())
-        self.failureResultOf(world.core.publisher.publish("lobby", b"1", "message", None), Closed)
+        self.failureResultOf(world.core.outbox.publish("lobby", b"1", "message", None), Closed)
 
     def test_too_large(self) -> None:
         """If the server closes because a message is too large, the largest one fails, and the others are sent again."""
         world = self.up()
-        small = world.core.publisher.publish("lobby", b'"small"', "message", None)
-        large = world.core.publisher.publish("lobby", b'"' + b"x" * 1000 + b'"', "message", None)
+        small = world.core.outbox.publish("lobby", b'"small"', "message", None)
+        large = world.core.outbox.publish("lobby", b'"' + b"x" * 1000 + b'"', "message", None)
         world.link.cut(too_large=True)
         self.assertEqual("too_large", self.failureResultOf(large, Refused).value.code)
         world.settle()
@@ -330,10 +330,10 @@ class CoreTests(SynchronousTestCase):
         for stored in (True, False):
             world = self.up()
             world.server.publish_errors += ["in_doubt, stored", "in_doubt", "store_unavailable"][not stored :]
-            world.core.publisher.publish("other", b'"first"', "message", "k").addErrback(self.fail)
+            world.core.outbox.publish("other", b'"first"', "message", "k").addErrback(self.fail)
             while world.step():
                 pass
-            world.core.publisher.publish("other", b'"second"', "message", "l")
+            world.core.outbox.publish("other", b'"second"', "message", "l")
             self.assertFalse(world.link.commands)
             world.settle()
             self.assertEqual(["first", "second"], [message["data"] for message in world.server.log.messages])
@@ -346,7 +346,7 @@ class CoreTests(SynchronousTestCase):
         send = world.link.send
         self.patch(world.link, "send", lambda command: (sent.append(command["key"]), send(command)))
         for key in "klm":
-            world.core.publisher.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
+            world.core.outbox.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
         world.settle()
         self.assertEqual(["k", "l", "m", "k", "k", "k", "k", "l", "m"], sent)
         self.assertEqual(["k", "l", "m"], [message["data"] for message in world.server.log.messages])
@@ -354,7 +354,7 @@ class CoreTests(SynchronousTestCase):
     def test_in_doubt_after_a_loss(self) -> None:
         """A temporary error of a retry doesn't prove that the first attempt was not stored."""
         world = self.up()
-        promise = world.core.publisher.publish("other", b'"a"', "message", "k")
+        promise = world.core.outbox.publish("other", b'"a"', "message", "k")
         world.link.deliver_command()
         world.link.cut()
         world.clock.advance(1)
@@ -374,7 +374,7 @@ class CoreTests(SynchronousTestCase):
         """A publish in doubt is not retried after its key has expired: it fails with FateUnknown. No timer is left."""
         world = self.up()
         world.server.publish_errors += ["in_doubt"] * 1000
-        promise = world.core.publisher.publish("other", b'"a"', "message", "k")
+        promise = world.core.outbox.publish("other", b'"a"', "message", "k")
         for _ in range(400):
             while world.step():
                 pass
