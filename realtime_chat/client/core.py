@@ -99,7 +99,7 @@ class Core(ConnectorListener):
         return reply
 
     def _forget_query(self, id: int) -> None:
-        del self._queries[id]
+        self._queries.pop(id, None)
 
     def _take_query(self, id: Any) -> Deferred[dict[str, Any]] | None:
         _, reply = self._queries.pop(id, (None, None))

@@ -274,6 +274,131 @@ test('falls back within two seconds, remembers the transport, and switches when 
   assert.equal(next.socket.constructor.name, next.window.Realtime.transports.sse.name);
 });
 
+const PAGE = {type: 'history', room: 'lobby', messages: [], position: 'e:0', top: 'e:0', recovered: true};
+
+/** What has become of promises: their results, the codes of their errors, or null for those that are pending. */
+async function settled(promises) {
+  const results = promises.map(() => null);
+  promises.forEach((promise, index) => promise.then(
+    (result) => { results[index] = result; }, (error) => { results[index] = error.code; }));
+  await new Promise((resolve) => { setImmediate(resolve); });
+  return results;
+}
+
+test('asks for history and members once it is connected, and again on the next connection until they come', async () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  const calls = [], asked = [room.history({limit: 5}, (error, page) => calls.push(page)), room.loadMembers()];
+  world.advance(0);
+  world.socket.welcome('lobby');
+  assert.deepEqual(await settled(asked), [null, null]);
+  world.socket.drop({code: 1006});
+  world.retry();
+  world.socket.welcome('lobby');
+  const sent = world.socket.sent.filter(({type}) => type === 'history' || type === 'members');
+  assert.deepEqual(sent.map(({type, limit}) => [type, limit]), [['history', 5], ['members', undefined]]);
+  world.socket.answer('history', PAGE);
+  world.socket.answer('members', {type: 'members', members: [1], after: 'u1'});
+  assert.equal(world.socket.answer('members', {type: 'members', members: [2]}).after, 'u1');
+  const [page, members] = await settled(asked);
+  assert.deepEqual([page.messages.length, page.position, page.more, calls], [0, 'e:0', false, [page]]);
+  assert.deepEqual([...members], [1, 2]);
+  const count = world.socket.sent.length;
+  world.socket.drop({code: 1006});
+  world.retry();
+  world.socket.welcome('lobby');
+  assert.ok(count > 3);
+  assert.deepEqual(world.socket.sent.map(({type}) => type), ['hello', 'join'], 'nothing is asked again that was answered');
+});
+
+test('fails a read that the server refuses, and each that waits when it is closed, or is asked later', async () => {
+  for (const online of [true, false]) {
+    const world = connected();
+    const refused = world.room.history();
+    world.socket.answer('history', {type: 'error', code: 'forbidden', message: 'no', temporary: false});
+    if (!online) {
+      world.socket.drop({code: 1006});
+    }
+    const waiting = [world.room.history(), world.room.loadMembers()];
+    world.rt.close();
+    const late = [world.room.history(), world.room.loadMembers()];
+    assert.deepEqual(await settled([refused, ...waiting, ...late]), ['forbidden', 'closed', 'closed', 'closed', 'closed']);
+  }
+});
+
+test('says whether there is more history, in both directions', async () => {
+  const message = (offset) => ({type: 'message', room: 'lobby', position: 'e:' + offset, event: 'message', data: offset, from: {id: 'u1', name: 'Ann'}});
+  for (const [options, offsets, more] of [
+    [{}, [1, 2], false], [{}, [2, 3], true], [{before: 'e:1'}, [], false], [{since: 'e:3'}, [4, 5], true], [{since: 'e:7'}, [8, 9], false]
+  ]) {
+    const world = connected(), asked = world.room.history(options), messages = offsets.map(message);
+    const command = world.socket.answer('history', {...PAGE, messages, position: 'e:' + (offsets[1] || 0), top: 'e:9'});
+    const [page] = await settled([asked]);
+    assert.deepEqual([command.since, command.before, page.more], [options.since, options.before, more]);
+    assert.deepEqual(page.messages.map(({own}) => own), offsets.map(() => true));
+  }
+});
+
+test('joins anew from the end if the server can not read its position any more, and says what was missed', () => {
+  const world = makeWorld(), room = world.connect().room('lobby', {since: 'stale:9', last: 3}), told = [], got = [];
+  room.on('$reset', ({position, reason}) => told.push([position, reason]));
+  room.on('*', (data) => got.push(data));
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
+  assert.equal(world.socket.answer('join', {type: 'error', code: 'bad_position', message: 'no'}).since, 'stale:9');
+  const again = world.socket.sent.filter(({type}) => type === 'join');
+  assert.deepEqual([again.length, again[1].since, again[1].last, told], [2, undefined, 3, [[null, 'resume']]]);
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:4', top: 'e:5', recovered: true, count: 1});
+  world.socket.message(5);
+  assert.deepEqual([room.joined, room.position, got], [true, 'e:5', [5]]);
+});
+
+/** The seconds until a command of a type is sent again. */
+function secondsUntil(world, type) {
+  const count = () => world.socket.sent.filter((command) => command.type === type).length, before = count();
+  for (let passed = 0; passed < 100; passed += 0.25) {
+    if (count() > before) {
+      return passed;
+    }
+    world.advance(0.25);
+  }
+  return null;
+}
+
+test('waits longer each time a room or a message is refused for a while, and no longer after a success', () => {
+  const refused = {type: 'error', code: 'store_unavailable', message: 'no', temporary: true};
+  for (const [type, success] of [
+    ['join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1}],
+    ['publish', {type: 'published', room: 'lobby', position: 'e:1'}]
+  ]) {
+    const world = connected();
+    const begin = () => {
+      if (type === 'join') {
+        again(world);
+        world.socket.say({...refused, room: 'lobby'});
+      } else {
+        world.room.publish(1);
+        world.socket.answer(type, refused);
+      }
+    };
+    const repeat = () => {
+      const waited = secondsUntil(world, type);
+      world.socket.answer(type, refused);
+      return waited;
+    };
+    begin();
+    assert.deepEqual([1, 2, 3, 4, 5, 6, 7].map(repeat), [0.75, 1.25, 2.25, 4.25, 8.25, 10.25, 10.25], type);
+    secondsUntil(world, type);
+    world.socket.answer(type, success);
+    begin();
+    assert.equal(repeat(), 0.75, type);
+    const hint = {...refused, after: 7};
+    secondsUntil(world, type);
+    world.socket.answer(type, hint);
+    assert.equal(secondsUntil(world, type), 7 + 2.25, 'the server names seconds, to which the wait is added');
+  }
+});
+
 test('leaves no timer and no listener behind', () => {
   const world = connected();
   world.room.publish(1);

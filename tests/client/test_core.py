@@ -303,6 +303,88 @@ class CoreTests(SynchronousTestCase):
         world.settle()
         self.assertEqual(0, world.server.log.top)
 
+    def test_queries_wait(self) -> None:
+        """A query that is asked while offline is sent on the next connection, and on each until it is answered."""
+        world = self.up(offline=1)
+        world.link.cut()
+        reply = world.core.query({"type": "history", "room": "lobby"})
+        self.failureResultOf(world.core.query({"type": "history", "room": "lobby"}), QueueFull)
+        for _ in range(2):
+            id = self.reconnect(world, "history")
+        self.assertNoResult(reply)
+        world.link.replies.append({"type": "history", "id": id, "messages": []})
+        world.link.deliver_reply()
+        self.assertEqual([], self.successResultOf(reply)["messages"])
+        self.assertIsNone(self.reconnect(world, "history"))
+
+    def reconnect(self, world: World, kind: str) -> int | None:
+        """Lose the connection, and open another. Returns the id of the first command of a kind that it sends."""
+        world.link.cut()
+        world.clock.advance(20)
+        world.link.deliver_command()
+        world.link.deliver_event()
+        self.assertEqual("connected", world.core.connector.state.kind)
+        return next((command["id"] for command in world.link.commands if command["type"] == kind), None)
+
+    def test_queries_end(self) -> None:
+        """A query fails with the server's error; when the client is closed, each fails that waits or is asked later."""
+        for online in (True, False):
+            world = self.up()
+            refused = world.core.query({"type": "history", "room": "lobby"})
+            (command,) = world.link.commands
+            error = {"type": "error", "id": command["id"], "code": "forbidden", "message": "no", "temporary": False}
+            world.link.replies.append(error)
+            world.link.deliver_reply()
+            self.assertEqual("forbidden", self.failureResultOf(refused, Refused).value.code)
+            if not online:
+                world.link.cut()
+            waiting = [world.core.query({"type": kind, "room": "lobby"}) for kind in ("history", "members")]
+            self.successResultOf(world.core.connector.close())
+            for query in (*waiting, world.core.query({"type": "history", "room": "lobby"})):
+                self.failureResultOf(query, Closed)
+
+    def test_stale_position(self) -> None:
+        """A room that is joined after a position of another log begins with a reset, and goes on from there."""
+        world = World()
+        world.server.publish("other", {"key": "o", "id": 0, "event": "message", "data": b"1"})
+        joining = world.core.subscriptions.join("lobby", Position("stale", 9), None)
+        while world.step():
+            pass
+        subscription = self.successResultOf(joining)
+        self.assertEqual(Reset("lobby", Position("e1", 0)), subscription.pop())
+        event = subscription.pop()
+        assert isinstance(event, Message)
+        self.assertEqual((1, Position("e1", 1)), (event.data, event.position))
+
+    def seconds_until_sent(self, world: World, kind: str) -> float:
+        """The seconds until a command of a kind is sent; the server refuses it then for a while."""
+        for passed in range(400):
+            if any(command["type"] == kind for command in world.link.commands):
+                while world.step():
+                    pass
+                return passed / 4
+            world.clock.advance(0.25)
+        raise AssertionError(f"no {kind} was sent")
+
+    def test_refusals_back_off(self) -> None:
+        """The delays grow while a message or a room is refused for a while, and start again after a success."""
+        growing = [0.75, 1.25, 2.25, 4.25, 8.25, 10.25, 10.25]
+        world = self.up()
+        for _ in range(2):
+            world.server.away = True
+            world.publish()
+            self.assertEqual(0, self.seconds_until_sent(world, "publish"))
+            self.assertEqual(growing, [self.seconds_until_sent(world, "publish") for _ in growing])
+            world.server.away = False
+            self.seconds_until_sent(world, "publish")
+        for _ in range(2):
+            world.server.room_away = True
+            self.assertIsNone(self.reconnect(world, "publish"))
+            self.assertEqual(0, self.seconds_until_sent(world, "join"))
+            self.assertEqual(growing, [self.seconds_until_sent(world, "join") for _ in growing])
+            world.server.room_away = False
+            self.seconds_until_sent(world, "join")
+
     def test_close(self) -> None:
         """Closing fails sent publishes with FateUnknown and others with Closed; no timer is left."""
         world = self.up()
