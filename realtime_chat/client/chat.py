@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
-from realtime_chat.client.events import Event, Member, Message, State, read_event, read_members
+from realtime_chat.client.events import Event, Member, Message, State, read_members, read_message
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
@@ -184,8 +184,16 @@ class Chat:
         :raises RealtimeError: the server refuses.
         """
         http = HTTPClient(self._server)
+        rooms: list[str] = []
         try:
-            return await _all_rooms(http, self.client)
+            while True:
+                response = await http.exchange("rooms", [("after", rooms[-1])] if rooms else [], self.client)
+                error = response.error("rooms")
+                if error is not None:
+                    raise error
+                if not response.body["rooms"]:
+                    return rooms
+                rooms += [room["room"] for room in response.body["rooms"]]
         finally:
             await http.close()
 
@@ -281,11 +289,13 @@ class Room:
 
         :param limit: how many; None for 50.
         """
-        fields = {"before": _text(before), "since": _text(since), "limit": limit}
-        given = {name: value for name, value in fields.items() if value is not None}
-        page = await self._core.query({"type": "history", "room": self.name, **given})
+        fields: dict[str, Any] = {"before": before, "since": since}
+        given = {name: str(position) for name, position in fields.items() if position is not None}
+        limited = {} if limit is None else {"limit": limit}
+        page = await self._core.query({"type": "history", "room": self.name, **given, **limited})
+        me = self._core.connector.user
         return History(
-            tuple(_messages(page["messages"], self._core.connector.user)),
+            tuple(read_message(message, me) for message in page["messages"]),
             Position.parse(page["position"]),
             Position.parse(page["top"]),
             page["recovered"],
@@ -300,27 +310,3 @@ def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> D
     return core.outbox.publish(
         check_room(room), encode_checked(data), check_event(event), None if key is None else check_key(key)
     )
-
-
-def _text(position: Position | None) -> str | None:
-    return None if position is None else str(position)
-
-
-def _messages(events: Iterable[dict[str, Any]], me: User | None) -> Iterable[Message]:
-    for event in events:
-        message = read_event(event, me)
-        assert isinstance(message, Message)
-        yield message
-
-
-async def _all_rooms(http: HTTPClient, client: str | None) -> list[str]:
-    rooms: list[str] = []
-    while True:
-        response = await http.exchange("rooms", [("after", rooms[-1])] if rooms else [], client)
-        error = response.error("rooms")
-        if error is not None:
-            raise error
-        page = [room["room"] for room in response.body["rooms"]]
-        if not page:
-            return rooms
-        rooms += page

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from realtime_chat.client.connector import ClientOptions, Connector, ConnectorListener
-from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused
+from realtime_chat.client.errors import ChatError, FateUnknown, QueueFull, Refused
 from realtime_chat.client.events import State
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
 from realtime_chat.client.outbox import Outbox
@@ -142,10 +142,8 @@ class Core(ConnectorListener):
         """Fail everything that waits, and end all rooms."""
         for reply in self._take_queries():
             reply.errback(error)
-        ending = self.subscriptions.stopped(error)
         self.outbox.fail_all(error)
-        for subscription in ending:
-            subscription.end(True if isinstance(error, Closed) else error)
+        self.subscriptions.stopped(error)
 
     # What links report
 

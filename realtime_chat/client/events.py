@@ -10,7 +10,19 @@ import msgspec
 
 from realtime_chat.values.model import Position, User
 
-__all__ = ["Event", "Member", "Message", "Presence", "Reset", "Sender", "Signal", "State", "read_event", "read_members"]
+__all__ = [
+    "Event",
+    "Member",
+    "Message",
+    "Presence",
+    "Reset",
+    "Sender",
+    "Signal",
+    "State",
+    "read_event",
+    "read_members",
+    "read_message",
+]
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -121,6 +133,13 @@ def read_members(members: Any) -> tuple[Member, ...]:
 _KINDS: Mapping[str, type[Event]] = MappingProxyType(
     {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset}
 )
+
+
+def read_message(event: dict[str, Any], me: User | None) -> Message:
+    """Read a message from the server, as :func:`read_event` does."""
+    message = read_event(event, me)
+    assert isinstance(message, Message)
+    return message
 
 
 def read_event(event: dict[str, Any], me: User | None) -> Event:

@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client.connector import Connector
-from realtime_chat.client.errors import ChatError
+from realtime_chat.client.errors import ChatError, Closed
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset
 from realtime_chat.client.link import JoinRequest
 from realtime_chat.values.model import Position
@@ -142,13 +142,15 @@ class RoomSubscription:
         self._presence_missed = len(self._events) >= self.limit
         self.add_volatile(event)
 
-    def end(self, error: ChatError | bool = True) -> None:
+    def end(self, error: ChatError | None = None) -> None:
         """No more events come; those in the buffer can still be taken.
 
-        :param error: what the reader is given then, if it is one.
+        :param error: why; the reader is given it then, unless the chat was closed.
         """
-        self.ended = self.ended or error
+        self.ended = self.ended or (True if error is None or isinstance(error, Closed) else error)
         self.joined = False
+        if error is not None:
+            self.settle_join(error)
         self.wake()
 
     # The reader

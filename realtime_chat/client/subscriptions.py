@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from realtime_chat.client.connector import Backoff, Connector
 from realtime_chat.client.errors import ChatError, Refused
-from realtime_chat.client.events import Message, Presence, read_event
+from realtime_chat.client.events import Presence, read_event, read_message
 from realtime_chat.client.link import Link
 from realtime_chat.client.outbox import Outbox
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
@@ -94,7 +94,6 @@ class Subscriptions:
             return
         del self._rooms[room]
         self._outbox.on_gap(room, False)
-        subscription.settle_join(error)
         subscription.end(error)
         self._outbox.flush()
 
@@ -127,19 +126,15 @@ class Subscriptions:
         for subscription in self._rooms.values():
             subscription.disconnected()
 
-    def stopped(self, error: ChatError) -> list[RoomSubscription]:
-        """The client has stopped: fail what waits for a room to be joined.
-
-        :returns: the rooms that were read; :meth:`end` ends them.
-        """
+    def stopped(self, error: ChatError) -> None:
+        """The client has stopped: end all rooms."""
         timer, self._wake_timer = self._wake_timer, None
         if timer is not None:
             timer.cancel()
         ending = list(self._rooms.values())
         self._rooms.clear()
         for subscription in ending:
-            subscription.settle_join(error)
-        return ending
+            subscription.end(error)
 
     # Events
 
@@ -169,8 +164,7 @@ class Subscriptions:
 
     def message(self, event: dict[str, Any]) -> None:
         """A message has come."""
-        message = read_event(event, self._connector.user)
-        assert isinstance(message, Message)
+        message = read_message(event, self._connector.user)
         self._outbox.confirm_from_log(message)
         subscription = self._rooms.get(message.room)
         if subscription is None or not subscription.joined or subscription.is_known(message.position):

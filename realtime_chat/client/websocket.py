@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -147,7 +148,6 @@ class _ClientProtocol(WebSocketClientProtocol):
     :ivar _unsent: how many bytes were unsent at the last check.
     """
 
-    link: WebSocketLink
     transport: Any
     _opened = False
     _is_alive = True
@@ -156,8 +156,9 @@ class _ClientProtocol(WebSocketClientProtocol):
     _timer: IDelayedCall | None = None
     _reason = Failure(ConnectionDone())
 
-    def __init__(self) -> None:
+    def __init__(self, link: WebSocketLink) -> None:
         super().__init__()
+        self.link = link
         self.lost: Deferred[None] = Deferred()
 
     def onOpen(self) -> None:
@@ -258,10 +259,6 @@ def _factory(server: ServerURL, link: WebSocketLink) -> WebSocketClientFactory:
         maxMessagePayloadSize=_MAX_MESSAGE,
     )
 
-    class LinkedProtocol(_ClientProtocol):
-        pass
-
-    LinkedProtocol.link = link
-    factory.protocol = LinkedProtocol
+    factory.protocol = partial(_ClientProtocol, link)  # type: ignore[assignment]
     factory.noisy = False
     return factory
