@@ -399,6 +399,147 @@ test('waits longer each time a room or a message is refused for a while, and no 
   }
 });
 
+test('begins its delays anew after a stable connection, and not after short ones', () => {
+  const world = connected(), delay = () => world.states.at(-1).retryIn, delays = [];
+  const lose = (after) => {
+    world.advance(after);
+    world.socket.drop({code: 1006});
+    delays.push(delay());
+    world.retry();
+    world.socket.welcome('lobby');
+  };
+  [1, 9, 9, 11, 9].forEach(lose);
+  assert.deepEqual(delays, [0.75, 1.25, 2.25, 0.75, 1.25]);
+});
+
+test('gives a transport up after three connections that did not last, but not if the server said goodbye', () => {
+  for (const [goodbye, after] of [[false, 'sse'], [true, 'websocket']]) {
+    const world = connected({transports: ['websocket', 'sse']});
+    for (let lost = 0; lost < 3; lost += 1) {
+      if (goodbye) {
+        world.socket.say({type: 'goodbye', code: 4000, reason: 'stopping', reconnect: true});
+      }
+      world.socket.drop({code: 1006});
+      world.retry();
+      world.socket.welcome('lobby');
+    }
+    assert.equal(world.rt.transport, after);
+  }
+});
+
+test('tries a better transport after 10 seconds, and after twice as long each time, up to 300 seconds', () => {
+  const world = makeWorld(), times = [];
+  world.connect({transports: ['websocket', 'sse']}).room('lobby');
+  world.advance(2);
+  world.socket.welcome('lobby');
+  const slow = world.socket;
+  for (let passed = 0; passed < 1500; passed += 1) {
+    const count = world.sockets.length;
+    world.advance(1);
+    if (world.sockets.length > count) {
+      times.push(passed + 1);
+      world.socket.drop({});
+    }
+    slow.say({type: 'pong'});
+  }
+  const between = times.map((time, index) => time - (times[index - 1] || 0));
+  assert.deepEqual(between, [10, 20, 40, 80, 160, 300, 300, 300]);
+});
+
+test('gives a slow network two seconds more with each attempt, and ten at most', () => {
+  const world = makeWorld(), waits = [];
+  world.connect({transports: ['websocket']});
+  world.advance(0);
+  for (let attempt = 0; attempt < 7; attempt += 1) {
+    let waited = 0;
+    while (!world.socket.closed) {
+      world.advance(0.5);
+      waited += 0.5;
+    }
+    waits.push(waited);
+    world.retry();
+  }
+  assert.deepEqual(waits, [2, 4, 6, 8, 10, 10, 10]);
+});
+
+test('gives the largest message the time that it takes on a slow line, in silence and after a ping', () => {
+  const world = makeWorld();
+  world.connect().room('lobby');
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}, size: 32000});
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});
+  const pings = () => world.socket.sent.filter(({type}) => type === 'ping').length;
+  world.advance(31.9);
+  assert.equal(pings(), 0);
+  world.advance(0.1);
+  assert.equal(pings(), 1);
+  world.advance(9.9);
+  assert.equal(world.socket.closed, false);
+  world.advance(0.1);
+  assert.equal(world.socket.closed, true);
+});
+
+test('refuses a command that is larger than the server takes, counted in bytes', () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}, size: 1000});
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});
+  const entries = ['x'.repeat(700), 'x'.repeat(1000), 'é'.repeat(700)].map((text) => room.publish(text));
+  world.advance(0);
+  assert.deepEqual(entries.map(({state, error}) => error ? error.code : state), ['pending', 'too_large', 'too_large']);
+  assert.deepEqual(publishes(world).map((text) => text.length), [700]);
+});
+
+test('says once that a room can not be joined, although it tries again', () => {
+  const world = connected(), errors = [], refused = {type: 'error', code: 'store_unavailable', message: 'no', temporary: true};
+  world.room.on('$error', ({code, room}) => errors.push([code, room]));
+  world.rt.on('$error', ({code, room}) => errors.push([code, room]));
+  world.socket.say({...refused, room: 'lobby'});
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    world.advance(5);
+    world.socket.answer('join', refused);
+  }
+  assert.deepEqual(errors, [['store_unavailable', 'lobby'], ['store_unavailable', 'lobby']]);
+});
+
+test('ignores what still comes of a room that it does not read', () => {
+  const world = connected();
+  world.socket.say({type: 'error', code: 'store_unavailable', message: 'no', temporary: true, room: 'lobby'});
+  world.socket.message(1);
+  assert.deepEqual([world.got, world.room.position, world.room.joined], [[], 'e:0', false]);
+  world.room.leave();
+  world.socket.message(2);
+  assert.deepEqual([world.got, world.socket.sent.at(-1).type], [[], 'leave']);
+});
+
+test('says who came, who left and who changed', () => {
+  const world = connected({}, {count: 1, members: [{id: 'u1', name: 'Ann'}]}), told = [];
+  const ids = (members) => members.map(({id}) => id).join();
+  world.room.on('$presence', ({joined, left, changed, members, count}) => told.push([ids(joined), ids(left), ids(changed), ids(members), count]));
+  world.socket.say({type: 'presence', room: 'lobby', count: 2, joined: [{id: 'u2', name: 'Bob'}]});
+  world.socket.say({type: 'presence', room: 'lobby', count: 2, joined: [{id: 'u3', name: 'Cat'}, {id: 'u1', name: 'Eve'}], left: [{id: 'u2', name: 'Bob'}]});
+  world.socket.say({type: 'presence', room: 'lobby', count: 5000});
+  world.socket.say({type: 'presence', room: 'lobby', count: 1, members: [{id: 'u1', name: 'Eve'}]});
+  assert.deepEqual(told, [
+    ['u2', '', '', 'u1,u2', 2], ['u3', 'u2', 'u1', 'u1,u3', 2], ['', '', '', '', 5000], ['u1', '', '', 'u1', 1]
+  ]);
+});
+
+test('publishes on when messages have come beyond the end that its join named', () => {
+  const world = connected();
+  world.socket.message(1);
+  world.socket.message(2);
+  again(world, {position: 'e:2', top: 'e:3'});
+  world.room.publish('late');
+  assert.deepEqual(publishes(world), []);
+  world.socket.message(3);
+  assert.deepEqual([publishes(world), world.room.top], [['late'], 'e:3']);
+  world.socket.message(4);
+  assert.equal(world.room.top, 'e:4');
+});
+
 test('leaves no timer and no listener behind', () => {
   const world = connected();
   world.room.publish(1);
