@@ -540,6 +540,17 @@ test('publishes on when messages have come beyond the end that its join named', 
   assert.equal(world.room.top, 'e:4');
 });
 
+test('publishes what waits to a room that it may not read', () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  room.publish(1);
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
+  assert.deepEqual(publishes(world), []);
+  world.socket.answer('join', {type: 'error', code: 'forbidden', message: 'no', temporary: false});
+  assert.deepEqual(publishes(world), [1]);
+});
+
 test('leaves no timer and no listener behind', () => {
   const world = connected();
   world.room.publish(1);

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
-from realtime_chat.client.events import Event, Message, Reset, State
+from realtime_chat.client.events import Event, Message, Presence, Reset, State
 from realtime_chat.client.link import ClientIdentity, LinkListener
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
@@ -504,6 +504,94 @@ class CoreTests(SynchronousTestCase):
         world.link.deliver_event()
         assert world.subscription is not None
         self.assertIsInstance(world.subscription.ended, Refused)
+
+    def refuse_join(self, world: World, code: str, temporary: bool) -> None:
+        """Lose the connection; the server refuses the ``join`` on the next one."""
+        self.reconnect(world, "history")
+        world.link.commands.popleft()
+        world.link.events.append({"type": "refused", "code": code, "message": "no", "temporary": temporary})
+        world.link.deliver_event()
+
+    def test_too_many_rooms(self) -> None:
+        """A room that is one too many ends with the error, although that is temporary."""
+        world = self.up()
+        self.refuse_join(world, "too_many", True)
+        assert world.subscription is not None
+        self.assertIsInstance(world.subscription.ended, Refused)
+        self.assertEqual({}, world.core.rooms)
+
+    def test_no_late_join(self) -> None:
+        """A room that can't be read for a while isn't joined after it was left, nor twice after a reconnect."""
+        world = self.up()
+        self.refuse_join(world, "store_unavailable", True)
+        self.assertEqual(1, len(world.clock.getDelayedCalls()))
+        self.reconnect(world, "history")
+        self.assertEqual([], world.clock.getDelayedCalls())
+        self.refuse_join(world, "store_unavailable", True)
+        assert world.subscription is not None
+        world.core.subscriptions.leave(world.subscription)
+        self.assertEqual([], world.clock.getDelayedCalls())
+
+    def test_no_longer_read(self) -> None:
+        """What is in doubt in a room that is no longer read is not sent again as another user."""
+        for refused in (True, False):
+            world = self.up()
+            world.publish()
+            world.link.deliver_command()
+            if refused:
+                self.refuse_join(world, "forbidden", False)
+            else:
+                assert world.subscription is not None
+                world.core.subscriptions.leave(world.subscription)
+                world.link.cut()
+            world.server.forget_clients()
+            world.link.cut()
+            world.subscription = None
+            world.settle()
+            self.assertEqual(1, world.server.log.top)
+            self.assertIsInstance(world.results["m0"][0], FateUnknown)
+
+    def test_refused_room_is_published_to(self) -> None:
+        """What waits for a room to be read is sent when the server refuses that."""
+        world = World()
+        world.join()
+        world.link.deliver_command()
+        world.link.deliver_event()
+        world.publish()
+        self.assertEqual(["join"], [command["type"] for command in world.link.commands])
+        world.link.commands.clear()
+        world.link.events.append({"type": "refused", "code": "forbidden", "message": "no"})
+        world.link.deliver_event()
+        self.assertEqual(["publish"], [command["type"] for command in world.link.commands])
+
+    def test_skipped_message(self) -> None:
+        """A message that doesn't follow the one before is preceded by a reset."""
+        world = self.up()
+        message = {"type": "message", "room": "lobby", "event": "message", "data": 1, "at": 0}
+        world.link.events.append({**message, "position": "e1:7", "from": {"id": "u", "name": "x"}})
+        world.link.deliver_event()
+        world.consume(2)
+        self.assertEqual(
+            [Reset("lobby", Position("e1", 6)), Position("e1", 7)], [world.seen[0], world.seen[1].position]
+        )
+
+    def test_full_presence_buffer(self) -> None:
+        """A reader whose buffer had no room for members gets the full list later."""
+        world = self.up(buffer=2)
+        assert world.subscription is not None
+        members = [{"id": f"u{number}", "name": "x"} for number in range(5)]
+        world.link.events.append({"type": "presence", "room": "lobby", "count": 1, "members": members[:1]})
+        for count in range(2, 6):
+            joined = [members[count - 1]]
+            world.link.events.append({"type": "presence", "room": "lobby", "count": count, "joined": joined})
+        world.link.paused = False
+        while world.link.deliver_event():
+            world.link.paused = False
+        world.consume(3)
+        last = world.seen[-1]
+        assert isinstance(last, Presence)
+        assert last.members is not None
+        self.assertEqual((5, ["u0", "u1", "u2", "u3", "u4"]), (last.count, [member.id for member in last.members]))
 
     def test_nonsense(self) -> None:
         """An invalid event closes the link and nothing else; events of unknown types are ignored."""
