@@ -551,6 +551,55 @@ test('publishes what waits to a room that it may not read', () => {
   assert.deepEqual(publishes(world), [1]);
 });
 
+test('asks for a new client if the server no longer knows its own, unless the page named it', () => {
+  const unauthorized = {type: 'error', code: 'unauthorized', message: 'no', temporary: false};
+  for (const named of [false, true]) {
+    const world = makeWorld({'realtime client http://example.com/chat/': 'old'});
+    const rt = world.connect(named ? {client: 'mine'} : {});
+    rt.room('lobby');
+    world.advance(0);
+    world.socket.open();
+    assert.equal(world.socket.answer('hello', unauthorized).client, named ? 'mine' : 'old');
+    assert.equal(rt.state, named ? 'closed' : 'connecting');
+    if (!named) {
+      world.retry();
+      world.socket.welcome('lobby');
+      assert.deepEqual([world.socket.sent[0].client, rt.state, Object.values(world.storage)], [undefined, 'connected', ['secret-u1']]);
+    }
+  }
+});
+
+test('wakes when the page is shown again, and closes its connection when the page goes', () => {
+  const world = connected(), pings = () => world.socket.sent.filter(({type}) => type === 'ping').length;
+  world.document.hidden = true;
+  world.document.fire('visibilitychange');
+  assert.equal(pings(), 0);
+  world.document.hidden = false;
+  world.document.fire('visibilitychange');
+  world.window.fire('pageshow', {persisted: false});
+  assert.equal(pings(), 1);
+  world.window.fire('pageshow', {persisted: true});
+  world.document.fire('resume');
+  assert.equal(pings(), 3);
+  const before = world.socket;
+  world.window.fire('pagehide');
+  assert.deepEqual([before.closed, world.clock.timers.size], ['left', 0]);
+  world.window.fire('pageshow', {persisted: true});
+  world.advance(0);
+  world.socket.welcome('lobby');
+  assert.deepEqual([world.sockets.length, world.rt.state], [2, 'connected']);
+});
+
+test('calls a listener no more when it is removed, alone or with all of its event', () => {
+  const world = connected(), calls = [], listeners = [1, 2, 3].map((number) => () => calls.push(number));
+  listeners.forEach((listener) => world.room.on('message', listener));
+  world.room.off('message', listeners[1]);
+  world.socket.message(1);
+  world.room.off('message');
+  world.socket.message(2);
+  assert.deepEqual([calls, world.got], [[1, 3], [1, 2]]);
+});
+
 test('leaves no timer and no listener behind', () => {
   const world = connected();
   world.room.publish(1);

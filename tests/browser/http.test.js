@@ -85,16 +85,32 @@ test('polls again at once after events, and not at once if a poll returns at onc
   assert.equal(world.open('poll').length, 1, 'a poll that has waited is repeated at once');
 });
 
-test('gives up a poll that does not answer within its wait and fifteen seconds', async () => {
-  const world = await connected(['lobby']), [poll] = world.open('poll');
-  world.rooms[0].on('$presence', () => undefined);
-  for (let second = 1; second < 25; second += 1) {
-    world.advance(1);
-    await world.answerCommands(); // pings, to which the polls are started again
+test('gives a request fifteen seconds without progress, and a large one the time that it takes on a slow line', async () => {
+  for (const [text, seconds] of [['', 15], ['x'.repeat(19800), 24.9]]) {
+    const world = await connected(['lobby']);
+    world.rooms[0].publish(text);
+    await turn(world);
+    const [request] = world.open('commands');
+    world.advance(seconds);
+    assert.deepEqual([request.aborted, world.rt.state], [false, 'connected']);
+    await world.answerPoll([]);
+    request.onprogress();
+    world.advance(seconds);
+    assert.deepEqual([request.aborted, world.rt.state], [false, 'connected']);
+    world.advance(0.2);
+    assert.deepEqual([request.aborted, world.rt.state], [true, 'reconnecting']);
   }
-  assert.equal(world.rt.state, 'connected');
-  world.advance(25 + 15);
-  assert.deepEqual([poll.aborted, world.rt.state], [true, 'reconnecting']);
+});
+
+test('asks other pages of its origin for a connection when a request waits for a second', async () => {
+  const world = await connected(['lobby']), stored = [];
+  world.window.localStorage.setItem = (name, value) => stored.push([name, value]);
+  world.rooms[0].publish(1);
+  await turn(world);
+  world.advance(0.9);
+  assert.deepEqual(stored, []);
+  world.advance(0.1);
+  assert.deepEqual(stored, [['realtime crowded', 1]]);
 });
 
 test('sends its state when the server knows that it reads', async () => {
