@@ -523,11 +523,18 @@ class CoreTests(SynchronousTestCase):
     def test_no_late_join(self) -> None:
         """A room that can't be read for a while isn't joined after it was left, nor twice after a reconnect."""
         world = self.up()
-        self.refuse_join(world, "store_unavailable", True)
-        self.assertEqual(1, len(world.clock.getDelayedCalls()))
+        world.server.room_away = True
         self.reconnect(world, "history")
+        for _ in range(4):
+            self.seconds_until_sent(world, "join")
+        world.link.cut()
+        world.clock.advance(1.3)
+        world.link.deliver_command()
+        world.link.deliver_event()
+        self.assertEqual("connected", world.core.connector.state.kind)
         self.assertEqual([], world.clock.getDelayedCalls())
         self.refuse_join(world, "store_unavailable", True)
+        self.assertEqual(1, len(world.clock.getDelayedCalls()))
         assert world.subscription is not None
         world.core.subscriptions.leave(world.subscription)
         self.assertEqual([], world.clock.getDelayedCalls())
