@@ -316,3 +316,32 @@ test('polls while the browser has no connections for streams', async () => {
   world.window.fire('storage', {key: 'realtime crowded', newValue: '1'});
   assert.deepEqual([world.open('poll').length, world.rt.state], [1, 'connected']);
 });
+
+test('gives streams up if one does not begin within a second after other pages were asked for a connection', async () => {
+  const world = await streaming(['lobby']);
+  world.advance(1.9);
+  assert.equal(world.stream.closed, false);
+  world.advance(0.1);
+  assert.deepEqual([world.stream.closed, world.states.at(-1).reason.code], [true, 'unreachable']);
+});
+
+test('loses a stream that is of another client', async () => {
+  const world = await streaming(['lobby']);
+  opened(world, ['lobby']);
+  world.streams.at(-1).say({type: 'welcome', client: 'another'});
+  assert.equal(world.rt.state, 'reconnecting');
+});
+
+test('reads many rooms by four streams at most, which begin after the old ones are closed, and refuses the others', async () => {
+  const names = Array.from({length: 45}, (_, index) => 'r'.repeat(780) + index), world = await streaming(names.slice(0, 12));
+  assert.equal(world.streams.length, 2);
+  world.streams.forEach((stream) => stream.say({type: 'welcome', client: 'secret'}));
+  world.streams.forEach((stream) => new URL(stream.url).searchParams.getAll('room').forEach((room) => {
+    stream.say({...joined({room}), count: 1, members: []});
+  }));
+  names.slice(12).forEach((name) => world.rt.room(name));
+  await world.answerCommands();
+  const open = world.streams.filter(({closed}) => !closed), counts = open.map(({url}) => new URL(url).searchParams.getAll('room').length);
+  assert.deepEqual([open.length, world.streams.slice(0, 2).every(({closed}) => closed)], [4, true]);
+  assert.equal(world.errors.filter(([code, room]) => code === 'too_many' && room).length, 45 - counts.reduce((sum, count) => sum + count));
+});
