@@ -66,19 +66,19 @@ _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 _OURS = frozenset(
     """
     abortDiagnosis abortPost acceptJoin add addPageListeners answerPings area arrived attemptFailed attempts base
-    beacon bye canGoOn candidate changeState check checkCaughtUp clientStorage closeAll closeOpening confirmFromLog
+    beacon bye candidate canGoOn changeState check checkCaughtUp clientStorage closeAll closeOpening confirmFromLog
     connectedAt connection covered decorate diagnose dropRoom eachLink eachPageListener eachRoom emit emitMessage
-    end enqueue everConnected extendTimeout failWhere failures finish finishJoin firstSent flush groupCount groups
+    end enqueue everConnected extendTimeout failures failWhere finish finishJoin firstSent flush groupCount groups
     handle handleError handlePoll handleReply handleResponse handles heldEvents hold idleTimeout inDoubt isAmbiguous
-    isClosed isLeft isOpen isReading isSending isUp joinAccepted joinFailures joinOn joinRefused joinReply kind
+    isClosed isLeft isOpen isReading isSending isUp joinAccepted joinFailures joinOn joinRefused joinReply json kind
     lastError lastId link linkLost listeners logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState
-    newHandle onEvent onGap onReply ondown onevent onup openLink openSource openTimeout openTimer opening
-    originError outbox pageListeners pause pendingPings pendingRequests pollAgain post postSoon probe probeCount
-    probeLater probeTimer promote publication queries query queue read readStarted readWaiting received refuseRoom
-    refused removeRoom request resetTo restartWatchdog retryLater retryTimer roomNames rooms roomsChanged runQuery
-    saveClient sayHello sendCommand sentBy settings settle shortConnections socket sources startIndex startPoll stop
-    streamJoined streamOpened succeed takeBatch takeGroup text timer transferTime transportNames transportStorage
-    tryNext unanswered unopened unpause unusable urlFor validate version wait waitingRooms
+    newHandle ondown onEvent onevent onGap onReply onup opening openLink openSource openTimeout openTimer
+    originError outbox pageListeners pause pendingPings pendingRequests pollAgain post postSoon presenceVersion
+    probe probeCount probeLater probeTimer promote publication queries query queue read readStarted readWaiting
+    received refused refuseRoom removeRoom request resetTo restartWatchdog retryLater retryTimer roomNames
+    roomsByName roomsChanged runQuery saveClient sayHello sendCommand sentBy settings settle shortConnections socket
+    sources startIndex startPoll stop streamJoined streamOpened succeed takeBatch takeGroup timer transferTime
+    transportNames transportStorage tryNext unanswered unopened unpause unusable urlFor validate wait waitingRooms
     """.split()  # noqa: SIM905
 )
 
@@ -203,10 +203,14 @@ def _shorten_properties(tokens: list[str]) -> dict[int, str]:
 
 
 def misnamed() -> set[str]:
-    """Private names that must not be shortened: pages know them, or a string has them, perhaps to find a property."""
+    """Private names that must not be shortened: pages or the server know them, or a string has them.
+
+    A string may be used to find a property. The server's names are those of all fields in the specification.
+    """
     strings = {match[0][1:-1] for match in _TOKEN.finditer(source()) if match.lastgroup == "string"}
     types = re.sub(r"/\*.*?\*/", "", (STATIC / "realtime.d.ts").read_text("utf-8"), flags=re.DOTALL)
-    return set(_OURS & (strings | set(_WORD.findall(types))))
+    fields = re.findall(r'"(\w+)":', (STATIC.parents[1] / "docs" / "protocol.rst").read_text("utf-8"))
+    return set(_OURS & (strings | set(fields) | set(_WORD.findall(types))))
 
 
 # Variables: each function gives its own ones letters that nothing else in it uses.

@@ -22,7 +22,7 @@
     this.state = 'connecting';
     this.transport = null;
     this.user = null;
-    this.rooms = emptyMap();
+    this.roomsByName = emptyMap();
     // Set later: link (the one in use), candidate (the one being opened), originError (the server refuses this origin),
     // everConnected, memberState, and timers.
     this.attempts = this.probeCount = this.shortConnections = 0;
@@ -45,9 +45,9 @@
   // What the page calls
 
   Connection.prototype.room = function (name, options) {
-    var room = this.rooms[name];
+    var room = this.roomsByName[name];
     if (!room) {
-      room = this.rooms[name] = new Room(name, options || {}, this);
+      room = this.roomsByName[name] = new Room(name, options || {}, this);
       this.eachLink(function (link) { room.joinOn(link); });
     }
     return room.newHandle();
@@ -298,7 +298,7 @@
   // Events
 
   Connection.prototype.received = function (event, link) {
-    var room = this.rooms[event.room];
+    var room = this.roomsByName[event.room];
     if (event.type === 'error' && room) {
       room.pause();
       room.joinRefused(event, room.position, link);
@@ -330,16 +330,16 @@
   };
 
   Connection.prototype.eachRoom = function (action) {
-    var rooms = this.rooms;
+    var rooms = this.roomsByName;
     Object.keys(rooms).forEach(function (name) { action(rooms[name]); });
   };
 
   Connection.prototype.removeRoom = function (name) {
-    var room = this.rooms[name];
+    var room = this.roomsByName[name];
     room.isLeft = true;
     room.pause();
     room.outbox.close();
-    delete this.rooms[name];
+    delete this.roomsByName[name];
     this.eachLink(function (link) { link.request({type: 'leave', room: name}, noop); });
   };
 

@@ -105,8 +105,8 @@
     var self = this;
     this.base = base;
     // Set later: client, name, state, isSending, isReading, roomsChanged and isClosed.
-    // Rooms by name: {since: position, version: of presence, joinReply: the `joined` to report when the room is read}
-    this.rooms = emptyMap();
+    // Rooms by name: {since: position, presenceVersion, joinReply: the `joined` to report when the room is read}
+    this.roomsByName = emptyMap();
     this.maxLineLength = MAX_LINE_LENGTH;
     this.queue = [];
     this.abortPost = noop;
@@ -122,7 +122,7 @@
     if (command.type === 'state' && !this.isReading) {
       this.state = command; // the server accepts it only of members of a room
     } else {
-      this.queue.push({id: command.id, text: JSON.stringify(command)});
+      this.queue.push({id: command.id, json: JSON.stringify(command)});
       this.postSoon();
     }
   };
@@ -148,13 +148,13 @@
   };
 
   function joinBatch(batch) {
-    return '[' + batch.map(function (waiting) { return waiting.text; }).join(',') + ']';
+    return '[' + batch.map(function (waiting) { return waiting.json; }).join(',') + ']';
   }
 
   HttpTransport.prototype.takeBatch = function () {
-    var queue = this.queue, count = 1, length = queue[0].text.length;
-    while (count < queue.length && count < this.maxBatch && length + queue[count].text.length < this.maxBatchLength) {
-      length += queue[count].text.length;
+    var queue = this.queue, count = 1, length = queue[0].json.length;
+    while (count < queue.length && count < this.maxBatch && length + queue[count].json.length < this.maxBatchLength) {
+      length += queue[count].json.length;
       count += 1;
     }
     return queue.splice(0, count);
@@ -200,7 +200,7 @@
       return;
     } else if (reply.type === 'left') {
       this.finishJoin(reply);
-      delete this.rooms[reply.room];
+      delete this.roomsByName[reply.room];
       this.roomsChanged = true;
     }
     this.onmessage(reply);
@@ -208,7 +208,7 @@
 
   // The server only counts the rooms of one request, so we count them all. A server that names no limit has none.
   HttpTransport.prototype.acceptJoin = function (reply) {
-    this.rooms[reply.room] = {since: reply.position, version: '', joinReply: reply};
+    this.roomsByName[reply.room] = {since: reply.position, presenceVersion: '', joinReply: reply};
     if (this.roomNames().length > this.maxRooms) {
       this.refuseRoom(reply.room);
     } else {
@@ -223,7 +223,7 @@
 
   /** Reports that a room is joined, with the members that `event` lists. Returns nothing if it was reported before. */
   HttpTransport.prototype.finishJoin = function (event) {
-    var room = this.rooms[event.room] || {}, reply = room.joinReply;
+    var room = this.roomsByName[event.room] || {}, reply = room.joinReply;
     room.joinReply = null;
     if (reply && !this.isClosed) {
       reply.count = event.count;
@@ -235,7 +235,7 @@
 
   /** Handles an event that was read. */
   HttpTransport.prototype.received = function (event) {
-    var room = this.rooms[event.room];
+    var room = this.roomsByName[event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
     }
@@ -258,15 +258,15 @@
   };
 
   HttpTransport.prototype.roomNames = function () {
-    return Object.keys(this.rooms);
+    return Object.keys(this.roomsByName);
   };
 
   /** Removes from `names` what one request can read. Returns these rooms and the parameters of the request. */
   HttpTransport.prototype.takeGroup = function (names, path) {
     var taken = [], query = [], left = this.maxLineLength - this.urlFor(path, [], this.client).length, room, parameters;
     while (names.length) {
-      room = this.rooms[names[0]]; // comes from the server, and needs no encoding
-      parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.version;
+      room = this.roomsByName[names[0]]; // comes from the server, and needs no encoding
+      parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.presenceVersion;
       left -= parameters.length + 1;
       if (left < 0 && taken.length) {
         break;
@@ -279,8 +279,8 @@
 
   /** Stops reading a room, and reports the error. */
   HttpTransport.prototype.dropRoom = function (error) {
-    var room = this.rooms[error.room];
-    delete this.rooms[error.room];
+    var room = this.roomsByName[error.room];
+    delete this.roomsByName[error.room];
     error.id = room.joinReply && room.joinReply.id;
     this.onmessage(error);
   };
@@ -288,7 +288,7 @@
   /** Reads on without the one room that an error concerns, or with shorter requests. Returns false for other errors. */
   HttpTransport.prototype.canGoOn = function (answer) {
     var error = answer || {}, canGoOn = true;
-    if (error.room && this.rooms[error.room]) {
+    if (error.room && this.roomsByName[error.room]) {
       this.dropRoom(error);
     } else if ((/414|431/).test(error.status) && this.maxLineLength > 500) {
       this.maxLineLength /= 2;
@@ -335,7 +335,7 @@
   };
 
   HttpTransport.prototype.leave = function () {
-    this.queue = this.roomNames().map(function (name) { return {text: JSON.stringify({type: 'leave', room: name})}; });
+    this.queue = this.roomNames().map(function (name) { return {json: JSON.stringify({type: 'leave', room: name})}; });
     this.close();
     while (this.queue.length && this.client) {
       this.beacon(joinBatch(this.takeBatch()));

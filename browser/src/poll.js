@@ -73,7 +73,7 @@
       });
       group.roomNames.forEach(function (name) { self.finishJoin({room: name}); });
       answer.events.forEach(this.received, this);
-      group.roomNames.forEach(function (name) { (self.rooms[name] || {}).version = answer.presence[name]; });
+      group.roomNames.forEach(function (name) { (self.roomsByName[name] || {}).presenceVersion = answer.presence[name]; });
       this.pollAgain(group, answer.events.length || took > 1000 ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));
     }
   };

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
+from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
-from realtime_chat.client.events import Event, Member, Message, State, read_event, read_members
+from realtime_chat.client.events import Event, Member, Message, State, read_members, read_message
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.poll import PollLink
 from realtime_chat.client.server_url import ServerURL
 from realtime_chat.client.sse import SSELink
@@ -109,7 +109,7 @@ class Chat:
 
     async def __aenter__(self) -> Chat:
         try:
-            await self._core.open()
+            await self._core.connector.open()
         except BaseException:
             await self.close()
             raise
@@ -126,22 +126,22 @@ class Chat:
         A publish that isn't acknowledged fails: with :class:`~realtime_chat.client.errors.Closed` if it was never sent,
         else with :class:`~realtime_chat.client.errors.FateUnknown`.
         """
-        return self._core.close()
+        return self._core.connector.close()
 
     @property
     def state(self) -> State:
         """The state of the connection."""
-        return self._core.state
+        return self._core.connector.state
 
     @property
     def user(self) -> User | None:
         """Our own user, as others see it; None before the first connection."""
-        return self._core.user
+        return self._core.connector.user
 
     @property
     def client(self) -> str | None:
         """The secret that makes a later chat the same user; keep it like a password."""
-        return self._core.client
+        return self._core.connector.client
 
     def switch(self, *transports: str) -> Deferred[None]:
         """Move to other transports, now and after every reconnect. Nothing is lost or duplicated.
@@ -150,7 +150,7 @@ class Chat:
         :raises ValueError: there is no such transport.
         """
         _check_transports(transports)
-        return self._core.switch(transports)
+        return self._core.connector.switch(transports)
 
     async def join(self, room: str, since: Position | str | None = None, last: int | None = None) -> Room:
         """Read a room, from now on and after every reconnect, until it is left.
@@ -161,7 +161,7 @@ class Chat:
         :raises RealtimeError: the room can't be read, or is joined already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
-        return Room(self, self._core, await self._core.join(check_room(room), position, last))
+        return Room(self, self._core, await self._core.subscriptions.join(check_room(room), position, last))
 
     def publish(self, room: str, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
         """Publish a message to a room, which needn't be joined; see :meth:`Room.publish`."""
@@ -184,8 +184,16 @@ class Chat:
         :raises RealtimeError: the server refuses.
         """
         http = HTTPClient(self._server)
+        rooms: list[str] = []
         try:
-            return await _all_rooms(http, self.client)
+            while True:
+                response = await http.exchange("rooms", [("after", rooms[-1])] if rooms else [], self.client)
+                error = response.error("rooms")
+                if error is not None:
+                    raise error
+                if not response.body["rooms"]:
+                    return rooms
+                rooms += [room["room"] for room in response.body["rooms"]]
         finally:
             await http.close()
 
@@ -242,7 +250,7 @@ class Room:
         while True:
             event = self._subscription.pop()
             if event is not None:
-                self._core.consumed(self._subscription)
+                self._core.subscriptions.consumed(self._subscription)
                 return event
             if self._subscription.ended:
                 if isinstance(self._subscription.ended, Exception):
@@ -281,11 +289,13 @@ class Room:
 
         :param limit: how many; None for 50.
         """
-        fields = {"before": _text(before), "since": _text(since), "limit": limit}
-        given = {name: value for name, value in fields.items() if value is not None}
-        page = await self._core.query({"type": "history", "room": self.name, **given})
+        fields: dict[str, Any] = {"before": before, "since": since}
+        given = {name: str(position) for name, position in fields.items() if position is not None}
+        limited = {} if limit is None else {"limit": limit}
+        page = await self._core.query({"type": "history", "room": self.name, **given, **limited})
+        me = self._core.connector.user
         return History(
-            tuple(_messages(page["messages"], self._core.user)),
+            tuple(read_message(message, me) for message in page["messages"]),
             Position.parse(page["position"]),
             Position.parse(page["top"]),
             page["recovered"],
@@ -293,34 +303,10 @@ class Room:
 
     async def leave(self) -> None:
         """Leave the room; the iteration over it ends."""
-        self._core.leave(self._subscription)
+        self._core.subscriptions.leave(self._subscription)
 
 
 def _publish(core: Core, room: str, data: Any, event: str, key: str | None) -> Deferred[Position]:
-    return core.publish(
+    return core.outbox.publish(
         check_room(room), encode_checked(data), check_event(event), None if key is None else check_key(key)
     )
-
-
-def _text(position: Position | None) -> str | None:
-    return None if position is None else str(position)
-
-
-def _messages(events: Iterable[dict[str, Any]], me: User | None) -> Iterable[Message]:
-    for event in events:
-        message = read_event(event, me)
-        assert isinstance(message, Message)
-        yield message
-
-
-async def _all_rooms(http: HTTPClient, client: str | None) -> list[str]:
-    rooms: list[str] = []
-    while True:
-        response = await http.get("rooms", [("after", rooms[-1])] if rooms else [], client)
-        error = response.error("rooms")
-        if error is not None:
-            raise error
-        page = [room["room"] for room in response.body["rooms"]]
-        if not page:
-            return rooms
-        rooms += page

@@ -5,21 +5,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from realtime_chat.client.backoff import Backoff
 from realtime_chat.client.errors import ChatError, Closed, Unreachable
 from realtime_chat.client.events import State
 from realtime_chat.client.link import ClientIdentity, Disconnect, Link, LinkListener, OpenLink
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.values.model import User
 
-__all__ = ["Connector", "ConnectorListener"]
+__all__ = ["Backoff", "ClientOptions", "Connector", "ConnectorListener"]
 
 OPEN_WITHIN = 10.0
 STABLE_AFTER = 10.0
+SHORTEST = 0.5
+LONGEST = 20.0
+
+
+@attrs.frozen
+class ClientOptions:
+    """How a client behaves.
+
+    :ivar transports: which transports to try, the best one first.
+    :ivar name: the guest's name.
+    :ivar client: the secret of the client whose identity to resume.
+    :ivar patient: whether to keep trying if the very first attempts reach no server.
+    :ivar offline: how many commands may wait while there is no connection.
+    :ivar online: how many publishes may wait in total.
+    :ivar buffer: how many events may wait for a room's reader.
+    """
+
+    transports: tuple[str, ...]
+    name: str | None = None
+    client: str | None = None
+    patient: bool = False
+    offline: int = 100
+    online: int = 1000
+    buffer: int = 1000
+
+
+class Backoff:
+    """Exponential backoff with full jitter: a random time up to a bound that doubles with each failure.
+
+    Clients that were cut off together don't come back together (M. Brooker, "Exponential Backoff And Jitter", 2015).
+
+    :param random: returns a float from 0 up to 1.
+    """
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._failures = 0
+
+    def next(self) -> float:
+        """Count one more failure, and return the seconds to wait: from 0.5 to at most 20."""
+        bound = min(LONGEST, 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        return SHORTEST + self._random() * (bound - SHORTEST)
+
+    def succeeded(self) -> None:
+        """Forget the failures."""
+        self._failures = 0
 
 
 class ConnectorListener(LinkListener, Protocol):
@@ -90,6 +136,11 @@ class Connector:
         self.link: Link | None = None
         self.up = False
         self.stopped_by: ChatError | None = None
+
+    @property
+    def open_link(self) -> Link | None:
+        """The link, if it is open."""
+        return self.link if self.up else None
 
     # What the application asks for
 

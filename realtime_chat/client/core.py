@@ -5,7 +5,7 @@ It is given a clock, random numbers and what makes links; :mod:`realtime_chat.cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from typing import Any
@@ -14,19 +14,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from realtime_chat.client.connector import Connector, ConnectorListener
-from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused
+from realtime_chat.client.connector import ClientOptions, Connector, ConnectorListener
+from realtime_chat.client.errors import ChatError, FateUnknown, QueueFull, Refused
 from realtime_chat.client.events import State
-from realtime_chat.client.flow_control import FlowControl
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.outbox import Outbox
-from realtime_chat.client.publisher import ClientPublisher
-from realtime_chat.client.queries import PendingQueries
-from realtime_chat.client.subscription import RoomSubscription
+from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.client.subscriptions import Subscriptions
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import Position, User
 
 __all__ = ["Core"]
 
@@ -58,123 +53,73 @@ class Core(ConnectorListener):
         self._next_id = partial(next, count(1))
         self._member_state: Any = None
         self.rooms: dict[str, RoomSubscription] = {}
-        self._outbox = Outbox()
-        self._queries = PendingQueries()
-        self._connector = Connector(clock, random, links, options, self, on_state)
-        self._flow_control = FlowControl(self._connector, self.rooms, self._outbox, self._queries)
-        self._publisher = ClientPublisher(
+        self._queries: dict[int, tuple[dict[str, Any], Deferred[dict[str, Any]]]] = {}  # commands that only read, by id
+        self.connector = Connector(clock, random, links, options, self, on_state)
+        self._flow_control = FlowControl(self.connector, self.rooms, lambda: bool(self.outbox or self._queries))
+        self.outbox = Outbox(
             clock,
             random,
             new_key,
             clock.seconds if boottime is None else boottime,
             self._next_id,
             options,
-            self._connector,
-            self._outbox,
+            self.connector,
             self.rooms,
             self._flow_control,
         )
-        self._subscriptions = Subscriptions(
-            clock, random, self._connector, self.rooms, options.buffer, self._publisher, self._flow_control
+        self.subscriptions = Subscriptions(
+            clock, random, self.connector, self.rooms, options.buffer, self.outbox, self._flow_control
         )
         self._receivers: Mapping[str, Callable[[dict[str, Any]], None]] = {
-            "joined": self._subscriptions.joined,
-            "message": self._subscriptions.message,
-            "reset": self._subscriptions.reset,
-            "presence": self._subscriptions.presence,
-            "signal": self._subscriptions.signal,
-            "published": self._publisher.published,
+            "joined": self.subscriptions.joined,
+            "message": self.subscriptions.message,
+            "reset": self.subscriptions.reset,
+            "presence": self.subscriptions.presence,
+            "signal": self.subscriptions.signal,
+            "published": self.outbox.published,
             "goodbye": self._goodbye,
             "error": self._error,
         }
 
-    # The connection
-
-    @property
-    def state(self) -> State:
-        """The state of the connection."""
-        return self._connector.state
-
-    @property
-    def client(self) -> str | None:
-        """The secret by which the server knows this client."""
-        return self._connector.client
-
-    @property
-    def user(self) -> User | None:
-        """Our own user; None before the first connection."""
-        return self._connector.user
-
-    @property
-    def link(self) -> Link | None:
-        """The link that is open or being opened."""
-        return self._connector.link
-
-    def open(self) -> Deferred[None]:
-        """Connect, unless that is done; fires when there is a connection.
-
-        :raises ChatError: by the Deferred: no server can be reached, or the server refuses.
-        """
-        return self._connector.open()
-
-    def close(self) -> Deferred[None]:
-        """End everything; fires when no connection and no timer is left."""
-        return self._connector.close()
-
-    def switch(self, transports: Sequence[str]) -> Deferred[None]:
-        """Move to other transports at once; fires when one of them is open."""
-        return self._connector.switch(transports)
-
     # Commands
-
-    def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
-        """Read a room, now and after every reconnect; fires when the server has accepted the ``join``."""
-        if self._connector.stopped_by is not None:
-            return fail(self._connector.stopped_by)
-        return self._subscriptions.join(room, since, last)
-
-    def leave(self, subscription: RoomSubscription) -> None:
-        """Stop reading a room."""
-        self._subscriptions.leave(subscription)
-
-    def consumed(self, subscription: RoomSubscription) -> None:
-        """A reader has taken an event of its room."""
-        self._subscriptions.consumed(subscription)
-
-    def publish(self, room: str, data: bytes, event: str, key: str | None) -> Deferred[Position]:
-        """Publish a message once, whatever happens to the connection; fires with its position.
-
-        :param data: compact JSON.
-        """
-        if self._connector.stopped_by is not None:
-            return fail(self._connector.stopped_by)
-        return self._publisher.publish(room, data, event, key)
 
     def query(self, command: dict[str, Any]) -> Deferred[dict[str, Any]]:
         """Send a command that only reads, again after a reconnect; fires with its reply."""
-        connector = self._connector
+        connector = self.connector
         if connector.stopped_by is not None:
             return fail(connector.stopped_by)
         if not connector.up and len(self._queries) >= self._options.offline:
             return fail(QueueFull(self._options.offline))
-        command = {**command, "id": self._next_id()}
-        reply = self._queries.add(command)
-        if connector.up and connector.link is not None:
-            connector.link.send(command)
+        id = self._next_id()
+        reply: Deferred[dict[str, Any]] = Deferred(lambda deferred: self._forget_query(id))
+        self._queries[id] = {**command, "id": id}, reply
+        if connector.open_link is not None:
+            connector.open_link.send(self._queries[id][0])
             self._flow_control.update()
         return reply
+
+    def _forget_query(self, id: int) -> None:
+        self._queries.pop(id, None)
+
+    def _take_query(self, id: Any) -> Deferred[dict[str, Any]] | None:
+        _, reply = self._queries.pop(id, (None, None))
+        return reply
+
+    def _take_queries(self) -> list[Deferred[dict[str, Any]]]:
+        queries, self._queries = self._queries, {}
+        return [reply for _, reply in queries.values()]
 
     def send_volatile(self, command: dict[str, Any]) -> None:
         """Send a command that has no reply, if its room is joined on the current connection; else drop it."""
         subscription = self.rooms.get(command["room"])
-        if self._connector.up and self.link is not None and subscription is not None and subscription.joined:
-            self.link.send(command)
+        if self.connector.open_link is not None and subscription is not None and subscription.joined:
+            self.connector.open_link.send(command)
 
     def set_state(self, state: Any) -> None:
         """Set what other members see of this client, now and after every reconnect."""
         self._member_state = state
-        if self._connector.up and self.link is not None:
-            self.link.send({"type": "state", "state": state})
+        if self.connector.open_link is not None:
+            self.connector.open_link.send({"type": "state", "state": state})
 
     # What the connector reports
 
@@ -182,54 +127,53 @@ class Core(ConnectorListener):
         """Join all rooms where they were left, and send again what was not answered."""
         if self._member_state is not None:
             link.send({"type": "state", "state": self._member_state})
-        self._subscriptions.connected(link)
-        for command in self._queries.commands():
+        self.subscriptions.connected(link)
+        for command, _ in self._queries.values():
             link.send(command)
-        self._publisher.flush()
+        self.outbox.flush()
 
     def disconnected(self) -> None:
         """Nothing is on the wire any more."""
         self._flow_control.disconnected()
-        self._publisher.disconnected()
-        self._subscriptions.disconnected()
+        self.outbox.disconnected()
+        self.subscriptions.disconnected()
 
     def stopped(self, error: ChatError) -> None:
         """Fail everything that waits, and end all rooms."""
-        for reply in self._queries.take_all():
+        for reply in self._take_queries():
             reply.errback(error)
-        ending = self._subscriptions.stopped(error)
-        self._outbox.fail_all(error)
-        for subscription in ending:
-            subscription.end(True if isinstance(error, Closed) else error)
+        self.outbox.fail_all(error)
+        self.subscriptions.stopped(error)
 
     # What links report
 
     def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
         """The server has answered the ``hello``."""
-        self._connector.opened(link, welcome)
+        self.connector.opened(link, welcome)
 
     def closed(self, link: Link, disconnect: Disconnect) -> None:
         """The link is gone. If a command was too large, the largest publish on the wire is to blame, and fails."""
-        if link is not self._connector.link:
+        if link is not self.connector.link:
             return
-        largest = self._outbox.largest_on_wire() if disconnect.too_large else None
-        self._connector.lost(link, disconnect)
+        sent = self.outbox.on_wire if disconnect.too_large else []
+        largest = max(sent, key=lambda publish: publish.size, default=None)
+        self.connector.lost(link, disconnect)
         if largest is not None:
             message = f"the server takes no message of {largest.size} bytes"
-            self._publisher.settle(largest, Refused("too_large", message))
+            self.outbox.settle(largest, Refused("too_large", message))
 
     def refused(self, link: Link, room: str, error: Refused) -> None:
         """A room can't be joined."""
-        if link is not self._connector.link or room not in self.rooms:
+        if link is not self.connector.link or room not in self.rooms:
             return
         if error.code == "stopping":
             self.closed(link, Disconnect(error.message, error=error))
         else:
-            self._subscriptions.refused(room, error)
+            self.subscriptions.refused(room, error)
 
     def received(self, link: Link, event: dict[str, Any]) -> None:
         """A reply or an event has come."""
-        if link is not self._connector.link:
+        if link is not self.connector.link:
             return
         try:
             self._receivers.get(event.get("type", ""), self._answered)(event)
@@ -239,24 +183,24 @@ class Core(ConnectorListener):
 
     def _answered(self, event: dict[str, Any]) -> None:
         """Give a reply to its query. Events of an unknown type have none, and are ignored."""
-        reply = self._queries.take(event.get("id"))
+        reply = self._take_query(event.get("id"))
         if reply is not None:
             self._flow_control.update()
             reply.callback(event)
 
     def _goodbye(self, event: dict[str, Any]) -> None:
-        assert self.link is not None
-        self.closed(self.link, Disconnect.by_goodbye(event))
+        assert self.connector.link is not None
+        self.closed(self.connector.link, Disconnect.by_goodbye(event))
 
     def _error(self, event: dict[str, Any]) -> None:
         error = refusal(event)
         if error.code == "stopping":
-            assert self.link is not None
-            self.closed(self.link, Disconnect("the server is stopping", 1.0, error))
+            assert self.connector.link is not None
+            self.closed(self.connector.link, Disconnect("the server is stopping", 1.0, error))
             return
         id = event.get("id")
-        query = self._queries.take(id)
-        if self._publisher.refused(id, error):
+        query = self._take_query(id)
+        if self.outbox.refused(id, error):
             return
         if query is not None:
             query.errback(error)
@@ -267,11 +211,11 @@ class Core(ConnectorListener):
 
     def _unreadable(self, error: Refused) -> None:
         """The server could not read a command, and doesn't say which: fail all that wait for a reply."""
-        publishes = [publish for publish in self._outbox if publish.on_wire]
-        replies = self._queries.take_all()
+        publishes = self.outbox.on_wire
+        replies = self._take_queries()
         only_one = len(publishes) + len(replies) == 1
         unknown = FateUnknown("the server could not read it, or one beside it")
         for publish in publishes:
-            self._publisher.settle(publish, error if only_one else unknown)
+            self.outbox.settle(publish, error if only_one else unknown)
         for reply in replies:
             reply.errback(error)

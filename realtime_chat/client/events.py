@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,19 @@ import msgspec
 
 from realtime_chat.values.model import Position, User
 
-__all__ = ["Event", "Member", "Message", "Presence", "Reset", "Sender", "Signal", "State", "read_event", "read_members"]
+__all__ = [
+    "Event",
+    "Member",
+    "Message",
+    "Presence",
+    "Reset",
+    "Sender",
+    "Signal",
+    "State",
+    "read_event",
+    "read_members",
+    "read_message",
+]
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -110,39 +122,6 @@ class State(msgspec.Struct, frozen=True):
     delay: float = 0.0
 
 
-def _sender(event: dict[str, Any]) -> Sender:
-    return msgspec.convert(event["from"], Sender)
-
-
-def _message(event: dict[str, Any], me: User | None) -> Message:
-    sender = _sender(event)
-    return Message(
-        event["room"],
-        Position.parse(event["position"]),
-        event["event"],
-        event["data"],
-        sender,
-        event["at"],
-        event.get("key"),
-        me is not None and me.id == sender.id,
-    )
-
-
-def _signal(event: dict[str, Any], me: User | None) -> Signal:
-    sender = None if event["from"] is None else _sender(event)
-    return Signal(event["room"], event["event"], event.get("data"), sender, event["at"])
-
-
-def _presence(event: dict[str, Any], me: User | None) -> Presence:
-    full = read_members(event["members"]) if "members" in event else None
-    joined, left = (read_members(event.get(which, ())) for which in ("joined", "left"))
-    return Presence(event["room"], event["count"], joined, left, full)
-
-
-def _reset(event: dict[str, Any], me: User | None) -> Reset:
-    return Reset(event["room"], Position.parse(event["position"]))
-
-
 def read_members(members: Any) -> tuple[Member, ...]:
     """Read a list of members from the server.
 
@@ -151,9 +130,16 @@ def read_members(members: Any) -> tuple[Member, ...]:
     return msgspec.convert(members, tuple[Member, ...])
 
 
-_READERS: Mapping[str, Callable[[dict[str, Any], User | None], Event]] = MappingProxyType(
-    {"message": _message, "signal": _signal, "presence": _presence, "reset": _reset}
+_KINDS: Mapping[str, type[Event]] = MappingProxyType(
+    {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset}
 )
+
+
+def read_message(event: dict[str, Any], me: User | None) -> Message:
+    """Read a message from the server, as :func:`read_event` does."""
+    message = read_event(event, me)
+    assert isinstance(message, Message)
+    return message
 
 
 def read_event(event: dict[str, Any], me: User | None) -> Event:
@@ -162,4 +148,12 @@ def read_event(event: dict[str, Any], me: User | None) -> Event:
     :param me: the client's own user.
     :raises KeyError, TypeError, ValueError, realtime_chat.values.errors.RealtimeError: it breaks the protocol.
     """
-    return _READERS[event["type"]](event, me)
+    kind = _KINDS[event["type"]]
+    fields: dict[str, Any] = {"data": None, **event} if kind is Signal else dict(event)
+    if kind in (Message, Signal):
+        fields["sender"] = event["from"]
+    if kind in (Message, Reset):
+        fields["position"] = Position.parse(event["position"])
+    if kind is Message:
+        fields["own"] = me is not None and me.id == event["from"]["id"]
+    return msgspec.convert(fields, kind)

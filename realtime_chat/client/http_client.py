@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from http.cookiejar import CookieJar
 from io import BytesIO
 from typing import Any, TypeVar
@@ -117,31 +117,41 @@ class IdleTimeout:
         self._seconds = seconds
         self._timer: IDelayedCall | None = None
         self._timed_out = False
+        self._running: Deferred[Any] = Deferred()
 
-    def run(self, coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-        """Run a coroutine, and cancel it when the time is over.
+    def run(self, running: Deferred[T]) -> Deferred[T]:
+        """Cancel what runs when the time is over.
 
         :raises TimeoutError: by the Deferred: there was no progress.
         """
-        running = Deferred.fromCoroutine(coroutine)
-        self._timer = self._reactor.callLater(self._seconds, self._time_out, running)
+        self._running = running
+        self.resume()
         return running.addBoth(self._ended)
 
     def progress(self) -> None:
-        """Start again."""
-        if self._timer is not None and self._timer.active():
+        """Start again, unless it is paused."""
+        if self._timer is not None:
             self._timer.reset(self._seconds)
 
-    def _time_out(self, running: Deferred[Any]) -> None:
+    def pause(self) -> None:
+        """Stop counting."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def resume(self) -> None:
+        """Start again, after a pause too."""
+        self.pause()
+        self._timer = self._reactor.callLater(self._seconds, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
         self._timed_out = True
-        running.cancel()
+        self._running.cancel()
 
     def _ended(self, result: Any) -> Any:
-        if self._timed_out:
-            return Failure(TimeoutError(f"no progress for {self._seconds:g} seconds"))
-        if self._timer is not None:
-            self._timer.cancel()
-        return result
+        self.pause()
+        return Failure(TimeoutError(f"no progress for {self._seconds:g} seconds")) if self._timed_out else result
 
 
 class _BodyFile(BytesIO):
@@ -173,45 +183,26 @@ class HTTPClient:
         self._pool.retryAutomatically = False
         self._agent = ContentDecoderAgent(CookieAgent(server.agent(self._pool), CookieJar()), [(b"gzip", GzipDecoder)])
 
-    def get(
+    def exchange(
         self,
         path: str,
         query: Sequence[tuple[str, str]] = (),
         client: str | None = None,
+        body: bytes | None = None,
         seconds: float | None = None,
     ) -> Deferred[JSONResponse]:
-        """Ask for JSON.
+        """Ask for JSON; with a body, which is JSON too, by ``POST``.
 
-        :param seconds: how long there may be no progress.
+        :param seconds: how long there may be no progress; None for 30.
         :raises TimeoutError: by the Deferred: there was none.
         """
-        return self._exchange("GET", path, query, client, None, seconds)
-
-    def post(
-        self, path: str, body: bytes, query: Sequence[tuple[str, str]], client: str | None
-    ) -> Deferred[JSONResponse]:
-        """Send JSON, and read the JSON of the response.
-
-        :raises TimeoutError: by the Deferred: there was no progress.
-        """
-        return self._exchange("POST", path, query, client, body, None)
-
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        query: Sequence[tuple[str, str]],
-        client: str | None,
-        body: bytes | None,
-        seconds: float | None,
-    ) -> Deferred[JSONResponse]:
         timeout = IdleTimeout(self._server.reactor, _IDLE_TIMEOUT if seconds is None else seconds)
         producer = None if body is None else _body_producer(self._server.reactor, body, timeout.progress)
-        return timeout.run(_respond(self.request(method, path, query, client, producer), timeout.progress))
+        response = _respond(self.request(path, query, client, producer), timeout.progress)
+        return timeout.run(Deferred.fromCoroutine(response))
 
     def request(
         self,
-        method: str,
         path: str,
         query: Sequence[tuple[str, str]] = (),
         client: str | None = None,
@@ -224,7 +215,8 @@ class HTTPClient:
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/json"])
         url = f"{self._server.url}{path}?{urlencode(query)}" if query else self._server.url + path
-        response: Deferred[Any] = self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+        method = b"GET" if body is None else b"POST"
+        response: Deferred[Any] = self._agent.request(method, url.encode("ascii"), headers, body)
         return response
 
     def close(self) -> Deferred[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -12,7 +12,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.client.command_queue import CommandQueue, QueuedCommand
 from realtime_chat.client.cursors import Cursors
 from realtime_chat.client.errors import Refused
 from realtime_chat.client.http_client import HTTPClient, JSONResponse
@@ -25,11 +24,55 @@ __all__ = ["HTTPLink"]
 _LINE_TOO_LONG = (414, 431)
 _DEFAULT_LAST = 50
 _MAX_HELD = 30
+_MAX_COMMANDS = 100
+_MAX_BYTES = 32 * 1024
 _FOR_MEMBERS = ("signal", "state")
 """Commands that the server accepts only of clients that read a room."""
 
 _LINK_ERRORS = frozenset(("unauthorized", "stopping", "unknown_host", "bad_origin", "not_found", "method_not_allowed"))
 """Errors that concern all commands: none can be sent."""
+
+
+class QueuedCommand(NamedTuple):
+    """A command; with the request that its reply answers, if it reads the history of a room to join."""
+
+    command: Mapping[str, Any]
+    request: JoinRequest | None = None
+
+
+class CommandQueue:
+    """Commands in order, taken in batches."""
+
+    def __init__(self) -> None:
+        self._queue: list[QueuedCommand] = []
+        self._max_commands = _MAX_COMMANDS
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, command: Mapping[str, Any], request: JoinRequest | None = None) -> None:
+        """Add a command at the end."""
+        self._queue.append(QueuedCommand(command, request))
+
+    def drop_join(self, room: str) -> None:
+        """Remove what would join a room."""
+        self._queue = [queued for queued in self._queue if queued.request is None or queued.request.room != room]
+
+    def next_batch(self) -> list[QueuedCommand]:
+        """Remove and return as many commands as one request may have."""
+        size = count = 0
+        for queued in self._queue[: self._max_commands]:
+            size += len(msgspec.json.encode(queued.command))
+            if count and size > _MAX_BYTES:
+                break
+            count += 1
+        batch, self._queue = self._queue[:count], self._queue[count:]
+        return batch
+
+    def send_one_by_one(self, batch: list[QueuedCommand]) -> None:
+        """Put a batch that was too large back, and return one command at a time from now on."""
+        self._max_commands = 1
+        self._queue[:0] = batch
 
 
 class HTTPLink(Link):
@@ -155,7 +198,7 @@ class HTTPLink(Link):
         self._post_soon()
 
     async def _post_json(self, body: Any) -> JSONResponse:
-        return await self._http.post("commands", msgspec.json.encode(body), self._name_query(), self._client)
+        return await self._http.exchange("commands", self._name_query(), self._client, msgspec.json.encode(body))
 
     def _name_query(self) -> list[tuple[str, str]]:
         return [] if self._identity.name is None else [("name", self._identity.name)]

@@ -51,7 +51,8 @@ class PollLink(HTTPLink):
     async def _poll(self, rooms: Sequence[str]) -> JSONResponse:
         query = [*self._cursors.query(rooms), ("last", str(_LAST)), ("wait", f"{_WAIT:.0f}")]
         query += [("presence", self._presence.get(room, "")) for room in rooms]
-        return await self._http.get("poll", query + self._name_query(), self._client, _WAIT + _ANSWER_WITHIN)
+        query += self._name_query()
+        return await self._http.exchange("poll", query, self._client, seconds=_WAIT + _ANSWER_WITHIN)
 
     def _polled(self, body: dict[str, Any], generation: int) -> None:
         if body["client"] != self._client:

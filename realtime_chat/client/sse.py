@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
 
-from realtime_chat.client.http_client import BodyReader, JSONResponse, read_json
+from realtime_chat.client.http_client import BodyReader, IdleTimeout, JSONResponse, read_json
 from realtime_chat.client.http_link import HTTPLink
 from realtime_chat.client.link import ClientIdentity, Disconnect, LinkListener
 from realtime_chat.client.server_url import ServerURL
@@ -79,17 +79,23 @@ class SSELink(HTTPLink):
             await self._not_a_stream(response, generation)
             return
         self._ever_streamed = True
-        stream = _Stream(self._server.reactor, partial(self._received, generation), self._timed_out)
+        stream = _Stream(self._server.reactor, partial(self._received, generation))
         self._streams.add(stream)
+        reading = stream.read(response)
+        if self._paused:
+            stream.pause()
         try:
-            await stream.read(response, self._paused)
+            await reading
+        except TimeoutError:
+            self._disconnect(Disconnect("the event stream fell silent"))
+        else:
+            self._disconnect(Disconnect("the event stream ended"))
         finally:
             self._streams.discard(stream)
-        self._disconnect(Disconnect("the event stream ended"))
 
     async def _request(self, rooms: Sequence[str]) -> Any:
         query = self._cursors.query(rooms) + self._name_query()
-        return await self._http.request("GET", "sse", query, self._client)
+        return await self._http.request("sse", query, self._client)
 
     async def _not_a_stream(self, response: Any, generation: int) -> None:
         answer: JSONResponse = await self._within(_HEADERS_WITHIN, read_json(response))
@@ -133,7 +139,7 @@ class SSELink(HTTPLink):
         if "count" in event and not self._closed:
             self._listener.received(self, {**event, "type": "presence"})
 
-    # Backpressure, and the time-out
+    # Backpressure
 
     def pause(self) -> None:
         super().pause()
@@ -145,67 +151,38 @@ class SSELink(HTTPLink):
         for stream in self._streams:
             stream.resume()
 
-    def _timed_out(self) -> None:
-        self._disconnect(Disconnect("the event stream fell silent"))
-
 
 class _Stream:
     """One event stream that is read.
 
     :param on_events: is called with the data of the events that are complete.
-    :param on_timeout: is called when nothing has come for too long.
     """
 
-    def __init__(
-        self, reactor: Any, on_events: Callable[[Iterator[bytes]], object], on_timeout: Callable[[], object]
-    ) -> None:
-        self._reactor = reactor
+    def __init__(self, reactor: Any, on_events: Callable[[Iterator[bytes]], object]) -> None:
         self._on_events = on_events
-        self._on_timeout = on_timeout
         self._parser = EventStreamParser()
         self._body = BodyReader(self._received)
-        self._timer: IDelayedCall | None = None
+        self._timeout = IdleTimeout(reactor, _IDLE_TIMEOUT)
 
-    async def read(self, response: Any, paused: bool) -> None:
-        """Read it to its end. Cancelling that closes the connection."""
-        reading = self._body.read(response)
-        if paused:
-            self.pause()
-        else:
-            self._start_timer()
-        try:
-            await reading
-        finally:
-            self._stop_timer()
+    def read(self, response: Any) -> Deferred[None]:
+        """Fires at its end. Cancelling that closes the connection.
+
+        :raises TimeoutError: by the Deferred: nothing came for too long.
+        """
+        return self._timeout.run(self._body.read(response))
 
     def _received(self, data: bytes) -> None:
-        if self._timer is not None:
-            self._start_timer()
+        self._timeout.progress()
         self._on_events(self._parser.feed(data))
 
     def pause(self) -> None:
         """Stop reading; there is no time-out meanwhile."""
-        self._stop_timer()
+        self._timeout.pause()
         if self._body.transport is not None:
             self._body.transport.pauseProducing()
 
     def resume(self) -> None:
         """Read on after :meth:`pause`."""
-        self._start_timer()
+        self._timeout.resume()
         if self._body.transport is not None:
             self._body.transport.resumeProducing()
-
-    def _start_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.reset(_IDLE_TIMEOUT)
-        else:
-            self._timer = self._reactor.callLater(_IDLE_TIMEOUT, self._timed_out)
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _timed_out(self) -> None:
-        self._timer = None
-        self._on_timeout()

@@ -1,19 +1,26 @@
-"""One room that is read: the client's position in it, and the events that its reader has not taken yet."""
+"""One room that is read: the client's position in it, and the events that its reader has not taken yet.
+
+While all readers are slow, the link is paused.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 
+import attrs
 from twisted.internet.defer import Deferred
 
-from realtime_chat.client.errors import ChatError
+from realtime_chat.client.connector import Connector
+from realtime_chat.client.errors import ChatError, Closed
 from realtime_chat.client.events import Event, Member, Message, Presence, Reset
 from realtime_chat.client.link import JoinRequest
 from realtime_chat.values.model import Position
 
-__all__ = ["RoomSubscription"]
+__all__ = ["FlowControl", "RoomSubscription"]
 
 
+@attrs.define(eq=False)
 class RoomSubscription:
     """The client's position in a room, and a bounded buffer of events.
 
@@ -30,8 +37,8 @@ class RoomSubscription:
 
     Reading should pause when the buffer is half full, and may resume when it is a quarter full.
 
-    :param buffer: how many events may wait for the reader.
-    :ivar position: the reader has everything up to here, or has it in the buffer; None before the room was joined.
+    :param position: the reader has everything up to here, or has it in the buffer; None before the room was joined.
+    :param limit: how many events may wait for the reader.
     :ivar joined: whether the current connection has joined the room.
     :ivar received: the position up to which the connection has brought the room, buffered or dropped.
     :ivar target: where the log ended when the room was joined.
@@ -39,23 +46,22 @@ class RoomSubscription:
     :ivar ended: True, or the error that ended it.
     """
 
-    def __init__(self, room: str, since: Position | None, last: int | None, buffer: int) -> None:
-        self.room = room
-        self.position = since
-        self.last = last
-        self.limit = buffer
-        self.joined = False
-        self.ever_joined = False
-        self.behind = False
-        self.received = since
-        self.target: Position | None = None
-        self.members: dict[str, Member] | None = None
-        self.count: int | None = None
-        self.ended: ChatError | bool = False
-        self.joining: list[Deferred[None]] = []
-        self._events: deque[Event] = deque()
-        self._presence_missed = False
-        self._waiter: Deferred[None] | None = None
+    room: str
+    position: Position | None
+    last: int | None
+    limit: int
+    joined: bool = False
+    ever_joined: bool = False
+    behind: bool = False
+    received: Position | None = attrs.Factory(lambda self: self.position, takes_self=True)
+    target: Position | None = None
+    members: dict[str, Member] | None = None
+    count: int | None = None
+    ended: ChatError | bool = False
+    joining: Deferred[None] | None = None
+    _events: deque[Event] = attrs.Factory(deque)
+    _presence_missed: bool = False
+    _waiter: Deferred[None] | None = None
 
     # Joining
 
@@ -71,12 +77,11 @@ class RoomSubscription:
 
     def settle_join(self, error: ChatError | None = None) -> None:
         """Fire what waits for the room to be joined, or fail it."""
-        joining, self.joining = self.joining, []
-        for deferred in joining:
-            if error is None:
-                deferred.callback(None)
-            else:
-                deferred.errback(error)
+        joining, self.joining = self.joining, None
+        if joining is not None and error is None:
+            joining.callback(None)
+        elif joining is not None:
+            joining.errback(error)
 
     def disconnected(self) -> None:
         """The connection is gone, or the room has to be joined again."""
@@ -137,13 +142,15 @@ class RoomSubscription:
         self._presence_missed = len(self._events) >= self.limit
         self.add_volatile(event)
 
-    def end(self, error: ChatError | bool = True) -> None:
+    def end(self, error: ChatError | None = None) -> None:
         """No more events come; those in the buffer can still be taken.
 
-        :param error: what the reader is given then, if it is one.
+        :param error: why; the reader is given it then, unless the chat was closed.
         """
-        self.ended = self.ended or error
+        self.ended = self.ended or (True if error is None or isinstance(error, Closed) else error)
         self.joined = False
+        if error is not None:
+            self.settle_join(error)
         self.wake()
 
     # The reader
@@ -195,3 +202,39 @@ class RoomSubscription:
 def _has_reached(received: Position, target: Position) -> bool:
     """Whether ``target`` has been received. A target in another log never will be, and counts as reached."""
     return target.epoch != received.epoch or target.offset <= received.offset
+
+
+class FlowControl:
+    """Pauses reading from the server while every room's reader is behind and no reply is waited for.
+
+    :param rooms: the rooms that are read, by name.
+    :param awaits_reply: returns whether a command waits for its reply.
+    """
+
+    def __init__(
+        self, connector: Connector, rooms: Mapping[str, RoomSubscription], awaits_reply: Callable[[], bool]
+    ) -> None:
+        self._connector = connector
+        self._rooms = rooms
+        self._awaits_reply = awaits_reply
+        self._paused = False
+
+    def disconnected(self) -> None:
+        """The link is gone; the next one is not paused."""
+        self._paused = False
+
+    def update(self) -> None:
+        """Pause or resume the link, if what speaks for it has changed."""
+        link = self._connector.open_link
+        if link is None:
+            return
+        rooms = self._rooms.values()
+        if not self._paused and rooms and all(room.should_pause for room in rooms) and not self._waits():
+            self._paused = True
+            link.pause()
+        elif self._paused and (self._waits() or not rooms or any(room.may_resume for room in rooms)):
+            self._paused = False
+            link.resume()
+
+    def _waits(self) -> bool:
+        return self._awaits_reply() or any(not room.joined for room in self._rooms.values())

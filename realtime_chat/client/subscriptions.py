@@ -8,14 +8,12 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from realtime_chat.client.backoff import Backoff
-from realtime_chat.client.connector import Connector
+from realtime_chat.client.connector import Backoff, Connector
 from realtime_chat.client.errors import ChatError, Refused
-from realtime_chat.client.events import Message, Presence, read_event
-from realtime_chat.client.flow_control import FlowControl
+from realtime_chat.client.events import Presence, read_event, read_message
 from realtime_chat.client.link import Link
-from realtime_chat.client.publisher import ClientPublisher
-from realtime_chat.client.subscription import RoomSubscription
+from realtime_chat.client.outbox import Outbox
+from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
 __all__ = ["Subscriptions"]
@@ -36,14 +34,14 @@ class Subscriptions:
         connector: Connector,
         rooms: dict[str, RoomSubscription],
         buffer: int,
-        publisher: ClientPublisher,
+        outbox: Outbox,
         flow_control: FlowControl,
     ) -> None:
         self._clock = clock
         self._connector = connector
         self._rooms = rooms
         self._buffer = buffer
-        self._publisher = publisher
+        self._outbox = outbox
         self._flow_control = flow_control
         self._backoff = Backoff(random)  # for rooms that can't be read for a while
         self._rejoins: dict[str, IDelayedCall] = {}
@@ -53,19 +51,19 @@ class Subscriptions:
 
     def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
         """Read a room, now and after every reconnect; fires when the server has accepted the ``join``."""
+        if self._connector.stopped_by is not None:
+            return fail(self._connector.stopped_by)
         if room in self._rooms:
             return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
         subscription = self._rooms[room] = RoomSubscription(room, since, last, self._buffer)
-        joined: Deferred[None] = Deferred(lambda deferred: self.leave(subscription))
-        subscription.joining.append(joined)
+        joined = subscription.joining = Deferred(lambda deferred: self.leave(subscription))
         self._send_join(subscription)
         self._flow_control.update()
         return joined.addCallback(lambda ignored: subscription)
 
     def _send_join(self, subscription: RoomSubscription) -> None:
-        link = self._connector.link
-        if self._connector.up and link is not None:
-            link.join(subscription.request)
+        if self._connector.open_link is not None:
+            self._connector.open_link.join(subscription.request)
 
     def leave(self, subscription: RoomSubscription) -> None:
         """Stop reading a room."""
@@ -73,11 +71,11 @@ class Subscriptions:
         if self._rooms.get(room) is subscription:
             del self._rooms[room]
             self._stop_rejoin(room)
-            if self._connector.up and self._connector.link is not None:
-                self._connector.link.leave(room)
-            self._publisher.outbox.on_gap(room, False)
+            if self._connector.open_link is not None:
+                self._connector.open_link.leave(room)
+            self._outbox.on_gap(room, False)
             self._flow_control.update()
-            self._publisher.flush()
+            self._outbox.flush()
         subscription.end()
 
     def consumed(self, subscription: RoomSubscription) -> None:
@@ -95,10 +93,9 @@ class Subscriptions:
             self._rejoin_later(subscription)
             return
         del self._rooms[room]
-        self._publisher.outbox.on_gap(room, False)
-        subscription.settle_join(error)
+        self._outbox.on_gap(room, False)
         subscription.end(error)
-        self._publisher.flush()
+        self._outbox.flush()
 
     def _rejoin_later(self, subscription: RoomSubscription) -> None:
         """The room can't be read for a while; the others can."""
@@ -129,19 +126,15 @@ class Subscriptions:
         for subscription in self._rooms.values():
             subscription.disconnected()
 
-    def stopped(self, error: ChatError) -> list[RoomSubscription]:
-        """The client has stopped: fail what waits for a room to be joined.
-
-        :returns: the rooms that were read; :meth:`RoomSubscription.end` ends them.
-        """
+    def stopped(self, error: ChatError) -> None:
+        """The client has stopped: end all rooms."""
         timer, self._wake_timer = self._wake_timer, None
         if timer is not None:
             timer.cancel()
         ending = list(self._rooms.values())
         self._rooms.clear()
         for subscription in ending:
-            subscription.settle_join(error)
-        return ending
+            subscription.end(error)
 
     # Events
 
@@ -166,14 +159,13 @@ class Subscriptions:
     def _reset(self, subscription: RoomSubscription, position: Position) -> None:
         """Messages of a room are lost to its reader."""
         received = subscription.received
-        self._publisher.outbox.on_gap(subscription.room, received is None or received.epoch != position.epoch)
+        self._outbox.on_gap(subscription.room, received is None or received.epoch != position.epoch)
         subscription.reset(position)
 
     def message(self, event: dict[str, Any]) -> None:
         """A message has come."""
-        message = read_event(event, self._connector.user)
-        assert isinstance(message, Message)
-        self._publisher.confirm_from_log(message)
+        message = read_message(event, self._connector.user)
+        self._outbox.confirm_from_log(message)
         subscription = self._rooms.get(message.room)
         if subscription is None or not subscription.joined or subscription.is_known(message.position):
             return
@@ -208,7 +200,7 @@ class Subscriptions:
         self._wake_later(subscription)
         self._flow_control.update()
         if subscription.caught_up:
-            self._publisher.flush()
+            self._outbox.flush()
 
     def _wake_later(self, subscription: RoomSubscription) -> None:
         """Wake the reader in a turn of its own, as it may call us while we are in the middle of something."""

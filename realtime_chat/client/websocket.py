@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ class WebSocketLink(Link):
     kind = "websocket"
 
     def __init__(self, server: ServerURL, listener: LinkListener, identity: ClientIdentity) -> None:
-        self._server = server
+        self.server = server
         self._listener = listener
         self._identity = identity
         self._rooms: set[str] = set()
@@ -47,16 +48,15 @@ class WebSocketLink(Link):
         self._connecting: Deferred[Any] | None = None
         self._protocol: _ClientProtocol | None = None
         self._closed = False
-        self._connection_lost: Deferred[None] = Deferred()
 
     def open(self) -> None:
         """Connect, shake hands and say hello."""
         # In a later turn of the reactor, so that an error that comes at once is reported later, too.
-        self._connecting = deferLater(self._server.reactor, 0, self._connect)
+        self._connecting = deferLater(self.server.reactor, 0, self._connect)
         self._connecting.addCallbacks(self._connected, self._not_connected)
 
     def _connect(self) -> Deferred[Any]:
-        return self._server.endpoint().connect(_factory(self._server, self))
+        return self.server.endpoint().connect(_factory(self.server, self))
 
     def _connected(self, protocol: _ClientProtocol) -> None:
         self._connecting = None
@@ -64,7 +64,7 @@ class WebSocketLink(Link):
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        self.disconnected(Disconnect(self._server.explain(failure)))
+        self.disconnected(Disconnect(self.server.explain(failure)))
 
     # The Link interface
 
@@ -98,10 +98,11 @@ class WebSocketLink(Link):
         if self._connecting is not None:
             self._connecting.cancel()
             return succeed(None)
-        if self._protocol is None or self._protocol.is_lost:
+        if self._protocol is None:
             return succeed(None)
-        self._protocol.hang_up()
-        return self._connection_lost
+        if not self._protocol.lost.called:
+            self._protocol.hang_up()
+        return self._protocol.lost
 
     # What the protocol reports
 
@@ -138,32 +139,27 @@ class WebSocketLink(Link):
         if not self._closed:
             self._listener.closed(self, disconnect)
 
-    def explain(self, failure: Failure) -> str:
-        """Say why the connection ended."""
-        return self._server.explain(failure)
-
-    def connection_lost(self) -> None:
-        """The connection is gone."""
-        self._connection_lost.callback(None)
-
 
 class _ClientProtocol(WebSocketClientProtocol):
     """The protocol that Autobahn calls.
 
-    :ivar is_lost: whether the connection is gone.
+    :ivar lost: fires when the connection is gone.
     :ivar _is_alive: whether something has come since the last check.
     :ivar _unsent: how many bytes were unsent at the last check.
     """
 
-    link: WebSocketLink
     transport: Any
-    is_lost = False
     _opened = False
     _is_alive = True
     _paused = False
     _unsent = 0
     _timer: IDelayedCall | None = None
     _reason = Failure(ConnectionDone())
+
+    def __init__(self, link: WebSocketLink) -> None:
+        super().__init__()
+        self.link = link
+        self.lost: Deferred[None] = Deferred()
 
     def onOpen(self) -> None:
         self._opened = True
@@ -182,14 +178,13 @@ class _ClientProtocol(WebSocketClientProtocol):
             self.link.received(event)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.is_lost = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.link.disconnected(
             _disconnect(code, reason or "the connection was lost") if self._opened else Disconnect(self._why_not_open())
         )
-        self.link.connection_lost()
+        self.lost.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._reason = reason
@@ -201,7 +196,7 @@ class _ClientProtocol(WebSocketClientProtocol):
         if refused:
             what = f"/ws was answered with status {refused[1]} and no WebSocket"
             return f"{what}; is this the URL of a realtime_chat daemon?"
-        return self.link.explain(self._reason)
+        return self.link.server.explain(self._reason)
 
     def send(self, data: bytes) -> None:
         """Send one message, if the WebSocket is open."""
@@ -264,10 +259,6 @@ def _factory(server: ServerURL, link: WebSocketLink) -> WebSocketClientFactory:
         maxMessagePayloadSize=_MAX_MESSAGE,
     )
 
-    class LinkedProtocol(_ClientProtocol):
-        pass
-
-    LinkedProtocol.link = link
-    factory.protocol = LinkedProtocol
+    factory.protocol = partial(_ClientProtocol, link)  # type: ignore[assignment]
     factory.noisy = False
     return factory

@@ -8,20 +8,17 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from threading import Thread
-from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from realtime_chat.client import TRANSPORTS, Chat, RealtimeError, State, Unreachable, connect
-from realtime_chat.console.commands import Failed, Terminal, members, publish, rooms, tail
-from realtime_chat.console.lines import Lines
+from realtime_chat.client import TRANSPORTS, RealtimeError, State, Unreachable, connect
+from realtime_chat.console.commands import COMMANDS, Failed
 from realtime_chat.console.options import read_options
-from realtime_chat.console.talk import talk
+from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
 
 __all__ = ["main"]
@@ -29,42 +26,21 @@ __all__ = ["main"]
 FAILED = 1
 USAGE = 2
 
-_COMMANDS: Mapping[str, Callable[[Chat, argparse.Namespace, Terminal], Awaitable[None]]] = MappingProxyType(
-    {"tail": tail, "publish": publish, "members": members, "rooms": rooms, "chat": talk}
-)
 
+def _connection_notes(terminal: Terminal) -> Callable[[State], None]:
+    """Return what notes once that the connection is gone, and once that it is back."""
+    gone = False
 
-class _StandardTerminal(Terminal):
-    """Standard input, output and error."""
+    def on_state(state: State) -> None:
+        nonlocal gone
+        if state.kind == "waiting" and not gone:
+            gone = True
+            terminal.note(f"the connection is gone ({safe(state.reason)}); trying to get it back")
+        elif state.kind == "connected" and gone:
+            gone = False
+            terminal.note("the connection is back")
 
-    def __init__(self, reactor: Any) -> None:
-        self.interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-        self.input = partial(Lines, reactor, 0)
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(line_buffering=True, errors="backslashreplace")
-
-    def print(self, line: str) -> None:
-        sys.stdout.write(line + "\n")
-
-    def note(self, line: str) -> None:
-        sys.stderr.write(f"realtime-chat: {line}\n")
-
-
-class _ConnectionNotes:
-    """Notes once that the connection is gone, and once that it is back."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._gone = False
-
-    def changed(self, state: State) -> None:
-        if state.kind == "waiting" and not self._gone:
-            self._gone = True
-            self._terminal.note(f"the connection is gone ({safe(state.reason)}); trying to get it back")
-        elif state.kind == "connected" and self._gone:
-            self._gone = False
-            self._terminal.note("the connection is back")
+    return on_state
 
 
 class _ClientFile:
@@ -107,11 +83,11 @@ async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) ->
         name=options.name,
         client=file.read(),
         transports=TRANSPORTS if options.transport is None else (options.transport,),
-        on_state=_ConnectionNotes(terminal).changed,
+        on_state=_connection_notes(terminal),
     )
     async with chat:
         file.write(chat.client)
-        await _COMMANDS[options.command](chat, options, terminal)
+        await COMMANDS[options.command](chat, options, terminal)
 
 
 def _status(failure: Failure, terminal: Terminal, options: argparse.Namespace) -> int:
@@ -140,7 +116,7 @@ class _Program:
     def __init__(self, reactor: Any, options: argparse.Namespace) -> None:
         self._reactor = reactor
         self._options = options
-        self._terminal = _StandardTerminal(reactor)
+        self._terminal = Terminal(reactor)
         self._running: Deferred[Any] | None = None
         self._output_closed = False
         self.status = 0

@@ -36,11 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_tail(commands)
     _add_publish(commands)
     members = _add(commands, "members", "list who is in a room")
-    _add_room(members)
     members.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add(commands, "rooms", "list the rooms that ever had a message")
+    _add(commands, "rooms", "list the rooms that ever had a message", of_room=False)
     chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
-    _add_room(chat)
     chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
     return parser
 
@@ -50,7 +48,7 @@ def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = common.add_argument_group("connection")
     group.add_argument("--url", help=f"where the daemon is [default: $REALTIME_URL, or {DEFAULT_URL}]")
-    group.add_argument("--name", type=_name, help="what to be called")
+    group.add_argument("--name", type=_checked(check_name), help="what to be called")
     group.add_argument("--transport", choices=TRANSPORTS, help="use this one only [default: the best that can be had]")
     group.add_argument(
         "--client-file",
@@ -60,60 +58,44 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def _add(commands: _Commands, name: str, what: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=what, description=what.capitalize() + ".", parents=[_common()])
-
-
-def _add_room(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("room", type=_room, metavar="ROOM")
+def _add(commands: _Commands, name: str, what: str, of_room: bool = True) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=what, description=what.capitalize() + ".", parents=[_common()])
+    if of_room:
+        parser.add_argument("room", type=_checked(check_room), metavar="ROOM")
+    return parser
 
 
 def _add_tail(commands: _Commands) -> None:
     tail = _add(commands, "tail", "print a room's messages as they come, each once and in order, until ^C")
-    _add_room(tail)
-    tail.add_argument("--since", type=_position, metavar="POSITION", help="begin after this position")
+    tail.add_argument("--since", type=_checked(Position.parse), metavar="POSITION", help="begin after this position")
     tail.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
     tail.add_argument("--json", action="store_true", help="one JSON object a line, as the protocol has them")
 
 
 def _add_publish(commands: _Commands) -> None:
     publish = _add(commands, "publish", "publish a message, or each line of standard input; prints their positions")
-    _add_room(publish)
     publish.add_argument("text", nargs="?", metavar="TEXT", help="what to say [default: the lines of standard input]")
-    publish.add_argument("--event", type=_event, default="message", help="the kind of message [default: message]")
+    publish.add_argument(
+        "--event", type=_checked(check_event), default="message", help="the kind of message [default: message]"
+    )
     publish.add_argument("--json", action="store_true", help="TEXT, or each line, is a JSON value, and is the data")
     publish.add_argument(
         "--key",
-        type=_key,
+        type=_checked(check_key),
         help="store this only once, also if the command is given again (with --client-file); lines get KEY-1, KEY-2, …",
     )
 
 
-def _room(text: str) -> str:
-    return _read(check_room, text)
+def _checked(check: Callable[[str], T]) -> Callable[[str], T]:
+    """A type of arguments: what may stand in the protocol."""
 
+    def read(text: str) -> T:
+        try:
+            return check(text)
+        except RealtimeError as error:
+            raise argparse.ArgumentTypeError(error.message) from error
 
-def _name(text: str) -> str:
-    return _read(check_name, text)
-
-
-def _event(text: str) -> str:
-    return _read(check_event, text)
-
-
-def _key(text: str) -> str:
-    return _read(check_key, text)
-
-
-def _position(text: str) -> str:
-    return str(_read(Position.parse, text))
-
-
-def _read(read: Callable[[str], T], text: str) -> T:
-    try:
-        return read(text)
-    except RealtimeError as error:
-        raise argparse.ArgumentTypeError(error.message) from error
+    return read
 
 
 def _count(text: str) -> int:

@@ -274,6 +274,332 @@ test('falls back within two seconds, remembers the transport, and switches when 
   assert.equal(next.socket.constructor.name, next.window.Realtime.transports.sse.name);
 });
 
+const PAGE = {type: 'history', room: 'lobby', messages: [], position: 'e:0', top: 'e:0', recovered: true};
+
+/** What has become of promises: their results, the codes of their errors, or null for those that are pending. */
+async function settled(promises) {
+  const results = promises.map(() => null);
+  promises.forEach((promise, index) => promise.then(
+    (result) => { results[index] = result; }, (error) => { results[index] = error.code; }));
+  await new Promise((resolve) => { setImmediate(resolve); });
+  return results;
+}
+
+test('asks for history and members once it is connected, and again on the next connection until they come', async () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  const calls = [], asked = [room.history({limit: 5}, (error, page) => calls.push(page)), room.loadMembers()];
+  world.advance(0);
+  world.socket.welcome('lobby');
+  assert.deepEqual(await settled(asked), [null, null]);
+  world.socket.drop({code: 1006});
+  world.retry();
+  world.socket.welcome('lobby');
+  const sent = world.socket.sent.filter(({type}) => type === 'history' || type === 'members');
+  assert.deepEqual(sent.map(({type, limit}) => [type, limit]), [['history', 5], ['members', undefined]]);
+  world.socket.answer('history', PAGE);
+  world.socket.answer('members', {type: 'members', members: [1], after: 'u1'});
+  assert.equal(world.socket.answer('members', {type: 'members', members: [2]}).after, 'u1');
+  const [page, members] = await settled(asked);
+  assert.deepEqual([page.messages.length, page.position, page.more, calls], [0, 'e:0', false, [page]]);
+  assert.deepEqual([...members], [1, 2]);
+  const count = world.socket.sent.length;
+  world.socket.drop({code: 1006});
+  world.retry();
+  world.socket.welcome('lobby');
+  assert.ok(count > 3);
+  assert.deepEqual(world.socket.sent.map(({type}) => type), ['hello', 'join'], 'nothing is asked again that was answered');
+});
+
+test('fails a read that the server refuses, and each that waits when it is closed, or is asked later', async () => {
+  for (const online of [true, false]) {
+    const world = connected();
+    const refused = world.room.history();
+    world.socket.answer('history', {type: 'error', code: 'forbidden', message: 'no', temporary: false});
+    if (!online) {
+      world.socket.drop({code: 1006});
+    }
+    const waiting = [world.room.history(), world.room.loadMembers()];
+    world.rt.close();
+    const late = [world.room.history(), world.room.loadMembers()];
+    assert.deepEqual(await settled([refused, ...waiting, ...late]), ['forbidden', 'closed', 'closed', 'closed', 'closed']);
+  }
+});
+
+test('says whether there is more history, in both directions', async () => {
+  const message = (offset) => ({type: 'message', room: 'lobby', position: 'e:' + offset, event: 'message', data: offset, from: {id: 'u1', name: 'Ann'}});
+  for (const [options, offsets, more] of [
+    [{}, [1, 2], false], [{}, [2, 3], true], [{before: 'e:1'}, [], false], [{since: 'e:3'}, [4, 5], true], [{since: 'e:7'}, [8, 9], false]
+  ]) {
+    const world = connected(), asked = world.room.history(options), messages = offsets.map(message);
+    const command = world.socket.answer('history', {...PAGE, messages, position: 'e:' + (offsets[1] || 0), top: 'e:9'});
+    const [page] = await settled([asked]);
+    assert.deepEqual([command.since, command.before, page.more], [options.since, options.before, more]);
+    assert.deepEqual(page.messages.map(({own}) => own), offsets.map(() => true));
+  }
+});
+
+test('joins anew from the end if the server can not read its position any more, and says what was missed', () => {
+  const world = makeWorld(), room = world.connect().room('lobby', {since: 'stale:9', last: 3}), told = [], got = [];
+  room.on('$reset', ({position, reason}) => told.push([position, reason]));
+  room.on('*', (data) => got.push(data));
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
+  assert.equal(world.socket.answer('join', {type: 'error', code: 'bad_position', message: 'no'}).since, 'stale:9');
+  const again = world.socket.sent.filter(({type}) => type === 'join');
+  assert.deepEqual([again.length, again[1].since, again[1].last, told], [2, undefined, 3, [[null, 'resume']]]);
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:4', top: 'e:5', recovered: true, count: 1});
+  world.socket.message(5);
+  assert.deepEqual([room.joined, room.position, got], [true, 'e:5', [5]]);
+});
+
+/** The seconds until a command of a type is sent again. */
+function secondsUntil(world, type) {
+  const count = () => world.socket.sent.filter((command) => command.type === type).length, before = count();
+  for (let passed = 0; passed < 100; passed += 0.25) {
+    if (count() > before) {
+      return passed;
+    }
+    world.advance(0.25);
+  }
+  return null;
+}
+
+test('waits longer each time a room or a message is refused for a while, and no longer after a success', () => {
+  const refused = {type: 'error', code: 'store_unavailable', message: 'no', temporary: true};
+  for (const [type, success] of [
+    ['join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1}],
+    ['publish', {type: 'published', room: 'lobby', position: 'e:1'}]
+  ]) {
+    const world = connected();
+    const begin = () => {
+      if (type === 'join') {
+        again(world);
+        world.socket.say({...refused, room: 'lobby'});
+      } else {
+        world.room.publish(1);
+        world.socket.answer(type, refused);
+      }
+    };
+    const repeat = () => {
+      const waited = secondsUntil(world, type);
+      world.socket.answer(type, refused);
+      return waited;
+    };
+    begin();
+    assert.deepEqual([1, 2, 3, 4, 5, 6, 7].map(repeat), [0.75, 1.25, 2.25, 4.25, 8.25, 10.25, 10.25], type);
+    secondsUntil(world, type);
+    world.socket.answer(type, success);
+    begin();
+    assert.equal(repeat(), 0.75, type);
+    const hint = {...refused, after: 7};
+    secondsUntil(world, type);
+    world.socket.answer(type, hint);
+    assert.equal(secondsUntil(world, type), 7 + 2.25, 'the server names seconds, to which the wait is added');
+  }
+});
+
+test('begins its delays anew after a stable connection, and not after short ones', () => {
+  const world = connected(), delay = () => world.states.at(-1).retryIn, delays = [];
+  const lose = (after) => {
+    world.advance(after);
+    world.socket.drop({code: 1006});
+    delays.push(delay());
+    world.retry();
+    world.socket.welcome('lobby');
+  };
+  [1, 9, 9, 11, 9].forEach(lose);
+  assert.deepEqual(delays, [0.75, 1.25, 2.25, 0.75, 1.25]);
+});
+
+test('gives a transport up after three connections that did not last, but not if the server said goodbye', () => {
+  for (const [goodbye, after] of [[false, 'sse'], [true, 'websocket']]) {
+    const world = connected({transports: ['websocket', 'sse']});
+    for (let lost = 0; lost < 3; lost += 1) {
+      if (goodbye) {
+        world.socket.say({type: 'goodbye', code: 4000, reason: 'stopping', reconnect: true});
+      }
+      world.socket.drop({code: 1006});
+      world.retry();
+      world.socket.welcome('lobby');
+    }
+    assert.equal(world.rt.transport, after);
+  }
+});
+
+test('tries a better transport after 10 seconds, and after twice as long each time, up to 300 seconds', () => {
+  const world = makeWorld(), times = [];
+  world.connect({transports: ['websocket', 'sse']}).room('lobby');
+  world.advance(2);
+  world.socket.welcome('lobby');
+  const slow = world.socket;
+  for (let passed = 0; passed < 1500; passed += 1) {
+    const count = world.sockets.length;
+    world.advance(1);
+    if (world.sockets.length > count) {
+      times.push(passed + 1);
+      world.socket.drop({});
+    }
+    slow.say({type: 'pong'});
+  }
+  const between = times.map((time, index) => time - (times[index - 1] || 0));
+  assert.deepEqual(between, [10, 20, 40, 80, 160, 300, 300, 300]);
+});
+
+test('gives a slow network two seconds more with each attempt, and ten at most', () => {
+  const world = makeWorld(), waits = [];
+  world.connect({transports: ['websocket']});
+  world.advance(0);
+  for (let attempt = 0; attempt < 7; attempt += 1) {
+    let waited = 0;
+    while (!world.socket.closed) {
+      world.advance(0.5);
+      waited += 0.5;
+    }
+    waits.push(waited);
+    world.retry();
+  }
+  assert.deepEqual(waits, [2, 4, 6, 8, 10, 10, 10]);
+});
+
+test('gives the largest message the time that it takes on a slow line, in silence and after a ping', () => {
+  const world = makeWorld();
+  world.connect().room('lobby');
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}, size: 32000});
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});
+  const pings = () => world.socket.sent.filter(({type}) => type === 'ping').length;
+  world.advance(31.9);
+  assert.equal(pings(), 0);
+  world.advance(0.1);
+  assert.equal(pings(), 1);
+  world.advance(9.9);
+  assert.equal(world.socket.closed, false);
+  world.advance(0.1);
+  assert.equal(world.socket.closed, true);
+});
+
+test('refuses a command that is larger than the server takes, counted in bytes', () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}, size: 1000});
+  world.socket.answer('join', {type: 'joined', room: 'lobby', position: 'e:0', top: 'e:0', recovered: true, count: 1});
+  const entries = ['x'.repeat(700), 'x'.repeat(1000), 'é'.repeat(700)].map((text) => room.publish(text));
+  world.advance(0);
+  assert.deepEqual(entries.map(({state, error}) => error ? error.code : state), ['pending', 'too_large', 'too_large']);
+  assert.deepEqual(publishes(world).map((text) => text.length), [700]);
+});
+
+test('says once that a room can not be joined, although it tries again', () => {
+  const world = connected(), errors = [], refused = {type: 'error', code: 'store_unavailable', message: 'no', temporary: true};
+  world.room.on('$error', ({code, room}) => errors.push([code, room]));
+  world.rt.on('$error', ({code, room}) => errors.push([code, room]));
+  world.socket.say({...refused, room: 'lobby'});
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    world.advance(5);
+    world.socket.answer('join', refused);
+  }
+  assert.deepEqual(errors, [['store_unavailable', 'lobby'], ['store_unavailable', 'lobby']]);
+});
+
+test('ignores what still comes of a room that it does not read', () => {
+  const world = connected();
+  world.socket.say({type: 'error', code: 'store_unavailable', message: 'no', temporary: true, room: 'lobby'});
+  world.socket.message(1);
+  assert.deepEqual([world.got, world.room.position, world.room.joined], [[], 'e:0', false]);
+  world.room.leave();
+  world.socket.message(2);
+  assert.deepEqual([world.got, world.socket.sent.at(-1).type], [[], 'leave']);
+});
+
+test('says who came, who left and who changed', () => {
+  const world = connected({}, {count: 1, members: [{id: 'u1', name: 'Ann'}]}), told = [];
+  const ids = (members) => members.map(({id}) => id).join();
+  world.room.on('$presence', ({joined, left, changed, members, count}) => told.push([ids(joined), ids(left), ids(changed), ids(members), count]));
+  world.socket.say({type: 'presence', room: 'lobby', count: 2, joined: [{id: 'u2', name: 'Bob'}]});
+  world.socket.say({type: 'presence', room: 'lobby', count: 2, joined: [{id: 'u3', name: 'Cat'}, {id: 'u1', name: 'Eve'}], left: [{id: 'u2', name: 'Bob'}]});
+  world.socket.say({type: 'presence', room: 'lobby', count: 5000});
+  world.socket.say({type: 'presence', room: 'lobby', count: 1, members: [{id: 'u1', name: 'Eve'}]});
+  assert.deepEqual(told, [
+    ['u2', '', '', 'u1,u2', 2], ['u3', 'u2', 'u1', 'u1,u3', 2], ['', '', '', '', 5000], ['u1', '', '', 'u1', 1]
+  ]);
+});
+
+test('publishes on when messages have come beyond the end that its join named', () => {
+  const world = connected();
+  world.socket.message(1);
+  world.socket.message(2);
+  again(world, {position: 'e:2', top: 'e:3'});
+  world.room.publish('late');
+  assert.deepEqual(publishes(world), []);
+  world.socket.message(3);
+  assert.deepEqual([publishes(world), world.room.top], [['late'], 'e:3']);
+  world.socket.message(4);
+  assert.equal(world.room.top, 'e:4');
+});
+
+test('publishes what waits to a room that it may not read', () => {
+  const world = makeWorld(), room = world.connect().room('lobby');
+  room.publish(1);
+  world.advance(0);
+  world.socket.open();
+  world.socket.answer('hello', {type: 'welcome', client: 'c', user: {id: 'u1', name: 'Ann', guest: true}});
+  assert.deepEqual(publishes(world), []);
+  world.socket.answer('join', {type: 'error', code: 'forbidden', message: 'no', temporary: false});
+  assert.deepEqual(publishes(world), [1]);
+});
+
+test('asks for a new client if the server no longer knows its own, unless the page named it', () => {
+  const unauthorized = {type: 'error', code: 'unauthorized', message: 'no', temporary: false};
+  for (const named of [false, true]) {
+    const world = makeWorld({'realtime client http://example.com/chat/': 'old'});
+    const rt = world.connect(named ? {client: 'mine'} : {});
+    rt.room('lobby');
+    world.advance(0);
+    world.socket.open();
+    assert.equal(world.socket.answer('hello', unauthorized).client, named ? 'mine' : 'old');
+    assert.equal(rt.state, named ? 'closed' : 'connecting');
+    if (!named) {
+      world.retry();
+      world.socket.welcome('lobby');
+      assert.deepEqual([world.socket.sent[0].client, rt.state, Object.values(world.storage)], [undefined, 'connected', ['secret-u1']]);
+    }
+  }
+});
+
+test('wakes when the page is shown again, and closes its connection when the page goes', () => {
+  const world = connected(), pings = () => world.socket.sent.filter(({type}) => type === 'ping').length;
+  world.document.hidden = true;
+  world.document.fire('visibilitychange');
+  assert.equal(pings(), 0);
+  world.document.hidden = false;
+  world.document.fire('visibilitychange');
+  world.window.fire('pageshow', {persisted: false});
+  assert.equal(pings(), 1);
+  world.window.fire('pageshow', {persisted: true});
+  world.document.fire('resume');
+  assert.equal(pings(), 3);
+  const before = world.socket;
+  world.window.fire('pagehide');
+  assert.deepEqual([before.closed, world.clock.timers.size], ['left', 0]);
+  world.window.fire('pageshow', {persisted: true});
+  world.advance(0);
+  world.socket.welcome('lobby');
+  assert.deepEqual([world.sockets.length, world.rt.state], [2, 'connected']);
+});
+
+test('calls a listener no more when it is removed, alone or with all of its event', () => {
+  const world = connected(), calls = [], listeners = [1, 2, 3].map((number) => () => calls.push(number));
+  listeners.forEach((listener) => world.room.on('message', listener));
+  world.room.off('message', listeners[1]);
+  world.socket.message(1);
+  world.room.off('message');
+  world.socket.message(2);
+  assert.deepEqual([calls, world.got], [[1, 3], [1, 2]]);
+});
+
 test('leaves no timer and no listener behind', () => {
   const world = connected();
   world.room.publish(1);

@@ -4,6 +4,8 @@
  *   const world = makeWorld();
  *   world.advance(seconds), world.random = 0.5, world.fire('online'), world.storage
  *   world.ahead = milliseconds by which the wall clock is set ahead
+ *   world.requests: all HTTP requests, each with `method`, `url`, `headers`, `body`, `aborted`, and `answer(status, object)`
+ *   world.streams: all event streams, each with `url`, `closed`, and `say(object)`, `fail()`
  *   world.sockets: all sockets of the transport `websocket`, each with `sent`, and `open()`, `say(object)`, `drop(cause)`
  */
 'use strict';
@@ -60,8 +62,75 @@ class Target {
   }
 }
 
+/** Makes the window's XMLHttpRequest and EventSource, whose answers are the test's. */
+function makeHttp(world) {
+  class XMLHttpRequest {
+    constructor() {
+      Object.assign(this, {headers: {}, aborted: false, status: 0, withCredentials: false});
+    }
+
+    open(method, url) {
+      Object.assign(this, {method, url});
+    }
+
+    setRequestHeader(name, value) {
+      this.headers[name] = value;
+    }
+
+    getResponseHeader(name) {
+      return this.answered[name] || null;
+    }
+
+    send(body) {
+      this.body = body && JSON.parse(body);
+      world.requests.push(this);
+    }
+
+    abort() {
+      this.aborted = true;
+    }
+
+    get query() {
+      return new URL(this.url).searchParams;
+    }
+
+    answer(status, object, headers) {
+      if (this.aborted) {
+        throw new Error('this request was aborted');
+      }
+      Object.assign(this, {status, readyState: 4, responseText: typeof object === 'string' ? object : JSON.stringify(object), answered: headers || {}});
+      this.onreadystatechange();
+    }
+  }
+
+  class EventSource {
+    constructor(url) {
+      Object.assign(this, {url, closed: false, heard: {}, onerror: null});
+      world.streams.push(this);
+    }
+
+    addEventListener(type, fn) {
+      this.heard[type] = fn;
+    }
+
+    close() {
+      this.closed = true;
+    }
+
+    say(object) {
+      this.heard[object.type]({data: JSON.stringify(object)});
+    }
+
+    fail() {
+      this.onerror();
+    }
+  }
+
+  return {XMLHttpRequest, EventSource};
+}
+
 exports.makeWorld = function makeWorld(storage) {
-  const clock = new Clock(), window = new Target(), document = new Target(), world = {clock, window, document, sockets: []};
+  const clock = new Clock(), window = new Target(), document = new Target(), world = {clock, window, document, sockets: [], requests: [], streams: [], beacons: []};
   let keys = 0;
   world.random = 0.5;
   world.ahead = 0;
@@ -88,6 +157,9 @@ exports.makeWorld = function makeWorld(storage) {
     localStorage: kept,
     crypto: {getRandomValues: (numbers) => numbers.map(() => (keys += 1))},
     Uint32Array,
+    ...makeHttp(world),
+    console: {warn: () => undefined},
+    navigator: {sendBeacon: (url, text) => world.beacons.push({url, body: JSON.parse(text)})},
     performance: {now: () => clock.now - clock.slept},
     Promise
   });
@@ -138,6 +210,7 @@ exports.makeWorld = function makeWorld(storage) {
     }
   });
   const {Realtime} = window;
+  world.transports = {...Realtime.transports};
   Realtime.transports.websocket = Socket;
   Realtime.transports.sse = class extends Socket {};
   Realtime.transports.sse.works = () => true;

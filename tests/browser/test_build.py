@@ -115,6 +115,10 @@ class ScriptTests(SynchronousTestCase):
         """The library keeps its promises with a fake socket and a fake clock."""
         self.check("core.test.js")
 
+    def test_http(self) -> None:
+        """The transports over HTTP keep theirs with fake requests, fake streams and a fake clock."""
+        self.check("http.test.js")
+
     def test_retries(self) -> None:
         """Whatever happens to the connection and the server, each message is stored once and in order."""
         self.check("retries.test.js")

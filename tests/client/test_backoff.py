@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.client.backoff import Backoff
+from realtime_chat.client.connector import Backoff
 
 
 class BackoffTests(SynchronousTestCase):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
-from realtime_chat.client.events import Event, Message, Reset, State
+from realtime_chat.client.events import Event, Message, Presence, Reset, State
 from realtime_chat.client.link import ClientIdentity, LinkListener
-from realtime_chat.client.options import ClientOptions
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
 from tests.client.fake import FakeLink, FakeServer
@@ -39,7 +39,7 @@ class World:
         self.core = Core(
             self.clock, lambda: 0.5, lambda: next(keys), links, ClientOptions(transports, **options), self.states.append
         )
-        self.opening = self.core.open()
+        self.opening = self.core.connector.open()
         self.opening.addErrback(lambda failure: failure.trap(ChatError))
         self.subscription: RoomSubscription | None = None
 
@@ -54,7 +54,7 @@ class World:
 
     def join(self) -> None:
         """Read the room."""
-        self.core.join("lobby", None, None).addErrback(lambda failure: failure.trap(ChatError))
+        self.core.subscriptions.join("lobby", None, None).addErrback(lambda failure: failure.trap(ChatError))
         self.subscription = self.core.rooms["lobby"]
 
     def publish(self, key: str | None = None) -> None:
@@ -62,7 +62,7 @@ class World:
         text = f"m{len(self.published)}"
         self.published.append(text)
         results = self.results[text] = []
-        promise = self.core.publish("lobby", msgspec.json.encode(text), "message", key)
+        promise = self.core.outbox.publish("lobby", msgspec.json.encode(text), "message", key)
         promise.addCallbacks(results.append, lambda failure: results.append(failure.value))
 
     def consume(self, count: int = 1) -> None:
@@ -72,7 +72,7 @@ class World:
             event = self.subscription.pop()
             if event is None:
                 return
-            self.core.consumed(self.subscription)
+            self.core.subscriptions.consumed(self.subscription)
             self.seen.append(event)
 
     def step(self) -> bool:
@@ -151,7 +151,7 @@ STEPS = st.one_of(
     _some(World.consume, 8),
     _some(lambda world, n: world.link.cut(), 1),
     _some(lambda world, n: world.clock.advance(n), 30),
-    _some(lambda world, n: world.core.switch(("ab"[n % 2],)), 2),
+    _some(lambda world, n: world.core.connector.switch(("ab"[n % 2],)), 2),
     _some(lambda world, n: world.server.trim(n), 3),
     _some(lambda world, n: world.server.publish_errors.extend(["store_unavailable"] * n), 3),
 )
@@ -173,8 +173,8 @@ class LedgerTests(SynchronousTestCase):
             world.join()
         for action, number in steps:
             action(world, number)
-            if world.core.link is None and world.core.state.kind == "closed":
-                raise AssertionError(world.core.state)
+            if world.core.connector.link is None and world.core.connector.state.kind == "closed":
+                raise AssertionError(world.core.connector.state)
         world.settle()
         world.check()
         return world
@@ -213,20 +213,19 @@ class CoreTests(SynchronousTestCase):
         world = World(**options)
         world.join()
         world.settle()
-        self.assertEqual("connected", world.core.state.kind)
+        self.assertEqual("connected", world.core.connector.state.kind)
         return world
 
     def test_nobody_there(self) -> None:
         """If the first attempts over all transports fail, the client stops, with the reasons."""
         world = World()
-        failed = self.failureResultOf(world.core.open(), Unreachable) if world.core.state.kind == "closed" else None
-        self.assertIsNone(failed)
-        opening = world.core.open()
+        self.assertNotEqual("closed", world.core.connector.state.kind)
+        opening = world.core.connector.open()
         world.link.cut()
         self.assertEqual(["a", "b"], [link.kind for link in world.links])
         world.link.cut()
         self.failureResultOf(opening, Unreachable)
-        self.assertEqual("closed", world.core.state.kind)
+        self.assertEqual("closed", world.core.connector.state.kind)
         self.assertEqual([], world.clock.getDelayedCalls())
 
     def test_patient(self) -> None:
@@ -237,7 +236,7 @@ class CoreTests(SynchronousTestCase):
             world.link.cut()
             world.clock.advance(21)
         world.settle()
-        self.successResultOf(world.core.open())
+        self.successResultOf(world.core.connector.open())
 
     def test_falls_back(self) -> None:
         """If a transport doesn't answer, the next one is tried."""
@@ -252,28 +251,28 @@ class CoreTests(SynchronousTestCase):
         delays = []
         for _ in range(8):
             world.link.cut()
-            delays.append(world.core.state.delay)
+            delays.append(world.core.connector.state.delay)
             world.clock.advance(20)
-            while world.core.state.kind != "connected":
+            while world.core.connector.state.kind != "connected":
                 world.step()
         self.assertEqual(sorted(delays), delays)
         self.assertEqual(0.5 + (20 - 0.5) / 2, delays[-1])
         world.clock.advance(11)
         world.link.cut()
-        self.assertEqual(0.75, world.core.state.delay)
+        self.assertEqual(0.75, world.core.connector.state.delay)
 
     def test_goodbye(self) -> None:
         """A goodbye gives the minimum delay, or forbids reconnecting."""
         world = self.up()
         world.link.events.append({"type": "goodbye", "code": 4000, "reason": "x", "reconnect": True, "after": 30})
         world.link.deliver_event()
-        self.assertEqual("waiting", world.core.state.kind)
-        self.assertGreater(world.core.state.delay, 30)
+        self.assertEqual("waiting", world.core.connector.state.kind)
+        self.assertGreater(world.core.connector.state.delay, 30)
         world.settle()
         world.link.events.append({"type": "goodbye", "code": 4500, "reason": "too_many_errors", "reconnect": False})
         world.link.deliver_event()
-        self.assertIn("too_many_errors", world.core.state.reason)
-        self.failureResultOf(world.core.open(), Refused)
+        self.assertIn("too_many_errors", world.core.connector.state.reason)
+        self.failureResultOf(world.core.connector.open(), Refused)
 
     def test_offline_queue(self) -> None:
         """While there is no connection, only a limited number of commands waits."""
@@ -288,8 +287,8 @@ class CoreTests(SynchronousTestCase):
     def test_same_key(self) -> None:
         """The same key and content are one message; the same key with other content is refused before it is sent."""
         world = self.up()
-        first, again = (world.core.publish("lobby", b'{"a":1}', "message", "k") for _ in range(2))
-        self.failureResultOf(world.core.publish("lobby", b'{"a":2}', "message", "k"), Refused)
+        first, again = (world.core.outbox.publish("lobby", b'{"a":1}', "message", "k") for _ in range(2))
+        self.failureResultOf(world.core.outbox.publish("lobby", b'{"a":2}', "message", "k"), Refused)
         world.settle()
         self.assertEqual(self.successResultOf(first), self.successResultOf(again))
         self.assertEqual(1, world.server.log.top)
@@ -298,11 +297,93 @@ class CoreTests(SynchronousTestCase):
         """A publish that is cancelled before there is a connection isn't sent."""
         world = self.up()
         world.link.cut()
-        promise = world.core.publish("lobby", b"1", "message", None)
+        promise = world.core.outbox.publish("lobby", b"1", "message", None)
         promise.addErrback(lambda failure: None)
         promise.cancel()
         world.settle()
         self.assertEqual(0, world.server.log.top)
+
+    def test_queries_wait(self) -> None:
+        """A query that is asked while offline is sent on the next connection, and on each until it is answered."""
+        world = self.up(offline=1)
+        world.link.cut()
+        reply = world.core.query({"type": "history", "room": "lobby"})
+        self.failureResultOf(world.core.query({"type": "history", "room": "lobby"}), QueueFull)
+        for _ in range(2):
+            id = self.reconnect(world, "history")
+        self.assertNoResult(reply)
+        world.link.replies.append({"type": "history", "id": id, "messages": []})
+        world.link.deliver_reply()
+        self.assertEqual([], self.successResultOf(reply)["messages"])
+        self.assertIsNone(self.reconnect(world, "history"))
+
+    def reconnect(self, world: World, kind: str) -> int | None:
+        """Lose the connection, and open another. Returns the id of the first command of a kind that it sends."""
+        world.link.cut()
+        world.clock.advance(20)
+        world.link.deliver_command()
+        world.link.deliver_event()
+        self.assertEqual("connected", world.core.connector.state.kind)
+        return next((command["id"] for command in world.link.commands if command["type"] == kind), None)
+
+    def test_queries_end(self) -> None:
+        """A query fails with the server's error; when the client is closed, each fails that waits or is asked later."""
+        for online in (True, False):
+            world = self.up()
+            refused = world.core.query({"type": "history", "room": "lobby"})
+            (command,) = world.link.commands
+            error = {"type": "error", "id": command["id"], "code": "forbidden", "message": "no", "temporary": False}
+            world.link.replies.append(error)
+            world.link.deliver_reply()
+            self.assertEqual("forbidden", self.failureResultOf(refused, Refused).value.code)
+            if not online:
+                world.link.cut()
+            waiting = [world.core.query({"type": kind, "room": "lobby"}) for kind in ("history", "members")]
+            self.successResultOf(world.core.connector.close())
+            for query in (*waiting, world.core.query({"type": "history", "room": "lobby"})):
+                self.failureResultOf(query, Closed)
+
+    def test_stale_position(self) -> None:
+        """A room that is joined after a position of another log begins with a reset, and goes on from there."""
+        world = World()
+        world.server.publish("other", {"key": "o", "id": 0, "event": "message", "data": b"1"})
+        joining = world.core.subscriptions.join("lobby", Position("stale", 9), None)
+        while world.step():
+            pass
+        subscription = self.successResultOf(joining)
+        self.assertEqual(Reset("lobby", Position("e1", 0)), subscription.pop())
+        event = subscription.pop()
+        assert isinstance(event, Message)
+        self.assertEqual((1, Position("e1", 1)), (event.data, event.position))
+
+    def seconds_until_sent(self, world: World, kind: str) -> float:
+        """The seconds until a command of a kind is sent; the server refuses it then for a while."""
+        for passed in range(400):
+            if any(command["type"] == kind for command in world.link.commands):
+                while world.step():
+                    pass
+                return passed / 4
+            world.clock.advance(0.25)
+        raise AssertionError(f"no {kind} was sent")
+
+    def test_refusals_back_off(self) -> None:
+        """The delays grow while a message or a room is refused for a while, and start again after a success."""
+        growing = [0.75, 1.25, 2.25, 4.25, 8.25, 10.25, 10.25]
+        world = self.up()
+        for _ in range(2):
+            world.server.away = True
+            world.publish()
+            self.assertEqual(0, self.seconds_until_sent(world, "publish"))
+            self.assertEqual(growing, [self.seconds_until_sent(world, "publish") for _ in growing])
+            world.server.away = False
+            self.seconds_until_sent(world, "publish")
+        for _ in range(2):
+            world.server.room_away = True
+            self.assertIsNone(self.reconnect(world, "publish"))
+            self.assertEqual(0, self.seconds_until_sent(world, "join"))
+            self.assertEqual(growing, [self.seconds_until_sent(world, "join") for _ in growing])
+            world.server.room_away = False
+            self.seconds_until_sent(world, "join")
 
     def test_close(self) -> None:
         """Closing fails sent publishes with FateUnknown and others with Closed; no timer is left."""
@@ -310,17 +391,17 @@ class CoreTests(SynchronousTestCase):
         world.publish()
         world.link.cut()
         world.publish()
-        self.successResultOf(world.core.close())
+        self.successResultOf(world.core.connector.close())
         kinds = [type(world.results[text][0]) for text in world.published]
         self.assertEqual([FateUnknown, Closed], kinds)
         self.assertEqual([], world.clock.getDelayedCalls())
-        self.failureResultOf(world.core.publish("lobby", b"1", "message", None), Closed)
+        self.failureResultOf(world.core.outbox.publish("lobby", b"1", "message", None), Closed)
 
     def test_too_large(self) -> None:
         """If the server closes because a message is too large, the largest one fails, and the others are sent again."""
         world = self.up()
-        small = world.core.publish("lobby", b'"small"', "message", None)
-        large = world.core.publish("lobby", b'"' + b"x" * 1000 + b'"', "message", None)
+        small = world.core.outbox.publish("lobby", b'"small"', "message", None)
+        large = world.core.outbox.publish("lobby", b'"' + b"x" * 1000 + b'"', "message", None)
         world.link.cut(too_large=True)
         self.assertEqual("too_large", self.failureResultOf(large, Refused).value.code)
         world.settle()
@@ -331,10 +412,10 @@ class CoreTests(SynchronousTestCase):
         for stored in (True, False):
             world = self.up()
             world.server.publish_errors += ["in_doubt, stored", "in_doubt", "store_unavailable"][not stored :]
-            world.core.publish("other", b'"first"', "message", "k").addErrback(self.fail)
+            world.core.outbox.publish("other", b'"first"', "message", "k").addErrback(self.fail)
             while world.step():
                 pass
-            world.core.publish("other", b'"second"', "message", "l")
+            world.core.outbox.publish("other", b'"second"', "message", "l")
             self.assertFalse(world.link.commands)
             world.settle()
             self.assertEqual(["first", "second"], [message["data"] for message in world.server.log.messages])
@@ -347,7 +428,7 @@ class CoreTests(SynchronousTestCase):
         send = world.link.send
         self.patch(world.link, "send", lambda command: (sent.append(command["key"]), send(command)))
         for key in "klm":
-            world.core.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
+            world.core.outbox.publish("other", b'"%b"' % key.encode(), "message", key).addErrback(self.fail)
         world.settle()
         self.assertEqual(["k", "l", "m", "k", "k", "k", "k", "l", "m"], sent)
         self.assertEqual(["k", "l", "m"], [message["data"] for message in world.server.log.messages])
@@ -355,7 +436,7 @@ class CoreTests(SynchronousTestCase):
     def test_in_doubt_after_a_loss(self) -> None:
         """A temporary error of a retry doesn't prove that the first attempt was not stored."""
         world = self.up()
-        promise = world.core.publish("other", b'"a"', "message", "k")
+        promise = world.core.outbox.publish("other", b'"a"', "message", "k")
         world.link.deliver_command()
         world.link.cut()
         world.clock.advance(1)
@@ -375,13 +456,13 @@ class CoreTests(SynchronousTestCase):
         """A publish in doubt is not retried after its key has expired: it fails with FateUnknown. No timer is left."""
         world = self.up()
         world.server.publish_errors += ["in_doubt"] * 1000
-        promise = world.core.publish("other", b'"a"', "message", "k")
+        promise = world.core.outbox.publish("other", b'"a"', "message", "k")
         for _ in range(400):
             while world.step():
                 pass
             world.clock.advance(1)
         self.failureResultOf(promise, FateUnknown)
-        self.successResultOf(world.core.close())
+        self.successResultOf(world.core.connector.close())
         self.assertEqual([], world.clock.getDelayedCalls())
 
     def test_pauses(self) -> None:
@@ -424,15 +505,110 @@ class CoreTests(SynchronousTestCase):
         assert world.subscription is not None
         self.assertIsInstance(world.subscription.ended, Refused)
 
+    def refuse_join(self, world: World, code: str, temporary: bool) -> None:
+        """Lose the connection; the server refuses the ``join`` on the next one."""
+        self.reconnect(world, "history")
+        world.link.commands.popleft()
+        world.link.events.append({"type": "refused", "code": code, "message": "no", "temporary": temporary})
+        world.link.deliver_event()
+
+    def test_too_many_rooms(self) -> None:
+        """A room that is one too many ends with the error, although that is temporary."""
+        world = self.up()
+        self.refuse_join(world, "too_many", True)
+        assert world.subscription is not None
+        self.assertIsInstance(world.subscription.ended, Refused)
+        self.assertEqual({}, world.core.rooms)
+
+    def test_no_late_join(self) -> None:
+        """A room that can't be read for a while isn't joined after it was left, nor twice after a reconnect."""
+        world = self.up()
+        world.server.room_away = True
+        self.reconnect(world, "history")
+        for _ in range(4):
+            self.seconds_until_sent(world, "join")
+        world.link.cut()
+        world.clock.advance(1.3)
+        world.link.deliver_command()
+        world.link.deliver_event()
+        self.assertEqual("connected", world.core.connector.state.kind)
+        self.assertEqual([], world.clock.getDelayedCalls())
+        self.refuse_join(world, "store_unavailable", True)
+        self.assertEqual(1, len(world.clock.getDelayedCalls()))
+        assert world.subscription is not None
+        world.core.subscriptions.leave(world.subscription)
+        self.assertEqual([], world.clock.getDelayedCalls())
+
+    def test_no_longer_read(self) -> None:
+        """What is in doubt in a room that is no longer read is not sent again as another user."""
+        for refused in (True, False):
+            world = self.up()
+            world.publish()
+            world.link.deliver_command()
+            if refused:
+                self.refuse_join(world, "forbidden", False)
+            else:
+                assert world.subscription is not None
+                world.core.subscriptions.leave(world.subscription)
+                world.link.cut()
+            world.server.forget_clients()
+            world.link.cut()
+            world.subscription = None
+            world.settle()
+            self.assertEqual(1, world.server.log.top)
+            self.assertIsInstance(world.results["m0"][0], FateUnknown)
+
+    def test_refused_room_is_published_to(self) -> None:
+        """What waits for a room to be read is sent when the server refuses that."""
+        world = World()
+        world.join()
+        world.link.deliver_command()
+        world.link.deliver_event()
+        world.publish()
+        self.assertEqual(["join"], [command["type"] for command in world.link.commands])
+        world.link.commands.clear()
+        world.link.events.append({"type": "refused", "code": "forbidden", "message": "no"})
+        world.link.deliver_event()
+        self.assertEqual(["publish"], [command["type"] for command in world.link.commands])
+
+    def test_skipped_message(self) -> None:
+        """A message that doesn't follow the one before is preceded by a reset."""
+        world = self.up()
+        message = {"type": "message", "room": "lobby", "event": "message", "data": 1, "at": 0}
+        world.link.events.append({**message, "position": "e1:7", "from": {"id": "u", "name": "x"}})
+        world.link.deliver_event()
+        world.consume(2)
+        self.assertEqual(
+            [Reset("lobby", Position("e1", 6)), Position("e1", 7)], [world.seen[0], world.seen[1].position]
+        )
+
+    def test_full_presence_buffer(self) -> None:
+        """A reader whose buffer had no room for members gets the full list later."""
+        world = self.up(buffer=2)
+        assert world.subscription is not None
+        members = [{"id": f"u{number}", "name": "x"} for number in range(5)]
+        world.link.events.append({"type": "presence", "room": "lobby", "count": 1, "members": members[:1]})
+        for count in range(2, 6):
+            joined = [members[count - 1]]
+            world.link.events.append({"type": "presence", "room": "lobby", "count": count, "joined": joined})
+        world.link.paused = False
+        while world.link.deliver_event():
+            world.link.paused = False
+        world.consume(3)
+        last = world.seen[-1]
+        assert isinstance(last, Presence)
+        assert last.members is not None
+        self.assertEqual((5, ["u0", "u1", "u2", "u3", "u4"]), (last.count, [member.id for member in last.members]))
+
     def test_nonsense(self) -> None:
         """An invalid event closes the link and nothing else; events of unknown types are ignored."""
         world = self.up()
         world.link.events.append({"type": "weather", "room": "lobby"})
         world.link.deliver_event()
-        self.assertEqual("connected", world.core.state.kind)
+        self.assertEqual("connected", world.core.connector.state.kind)
         world.link.events.append({"type": "message", "room": "lobby", "position": 7})
         world.link.deliver_event()
-        self.assertEqual("waiting", world.core.state.kind)
+        self.assertEqual("waiting", world.core.connector.state.kind)
         self.assertEqual(1, len(self.flushLoggedErrors(Exception)))
         world.settle()
-        self.assertEqual("connected", world.core.state.kind)
+        self.assertEqual("connected", world.core.connector.state.kind)

@@ -40,7 +40,7 @@ class _RetryCase(World):
         self.published.append(text)
         results = self.results[text] = []
         self.keys[text] = f"key-{text}"
-        promise = self.core.publish("lobby", msgspec.json.encode(text), "message", self.keys[text])
+        promise = self.core.outbox.publish("lobby", msgspec.json.encode(text), "message", self.keys[text])
         promise.addCallbacks(results.append, lambda failure: results.append(failure.value))
 
     def do_arrive(self) -> None:

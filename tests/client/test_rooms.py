@@ -181,5 +181,5 @@ class NarrowRoomsTests(RoomsContract, ChatTestCase):
         chat = await self.chat()
         rooms = await self.join_all(chat, [f"{number:03}" + ":" * 125 for number in range(100)])
         await self.check_works(rooms)
-        self.assertLess(chat._core.link._cursors._longest_line, 16_384)
+        self.assertLess(chat._core.connector.link._cursors._longest_line, 16_384)
         self.assert_never_lost(chat)

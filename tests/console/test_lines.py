@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from realtime_chat.console.lines import Lines
+from realtime_chat.console.terminal import Lines
 
 
 class LinesTests(TestCase):

@@ -1,17 +1,44 @@
-"""Lines of standard input, read without blocking."""
+"""A terminal, or what stands in its place: lines that are read without blocking, and lines that are written."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from threading import Semaphore, Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["Lines"]
+__all__ = ["Lines", "Terminal"]
 
 _CHUNK = 65536
+
+
+class Terminal:
+    """Standard input, output and error.
+
+    :ivar interactive: whether a person reads and types.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.interactive = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+    def input(self) -> Lines:
+        """The lines of standard input."""
+        return Lines(self._reactor, 0)
+
+    def print(self, line: str) -> None:
+        """Write a line of output."""
+        sys.stdout.write(line + "\n")
+
+    def note(self, line: str) -> None:
+        """Write a line about what happens, beside the output."""
+        sys.stderr.write(f"realtime-chat: {line}\n")
 
 
 class Lines:
