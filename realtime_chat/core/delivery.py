@@ -2,7 +2,7 @@
 
 A slow reader is left behind, not queued for. Its room leaves it when the transport has taken less than it was given.
 Once the transport resumes writing, the pump sends it one page after another until it is live again. See
-:mod:`~realtime_chat.core.subscription` for the states.
+:mod:`~realtime_chat.core.room` for the states.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from twisted.python.failure import Failure
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import EntryPage, StartPosition
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Position
 

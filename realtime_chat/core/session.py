@@ -14,8 +14,7 @@ from realtime_chat.core.delivery import Delivery
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
 from realtime_chat.values.errors import GOODBYES, RealtimeError, UnreadableCommand, internal_error
 from realtime_chat.values.json import encode_value
@@ -327,7 +326,7 @@ class Session:
 
     def _signal_known(self, command: commands.SendSignal) -> bytes:
         data = encode_value(command.data)
-        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
+        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.time_ms())
         return b""
 
     # History
@@ -343,7 +342,7 @@ class Session:
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
-        page, position, recovered = await self.hub.history.page(command.room, since, before, limit)
+        page, position, recovered = await self.hub.read_history(command.room, since, before, limit)
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: commands.Ping) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
 from realtime_chat.values.model import RemoteClient, User
@@ -127,7 +126,7 @@ class Lease:
     :ivar between_polls: whether it waits for the client's next poll.
     :ivar leaving: whether the client has said that its last poll was the last.
     :ivar members_version_sent: the version that its polls were sent, for clients that don't keep it themselves.
-    :ivar last_signal: the number of the room's last signal when its last poll ended.
+    :ivar last_signal: the number of the last signal that was kept before its last poll ended.
     :ivar polled_at: when its last poll ended.
     :ivar published: whether other nodes know of it.
     """

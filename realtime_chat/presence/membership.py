@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import (
     UNKNOWN,
     AnyClient,
@@ -92,7 +90,6 @@ class Membership:
     :param limits: how many members are listed; of a larger room only the number is sent. It counts as small again when
         a tenth of them are gone, so that one client that comes and goes doesn't cause a snapshot each time.
     :param version: the first version.
-    :param kept_signals: the signals that all rooms keep.
     :ivar version: of the last change.
     :ivar due: when the next event may be sent.
     :ivar listed: whether the room is small enough to list its members.
@@ -108,13 +105,11 @@ class Membership:
         "_digest",
         "_digest_sent",
         "_gone_in_window",
-        "_kept_signals",
         "_limits",
         "_member_list",
         "_needs_snapshot",
         "_only",
         "_several",
-        "_signals",
         "_snapshot_given",
         "_sorted_ids",
         "awaiting_digest",
@@ -124,7 +119,7 @@ class Membership:
         "version",
     )
 
-    def __init__(self, room: Room, limits: Limits, version: int, kept_signals: KeptSignals) -> None:
+    def __init__(self, room: Room, limits: Limits, version: int) -> None:
         self.room = room
         self.version = room.members_version_sent = version
         self._only: _Member | None = None  # the only member: most rooms never have two, and need no dictionary
@@ -134,8 +129,6 @@ class Membership:
         self.listed = True
         self._already_current: list[Subscription] | None = None
         self._limits = limits
-        self._signals: RoomSignals | None = None
-        self._kept_signals = kept_signals
         self._count_sent = 0
         self._member_list: bytes | None = None
         self._digest: str | None = None
@@ -161,23 +154,6 @@ class Membership:
     def has_local_members(self) -> bool:
         """Whether a client of this node is in the room."""
         return any(isinstance(lease, Lease) for member in self.members.values() for lease in member.leases)
-
-    @property
-    def signals(self) -> RoomSignals:
-        """The room's recent signals."""
-        if self._signals is None:
-            self._signals = RoomSignals(self._limits.signal_bytes, self._kept_signals)
-        return self._signals
-
-    @property
-    def signal_count(self) -> int:
-        """How many signals there were."""
-        return 0 if self._signals is None else self._signals.number
-
-    def drop_unneeded_signals(self) -> None:
-        """Drop the recent signals if no client is between two polls."""
-        if self._signals is not None:
-            self._signals.drop_if_unneeded()
 
     # Changes
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from realtime_chat.core.interfaces import DelayedCall, TurnClock
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.presence.kept_signals import KeptSignals
+from realtime_chat.core.interfaces import DelayedCall
+from realtime_chat.core.node import Node
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import UNKNOWN, AnyLease
 from realtime_chat.presence.membership import MemberList, Membership
 from realtime_chat.values import codec
-from realtime_chat.values.counters import Counters
-from realtime_chat.values.limits import Limits
 
 __all__ = ["AwaitingDigest", "MembershipTable"]
 
@@ -28,18 +25,16 @@ class MembershipTable:
     """The memberships of the rooms that have members, or had some a moment ago.
 
     :ivar by_room: the memberships by the names of their rooms.
-    :ivar kept_signals: the recent signals of all rooms.
     :ivar on_awaiting_digest: called after an event's time with the membership and the readers that were waiting for
         another node's digest.
     """
 
-    def __init__(self, clock: TurnClock, limits: Limits, counters: Counters) -> None:
+    def __init__(self, node: Node) -> None:
         self.by_room: dict[str, Membership] = {}
-        self.kept_signals = KeptSignals(limits.signal_memory, limits.signals_bytes)
         self.on_awaiting_digest: Callable[[Membership, AwaitingDigest], None] = lambda membership, awaiting: None
-        self._clock = clock
-        self._limits = limits
-        self._counters = counters
+        self._clock = node.clock
+        self._limits = node.limits
+        self._counters = node.counters
         self._versions = count(1)
         self._changed: dict[Membership, None] = {}
         self._timer: DelayedCall | None = None
@@ -58,7 +53,7 @@ class MembershipTable:
         """A room's membership. It is made if there is none."""
         membership = self.by_room.get(room.name)
         if membership is None:
-            membership = Membership(room, self._limits, next(self._versions), self.kept_signals)
+            membership = Membership(room, self._limits, next(self._versions))
             self.by_room[room.name] = membership
         return membership
 
@@ -130,7 +125,6 @@ class MembershipTable:
         membership = self.by_room.get(room)
         if membership is None:
             return MemberList(0, b"[]")
-        membership.drop_unneeded_signals()
         if reader is None:
             return membership.member_list()
         reader.members_version_sent = membership.version

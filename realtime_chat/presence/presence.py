@@ -7,7 +7,7 @@ leave that are back at once.
 Readers that were sent everything up to the last event (``Room.members_version_sent``) are current. All others are sent
 a snapshot. A poll carries the version that it was sent.
 
-Each node has the leases of its own clients (here), publishes them (``outbox.py``), and knows those of other nodes
+Each node has the leases of its own clients (here), publishes them, and knows those of other nodes
 (``remote_members.py``). So all nodes have the same members, and each sends the events that a node alone would send.
 Nodes name clients by their hashes. If they differ about a client, the last change counts.
 """
@@ -19,19 +19,17 @@ from collections.abc import Callable, Sequence
 import attrs
 from twisted.internet.defer import Deferred
 
-from realtime_chat.core.interfaces import IBroker, TurnClock
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.core.wheel import DeadlineQueue, Wheel
+from realtime_chat.core.interfaces import IBroker
+from realtime_chat.core.node import Node
+from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.presence.leases import UNKNOWN, Client, Lease
 from realtime_chat.presence.membership import MemberList, MemberPage
 from realtime_chat.presence.membership_table import MembershipTable
-from realtime_chat.presence.outbox import PresenceOutbox
 from realtime_chat.presence.poll_version import PollVersions
-from realtime_chat.presence.remote_members import RemoteMembers
+from realtime_chat.presence.remote_members import PresenceOutbox, RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 from realtime_chat.values import codec
-from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
@@ -44,43 +42,35 @@ _EMPTY_STATE = b"{}"
 class Presence:
     """The members of the rooms that this node follows.
 
-    :param wheel: ends leases.
-    :param node: a name that no other node has, and that this node never had before.
     :param broker: tells other nodes, if there are any.
     :param client_hash: names a client between nodes; see :meth:`realtime_chat.core.identity.Identities.client_hash`. It
         isn't called where this node is alone.
-    :param now: milliseconds since 1970.
     :ivar remote: who is in the rooms through other nodes.
     :ivar memberships: by room, of the rooms that have members, or had some a moment ago.
     """
 
     def __init__(
         self,
-        clock: TurnClock,
-        wheel: Wheel,
-        limits: Limits,
-        counters: Counters,
-        node: str,
+        node: Node,
         broker: IBroker,
         client_hash: Callable[[str], str],
-        now: Callable[[], int],
     ) -> None:
         if broker.shared:
-            limits = _patient(limits)
-        self._clock = clock
+            node = attrs.evolve(node, limits=_patient(node.limits))
+        limits = node.limits
+        self._clock = node.clock
         self._limits = limits
-        self._counters = counters
+        self._counters = node.counters
         self._broker = broker
-        self._now = now
-        self._table = table = MembershipTable(clock, limits, counters)
+        self._time_ms = node.time_ms
+        self._table = table = MembershipTable(node)
         self.memberships = table.by_room
-        self.remote = RemoteMembers(table, wheel, self._take_change)
-        self._outbox = PresenceOutbox(clock, limits, broker)
-        self._signals = SignalDelivery(table, clock, counters)
-        settle_time = 2000 * limits.presence_interval
-        self._versions = PollVersions(table, self.remote, self._signals, node, broker.shared, settle_time, now)
-        self._leaving = DeadlineQueue(wheel, limits.leave_delay, self._end)
-        self._between_polls = DeadlineQueue(wheel, limits.poll_grace - wheel.lateness, self._end)
+        self.remote = RemoteMembers(table, node.wheel, self._take_change, self._carry_out)
+        self._outbox = PresenceOutbox(node, broker)
+        self._signals = SignalDelivery(node)
+        self._versions = PollVersions(node, table, self.remote, self._signals, broker.shared)
+        self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
+        self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)
         self._clients: dict[str, Client] = {}
         # Where this node is alone, a client's key stands for its hash, which needs no time and no second table.
         self._client_hash = client_hash if broker.shared else str
@@ -161,12 +151,12 @@ class Presence:
         """A client that is new to this node. Another node may know what it doesn't say."""
         client_hash = self._client_hash(key)
         known = self.remote.find(room, client_hash)
-        changed = self._now() if state != _EMPTY_STATE else int(named)
+        changed = self._time_ms() if state != _EMPTY_STATE else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _EMPTY_STATE else state
             same = user == known.user and state == known.state
-            changed = known.changed if same else max(self._now(), known.changed + 1)
+            changed = known.changed if same else max(self._time_ms(), known.changed + 1)
         client = self._clients[key] = self._by_hash[client_hash] = Client(key, client_hash, user, state, changed)
         return client
 
@@ -190,7 +180,7 @@ class Presence:
         lease.remove_reader(reader)
         if polls:
             lease.polled_at = self._clock.seconds()
-            lease.last_signal = self.memberships[lease.room.name].signal_count
+            lease.last_signal = self._signals.kept.number
         if not lease.readers:
             self._expire(lease, polls and not lease.leaving)
 
@@ -207,7 +197,7 @@ class Presence:
         lease.expiry.add(lease)
         if between_polls:
             lease.between_polls = True
-            self.memberships[lease.room.name].signals.waiting += 1
+            self._signals.await_poll(lease.room.name)
 
     def _cancel_expiry(self, lease: Lease) -> None:
         if lease.expiry is not None:
@@ -215,12 +205,13 @@ class Presence:
             lease.expiry = None
         if lease.between_polls:
             lease.between_polls = False
-            self.memberships[lease.room.name].signals.waiting -= 1
+            self._signals.stop_awaiting(lease.room.name)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
         self._cancel_expiry(lease)
         client, room = lease.client, lease.room
+        self._signals.drop_unneeded(room.name)
         del client.leases[room.name]
         if not client.leases:
             del self._clients[client.key]
@@ -238,7 +229,7 @@ class Presence:
         if self._reading_lease(client, room) is None and not self.remote.is_in(room, client_hash):
             raise _not_joined()
         command = ForwardedCommand(client_hash, leaves=room)
-        self.forwarded(command)
+        self._carry_out(command)
         self._broker.forward(command)
 
     def knows(self, client: str) -> bool:
@@ -300,7 +291,7 @@ class Presence:
         memberships = [self.memberships[room] for room in client.leases]
         for membership in memberships:
             membership.before_change(user.id)
-        client.update(user, state, max(self._now(), client.changed + 1))
+        client.update(user, state, max(self._time_ms(), client.changed + 1))
         for membership in memberships:
             membership.after_change(self._table.next_version())
             self._table.schedule(membership)
@@ -314,6 +305,7 @@ class Presence:
 
         :param reader: is sent this snapshot, and later changes by events; None if nobody is.
         """
+        self._signals.drop_unneeded(room)
         return self._table.snapshot(room, reader)
 
     def defer_snapshot(self, room: str, reader: Subscription | None) -> MemberList:
@@ -413,7 +405,7 @@ class Presence:
             self._update_client(known, client.user, client.state)
             known.changed = client.changed
 
-    def forwarded(self, command: ForwardedCommand) -> None:
+    def _carry_out(self, command: ForwardedCommand) -> None:
         """Carry out a command that a client sent to any node."""
         client = self._by_hash.get(command.client_hash)
         if client is None:

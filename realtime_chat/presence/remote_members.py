@@ -1,4 +1,4 @@
-"""Who is in a room through other nodes.
+"""Who is in a room through other nodes, and what this node tells them of its own clients.
 
 A client may be with several nodes, and has a lease at each. No lease is handed from node to node. When a client goes to
 another node, its lease at the old one expires. Readers see nothing of that as long as it has another lease.
@@ -11,14 +11,16 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 
+from realtime_chat.core.interfaces import DelayedCall, IBroker
+from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout, Wheel
-from realtime_chat.presence.leases import Client, RemoteLease
+from realtime_chat.presence.leases import NEVER, Client, Lease, RemoteLease
 from realtime_chat.presence.membership import Membership
 from realtime_chat.presence.membership_table import MembershipTable
-from realtime_chat.values.model import RemoteClient, User
+from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
-__all__ = ["RemoteMembers"]
+__all__ = ["PresenceOutbox", "RemoteMembers"]
 
 _MAX_VISITORS = 10_000
 
@@ -28,14 +30,22 @@ class RemoteMembers:
 
     :param table: gets the leases of rooms that are open.
     :param on_client: called with each client that another node has published.
+    :param forwarded: carries out a command that a client has given another node.
     :ivar rooms: the rooms that are followed; None for those that aren't loaded yet.
     """
 
-    def __init__(self, table: MembershipTable, wheel: Wheel, on_client: Callable[[RemoteClient], None]) -> None:
+    def __init__(
+        self,
+        table: MembershipTable,
+        wheel: Wheel,
+        on_client: Callable[[RemoteClient], None],
+        forwarded: Callable[[ForwardedCommand], None],
+    ) -> None:
         self.rooms: dict[str, Room | None] = {}
         self._table = table
         self._wheel = wheel
         self._on_client = on_client
+        self.forwarded = forwarded
         self._nodes: dict[str, dict[str, dict[str, RemoteLease]]] = {}  # by node, room and client hash
         self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients are held for a while
         self._waiting: dict[tuple[str, str], list[Deferred[None]]] = {}  # for a client to be in a room
@@ -123,7 +133,7 @@ class RemoteMembers:
             del self._visitors[next(iter(self._visitors))]
         return visitor
 
-    # What other nodes publish (see interfaces.Listener)
+    # What other nodes publish (see interfaces.MembersListener)
 
     def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """Replace who is in a room through all other nodes.
@@ -218,3 +228,65 @@ class RemoteMembers:
 
 def _changed(client: RemoteClient) -> int:
     return client.changed
+
+
+class PresenceOutbox:
+    """Gathers leases that were added, changed or removed, and publishes them together.
+
+    :param broker: publishes them. Nothing is gathered if there are no other nodes.
+    """
+
+    def __init__(self, node: Node, broker: IBroker) -> None:
+        self._clock = node.clock
+        self._limits = node.limits
+        self._broker = broker
+        self._changes: dict[str, dict[str, Lease | None]] = {}  # by room and client hash; None for one that is gone
+        self._timer: DelayedCall | None = None
+        self._published_at = NEVER
+
+    def stop(self) -> None:
+        """Forget what was gathered, and publish no more."""
+        self._changes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def add(self, lease: Lease) -> None:
+        """Publish a new lease."""
+        if self._broker.shared:
+            lease.published = lease.client.client_hash in self._changes.get(lease.room.name, ())
+            self._put(lease, lease)
+
+    def update(self, lease: Lease) -> None:
+        """Publish that the client of a lease has changed."""
+        if self._broker.shared:
+            self._put(lease, lease)
+
+    def remove(self, lease: Lease) -> None:
+        """Publish that a lease is gone, if other nodes know of it."""
+        if lease.published:
+            self._put(lease, None)
+        elif self._broker.shared:
+            del self._changes[lease.room.name][lease.client.client_hash]
+
+    def _put(self, lease: Lease, change: Lease | None) -> None:
+        self._changes.setdefault(lease.room.name, {})[lease.client.client_hash] = change
+        if self._timer is None:
+            limits = self._limits
+            wait = self._published_at + limits.presence_interval - self._clock.seconds()
+            self._timer = self._clock.callLater(max(limits.presence_gather, wait), self._publish)
+
+    def _publish(self) -> None:
+        self._timer = None
+        self._published_at = self._clock.seconds()
+        changes, self._changes = self._changes, {}
+        for room, leases in changes.items():
+            came = [_publish_client(lease) for lease in leases.values() if lease is not None]
+            gone = [client_hash for client_hash, lease in leases.items() if lease is None]
+            if came or gone:
+                self._broker.publish_presence(room, came, gone)
+
+
+def _publish_client(lease: Lease) -> RemoteClient:
+    client, lease.published = lease.client, True
+    return RemoteClient(client.client_hash, client.user, client.state, client.changed)

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.session import Session
-from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
+from realtime_chat.presence.signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
@@ -471,10 +471,21 @@ class KeptTests(PresenceWorld):
         self.tell(sender, "join", room="b")
         for number, room in enumerate("aabab"):
             self.tell(sender, "signal", room=room, event="e", data=[number, "x" * 700])
-        self.assertLessEqual(self.hub.presence._table.kept_signals.size, 3000)
+        self.assertLessEqual(self.hub.presence._signals.kept.size, 3000)
         answer = self.poll(poller, since=first["positions"], presence=first["presence"])
         events = [event for event in json.loads(answer.body)["events"] if event["type"] == "signal"]
         self.assertEqual([2, 3, 4], sorted(event["data"][0] for event in events))
+
+    def test_with_members(self) -> None:
+        """A poll that missed a change of the members and a signal gets both."""
+        poller = self.hub.identities.issue()
+        first = json.loads(self.poll(poller).body)
+        sender, _ = self.arrive(room="a")
+        self.tell(sender, "signal", room="a", event="e", data=1)
+        self.wait(1)
+        answer = self.poll(poller, since=first["positions"], presence=first["presence"])
+        events = [event for event in json.loads(answer.body)["events"] if event["room"] == "a"]
+        self.assertEqual(["presence", "signal"], [event["type"] for event in events])
 
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none(), st.sampled_from((0.0, 0.5, 3.0)))))
     @settings(max_examples=1000)

@@ -413,7 +413,7 @@ class FullContract:
             self.assertEqual(200, (await self.ask("rooms/lobby/members"))[0])
         hub = self.service.hub
         await self.until(lambda: not hub.rooms)
-        self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub._cache.loading))
+        self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub.cache.loading))
         self.assertEqual([], list(await self.store.rooms("", 10)))
 
 
