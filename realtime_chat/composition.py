@@ -11,12 +11,13 @@ from time import monotonic
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from realtime_chat.clock import time_steadily
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
@@ -86,7 +87,7 @@ def make_service(
 
 def make_hub(
     store: IMessageStore,
-    clock: TurnClock,
+    clock: IReactorTime,
     limits: Limits,
     time: Callable[[], float],
     random_bytes: Callable[[int], bytes],

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +24,7 @@ from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notic
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
 from realtime_chat.broker.subscriptions import OnPublished
-from realtime_chat.core.interfaces import DelayedCall, MembersListener
+from realtime_chat.core.interfaces import MembersListener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
@@ -76,7 +77,7 @@ class RedisPresence:
         self.heartbeat = Heartbeat(clock, names, node, connection, lease, grace)
         self.publisher = PresencePublisher(names, node, connection, token, self._expiry, later)
         self.replica = PresenceReplica(clock, names, node, connection, self.heartbeat, self.publisher, grace, later)
-        self._repairing: DelayedCall | None = None
+        self._repairing: IDelayedCall | None = None
         self._beats = 0
         self._beating = LoopingCall(self._beat)
         self._beating.clock = clock

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import DelayedCall
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout
@@ -28,7 +28,7 @@ class CatchUpScheduler:
         self._wheel = node.wheel
         self._limits = node.limits
         self._waiting: dict[Room, None] = {}
-        self._timer: DelayedCall | None = None
+        self._timer: IDelayedCall | None = None
         self._due: dict[Room, None] = {}
         self._running: dict[Room, None] = {}
         self._retry: Timeout | None = None

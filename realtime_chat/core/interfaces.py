@@ -14,7 +14,6 @@ from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Me
 
 __all__ = [
     "ClientConnection",
-    "DelayedCall",
     "EncodedBatch",
     "Fanout",
     "IBroker",
@@ -25,7 +24,6 @@ __all__ = [
     "Reader",
     "ReplySink",
     "Subscriber",
-    "TurnClock",
 ]
 
 
@@ -208,26 +206,6 @@ class IBroker(Interface):
 
     def forward(command: ForwardedCommand) -> None:
         """Send a client's command to all other nodes, at most once."""
-
-
-class DelayedCall(Protocol):
-    """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
-
-    def cancel(self) -> None:
-        """Cancel the call."""
-
-    def active(self) -> Any:
-        """Whether it was neither called nor cancelled."""
-
-
-class TurnClock(Protocol):
-    """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
-
-    def seconds(self) -> float:
-        """The time, in seconds."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall:
-        """Call ``callable`` in ``delay`` seconds."""
 
 
 class EncodedBatch(Protocol):

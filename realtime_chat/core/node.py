@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
-from realtime_chat.core.interfaces import TurnClock
 from realtime_chat.core.turns import FlushQueue
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.values.counters import Counters
@@ -27,7 +27,7 @@ class Node:
     """
 
     name: str
-    clock: TurnClock
+    clock: IReactorTime
     time: Callable[[], float]
     limits: Limits
     wheel: Wheel = attrs.Factory(lambda self: Wheel(self.clock), takes_self=True)

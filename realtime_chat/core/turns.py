@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from realtime_chat.core.interfaces import ReplySink, TurnClock
+from realtime_chat.core.interfaces import ReplySink
 
 __all__ = ["TURN", "FlushQueue", "Turns", "flush_all_replies"]
 
@@ -38,7 +39,7 @@ class Turns:
     :param seconds: a monotonic clock to measure by; the time of ``clock`` if it isn't given.
     """
 
-    def __init__(self, clock: TurnClock, seconds: Callable[[], float] | None = None) -> None:
+    def __init__(self, clock: IReactorTime, seconds: Callable[[], float] | None = None) -> None:
         self._clock = clock
         self._seconds = clock.seconds if seconds is None else seconds
         self._waiting: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
@@ -109,7 +110,7 @@ class FlushQueue:
     :param clock: calls in the next turn.
     """
 
-    def __init__(self, clock: TurnClock) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._rooms: list[_Flushable] = []
         self._replies: dict[ReplySink, None] = {}

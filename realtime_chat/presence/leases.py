@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
+from realtime_chat.values.limits import NEVER, TokenBucket
 from realtime_chat.values.model import RemoteClient, User
 
 __all__ = [
-    "NEVER",
     "UNKNOWN",
     "AnyClient",
     "AnyLease",
@@ -28,35 +28,6 @@ __all__ = [
 
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
-
-NEVER = float("-inf")
-"""A time before all others."""
-
-
-class TokenBucket:
-    """A rate limit. It holds the tokens of two seconds at most, and is full at first."""
-
-    __slots__ = ("_filled_at", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._filled_at = NEVER
-
-    def take(self, now: float, rate: float, tokens: float) -> bool:
-        """Take tokens, if there are enough. A full bucket always has enough.
-
-        :param rate: tokens that are added each second.
-        :param tokens: how many to take; less than one counts as one.
-        :returns: whether they were taken.
-        """
-        capacity = 2.0 * rate
-        tokens = max(1.0, min(tokens, capacity))
-        self._tokens = min(capacity, self._tokens + (now - self._filled_at) * rate)
-        self._filled_at = now
-        if self._tokens < tokens:
-            return False
-        self._tokens -= tokens
-        return True
 
 
 class Client:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from realtime_chat.core.interfaces import DelayedCall
+from twisted.internet.interfaces import IDelayedCall
+
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import UNKNOWN, AnyLease
@@ -37,7 +38,7 @@ class MembershipTable:
         self._counters = node.counters
         self._versions = count(1)
         self._changed: dict[Membership, None] = {}
-        self._timer: DelayedCall | None = None
+        self._timer: IDelayedCall | None = None
 
     def stop(self) -> None:
         """Forget everything, and send no more events."""

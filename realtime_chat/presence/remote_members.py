@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
-from realtime_chat.core.interfaces import DelayedCall, IBroker
+from realtime_chat.core.interfaces import IBroker
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout, Wheel
-from realtime_chat.presence.leases import NEVER, Client, Lease, RemoteLease
+from realtime_chat.presence.leases import Client, Lease, RemoteLease
 from realtime_chat.presence.membership import Membership
 from realtime_chat.presence.membership_table import MembershipTable
+from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
 __all__ = ["PresenceOutbox", "RemoteMembers"]
@@ -241,7 +243,7 @@ class PresenceOutbox:
         self._limits = node.limits
         self._broker = broker
         self._changes: dict[str, dict[str, Lease | None]] = {}  # by room and client hash; None for one that is gone
-        self._timer: DelayedCall | None = None
+        self._timer: IDelayedCall | None = None
         self._published_at = NEVER
 
     def stop(self) -> None:

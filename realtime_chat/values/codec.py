@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.json import encode_value
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Message, Page, Position, User
 
 __all__ = [
@@ -243,12 +244,7 @@ def _begin_within(messages: Sequence[Message], most: int) -> int:
     """How many messages, from the first, begin within ``most`` bytes of JSON."""
     if len(messages) * _MAX_ENVELOPE + sum(len(message.data) for message in messages) <= most:
         return len(messages)  # nearly always, and nothing has to be encoded
-    size = 0
-    for index, message in enumerate(messages):
-        if size >= most:
-            return index
-        size += len(Entry(message).json)
-    return len(messages)
+    return begin_within((len(Entry(message).json) for message in messages), most)
 
 
 def _page_fields(room: str, position: Position, page: Page, recovered: bool) -> dict[str, Any]:

@@ -505,11 +505,12 @@ class SignalTests(PollTestCase):
     def test_kept_for_nobody(self) -> None:
         """Nothing is kept where nobody could come back for it."""
         waiting = [self.ask_again(), self.poll("lobby", since="x:1", client=self.sender["client"])]
-        signals = self.hub.presence.memberships["lobby"].signals
+        signals = self.hub.presence._signals
         waiting[1] = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"])
-        self.assertEqual(0, signals.waiting)
-        signals.add(0, "somebody", b"1")
-        self.assertIsNone(signals._kept)
+        self.assertEqual([], [name for name, room in signals._rooms.items() if room.waiting])
+        for room in signals._rooms.values():
+            room.add(0, "somebody", b"1")
+        self.assertEqual((0, 0), (signals.kept.size, signals.kept.number))
         for poll in waiting:
             poll.cut()
 
