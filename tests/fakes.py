@@ -322,8 +322,8 @@ class Recorder:
     def node_snapshot(self, room: str, node: str, clients: Sequence[RemoteClient]) -> None:
         self.told.append(("node_snapshot", room, node, clients))
 
-    def node_left(self, node: str, held: float) -> None:
-        self.told.append(("node_left", node, held))
+    def node_left(self, node: str, delay: float) -> None:
+        self.told.append(("node_left", node, delay))
 
     def forwarded(self, command: ForwardedCommand) -> None:
         self.told.append(("forwarded", command))

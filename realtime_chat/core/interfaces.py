@@ -147,10 +147,10 @@ class MembersListener(Protocol):
         :param gone: the hashes of those that went.
         """
 
-    def node_left(self, node: str, held: float) -> None:
+    def node_left(self, node: str, delay: float) -> None:
         """A node has gone, and with it the clients that were in rooms through it.
 
-        :param held: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
+        :param delay: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
             node in a moment. It is 0 if the node has been away for long.
         """
 
@@ -301,7 +301,7 @@ class Subscriber(Protocol):
     def fell_behind(self, reader: Any) -> None:
         """A reader of its own is no longer live."""
 
-    def catch_up(self) -> None:
+    def pump(self) -> None:
         """Send the readers that are behind what they lack, as far as the transport takes it."""
 
 

@@ -208,7 +208,7 @@ class LogView:
         self.oldest = max(self.oldest, page.oldest)
         self._on_announced(page.top)
         for reader in left:
-            reader.subscriber.catch_up()
+            reader.subscriber.pump()
 
     def _restart(self, epoch: str, top: int) -> Sequence[Reader]:
         """Go on in another log, or behind a part of this one that is gone.

@@ -52,7 +52,7 @@ class Room(LogView):
     Anybody can name rooms that don't exist, so a room without messages is small. What it may never need is made when it
     is needed, and a reader who is alone has no dictionary.
 
-    :ivar subscribers: how many readers there are, live or behind.
+    :ivar reader_count: how many readers there are, live or behind.
     :ivar used: when it was looked up last, by the clock.
     :ivar members_version_sent: the version of its members that every live reader was sent.
     """
@@ -65,13 +65,13 @@ class Room(LogView):
         "_live",
         "_pending",
         "members_version_sent",
-        "subscribers",
+        "reader_count",
         "used",
     )
 
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         super().__init__(name, page, context)
-        self.subscribers = 0
+        self.reader_count = 0
         self.used = 0.0
         self.members_version_sent = 0
         self._announced_at = 0.0
@@ -84,7 +84,7 @@ class Room(LogView):
     @property
     def idle(self) -> bool:
         """Whether nobody here reads it or is about to."""
-        return not self.subscribers and not self.is_read
+        return not self.reader_count and not self.is_read
 
     def live_count(self) -> int:
         """How many readers are live."""
@@ -165,18 +165,18 @@ class Room(LogView):
 
     def add(self) -> None:
         """Add a reader, who is behind at first."""
-        self.subscribers += 1
+        self.reader_count += 1
 
     def remove(self, reader: Reader) -> None:
         """Remove a reader."""
-        self.subscribers -= 1
+        self.reader_count -= 1
         if reader.live:
             self._remove_live(reader)
         self.release()
 
     def release(self) -> None:
         """A reader or a lease of the room has ended: if nobody reads it, it may be forgotten."""
-        if not self.subscribers:
+        if not self.reader_count:
             self.forget_batches()
             self._context.on_unused(self)
 

@@ -166,7 +166,7 @@ class RoomCache:
             if self._forget(room):
                 return True
             del self._idle[room]
-            if not room.subscribers:  # somebody will be back
+            if not room.reader_count:  # somebody will be back
                 self._idle[room] = None
         return False
 
@@ -251,7 +251,7 @@ class RoomCache:
 
     def _forget_empty(self, room: Room) -> None:
         """Forget a room without messages, unless it is read again. If a lease holds it, its end says so."""
-        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.subscribers or room.idle):
+        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.reader_count or room.idle):
             self._on_unused(room)  # when its read has ended
 
     def _forget(self, room: Room) -> bool:

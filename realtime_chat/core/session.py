@@ -113,11 +113,7 @@ class Session:
 
     def resume_writing(self) -> None:
         """The transport takes more again."""
-        self.delivery.catch_up()
-
-    def catch_up(self) -> None:
-        """Send what follows where its rooms were subscribed; see :meth:`Delivery.catch_up`."""
-        self.delivery.catch_up()
+        self.delivery.pump()
 
     # Commands
 
@@ -250,7 +246,7 @@ class Session:
         """
         subscription = self.subscribe(room, start)
         presence = self.hub.presence
-        attendance = (presence.snapshot if listed else presence.defer_snapshot)(room.name, subscription)
+        attendance = (presence.list_members if listed else presence.defer_list)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
@@ -259,7 +255,7 @@ class Session:
         return limits.default_last if last is None else min(last, limits.max_limit)
 
     def subscribe(self, room: Room, start: StartPosition) -> Subscription | None:
-        """Read a room from a position on; :meth:`catch_up` sends what follows.
+        """Read a room from a position on; :meth:`Delivery.pump` sends what follows.
 
         :returns: None if the client is gone by now.
         """

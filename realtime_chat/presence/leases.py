@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
+
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
@@ -33,17 +35,17 @@ UNKNOWN = -1
 class Client:
     """A client of this node that is in at least one room, or that sends commands to it.
 
-    :ivar key: the client's secret, which it sends with its requests.
-    :ivar client_hash: its name between nodes; the key itself where this node is alone.
+    :ivar secret: the client sends it with its requests.
+    :ivar client_hash: its name between nodes; the secret itself where this node is alone.
     :ivar leases: by room.
     :ivar state: its state, as a compact JSON object.
     :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
     """
 
-    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "key", "leases", "state", "user")
+    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "leases", "secret", "state", "user")
 
-    def __init__(self, key: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
-        self.key = key
+    def __init__(self, secret: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
+        self.secret = secret
         self.client_hash = client_hash
         self.user = user
         self.state = state
@@ -78,6 +80,7 @@ class Client:
         return self._states.take(now, rate, rooms)
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class Lease:
     """Keeps the user of one of this node's clients in a room.
 
@@ -102,30 +105,16 @@ class Lease:
     :ivar published: whether other nodes know of it.
     """
 
-    __slots__ = (
-        "between_polls",
-        "client",
-        "expiry",
-        "last_signal",
-        "leaving",
-        "members_version_sent",
-        "polled_at",
-        "published",
-        "readers",
-        "room",
-    )
-
-    def __init__(self, client: Client, room: Room) -> None:
-        self.client = client
-        self.room = room
-        self.readers: tuple[Subscription, ...] = ()
-        self.expiry: DeadlineQueue[Lease] | None = None
-        self.between_polls = False
-        self.leaving = False
-        self.members_version_sent = UNKNOWN
-        self.last_signal = 0
-        self.polled_at = NEVER
-        self.published = False
+    client: Client
+    room: Room
+    readers: tuple[Subscription, ...] = ()
+    expiry: DeadlineQueue[Lease] | None = None
+    between_polls: bool = False
+    leaving: bool = False
+    members_version_sent: int = UNKNOWN
+    last_signal: int = 0
+    polled_at: float = NEVER
+    published: bool = False
 
     @property
     def leases(self) -> Sequence[AnyLease]:
@@ -157,7 +146,7 @@ class CachedMember:
         self._json: bytes | None = None
 
     @property
-    def source(self) -> AnyClient:
+    def client(self) -> AnyClient:
         """The client that says the member's name and state."""
         raise NotImplementedError
 
@@ -165,7 +154,7 @@ class CachedMember:
     def json(self) -> bytes:
         """The encoded member."""
         if self._json is None:
-            client = self.source
+            client = self.client
             self._json = codec.encode_member(client.user, client.state)
         return self._json
 
@@ -184,7 +173,7 @@ class RemoteLease(CachedMember):
 
     def __init__(self, client: RemoteClient) -> None:
         super().__init__()
-        self.client = client
+        self.client: RemoteClient = client
 
     def replace_client(self, client: RemoteClient) -> None:
         """Take what the node published of the client now."""
@@ -192,13 +181,8 @@ class RemoteLease(CachedMember):
         self.forget_json()
 
     @property
-    def source(self) -> RemoteClient:
-        """See :class:`CachedMember`."""
-        return self.client
-
-    @property
     def leases(self) -> Sequence[AnyLease]:
-        """See :class:`Lease`."""
+        """The leases of the member that this lease stands for: itself."""
         return (self,)
 
 

@@ -1,6 +1,6 @@
 """The memberships of all rooms, and the events that tell readers of their changes.
 
-An event is sent a moment after the first change of its window, and not sooner than an interval after the one before.
+An event is sent a moment after the first change that it has, and not sooner than an interval after the one before.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ from twisted.internet.interfaces import IDelayedCall
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import UNKNOWN, AnyLease
-from realtime_chat.presence.membership import MemberList, Membership
+from realtime_chat.presence.membership import AwaitingDigest, MemberList, Membership
 from realtime_chat.values import codec
 
-__all__ = ["AwaitingDigest", "MembershipTable"]
-
-AwaitingDigest = dict[Subscription, tuple[int, str]]
-"""See :class:`Membership`."""
+__all__ = ["MembershipTable"]
 
 
 class MembershipTable:
@@ -118,10 +115,10 @@ class MembershipTable:
 
     # Snapshots
 
-    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+    def list_members(self, room: str, reader: Subscription | None) -> MemberList:
         """A room's members.
 
-        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
+        :param reader: is sent this list, and later changes by events; None if nobody is.
         """
         membership = self.by_room.get(room)
         if membership is None:
@@ -129,13 +126,13 @@ class MembershipTable:
         if reader is None:
             return membership.member_list()
         reader.members_version_sent = membership.version
-        return membership.snapshot_for(reader)
+        return membership.list_for(reader)
 
-    def send_snapshot(self, reader: Subscription) -> None:
-        """Send a snapshot to a reader that has missed an event."""
+    def send_list(self, reader: Subscription) -> None:
+        """Send a full list to a reader that has missed an event."""
         room = reader.room
         self.stop_awaiting(reader)
-        members = self.snapshot(room.name, reader)
+        members = self.list_members(room.name, reader)
         reader.members_version_sent = max(reader.members_version_sent, room.members_version_sent)
         self._counters.presence += 1
         reader.transport.send_event("presence", codec.encode_presence(room.name, *members))

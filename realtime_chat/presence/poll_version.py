@@ -19,8 +19,8 @@ from typing import NamedTuple
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Subscription
 from realtime_chat.presence.leases import UNKNOWN, Lease
-from realtime_chat.presence.membership import DIGEST_OF_EMPTY, Membership
-from realtime_chat.presence.membership_table import AwaitingDigest, MembershipTable
+from realtime_chat.presence.membership import DIGEST_OF_EMPTY, AwaitingDigest, Membership
+from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.remote_members import RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 
@@ -82,7 +82,7 @@ class PollVersions:
 
         :param text: the version that the poll carries; None if its client doesn't keep one.
         :param fresh: whether the client knows nothing of the room yet.
-        :returns: UNKNOWN if the client has to be sent a snapshot.
+        :returns: UNKNOWN if the client has to be sent a full list.
         """
         if text is None:
             return self._read_kept(reader, lease, fresh)
@@ -103,7 +103,7 @@ class PollVersions:
     def _read_kept(self, reader: Subscription, lease: Lease | None, fresh: bool) -> int:
         """The version that this node has kept for a client.
 
-        If the client is with another node as well, that node may have answered it since. A snapshot would answer each
+        If the client is with another node as well, that node may have answered it since. A full list would answer each
         of its polls at once, over and over. So it counts as current.
         """
         if lease is None:
@@ -159,8 +159,8 @@ class PollVersions:
             elif not self._have_all_heard(since):
                 self._await_digest(membership, reader, since, digest)
             elif reader.live:
-                self._table.send_snapshot(reader)
-                reader.subscriber.catch_up()
+                self._table.send_list(reader)
+                reader.subscriber.pump()
             else:
                 reader.members_version_sent = UNKNOWN
 

@@ -5,7 +5,7 @@ client holds a lease while it reads the room on any transport, and for a moment 
 leave that are back at once.
 
 Readers that were sent everything up to the last event (``Room.members_version_sent``) are current. All others are sent
-a snapshot. A poll carries the version that it was sent.
+a full list. A poll carries the version that it was sent.
 
 Each node has the leases of its own clients (here), publishes them, and knows those of other nodes
 (``remote_members.py``). So all nodes have the same members, and each sends the events that a node alone would send.
@@ -72,7 +72,7 @@ class Presence:
         self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
         self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)
         self._clients: dict[str, Client] = {}
-        # Where this node is alone, a client's key stands for its hash, which needs no time and no second table.
+        # Where this node is alone, a client's secret stands for its hash, which needs no time and no second table.
         self._client_hash = client_hash if broker.shared else str
         self._by_hash: dict[str, Client] = {} if broker.shared else self._clients
         self._stopped = False
@@ -147,9 +147,9 @@ class Presence:
         lease.leaving = False
         lease.readers += (reader,)
 
-    def _create_client(self, key: str, user: User, named: bool, state: bytes, room: str) -> Client:
+    def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
-        client_hash = self._client_hash(key)
+        client_hash = self._client_hash(secret)
         known = self.remote.find(room, client_hash)
         changed = self._time_ms() if state != _EMPTY_STATE else int(named)
         if known is not None and known.user.id == user.id:
@@ -157,7 +157,7 @@ class Presence:
             state = known.state if state == _EMPTY_STATE else state
             same = user == known.user and state == known.state
             changed = known.changed if same else max(self._time_ms(), known.changed + 1)
-        client = self._clients[key] = self._by_hash[client_hash] = Client(key, client_hash, user, state, changed)
+        client = self._clients[secret] = self._by_hash[client_hash] = Client(secret, client_hash, user, state, changed)
         return client
 
     def _add_lease(self, client: Client, room: Room) -> Lease:
@@ -214,7 +214,7 @@ class Presence:
         self._signals.drop_unneeded(room.name)
         del client.leases[room.name]
         if not client.leases:
-            del self._clients[client.key]
+            del self._clients[client.secret]
             self._by_hash.pop(client.client_hash, None)
         self._table.remove(self.memberships[room.name], lease)
         self._outbox.remove(lease)
@@ -270,7 +270,7 @@ class Presence:
             return True
         client_hash = self._client_hash(client)
         if known is None:  # other nodes know how many rooms it is in: here it may set one state a second
-            self._count_state(self.remote.visitor(client, client_hash, ANONYMOUS), self._limits.signal_rate)
+            self._count_state(self.remote.remote_sender(client, client_hash, ANONYMOUS), self._limits.signal_rate)
         else:
             self._count_state(known, len(known.leases))
             self._update_client(known, known.user, state)
@@ -300,23 +300,23 @@ class Presence:
 
     # What readers are sent
 
-    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+    def list_members(self, room: str, reader: Subscription | None) -> MemberList:
         """The members of a room.
 
-        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
+        :param reader: is sent this list, and later changes by events; None if nobody is.
         """
         self._signals.drop_unneeded(room)
-        return self._table.snapshot(room, reader)
+        return self._table.list_members(room, reader)
 
-    def defer_snapshot(self, room: str, reader: Subscription | None) -> MemberList:
-        """The number of a room's members. The reader is sent a snapshot when it is live."""
+    def defer_list(self, room: str, reader: Subscription | None) -> MemberList:
+        """The number of a room's members. The reader is sent a full list when it is live."""
         if reader is not None:
             reader.members_version_sent = UNKNOWN
         return MemberList(self.count(room), None)
 
-    def send_snapshot(self, reader: Subscription) -> None:
-        """Send a snapshot to a reader that has missed an event."""
-        self._table.send_snapshot(reader)
+    def send_list(self, reader: Subscription) -> None:
+        """Send a full list to a reader that has missed an event."""
+        self._table.send_list(reader)
 
     def resume_poll(self, reader: Subscription, client: str | None, version: str | None, fresh: bool) -> None:
         """Send a poll that has just subscribed what its client has missed in a room.
@@ -329,7 +329,7 @@ class Presence:
         reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
         membership = self.memberships.get(reader.room.name)
         if reader.members_version_sent < reader.room.members_version_sent:
-            self._table.send_snapshot(reader)
+            self._table.send_list(reader)
         elif membership is not None and reader.members_version_sent == membership.version:
             membership.mark_current(reader)
         if lease is not None and self._versions.was_here(version):
@@ -383,7 +383,7 @@ class Presence:
             client_hash = self._client_hash(client)
             known = self.remote.find(room, client_hash)
             if known is not None:
-                sender = self._clients.get(client) or self.remote.visitor(client, client_hash, known.user)
+                sender = self._clients.get(client) or self.remote.remote_sender(client, client_hash, known.user)
                 return sender, there, ()
         raise _not_joined()
 

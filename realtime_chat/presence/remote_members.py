@@ -24,7 +24,7 @@ from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
 __all__ = ["PresenceOutbox", "RemoteMembers"]
 
-_MAX_VISITORS = 10_000
+_MAX_SENDERS = 10_000
 
 
 class RemoteMembers:
@@ -49,9 +49,9 @@ class RemoteMembers:
         self._on_client = on_client
         self.forwarded = forwarded
         self._nodes: dict[str, dict[str, dict[str, RemoteLease]]] = {}  # by node, room and client hash
-        self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients are held for a while
+        self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients stay for a while
         self._waiting: dict[tuple[str, str], list[Deferred[None]]] = {}  # for a client to be in a room
-        self._visitors: dict[str, Client] = {}
+        self._senders: dict[str, Client] = {}
         self._stopped = False
 
     def stop(self) -> None:
@@ -59,8 +59,8 @@ class RemoteMembers:
         self._stopped = True
         for timeout in self._leaving.values():
             timeout.cancel()
-        for held in (self.rooms, self._nodes, self._leaving, self._visitors):
-            held.clear()
+        for known in (self.rooms, self._nodes, self._leaving, self._senders):
+            known.clear()
         for room, client_hash in list(self._waiting):
             self._stop_waiting(room, client_hash)
 
@@ -121,19 +121,19 @@ class RemoteMembers:
         for answer in self._waiting.pop((room, client_hash), ()):
             answer.callback(None)
 
-    def visitor(self, key: str, client_hash: str, user: User) -> Client:
+    def remote_sender(self, secret: str, client_hash: str, user: User) -> Client:
         """A client that is with another node, and sends a command to this one. It is kept for its rate limits.
 
-        :param key: the client's secret.
+        :param secret: the client's.
         """
-        visitor = self._visitors.pop(key, None)
-        if visitor is None:
-            visitor = Client(key, client_hash, user, b"{}", 0)
-        visitor.user = user
-        self._visitors[key] = visitor
-        if len(self._visitors) > _MAX_VISITORS:
-            del self._visitors[next(iter(self._visitors))]
-        return visitor
+        sender = self._senders.pop(secret, None)
+        if sender is None:
+            sender = Client(secret, client_hash, user, b"{}", 0)
+        sender.user = user
+        self._senders[secret] = sender
+        if len(self._senders) > _MAX_SENDERS:
+            del self._senders[next(iter(self._senders))]
+        return sender
 
     # What other nodes publish (see interfaces.MembersListener)
 
@@ -206,15 +206,15 @@ class RemoteMembers:
 
     # Nodes that leave
 
-    def node_left(self, node: str, held: float) -> None:
+    def node_left(self, node: str, delay: float) -> None:
         """A node has stopped or died. Its clients leave after a while, unless they come to another node.
 
-        :param held: seconds.
+        :param delay: seconds.
         """
         if node not in self._nodes or node in self._leaving:
             return
-        if held > 0:
-            self._leaving[node] = self._wheel.call_later(held, partial(self._drop_node, node))
+        if delay > 0:
+            self._leaving[node] = self._wheel.call_later(delay, partial(self._drop_node, node))
         else:
             self._drop_node(node)
 

@@ -161,7 +161,7 @@ class SignalDelivery:
         :param client_hash: of the client that sent it.
         :param skip: the readers of that client.
         """
-        behind = room.subscribers - room.live_count()
+        behind = room.reader_count - room.live_count()
         signals = self._rooms.get(room.name)
         if signals is not None:  # first, as polls that are answered now are away after that
             signals.add(self._clock.seconds(), client_hash, signal)

@@ -104,7 +104,7 @@ class RoomStream(BackpressuredSender, Protocol):
         self._opening = []
         self.makeConnection(transport)
         self.write(head + self.fanout.envelope(b"".join(opening)))
-        session.catch_up()
+        session.delivery.pump()
 
     def connectionMade(self) -> None:
         """The connection belongs to the stream now."""

@@ -143,7 +143,7 @@ class WaitingPoll:
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
             return
-        self.session.catch_up()
+        self.session.delivery.pump()
         if self._request is not None:
             self._deadlines = deadlines
             deadlines.add(self)
@@ -156,7 +156,7 @@ class WaitingPoll:
         self._answers_at_once = self._answers_at_once or is_first
         subscription = self.session.subscribe(room, start)
         if subscription is not None and self.write_paused:
-            hub.presence.defer_snapshot(room.name, subscription)
+            hub.presence.defer_list(room.name, subscription)
         elif subscription is not None:
             hub.presence.resume_poll(subscription, self.session.client, version, is_first)
         if start.recovered:

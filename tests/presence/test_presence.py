@@ -206,7 +206,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(2, self.events(seen)[-1]["count"])
 
     def test_behind_without_a_change(self) -> None:
-        """A reader that was current before it fell behind gets no snapshot."""
+        """A reader that was current before it fell behind gets no full list."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         for name in "bcd":
@@ -221,7 +221,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(([1], []), (self.data(stalled), self.events(stalled)))
 
     def test_behind(self) -> None:
-        """A reader that is behind gets no events. When it is live again it gets a snapshot, if it missed anything."""
+        """A reader that is behind gets no events. When it is live again it gets a full list, if it missed anything."""
         session, stalled = self.client(window=0)
         self.tell(session, "join", room="lobby")
         self.publish(1)
@@ -240,7 +240,7 @@ class LeaveTests(PresenceWorld):
             self.turn()
 
     def test_full_by_the_event_itself(self) -> None:
-        """A reader that can't take an event gets a snapshot later."""
+        """A reader that can't take an event gets a full list later."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         self.wait(1)

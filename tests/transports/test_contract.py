@@ -341,7 +341,7 @@ class SlowGoodbyeContract:
         for _ in range(300):
             await writer.publish("x" * 40_000)
         await self.until(lambda: len(self.service.hub.sessions) == 1)
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
 
 
 class WebSocketContractTests(TransportContract, ServedTestCase):

@@ -72,7 +72,7 @@ class PollTestCase(StubTestCase):
     def assert_nothing_left(self) -> None:
         """No poll is left anywhere."""
         self.assertEqual({}, self.hub.sessions)
-        self.assertEqual(0, sum(room.subscribers for room in self.hub.rooms.values()))
+        self.assertEqual(0, sum(room.reader_count for room in self.hub.rooms.values()))
         self.assertEqual([], self.flushLoggedErrors())
 
 
@@ -327,7 +327,7 @@ class PresenceTests(PollTestCase):
             self.publish(number)
             self.turn()
             answer = waiting.answer
-        self.assertEqual([], self.hub.presence.memberships["lobby"].already_current)
+        self.assertEqual([], self.hub.presence.memberships["lobby"].take_already_current())
 
     def test_other_versions(self) -> None:
         """A version of another node, of the future, or that is none, is answered with all."""
