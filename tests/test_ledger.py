@@ -384,7 +384,7 @@ class World:
         command = commands.Publish(room=room, data=number, key=f"k{number}")
         hub = self.some_node().hub
         session = Session(hub, client="somebody")
-        hub.closed(session)
+        hub.sessions.pop(session, None)
         answer = session.act(command)
         assert isinstance(answer, Deferred)
         answer.addCallback(self._acknowledged, room, number)

@@ -76,9 +76,9 @@ class Delivery:
         for subscription in self.subscriptions.values():
             subscription.room.fall_behind(subscription)
 
-    def fell_behind(self, subscription: Subscription) -> None:
+    def fell_behind(self, reader: Subscription) -> None:
         """A subscription is no longer live; see :class:`~realtime_chat.core.interfaces.Subscriber`."""
-        self._behind.append(subscription)
+        self._behind.append(reader)
 
     def pump(self) -> None:
         """Send a page to each subscription that is behind, and more, as far as the transport takes it."""

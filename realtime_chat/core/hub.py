@@ -10,7 +10,6 @@ from realtime_chat.core.identity import Identities
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
-from realtime_chat.core.room import Room
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
@@ -56,16 +55,8 @@ class Hub:
 
     # Sessions
 
-    def opened(self, session: ClientConnection) -> None:
-        """A session has come."""
-        self.sessions[session] = None
-
-    def closed(self, session: ClientConnection) -> None:
-        """A session has gone."""
-        self.sessions.pop(session, None)
-
     def knows(self, client: str) -> bool:
-        """Whether a client was issued by us. If it is in some room, its seal need not be checked."""
+        """Whether a client was issued by us. If it is in some room, its MAC need not be checked."""
         return self.presence.knows(client) or self.identities.verify(client)
 
     def stop(self) -> None:
@@ -93,13 +84,6 @@ class Hub:
         return self._store.check()
 
     # Rooms
-
-    def room(self, name: str) -> Deferred[Room]:
-        """The room, looked up in the store if need be.
-
-        :raises RealtimeError: ``store_unavailable``, or ``too_many``: no more rooms fit in memory.
-        """
-        return self.cache.load(name)
 
     def publish(self, draft: Draft) -> Deferred[AppendResult]:
         """Store a message and tell the room's readers; the answer comes when it is durable.
@@ -139,7 +123,7 @@ class Hub:
             return None
         if room in self.rooms:
             return self.presence.await_client(client, room)
-        return self.room(room).addCallback(lambda _: self.await_presence(room, client))
+        return self.cache.load(room).addCallback(lambda _: self.await_presence(room, client))
 
     # History
 

@@ -101,11 +101,12 @@ class IMessageStore(Interface):
 
 
 class Listener(Protocol):
-    """What a broker tells this. Every call comes on the reactor's thread."""
+    """What a broker tells this. Every call comes on the reactor's thread.
 
-    @property
-    def members(self) -> MembersListener:
-        """Is told of other nodes' clients."""
+    :ivar members: is told of other nodes' clients.
+    """
+
+    members: MembersListener
 
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
         """A room's log has grown, here or elsewhere.
@@ -130,7 +131,12 @@ class Listener(Protocol):
 
 
 class MembersListener(Protocol):
-    """What a broker tells this of the clients of other nodes."""
+    """What a broker tells this of the clients of other nodes.
+
+    :ivar forwarded: carries out a command that a client has given another node.
+    """
+
+    forwarded: Callable[[ForwardedCommand], None]
 
     def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         """All clients that are in a room through other nodes, by node; it replaces what was told before.
@@ -153,10 +159,6 @@ class MembersListener(Protocol):
         :param delay: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
             node in a moment. It is 0 if the node has been away for long.
         """
-
-    @property
-    def forwarded(self) -> Callable[[ForwardedCommand], None]:
-        """Carries out a command that a client has given another node."""
 
 
 class IBroker(Interface):

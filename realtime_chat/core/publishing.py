@@ -48,10 +48,7 @@ class Publisher:
         self._publishing += 1
         self._publishing_bytes += size
         self._store.append(draft).addCallbacks(
-            self._stored,
-            self._not_stored,
-            callbackArgs=(begun, size, done, args),
-            errbackArgs=(size, done, args),
+            self._stored, self._not_stored, callbackArgs=(begun, size, done, args), errbackArgs=(size, done, args)
         )
 
     def _stored(

@@ -248,16 +248,7 @@ class Subscription:
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
     """
 
-    __slots__ = (
-        "epoch",
-        "first_page",
-        "live",
-        "members_version_sent",
-        "offset",
-        "room",
-        "subscriber",
-        "transport",
-    )
+    __slots__ = ("epoch", "first_page", "live", "members_version_sent", "offset", "room", "subscriber", "transport")
 
     def __init__(self, subscriber: Subscriber, transport: MessageSink, room: Room, start: StartPosition) -> None:
         self.subscriber = subscriber

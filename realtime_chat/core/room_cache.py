@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.core.catch_up import CatchUpScheduler
-from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.interfaces import IBroker, IMessageStore, Listener
 from realtime_chat.core.log_view import LogContext
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
@@ -41,16 +41,13 @@ class _Loading:
         self.may_have_missed = False
 
 
-class RoomCache:
+class RoomCache(Listener):
     """Rooms by name, at most ``max_rooms_total``: idle ones are evicted first, and then no others are taken in.
 
     A room without messages, which anybody can make up, is forgotten soon after its last reader has left.
 
-    It listens to the broker (see :class:`~realtime_chat.core.interfaces.Listener`).
-
     :ivar rooms: those that are loaded.
     :ivar loading: those that are being looked up.
-    :ivar members: is told who is in rooms through other nodes.
     """
 
     _log = Logger()
@@ -186,18 +183,16 @@ class RoomCache:
             self.loading[message.room].announced.append(message)
 
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
-        """A room's log has grown, here or elsewhere."""
         known = self.rooms.get(room)
         if room in self.loading if known is None else not known.knows(epoch, first + count - 1):
             for message in read():
                 self.announce(message)
 
-    def may_have_missed(self, name: str) -> None:
-        """Something may have been announced in a room that this node didn't hear of: let the room catch up."""
-        if name in self.loading:
-            self.loading[name].may_have_missed = True
-        elif name in self.rooms:
-            self._catch_ups.add(self.rooms[name])
+    def may_have_missed(self, room: str) -> None:
+        if room in self.loading:
+            self.loading[room].may_have_missed = True
+        elif room in self.rooms:
+            self._catch_ups.add(self.rooms[room])
 
     def all_may_have_missed(self) -> None:
         """The logs may be others than before: let every room catch up."""
@@ -205,13 +200,12 @@ class RoomCache:
             self.may_have_missed(name)
 
     def signalled(self, room: str, client_hash: str, data: bytes) -> None:
-        """A client of another node has signalled."""
         known = self.rooms.get(room)
         if known is not None:
             self._presence.deliver_signal(known, data, client_hash)
 
     def relayed(self, room: str, payload: bytes) -> None:
-        """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
+        """Send what isn't a client's as a signal from nobody, if it is a JSON value."""
         known = self.rooms.get(room)
         if known is None:
             return

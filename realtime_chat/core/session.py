@@ -82,7 +82,7 @@ class Session:
         self._state = b"{}"
         self._errors = 0
         self._is_request = transport is None  # what it says is said for whatever else its client reads by
-        hub.opened(self)
+        hub.sessions[self] = None
 
     def close(self, polls: bool = False) -> None:
         """End everything; nothing is sent from now on.
@@ -93,7 +93,7 @@ class Session:
             self.closed = True
             for subscription in self.delivery.close():
                 self.hub.presence.exit(subscription, self.client, polls)
-            self.hub.closed(self)
+            self.hub.sessions.pop(self, None)
 
     # What the transport sees of the delivery
 
@@ -226,7 +226,7 @@ class Session:
 
     async def _joined(self, command: commands.Join, since: Position | None) -> bytes:
         with naming(command.room):
-            room = await self.hub.room(command.room)
+            room = await self.hub.cache.load(command.room)
             start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 

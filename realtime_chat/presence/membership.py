@@ -7,7 +7,7 @@ difference, or a full list where a difference isn't enough. In a large room it h
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ class Membership:
 
     :param limits: how many members are listed; of a larger room only the number is sent. It counts as small again when
         a tenth of them are gone, so that one client that comes and goes doesn't cause a full list each time.
-    :param version: the first version.
+    :param versions: of the node, for each change.
     :ivar version: of the last change.
     :ivar due: when the next event may be sent.
     :ivar listed: whether the room is small enough to list its members.
@@ -98,7 +98,8 @@ class Membership:
 
     room: Room
     _limits: Limits
-    version: int
+    _versions: Iterator[int]
+    version: int = attrs.field(init=False)
     due: float = 0.0
     listed: bool = True
     awaiting_digest: AwaitingDigest | None = None
@@ -120,7 +121,7 @@ class Membership:
     _needs_list: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.room.members_version_sent = self.version
+        self.version = self.room.members_version_sent = next(self._versions)
 
     @property
     def members(self) -> Mapping[str, _Member]:
@@ -135,16 +136,16 @@ class Membership:
 
     # Changes
 
-    def add(self, lease: AnyLease, version: int) -> bool:
+    def add(self, lease: AnyLease) -> bool:
         """Add a lease.
 
         :returns: whether readers see a change.
         """
         user = lease.client.user.id
         member = self.members.get(user)
-        return self._put(user, member, lease if member is None else _JointMember([*member.leases, lease]), version)
+        return self._put(user, member, lease if member is None else _JointMember([*member.leases, lease]))
 
-    def remove(self, lease: AnyLease, version: int) -> bool:
+    def remove(self, lease: AnyLease) -> bool:
         """Remove a lease.
 
         :returns: whether readers see a change.
@@ -153,10 +154,10 @@ class Membership:
         member = self.members[user]
         rest = [other for other in member.leases if other is not lease]
         if len(rest) > 1:
-            return self._put(user, member, _JointMember(rest), version)
-        return self._put(user, member, rest[0] if rest else None, version)
+            return self._put(user, member, _JointMember(rest))
+        return self._put(user, member, rest[0] if rest else None)
 
-    def _put(self, user: str, before: _Member | None, after: _Member | None, version: int) -> bool:
+    def _put(self, user: str, before: _Member | None, after: _Member | None) -> bool:
         """Put one member in the place of another, or of none.
 
         :returns: whether readers see a change.
@@ -176,7 +177,7 @@ class Membership:
                 self._several, self._only = dict(self.members), None
             self._several[user] = after
         if visible:
-            self.after_change(version)
+            self.after_change()
         return visible
 
     def _delete(self, user: str) -> None:
@@ -185,7 +186,7 @@ class Membership:
         else:
             del self._several[user]
 
-    def update(self, lease: RemoteLease, client: RemoteClient, version: int) -> bool:
+    def update(self, lease: RemoteLease, client: RemoteClient) -> bool:
         """Take what another node published of a client that is in the room already.
 
         :param client: has the same user as before.
@@ -199,7 +200,7 @@ class Membership:
             self.before_change(user)
         lease.replace_client(client)
         if visible:
-            self.after_change(version)
+            self.after_change()
         return visible
 
     def before_change(self, user: str) -> None:
@@ -213,9 +214,9 @@ class Membership:
         if isinstance(member, _JointMember):
             member.forget_json()
 
-    def after_change(self, version: int) -> None:
+    def after_change(self) -> None:
         """Readers see a change: the next event has it."""
-        self.version = version
+        self.version = next(self._versions)
         self._has_changes = True
         self._member_list = self._digest = None
         self._already_current = None
@@ -273,7 +274,7 @@ class Membership:
         """Return the encoded event of all changes since the last one; None if readers see no change."""
         event = self._event()
         if event is not None:
-            self.room.members_version_sent = self.version
+            self.version = self.room.members_version_sent = next(self._versions)
             self._count_sent = len(self.members)
         self._sent_members = self._gone_members = self._sorted_ids = None
         self._has_changes = self._list_given = self._needs_list = False

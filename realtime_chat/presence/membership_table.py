@@ -51,7 +51,7 @@ class MembershipTable:
         """A room's membership. It is made if there is none."""
         membership = self.by_room.get(room.name)
         if membership is None:
-            membership = Membership(room, self._limits, next(self._versions))
+            membership = Membership(room, self._limits, self._versions)
             self.by_room[room.name] = membership
         return membership
 
@@ -60,18 +60,14 @@ class MembershipTable:
         del self.by_room[membership.room.name]
         self._changed.pop(membership, None)
 
-    def next_version(self) -> int:
-        """A version that is greater than all before."""
-        return next(self._versions)
-
     def add(self, membership: Membership, lease: AnyLease) -> None:
         """Add a lease, and send an event of that soon."""
-        if membership.add(lease, next(self._versions)):
+        if membership.add(lease):
             self.schedule(membership)
 
     def remove(self, membership: Membership, lease: AnyLease) -> None:
         """Remove a lease, and send an event of that soon."""
-        if membership.remove(lease, next(self._versions)):
+        if membership.remove(lease):
             self.schedule(membership)
 
     # Events

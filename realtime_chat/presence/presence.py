@@ -49,12 +49,7 @@ class Presence:
     :ivar memberships: by room, of the rooms that have members, or had some a moment ago.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        broker: IBroker,
-        client_hash: Callable[[str], str],
-    ) -> None:
+    def __init__(self, node: Node, broker: IBroker, client_hash: Callable[[str], str]) -> None:
         if broker.shared:
             node = attrs.evolve(node, limits=_patient(node.limits))
         limits = node.limits
@@ -293,7 +288,7 @@ class Presence:
             membership.before_change(user.id)
         client.update(user, state, max(self._time_ms(), client.changed + 1))
         for membership in memberships:
-            membership.after_change(self._table.next_version())
+            membership.after_change()
             self._table.schedule(membership)
         for lease in client.leases.values():
             self._outbox.update(lease)

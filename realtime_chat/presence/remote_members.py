@@ -12,7 +12,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from realtime_chat.core.interfaces import IBroker
+from realtime_chat.core.interfaces import IBroker, MembersListener
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout, Wheel
@@ -27,7 +27,7 @@ __all__ = ["PresenceOutbox", "RemoteMembers"]
 _MAX_SENDERS = 10_000
 
 
-class RemoteMembers:
+class RemoteMembers(MembersListener):
     """The leases of other nodes' clients, in the rooms that this node follows. Empty where the node is alone.
 
     :param table: gets the leases of rooms that are open.
@@ -73,7 +73,7 @@ class RemoteMembers:
         if leases:
             membership = self._table.of(room)
             for lease in leases:
-                membership.add(lease, self._table.next_version())
+                membership.add(lease)
             membership.take_event()  # nobody reads the room yet
 
     def drop_room(self, room: str) -> None:
@@ -138,10 +138,6 @@ class RemoteMembers:
     # What other nodes publish (see interfaces.MembersListener)
 
     def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
-        """Replace who is in a room through all other nodes.
-
-        :param others: by node.
-        """
         if self._stopped:
             return
         new = room not in self.rooms
@@ -155,7 +151,6 @@ class RemoteMembers:
             self._change(room, node, (), list(client_hashes - there))
 
     def node_snapshot(self, room: str, node: str, clients: Sequence[RemoteClient]) -> None:
-        """Replace who is in a room through one other node."""
         if room not in self.rooms or node in self._leaving:
             return
         gone = set(self._nodes.get(node, {}).get(room, {})).difference(client.client_hash for client in clients)
@@ -163,10 +158,6 @@ class RemoteMembers:
             self._change(room, node, clients, list(gone))
 
     def delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """Clients of another node came, changed, or went.
-
-        :param gone: their hashes.
-        """
         if room in self.rooms and node not in self._leaving:
             self._change(room, node, came, gone)
 
@@ -195,22 +186,18 @@ class RemoteMembers:
             lease = None
         if lease is None:
             lease = leases[client.client_hash] = RemoteLease(client)
-            return membership is not None and membership.add(lease, self._table.next_version())
+            return membership is not None and membership.add(lease)
         if membership is not None:
-            return membership.update(lease, client, self._table.next_version())
+            return membership.update(lease, client)
         lease.replace_client(client)
         return False
 
     def _remove(self, membership: Membership | None, lease: RemoteLease | None) -> bool:
-        return membership is not None and lease is not None and membership.remove(lease, self._table.next_version())
+        return membership is not None and lease is not None and membership.remove(lease)
 
     # Nodes that leave
 
     def node_left(self, node: str, delay: float) -> None:
-        """A node has stopped or died. Its clients leave after a while, unless they come to another node.
-
-        :param delay: seconds.
-        """
         if node not in self._nodes or node in self._leaving:
             return
         if delay > 0:
@@ -224,7 +211,7 @@ class RemoteMembers:
             membership = self._table.by_room.get(room)
             if membership is not None:
                 for lease in leases.values():
-                    membership.remove(lease, self._table.next_version())
+                    membership.remove(lease)
                 self._table.schedule(membership)
 
 

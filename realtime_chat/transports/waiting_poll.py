@@ -133,7 +133,7 @@ class WaitingPoll:
         last = self.session.last(params.last)
         for index, (name, since) in enumerate(params.rooms):
             with naming(name):
-                room = await hub.room(name)
+                room = await hub.cache.load(name)
                 start = await room.start(since, last)
             if self._request is None:
                 return  # the client has gone: no more rooms are looked up
