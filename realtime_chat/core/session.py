@@ -278,14 +278,14 @@ class Session:
         subscription = self.delivery.unsubscribe(check_room(command.room))
         if subscription is not None:
             self.hub.presence.exit(subscription, self.client, False)
-            return codec.encode_left(command.id, command.room)
+            return codec.encode_reply(command.id, {"type": "left", "room": command.room})
         if self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
         raise RealtimeError("not_joined", "this connection doesn't read that room")
 
     def _leave_by_request(self, command: commands.Leave) -> bytes:
         self.hub.presence.leave(self.client, command.room)
-        return codec.encode_left(command.id, command.room)
+        return codec.encode_reply(command.id, {"type": "left", "room": command.room})
 
     # Members, states and signals
 
@@ -342,7 +342,7 @@ class Session:
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: commands.Ping) -> bytes:
-        return codec.encode_pong(command.id)
+        return codec.encode_reply(command.id, {"type": "pong"})
 
     # Publishing
 
