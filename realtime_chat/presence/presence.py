@@ -145,13 +145,13 @@ class Presence:
     def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
         client_hash = self._client_hash(secret)
-        known = self.remote.find(room, client_hash)
+        other = self.remote.find(room, client_hash)
         changed = self._time_ms() if state != _EMPTY_STATE else int(named)
-        if known is not None and known.user.id == user.id:
-            user = user if named else known.user
-            state = known.state if state == _EMPTY_STATE else state
-            same = user == known.user and state == known.state
-            changed = known.changed if same else max(self._time_ms(), known.changed + 1)
+        if other is not None and other.user.id == user.id:
+            user = user if named else other.user
+            state = other.state if state == _EMPTY_STATE else state
+            same = user == other.user and state == other.state
+            changed = other.changed if same else max(self._time_ms(), other.changed + 1)
         client = self._clients[secret] = self._by_hash[client_hash] = Client(secret, client_hash, user, state, changed)
         return client
 
@@ -181,9 +181,12 @@ class Presence:
 
     def _lease_of(self, reader: Subscription, client: str | None) -> Lease | None:
         """The lease that a client has by a subscription; None if it has none by it."""
-        known = None if client is None else self._clients.get(client)
-        lease = None if known is None else known.leases.get(reader.room.name)
+        lease = self._find_lease(client, reader.room.name)
         return None if lease is None or reader not in lease.readers else lease
+
+    def _find_lease(self, client: str | None, room: str) -> Lease | None:
+        known = None if client is None else self._clients.get(client)
+        return None if known is None else known.leases.get(room)
 
     def _expire(self, lease: Lease, between_polls: bool) -> None:
         """End a lease in a while, as nothing reads by it."""
@@ -233,8 +236,7 @@ class Presence:
 
     def _reading_lease(self, client: str | None, room: str) -> Lease | None:
         """The lease of a client that reads a room on this node, or is between two polls."""
-        known = None if client is None else self._clients.get(client)
-        lease = None if known is None else known.leases.get(room)
+        lease = self._find_lease(client, room)
         return lease if lease is not None and lease.reads else None
 
     def await_client(self, client: str | None, room: str) -> Deferred[None] | None:
