@@ -195,7 +195,7 @@ class Presence:
         lease.expiry.add(lease)
         if between_polls:
             lease.between_polls = True
-            self._signals.await_poll(lease.room.name)
+            self._signals.keep(lease.room.name)
 
     def _cancel_expiry(self, lease: Lease) -> None:
         if lease.expiry is not None:
@@ -203,7 +203,7 @@ class Presence:
             lease.expiry = None
         if lease.between_polls:
             lease.between_polls = False
-            self._signals.stop_awaiting(lease.room.name)
+            self._signals.stop_keeping(lease.room.name)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
