@@ -11,18 +11,17 @@ from time import monotonic
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from realtime_chat.clock import time_steadily
 from realtime_chat.core.catch_up import CatchUpScheduler
-from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.history import HistoryReader
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
-from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.commands import CommandsResource
@@ -39,7 +38,6 @@ from realtime_chat.transports.fast.interfaces import SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
-from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
 __all__ = ["make_hub", "make_service"]
@@ -59,6 +57,7 @@ def make_service(
     started: Callable[[], None] = lambda: None,
     starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
     io: SocketIO = FAST,
+    node: str | None = None,
 ) -> RealtimeService:
     """Build a daemon. Nothing is opened before it is started.
 
@@ -67,9 +66,10 @@ def make_service(
     :param random_bytes: so many random bytes.
     :param give_up: see :class:`~realtime_chat.service.RealtimeService`, as for the two that follow.
     :param io: how bytes get to sockets and come from them.
+    :param node: see :func:`make_hub`.
     """
     time_steadily(reactor)
-    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker)
+    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker, node)
     socket_reader = io.make_reader(reactor)
     make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
     return RealtimeService(
@@ -89,46 +89,24 @@ def make_service(
 
 def make_hub(
     store: IMessageStore,
-    clock: TurnClock,
+    clock: IReactorTime,
     limits: Limits,
     time: Callable[[], float],
     random_bytes: Callable[[int], bytes],
     broker: IBroker,
+    node: str | None = None,
 ) -> Hub:
     """Build a hub, and what it is made of. The hub listens to nothing before the broker is started.
 
     :param time: seconds since 1970; orders nothing.
     :param random_bytes: so many random bytes.
+    :param node: its name, up to 16 hexadecimal digits; see :class:`~realtime_chat.core.node.Node`. None draws one.
     """
-
-    def now() -> int:
-        return int(time() * 1000)
-
-    wheel, counters = Wheel(clock), Counters()
+    shared = Node(node or random_bytes(4).hex(), clock, time, limits)
     identities = Identities(lambda: store.secret, random_bytes)
-    node = random_bytes(4).hex()
-    presence = Presence(clock, wheel, limits, counters, node, broker, identities.client_hash, now)
-    catch_ups = CatchUpScheduler(clock, wheel, limits)
-    flush_queue = FlushQueue(clock)
-    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence)
-    publisher = Publisher(store, clock, limits, counters, cache.announce)
-    history = HistoryReader(store, limits, cache.rooms)
-    return Hub(
-        store,
-        broker,
-        limits,
-        clock,
-        wheel,
-        now,
-        counters,
-        identities,
-        presence,
-        cache,
-        catch_ups,
-        flush_queue,
-        publisher,
-        history,
-    )
+    presence = Presence(shared, broker, identities.client_hash)
+    cache = RoomCache(shared, store, broker, CatchUpScheduler(shared), presence)
+    return Hub(shared, store, broker, identities, presence, cache, Publisher(shared, store, cache.announce))
 
 
 @attrs.frozen

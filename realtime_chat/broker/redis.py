@@ -128,7 +128,7 @@ class RedisBroker:
 
     async def _start(self, listener: Listener) -> None:
         await self._link.start()
-        await self._presence.start(listener)
+        await self._presence.start(listener.members)
         self._probing.start(self._probe_interval, now=False)
 
     def stop(self) -> Deferred[None]:

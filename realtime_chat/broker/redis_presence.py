@@ -23,7 +23,7 @@ from realtime_chat.broker.heartbeat import BEATS_PER_TIMEOUT, Heartbeat
 from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_notice
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
-from realtime_chat.core.interfaces import Listener
+from realtime_chat.core.interfaces import MembersListener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import OnMessage, ignore_store_error, load_script
@@ -87,7 +87,7 @@ class RedisPresence:
         """The channels that every node subscribes to, each with its callback."""
         return {self._names.nodes: self._on_notice}
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: MembersListener) -> None:
         """Tell the listener what other nodes publish, and tell them that this node is there."""
         self.replica.listener = listener
         await self.heartbeat.start()
@@ -132,12 +132,12 @@ class RedisPresence:
         elif self.replica.listener is not None:
             _NOTICES[type(notice)](self, self.replica.listener, notice)
 
-    def _on_bye(self, listener: Listener, bye: Bye) -> None:
+    def _on_bye(self, listener: MembersListener, bye: Bye) -> None:
         if bye.node != self._node:
             self.heartbeat.mark_stopped(bye.node, bye.held)
             listener.node_left(bye.node, bye.held)
 
-    def _on_gone(self, listener: Listener, gone: Gone) -> None:
+    def _on_gone(self, listener: MembersListener, gone: Gone) -> None:
         if gone.node == self._node:  # this process was suspended for too long
             kept = Deferred.fromCoroutine(self.heartbeat.set_key())
             kept.addCallbacks(lambda _: self.publisher.restore_all_later(), ignore_store_error)
@@ -145,7 +145,7 @@ class RedisPresence:
             self.heartbeat.mark_stopped(gone.node, 0)
             listener.node_left(gone.node, 0)
 
-    def _on_said(self, listener: Listener, said: Said) -> None:
+    def _on_said(self, listener: MembersListener, said: Said) -> None:
         if said.node != self._node:
             listener.forwarded(said.command())
 
@@ -199,7 +199,7 @@ class RedisPresence:
         self._log.failure("who is in the rooms could not be put back", failure)
 
 
-_NOTICES: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
+_NOTICES: Mapping[type, Callable[[RedisPresence, MembersListener, Any], None]] = {
     Bye: RedisPresence._on_bye,
     Gone: RedisPresence._on_gone,
     Said: RedisPresence._on_said,

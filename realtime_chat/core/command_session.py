@@ -54,7 +54,6 @@ class CommandSession(Session):
         self._early: dict[int, tuple[bytes, str, int]] | None = None  # replies that wait for those before them
 
     def close(self, polls: bool = False) -> None:
-        """End everything; nothing is sent from now on."""
         super().close(polls)
         self._queue = None
 
@@ -82,7 +81,7 @@ class CommandSession(Session):
     def resume_writing(self) -> None:
         """The transport takes more again: commands that waited for it first, so that one can leave a busy room."""
         self._run_queue()
-        self.delivery.catch_up()
+        self.delivery.pump()
 
     # Commands in order
 
@@ -125,7 +124,7 @@ class CommandSession(Session):
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
             self._replies.buffer_reply(answer)
-            self.delivery.catch_up()
+            self.delivery.pump()
             self._replies.flush_replies()
 
     # Publishes: what comes most often, with as few callbacks as can be

@@ -95,7 +95,7 @@ class _MessagesResource(_RoomLeaf):
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")
-        page, position, recovered = await self._hub.history.page(self._room, since, before, self._limit(request))
+        page, position, recovered = await self._hub.read_history(self._room, since, before, self._limit(request))
         return codec.encode_page(self._room, position, page, recovered)
 
     def _limit(self, request: Request) -> int:

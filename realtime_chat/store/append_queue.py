@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from realtime_chat.values.counters import SIZES, Histogram
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import AppendResult, Draft
 
 __all__ = [
@@ -143,14 +144,8 @@ class AppendQueue:
 
 def batch_end(pending: Sequence[PendingAppend], start: int = 0) -> int:
     """Return the index after the last append of the batch that begins at ``start``."""
-    size, end = 0, min(start + MAX_BATCH, len(pending))
-    for index in range(start, end):
-        draft = pending[index].draft
-        if draft is not None:
-            size += len(draft.data)
-            if size >= _MAX_BATCH_BYTES:
-                return index + 1
-    return end
+    drafts = (one.draft for one in pending[start : start + MAX_BATCH])
+    return start + begin_within((0 if draft is None else len(draft.data) for draft in drafts), _MAX_BATCH_BYTES)
 
 
 def refusals(appends: Iterable[PendingAppend], error: StoreError | InDoubt) -> Answers:

@@ -9,6 +9,7 @@ from twisted.logger import Logger
 
 from realtime_chat.core.interfaces import R
 from realtime_chat.values.codec import Entry
+from realtime_chat.values.limits import begin_within
 
 __all__ = ["EventBatch", "MessageBatch", "PollFanout"]
 
@@ -37,13 +38,7 @@ class MessageBatch:
         """How many messages begin within ``size`` bytes."""
         if len(self._data) <= size:
             return self.count
-        count = 0
-        for entry in self.entries:
-            if size <= 0:
-                break
-            size -= len(entry.json)
-            count += 1
-        return count
+        return begin_within((len(entry.json) for entry in self.entries), size)
 
     def position(self, count: int) -> str:
         """The position after the first ``count`` messages."""

@@ -135,7 +135,7 @@ class WaitingPoll:
         last = self.session.last(params.last)
         for index, (name, since) in enumerate(params.rooms):
             with naming(name):
-                room = await hub.room(name)
+                room = await hub.cache.load(name)
                 start = await room.start(since, last)
             if self._request is None:
                 return  # the client has gone: no more rooms are looked up
@@ -145,7 +145,7 @@ class WaitingPoll:
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
             return
-        self.session.catch_up()
+        self.session.delivery.pump()
         if self._request is not None:
             self._deadlines = deadlines
             deadlines.add(self)
@@ -158,7 +158,7 @@ class WaitingPoll:
         self._answers_at_once = self._answers_at_once or is_first
         subscription = self.session.subscribe(room, start)
         if subscription is not None and self.write_paused:
-            hub.presence.defer_snapshot(room.name, subscription)
+            hub.presence.defer_list(room.name, subscription)
         elif subscription is not None:
             hub.presence.resume_poll(subscription, self.session.client, version, is_first)
         if not start.recovered:

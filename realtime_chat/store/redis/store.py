@@ -50,7 +50,7 @@ class RedisStore:
     :param time: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
     :param random_bytes: gives as many as it is asked for.
     :param random: gives a float from 0 up to 1.
-    :param node: a name that no other node has, nor this one after a restart; None for a random one.
+    :param node: a name that no other node has, nor this one after a restart.
     :param tick: seconds between two sweeps.
     :param look: seconds between two checks whether the logs are still there.
     :param monotonic: seconds that only grow, for ages.
@@ -86,7 +86,7 @@ class RedisStore:
             reactor, address, "append", random, on_ready=self._prepare, on_lost=lambda: self._appender.connection_lost()
         )
         self._reading = RedisConnection(reactor, address, "read", random, on_ready=self._prepare)
-        self._appender = RedisAppender(reactor, self._appending, logs, node or random_bytes(8).hex())
+        self._appender = RedisAppender(reactor, self._appending, logs, node)
         self._read_script = load_store_script("read")
         self._list_script = load_store_script("list")
         self._slots = Slots(_MAX_READS_IN_FLIGHT)
