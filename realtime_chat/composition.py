@@ -34,8 +34,7 @@ from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
-from realtime_chat.transports.fast.choice import FAST, SocketIO
-from realtime_chat.transports.fast.interfaces import SocketReader
+from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource

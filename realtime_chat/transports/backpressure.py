@@ -7,6 +7,12 @@ the log.
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -15,11 +21,15 @@ from zope.interface import implementer
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import Stall
-from realtime_chat.transports import socket_options
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fast.interfaces import Send
+from realtime_chat.transports.frames import FrameBatch
 
-__all__ = ["BackpressuredSender"]
+__all__ = ["BackpressuredSender", "Send", "abort_when_stalled", "acknowledged", "in_kernel"]
+
+Send = Callable[[bytes], int]
+"""Gives bytes to a socket, and returns how many bytes the socket took."""
+
+_ACKED_AT = 120
+"""Where ``tcpi_bytes_acked`` stands in ``struct tcp_info`` (linux/tcp.h)."""
 
 _NO_REPLIES: list[bytes] = []
 """Shared by all connections without buffered replies; nothing is ever added to it."""
@@ -76,14 +86,14 @@ class BackpressuredSender:
 
     def unsent(self) -> int:
         """Bytes that were sent and not yet acknowledged by the client, as far as can be told."""
-        return socket_options.in_kernel(self.transport)
+        return in_kernel(self.transport)
 
     def acknowledged_bytes(self) -> int:
         """A number that grows by one with each byte that the client acknowledges.
 
         It counts all acknowledged bytes where the kernel tells that. Otherwise it is minus the unacknowledged ones.
         """
-        count = socket_options.acknowledged(self.transport)
+        count = acknowledged(self.transport)
         return -self.unsent() if count is None else count
 
     def write(self, data: bytes) -> None:
@@ -165,3 +175,36 @@ class BackpressuredSender:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+
+
+# What the kernel knows of a connection, and may be told about it; all of it is documented in tcp(7)
+
+
+def in_kernel(transport: Any) -> int:
+    """Bytes that the kernel holds because the peer has not acknowledged them; 0 where that can't be told.
+
+    A TLS transport has the attributes of the transport below it, whose socket holds the bytes.
+    """
+    try:
+        answer = fcntl.ioctl(transport.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    except (AttributeError, OSError):
+        return 0
+    return int(struct.unpack("i", answer)[0])
+
+
+def acknowledged(transport: Any) -> int | None:
+    """How many bytes the peer has acknowledged in all (``TCP_INFO``); None where the kernel doesn't tell."""
+    try:
+        information = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + 8)
+        return int(struct.unpack_from("Q", information, _ACKED_AT)[0])
+    except (AttributeError, OSError, struct.error):
+        return None
+
+
+def abort_when_stalled(transport: Any, seconds: float) -> None:
+    """Let the kernel end a connection whose peer acknowledges nothing for ``seconds``, where the kernel can
+    (``TCP_USER_TIMEOUT``, RFC 5482)."""
+    connection, option = getattr(transport, "socket", None), getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and isinstance(connection, socket.socket):
+        with suppress(OSError):  # the connection is gone, or is not TCP
+            connection.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, MutableMapping, Sequence
+from typing import Any
 
 from realtime_chat.core.interfaces import R
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fanout import FrameFanout
-from realtime_chat.transports.fast.direct_send import send_to_all
-from realtime_chat.transports.fast.interfaces import Send
+from realtime_chat.transports.fast.direct_send import FrameFanout
+from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values.codec import Entry
 
 __all__ = ["Envelope", "RoomBatch", "RoomFanout", "RoomsFanout", "chunk", "encode_block", "identity"]
@@ -97,7 +96,7 @@ class RoomsFanout(RoomFanout):
         return RoomBatch(room, epoch, entries, self.envelope)
 
     def send(
-        self, batch: FrameBatch, readers: MutableMapping[R, Send | None], first: Collection[R] = ()
+        self, batch: FrameBatch, readers: MutableMapping[R, Any], first: Collection[R] = ()
     ) -> list[tuple[R, int]]:
         """Send to each reader by its stream, which adds the id. A stream has no replies to send before."""
-        return send_to_all(batch, dict.fromkeys(readers))
+        return super().send(batch, dict.fromkeys(readers))

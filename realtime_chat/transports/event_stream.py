@@ -13,11 +13,10 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import Timeout
 from realtime_chat.http.subscribe_params import SubscribeParams
-from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.batches import FrameBatch
+from realtime_chat.transports.backpressure import BackpressuredSender, abort_when_stalled
 from realtime_chat.transports.event_blocks import RoomBatch, RoomFanout, RoomsFanout, chunk, encode_block, identity
 from realtime_chat.transports.event_ids import id_writer
-from realtime_chat.transports.socket_options import abort_when_stalled
+from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values import codec
 from realtime_chat.values.errors import Goodbye
 from realtime_chat.values.model import Position, naming

@@ -20,10 +20,9 @@ from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fanout import FrameFanout
 from realtime_chat.transports.fast.choice import FAST, SocketIO
-from realtime_chat.transports.frames import deflated_frame, frame
+from realtime_chat.transports.fast.direct_send import FrameFanout
+from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame
 from realtime_chat.transports.handshake import Upgrade, check_upgrade
 from realtime_chat.transports.keepalive import Keepalive
 from realtime_chat.values import codec, commands
