@@ -37,7 +37,7 @@ from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
-from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
+from realtime_chat.transports.websocket import WebSocketResource
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
@@ -200,9 +200,8 @@ class _SiteMaker:
 
     def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
         hub, jsonp = self.hub, self.configuration.jsonp
-        websockets = WebSocketFactory(self.reactor, hub, self.configuration.compress, turns, self.io)
         return (
-            (b"ws", WebSocketResource(websockets)),
+            (b"ws", WebSocketResource(self.reactor, hub, self.configuration.compress, turns, self.io)),
             (b"poll", PollResource(hub, jsonp)),
             (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io)),
             (b"commands", CommandsResource(hub, jsonp, turns)),

@@ -3,6 +3,8 @@
 WebSocket and server-sent events share this. When the socket takes no more, writing is paused: no more messages are
 queued for the client, and its session falls behind. When the socket has drained, the session reads what is missing from
 the log.
+
+What the kernel knows of a connection, and may be told about it, is documented in tcp(7).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from zope.interface import implementer
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
-from realtime_chat.core.wheel import Stall
+from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.transports.frames import FrameBatch
 
 __all__ = ["BackpressuredSender", "Send", "abort_when_stalled", "acknowledged", "in_kernel"]
@@ -40,11 +42,14 @@ class BackpressuredSender:
     """The sending half of a protocol that is the sink of a session.
 
     It is the producer of its own Twisted transport, which so tells when it has too much and when it has drained. A
-    subclass, :class:`~realtime_chat.transports.fast.direct_sender.DirectSender`, sends to the socket itself.
+    subclass, :class:`~realtime_chat.transports.fast.direct_send.DirectSender`, sends to the socket itself.
 
+    :cvar hub: the hub, whose clock, wheel and limits count.
     :ivar direct_send: what the fan-out may send by without the transport; None where it may not.
     :ivar write_paused: whether the transport or the socket has too much, and has not drained since.
     """
+
+    hub: Hub
 
     transport: Any
     session: Session | None
@@ -52,13 +57,9 @@ class BackpressuredSender:
     write_paused: bool
     _replies: list[bytes] = _NO_REPLIES
     _stall: Stall | None = None
+    _timeout: Timeout | None = None
 
     # What a protocol adds
-
-    @property
-    def hub(self) -> Hub:
-        """The hub, whose clock, wheel and limits count."""
-        raise NotImplementedError
 
     @property
     def may_send(self) -> bool:
@@ -137,7 +138,7 @@ class BackpressuredSender:
         if not self.write_paused:
             return
         self.write_paused = False
-        self.stop_stall_timer()
+        self._stop_stall_timer()
         self.resume_reading()
         # In the next turn but one: what the client has sent meanwhile is read before the socket is filled again.
         # Otherwise a slow reader could never leave a busy room.
@@ -152,7 +153,7 @@ class BackpressuredSender:
     def stopProducing(self) -> None:
         """The connection is lost; ``connectionLost`` is called, too."""
 
-    # While writing is paused
+    # While writing is paused, and at the end
 
     def _pause_writing(self) -> None:
         if self.write_paused:
@@ -162,22 +163,28 @@ class BackpressuredSender:
             self.session.pause_writing()
         self.pause_reading()
         self._stall = Stall(
-            self.hub.wheel, self.hub.limits.stalled_after, lambda: -self.acknowledged_bytes(), self._dismiss_slow
+            self.hub.wheel,
+            self.hub.limits.stalled_after,
+            lambda: -self.acknowledged_bytes(),
+            lambda: self.dismiss("slow"),
         )
 
-    def _dismiss_slow(self) -> None:
-        """The client has acknowledged nothing for too long."""
+    def dismiss(self, reason: str) -> None:
+        """End the session for one of the reasons in :data:`~realtime_chat.values.errors.GOODBYES`."""
         if self.session is not None:
-            self.session.dismiss("slow")
+            self.session.dismiss(reason)
 
-    def stop_stall_timer(self) -> None:
-        """Writing was resumed, or the connection ends."""
+    def stop_timers(self) -> None:
+        """The connection is closing, or closed."""
+        self._stop_stall_timer()
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
+
+    def _stop_stall_timer(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-
-
-# What the kernel knows of a connection, and may be told about it; all of it is documented in tcp(7)
 
 
 def in_kernel(transport: Any) -> int:

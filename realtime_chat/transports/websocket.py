@@ -30,7 +30,7 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, UnreadableCommand
 from realtime_chat.values.model import Position
 
-__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketFactory", "WebSocketResource"]
+__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketResource"]
 
 LEANS_ON = tuple(
     f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
@@ -90,7 +90,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     """
 
     fanout = _UNCOMPRESSED
-    factory: WebSocketFactory
+    turns: Turns
     transport: Any
     current_frame: Any
     session: CommandSession | None = None
@@ -104,14 +104,6 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     answer_handshake: Callable[[Upgrade], None]
     process: Callable[[bytes], None]
     text_received: Callable[[bytes], None]
-
-    def __init__(self, factory: WebSocketFactory) -> None:
-        super().__init__()
-        self.factory = factory
-
-    @property
-    def hub(self) -> Hub:
-        return self.factory.hub
 
     @property
     def may_send(self) -> bool:
@@ -129,7 +121,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
 
     def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
-        session = self.session = CommandSession(self.factory.hub, self, self, None, params.name)
+        session = self.session = CommandSession(self.hub, self, self, None, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))
@@ -174,9 +166,9 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         elif not wants_more:
             return False
         elif not self._share_ends:  # the clock is asked only where more than one frame was received
-            self._share_ends = self.factory.turns.share()
+            self._share_ends = self.turns.share()
             return False
-        elif self.factory.turns.is_over(self._share_ends):
+        elif self.turns.is_over(self._share_ends):
             self._queue_turn()
         else:
             return False
@@ -187,7 +179,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     def _queue_turn(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self.factory.turns.later(self._take_turn, self.transport.abortConnection)
+            self.turns.later(self._take_turn, self.transport.abortConnection)
 
     def _take_turn(self) -> None:
         """Process what was received before, and then read on."""
@@ -306,53 +298,43 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
             self.transport.resumeProducing()
 
 
-class WebSocketFactory(WebSocketServerFactory):
-    """Makes the protocols of :class:`WebSocketResource`; it is never given to a port.
+class WebSocketResource(JSONResource):
+    """``/ws``: turns a GET into a WebSocket.
 
     :param compress: whether messages are compressed for clients that offer it.
     :param turns: the line of connections that have more to do than fits a turn.
     :param io: how bytes get to sockets and come from them.
     """
 
+    isLeaf = True
+
     def __init__(
         self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None, io: SocketIO = FAST
     ) -> None:
-        super().__init__(reactor=reactor, server="")
-        self.turns = Turns(hub.clock) if turns is None else turns
-        self.compress = compress
-        self.hub = hub
-        self.setProtocolOptions(
-            maxFramePayloadSize=hub.limits.max_message,
-            maxMessagePayloadSize=hub.limits.max_message,
+        super().__init__()
+        self._hub = hub
+        factory = WebSocketServerFactory(reactor=reactor, server="")
+        longest = hub.limits.max_message
+        factory.setProtocolOptions(
+            maxFramePayloadSize=longest,
+            maxMessagePayloadSize=longest,
             failByDrop=False,
             closeHandshakeTimeout=0,  # sendCloseFrame() has a timeout
             autoPingInterval=0,  # Keepalive pings
             **io.websocket.OPTIONS,
         )
+        common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns or Turns(hub.clock)}
         bases = (RealtimeProtocol, io.sender, io.websocket)
-        self._protocol = type("RealtimeProtocol", bases, io.websocket.class_attributes(self, hub.limits.max_message))
-
-    def build(self) -> RealtimeProtocol:
-        """Make the protocol of a connection whose handshake was checked."""
-        protocol: RealtimeProtocol = self._protocol(self)
-        return protocol
-
-
-class WebSocketResource(JSONResource):
-    """``/ws``: turns a GET into a WebSocket."""
-
-    isLeaf = True
-
-    def __init__(self, factory: WebSocketFactory) -> None:
-        super().__init__()
-        self._factory = factory
+        self._make_protocol: Callable[[], RealtimeProtocol] = type(
+            "RealtimeProtocol", bases, {**io.websocket.class_attributes(factory, longest), **common}
+        )
 
     def render_GET(self, request: RealtimeRequest) -> int:
         """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
         upgrade = check_upgrade(request)
-        self._factory.hub.check_open()
-        params = read_subscribe_params(request.args, self._factory.hub.limits.max_limit)
-        protocol = self._factory.build()
+        self._hub.check_open()
+        params = read_subscribe_params(request.args, self._hub.limits.max_limit)
+        protocol = self._make_protocol()
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.answer_handshake(upgrade)
         protocol.begin(params)

@@ -60,6 +60,7 @@ class AutobahnWebSocket(WebSocketServerProtocol):
 
     # What RealtimeProtocol adds
     session: CommandSession | None
+    may_compress: bool
     compress: Callable[[], None]
 
     @staticmethod
@@ -69,7 +70,7 @@ class AutobahnWebSocket(WebSocketServerProtocol):
 
     def answer_handshake(self, upgrade: Upgrade) -> None:
         """Give Autobahn a request that was checked, which it answers."""
-        if self.factory.compress:
+        if self.may_compress:
             self.perMessageCompressionAccept = accept_offer
         super().dataReceived(encode_request(upgrade))
         if self.websocket_extensions_in_use:
