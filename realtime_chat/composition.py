@@ -11,18 +11,17 @@ from time import monotonic
 from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 
 from realtime_chat.clock import time_steadily
 from realtime_chat.core.catch_up import CatchUpScheduler
-from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.history import HistoryReader
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
-from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.health import HealthResource, ReadinessResource
@@ -38,7 +37,6 @@ from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketResource
-from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
 __all__ = ["make_hub", "make_service"]
@@ -88,7 +86,7 @@ def make_service(
 
 def make_hub(
     store: IMessageStore,
-    clock: TurnClock,
+    clock: IReactorTime,
     limits: Limits,
     time: Callable[[], float],
     random_bytes: Callable[[int], bytes],
@@ -100,34 +98,11 @@ def make_hub(
     :param random_bytes: so many random bytes.
     """
 
-    def now() -> int:
-        return int(time() * 1000)
-
-    wheel, counters = Wheel(clock), Counters()
+    node = Node(random_bytes(4).hex(), clock, time, limits)
     identities = Identities(lambda: store.secret, random_bytes)
-    node = random_bytes(4).hex()
-    presence = Presence(clock, wheel, limits, counters, node, broker, identities.client_hash, now)
-    catch_ups = CatchUpScheduler(clock, wheel, limits)
-    flush_queue = FlushQueue(clock)
-    cache = RoomCache(store, broker, limits, clock, wheel, time, counters, catch_ups, flush_queue, presence)
-    publisher = Publisher(store, clock, limits, counters, cache.announce)
-    history = HistoryReader(store, limits, cache.rooms)
-    return Hub(
-        store,
-        broker,
-        limits,
-        clock,
-        wheel,
-        now,
-        counters,
-        identities,
-        presence,
-        cache,
-        catch_ups,
-        flush_queue,
-        publisher,
-        history,
-    )
+    presence = Presence(node, broker, identities.client_hash)
+    cache = RoomCache(node, store, broker, CatchUpScheduler(node), presence)
+    return Hub(node, store, broker, identities, presence, cache, Publisher(node, store, cache.announce))
 
 
 @attrs.frozen

@@ -139,7 +139,7 @@ class RealtimeService(Service):
             _make_directory(directory)
         await self._store.start()
         self._log.info("store: {store}", store=self._store.describe())
-        await self._broker.start(self.hub)
+        await self._broker.start(self.hub.cache)
         if self._broker.shared:
             self._log.info("other nodes: {broker}", broker=self._broker.describe())
         configuration = self._configuration

@@ -151,9 +151,9 @@ class End:
         version, others, going = look
         if version > self.followed.get(room, version) and not self.cut:
             self.followed[room] = version
-            self.listener.presence_snapshot(room, others)
+            self.listener.members.snapshot(room, others)
             for node, until in going.items():
-                self.listener.node_left(node, until - self.exchange.clock.seconds())
+                self.listener.members.node_left(node, until - self.exchange.clock.seconds())
         if answer is not None:
             answer.callback(None)
 
@@ -169,19 +169,19 @@ class End:
         elif node != self.name:
             self.followed[room] = version
             for _ in range(1 + self.doubles):
-                self.listener.presence_delta(room, node, came, gone)
+                self.listener.members.delta(room, node, came, gone)
         else:
             self.followed[room] = version
 
     def bring_command(self, command: ForwardedCommand) -> None:
         """A saying has come."""
         if not self.cut:
-            self.listener.forwarded(command)
+            self.listener.members.forwarded(command)
 
     def bring_end(self, node: str, held: float) -> None:
         """It has come to be known that a node is gone."""
         if not self.cut:
-            self.listener.node_left(node, held)
+            self.listener.members.node_left(node, held)
 
 
 def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tuple[Hub, End]:
@@ -189,5 +189,5 @@ def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tup
     clock = exchange.clock
     end = End(exchange, f"node{number}")
     hub = make_hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
-    end.start(hub)
+    end.start(hub.cache)
     return hub, end

@@ -309,17 +309,21 @@ class Recorder:
     def relayed(self, room: str, payload: bytes) -> None:
         self.told.append(("relayed", room, payload))
 
-    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
+    @property
+    def members(self) -> Recorder:
+        return self
+
+    def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
         self.told.append(("presence_snapshot", room, others))
 
-    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+    def delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         self.told.append(("presence_delta", room, node, came, gone))
 
-    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        self.told.append(("node_snapshot", room, node, there))
+    def node_snapshot(self, room: str, node: str, clients: Sequence[RemoteClient]) -> None:
+        self.told.append(("node_snapshot", room, node, clients))
 
-    def node_left(self, node: str, held: float) -> None:
-        self.told.append(("node_left", node, held))
+    def node_left(self, node: str, delay: float) -> None:
+        self.told.append(("node_left", node, delay))
 
     def forwarded(self, command: ForwardedCommand) -> None:
         self.told.append(("forwarded", command))

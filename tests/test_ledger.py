@@ -247,13 +247,13 @@ class Node:
             max_catch_ups=2,
         )
         if broker is not None:
-            broker.start(self.hub)
+            broker.start(self.hub.cache)
 
     def learn(self) -> None:
         """The store says that the logs are others."""
         if self.unaware:
             self.unaware = False
-            self.hub._cache.all_may_have_missed()
+            self.hub.cache.all_may_have_missed()
 
     def step(self, what: int, which: int) -> None:
         """Something that only a node among others meets."""
@@ -384,7 +384,7 @@ class World:
         command = commands.Publish(room=room, data=number, key=f"k{number}")
         hub = self.some_node().hub
         session = Session(hub, client="somebody")
-        hub.closed(session)
+        hub.sessions.pop(session, None)
         answer = session.act(command)
         assert isinstance(answer, Deferred)
         answer.addCallback(self._acknowledged, room, number)

@@ -26,7 +26,7 @@ from realtime_chat.broker.presence_messages import (
     decode_snapshot,
 )
 from realtime_chat.broker.presence_publisher import PresencePublisher
-from realtime_chat.core.interfaces import Listener
+from realtime_chat.core.interfaces import MembersListener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
@@ -98,7 +98,7 @@ class PresenceReplica:
         grace: float,
         repair_later: Callable[[], None],
     ) -> None:
-        self.listener: Listener | None = None
+        self.listener: MembersListener | None = None
         self._clock = clock
         self._names = names
         self._node = node
@@ -167,7 +167,7 @@ class PresenceReplica:
             self._apply(room, replica, delta)
 
     def _apply_snapshot(
-        self, room: str, replica: _RoomReplica, snapshot: Snapshot, listener: Listener, first: bool
+        self, room: str, replica: _RoomReplica, snapshot: Snapshot, listener: MembersListener, first: bool
     ) -> None:
         """Tell the listener who is in a room. If the hash is another one than before, other nodes may still have to
         restore their rows: so nobody who is missing is forgotten yet."""
@@ -175,10 +175,10 @@ class PresenceReplica:
             self._mark_incomplete(room)
         replica.id, replica.version = snapshot.id, snapshot.version
         if room not in self._incomplete:
-            listener.presence_snapshot(room, snapshot.others)
+            listener.snapshot(room, snapshot.others)
             return
         for node, clients in snapshot.others.items():
-            listener.presence_delta(room, node, clients, ())
+            listener.delta(room, node, clients, ())
 
     async def _snapshot(self, room: str, replica: _RoomReplica) -> tuple[Snapshot, Mapping[str, float]]:
         """Read a room's hash, or ask the other nodes if there is none.
@@ -265,7 +265,7 @@ class PresenceReplica:
         if delta.id in (ALL, QUESTION):
             self.listener.node_snapshot(room, delta.node, delta.came)
         else:
-            self.listener.presence_delta(room, delta.node, delta.came, delta.gone)
+            self.listener.delta(room, delta.node, delta.came, delta.gone)
 
     def _hash_was_made(self, room: str) -> None:
         """A room has a hash now: write our rows into it. It is complete when all nodes have had time for that."""

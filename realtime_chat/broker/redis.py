@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from realtime_chat.broker.relay import Relay
 from realtime_chat.broker.subscriptions import ChannelSubscriptions, OnPublished
-from realtime_chat.core.interfaces import IBroker, Listener
+from realtime_chat.core.interfaces import IBroker, Listener, MembersListener
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
@@ -50,7 +50,7 @@ class PresenceBackend(Protocol):
     def channels(self) -> Mapping[str, OnPublished]:
         """The channels that every node subscribes to, each with its callback."""
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: MembersListener) -> None:
         """Tell the listener what other nodes publish, and tell them that this node is there."""
 
     async def stop(self) -> None:
@@ -168,7 +168,7 @@ class RedisBroker:
 
     async def _start(self, listener: Listener) -> None:
         await self._link.start()
-        await self._presence.start(listener)
+        await self._presence.start(listener.members)
         self._probing.start(self._probe_interval, now=False)
 
     def stop(self) -> Deferred[None]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,7 +24,7 @@ from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notic
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
 from realtime_chat.broker.subscriptions import OnPublished
-from realtime_chat.core.interfaces import DelayedCall, Listener
+from realtime_chat.core.interfaces import MembersListener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.scripts import load_script
@@ -76,7 +77,7 @@ class RedisPresence:
         self.heartbeat = Heartbeat(clock, names, node, connection, lease, grace)
         self.publisher = PresencePublisher(names, node, connection, token, self._expiry, later)
         self.replica = PresenceReplica(clock, names, node, connection, self.heartbeat, self.publisher, grace, later)
-        self._repairing: DelayedCall | None = None
+        self._repairing: IDelayedCall | None = None
         self._beats = 0
         self._beating = LoopingCall(self._beat)
         self._beating.clock = clock
@@ -88,7 +89,7 @@ class RedisPresence:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.channels`."""
         return {self._names.nodes: self._on_notice}
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: MembersListener) -> None:
         """See :meth:`realtime_chat.broker.redis.PresenceBackend.start`."""
         self.replica.listener = listener
         await self.heartbeat.start()
@@ -143,12 +144,12 @@ class RedisPresence:
         elif self.replica.listener is not None:
             _NOTICES[type(notice)](self, self.replica.listener, notice)
 
-    def _on_bye(self, listener: Listener, bye: Bye) -> None:
+    def _on_bye(self, listener: MembersListener, bye: Bye) -> None:
         if bye.node != self._node:
             self.heartbeat.mark_stopped(bye.node, bye.held)
             listener.node_left(bye.node, bye.held)
 
-    def _on_gone(self, listener: Listener, gone: Gone) -> None:
+    def _on_gone(self, listener: MembersListener, gone: Gone) -> None:
         if gone.node == self._node:  # this process was suspended for too long
             kept = Deferred.fromCoroutine(self.heartbeat.set_key())
             kept.addCallbacks(lambda _: self.publisher.restore_all_later(), ignore_store_error)
@@ -156,7 +157,7 @@ class RedisPresence:
             self.heartbeat.mark_stopped(gone.node, 0)
             listener.node_left(gone.node, 0)
 
-    def _on_said(self, listener: Listener, said: Said) -> None:
+    def _on_said(self, listener: MembersListener, said: Said) -> None:
         if said.node != self._node:
             listener.forwarded(said.command())
 
@@ -215,7 +216,7 @@ class RedisPresence:
         self._log.failure("who is in the rooms could not be put back", failure)
 
 
-_NOTICES: Mapping[type, Callable[[RedisPresence, Listener, Any], None]] = {
+_NOTICES: Mapping[type, Callable[[RedisPresence, MembersListener, Any], None]] = {
     Bye: RedisPresence._on_bye,
     Gone: RedisPresence._on_gone,
     Said: RedisPresence._on_said,

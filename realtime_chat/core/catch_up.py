@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import DelayedCall, TurnClock
+from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
-from realtime_chat.core.wheel import Timeout, Wheel
+from realtime_chat.core.wheel import Timeout
 from realtime_chat.values.errors import StoreError
-from realtime_chat.values.limits import Limits
 
 __all__ = ["CatchUpScheduler"]
 
@@ -23,12 +23,12 @@ class CatchUpScheduler:
 
     _log = Logger()
 
-    def __init__(self, clock: TurnClock, wheel: Wheel, limits: Limits) -> None:
-        self._clock = clock
-        self._wheel = wheel
-        self._limits = limits
+    def __init__(self, node: Node) -> None:
+        self._clock = node.clock
+        self._wheel = node.wheel
+        self._limits = node.limits
         self._waiting: dict[Room, None] = {}
-        self._timer: DelayedCall | None = None
+        self._timer: IDelayedCall | None = None
         self._due: dict[Room, None] = {}
         self._running: dict[Room, None] = {}
         self._retry: Timeout | None = None

@@ -82,7 +82,7 @@ class CommandSession(Session):
     def resume_writing(self) -> None:
         """The transport takes more again: commands that waited for it first, so that one can leave a busy room."""
         self._run_queue()
-        self.delivery.catch_up()
+        self.delivery.pump()
 
     # Commands in order
 
@@ -125,7 +125,7 @@ class CommandSession(Session):
     def _reply(self, answer: bytes) -> None:
         if not self.closed:
             self._replies.buffer_reply(answer)
-            self.delivery.catch_up()
+            self.delivery.pump()
             self._replies.flush_replies()
 
     # Publishes: what comes most often, with as few callbacks as can be

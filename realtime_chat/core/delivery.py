@@ -2,7 +2,7 @@
 
 A slow reader is left behind, not queued for. Its room leaves it when the transport has taken less than it was given.
 Once the transport resumes writing, the pump sends it one page after another until it is live again. See
-:mod:`~realtime_chat.core.subscription` for the states.
+:mod:`~realtime_chat.core.room` for the states.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from twisted.python.failure import Failure
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import EntryPage, StartPosition
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Position
 
@@ -57,7 +56,7 @@ class Delivery:
         return ended
 
     def subscribe(self, room: Room, start: StartPosition) -> Subscription:
-        """Read a room from a position on; :meth:`catch_up` sends what follows."""
+        """Read a room from a position on; :meth:`pump` sends what follows."""
         subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, start)
         room.add()
         self._behind.append(subscription)
@@ -77,11 +76,11 @@ class Delivery:
         for subscription in self.subscriptions.values():
             subscription.room.fall_behind(subscription)
 
-    def fell_behind(self, subscription: Subscription) -> None:
+    def fell_behind(self, reader: Subscription) -> None:
         """A subscription is no longer live; see :class:`~realtime_chat.core.interfaces.Subscriber`."""
-        self._behind.append(subscription)
+        self._behind.append(reader)
 
-    def catch_up(self) -> None:
+    def pump(self) -> None:
         """Send a page to each subscription that is behind, and more, as far as the transport takes it."""
         while self._behind and not self._reading and not self.transport.write_paused:
             subscription = self._behind[0]
@@ -111,7 +110,7 @@ class Delivery:
             return
         if subscription in self._behind and page.epoch == epoch:
             self._send_page(subscription, page)
-        self.catch_up()
+        self.pump()
 
     def _page_unread(self, failure: Failure) -> None:
         if failure.check(StoreError) is None:
@@ -121,7 +120,7 @@ class Delivery:
     def _try_again(self) -> None:
         self._reading = False
         if not self._closed:
-            self.catch_up()
+            self.pump()
 
     def _send_page(self, subscription: Subscription, page: EntryPage) -> bool:
         """Send a page to a subscription that is behind, and make it live if nothing follows.
@@ -150,4 +149,4 @@ class Delivery:
         if not subscription.room.go_live(subscription):
             self._behind.append(subscription)
         elif subscription.members_version_sent < subscription.room.members_version_sent:
-            self._hub.presence.send_snapshot(subscription)
+            self._hub.presence.send_list(subscription)

@@ -1,109 +1,69 @@
-"""This process's rooms and sessions, and what it hears from other nodes."""
+"""One node's rooms and sessions, as sessions and transports use them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from realtime_chat.core.catch_up import CatchUpScheduler
-from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.history import HistoryReader
 from realtime_chat.core.identity import Identities
-from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
+from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
-from realtime_chat.core.room import Room
 from realtime_chat.core.room_cache import RoomCache
-from realtime_chat.core.wheel import Wheel
 from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
-from realtime_chat.values.counters import Counters
-from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.limits import Limits
-from realtime_chat.values.model import (
-    AppendResult,
-    Draft,
-    ForwardedCommand,
-    Message,
-    RemoteClient,
-    User,
-    listed_ranges,
-)
+from realtime_chat.values.errors import RealtimeError, StoreError
+from realtime_chat.values.model import AppendResult, Draft, Page, Position, User, listed_ranges
 
 __all__ = ["Hub"]
 
 
 class Hub:
-    """The rooms that somebody here reads, and the sessions that read them; it listens to the broker.
+    """What sessions and transports use of a node. :func:`realtime_chat.composition.make_hub` builds it.
 
-    It is built by :func:`realtime_chat.composition.make_hub`.
-
-    :param now: milliseconds since 1970; orders nothing.
-    :ivar rooms: the rooms that are in memory, by name.
+    :ivar cache: the rooms that are in memory; it listens to the broker.
+    :ivar rooms: the same rooms by name.
     :ivar sessions: those that are open.
     """
 
-    _log = Logger()
-
     def __init__(
         self,
+        node: Node,
         store: IMessageStore,
         broker: IBroker,
-        limits: Limits,
-        clock: TurnClock,
-        wheel: Wheel,
-        now: Callable[[], int],
-        counters: Counters,
         identities: Identities,
         presence: Presence,
         cache: RoomCache,
-        catch_ups: CatchUpScheduler,
-        flush_queue: FlushQueue,
         publisher: Publisher,
-        history: HistoryReader,
     ) -> None:
-        self.clock = clock
-        self.limits = limits
-        self.wheel = wheel
-        self.now = now
-        self.counters = counters
+        self.clock = node.clock
+        self.limits = node.limits
+        self.wheel = node.wheel
+        self.time_ms = node.time_ms
+        self.counters = node.counters
+        self.flush_queue = node.flush_queue
         self.identities = identities
         self.presence = presence
-        self.flush_queue = flush_queue
         self.publisher = publisher
-        self.history = history
+        self.cache = cache
         self.rooms = cache.rooms
         self.sessions: dict[ClientConnection, None] = {}
         self.stopping = False
         self._store = store
         self._broker = broker
-        self._cache = cache
-        self._catch_ups = catch_ups
-        store.watch(cache.all_may_have_missed, cache.__contains__)
 
     # Sessions
 
-    def opened(self, session: ClientConnection) -> None:
-        """A session has come."""
-        self.sessions[session] = None
-
-    def closed(self, session: ClientConnection) -> None:
-        """A session has gone."""
-        self.sessions.pop(session, None)
-
     def knows(self, client: str) -> bool:
-        """Whether a client was issued by us. If it is in some room, its seal need not be checked."""
+        """Whether a client was issued by us. If it is in some room, its MAC need not be checked."""
         return self.presence.knows(client) or self.identities.verify(client)
 
     def stop(self) -> None:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
         self.flush_queue.flush()
-        self._catch_ups.stop()
-        self._cache.stop()
+        self.cache.stop()
         self.presence.stop()
         for session in list(self.sessions):
             session.dismiss("stopping")
@@ -125,13 +85,6 @@ class Hub:
 
     # Rooms
 
-    def room(self, name: str) -> Deferred[Room]:
-        """The room, looked up in the store if need be.
-
-        :raises RealtimeError: ``store_unavailable``, or ``too_many``: no more rooms fit in memory.
-        """
-        return self._cache.load(name)
-
     def publish(self, draft: Draft) -> Deferred[AppendResult]:
         """Store a message and tell the room's readers; the answer comes when it is durable.
 
@@ -139,7 +92,7 @@ class Hub:
         """
         self.check_open()
         answer: Deferred[AppendResult] = Deferred()
-        self.publisher.publish(draft, _fire, answer)
+        self.publisher.publish(draft, answer.callback)
         return answer
 
     async def list_rooms(self, user: User, after: str, limit: int) -> list[tuple[str, int]]:
@@ -170,73 +123,59 @@ class Hub:
             return None
         if room in self.rooms:
             return self.presence.await_client(client, room)
-        return self.room(room).addCallback(lambda _: self.await_presence(room, client))
+        return self.cache.load(room).addCallback(lambda _: self.await_presence(room, client))
 
-    # What other nodes tell (see interfaces.Listener)
+    # History
 
-    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
-        """A room's log has grown, here or elsewhere."""
-        if self._cache.wants(room, epoch, first + count - 1):
-            for message in read():
-                self._cache.announce(message)
+    async def read_history(
+        self, room: str, since: Position | None, before: Position | None, limit: int
+    ) -> tuple[Page, Position, bool]:
+        """Read a page of a room's log: after ``since``, before ``before``, or else the last messages.
 
-    def may_have_missed(self, room: str) -> None:
-        """Something may have happened in a room that we didn't hear of."""
-        self._cache.may_have_missed(room)
+        While the store can't be read, the page is from memory, as far as that reaches.
 
-    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
-        """A client of another node has signalled."""
-        known = self.rooms.get(room)
-        if known is not None:
-            self.presence.deliver_signal(known, data, client_hash)
+        :returns: the page; the position of its last message, or where reading on would start; and whether nothing is
+            missing between ``since`` and the page.
+        :raises RealtimeError: ``store_unavailable``, or ``bad_position``: ``before`` is of another epoch.
+        """
+        try:
+            return await self._stored_page(room, since, before, limit)
+        except StoreError:
+            page = self._cached_page(room, since, before, limit)
+            if page is None:
+                raise
+        return page, _end(page, _start(page, since, before)), True
 
-    def relayed(self, room: str, payload: bytes) -> None:
-        """Somebody who is no client has sent something to a room: a signal from nobody, if it is a JSON value."""
+    async def _stored_page(
+        self, room: str, since: Position | None, before: Position | None, limit: int
+    ) -> tuple[Page, Position, bool]:
+        most = self.limits.answer_bytes
+        if since is not None:
+            page = await self._store.read_after(room, since.offset, limit)
+            if since.epoch == page.epoch and since.offset + 1 >= page.oldest and since.offset <= page.top:
+                page = codec.first_of_page(page, most)
+                return page, _end(page, since.offset), True
+            page = codec.last_of_page(await self._store.read_before(room, None, limit), most)
+            return page, _end(page, page.top), False
+        page = await self._store.read_before(room, None if before is None else before.offset, limit)
+        page = codec.last_of_page(page, most)
+        if before is not None and before.epoch != page.epoch:
+            raise RealtimeError("bad_position", "that position is of a log that is no longer there")
+        return page, _end(page, _start(page, since, before)), True
+
+    def _cached_page(self, room: str, since: Position | None, before: Position | None, limit: int) -> Page | None:
         known = self.rooms.get(room)
         if known is None:
-            return
-        try:
-            data = encode_value(decode_body(_check_size(payload, self.limits.max_message)))
-        except RealtimeError as error:
-            self.counters.relays_refused += 1
-            self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)
-            return
-        self.counters.relayed += 1
-        self.presence.deliver_signal(known, codec.encode_signal(room, "relay", data, None, self.now()))
-
-    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
-        """Who is in a room by way of other nodes."""
-        self.presence.remote.snapshot(room, others)
-
-    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """Somebody came, changed, or went on another node."""
-        self.presence.remote.delta(room, node, came, gone)
-
-    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        """Who is in a room by way of one other node, all of them."""
-        self.presence.remote.node_snapshot(room, node, there)
-
-    def node_left(self, node: str, held: float) -> None:
-        """A node is no longer there."""
-        self.presence.remote.node_left(node, held)
-
-    def forwarded(self, command: ForwardedCommand) -> None:
-        """A client has said something to another node that is for all by way of which it is in rooms."""
-        self.presence.forwarded(command)
+            return None
+        return known.cached_page_before(before, limit) if since is None else known.cached_page_after(since, limit)
 
 
-def _check_size(payload: bytes, most: int) -> bytes:
-    """Give back what isn't too large.
-
-    :raises RealtimeError: ``too_large``.
-    """
-    if len(payload) > most:
-        raise RealtimeError("too_large", f"it has {len(payload)} bytes, and may have {most} (--max-message)")
-    return payload
+def _start(page: Page, since: Position | None, before: Position | None) -> int:
+    """Where reading on would start after an empty page."""
+    if since is not None:
+        return since.offset
+    return page.top if before is None else max(0, before.offset - 1)
 
 
-def _fire(result: AppendResult | Failure, answer: Deferred[AppendResult]) -> None:
-    if isinstance(result, Failure):
-        answer.errback(result)
-    else:
-        answer.callback(result)
+def _end(page: Page, otherwise: int) -> Position:
+    return page.messages[-1].position if page.messages else Position(page.epoch, otherwise)

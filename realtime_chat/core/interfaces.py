@@ -14,17 +14,16 @@ from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Me
 
 __all__ = [
     "ClientConnection",
-    "DelayedCall",
     "EncodedBatch",
     "Fanout",
     "IBroker",
     "IMessageStore",
     "Listener",
+    "MembersListener",
     "MessageSink",
     "Reader",
     "ReplySink",
     "Subscriber",
-    "TurnClock",
 ]
 
 
@@ -102,7 +101,12 @@ class IMessageStore(Interface):
 
 
 class Listener(Protocol):
-    """What a broker tells of other nodes goes to a listener: the hub. Every call comes on the reactor's thread."""
+    """What a broker tells this. Every call comes on the reactor's thread.
+
+    :ivar members: is told of other nodes' clients.
+    """
+
+    members: MembersListener
 
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
         """A room's log has grown, here or elsewhere.
@@ -125,30 +129,36 @@ class Listener(Protocol):
     def relayed(self, room: str, payload: bytes) -> None:
         """Something was published to a room by plain Redis, and not by a client; nothing about it was checked."""
 
-    def presence_snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
-        """All clients that are in a room by way of other nodes, by node; it replaces what was told before.
+
+class MembersListener(Protocol):
+    """What a broker tells this of the clients of other nodes.
+
+    :ivar forwarded: carries out a command that a client has given another node.
+    """
+
+    forwarded: Callable[[ForwardedCommand], None]
+
+    def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
+        """All clients that are in a room through other nodes, by node; it replaces what was told before.
 
         This comes before :meth:`IBroker.follow` is answered, and again if something may have been missed.
         """
 
-    def presence_delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+    def node_snapshot(self, room: str, node: str, clients: Sequence[RemoteClient]) -> None:
+        """All clients that are in a room through one other node."""
+
+    def delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
         """Clients came, changed, or went on another node.
 
         :param gone: the hashes of those that went.
         """
 
-    def node_snapshot(self, room: str, node: str, there: Sequence[RemoteClient]) -> None:
-        """All clients that are in a room by way of one other node."""
+    def node_left(self, node: str, delay: float) -> None:
+        """A node has gone, and with it the clients that were in rooms through it.
 
-    def node_left(self, node: str, held: float) -> None:
-        """A node has gone, and with it the clients that were in rooms by way of it.
-
-        :param held: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
+        :param delay: seconds for which they stay members. If the node stopped cleanly, its clients will come to another
             node in a moment. It is 0 if the node has been away for long.
         """
-
-    def forwarded(self, command: ForwardedCommand) -> None:
-        """A client has given another node a command that concerns all nodes by way of which it is in rooms."""
 
 
 class IBroker(Interface):
@@ -172,7 +182,7 @@ class IBroker(Interface):
         """Tell the other nodes that this one stops, and disconnect."""
 
     def count(rooms: Sequence[str]) -> Deferred[Sequence[int]]:
-        """Count the users in some rooms by way of all nodes, in one request. The rooms are not followed.
+        """Count the users in some rooms through all nodes, in one request. The rooms are not followed.
 
         :raises StoreError: it can't be done now.
         """
@@ -198,26 +208,6 @@ class IBroker(Interface):
 
     def forward(command: ForwardedCommand) -> None:
         """Send a client's command to all other nodes, at most once."""
-
-
-class DelayedCall(Protocol):
-    """A scheduled call (twisted.internet.interfaces.IDelayedCall)."""
-
-    def cancel(self) -> None:
-        """Cancel the call."""
-
-    def active(self) -> Any:
-        """Whether it was neither called nor cancelled."""
-
-
-class TurnClock(Protocol):
-    """What the domain uses of the reactor: its time, and delayed calls (IReactorTime)."""
-
-    def seconds(self) -> float:
-        """The time, in seconds."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], /, *args: Any) -> DelayedCall:
-        """Call ``callable`` in ``delay`` seconds."""
 
 
 class EncodedBatch(Protocol):
@@ -313,7 +303,7 @@ class Subscriber(Protocol):
     def fell_behind(self, reader: Any) -> None:
         """A reader of its own is no longer live."""
 
-    def catch_up(self) -> None:
+    def pump(self) -> None:
         """Send the readers that are behind what they lack, as far as the transport takes it."""
 
 

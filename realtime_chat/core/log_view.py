@@ -11,9 +11,10 @@ from functools import partial
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import EncodedBatch, Fanout, IMessageStore, Reader, TurnClock
+from realtime_chat.core.interfaces import EncodedBatch, Fanout, IMessageStore, Reader
 from realtime_chat.core.tail import Tail
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.counters import Counters
@@ -70,7 +71,7 @@ class LogContext(NamedTuple):
     flush_soon: Callable[..., None]
     on_unused: Callable[..., None]
     time: Callable[[], float]
-    clock: TurnClock
+    clock: IReactorTime
     counters: Counters
 
 
@@ -207,7 +208,7 @@ class LogView:
         self.oldest = max(self.oldest, page.oldest)
         self._on_announced(page.top)
         for reader in left:
-            reader.subscriber.catch_up()
+            reader.subscriber.pump()
 
     def _restart(self, epoch: str, top: int) -> Sequence[Reader]:
         """Go on in another log, or behind a part of this one that is gone.

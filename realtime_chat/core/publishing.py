@@ -9,10 +9,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import IMessageStore, TurnClock
-from realtime_chat.values.counters import Counters
+from realtime_chat.core.interfaces import IMessageStore
+from realtime_chat.core.node import Node
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import AppendResult, Draft, Message
 
 __all__ = ["Publisher"]
@@ -26,18 +25,11 @@ class Publisher:
     :param announce: called with every message that is durable.
     """
 
-    def __init__(
-        self,
-        store: IMessageStore,
-        clock: TurnClock,
-        limits: Limits,
-        counters: Counters,
-        announce: Callable[[Message], None],
-    ) -> None:
+    def __init__(self, node: Node, store: IMessageStore, announce: Callable[[Message], None]) -> None:
+        self._clock = node.clock
+        self._limits = node.limits
+        self._counters = node.counters
         self._store = store
-        self._clock = clock
-        self._limits = limits
-        self._counters = counters
         self._announce = announce
         self._publishing = 0
         self._publishing_bytes = 0
@@ -56,10 +48,7 @@ class Publisher:
         self._publishing += 1
         self._publishing_bytes += size
         self._store.append(draft).addCallbacks(
-            self._stored,
-            self._not_stored,
-            callbackArgs=(begun, size, done, args),
-            errbackArgs=(size, done, args),
+            self._stored, self._not_stored, callbackArgs=(begun, size, done, args), errbackArgs=(size, done, args)
         )
 
     def _stored(

@@ -3,6 +3,22 @@
 Between reading the log and being live there is one rule. The fan-out brings only the offset that follows. A reader
 becomes live in the turn in which its cursor equals the last offset that was fanned out here, after the pending messages
 were flushed. So no message falls between reading and waiting, and none is delivered twice.
+
+The states of a :class:`Subscription`::
+
+    state      event                 what follows                                                     then
+    ---------  --------------------  ---------------------------------------------------------------  --------
+    (new)      subscribe             The cursor is where the reader starts.                           behind
+    behind     write resumed         The pump sends a page, from memory or the store. The cursor      behind
+                                     moves by what the transport took.
+    behind     cursor is at the top  The room's pending messages are flushed.                         live
+    behind     page starts later     A ``reset`` is sent, and the cursor moves to the page's start.   behind
+    live       message               The fan-out sends it; the room's cursor stands for this one.     live
+    live       transport full        The cursor is set after the messages that were taken.            behind
+    live       log restarted         The cursor is set after what was flushed, and the pump goes on.  behind
+    any        leave, close          It is removed from its room.                                     (gone)
+
+Only ``Room.go_live`` makes it live; only ``Room.fall_behind`` and ``Room.remove`` end that.
 """
 
 from __future__ import annotations
@@ -10,13 +26,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from realtime_chat.core.flush import flush_all_replies
-from realtime_chat.core.interfaces import Fanout, Reader, ReplySink
-from realtime_chat.core.log_view import LogContext, LogView, chunks
+from realtime_chat.core.interfaces import Fanout, MessageSink, Reader, ReplySink, Subscriber
+from realtime_chat.core.log_view import EntryPage, LogContext, LogView, StartPosition, chunks
+from realtime_chat.core.turns import flush_all_replies
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.model import Page
 
-__all__ = ["BroadcastResult", "Room"]
+__all__ = ["BroadcastResult", "Room", "Subscription"]
 
 
 class BroadcastResult(NamedTuple):
@@ -36,7 +52,7 @@ class Room(LogView):
     Anybody can name rooms that don't exist, so a room without messages is small. What it may never need is made when it
     is needed, and a reader who is alone has no dictionary.
 
-    :ivar subscribers: how many readers there are, live or behind.
+    :ivar reader_count: how many readers there are, live or behind.
     :ivar used: when it was looked up last, by the clock.
     :ivar members_version_sent: the version of its members that every live reader was sent.
     """
@@ -49,13 +65,13 @@ class Room(LogView):
         "_live",
         "_pending",
         "members_version_sent",
-        "subscribers",
+        "reader_count",
         "used",
     )
 
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         super().__init__(name, page, context)
-        self.subscribers = 0
+        self.reader_count = 0
         self.used = 0.0
         self.members_version_sent = 0
         self._announced_at = 0.0
@@ -68,7 +84,7 @@ class Room(LogView):
     @property
     def idle(self) -> bool:
         """Whether nobody here reads it or is about to."""
-        return not self.subscribers and not self.is_read
+        return not self.reader_count and not self.is_read
 
     def live_count(self) -> int:
         """How many readers are live."""
@@ -149,18 +165,18 @@ class Room(LogView):
 
     def add(self) -> None:
         """Add a reader, who is behind at first."""
-        self.subscribers += 1
+        self.reader_count += 1
 
     def remove(self, reader: Reader) -> None:
         """Remove a reader."""
-        self.subscribers -= 1
+        self.reader_count -= 1
         if reader.live:
             self._remove_live(reader)
         self.release()
 
     def release(self) -> None:
         """A reader or a lease of the room has ended: if nobody reads it, it may be forgotten."""
-        if not self.subscribers:
+        if not self.reader_count:
             self.forget_batches()
             self._context.on_unused(self)
 
@@ -220,3 +236,35 @@ def _without(readers: dict[Reader, Any], skip: Collection[Reader]) -> dict[Reade
     for reader in skip:
         rest.pop(reader, None)
     return rest
+
+
+class Subscription:
+    """A cursor in a room, and where what follows it is sent.
+
+    While it is *live* its cursor is the room's own, and ``offset`` says nothing.
+
+    :param start: where it starts.
+    :ivar first_page: what follows the start, where that was read already; None once it was used.
+    :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
+    """
+
+    __slots__ = ("epoch", "first_page", "live", "members_version_sent", "offset", "room", "subscriber", "transport")
+
+    def __init__(self, subscriber: Subscriber, transport: MessageSink, room: Room, start: StartPosition) -> None:
+        self.subscriber = subscriber
+        self.transport = transport
+        self.room = room
+        self.epoch = start.position.epoch
+        self.offset = start.position.offset
+        self.first_page: EntryPage | None = start.page
+        self.live = False
+        self.members_version_sent = 0
+
+    def next_page(self) -> EntryPage | None:
+        """What follows the cursor, as far as that was read already; else None."""
+        room, first, self.first_page = self.room, self.first_page, None
+        offset = room.resume_offset(self)
+        page = room.recent_after(room.epoch, offset)
+        if page is None and first is not None and first.epoch == room.epoch and first.start == offset:
+            return first
+        return page

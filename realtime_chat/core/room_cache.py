@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.core.catch_up import CatchUpScheduler
-from realtime_chat.core.flush import FlushQueue
-from realtime_chat.core.interfaces import IBroker, IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IBroker, IMessageStore, Listener
 from realtime_chat.core.log_view import LogContext
+from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
-from realtime_chat.core.wheel import DeadlineQueue, Wheel
+from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.presence.presence import Presence
-from realtime_chat.values.counters import Counters
+from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.limits import Limits
+from realtime_chat.values.json import decode_body, encode_value
 from realtime_chat.values.model import Message, Page
 
 __all__ = ["RoomCache"]
@@ -40,37 +41,30 @@ class _Loading:
         self.may_have_missed = False
 
 
-class RoomCache:
+class RoomCache(Listener):
     """Rooms by name, at most ``max_rooms_total``: idle ones are evicted first, and then no others are taken in.
 
     A room without messages, which anybody can make up, is forgotten soon after its last reader has left.
 
-    :param time: seconds since 1970.
     :ivar rooms: those that are loaded.
     :ivar loading: those that are being looked up.
     """
 
+    _log = Logger()
+
     def __init__(
-        self,
-        store: IMessageStore,
-        broker: IBroker,
-        limits: Limits,
-        clock: TurnClock,
-        wheel: Wheel,
-        time: Callable[[], float],
-        counters: Counters,
-        catch_ups: CatchUpScheduler,
-        flush_queue: FlushQueue,
-        presence: Presence,
+        self, node: Node, store: IMessageStore, broker: IBroker, catch_ups: CatchUpScheduler, presence: Presence
     ) -> None:
         self.rooms: dict[str, Room] = {}
         self.loading: dict[str, _Loading] = {}
+        self.members = presence.remote
         self._store = store
         self._broker = broker
-        self._limits = limits
-        self._clock = clock
-        self._wheel = wheel
-        self._counters = counters
+        self._limits = limits = node.limits
+        self._clock = node.clock
+        self._wheel = node.wheel
+        self._counters = node.counters
+        self._time_ms = node.time_ms
         self._catch_ups = catch_ups
         self._presence = presence
         self._context = LogContext(
@@ -78,21 +72,23 @@ class RoomCache:
             limits,
             catch_ups.on_gap,
             self._on_tail_growth,
-            flush_queue.add_room,
+            node.flush_queue.add_room,
             self._on_unused,
-            time,
-            clock,
-            counters,
+            node.time,
+            node.clock,
+            node.counters,
         )
-        self._unread = DeadlineQueue(wheel, limits.empty_idle, self._forget_empty)
+        self._unread = DeadlineQueue(node.wheel, limits.empty_idle, self._forget_empty)
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._sweeping = False
         self._stopped = False
+        store.watch(self.all_may_have_missed, self.__contains__)
 
     def stop(self) -> None:
-        """Forget no more rooms, as the process ends."""
+        """Forget no more rooms, and let none catch up, as the process ends."""
         self._stopped = True
+        self._catch_ups.stop()
         self._unread.stop()
 
     def __contains__(self, name: str) -> bool:
@@ -167,7 +163,7 @@ class RoomCache:
             if self._forget(room):
                 return True
             del self._idle[room]
-            if not room.subscribers:  # somebody will be back
+            if not room.reader_count:  # somebody will be back
                 self._idle[room] = None
         return False
 
@@ -186,22 +182,41 @@ class RoomCache:
         elif message.room in self.loading:
             self.loading[message.room].announced.append(message)
 
-    def wants(self, name: str, epoch: str, offset: int) -> bool:
-        """Whether messages up to this offset are new to a room that is in memory."""
-        room = self.rooms.get(name)
-        return name in self.loading if room is None else not room.knows(epoch, offset)
+    def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
+        known = self.rooms.get(room)
+        if room in self.loading if known is None else not known.knows(epoch, first + count - 1):
+            for message in read():
+                self.announce(message)
 
-    def may_have_missed(self, name: str) -> None:
-        """Something may have been announced in a room that this node didn't hear of: let the room catch up."""
-        if name in self.loading:
-            self.loading[name].may_have_missed = True
-        elif name in self.rooms:
-            self._catch_ups.add(self.rooms[name])
+    def may_have_missed(self, room: str) -> None:
+        if room in self.loading:
+            self.loading[room].may_have_missed = True
+        elif room in self.rooms:
+            self._catch_ups.add(self.rooms[room])
 
     def all_may_have_missed(self) -> None:
         """The logs may be others than before: let every room catch up."""
         for name in (*self.rooms, *self.loading):
             self.may_have_missed(name)
+
+    def signalled(self, room: str, client_hash: str, data: bytes) -> None:
+        known = self.rooms.get(room)
+        if known is not None:
+            self._presence.deliver_signal(known, data, client_hash)
+
+    def relayed(self, room: str, payload: bytes) -> None:
+        """Send what isn't a client's as a signal from nobody, if it is a JSON value."""
+        known = self.rooms.get(room)
+        if known is None:
+            return
+        try:
+            data = encode_value(decode_body(_check_size(payload, self._limits.max_message)))
+        except RealtimeError as error:
+            self._counters.relays_refused += 1
+            self._log.warn("what was published for the room {room} is not relayed: {why}", room=room, why=error.message)
+            return
+        self._counters.relayed += 1
+        self._presence.deliver_signal(known, codec.encode_signal(room, "relay", data, None, self._time_ms()))
 
     # Forgetting
 
@@ -230,7 +245,7 @@ class RoomCache:
 
     def _forget_empty(self, room: Room) -> None:
         """Forget a room without messages, unless it is read again. If a lease holds it, its end says so."""
-        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.subscribers or room.idle):
+        if self.rooms.get(room.name) is room and not self._forget(room) and not (room.reader_count or room.idle):
             self._on_unused(room)  # when its read has ended
 
     def _forget(self, room: Room) -> bool:
@@ -263,3 +278,13 @@ class RoomCache:
                 room.tail.clear()
                 room.forget_batches()
         self._tails_left = most - size
+
+
+def _check_size(payload: bytes, most: int) -> bytes:
+    """Give back what isn't too large.
+
+    :raises RealtimeError: ``too_large``.
+    """
+    if len(payload) > most:
+        raise RealtimeError("too_large", f"it has {len(payload)} bytes, and may have {most} (--max-message)")
+    return payload

@@ -14,8 +14,7 @@ from realtime_chat.core.delivery import Delivery
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
 from realtime_chat.values.errors import GOODBYES, RealtimeError, UnreadableCommand, internal_error
 from realtime_chat.values.json import encode_value
@@ -83,7 +82,7 @@ class Session:
         self._state = b"{}"
         self._errors = 0
         self._is_request = transport is None  # what it says is said for whatever else its client reads by
-        hub.opened(self)
+        hub.sessions[self] = None
 
     def close(self, polls: bool = False) -> None:
         """End everything; nothing is sent from now on.
@@ -94,7 +93,7 @@ class Session:
             self.closed = True
             for subscription in self.delivery.close():
                 self.hub.presence.exit(subscription, self.client, polls)
-            self.hub.closed(self)
+            self.hub.sessions.pop(self, None)
 
     # What the transport sees of the delivery
 
@@ -114,11 +113,7 @@ class Session:
 
     def resume_writing(self) -> None:
         """The transport takes more again."""
-        self.delivery.catch_up()
-
-    def catch_up(self) -> None:
-        """Send what follows where its rooms were subscribed; see :meth:`Delivery.catch_up`."""
-        self.delivery.catch_up()
+        self.delivery.pump()
 
     # Commands
 
@@ -231,7 +226,7 @@ class Session:
 
     async def _joined(self, command: commands.Join, since: Position | None) -> bytes:
         with naming(command.room):
-            room = await self.hub.room(command.room)
+            room = await self.hub.cache.load(command.room)
             start = await room.start(since, self.last(command.last))
         return self.enter(room, start, command.id)
 
@@ -251,7 +246,7 @@ class Session:
         """
         subscription = self.subscribe(room, start)
         presence = self.hub.presence
-        attendance = (presence.snapshot if listed else presence.defer_snapshot)(room.name, subscription)
+        attendance = (presence.list_members if listed else presence.defer_list)(room.name, subscription)
         return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
 
     def last(self, last: int | None) -> int:
@@ -260,7 +255,7 @@ class Session:
         return limits.default_last if last is None else min(last, limits.max_limit)
 
     def subscribe(self, room: Room, start: StartPosition) -> Subscription | None:
-        """Read a room from a position on; :meth:`catch_up` sends what follows.
+        """Read a room from a position on; :meth:`Delivery.pump` sends what follows.
 
         :returns: None if the client is gone by now.
         """
@@ -283,14 +278,14 @@ class Session:
         subscription = self.delivery.unsubscribe(check_room(command.room))
         if subscription is not None:
             self.hub.presence.exit(subscription, self.client, False)
-            return codec.encode_left(command.id, command.room)
+            return codec.encode_reply(command.id, {"type": "left", "room": command.room})
         if self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
         raise RealtimeError("not_joined", "this connection doesn't read that room")
 
     def _leave_by_request(self, command: commands.Leave) -> bytes:
         self.hub.presence.leave(self.client, command.room)
-        return codec.encode_left(command.id, command.room)
+        return codec.encode_reply(command.id, {"type": "left", "room": command.room})
 
     # Members, states and signals
 
@@ -327,7 +322,7 @@ class Session:
 
     def _signal_known(self, command: commands.SendSignal) -> bytes:
         data = encode_value(command.data)
-        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.now())
+        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.time_ms())
         return b""
 
     # History
@@ -343,11 +338,11 @@ class Session:
         limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
-        page, position, recovered = await self.hub.history.page(command.room, since, before, limit)
+        page, position, recovered = await self.hub.read_history(command.room, since, before, limit)
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: commands.Ping) -> bytes:
-        return codec.encode_pong(command.id)
+        return codec.encode_reply(command.id, {"type": "pong"})
 
     # Publishing
 

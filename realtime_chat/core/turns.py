@@ -1,4 +1,4 @@
-"""How the time of a reactor's turn is shared between connections.
+"""How the time of a reactor's turn is shared between connections, and what is sent at its end.
 
 One read of a socket may bring a thousand commands. If they were all done in one turn, everybody else would wait. So a
 connection works for half a millisecond, and queues for a later turn if it has more to do. In a turn, the queue runs for
@@ -12,14 +12,18 @@ and polls a fifth.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from realtime_chat.core.interfaces import TurnClock
+from realtime_chat.core.interfaces import ReplySink
 
-__all__ = ["TURN", "Turns"]
+__all__ = ["TURN", "FlushQueue", "Turns", "flush_all_replies"]
+
+_log = Logger()
 
 _SHARE = 0.0005
 """Seconds for which a connection works before it queues for its next share."""
@@ -35,9 +39,7 @@ class Turns:
     :param seconds: a monotonic clock to measure by; the time of ``clock`` if it isn't given.
     """
 
-    _log = Logger()
-
-    def __init__(self, clock: TurnClock, seconds: Callable[[], float] | None = None) -> None:
+    def __init__(self, clock: IReactorTime, seconds: Callable[[], float] | None = None) -> None:
         self._clock = clock
         self._seconds = clock.seconds if seconds is None else seconds
         self._waiting: deque[tuple[Callable[[], object], Callable[[], object]]] = deque()
@@ -92,7 +94,57 @@ class Turns:
             try:
                 call()
             except Exception:
-                self._log.failure("a connection is closed, as what came from it could not be dealt with")
+                _log.failure("a connection is closed, as what came from it could not be dealt with")
                 lose()
             if self._seconds() >= end:
                 break
+
+
+class _Flushable(Protocol):
+    def flush(self) -> None: ...
+
+
+class FlushQueue:
+    """Flushes rooms and sinks of replies at the end of the turn in which they were added.
+
+    :param clock: calls in the next turn.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._rooms: list[_Flushable] = []
+        self._replies: dict[ReplySink, None] = {}
+
+    def add_room(self, room: _Flushable) -> None:
+        """Flush a room; it is added only once in a turn."""
+        self._flush_soon()
+        self._rooms.append(room)
+
+    def add_replies(self, replies: ReplySink) -> None:
+        """Flush the replies that a sink has buffered."""
+        self._flush_soon()
+        self._replies[replies] = None
+
+    def _flush_soon(self) -> None:
+        if not (self._rooms or self._replies):
+            self._clock.callLater(0, self.flush)
+
+    def flush(self) -> None:
+        """Flush all, now. A room or a sink that fails disturbs no other."""
+        sinks, self._replies = self._replies, {}
+        rooms, self._rooms = self._rooms, []
+        flush_all_replies(sinks)
+        for room in rooms:
+            try:
+                room.flush()
+            except Exception:
+                _log.failure("a room's messages could not be brought to its readers")
+
+
+def flush_all_replies(sinks: Iterable[ReplySink]) -> None:
+    """Send the replies that are buffered. A sink that fails disturbs no other."""
+    for sink in sinks:
+        try:
+            sink.flush_replies()
+        except Exception:
+            _log.failure("replies could not be sent")

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from itertools import takewhile
 from typing import Generic, TypeVar
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-
-from realtime_chat.core.interfaces import DelayedCall, TurnClock
 
 __all__ = ["DeadlineQueue", "Stall", "Timeout", "Wheel"]
 
@@ -51,11 +50,11 @@ class Wheel:
 
     _log = Logger()
 
-    def __init__(self, clock: TurnClock, tick: float = 0.25) -> None:
+    def __init__(self, clock: IReactorTime, tick: float = 0.25) -> None:
         self._clock = clock
         self._tick = tick
         self._slots: dict[int, dict[Timeout, None]] = {}
-        self._next: DelayedCall | None = None
+        self._next: IDelayedCall | None = None
         self._done = 0
 
     def __len__(self) -> int:

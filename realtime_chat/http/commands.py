@@ -90,7 +90,7 @@ async def _place_for(session: Session, command: Command | UnreadableCommand) -> 
 
 async def _perform_one(session: Session, command: Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
-    return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_ok(command.id)
+    return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_reply(command.id, {"type": "ok"})
 
 
 async def _perform_all(session: Session, commands: list[Command | UnreadableCommand], most: int, turns: Turns) -> bytes:
@@ -113,7 +113,7 @@ async def _perform_all(session: Session, commands: list[Command | UnreadableComm
         answer = session.perform(command)
         if isinstance(answer, Deferred) and not isinstance(command, Publish):
             answer = await answer
-        answers.append(answer or codec.encode_ok(command.id))
+        answers.append(answer or codec.encode_reply(command.id, {"type": "ok"}))
         size += 0 if isinstance(answer, Deferred) else len(answer)
     replies = [await answer if isinstance(answer, Deferred) else answer for answer in answers]
     return b"[" + b",".join(replies) + b"]"

@@ -58,7 +58,7 @@ class _HubCollector(Collector):
         yield _gauges("realtime_sessions", "Connected clients and waiting polls.", "transport", kinds)
         rooms = self._hub.rooms.values()
         live = sum(room.live_count() for room in rooms)
-        states = {"live": live, "behind": sum(room.subscribers for room in rooms) - live}
+        states = {"live": live, "behind": sum(room.reader_count for room in rooms) - live}
         yield _gauges("realtime_subscriptions", "Cursors of clients in rooms.", "state", states)
         members = sum(len(membership.members) for membership in self._hub.presence.memberships.values())
         yield GaugeMetricFamily("realtime_members", "Users in rooms, counted once in each room.", members)

@@ -111,7 +111,7 @@ class _MessagesResource(_RoomLeaf):
         return limits.default_last
 
     async def _read(self, since: Position | None, before: Position | None, limit: int) -> bytes:
-        page, position, recovered = await self._hub.history.page(self._room, since, before, limit)
+        page, position, recovered = await self._hub.read_history(self._room, since, before, limit)
         return codec.encode_page(self._room, position, page, recovered)
 
     def render_POST(self, request: Request) -> int:

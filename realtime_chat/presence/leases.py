@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
+import attrs
+
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
+from realtime_chat.values.limits import NEVER, TokenBucket
 from realtime_chat.values.model import RemoteClient, User
 
 __all__ = [
-    "NEVER",
     "UNKNOWN",
     "AnyClient",
     "AnyLease",
@@ -30,50 +31,21 @@ __all__ = [
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
 
-NEVER = float("-inf")
-"""A time before all others."""
-
-
-class TokenBucket:
-    """A rate limit. It holds the tokens of two seconds at most, and is full at first."""
-
-    __slots__ = ("_filled_at", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._filled_at = NEVER
-
-    def take(self, now: float, rate: float, tokens: float) -> bool:
-        """Take tokens, if there are enough. A full bucket always has enough.
-
-        :param rate: tokens that are added each second.
-        :param tokens: how many to take; less than one counts as one.
-        :returns: whether they were taken.
-        """
-        capacity = 2.0 * rate
-        tokens = max(1.0, min(tokens, capacity))
-        self._tokens = min(capacity, self._tokens + (now - self._filled_at) * rate)
-        self._filled_at = now
-        if self._tokens < tokens:
-            return False
-        self._tokens -= tokens
-        return True
-
 
 class Client:
     """A client of this node that is in at least one room, or that sends commands to it.
 
-    :ivar key: the client's secret, which it sends with its requests.
-    :ivar client_hash: its name between nodes; the key itself where this node is alone.
+    :ivar secret: the client sends it with its requests.
+    :ivar client_hash: its name between nodes; the secret itself where this node is alone.
     :ivar leases: by room.
     :ivar state: its state, as a compact JSON object.
     :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
     """
 
-    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "key", "leases", "state", "user")
+    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "leases", "secret", "state", "user")
 
-    def __init__(self, key: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
-        self.key = key
+    def __init__(self, secret: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
+        self.secret = secret
         self.client_hash = client_hash
         self.user = user
         self.state = state
@@ -108,6 +80,7 @@ class Client:
         return self._states.take(now, rate, rooms)
 
 
+@attrs.define(eq=False, weakref_slot=False)
 class Lease:
     """Keeps the user of one of this node's clients in a room.
 
@@ -127,35 +100,21 @@ class Lease:
     :ivar between_polls: whether it waits for the client's next poll.
     :ivar leaving: whether the client has said that its last poll was the last.
     :ivar members_version_sent: the version that its polls were sent, for clients that don't keep it themselves.
-    :ivar last_signal: the number of the room's last signal when its last poll ended.
+    :ivar last_signal: the number of the last signal that was kept before its last poll ended.
     :ivar polled_at: when its last poll ended.
     :ivar published: whether other nodes know of it.
     """
 
-    __slots__ = (
-        "between_polls",
-        "client",
-        "expiry",
-        "last_signal",
-        "leaving",
-        "members_version_sent",
-        "polled_at",
-        "published",
-        "readers",
-        "room",
-    )
-
-    def __init__(self, client: Client, room: Room) -> None:
-        self.client = client
-        self.room = room
-        self.readers: tuple[Subscription, ...] = ()
-        self.expiry: DeadlineQueue[Lease] | None = None
-        self.between_polls = False
-        self.leaving = False
-        self.members_version_sent = UNKNOWN
-        self.last_signal = 0
-        self.polled_at = NEVER
-        self.published = False
+    client: Client
+    room: Room
+    readers: tuple[Subscription, ...] = ()
+    expiry: DeadlineQueue[Lease] | None = None
+    between_polls: bool = False
+    leaving: bool = False
+    members_version_sent: int = UNKNOWN
+    last_signal: int = 0
+    polled_at: float = NEVER
+    published: bool = False
 
     @property
     def leases(self) -> Sequence[AnyLease]:
@@ -187,7 +146,7 @@ class CachedMember:
         self._json: bytes | None = None
 
     @property
-    def source(self) -> AnyClient:
+    def client(self) -> AnyClient:
         """The client that says the member's name and state."""
         raise NotImplementedError
 
@@ -195,7 +154,7 @@ class CachedMember:
     def json(self) -> bytes:
         """The encoded member."""
         if self._json is None:
-            client = self.source
+            client = self.client
             self._json = codec.encode_member(client.user, client.state)
         return self._json
 
@@ -214,7 +173,7 @@ class RemoteLease(CachedMember):
 
     def __init__(self, client: RemoteClient) -> None:
         super().__init__()
-        self.client = client
+        self.client: RemoteClient = client
 
     def replace_client(self, client: RemoteClient) -> None:
         """Take what the node published of the client now."""
@@ -222,13 +181,8 @@ class RemoteLease(CachedMember):
         self.forget_json()
 
     @property
-    def source(self) -> RemoteClient:
-        """See :class:`CachedMember`."""
-        return self.client
-
-    @property
     def leases(self) -> Sequence[AnyLease]:
-        """See :class:`Lease`."""
+        """The leases of the member that this lease stands for: itself."""
         return (self,)
 
 

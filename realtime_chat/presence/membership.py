@@ -1,20 +1,19 @@
 """The members of one room, and the events that tell readers what has changed.
 
-Each change has a *version*, a number that only grows. Changes are collected in a *window*, which :meth:`take_event
-<Membership.take_event>` ends. Its event is a difference, or a snapshot where a difference isn't enough. In a large room
-it has the number of members alone.
+Each change has a *version*, a number that only grows. An event has the changes since the last event. It is a
+difference, or a full list where a difference isn't enough. In a large room it has the number of members alone.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
+import attrs
+
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import (
     UNKNOWN,
     AnyClient,
@@ -29,7 +28,7 @@ from realtime_chat.values import codec
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import RemoteClient
 
-__all__ = ["DIGEST_OF_EMPTY", "MemberList", "MemberPage", "Membership"]
+__all__ = ["DIGEST_OF_EMPTY", "AwaitingDigest", "MemberList", "MemberPage", "Membership"]
 
 
 class MemberList(NamedTuple):
@@ -77,79 +76,52 @@ class _JointMember(CachedMember):
         """The client whose name or state changed last. It says the member's name and state."""
         return max((lease.client for lease in self.leases), key=seniority)
 
-    @property
-    def source(self) -> AnyClient:
-        """See :class:`CachedMember`."""
-        return self.client
-
 
 _Member = Lease | RemoteLease | _JointMember
 
+AwaitingDigest = dict[Subscription, tuple[int, str]]
+"""Readers that hold another node's digest, which isn't this node's. With each: since when, in milliseconds since 1970,
+and the digest."""
 
+
+@attrs.define(eq=False, weakref_slot=False)
 class Membership:
     """The members of one room, and what its readers were sent of them.
 
     :param limits: how many members are listed; of a larger room only the number is sent. It counts as small again when
-        a tenth of them are gone, so that one client that comes and goes doesn't cause a snapshot each time.
-    :param version: the first version.
-    :param kept_signals: the signals that all rooms keep.
+        a tenth of them are gone, so that one client that comes and goes doesn't cause a full list each time.
+    :param versions: of the node, for each change.
     :ivar version: of the last change.
     :ivar due: when the next event may be sent.
     :ivar listed: whether the room is small enough to list its members.
-    :ivar awaiting_digest: readers that hold another node's digest, which isn't this node's. With each: since when (in
-        milliseconds since 1970), and the digest.
     """
 
-    __slots__ = (
-        "_already_current",
-        "_before_window",
-        "_changed_in_window",
-        "_count_sent",
-        "_digest",
-        "_digest_sent",
-        "_gone_in_window",
-        "_kept_signals",
-        "_limits",
-        "_member_list",
-        "_needs_snapshot",
-        "_only",
-        "_several",
-        "_signals",
-        "_snapshot_given",
-        "_sorted_ids",
-        "awaiting_digest",
-        "due",
-        "listed",
-        "room",
-        "version",
-    )
+    room: Room
+    _limits: Limits
+    _versions: Iterator[int]
+    version: int = attrs.field(init=False)
+    due: float = 0.0
+    listed: bool = True
+    awaiting_digest: AwaitingDigest | None = None
+    # The only member: most rooms never have two, and need no dictionary.
+    _only: _Member | None = None
+    _several: dict[str, _Member] | None = None
+    _already_current: list[Subscription] | None = None
+    _count_sent: int = 0
+    _member_list: bytes | None = None
+    _digest: str | None = None
+    _digest_sent: str | None = None
+    _sorted_ids: list[str] | None = None
+    # Since the last event: the changed members as they were sent before it, and those that came and went.
+    _sent_members: dict[str, bytes | None] | None = None
+    _gone_members: dict[str, bytes] | None = None
+    _has_changes: bool = False
+    # Whether a reader got a full list after a change, and whether the event has to be one.
+    _list_given: bool = False
+    _needs_list: bool = False
 
-    def __init__(self, room: Room, limits: Limits, version: int, kept_signals: KeptSignals) -> None:
-        self.room = room
-        self.version = room.members_version_sent = version
-        self._only: _Member | None = None  # the only member: most rooms never have two, and need no dictionary
-        self._several: dict[str, _Member] | None = None
-        self.awaiting_digest: dict[Subscription, tuple[int, str]] | None = None
-        self.due = 0.0
-        self.listed = True
-        self._already_current: list[Subscription] | None = None
-        self._limits = limits
-        self._signals: RoomSignals | None = None
-        self._kept_signals = kept_signals
-        self._count_sent = 0
-        self._member_list: bytes | None = None
-        self._digest: str | None = None
-        self._digest_sent: str | None = None
-        self._sorted_ids: list[str] | None = None
-        self._start_window()
-
-    def _start_window(self) -> None:
-        """Everything was sent: collect the changes of the next event."""
-        self._before_window: dict[str, bytes | None] | None = None  # the changed members, as they were sent before
-        self._gone_in_window: dict[str, bytes] | None = None
-        self._changed_in_window = False
-        self._snapshot_given = False  # whether a reader got a snapshot after a change in this window
-        self._needs_snapshot = False  # whether the event has to be a snapshot
+    def __attrs_post_init__(self) -> None:
+        self.version = self.room.members_version_sent = next(self._versions)
 
     @property
     def members(self) -> Mapping[str, _Member]:
@@ -162,35 +134,18 @@ class Membership:
         """Whether a client of this node is in the room."""
         return any(isinstance(lease, Lease) for member in self.members.values() for lease in member.leases)
 
-    @property
-    def signals(self) -> RoomSignals:
-        """The room's recent signals."""
-        if self._signals is None:
-            self._signals = RoomSignals(self._limits.signal_bytes, self._kept_signals)
-        return self._signals
-
-    @property
-    def signal_count(self) -> int:
-        """How many signals there were."""
-        return 0 if self._signals is None else self._signals.number
-
-    def drop_unneeded_signals(self) -> None:
-        """Drop the recent signals if no client is between two polls."""
-        if self._signals is not None:
-            self._signals.drop_if_unneeded()
-
     # Changes
 
-    def add(self, lease: AnyLease, version: int) -> bool:
+    def add(self, lease: AnyLease) -> bool:
         """Add a lease.
 
         :returns: whether readers see a change.
         """
         user = lease.client.user.id
         member = self.members.get(user)
-        return self._put(user, member, lease if member is None else _JointMember([*member.leases, lease]), version)
+        return self._put(user, member, lease if member is None else _JointMember([*member.leases, lease]))
 
-    def remove(self, lease: AnyLease, version: int) -> bool:
+    def remove(self, lease: AnyLease) -> bool:
         """Remove a lease.
 
         :returns: whether readers see a change.
@@ -199,10 +154,10 @@ class Membership:
         member = self.members[user]
         rest = [other for other in member.leases if other is not lease]
         if len(rest) > 1:
-            return self._put(user, member, _JointMember(rest), version)
-        return self._put(user, member, rest[0] if rest else None, version)
+            return self._put(user, member, _JointMember(rest))
+        return self._put(user, member, rest[0] if rest else None)
 
-    def _put(self, user: str, before: _Member | None, after: _Member | None, version: int) -> bool:
+    def _put(self, user: str, before: _Member | None, after: _Member | None) -> bool:
         """Put one member in the place of another, or of none.
 
         :returns: whether readers see a change.
@@ -213,8 +168,8 @@ class Membership:
         if after is None:
             self._delete(user)
             if self.listed and before is not None:
-                self._gone_in_window = self._gone_in_window or {}
-                self._gone_in_window[user] = before.json
+                self._gone_members = self._gone_members or {}
+                self._gone_members[user] = before.json
         elif self._several is None and (self._only is None or self._only.client.user.id == user):
             self._only = after
         else:
@@ -222,7 +177,7 @@ class Membership:
                 self._several, self._only = dict(self.members), None
             self._several[user] = after
         if visible:
-            self.after_change(version)
+            self.after_change()
         return visible
 
     def _delete(self, user: str) -> None:
@@ -231,7 +186,7 @@ class Membership:
         else:
             del self._several[user]
 
-    def update(self, lease: RemoteLease, client: RemoteClient, version: int) -> bool:
+    def update(self, lease: RemoteLease, client: RemoteClient) -> bool:
         """Take what another node published of a client that is in the room already.
 
         :param client: has the same user as before.
@@ -245,24 +200,24 @@ class Membership:
             self.before_change(user)
         lease.replace_client(client)
         if visible:
-            self.after_change(version)
+            self.after_change()
         return visible
 
     def before_change(self, user: str) -> None:
         """A member's name or state is about to change; :meth:`after_change` follows."""
         member = self.members.get(user)
         if self.listed:
-            if self._before_window is None:
-                self._before_window = {}
-            if user not in self._before_window:
-                self._before_window[user] = None if member is None else member.json
+            if self._sent_members is None:
+                self._sent_members = {}
+            if user not in self._sent_members:
+                self._sent_members[user] = None if member is None else member.json
         if isinstance(member, _JointMember):
             member.forget_json()
 
-    def after_change(self, version: int) -> None:
+    def after_change(self) -> None:
         """Readers see a change: the next event has it."""
-        self.version = version
-        self._changed_in_window = True
+        self.version = next(self._versions)
+        self._has_changes = True
         self._member_list = self._digest = None
         self._already_current = None
         if self.listed:
@@ -271,33 +226,28 @@ class Membership:
         listed = len(self.members) <= (limit if self.listed else limit - limit // 10)
         if listed != self.listed:
             self.listed = listed
-            self._needs_snapshot = True
-            self._before_window = self._gone_in_window = None
+            self._needs_list = True
+            self._sent_members = self._gone_members = None
 
     # What readers are sent
 
-    def snapshot_for(self, reader: Subscription) -> MemberList:
+    def list_for(self, reader: Subscription) -> MemberList:
         """All members, for a reader that is sent later changes by events."""
-        self._snapshot_given = self._snapshot_given or self._changed_in_window
+        self._list_given = self._list_given or self._has_changes
         self.mark_current(reader)
         return self.member_list()
 
     def mark_current(self, reader: Subscription) -> None:
         """A reader knows all changes up to now: it isn't sent the event of these."""
-        if self._changed_in_window:
+        if self._has_changes:
             if self._already_current is None:
                 self._already_current = []
             self._already_current.append(reader)
 
-    @property
-    def already_current(self) -> list[Subscription]:
-        """Readers that know all changes of this window."""
-        return [] if self._already_current is None else self._already_current
-
     def take_already_current(self) -> list[Subscription]:
-        """Return the readers that know all changes of this window, and forget them: its event is sent now."""
-        current, self._already_current = self.already_current, None
-        return current
+        """Return the readers that know all changes since the last event, and forget them: the event is sent now."""
+        current, self._already_current = self._already_current, None
+        return [] if current is None else current
 
     def member_list(self) -> MemberList:
         """All members, or their number if there are too many to list."""
@@ -321,42 +271,42 @@ class Membership:
         return MemberPage(len(self.members), _array(members), ids[-1] if more else None)
 
     def take_event(self) -> bytes | None:
-        """End the window, and return its encoded event for all readers; None if they see no change."""
+        """Return the encoded event of all changes since the last one; None if readers see no change."""
         event = self._event()
         if event is not None:
-            self.room.members_version_sent = self.version
+            self.version = self.room.members_version_sent = next(self._versions)
             self._count_sent = len(self.members)
-        self._start_window()
-        self._sorted_ids = None
+        self._sent_members = self._gone_members = self._sorted_ids = None
+        self._has_changes = self._list_given = self._needs_list = False
         if self._digest_sent is not None:
             self._digest_sent = self.digest()
         return event
 
     def _event(self) -> bytes | None:
         name, size = self.room.name, len(self.members)
-        if self._needs_snapshot:
+        if self._needs_list:
             return codec.encode_presence(name, *self.member_list())
         if not self.listed:
-            return codec.encode_presence(name, size) if self._snapshot_given or size != self._count_sent else None
+            return codec.encode_presence(name, size) if self._list_given or size != self._count_sent else None
         joined, left = self._difference()
         return codec.encode_presence_delta(name, size, _array(joined), _array(left)) if joined or left else None
 
     def _difference(self) -> tuple[list[bytes], list[bytes]]:
         """The members that joined or changed, and those that left.
 
-        If a reader got a snapshot in this window, changes that cancel out are included, as the snapshot may lie between
-        them.
+        If a reader got a full list since the last event, changes that cancel out are included, as the list may lie
+        between them.
         """
         joined, left = [], []
-        for user, before in (self._before_window or {}).items():
+        for user, before in (self._sent_members or {}).items():
             member = self.members.get(user)
             if member is not None:
-                if self._snapshot_given or member.json != before:
+                if self._list_given or member.json != before:
                     joined.append(member.json)
             elif before is not None:
                 left.append(before)
-            elif self._snapshot_given and self._gone_in_window is not None:
-                left.append(self._gone_in_window[user])
+            elif self._list_given and self._gone_members is not None:
+                left.append(self._gone_members[user])
         return joined, left
 
     # Digests: versions that other nodes understand
@@ -369,9 +319,9 @@ class Membership:
 
     def digest_at(self, version: int) -> str | None:
         """The digest of the members at a version; None if it isn't known any more."""
-        if self._digest_sent is None and not self._changed_in_window:
+        if self._digest_sent is None and not self._has_changes:
             self._digest_sent = self.digest()  # from now on it is kept
-        if version >= self.version or (version >= self.room.members_version_sent and not self._changed_in_window):
+        if version >= self.version or (version >= self.room.members_version_sent and not self._has_changes):
             return self.digest()
         return self._digest_sent if version == self.room.members_version_sent else None
 

@@ -1,6 +1,6 @@
 """The memberships of all rooms, and the events that tell readers of their changes.
 
-An event is sent a moment after the first change of its window, and not sooner than an interval after the one before.
+An event is sent a moment after the first change that it has, and not sooner than an interval after the one before.
 """
 
 from __future__ import annotations
@@ -8,41 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 
-from realtime_chat.core.interfaces import DelayedCall, TurnClock
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.presence.kept_signals import KeptSignals
+from twisted.internet.interfaces import IDelayedCall
+
+from realtime_chat.core.node import Node
+from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import UNKNOWN, AnyLease
-from realtime_chat.presence.membership import MemberList, Membership
+from realtime_chat.presence.membership import AwaitingDigest, MemberList, Membership
 from realtime_chat.values import codec
-from realtime_chat.values.counters import Counters
-from realtime_chat.values.limits import Limits
 
-__all__ = ["AwaitingDigest", "MembershipTable"]
-
-AwaitingDigest = dict[Subscription, tuple[int, str]]
-"""See :class:`Membership`."""
+__all__ = ["MembershipTable"]
 
 
 class MembershipTable:
     """The memberships of the rooms that have members, or had some a moment ago.
 
     :ivar by_room: the memberships by the names of their rooms.
-    :ivar kept_signals: the recent signals of all rooms.
     :ivar on_awaiting_digest: called after an event's time with the membership and the readers that were waiting for
         another node's digest.
     """
 
-    def __init__(self, clock: TurnClock, limits: Limits, counters: Counters) -> None:
+    def __init__(self, node: Node) -> None:
         self.by_room: dict[str, Membership] = {}
-        self.kept_signals = KeptSignals(limits.signal_memory, limits.signals_bytes)
         self.on_awaiting_digest: Callable[[Membership, AwaitingDigest], None] = lambda membership, awaiting: None
-        self._clock = clock
-        self._limits = limits
-        self._counters = counters
+        self._clock = node.clock
+        self._limits = node.limits
+        self._counters = node.counters
         self._versions = count(1)
         self._changed: dict[Membership, None] = {}
-        self._timer: DelayedCall | None = None
+        self._timer: IDelayedCall | None = None
 
     def stop(self) -> None:
         """Forget everything, and send no more events."""
@@ -58,7 +51,7 @@ class MembershipTable:
         """A room's membership. It is made if there is none."""
         membership = self.by_room.get(room.name)
         if membership is None:
-            membership = Membership(room, self._limits, next(self._versions), self.kept_signals)
+            membership = Membership(room, self._limits, self._versions)
             self.by_room[room.name] = membership
         return membership
 
@@ -67,18 +60,14 @@ class MembershipTable:
         del self.by_room[membership.room.name]
         self._changed.pop(membership, None)
 
-    def next_version(self) -> int:
-        """A version that is greater than all before."""
-        return next(self._versions)
-
     def add(self, membership: Membership, lease: AnyLease) -> None:
         """Add a lease, and send an event of that soon."""
-        if membership.add(lease, next(self._versions)):
+        if membership.add(lease):
             self.schedule(membership)
 
     def remove(self, membership: Membership, lease: AnyLease) -> None:
         """Remove a lease, and send an event of that soon."""
-        if membership.remove(lease, next(self._versions)):
+        if membership.remove(lease):
             self.schedule(membership)
 
     # Events
@@ -122,25 +111,24 @@ class MembershipTable:
 
     # Snapshots
 
-    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+    def list_members(self, room: str, reader: Subscription | None) -> MemberList:
         """A room's members.
 
-        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
+        :param reader: is sent this list, and later changes by events; None if nobody is.
         """
         membership = self.by_room.get(room)
         if membership is None:
             return MemberList(0, b"[]")
-        membership.drop_unneeded_signals()
         if reader is None:
             return membership.member_list()
         reader.members_version_sent = membership.version
-        return membership.snapshot_for(reader)
+        return membership.list_for(reader)
 
-    def send_snapshot(self, reader: Subscription) -> None:
-        """Send a snapshot to a reader that has missed an event."""
+    def send_list(self, reader: Subscription) -> None:
+        """Send a full list to a reader that has missed an event."""
         room = reader.room
         self.stop_awaiting(reader)
-        members = self.snapshot(room.name, reader)
+        members = self.list_members(room.name, reader)
         reader.members_version_sent = max(reader.members_version_sent, room.members_version_sent)
         self._counters.presence += 1
         reader.transport.send_event("presence", codec.encode_presence(room.name, *members))

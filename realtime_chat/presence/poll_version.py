@@ -14,13 +14,13 @@ since when the digest is unknown, in milliseconds since 1970.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
-from realtime_chat.core.subscription import Subscription
+from realtime_chat.core.node import Node
+from realtime_chat.core.room import Subscription
 from realtime_chat.presence.leases import UNKNOWN, Lease
-from realtime_chat.presence.membership import DIGEST_OF_EMPTY, Membership
-from realtime_chat.presence.membership_table import AwaitingDigest, MembershipTable
+from realtime_chat.presence.membership import DIGEST_OF_EMPTY, AwaitingDigest, Membership
+from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.remote_members import RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 
@@ -55,29 +55,20 @@ class PollVersion(NamedTuple):
 class PollVersions:
     """Finds out what a poll's client was sent before, and says what it is sent now.
 
-    :param node: this node's name, with which its versions begin.
+    :param node: its versions begin with its name.
     :param shared: whether there may be other nodes.
-    :param settle_time: milliseconds in which nodes hear of each other's changes.
-    :param now: milliseconds since 1970.
     """
 
     def __init__(
-        self,
-        table: MembershipTable,
-        remote: RemoteMembers,
-        signals: SignalDelivery,
-        node: str,
-        shared: bool,
-        settle_time: float,
-        now: Callable[[], int],
+        self, node: Node, table: MembershipTable, remote: RemoteMembers, signals: SignalDelivery, shared: bool
     ) -> None:
         self._table = table
         self._remote = remote
         self._signals = signals
-        self._node = node
+        self._node = node.name
         self._shared = shared
-        self._settle_time = settle_time
-        self._now = now
+        self._hearing_ms = 2000 * node.limits.presence_interval  # in which nodes hear of each other's changes
+        self._time_ms = node.time_ms
         table.on_awaiting_digest = self._look_at_awaiting
 
     # What a poll says
@@ -91,7 +82,7 @@ class PollVersions:
 
         :param text: the version that the poll carries; None if its client doesn't keep one.
         :param fresh: whether the client knows nothing of the room yet.
-        :returns: UNKNOWN if the client has to be sent a snapshot.
+        :returns: UNKNOWN if the client has to be sent a full list.
         """
         if text is None:
             return self._read_kept(reader, lease, fresh)
@@ -106,13 +97,13 @@ class PollVersions:
             self._signals.has_received(reader, version.signal)
         if version.digest is None:
             return UNKNOWN
-        now = self._now()
+        now = self._time_ms()
         return self._read_digest(reader, version.digest, min(version.number, now) if version.node == _NO_NODE else now)
 
     def _read_kept(self, reader: Subscription, lease: Lease | None, fresh: bool) -> int:
         """The version that this node has kept for a client.
 
-        If the client is with another node as well, that node may have answered it since. A snapshot would answer each
+        If the client is with another node as well, that node may have answered it since. A full list would answer each
         of its polls at once, over and over. So it counts as current.
         """
         if lease is None:
@@ -143,7 +134,7 @@ class PollVersions:
         if membership is None:
             return reader.room.members_version_sent if digest == DIGEST_OF_EMPTY else UNKNOWN
         version = membership.version_of(digest)
-        if version != UNKNOWN or self._has_settled(since):
+        if version != UNKNOWN or self._have_all_heard(since):
             return version
         self._await_digest(membership, reader, since, digest)
         return reader.room.members_version_sent
@@ -156,20 +147,20 @@ class PollVersions:
         membership.awaiting_digest[reader] = since, digest
         self._table.schedule(membership)
 
-    def _has_settled(self, since: int) -> bool:
+    def _have_all_heard(self, since: int) -> bool:
         """Whether all nodes have heard by now what one of them knew at a moment."""
-        return self._now() >= since + self._settle_time
+        return self._time_ms() >= since + self._hearing_ms
 
     def _look_at_awaiting(self, membership: Membership, awaiting: AwaitingDigest) -> None:
         for reader, (since, digest) in awaiting.items():
             version = membership.version_of(digest)
             if version != UNKNOWN:
                 reader.members_version_sent = version
-            elif not self._has_settled(since):
+            elif not self._have_all_heard(since):
                 self._await_digest(membership, reader, since, digest)
             elif reader.live:
-                self._table.send_snapshot(reader)
-                reader.subscriber.catch_up()
+                self._table.send_list(reader)
+                reader.subscriber.pump()
             else:
                 reader.members_version_sent = UNKNOWN
 

@@ -5,9 +5,9 @@ client holds a lease while it reads the room on any transport, and for a moment 
 leave that are back at once.
 
 Readers that were sent everything up to the last event (``Room.members_version_sent``) are current. All others are sent
-a snapshot. A poll carries the version that it was sent.
+a full list. A poll carries the version that it was sent.
 
-Each node has the leases of its own clients (here), publishes them (``outbox.py``), and knows those of other nodes
+Each node has the leases of its own clients (here), publishes them, and knows those of other nodes
 (``remote_members.py``). So all nodes have the same members, and each sends the events that a node alone would send.
 Nodes name clients by their hashes. If they differ about a client, the last change counts.
 """
@@ -19,19 +19,17 @@ from collections.abc import Callable, Sequence
 import attrs
 from twisted.internet.defer import Deferred
 
-from realtime_chat.core.interfaces import IBroker, TurnClock
-from realtime_chat.core.room import Room
-from realtime_chat.core.subscription import Subscription
-from realtime_chat.core.wheel import DeadlineQueue, Wheel
+from realtime_chat.core.interfaces import IBroker
+from realtime_chat.core.node import Node
+from realtime_chat.core.room import Room, Subscription
+from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.presence.leases import UNKNOWN, Client, Lease
 from realtime_chat.presence.membership import MemberList, MemberPage
 from realtime_chat.presence.membership_table import MembershipTable
-from realtime_chat.presence.outbox import PresenceOutbox
 from realtime_chat.presence.poll_version import PollVersions
-from realtime_chat.presence.remote_members import RemoteMembers
+from realtime_chat.presence.remote_members import PresenceOutbox, RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 from realtime_chat.values import codec
-from realtime_chat.values.counters import Counters
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
@@ -44,45 +42,32 @@ _EMPTY_STATE = b"{}"
 class Presence:
     """The members of the rooms that this node follows.
 
-    :param wheel: ends leases.
-    :param node: a name that no other node has, and that this node never had before.
     :param broker: tells other nodes, if there are any.
     :param client_hash: names a client between nodes; see :meth:`realtime_chat.core.identity.Identities.client_hash`. It
         isn't called where this node is alone.
-    :param now: milliseconds since 1970.
     :ivar remote: who is in the rooms through other nodes.
     :ivar memberships: by room, of the rooms that have members, or had some a moment ago.
     """
 
-    def __init__(
-        self,
-        clock: TurnClock,
-        wheel: Wheel,
-        limits: Limits,
-        counters: Counters,
-        node: str,
-        broker: IBroker,
-        client_hash: Callable[[str], str],
-        now: Callable[[], int],
-    ) -> None:
+    def __init__(self, node: Node, broker: IBroker, client_hash: Callable[[str], str]) -> None:
         if broker.shared:
-            limits = _patient(limits)
-        self._clock = clock
+            node = attrs.evolve(node, limits=_patient(node.limits))
+        limits = node.limits
+        self._clock = node.clock
         self._limits = limits
-        self._counters = counters
+        self._counters = node.counters
         self._broker = broker
-        self._now = now
-        self._table = table = MembershipTable(clock, limits, counters)
+        self._time_ms = node.time_ms
+        self._table = table = MembershipTable(node)
         self.memberships = table.by_room
-        self.remote = RemoteMembers(table, wheel, self._take_change)
-        self._outbox = PresenceOutbox(clock, limits, broker)
-        self._signals = SignalDelivery(table, clock, counters)
-        settle_time = 2000 * limits.presence_interval
-        self._versions = PollVersions(table, self.remote, self._signals, node, broker.shared, settle_time, now)
-        self._leaving = DeadlineQueue(wheel, limits.leave_delay, self._end)
-        self._between_polls = DeadlineQueue(wheel, limits.poll_grace - wheel.lateness, self._end)
+        self.remote = RemoteMembers(table, node.wheel, self._take_change, self._carry_out)
+        self._outbox = PresenceOutbox(node, broker)
+        self._signals = SignalDelivery(node)
+        self._versions = PollVersions(node, table, self.remote, self._signals, broker.shared)
+        self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
+        self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)
         self._clients: dict[str, Client] = {}
-        # Where this node is alone, a client's key stands for its hash, which needs no time and no second table.
+        # Where this node is alone, a client's secret stands for its hash, which needs no time and no second table.
         self._client_hash = client_hash if broker.shared else str
         self._by_hash: dict[str, Client] = {} if broker.shared else self._clients
         self._stopped = False
@@ -157,17 +142,17 @@ class Presence:
         lease.leaving = False
         lease.readers += (reader,)
 
-    def _create_client(self, key: str, user: User, named: bool, state: bytes, room: str) -> Client:
+    def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
-        client_hash = self._client_hash(key)
+        client_hash = self._client_hash(secret)
         known = self.remote.find(room, client_hash)
-        changed = self._now() if state != _EMPTY_STATE else int(named)
+        changed = self._time_ms() if state != _EMPTY_STATE else int(named)
         if known is not None and known.user.id == user.id:
             user = user if named else known.user
             state = known.state if state == _EMPTY_STATE else state
             same = user == known.user and state == known.state
-            changed = known.changed if same else max(self._now(), known.changed + 1)
-        client = self._clients[key] = self._by_hash[client_hash] = Client(key, client_hash, user, state, changed)
+            changed = known.changed if same else max(self._time_ms(), known.changed + 1)
+        client = self._clients[secret] = self._by_hash[client_hash] = Client(secret, client_hash, user, state, changed)
         return client
 
     def _add_lease(self, client: Client, room: Room) -> Lease:
@@ -190,7 +175,7 @@ class Presence:
         lease.remove_reader(reader)
         if polls:
             lease.polled_at = self._clock.seconds()
-            lease.last_signal = self.memberships[lease.room.name].signal_count
+            lease.last_signal = self._signals.kept.number
         if not lease.readers:
             self._expire(lease, polls and not lease.leaving)
 
@@ -207,7 +192,7 @@ class Presence:
         lease.expiry.add(lease)
         if between_polls:
             lease.between_polls = True
-            self.memberships[lease.room.name].signals.waiting += 1
+            self._signals.await_poll(lease.room.name)
 
     def _cancel_expiry(self, lease: Lease) -> None:
         if lease.expiry is not None:
@@ -215,15 +200,16 @@ class Presence:
             lease.expiry = None
         if lease.between_polls:
             lease.between_polls = False
-            self.memberships[lease.room.name].signals.waiting -= 1
+            self._signals.stop_awaiting(lease.room.name)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
         self._cancel_expiry(lease)
         client, room = lease.client, lease.room
+        self._signals.drop_unneeded(room.name)
         del client.leases[room.name]
         if not client.leases:
-            del self._clients[client.key]
+            del self._clients[client.secret]
             self._by_hash.pop(client.client_hash, None)
         self._table.remove(self.memberships[room.name], lease)
         self._outbox.remove(lease)
@@ -238,7 +224,7 @@ class Presence:
         if self._reading_lease(client, room) is None and not self.remote.is_in(room, client_hash):
             raise _not_joined()
         command = ForwardedCommand(client_hash, leaves=room)
-        self.forwarded(command)
+        self._carry_out(command)
         self._broker.forward(command)
 
     def knows(self, client: str) -> bool:
@@ -279,7 +265,7 @@ class Presence:
             return True
         client_hash = self._client_hash(client)
         if known is None:  # other nodes know how many rooms it is in: here it may set one state a second
-            self._count_state(self.remote.visitor(client, client_hash, ANONYMOUS), self._limits.signal_rate)
+            self._count_state(self.remote.remote_sender(client, client_hash, ANONYMOUS), self._limits.signal_rate)
         else:
             self._count_state(known, len(known.leases))
             self._update_client(known, known.user, state)
@@ -300,31 +286,32 @@ class Presence:
         memberships = [self.memberships[room] for room in client.leases]
         for membership in memberships:
             membership.before_change(user.id)
-        client.update(user, state, max(self._now(), client.changed + 1))
+        client.update(user, state, max(self._time_ms(), client.changed + 1))
         for membership in memberships:
-            membership.after_change(self._table.next_version())
+            membership.after_change()
             self._table.schedule(membership)
         for lease in client.leases.values():
             self._outbox.update(lease)
 
     # What readers are sent
 
-    def snapshot(self, room: str, reader: Subscription | None) -> MemberList:
+    def list_members(self, room: str, reader: Subscription | None) -> MemberList:
         """The members of a room.
 
-        :param reader: is sent this snapshot, and later changes by events; None if nobody is.
+        :param reader: is sent this list, and later changes by events; None if nobody is.
         """
-        return self._table.snapshot(room, reader)
+        self._signals.drop_unneeded(room)
+        return self._table.list_members(room, reader)
 
-    def defer_snapshot(self, room: str, reader: Subscription | None) -> MemberList:
-        """The number of a room's members. The reader is sent a snapshot when it is live."""
+    def defer_list(self, room: str, reader: Subscription | None) -> MemberList:
+        """The number of a room's members. The reader is sent a full list when it is live."""
         if reader is not None:
             reader.members_version_sent = UNKNOWN
         return MemberList(self.count(room), None)
 
-    def send_snapshot(self, reader: Subscription) -> None:
-        """Send a snapshot to a reader that has missed an event."""
-        self._table.send_snapshot(reader)
+    def send_list(self, reader: Subscription) -> None:
+        """Send a full list to a reader that has missed an event."""
+        self._table.send_list(reader)
 
     def resume_poll(self, reader: Subscription, client: str | None, version: str | None, fresh: bool) -> None:
         """Send a poll that has just subscribed what its client has missed in a room.
@@ -337,7 +324,7 @@ class Presence:
         reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
         membership = self.memberships.get(reader.room.name)
         if reader.members_version_sent < reader.room.members_version_sent:
-            self._table.send_snapshot(reader)
+            self._table.send_list(reader)
         elif membership is not None and reader.members_version_sent == membership.version:
             membership.mark_current(reader)
         if lease is not None and self._versions.was_here(version):
@@ -391,7 +378,7 @@ class Presence:
             client_hash = self._client_hash(client)
             known = self.remote.find(room, client_hash)
             if known is not None:
-                sender = self._clients.get(client) or self.remote.visitor(client, client_hash, known.user)
+                sender = self._clients.get(client) or self.remote.remote_sender(client, client_hash, known.user)
                 return sender, there, ()
         raise _not_joined()
 
@@ -413,7 +400,7 @@ class Presence:
             self._update_client(known, client.user, client.state)
             known.changed = client.changed
 
-    def forwarded(self, command: ForwardedCommand) -> None:
+    def _carry_out(self, command: ForwardedCommand) -> None:
         """Carry out a command that a client sent to any node."""
         client = self._by_hash.get(command.client_hash)
         if client is None:

@@ -1,4 +1,4 @@
-"""Who is in a room through other nodes.
+"""Who is in a room through other nodes, and what this node tells them of its own clients.
 
 A client may be with several nodes, and has a lease at each. No lease is handed from node to node. When a client goes to
 another node, its lease at the old one expires. Readers see nothing of that as long as it has another lease.
@@ -10,36 +10,48 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
+from realtime_chat.core.interfaces import IBroker, MembersListener
+from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout, Wheel
-from realtime_chat.presence.leases import Client, RemoteLease
+from realtime_chat.presence.leases import Client, Lease, RemoteLease
 from realtime_chat.presence.membership import Membership
 from realtime_chat.presence.membership_table import MembershipTable
-from realtime_chat.values.model import RemoteClient, User
+from realtime_chat.values.limits import NEVER
+from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
-__all__ = ["RemoteMembers"]
+__all__ = ["PresenceOutbox", "RemoteMembers"]
 
-_MAX_VISITORS = 10_000
+_MAX_SENDERS = 10_000
 
 
-class RemoteMembers:
+class RemoteMembers(MembersListener):
     """The leases of other nodes' clients, in the rooms that this node follows. Empty where the node is alone.
 
     :param table: gets the leases of rooms that are open.
     :param on_client: called with each client that another node has published.
+    :param forwarded: carries out a command that a client has given another node.
     :ivar rooms: the rooms that are followed; None for those that aren't loaded yet.
     """
 
-    def __init__(self, table: MembershipTable, wheel: Wheel, on_client: Callable[[RemoteClient], None]) -> None:
+    def __init__(
+        self,
+        table: MembershipTable,
+        wheel: Wheel,
+        on_client: Callable[[RemoteClient], None],
+        forwarded: Callable[[ForwardedCommand], None],
+    ) -> None:
         self.rooms: dict[str, Room | None] = {}
         self._table = table
         self._wheel = wheel
         self._on_client = on_client
+        self.forwarded = forwarded
         self._nodes: dict[str, dict[str, dict[str, RemoteLease]]] = {}  # by node, room and client hash
-        self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients are held for a while
+        self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients stay for a while
         self._waiting: dict[tuple[str, str], list[Deferred[None]]] = {}  # for a client to be in a room
-        self._visitors: dict[str, Client] = {}
+        self._senders: dict[str, Client] = {}
         self._stopped = False
 
     def stop(self) -> None:
@@ -47,8 +59,8 @@ class RemoteMembers:
         self._stopped = True
         for timeout in self._leaving.values():
             timeout.cancel()
-        for held in (self.rooms, self._nodes, self._leaving, self._visitors):
-            held.clear()
+        for known in (self.rooms, self._nodes, self._leaving, self._senders):
+            known.clear()
         for room, client_hash in list(self._waiting):
             self._stop_waiting(room, client_hash)
 
@@ -61,7 +73,7 @@ class RemoteMembers:
         if leases:
             membership = self._table.of(room)
             for lease in leases:
-                membership.add(lease, self._table.next_version())
+                membership.add(lease)
             membership.take_event()  # nobody reads the room yet
 
     def drop_room(self, room: str) -> None:
@@ -109,27 +121,23 @@ class RemoteMembers:
         for answer in self._waiting.pop((room, client_hash), ()):
             answer.callback(None)
 
-    def visitor(self, key: str, client_hash: str, user: User) -> Client:
+    def remote_sender(self, secret: str, client_hash: str, user: User) -> Client:
         """A client that is with another node, and sends a command to this one. It is kept for its rate limits.
 
-        :param key: the client's secret.
+        :param secret: the client's.
         """
-        visitor = self._visitors.pop(key, None)
-        if visitor is None:
-            visitor = Client(key, client_hash, user, b"{}", 0)
-        visitor.user = user
-        self._visitors[key] = visitor
-        if len(self._visitors) > _MAX_VISITORS:
-            del self._visitors[next(iter(self._visitors))]
-        return visitor
+        sender = self._senders.pop(secret, None)
+        if sender is None:
+            sender = Client(secret, client_hash, user, b"{}", 0)
+        sender.user = user
+        self._senders[secret] = sender
+        if len(self._senders) > _MAX_SENDERS:
+            del self._senders[next(iter(self._senders))]
+        return sender
 
-    # What other nodes publish (see interfaces.Listener)
+    # What other nodes publish (see interfaces.MembersListener)
 
     def snapshot(self, room: str, others: Mapping[str, Sequence[RemoteClient]]) -> None:
-        """Replace who is in a room through all other nodes.
-
-        :param others: by node.
-        """
         if self._stopped:
             return
         new = room not in self.rooms
@@ -143,7 +151,6 @@ class RemoteMembers:
             self._change(room, node, (), list(client_hashes - there))
 
     def node_snapshot(self, room: str, node: str, clients: Sequence[RemoteClient]) -> None:
-        """Replace who is in a room through one other node."""
         if room not in self.rooms or node in self._leaving:
             return
         gone = set(self._nodes.get(node, {}).get(room, {})).difference(client.client_hash for client in clients)
@@ -151,10 +158,6 @@ class RemoteMembers:
             self._change(room, node, clients, list(gone))
 
     def delta(self, room: str, node: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
-        """Clients of another node came, changed, or went.
-
-        :param gone: their hashes.
-        """
         if room in self.rooms and node not in self._leaving:
             self._change(room, node, came, gone)
 
@@ -183,26 +186,22 @@ class RemoteMembers:
             lease = None
         if lease is None:
             lease = leases[client.client_hash] = RemoteLease(client)
-            return membership is not None and membership.add(lease, self._table.next_version())
+            return membership is not None and membership.add(lease)
         if membership is not None:
-            return membership.update(lease, client, self._table.next_version())
+            return membership.update(lease, client)
         lease.replace_client(client)
         return False
 
     def _remove(self, membership: Membership | None, lease: RemoteLease | None) -> bool:
-        return membership is not None and lease is not None and membership.remove(lease, self._table.next_version())
+        return membership is not None and lease is not None and membership.remove(lease)
 
     # Nodes that leave
 
-    def node_left(self, node: str, held: float) -> None:
-        """A node has stopped or died. Its clients leave after a while, unless they come to another node.
-
-        :param held: seconds.
-        """
+    def node_left(self, node: str, delay: float) -> None:
         if node not in self._nodes or node in self._leaving:
             return
-        if held > 0:
-            self._leaving[node] = self._wheel.call_later(held, partial(self._drop_node, node))
+        if delay > 0:
+            self._leaving[node] = self._wheel.call_later(delay, partial(self._drop_node, node))
         else:
             self._drop_node(node)
 
@@ -212,9 +211,71 @@ class RemoteMembers:
             membership = self._table.by_room.get(room)
             if membership is not None:
                 for lease in leases.values():
-                    membership.remove(lease, self._table.next_version())
+                    membership.remove(lease)
                 self._table.schedule(membership)
 
 
 def _changed(client: RemoteClient) -> int:
     return client.changed
+
+
+class PresenceOutbox:
+    """Gathers leases that were added, changed or removed, and publishes them together.
+
+    :param broker: publishes them. Nothing is gathered if there are no other nodes.
+    """
+
+    def __init__(self, node: Node, broker: IBroker) -> None:
+        self._clock = node.clock
+        self._limits = node.limits
+        self._broker = broker
+        self._changes: dict[str, dict[str, Lease | None]] = {}  # by room and client hash; None for one that is gone
+        self._timer: IDelayedCall | None = None
+        self._published_at = NEVER
+
+    def stop(self) -> None:
+        """Forget what was gathered, and publish no more."""
+        self._changes.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def add(self, lease: Lease) -> None:
+        """Publish a new lease."""
+        if self._broker.shared:
+            lease.published = lease.client.client_hash in self._changes.get(lease.room.name, ())
+            self._put(lease, lease)
+
+    def update(self, lease: Lease) -> None:
+        """Publish that the client of a lease has changed."""
+        if self._broker.shared:
+            self._put(lease, lease)
+
+    def remove(self, lease: Lease) -> None:
+        """Publish that a lease is gone, if other nodes know of it."""
+        if lease.published:
+            self._put(lease, None)
+        elif self._broker.shared:
+            del self._changes[lease.room.name][lease.client.client_hash]
+
+    def _put(self, lease: Lease, change: Lease | None) -> None:
+        self._changes.setdefault(lease.room.name, {})[lease.client.client_hash] = change
+        if self._timer is None:
+            limits = self._limits
+            wait = self._published_at + limits.presence_interval - self._clock.seconds()
+            self._timer = self._clock.callLater(max(limits.presence_gather, wait), self._publish)
+
+    def _publish(self) -> None:
+        self._timer = None
+        self._published_at = self._clock.seconds()
+        changes, self._changes = self._changes, {}
+        for room, leases in changes.items():
+            came = [_publish_client(lease) for lease in leases.values() if lease is not None]
+            gone = [client_hash for client_hash, lease in leases.items() if lease is None]
+            if came or gone:
+                self._broker.publish_presence(room, came, gone)
+
+
+def _publish_client(lease: Lease) -> RemoteClient:
+    client, lease.published = lease.client, True
+    return RemoteClient(client.client_hash, client.user, client.state, client.changed)

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
 
-from realtime_chat.core.interfaces import TurnClock
 from realtime_chat.values.counters import SIZES, Histogram
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import AppendResult, Draft
 
 __all__ = ["MAX_BATCH", "AppendOutcome", "AppendQueue", "CommitCounts", "PendingAppend", "batch_end", "refusals"]
@@ -63,7 +64,7 @@ class AppendQueue:
     :ivar unanswered: how many appends and checks have no answer.
     """
 
-    def __init__(self, clock: TurnClock, submit: Callable[[], bool]) -> None:
+    def __init__(self, clock: IReactorTime, submit: Callable[[], bool]) -> None:
         self._clock = clock
         self._submit = submit
         self._scheduled = False
@@ -132,14 +133,8 @@ class AppendQueue:
 
 def batch_end(pending: Sequence[PendingAppend], start: int = 0) -> int:
     """Return the index after the last append of the batch that begins at ``start``."""
-    size, end = 0, min(start + MAX_BATCH, len(pending))
-    for index in range(start, end):
-        draft = pending[index].draft
-        if draft is not None:
-            size += len(draft.data)
-            if size >= _MAX_BATCH_BYTES:
-                return index + 1
-    return end
+    drafts = (one.draft for one in pending[start : start + MAX_BATCH])
+    return start + begin_within((0 if draft is None else len(draft.data) for draft in drafts), _MAX_BATCH_BYTES)
 
 
 def refusals(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.limits import TokenBucket, begin_within
 from realtime_chat.values.model import Message, Page
 
 __all__ = [
@@ -90,13 +91,11 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class RoomCreationLimit:
-    """Limits how many rooms there are, and how fast they are created (a token bucket)."""
+    """Limits how many rooms there are, and how fast they are created."""
 
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
-        self._burst = retention.room_rate * SECONDS_AT_ONCE
-        self._tokens = self._burst
-        self._filled_at = 0.0
+        self._bucket = TokenBucket()
 
     def refusal(self, rooms: int, now: float) -> RealtimeError | None:
         """Take a token for a new room.
@@ -107,12 +106,8 @@ class RoomCreationLimit:
         """
         if rooms >= self._retention.rooms:
             return self._retention.too_many_rooms
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._retention.room_rate)
-        self._filled_at = now
-        if self._tokens < 1:
-            return self._retention.too_fast
-        self._tokens -= 1
-        return None
+        taken = self._bucket.take(now, self._retention.room_rate, burst=SECONDS_AT_ONCE)
+        return None if taken else self._retention.too_fast
 
 
 def new_epoch(random_bytes: Callable[[int], bytes]) -> str:
@@ -144,9 +139,4 @@ def readable_page(
 
 def fitting(messages: Sequence[Message]) -> int:
     """Return how many of the first messages fit on one page (:data:`PAGE_BYTES`)."""
-    size = 0
-    for index, message in enumerate(messages):
-        if size >= PAGE_BYTES:
-            return index
-        size += len(message.data)
-    return len(messages)
+    return begin_within((len(message.data) for message in messages), PAGE_BYTES)

@@ -100,7 +100,7 @@ class RoomStream(BackpressuredSender, Protocol):
         left = self.hub.limits.answer_bytes
         for name, since in params.rooms:
             with naming(name):
-                room = await self.hub.room(name)
+                room = await self.hub.cache.load(name)
                 start = await room.start(since, last)
             joined = session.enter(room, start, listed=left > 0, resumed=since is not None)
             left -= len(joined)
@@ -118,7 +118,7 @@ class RoomStream(BackpressuredSender, Protocol):
         self._opening = []
         self.makeConnection(transport)
         self.write(head + self.fanout.envelope(b"".join(opening)))
-        session.catch_up()
+        session.delivery.pump()
 
     def connectionMade(self) -> None:
         """The connection is taken over from HTTP."""

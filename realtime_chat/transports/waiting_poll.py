@@ -27,6 +27,7 @@ from realtime_chat.http.subscribe_params import SubscribeParams
 from realtime_chat.values import codec
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import ANONYMOUS, Position, naming
 
 __all__ = ["EventBatch", "MessageBatch", "PollFanout", "WaitingPoll"]
@@ -55,13 +56,7 @@ class MessageBatch:
         """How many messages begin within ``size`` bytes."""
         if len(self._data) <= size:
             return self.count
-        count = 0
-        for entry in self._entries:
-            if size <= 0:
-                break
-            size -= len(entry.json)
-            count += 1
-        return count
+        return begin_within((len(entry.json) for entry in self._entries), size)
 
     def position(self, count: int) -> str:
         """The position after the first ``count`` messages."""
@@ -208,7 +203,7 @@ class WaitingPoll:
         last = self.session.last(params.last)
         for index, (name, since) in enumerate(params.rooms):
             with naming(name):
-                room = await hub.room(name)
+                room = await hub.cache.load(name)
                 start = await room.start(since, last)
             if self._request is None:
                 return  # the client has gone: no more rooms are looked up
@@ -218,7 +213,7 @@ class WaitingPoll:
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
             return
-        self.session.catch_up()
+        self.session.delivery.pump()
         if self._request is not None:
             self._deadlines = deadlines
             deadlines.add(self)
@@ -231,7 +226,7 @@ class WaitingPoll:
         self._answers_at_once = self._answers_at_once or is_first
         subscription = self.session.subscribe(room, start)
         if subscription is not None and self.write_paused:
-            hub.presence.defer_snapshot(room.name, subscription)
+            hub.presence.defer_list(room.name, subscription)
         elif subscription is not None:
             hub.presence.resume_poll(subscription, self.session.client, version, is_first)
         if start.recovered:

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.json import encode_value
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Message, Page, Position, User
 
 __all__ = [
@@ -22,16 +23,14 @@ __all__ = [
     "encode_goodbye",
     "encode_history",
     "encode_joined",
-    "encode_left",
     "encode_member",
     "encode_members",
-    "encode_ok",
     "encode_page",
     "encode_poll",
-    "encode_pong",
     "encode_presence",
     "encode_presence_delta",
     "encode_published",
+    "encode_reply",
     "encode_reset",
     "encode_rooms",
     "encode_signal",
@@ -114,7 +113,11 @@ class Entry:
 _message_decoder = msgspec.json.Decoder(_MessageEvent)
 
 
-def _encode_reply(id: CommandId | None, reply: dict[str, Any]) -> bytes:
+def encode_reply(id: CommandId | None, reply: dict[str, Any]) -> bytes:
+    """A reply to a command.
+
+    :param reply: all of its fields but the id; it is changed.
+    """
     if id is not None:
         reply["id"] = id
     return encode_value(reply)
@@ -128,7 +131,7 @@ def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, r
     :param size: bytes of the largest command.
     """
     limits = {"ping": ping, "rooms": rooms, "size": size}
-    return _encode_reply(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
+    return encode_reply(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
 
 
 def encode_joined(
@@ -149,26 +152,16 @@ def encode_joined(
     places: dict[str, Any] = {"position": str(position), "top": str(top), "recovered": recovered}
     if resumed is not None:
         places["resumed"] = resumed
-    return _encode_reply(id, {"type": "joined", "room": room, **places, **_member_fields(count, members)})
+    return encode_reply(id, {"type": "joined", "room": room, **places, **_member_fields(count, members)})
 
 
 def _member_fields(count: int, members: bytes | None) -> dict[str, Any]:
     return {"count": count} if members is None else {"count": count, "members": msgspec.Raw(members)}
 
 
-def encode_left(id: CommandId | None, room: str) -> bytes:
-    """The reply to ``leave``."""
-    return _encode_reply(id, {"type": "left", "room": room})
-
-
 def encode_published(id: CommandId | None, room: str, position: Position) -> bytes:
     """The reply to ``publish``."""
-    return _encode_reply(id, {"type": "published", "room": room, "position": str(position)})
-
-
-def encode_ok(id: CommandId | None) -> bytes:
-    """The reply over HTTP to a command that has no reply of its own."""
-    return _encode_reply(id, {"type": "ok"})
+    return encode_reply(id, {"type": "published", "room": room, "position": str(position)})
 
 
 def encode_members(id: CommandId | None, room: str, count: int, members: bytes, after: str | None) -> bytes:
@@ -178,7 +171,7 @@ def encode_members(id: CommandId | None, room: str, count: int, members: bytes, 
     :param after: where the next page begins; None on the last page.
     """
     more = {} if after is None else {"after": after}
-    return _encode_reply(id, {"type": "members", "room": room, **_member_fields(count, members), **more})
+    return encode_reply(id, {"type": "members", "room": room, **_member_fields(count, members), **more})
 
 
 def encode_member(user: User, state: bytes) -> bytes:
@@ -218,11 +211,6 @@ def encode_signal(room: str, event: str, data: bytes, user: User | None, at: int
     return encode_value(_SignalEvent(room, event, msgspec.Raw(data), sender, at))
 
 
-def encode_pong(id: CommandId | None) -> bytes:
-    """The reply to ``ping``."""
-    return _encode_reply(id, {"type": "pong"})
-
-
 _MAX_ENVELOPE = 2600
 """Bytes that an encoded message has besides its data, at most; characters of names have up to four bytes."""
 
@@ -243,12 +231,7 @@ def _begin_within(messages: Sequence[Message], most: int) -> int:
     """How many messages, from the first, begin within ``most`` bytes of JSON."""
     if len(messages) * _MAX_ENVELOPE + sum(len(message.data) for message in messages) <= most:
         return len(messages)  # nearly always, and nothing has to be encoded
-    size = 0
-    for index, message in enumerate(messages):
-        if size >= most:
-            return index
-        size += len(Entry(message).json)
-    return len(messages)
+    return begin_within((len(Entry(message).json) for message in messages), most)
 
 
 def _page_fields(room: str, position: Position, page: Page, recovered: bool) -> dict[str, Any]:
@@ -266,7 +249,7 @@ def encode_history(id: CommandId | None, room: str, position: Position, page: Pa
 
     :param position: that of the page's last message.
     """
-    return _encode_reply(id, {"type": "history"} | _page_fields(room, position, page, recovered))
+    return encode_reply(id, {"type": "history"} | _page_fields(room, position, page, recovered))
 
 
 def encode_page(room: str, position: Position, page: Page, recovered: bool) -> bytes:
@@ -318,4 +301,4 @@ def encode_goodbye(goodbye: Goodbye) -> bytes:
 def encode_error(error: RealtimeError) -> bytes:
     """The ``error`` reply: what was wrong."""
     fields = {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
-    return _encode_reply(error.id, fields if error.room is None else {**fields, "room": error.room})
+    return encode_reply(error.id, fields if error.room is None else {**fields, "room": error.room})

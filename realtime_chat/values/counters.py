@@ -9,6 +9,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
+import attrs
+
 __all__ = ["LATENCIES", "SIZES", "Counters", "Histogram"]
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -43,6 +45,7 @@ class Histogram:
         return list(zip(names, sums, strict=True))
 
 
+@attrs.define(eq=False)
 class Counters:
     """The numbers of one process.
 
@@ -64,39 +67,19 @@ class Counters:
     :ivar relays_refused: the same, but refused.
     """
 
-    __slots__ = (
-        "delivered",
-        "duplicates",
-        "goodbyes",
-        "lag_seconds",
-        "presence",
-        "publish_errors",
-        "publish_seconds",
-        "published",
-        "reads",
-        "relayed",
-        "relays_refused",
-        "resumes",
-        "rooms_refused",
-        "signals",
-        "signals_delivered",
-        "signals_dropped",
-    )
-
-    def __init__(self) -> None:
-        self.published = 0
-        self.duplicates = 0
-        self.delivered: Counter[str] = Counter()
-        self.publish_errors: Counter[str] = Counter()
-        self.publish_seconds = Histogram()
-        self.lag_seconds = Histogram()
-        self.resumes: Counter[bool] = Counter()
-        self.goodbyes: Counter[str] = Counter()
-        self.reads = 0
-        self.rooms_refused = 0
-        self.presence = 0
-        self.signals = 0
-        self.signals_delivered = 0
-        self.signals_dropped = 0
-        self.relayed = 0
-        self.relays_refused = 0
+    published: int = 0
+    duplicates: int = 0
+    delivered: Counter[str] = attrs.Factory(Counter)
+    publish_errors: Counter[str] = attrs.Factory(Counter)
+    publish_seconds: Histogram = attrs.Factory(Histogram)
+    lag_seconds: Histogram = attrs.Factory(Histogram)
+    resumes: Counter[bool] = attrs.Factory(Counter)
+    goodbyes: Counter[str] = attrs.Factory(Counter)
+    reads: int = 0
+    rooms_refused: int = 0
+    presence: int = 0
+    signals: int = 0
+    signals_delivered: int = 0
+    signals_dropped: int = 0
+    relayed: int = 0
+    relays_refused: int = 0

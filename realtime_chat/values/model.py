@@ -67,8 +67,7 @@ class Position(msgspec.Struct, frozen=True):
         match = _POSITION.fullmatch(text)
         if match is None:
             raise RealtimeError(
-                "bad_position",
-                "a position is the string EPOCH:OFFSET that the server gave, such as k3x9:42",
+                "bad_position", "a position is the string EPOCH:OFFSET that the server gave, such as k3x9:42"
             )
         return cls(match[1], int(match[2]))
 
@@ -200,8 +199,7 @@ def check_room(name: Any) -> str:
 def _checked_room(name: str) -> str:
     if not is_room(name):
         raise RealtimeError(
-            "bad_room",
-            "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor ..",
+            "bad_room", "a room's name is 1 to 128 characters of A-Z a-z 0-9 _ - . : @ ~, and neither . nor .."
         )
     return name
 
@@ -239,11 +237,7 @@ def listed_ranges(user: User, after: str) -> Iterator[tuple[str, str]]:
     :param after: the list begins after this name.
     """
     own = f"@{user.id}"
-    ranges = (
-        ("", f"?{_HIGH}"),
-        (own[:-1] + chr(ord(own[-1]) - 1) + _HIGH, own),
-        (f"@{_HIGH}", _HIGH),
-    )
+    ranges = (("", f"?{_HIGH}"), (own[:-1] + chr(ord(own[-1]) - 1) + _HIGH, own), (f"@{_HIGH}", _HIGH))
     return ((max(after, first), last) for first, last in ranges if after < last)
 
 

@@ -76,7 +76,7 @@ class BehindTests(World):
         self.slow_hub()
         self.publish(*range(3))
         self.held.settle()
-        self.successResultOf(self.hub.room("lobby")) if "lobby" in self.hub.rooms else None
+        self.successResultOf(self.hub.cache.load("lobby")) if "lobby" in self.hub.rooms else None
         sessions = [self.client(window=0) for _ in range(50)]
         for session, _ in sessions:
             self.tell(session, "join", room="lobby")
@@ -95,7 +95,7 @@ class ResumeTests(World):
 
     def setUp(self) -> None:
         super().setUp()
-        self.successResultOf(self.hub.room("lobby"))
+        self.successResultOf(self.hub.cache.load("lobby"))
 
     def resumed(self, **fields: Any) -> tuple[list[Any], int]:
         """What a reader is sent of ten messages that only the store has, and how often that is read for it."""

@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.core.history`: pages for those who read without a cursor."""
+"""Tests for ``Hub.read_history``: pages for those who read without a cursor."""
 
 from typing import Any
 

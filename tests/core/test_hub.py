@@ -30,7 +30,7 @@ class SharedWorld(SynchronousTestCase):
         self.held = HeldStore(self.store)
         self.broker = HeldBroker()
         self.hub = make_hub(self.held, self.clock, self.broker, **self.limits)
-        self.broker.start(self.hub)
+        self.broker.start(self.hub.cache)
 
     def elsewhere(self, *texts: Any, room: str = "lobby") -> list[Message]:
         """Another node stores messages; give them."""
@@ -41,7 +41,7 @@ class SharedWorld(SynchronousTestCase):
         """Other nodes' messages are announced."""
         for message in messages:
             place = message.position
-            self.hub.announced(message.room, place.epoch, place.offset, 1, lambda message=message: [message])
+            self.hub.cache.announced(message.room, place.epoch, place.offset, 1, lambda message=message: [message])
         self.clock.advance(0)
 
     def joined(self, room: str = "lobby", **fields: Any) -> FakeTransport:
@@ -134,9 +134,9 @@ class ForgottenTests(SharedWorld):
     def test_known(self) -> None:
         """The store knows which rooms are in memory, or are being looked up."""
         make_session(self.hub).receive(b'{"type": "join", "room": "lobby"}')
-        self.assertEqual((True, False), ("lobby" in self.hub._cache, "other" in self.hub._cache))
+        self.assertEqual((True, False), ("lobby" in self.hub.cache, "other" in self.hub.cache))
         self.settle()
-        self.assertEqual((True, False), ("lobby" in self.hub._cache, "other" in self.hub._cache))
+        self.assertEqual((True, False), ("lobby" in self.hub.cache, "other" in self.hub.cache))
 
 
 class FollowTests(SharedWorld):
@@ -190,7 +190,7 @@ class FollowTests(SharedWorld):
         self.broker.subscribe()
         self.held.look(0)
         self.elsewhere("lost")
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["lost"], self.data(transport))
 
@@ -216,8 +216,8 @@ class AnnouncedTests(SharedWorld):
         def read() -> Sequence[Message]:
             raise AssertionError("decoded")
 
-        self.hub.announced("lobby", message.position.epoch, 1, 1, read)
-        self.hub.announced("unread", message.position.epoch, 1, 1, read)
+        self.hub.cache.announced("lobby", message.position.epoch, 1, 1, read)
+        self.hub.cache.announced("unread", message.position.epoch, 1, 1, read)
 
     def test_overtaken(self) -> None:
         """A message that overtakes another waits for it; if it comes in a moment, the store isn't asked."""
@@ -283,7 +283,7 @@ class DoubtTests(SharedWorld):
         """A doubt without a reason costs one look and is told to nobody."""
         transport = self.joined()
         before, reads = list(transport.received), self.hub.counters.reads
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.settle()
         self.assertEqual((before, reads + 1), (transport.received, self.hub.counters.reads))
 
@@ -291,17 +291,17 @@ class DoubtTests(SharedWorld):
         """What was announced to nobody is found."""
         transport = self.joined()
         self.elsewhere("a", "b")
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a", "b"], self.data(transport))
 
     def test_looks_anew(self) -> None:
         """A look that began before the doubt says nothing about it: there is another."""
         transport = self.joined()
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.held.look(0)
         self.elsewhere("a")
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a"], self.data(transport))
 
@@ -311,7 +311,7 @@ class DoubtTests(SharedWorld):
         self.room().read_after(0)
         self.held.look(0)
         self.elsewhere("a")
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.settle()
         self.assertEqual(["a"], self.data(transport))
 
@@ -321,7 +321,7 @@ class DoubtTests(SharedWorld):
         transports = [self.joined(room) for room in rooms]
         for room in rooms:
             self.elsewhere("a", room=room)
-        self.hub._cache.all_may_have_missed()
+        self.hub.cache.all_may_have_missed()
         most = 0
         while self.held.looks or self.held.found:
             most = max(most, len(self.held.looks) + len(self.held.found))
@@ -334,11 +334,11 @@ class DoubtTests(SharedWorld):
     def test_many_at_once(self) -> None:
         """A store that answers at once lets as many rooms look as there are."""
         self.hub = make_hub(self.store, self.clock, self.broker, **self.limits)
-        self.broker.start(self.hub)
+        self.broker.start(self.hub.cache)
         transports = [self.joined(f"room{number}") for number in range(2000)]
         for number in range(2000):
             self.elsewhere("a", room=f"room{number}")
-        self.hub._cache.all_may_have_missed()
+        self.hub.cache.all_may_have_missed()
         self.clock.advance(0)
         self.assertEqual([["a"]] * 2000, [self.data(transport) for transport in transports])
 
@@ -349,10 +349,10 @@ class DoubtTests(SharedWorld):
         transports = [self.joined(room) for room in rooms]
         for room in rooms:
             self.elsewhere("a", room=room)
-        self.hub._cache.all_may_have_missed()
+        self.hub.cache.all_may_have_missed()
         for _ in range(3):
             self.held.fail_read()
-        self.hub._cache.all_may_have_missed()
+        self.hub.cache.all_may_have_missed()
         self.assertEqual([], self.held.looks)
         self.clock.pump([0.25] * 6)
         self.assertEqual(3, len(self.held.looks))
@@ -364,7 +364,7 @@ class DoubtTests(SharedWorld):
         """A hub that has stopped lets nobody look, and leaves no timer."""
         self.joined()
         self.told(self.elsewhere("a", "b")[1])
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.hub.stop()
         self.settle()
         self.hub.wheel.stop()
@@ -375,7 +375,7 @@ class DoubtTests(SharedWorld):
         """In a new log, every reader is told so, though nobody has written there."""
         transport = self.joined()
         self.store._epoch, self.store._logs = "new", {}
-        self.hub._cache.all_may_have_missed()
+        self.hub.cache.all_may_have_missed()
         self.settle()
         self.assertEqual([{"type": "reset", "room": "lobby", "position": "new:0"}], transport.of_type("reset"))
         self.told(*self.elsewhere("a"))
@@ -397,7 +397,7 @@ class DoubtTests(SharedWorld):
         """A mistake of ours is logged, and the room looks again later."""
         self.joined()
         self.patch(self.store, "read_after", lambda *args: [][0])
-        self.hub.may_have_missed("lobby")
+        self.hub.cache.may_have_missed("lobby")
         self.held.looks.pop()[1].errback(ValueError("a mistake"))
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
         self.clock.pump([0.25] * 6)
@@ -417,11 +417,11 @@ class RelayTests(SharedWorld):
         transport, other = self.joined(), self.joined("elsewhere")
         values = [{"title": "…"}, [1, 2], "text", 7, True, None, -0.5]
         for value in values:
-            self.hub.relayed("lobby", json.dumps(value, indent=1).encode())
+            self.hub.cache.relayed("lobby", json.dumps(value, indent=1).encode())
         self.assertEqual((values, []), (self.signals(transport), self.signals(other)))
         signal = transport.of_type("signal")[0]
         expected = {"type": "signal", "room": "lobby", "event": "relay", "data": {"title": "…"}, "from": None}
-        self.assertEqual(expected | {"at": self.hub.now()}, signal)
+        self.assertEqual(expected | {"at": self.hub.time_ms()}, signal)
         self.assertEqual(len(values), self.hub.counters.relayed)
 
     def test_one_line(self) -> None:
@@ -429,7 +429,7 @@ class RelayTests(SharedWorld):
         self.joined()
         sent: list[bytes] = []
         self.patch(FakeTransport, "send_batch", lambda _, batch: sent.append(batch.entries[0].json) or 1)
-        self.hub.relayed("lobby", b'{\r\n "a": [\n1]\n}\n')
+        self.hub.cache.relayed("lobby", b'{\r\n "a": [\n1]\n}\n')
         self.assertIn(b'"data":{"a":[1]}', sent[0])
         self.assertNotIn(b"\n", sent[0])
 
@@ -452,7 +452,7 @@ class RelayTests(SharedWorld):
         )
         with capturedLogs() as events:
             for payload in wrong:
-                self.hub.relayed("lobby", payload)
+                self.hub.cache.relayed("lobby", payload)
         for event in events:
             throttled(event)
         self.assertEqual(([], len(wrong)), (self.signals(transport), self.hub.counters.relays_refused))
@@ -462,7 +462,7 @@ class RelayTests(SharedWorld):
 
     def test_nobody_there(self) -> None:
         """For a room that nobody reads here it is nothing."""
-        self.hub.relayed("lobby", b"1")
+        self.hub.cache.relayed("lobby", b"1")
         self.assertEqual((0, 0), (self.hub.counters.relayed, self.hub.counters.relays_refused))
 
 
@@ -491,8 +491,8 @@ class SignalTests(SharedWorld):
         _, own = self.arrive(client)
         _, other = self.arrive(self.hub.identities.issue())
         signal = {"type": "signal", "room": "lobby", "event": "e", "data": 1, "from": {"id": "u", "name": "n"}, "at": 1}
-        self.hub.signalled("lobby", self.hub.identities.client_hash(client), json.dumps(signal).encode())
-        self.hub.signalled("unread", "0" * 16, json.dumps(signal).encode())
+        self.hub.cache.signalled("lobby", self.hub.identities.client_hash(client), json.dumps(signal).encode())
+        self.hub.cache.signalled("unread", "0" * 16, json.dumps(signal).encode())
         self.assertEqual(([], [signal]), (own.of_type("signal"), other.of_type("signal")))
 
     def test_refused(self) -> None:

@@ -26,7 +26,7 @@ class LifeTests(World):
         self.turn()
         self.assertEqual(
             (["joined"], 0, {}),
-            ([e["type"] for e in transport.received], self.hub.rooms["lobby"].subscribers, self.hub.sessions),
+            ([e["type"] for e in transport.received], self.hub.rooms["lobby"].reader_count, self.hub.sessions),
         )
 
     def test_closing_while_joining(self) -> None:
@@ -36,7 +36,7 @@ class LifeTests(World):
         self.tell(session, "join", room="lobby")
         session.close()
         self.held.settle()
-        self.assertEqual(([], 0), (transport.received, self.hub.rooms["lobby"].subscribers))
+        self.assertEqual(([], 0), (transport.received, self.hub.rooms["lobby"].reader_count))
 
     def test_idle_room_leaves_memory(self) -> None:
         """A room without readers is forgotten after a while, one with a reader isn't."""

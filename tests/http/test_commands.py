@@ -140,7 +140,7 @@ class CommandTests(StubTestCase):
         """What a join begins ends with the request."""
         status, joined = self.command({"type": "join", "room": "lobby"})
         self.assertEqual((200, "joined"), (status, joined["type"]))
-        self.assertEqual(({}, 0), (self.hub.sessions, self.hub.rooms["lobby"].subscribers))
+        self.assertEqual(({}, 0), (self.hub.sessions, self.hub.rooms["lobby"].reader_count))
 
     def test_client_goes_away(self) -> None:
         """A publish whose sender goes away meanwhile is finished all the same."""

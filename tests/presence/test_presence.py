@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.session import Session
-from realtime_chat.presence.kept_signals import KeptSignals, RoomSignals
+from realtime_chat.presence.signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
@@ -206,7 +206,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(2, self.events(seen)[-1]["count"])
 
     def test_behind_without_a_change(self) -> None:
-        """A reader that was current before it fell behind gets no snapshot."""
+        """A reader that was current before it fell behind gets no full list."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         for name in "bcd":
@@ -221,7 +221,7 @@ class LeaveTests(PresenceWorld):
         self.assertEqual(([1], []), (self.data(stalled), self.events(stalled)))
 
     def test_behind(self) -> None:
-        """A reader that is behind gets no events. When it is live again it gets a snapshot, if it missed anything."""
+        """A reader that is behind gets no events. When it is live again it gets a full list, if it missed anything."""
         session, stalled = self.client(window=0)
         self.tell(session, "join", room="lobby")
         self.publish(1)
@@ -240,7 +240,7 @@ class LeaveTests(PresenceWorld):
             self.turn()
 
     def test_full_by_the_event_itself(self) -> None:
-        """A reader that can't take an event gets a snapshot later."""
+        """A reader that can't take an event gets a full list later."""
         session, stalled = self.client()
         self.tell(session, "join", room="lobby")
         self.wait(1)
@@ -471,10 +471,21 @@ class KeptTests(PresenceWorld):
         self.tell(sender, "join", room="b")
         for number, room in enumerate("aabab"):
             self.tell(sender, "signal", room=room, event="e", data=[number, "x" * 700])
-        self.assertLessEqual(self.hub.presence._table.kept_signals.size, 3000)
+        self.assertLessEqual(self.hub.presence._signals.kept.size, 3000)
         answer = self.poll(poller, since=first["positions"], presence=first["presence"])
         events = [event for event in json.loads(answer.body)["events"] if event["type"] == "signal"]
         self.assertEqual([2, 3, 4], sorted(event["data"][0] for event in events))
+
+    def test_with_members(self) -> None:
+        """A poll that missed a change of the members and a signal gets both."""
+        poller = self.hub.identities.issue()
+        first = json.loads(self.poll(poller).body)
+        sender, _ = self.arrive(room="a")
+        self.tell(sender, "signal", room="a", event="e", data=1)
+        self.wait(1)
+        answer = self.poll(poller, since=first["positions"], presence=first["presence"])
+        events = [event for event in json.loads(answer.body)["events"] if event["room"] == "a"]
+        self.assertEqual(["presence", "signal"], [event["type"] for event in events])
 
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none(), st.sampled_from((0.0, 0.5, 3.0)))))
     @settings(max_examples=1000)

@@ -341,7 +341,7 @@ class SlowGoodbyeContract:
         for _ in range(300):
             await writer.publish("x" * 40_000)
         await self.until(lambda: len(self.service.hub.sessions) == 1)
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
 
 
 class WebSocketContractTests(TransportContract, ServedTestCase):
@@ -413,7 +413,7 @@ class FullContract:
             self.assertEqual(200, (await self.ask("rooms/lobby/members"))[0])
         hub = self.service.hub
         await self.until(lambda: not hub.rooms)
-        self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub._cache.loading))
+        self.assertEqual(({}, {}, {}), (hub.presence.memberships, hub.presence._clients, hub.cache.loading))
         self.assertEqual([], list(await self.store.rooms("", 10)))
 
 

@@ -72,7 +72,7 @@ class PollTestCase(StubTestCase):
     def assert_nothing_left(self) -> None:
         """No poll is left anywhere."""
         self.assertEqual({}, self.hub.sessions)
-        self.assertEqual(0, sum(room.subscribers for room in self.hub.rooms.values()))
+        self.assertEqual(0, sum(room.reader_count for room in self.hub.rooms.values()))
         self.assertEqual([], self.flushLoggedErrors())
 
 
@@ -327,7 +327,7 @@ class PresenceTests(PollTestCase):
             self.publish(number)
             self.turn()
             answer = waiting.answer
-        self.assertEqual([], self.hub.presence.memberships["lobby"].already_current)
+        self.assertEqual([], self.hub.presence.memberships["lobby"].take_already_current())
 
     def test_other_versions(self) -> None:
         """A version of another node, of the future, or that is none, is answered with all."""
@@ -505,11 +505,12 @@ class SignalTests(PollTestCase):
     def test_kept_for_nobody(self) -> None:
         """Nothing is kept where nobody could come back for it."""
         waiting = [self.ask_again(), self.poll("lobby", since="x:1", client=self.sender["client"])]
-        signals = self.hub.presence.memberships["lobby"].signals
+        signals = self.hub.presence._signals
         waiting[1] = self.poll("lobby", since=self.sender["positions"]["lobby"], client=self.sender["client"])
-        self.assertEqual(0, signals.waiting)
-        signals.add(0, "somebody", b"1")
-        self.assertIsNone(signals._kept)
+        self.assertEqual([], [name for name, room in signals._rooms.items() if room.waiting])
+        for room in signals._rooms.values():
+            room.add(0, "somebody", b"1")
+        self.assertEqual((0, 0), (signals.kept.size, signals.kept.number))
         for poll in waiting:
             poll.cut()
 

@@ -288,7 +288,7 @@ class LookingTests(EventsTestCase):
         await self.until(lambda: not any(site.connections for site in self.service._sites))
         self.held.callback(None)
         self.assertEqual(0, len(self.service.hub.sessions))
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
 
     async def test_server_stops(self) -> None:
         """Where the server stops meanwhile, the answer is an error to try again."""
@@ -479,7 +479,7 @@ class IncomingTests(EventsTestCase):
         client.stream.transport.write(b"x" * 100_000)
         await client.stream.until(lambda: not client.open)
         await self.until(lambda: not self.service.hub.sessions)
-        self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+        self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
 
     async def test_gone(self) -> None:
         """A client that goes leaves neither a session nor a deadline."""

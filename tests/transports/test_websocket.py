@@ -334,7 +334,7 @@ async def test_dropped_connection(self) -> None:
     await client.until(lambda: client.events)
     await client.stop()
     await self.until(lambda: not self.service.hub.sessions)
-    self.assertEqual(0, self.service.hub.rooms["lobby"].subscribers)
+    self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
 
 
 class InvalidTextTests(RawTestCase):

@@ -52,6 +52,6 @@ class EncodeTests(SynchronousTestCase):
 
     def test_replies_without_id(self) -> None:
         """A reply has an id only where the command had one; 0 and the empty string are ids."""
-        self.assertEqual({"type": "pong"}, json.loads(codec.encode_pong(None)))
-        self.assertEqual({"type": "pong", "id": 0}, json.loads(codec.encode_pong(0)))
-        self.assertEqual({"type": "pong", "id": ""}, json.loads(codec.encode_pong("")))
+        self.assertEqual({"type": "pong"}, json.loads(codec.encode_reply(None, {"type": "pong"})))
+        self.assertEqual({"type": "pong", "id": 0}, json.loads(codec.encode_reply(0, {"type": "pong"})))
+        self.assertEqual({"type": "pong", "id": ""}, json.loads(codec.encode_reply("", {"type": "pong"})))

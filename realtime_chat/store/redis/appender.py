@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from realtime_chat.core.interfaces import TurnClock
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import as_message, read_rows
@@ -64,7 +64,7 @@ class RedisAppender:
 
     def __init__(
         self,
-        reactor: TurnClock,
+        reactor: IReactorTime,
         connection: RedisConnection,
         log: RedisLog,
         names: RedisNames,

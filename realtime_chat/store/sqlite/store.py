@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from realtime_chat.core.interfaces import IMessageStore, TurnClock
+from realtime_chat.core.interfaces import IMessageStore
 from realtime_chat.store.append_queue import AppendQueue, CommitCounts
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.retention_clock import RetentionClock
@@ -34,17 +34,11 @@ __all__ = ["SQLiteStore"]
 _T = TypeVar("_T")
 
 
-class _ThreadedReactor(TurnClock, Protocol):
-    """The reactor as this store needs it (IReactorTime, IReactorFromThreads)."""
-
-    def callFromThread(self, callable: Callable[..., Any], /, *args: Any) -> None: ...
-
-
 @implementer(IMessageStore)
 class SQLiteStore:
     """Logs in a SQLite file. They survive the end of the process, a kill and a power cut.
 
-    :param reactor: all methods are called, and all answers come, on its thread.
+    :param reactor: IReactorTime and IReactorFromThreads; all methods are called, and all answers come, on its thread.
     :param path: the database. It is created if missing, in a directory that exists. Beside it are files with the same
         name and ``-wal``, ``-shm`` and ``-lock`` at the end.
     :param retention: what is kept.
@@ -58,7 +52,7 @@ class SQLiteStore:
 
     def __init__(
         self,
-        reactor: _ThreadedReactor,
+        reactor: Any,
         path: str,
         retention: Retention,
         time: Callable[[], float],
