@@ -228,7 +228,7 @@ class WaitingPoll:
         if subscription is not None and self.write_paused:
             hub.presence.defer_list(room.name, subscription)
         elif subscription is not None:
-            hub.presence.resume_poll(subscription, self.session.client, version, is_first)
+            hub.presence.resume_poll(subscription, version, is_first)
         if start.recovered:
             self._positions[room.name] = str(start.position)
         else:
@@ -298,9 +298,9 @@ class WaitingPoll:
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
     def _versions(self) -> dict[str, str]:
-        presence, client, remember = self.session.hub.presence, self.session.client, not self._keeps_versions
-        subscriptions = self.session.subscriptions.items()
-        return {room: presence.poll_version(subscription, client, remember) for room, subscription in subscriptions}
+        presence, remember = self.session.hub.presence, not self._keeps_versions
+        subscriptions = self.session.delivery.subscriptions.items()
+        return {room: presence.poll_version(subscription, remember) for room, subscription in subscriptions}
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error, and close."""
