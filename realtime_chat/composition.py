@@ -56,6 +56,7 @@ def make_service(
     started: Callable[[], None] = lambda: None,
     starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
     io: SocketIO = FAST,
+    node: str | None = None,
 ) -> RealtimeService:
     """Build a daemon. Nothing is opened before it is started.
 
@@ -64,9 +65,10 @@ def make_service(
     :param random_bytes: so many random bytes.
     :param give_up: see :class:`~realtime_chat.service.RealtimeService`, as for the two that follow.
     :param io: how bytes get to sockets and come from them.
+    :param node: see :func:`make_hub`.
     """
     time_steadily(reactor)
-    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker)
+    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker, node)
     socket_reader = io.make_reader(reactor)
     make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
     return RealtimeService(
@@ -91,18 +93,19 @@ def make_hub(
     time: Callable[[], float],
     random_bytes: Callable[[int], bytes],
     broker: IBroker,
+    node: str | None = None,
 ) -> Hub:
     """Build a hub, and what it is made of. The hub listens to nothing before the broker is started.
 
     :param time: seconds since 1970; orders nothing.
     :param random_bytes: so many random bytes.
+    :param node: its name, up to 16 hexadecimal digits; see :class:`~realtime_chat.core.node.Node`. None draws one.
     """
-
-    node = Node(random_bytes(4).hex(), clock, time, limits)
+    shared = Node(node or random_bytes(4).hex(), clock, time, limits)
     identities = Identities(lambda: store.secret, random_bytes)
-    presence = Presence(node, broker, identities.client_hash)
-    cache = RoomCache(node, store, broker, CatchUpScheduler(node), presence)
-    return Hub(node, store, broker, identities, presence, cache, Publisher(node, store, cache.announce))
+    presence = Presence(shared, broker, identities.client_hash)
+    cache = RoomCache(shared, store, broker, CatchUpScheduler(shared), presence)
+    return Hub(shared, store, broker, identities, presence, cache, Publisher(shared, store, cache.announce))
 
 
 @attrs.frozen

@@ -40,19 +40,19 @@ _SWITCH_INTERVAL = 0.0005
 times. With Python's own 5 ms, a durable publish on a busy daemon takes 30 to 60 ms longer."""
 
 
-def _make_store(options: Options, reactor: Any) -> tuple[IMessageStore, IBroker, Path | None]:
+def _make_store(options: Options, reactor: Any, node: str) -> tuple[IMessageStore, IBroker, Path | None]:
     """Make the store and the broker; the third value is the directory that the store needs, or None."""
     retention = Retention(options["history"], options["history-age"], options["max-rooms-stored"], options["room-rate"])
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
         return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None
     if options["redis"] is not None:
-        return *_make_redis(options, reactor, retention), None
+        return *_make_redis(options, reactor, node, retention), None
     path = database_path(options)
     return SQLiteStore(reactor, str(path), retention, time.time, os.urandom), LocalBroker(), path.parent
 
 
-def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[IMessageStore, IBroker]:
+def _make_redis(options: Options, reactor: Any, node: str, retention: Retention) -> tuple[IMessageStore, IBroker]:
     # Imported here, as a daemon without Redis doesn't need Redis's packages.
     from realtime_chat.broker.redis import RedisBroker
     from realtime_chat.broker.redis_presence import RedisPresence
@@ -61,8 +61,8 @@ def _make_redis(options: Options, reactor: Any, retention: Retention) -> tuple[I
     address = options["redis"]
     names = RedisNames(options["store-prefix"], address.database)
     maximum = options["max-message"]
-    store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random)
-    node, (appending, reading) = os.urandom(4).hex(), store.links
+    store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random, node=node)
+    appending, reading = store.links
     presence = RedisPresence(reactor, names, node, reading, os.urandom)
     broker = RedisBroker(reactor, address, names, node, random.random, appending, presence, options["relay"])
     return store, broker
@@ -73,7 +73,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     time_steadily(reactor)  # before a store asks the reactor for the time
-    store, broker, directory = _make_store(options, reactor)
+    node = os.urandom(8).hex()
+    store, broker, directory = _make_store(options, reactor, node)
     process = Process(reactor, options.parent)
     return make_service(
         reactor,
@@ -85,6 +86,7 @@ def makeService(options: Options) -> IService:
         process.give_up,
         partial(_on_started, reactor, process),
         process.starting,
+        node=node,
     )
 
 

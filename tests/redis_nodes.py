@@ -55,9 +55,9 @@ class RedisNode:
     ) -> None:
         address = parse_address(server.url_of(database))
         self.names = RedisNames(prefix, database)
-        self.name = os.urandom(4).hex()
+        self.name = os.urandom(8).hex()
         self.store = RedisStore(
-            reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random
+            reactor, address, self.names, Retention(history), 65536, wall, os.urandom, random.random, node=self.name
         )
         appending, reading = self.store.links
         self.presence = RedisPresence(reactor, self.names, self.name, reading, os.urandom, lease=lease, held=held)
@@ -76,6 +76,7 @@ class RedisNode:
             self._give_up,
             lambda: self.started.callback(None),
             io=io,
+            node=self.name,
         )
         self.hub = self.service.hub
 

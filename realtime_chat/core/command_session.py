@@ -54,7 +54,6 @@ class CommandSession(Session):
         self._early: dict[int, tuple[bytes, str, int]] | None = None  # replies that wait for those before them
 
     def close(self, polls: bool = False) -> None:
-        """End everything; nothing is sent from now on."""
         super().close(polls)
         self._queue.clear()
 

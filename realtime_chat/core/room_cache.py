@@ -184,7 +184,8 @@ class RoomCache(Listener):
 
     def announced(self, room: str, epoch: str, first: int, count: int, read: Callable[[], Sequence[Message]]) -> None:
         known = self.rooms.get(room)
-        if room in self.loading if known is None else not known.knows(epoch, first + count - 1):
+        wanted = room in self.loading if known is None else not known.knows(epoch, first + count - 1)
+        if wanted:
             for message in read():
                 self.announce(message)
 

@@ -97,8 +97,10 @@ class PollVersions:
             self._signals.has_received(reader, version.signal)
         if version.digest is None:
             return UNKNOWN
-        now = self._time_ms()
-        return self._read_digest(reader, version.digest, min(version.number, now) if version.node == _NO_NODE else now)
+        since = self._time_ms()
+        if version.node == _NO_NODE:
+            since = min(since, version.number)
+        return self._read_digest(reader, version.digest, since)
 
     def _read_kept(self, reader: Subscription, lease: Lease | None, fresh: bool) -> int:
         """The version that this node has kept for a client.

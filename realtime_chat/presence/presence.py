@@ -146,13 +146,13 @@ class Presence:
     def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
         client_hash = self._client_hash(secret)
-        known = self.remote.find(room, client_hash)
+        other = self.remote.find(room, client_hash)
         changed = self._time_ms() if state != _EMPTY_STATE else int(named)
-        if known is not None and known.user.id == user.id:
-            user = user if named else known.user
-            state = known.state if state == _EMPTY_STATE else state
-            same = user == known.user and state == known.state
-            changed = known.changed if same else max(self._time_ms(), known.changed + 1)
+        if other is not None and other.user.id == user.id:
+            user = user if named else other.user
+            state = other.state if state == _EMPTY_STATE else state
+            same = user == other.user and state == other.state
+            changed = other.changed if same else max(self._time_ms(), other.changed + 1)
         client = self._clients[secret] = self._by_hash[client_hash] = Client(secret, client_hash, user, state, changed)
         return client
 
@@ -180,13 +180,17 @@ class Presence:
         if not lease.readers:
             self._expire(lease, polls and not lease.leaving)
 
+    def _find_lease(self, client: str | None, room: str) -> Lease | None:
+        known = None if client is None else self._clients.get(client)
+        return None if known is None else known.leases.get(room)
+
     def _expire(self, lease: Lease, between_polls: bool) -> None:
         """End a lease in a while, as nothing reads by it."""
         lease.expiry = self._between_polls if between_polls else self._leaving
         lease.expiry.add(lease)
         if between_polls:
             lease.between_polls = True
-            self._signals.await_poll(lease.room.name)
+            self._signals.keep(lease.room.name)
 
     def _cancel_expiry(self, lease: Lease) -> None:
         if lease.expiry is not None:
@@ -194,7 +198,7 @@ class Presence:
             lease.expiry = None
         if lease.between_polls:
             lease.between_polls = False
-            self._signals.stop_awaiting(lease.room.name)
+            self._signals.stop_keeping(lease.room.name)
 
     def _end(self, lease: Lease) -> None:
         """A client has not come back in time."""
@@ -227,8 +231,7 @@ class Presence:
 
     def _reading_lease(self, client: str | None, room: str) -> Lease | None:
         """The lease of a client that reads a room on this node, or is between two polls."""
-        known = None if client is None else self._clients.get(client)
-        lease = None if known is None else known.leases.get(room)
+        lease = self._find_lease(client, room)
         return lease if lease is not None and lease.reads else None
 
     def await_client(self, client: str | None, room: str) -> Deferred[None] | None:

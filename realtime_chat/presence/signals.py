@@ -140,14 +140,14 @@ class SignalDelivery:
 
     # Clients between two polls
 
-    def await_poll(self, room: str) -> None:
-        """A client is between two polls of a room: keep the signals that it misses."""
+    def keep(self, room: str) -> None:
+        """A client is between two polls of a room: keep the signals that are sent meanwhile."""
         signals = self._rooms.get(room)
         if signals is None:
             signals = self._rooms[room] = RoomSignals(self._room_bytes, self.kept)
         signals.waiting += 1
 
-    def stop_awaiting(self, room: str) -> None:
+    def stop_keeping(self, room: str) -> None:
         """A client is no longer between two polls. Its signals are kept until :meth:`resume`."""
         self._rooms[room].waiting -= 1
 
@@ -157,6 +157,8 @@ class SignalDelivery:
         if signals is not None and not signals.waiting:
             signals.drop_if_unneeded()
             del self._rooms[room]
+
+    # Delivery
 
     def deliver(self, room: Room, signal: bytes, client_hash: str, skip: Sequence[Subscription]) -> None:
         """Send a signal to a room's live readers, and keep it for clients between two polls.

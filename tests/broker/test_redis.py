@@ -95,7 +95,15 @@ class Node:
         address = parse_address(url)
         self.names = RedisNames(prefix, address.database)
         self.store = RedisStore(
-            reactor, address, self.names, Retention(100), 65536, time.time, os.urandom, random.random
+            reactor,
+            address,
+            self.names,
+            Retention(100),
+            65536,
+            time.time,
+            os.urandom,
+            random.random,
+            node=os.urandom(8).hex(),
         )
         self.presence = FakePresenceBackend()
         self.listener = Recorder()

@@ -45,6 +45,7 @@ class RedisStore:
     :param time: seconds since 1970, for :attr:`~realtime_chat.values.model.Message.at` and ages.
     :param random_bytes: gives as many as it is asked for.
     :param random: gives a float from 0 up to 1.
+    :param node: a name that no other node has, nor this one after a restart.
     :param tick: seconds between two sweeps.
     :param look: seconds between two checks whether the log is still there.
     :param monotonic: seconds that only grow, for ages.
@@ -65,6 +66,7 @@ class RedisStore:
         random_bytes: Callable[[int], bytes],
         random: Callable[[], float],
         *,
+        node: str,
         tick: float = 1.0,
         look: float = 3.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -84,7 +86,6 @@ class RedisStore:
         self._reading = RedisConnection(
             reactor, address, "read", random, on_ready=self._prepare, on_lost=lambda: self._reader.connection_lost()
         )
-        node = random_bytes(8).hex()
         self._appender = RedisAppender(reactor, self._appending, log, names, append, node, clock)
         self._reader = RedisReader(self._reading, log, names, clock)
         self._sweeper = RedisSweeper(self._reading, log, names, clock)

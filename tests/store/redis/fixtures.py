@@ -54,7 +54,13 @@ class RedisTestCase(TestCase):
     ) -> RedisStore:
         address = parse_address(url or self.server.url)
         names = RedisNames(prefix, address.database)
-        more = {"look": 0.05, "tick": 0.05, "monotonic": lambda: time.monotonic() + self.later, **more}
+        more = {
+            "node": os.urandom(8).hex(),
+            "look": 0.05,
+            "tick": 0.05,
+            "monotonic": lambda: time.monotonic() + self.later,
+            **more,
+        }
         retention = retention or Retention(count, age)
         store = RedisStore(reactor, address, names, retention, 65536, self.now, os.urandom, random.random, **more)
         self.addCleanup(store.stop)

@@ -45,6 +45,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
             self.wall,
             os.urandom,
             random.random,
+            node=os.urandom(8).hex(),
             look=0.05,
             tick=0.02,
             monotonic=self.clock.seconds,
