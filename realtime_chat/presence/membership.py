@@ -274,7 +274,7 @@ class Membership:
         """Return the encoded event of all changes since the last one; None if readers see no change."""
         event = self._event()
         if event is not None:
-            self.version = self.room.members_version_sent = next(self._versions)
+            self.room.members_version_sent = self.version
             self._count_sent = len(self.members)
         self._sent_members = self._gone_members = self._sorted_ids = None
         self._has_changes = self._list_given = self._needs_list = False
