@@ -32,22 +32,9 @@ from realtime_chat.values.model import Position
 
 __all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketResource"]
 
-LEANS_ON = tuple(
-    f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
-    for name in (
-        "STATE_OPEN",
-        "STATE_CLOSED",
-        "state",
-        "data",
-        "frame_data",
-        "inside_message",
-        "consumeData",
-        "processData",
-        "sendData",
-        "sendCloseFrame",
-        "dropConnection",
-    )
-)
+_STATE = ("STATE_OPEN", "STATE_CLOSED", "state", "data", "frame_data", "inside_message")
+_METHODS = ("consumeData", "processData", "sendData", "sendCloseFrame", "dropConnection")
+LEANS_ON = tuple(f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}" for name in (*_STATE, *_METHODS))
 """What is used of Autobahn beyond its documented interfaces. None of it is private."""
 
 _CLOSE_WAIT = 2.0
@@ -261,10 +248,6 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     def buffer_reply(self, data: bytes) -> None:
         super().buffer_reply(frame(data))
 
-    def resume_commands(self) -> None:
-        """Read on, and take the commands that wait."""
-        self.resume_reading()
-
     def send_event(self, kind: str, data: bytes) -> None:
         """Send one event in a frame."""
         if self.state == self.STATE_OPEN:
@@ -296,6 +279,8 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
             self._queue_turn()
         else:
             self.transport.resumeProducing()
+
+    resume_commands = resume_reading
 
 
 class WebSocketResource(JSONResource):

@@ -35,21 +35,11 @@ __all__ = [
     "write_now",
 ]
 
+_BOTH = ("Server", "Server.TLS", "Server.socket", "Server._tempDataBuffer")
+_STATE = ("disconnected", "disconnecting", "dataBuffer", "offset", "startWriting", "_tempDataLen")
 LEANS_ON = (
-    "twisted.internet.tcp:Server",
-    "twisted.internet.tcp:Server.TLS",
-    "twisted.internet.tcp:Server.socket",
-    "twisted.internet.tcp:Server.disconnected",
-    "twisted.internet.tcp:Server.disconnecting",
-    "twisted.internet.tcp:Server.dataBuffer",
-    "twisted.internet.tcp:Server.offset",
-    "twisted.internet.tcp:Server.startWriting",
-    "twisted.internet.tcp:Server._tempDataBuffer",
-    "twisted.internet.tcp:Server._tempDataLen",
-    "twisted.internet.unix:Server",
-    "twisted.internet.unix:Server.TLS",
-    "twisted.internet.unix:Server.socket",
-    "twisted.internet.unix:Server._tempDataBuffer",
+    *(f"twisted.internet.{module}:{name}" for module in ("tcp", "unix") for name in _BOTH),
+    *(f"twisted.internet.tcp:Server.{name}" for name in _STATE),
 )
 """What is used of Twisted beyond its documented interfaces."""
 

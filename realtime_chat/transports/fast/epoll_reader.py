@@ -32,17 +32,11 @@ from realtime_chat.transports.fast.direct_send import can_bypass
 
 __all__ = ["LEANS_ON", "EpollReader", "accept_few"]
 
+_BOTH = ("reactor", "socket", "_aborting")
 LEANS_ON = (
     "twisted.internet.tcp:Port.numberAccepts",
-    "twisted.internet.tcp:Server.reactor",
-    "twisted.internet.tcp:Server.socket",
-    "twisted.internet.tcp:Server.protocol",
-    "twisted.internet.tcp:Server._aborting",
-    "twisted.internet.tcp:Server.readConnectionLost",
-    "twisted.internet.tcp:Server.connectionLost",
-    "twisted.internet.unix:Server.reactor",
-    "twisted.internet.unix:Server.socket",
-    "twisted.internet.unix:Server._aborting",
+    *(f"twisted.internet.tcp:Server.{name}" for name in ("protocol", "readConnectionLost", "connectionLost")),
+    *(f"twisted.internet.{module}:Server.{name}" for module in ("tcp", "unix") for name in _BOTH),
 )
 """What is used of Twisted beyond its documented interfaces."""
 

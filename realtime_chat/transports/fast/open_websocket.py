@@ -27,32 +27,13 @@ from realtime_chat.transports.handshake import Upgrade, accept_offer, encode_res
 
 __all__ = ["LEANS_ON", "OpenWebSocket"]
 
-_FALSE = (
-    "inside_message",
-    "wasMaxFramePayloadSizeExceeded",
-    "wasMaxMessagePayloadSizeExceeded",
-    "closedByMe",
-    "failedByMe",
-    "droppedByMe",
-    "wasClean",
-    "wasServingFlashSocketPolicyFile",
-)
-_NONE = (
-    "current_frame",
-    "trackedTimings",
-    "utf8validator",
-    "wasNotCleanReason",
-    "localCloseCode",
-    "localCloseReason",
-    "remoteCloseCode",
-    "remoteCloseReason",
-    "closeHandshakeTimeoutCall",
-    "openHandshakeTimeoutCall",
-    "autoPingTimeoutCall",
-    "autoPingPending",
-    "autoPingPendingCall",
-    "_perMessageCompress",
-)
+_TOO_LARGE = ("wasMaxFramePayloadSizeExceeded", "wasMaxMessagePayloadSizeExceeded")
+_ENDED = ("closedByMe", "failedByMe", "droppedByMe", "wasClean")
+_CLOSE_CODES = ("localCloseCode", "localCloseReason", "remoteCloseCode", "remoteCloseReason", "wasNotCleanReason")
+_CALLS = ("closeHandshakeTimeoutCall", "openHandshakeTimeoutCall", "autoPingTimeoutCall", "autoPingPendingCall")
+_FALSE = ("inside_message", "wasServingFlashSocketPolicyFile", *_TOO_LARGE, *_ENDED)
+_READING = ("current_frame", "trackedTimings", "utf8validator", "autoPingPending", "_perMessageCompress")
+_NONE = (*_READING, *_CLOSE_CODES, *_CALLS)
 _OPEN: Mapping[str, Any] = MappingProxyType(
     {
         "CONFIG_ATTRS": (),
