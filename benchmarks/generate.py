@@ -192,8 +192,8 @@ class Bench:
         return figures
 
     def _publish(self, phase: Job, members: int) -> None:
-        if "window" in phase:
-            self.loop.keep(phase["window"], phase["seconds"], _PATIENCE)
+        if "in_flight" in phase:
+            self.loop.keep(phase["in_flight"], phase["seconds"], _PATIENCE)
         else:
             self.loop.pace(phase["rate"], phase["seconds"])
         self.loop.wait(self.loop.counts.published * members, _PATIENCE)
@@ -255,7 +255,7 @@ def _publish(job: Job) -> Figures:
         return _commit(job)
     bench = Bench(job, job["publishers"], job["publishers"])
     bench.ask(job["publishers"])
-    return bench.phase({"window": 1, "seconds": job["seconds"]}, 1)
+    return bench.phase({"in_flight": 1, "seconds": job["seconds"]}, 1)
 
 
 def _commit(job: Job) -> Figures:

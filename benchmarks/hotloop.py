@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ def compile_c(source: Path, target: Path, *options: str) -> Path:
     """
     if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
         target.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["gcc", "-O2", "-Wall", *options, "-o", str(target), str(source)], check=True)
+        part = target.with_suffix(f".{os.getpid()}")  # somebody else may compile or use the file meanwhile
+        subprocess.run(["gcc", "-O2", "-Wall", *options, "-o", str(part), str(source)], check=True)
+        part.replace(target)
     return target
 
 

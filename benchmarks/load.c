@@ -56,10 +56,10 @@ struct room {
 
 struct load {
     struct counts counts;               /* first: Python reads it there */
-    int epoll, readers, most, rooms, captures, window, dues;
+    int epoll, readers, most, rooms, captures, in_flight, dues;
     struct reader *reader;
     struct room *room;
-    int *due;                           /* rooms whose window is open */
+    int *due;                           /* rooms that may publish one more */
     struct capture capture[CAPTURES];
     unsigned char *chunk;
 };
@@ -116,7 +116,7 @@ static void publish(struct load *load, struct room *room)
 
 static bool window_open(const struct load *load, const struct room *room)
 {
-    return (room->published - load->window) * room->members + room->members <= room->delivered;
+    return (room->published - load->in_flight) * room->members + room->members <= room->delivered;
 }
 
 static void publish_due(struct load *load)
@@ -179,7 +179,7 @@ static int count_marks(struct load *load, struct reader *reader, const unsigned 
         at += DIGITS + 1;
         found++;
     }
-    if (found && load->window)
+    if (found && load->in_flight)
         make_due(load, reader->room);
     return found;
 }
@@ -472,7 +472,7 @@ void load_begin(struct load *load)
 {
     memset(&load->counts, 0, sizeof load->counts);
     load->counts.begun = load->counts.last = now_ns();
-    load->window = load->dues = 0;
+    load->in_flight = load->dues = 0;
     for (int i = 0; i < load->rooms; i++) {
         load->room[i].published = load->room[i].delivered = 0;
         load->room[i].due = false;
@@ -489,18 +489,18 @@ void load_pump(struct load *load, int milliseconds)
     publish_due(load);
 }
 
-/* Keep `window` messages in flight in every room: one more is published when one has reached all members.
+/* Keep `in_flight` messages on their way in every room: one more is published when one has reached all members.
  * Ends early when nothing is delivered for `patience` seconds. */
-void load_keep(struct load *load, int window, double seconds, double patience)
+void load_keep(struct load *load, int in_flight, double seconds, double patience)
 {
     int64_t end = now_ns() + (int64_t)(seconds * 1e9), still = (int64_t)(patience * 1e9);
-    load->window = window;
+    load->in_flight = in_flight;
     for (int i = 0; i < load->rooms; i++)
         make_due(load, i);
     publish_due(load);
     for (int64_t now; (now = now_ns()) < end && now - load->counts.last < still;)
         load_pump(load, 20);
-    load->window = 0;
+    load->in_flight = 0;
 }
 
 /* Publish `rate` messages a second to the first room, whatever is delivered. */

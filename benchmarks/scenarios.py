@@ -98,8 +98,13 @@ _FANOUT_COLUMNS = (
 )
 
 
+def _sizes(scale: Scale, *sizes: int) -> list[int]:
+    """Those of some numbers of clients that are within the scale; its own number if none is."""
+    return [size for size in sizes if size <= scale.most] or [scale.most]
+
+
 def _phases(scale: Scale, *names: str) -> list[dict[str, Any]]:
-    how = {_ONE: {"window": 1}, _MANY: {"window": 64}, _STEADY: {"rate": 40}}
+    how = {_ONE: {"in_flight": 1}, _MANY: {"in_flight": 64}, _STEADY: {"rate": 40}}
     return [{"name": name, "seconds": scale.seconds, **how[name]} for name in names]
 
 
@@ -109,11 +114,10 @@ def _fanout(scale: Scale) -> list[Measurement]:
         Measurement(
             f"fan-out, a room of {members:,}",
             {"measure": "fanout", "members": members, "phases": phases},
-            servers,
+            ALL if members == 1_000 else QUICKEST,
             _FANOUT_COLUMNS,
         )
-        for members, servers in ((10, QUICKEST), (1_000, ALL), (10_000, QUICKEST))
-        if members <= scale.most
+        for members in _sizes(scale, 10, 1_000, 10_000)
     ]
 
 
@@ -142,8 +146,7 @@ def _poll(scale: Scale) -> list[Measurement]:
             POLLS,
             columns,
         )
-        for members in (1_000, 5_000)
-        if members <= scale.most
+        for members in _sizes(scale, 1_000, 5_000)
     ]
 
 
@@ -157,7 +160,7 @@ def _sse(scale: Scale) -> list[Measurement]:
             columns,
             "The second row is the same daemon, with as many WebSockets in the place of streams.",
         )
-        for members in (1_000,)
+        for members in _sizes(scale, 1_000)
     ]
 
 
@@ -176,7 +179,7 @@ def _publish(scale: Scale) -> list[Measurement]:
             columns,
             "Each publisher waits for its acknowledgement. Autobahn and the floor only echo, and store nothing.",
         )
-        for publishers in (1, 100)
+        for publishers in _sizes(scale, 1, 100)
     ]
 
 
@@ -198,16 +201,17 @@ def _redis(scale: Scale) -> list[Measurement]:
                 "Each publisher waits for its acknowledgement; with two nodes half of them are with each. SQLite "
                 "syncs, and so does Redis with `appendfsync always`; the others keep messages in Redis's memory.",
             )
-            for publishers in (1, 100)
+            for publishers in _sizes(scale, 1, 100)
         ),
         _across(scale),
     ]
 
 
 def _across(scale: Scale) -> Measurement:
+    (members,) = _sizes(scale, 100)
     return Measurement(
-        "from node to node, a room of 100",
-        {"measure": "across", "members": 100, "phases": _phases(scale, _STEADY, _ONE, _MANY)},
+        f"from node to node, a room of {members}",
+        {"measure": "across", "members": members, "phases": _phases(scale, _STEADY, _ONE, _MANY)},
         (*OVER_REDIS, *TWO_NODES),
         (
             *_latency(_STEADY, "p50", "p99"),
@@ -248,15 +252,14 @@ def _storm(scale: Scale) -> list[Measurement]:
     )
     return [
         Measurement(
-            f"presence storm, {clients:,} clients join a room, {rate} a second",
-            {"measure": "storm", "clients": clients, "rate": rate},
-            servers,
+            f"presence storm, {clients:,} clients join a room, {clients // 5} a second",
+            {"measure": "storm", "clients": clients, "rate": clients // 5},
+            (OURS, SOCKET_IO, "Channels") if clients == 300 else (OURS, SOCKET_IO),
             columns,
             "Everybody in the room is told who comes: by lists of differences, and above 200 by their number (ours); "
             "by one event to everybody for each who comes (the others).",
         )
-        for clients, rate, servers in ((300, 60, (OURS, SOCKET_IO, "Channels")), (2_000, 400, (OURS, SOCKET_IO)))
-        if clients <= scale.most
+        for clients in _sizes(scale, 300, 2_000)
     ]
 
 
@@ -287,8 +290,10 @@ def _crossing(scale: Scale) -> list[Measurement]:
     columns = tuple(
         column for way in ("WebSocket to poll", "poll to WebSocket") for column in _latency(way, "p50", "p95", "p99")
     )
-    job = {"measure": "crossing", "clients": 100, "rate": 40, "seconds": scale.seconds}
-    return [Measurement("between transports, 100 clients, 40 messages a second", job, (OURS_DURABLE, OURS), columns)]
+    (clients,) = _sizes(scale, 100)
+    job = {"measure": "crossing", "clients": clients, "rate": 40, "seconds": scale.seconds}
+    title = f"between transports, {clients} clients, 40 messages a second"
+    return [Measurement(title, job, (OURS_DURABLE, OURS), columns)]
 
 
 def _client(scale: Scale) -> list[Measurement]:
@@ -309,10 +314,11 @@ def _variants(scale: Scale) -> list[Measurement]:
     """What was tried on the daemon as a whole."""
     servers = tuple(VARIANTS)
     phases = _phases(scale, _ONE, _MANY)
+    (clients,) = _sizes(scale, 100)
     return [
         Measurement(
-            "variants: fan-out to 100",
-            {"measure": "fanout", "members": 100, "phases": phases},
+            f"variants: fan-out to {clients}",
+            {"measure": "fanout", "members": clients, "phases": phases},
             servers,
             (
                 Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
@@ -320,20 +326,20 @@ def _variants(scale: Scale) -> list[Measurement]:
             ),
         ),
         Measurement(
-            "variants: publish, 100 over WebSocket",
-            {"measure": "publish", "publishers": 100, "seconds": scale.seconds},
+            f"variants: publish, {clients} over WebSocket",
+            {"measure": "publish", "publishers": clients, "seconds": scale.seconds},
             servers,
             (Column("µs CPU", ("cpu_us",)), Column("acknowledged/s", ("rate",), 0)),
         ),
         Measurement(
-            "variants: long poll, 100 waiting",
-            {"measure": "poll", "members": 100, "phases": _phases(scale, _ONE)},
+            f"variants: long poll, {clients} waiting",
+            {"measure": "poll", "members": clients, "phases": _phases(scale, _ONE)},
             servers,
             (Column("µs CPU an answer", (_ONE, "answer_us")),),
         ),
         Measurement(
             "variants: a publish, counted and not counted",
-            {"measure": "counting", "messages": 10_000, "rounds": 10},
+            {"measure": "counting", "messages": scale.most, "rounds": 10},
             (ALONE,),
             (Column("counted: µs CPU", ("counted_us",), 2), Column("not counted: µs CPU", ("uncounted_us",), 2)),
             "In one process, in turn, from a command's bytes to its reply's: without frames, sockets and a reactor.",

@@ -187,7 +187,12 @@ SERVERS = {
             ("Twisted", "autobahn"),
         ),
         *(
-            Server(title, "realtime", _daemon(twistd=(str(PROGRAMS / "variants.py"), name)), ("Twisted", "uvloop"))
+            Server(
+                title,
+                "realtime",
+                _daemon(twistd=(str(PROGRAMS / "variants.py"), name)),
+                ("Twisted", "uvloop") if name == "uvloop" else ("Twisted",),
+            )
             for title, name in VARIANTS.items()
         ),
         Server(OURS_SOCKETS, "realtime sockets", _daemon(), ("Twisted", "autobahn")),

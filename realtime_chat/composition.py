@@ -33,11 +33,10 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import LIBRARY, PageRefused, put_library, put_page
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
-from realtime_chat.transports.fast.choice import FAST, SocketIO
-from realtime_chat.transports.fast.interfaces import SocketReader
+from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
-from realtime_chat.transports.websocket import WebSocketFactory, WebSocketResource
+from realtime_chat.transports.websocket import WebSocketResource
 from realtime_chat.values.limits import Limits
 
 __all__ = ["make_hub", "make_service"]
@@ -175,9 +174,8 @@ class _SiteMaker:
 
     def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
         hub, jsonp = self.hub, self.configuration.jsonp
-        websockets = WebSocketFactory(self.reactor, hub, self.configuration.compress, turns, self.io)
         return (
-            (b"ws", WebSocketResource(websockets)),
+            (b"ws", WebSocketResource(self.reactor, hub, self.configuration.compress, turns, self.io)),
             (b"poll", PollResource(hub, jsonp)),
             (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io)),
             (b"commands", CommandsResource(hub, jsonp, turns)),

@@ -15,7 +15,7 @@ from realtime_chat.core.identity import Identities
 from realtime_chat.http.host_list import Authority
 from realtime_chat.http.origins import _normalise
 from realtime_chat.presence.poll_version import _NUMBER, _VERSION
-from realtime_chat.transports.event_ids import read_id
+from realtime_chat.transports.event_blocks import read_id
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_event, check_key, check_room
 from tests.fakes import tokens

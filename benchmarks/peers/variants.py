@@ -32,15 +32,15 @@ def python_garbage() -> None:
 
 def corked() -> None:
     """Every socket is corked while it is sent to."""
-    from realtime_chat.transports.fast import direct_sender
+    from realtime_chat.transports.fast import direct_send
 
-    direct_send = direct_sender.direct_send
+    send_of = direct_send.direct_send_of
 
     def corked_send(transport: Any) -> Callable[[bytes], int] | None:
-        send = direct_send(transport)
+        send = send_of(transport)
         return None if send is None else _cork(transport.socket)
 
-    direct_sender.direct_send = corked_send
+    direct_send.direct_send_of = corked_send
 
 
 def _cork(connection: socket.socket) -> Callable[[bytes], int]:

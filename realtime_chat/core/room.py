@@ -245,10 +245,21 @@ class Subscription:
 
     :param start: where it starts.
     :ivar first_page: what follows the start, where that was read already; None once it was used.
+    :ivar lease: what keeps its client's user in the room; set by presence, and None if nothing does.
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
     """
 
-    __slots__ = ("epoch", "first_page", "live", "members_version_sent", "offset", "room", "subscriber", "transport")
+    __slots__ = (
+        "epoch",
+        "first_page",
+        "lease",
+        "live",
+        "members_version_sent",
+        "offset",
+        "room",
+        "subscriber",
+        "transport",
+    )
 
     def __init__(self, subscriber: Subscriber, transport: MessageSink, room: Room, start: StartPosition) -> None:
         self.subscriber = subscriber
@@ -258,6 +269,7 @@ class Subscription:
         self.offset = start.position.offset
         self.first_page: EntryPage | None = start.page
         self.live = False
+        self.lease: Any = None
         self.members_version_sent = 0
 
     def next_page(self) -> EntryPage | None:

@@ -92,7 +92,7 @@ class Session:
         if not self.closed:
             self.closed = True
             for subscription in self.delivery.close():
-                self.hub.presence.exit(subscription, self.client, polls)
+                self.hub.presence.exit(subscription, polls)
             self.hub.sessions.pop(self, None)
 
     # What the transport sees of the delivery
@@ -277,7 +277,7 @@ class Session:
     def _leave(self, command: commands.Leave) -> Answer:
         subscription = self.delivery.unsubscribe(check_room(command.room))
         if subscription is not None:
-            self.hub.presence.exit(subscription, self.client, False)
+            self.hub.presence.exit(subscription, False)
             return codec.encode_reply(command.id, {"type": "left", "room": command.room})
         if self._is_request:
             return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)

@@ -46,6 +46,7 @@ class Wheel:
 
     :param clock: gives the time.
     :param tick: seconds between two turns of the wheel. A call comes never early, and at most :attr:`lateness` late.
+    :ivar seconds: gives the clock's time.
     """
 
     _log = Logger()
@@ -56,13 +57,10 @@ class Wheel:
         self._slots: dict[int, dict[Timeout, None]] = {}
         self._next: IDelayedCall | None = None
         self._done = 0
+        self.seconds = clock.seconds
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
-
-    def seconds(self) -> float:
-        """The clock's time."""
-        return self._clock.seconds()
 
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timeout:
         """Call ``call()`` when ``seconds`` have passed."""
@@ -161,6 +159,7 @@ class DeadlineQueue(Generic[K]):
 
     def __init__(self, wheel: Wheel, seconds: float, end: Callable[[K], object]) -> None:
         self._wheel = wheel
+        self._now = wheel.seconds
         self._seconds = seconds
         self._end = end
         self._due: dict[K, float] = {}
@@ -171,7 +170,7 @@ class DeadlineQueue(Generic[K]):
 
     def add(self, item: K) -> None:
         """Add an item that isn't in the queue."""
-        self._due[item] = self._wheel.seconds() + self._seconds
+        self._due[item] = self._now() + self._seconds
         if self._timeout is None:
             self._timeout = self._wheel.call_later(self._seconds, self._end_some)
 
@@ -188,7 +187,7 @@ class DeadlineQueue(Generic[K]):
             self._timeout = None
 
     def _end_some(self) -> None:
-        now, self._timeout = self._wheel.seconds(), None
+        now, self._timeout = self._now(), None
         for item in list(takewhile(lambda item: self._due[item] <= now, self._due)):
             if self._due.pop(item, None) is not None:
                 self._end_one(item)

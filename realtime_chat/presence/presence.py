@@ -141,6 +141,7 @@ class Presence:
             self._cancel_expiry(lease)
         lease.leaving = False
         lease.readers += (reader,)
+        reader.lease = lease
 
     def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
@@ -161,16 +162,16 @@ class Presence:
         self._outbox.add(lease)
         return lease
 
-    def exit(self, reader: Subscription, client: str | None, polls: bool) -> None:
+    def exit(self, reader: Subscription, polls: bool) -> None:
         """A client's subscription has ended.
 
         :param polls: whether it was a poll's, whose client is expected back.
         """
-        if polls:
+        if polls and self._broker.shared:
             self._table.stop_awaiting(reader)
             self._signals.forget(reader)
-        lease = self._lease_of(reader, client)
-        if lease is None:
+        lease: Lease | None = reader.lease
+        if lease is None or self._stopped:
             return
         lease.remove_reader(reader)
         if polls:
@@ -179,18 +180,12 @@ class Presence:
         if not lease.readers:
             self._expire(lease, polls and not lease.leaving)
 
-    def _lease_of(self, reader: Subscription, client: str | None) -> Lease | None:
-        """The lease that a client has by a subscription; None if it has none by it."""
-        lease = self._find_lease(client, reader.room.name)
-        return None if lease is None or reader not in lease.readers else lease
-
     def _find_lease(self, client: str | None, room: str) -> Lease | None:
         known = None if client is None else self._clients.get(client)
         return None if known is None else known.leases.get(room)
 
     def _expire(self, lease: Lease, between_polls: bool) -> None:
         """End a lease in a while, as nothing reads by it."""
-        self._cancel_expiry(lease)
         lease.expiry = self._between_polls if between_polls else self._leaving
         lease.expiry.add(lease)
         if between_polls:
@@ -315,14 +310,14 @@ class Presence:
         """Send a full list to a reader that has missed an event."""
         self._table.send_list(reader)
 
-    def resume_poll(self, reader: Subscription, client: str | None, version: str | None, fresh: bool) -> None:
+    def resume_poll(self, reader: Subscription, version: str | None, fresh: bool) -> None:
         """Send a poll that has just subscribed what its client has missed in a room.
 
         :param version: the version that the poll carries, perhaps empty; None if its client doesn't keep it, and this
             node does.
         :param fresh: whether the client knows nothing of the room yet.
         """
-        lease = self._lease_of(reader, client)
+        lease: Lease | None = reader.lease
         reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
         membership = self.memberships.get(reader.room.name)
         if reader.members_version_sent < reader.room.members_version_sent:
@@ -332,12 +327,12 @@ class Presence:
         if lease is not None and self._versions.was_here(version):
             self._signals.resume(reader, lease)
 
-    def poll_version(self, reader: Subscription, client: str | None, remember: bool) -> str:
+    def poll_version(self, reader: Subscription, remember: bool) -> str:
         """The version of a poll's answer; see ``poll_version.py``.
 
         :param remember: whether this node keeps it, as the client doesn't.
         """
-        return self._versions.text_for(reader, self._lease_of(reader, client) if remember else None)
+        return self._versions.text_for(reader, reader.lease if remember else None)
 
     def page(self, room: str, after: str) -> MemberPage:
         """A page of a room's members, sorted by id."""
@@ -413,6 +408,7 @@ class Presence:
         if lease is not None:
             lease.leaving = True
             if lease.between_polls:
+                self._cancel_expiry(lease)
                 self._expire(lease, False)
 
 

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from twisted.internet.interfaces import IReactorTime
+
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import Lease
@@ -92,14 +94,16 @@ class RoomSignals:
         while self._kept and self._kept[0][0] <= number:
             self._drop_oldest(self._kept)
 
-    def missed(self, lease: Lease, now: float) -> list[bytes]:
+    def missed(self, lease: Lease, clock: IReactorTime) -> Sequence[bytes]:
         """The signals that other clients sent since a lease's last poll.
 
         :returns: encoded events; none if the last poll is too long ago.
         """
+        if self._kept is None:
+            return ()
         last, lease.last_signal = lease.last_signal, self._all.number
-        if lease.polled_at < now - self._all.seconds or self._kept is None:
-            return []
+        if lease.polled_at < clock.seconds() - self._all.seconds:
+            return ()
         own = lease.client.client_hash
         return [data for number, client_hash, data in self._kept if number > last and client_hash != own]
 
@@ -181,7 +185,7 @@ class SignalDelivery:
         """Send a poll the signals that were sent after its client's last poll."""
         signals = self._rooms.get(lease.room.name)
         if signals is not None:
-            for signal in signals.missed(lease, self._clock.seconds()):
+            for signal in signals.missed(lease, self._clock):
                 self._counters.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
             self.drop_unneeded(lease.room.name)

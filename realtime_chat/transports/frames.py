@@ -1,11 +1,13 @@
-"""WebSocket frames as bytes (RFC 6455, section 5), and compressed ones (RFC 7692)."""
+"""WebSocket frames as bytes (RFC 6455, section 5), compressed ones (RFC 7692), and batches of frames."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
+from itertools import accumulate
 
-__all__ = ["deflated_frame", "frame", "short_frame", "unmask"]
+__all__ = ["FrameBatch", "deflated_frame", "frame", "short_frame", "unmask"]
 
 _TEXT = 0x81
 _COMPRESSED_TEXT = 0xC1
@@ -17,6 +19,31 @@ _WORTH_IT = 96
 """Bytes below which deflate saves nothing worth its time."""
 
 
+class FrameBatch:
+    """Consecutive frames: WebSocket frames, or blocks of an event stream.
+
+    :ivar count: how many frames there are.
+    :ivar data: all frames, joined.
+    :ivar ends: where each frame ends in ``data``.
+    """
+
+    __slots__ = ("count", "data", "ends")
+
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        self.count = len(frames)
+        self.data = frames[0] if self.count == 1 else b"".join(frames)
+        self.ends = [len(self.data)] if self.count == 1 else list(accumulate(map(len, frames)))
+
+    def with_last(self, frame: bytes) -> FrameBatch:
+        """These frames, with another one in the place of the last."""
+        start = self.ends[-2] if self.count > 1 else 0
+        other = FrameBatch(())
+        other.count = self.count
+        other.data = self.data[:start] + frame
+        other.ends = [*self.ends[:-1], len(other.data)]
+        return other
+
+
 def frame(payload: bytes) -> bytes:
     """One unmasked text frame (RFC 6455, section 5.2)."""
     size = len(payload)
@@ -24,7 +51,7 @@ def frame(payload: bytes) -> bytes:
 
 
 def deflated_frame(payload: bytes) -> bytes:
-    """One compressed text frame, or a plain one where that is shorter.
+    """One compressed text frame, or an uncompressed one where that is shorter.
 
     It refers to no message before it, and so is right for every client, with and without context takeover
     (RFC 7692, section 7.2.1).

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from realtime_chat.core.wheel import Timeout
 from realtime_chat.transports.backpressure import BackpressuredSender
 
 __all__ = ["Keepalive"]
@@ -46,7 +45,6 @@ class Keepalive(BackpressuredSender):
     _messages_begun = 0
     _message_size = 0
     _progress: _Progress | None = None
-    _timeout: Timeout | None = None
 
     # What a protocol adds
 
@@ -56,18 +54,6 @@ class Keepalive(BackpressuredSender):
     def schedule_ping(self) -> None:
         """Ping in a while."""
         self._timeout = self.hub.wheel.call_within(self.hub.limits.ping, self._ping)
-
-    def stop_timers(self) -> None:
-        """The connection is closing, or closed."""
-        self.stop_stall_timer()
-        if self._timeout is not None:
-            self._timeout.cancel()
-            self._timeout = None
-
-    def dismiss(self, reason: str) -> None:
-        """End the session for one of the reasons in :data:`~realtime_chat.values.errors.GOODBYES`."""
-        if self.session is not None:
-            self.session.dismiss(reason)
 
     def _ping(self) -> None:
         if (self.inside_message or self._progress) and not self._has_progressed():

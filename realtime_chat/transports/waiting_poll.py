@@ -6,6 +6,7 @@ nothing, it is live until something comes or its time is up.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.interfaces import R
 from realtime_chat.core.log_view import StartPosition
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
@@ -22,14 +24,84 @@ from realtime_chat.http.answers import Answer, answer, error_headers
 from realtime_chat.http.clients import Wrap, as_it_is
 from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import SubscribeParams
-from realtime_chat.transports.poll_batches import EventBatch, MessageBatch, PollFanout
 from realtime_chat.values import codec
+from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import ANONYMOUS, Position, naming
 
-__all__ = ["WaitingPoll"]
+__all__ = ["EventBatch", "MessageBatch", "PollFanout", "WaitingPoll"]
 
-_FANOUT = PollFanout()
+
+class MessageBatch:
+    """Consecutive messages of one room, of which each poll takes as many as fit its answer.
+
+    :ivar count: how many messages there are.
+    """
+
+    __slots__ = ("_data", "_entries", "_epoch", "count", "room")
+
+    def __init__(self, room: str, epoch: str, entries: Sequence[Entry]) -> None:
+        self.room = room
+        self.count = len(entries)
+        self._epoch = epoch
+        self._entries = entries
+        self._data = _join(entries)
+
+    def first(self, count: int) -> bytes:
+        """The first ``count`` messages, as the items of a JSON array."""
+        return self._data if count == self.count else _join(self._entries[:count])
+
+    def begin_within(self, size: int) -> int:
+        """How many messages begin within ``size`` bytes."""
+        if len(self._data) <= size:
+            return self.count
+        return begin_within((len(entry.json) for entry in self._entries), size)
+
+    def position(self, count: int) -> str:
+        """The position after the first ``count`` messages."""
+        return f"{self._epoch}:{self._entries[count - 1].offset}"
+
+
+def _join(entries: Sequence[Entry]) -> bytes:
+    return b",".join([entry.json for entry in entries])
+
+
+class EventBatch:
+    """One event that stands in no log.
+
+    :ivar kind: its type.
+    :ivar data: its JSON.
+    """
+
+    __slots__ = ("data", "kind")
+    count: ClassVar[int] = 1
+
+    def __init__(self, kind: str, data: bytes) -> None:
+        self.kind = kind
+        self.data = data
+
+
+class PollFanout:
+    """The same messages and events for every poll."""
+
+    name = "poll"
+    encode = MessageBatch
+    encode_event = EventBatch
+    _log = Logger()
+
+    def send(
+        self, batch: MessageBatch | EventBatch, readers: Mapping[R, None], first: Collection[R] = ()
+    ) -> list[tuple[R, int]]:
+        """Answer all polls. None of them is left whose writing could be paused, and none has replies to send."""
+        for reader in list(readers):
+            try:
+                reader.transport.send_batch(batch)
+            except Exception:  # one bad client never disturbs another
+                self._log.failure("a poll could not be answered")
+        return []
+
+
 _NO_EVENTS: list[bytes] = []
 """Shared by all polls without events; nothing is ever added to it."""
 
@@ -60,7 +132,7 @@ class WaitingPoll:
         "write_paused",
     )
 
-    fanout: ClassVar[PollFanout] = _FANOUT
+    fanout: ClassVar[PollFanout] = PollFanout()
     direct_send: ClassVar[None] = None
     queued: ClassVar[int] = 0
     _log = Logger()
@@ -160,7 +232,7 @@ class WaitingPoll:
         if subscription is not None and self.write_paused:
             hub.presence.defer_list(room.name, subscription)
         elif subscription is not None:
-            hub.presence.resume_poll(subscription, self.session.client, version, is_first)
+            hub.presence.resume_poll(subscription, version, is_first)
         if not start.recovered:
             self.reset(room.name, start.position)
 
@@ -244,9 +316,9 @@ class WaitingPoll:
         }
 
     def _versions(self) -> dict[str, str]:
-        presence, client, remember = self.session.hub.presence, self.session.client, not self._keeps_versions
-        subscriptions = self.session.subscriptions.items()
-        return {room: presence.poll_version(subscription, client, remember) for room, subscription in subscriptions}
+        presence, remember = self.session.hub.presence, not self._keeps_versions
+        subscriptions = self.session.delivery.subscriptions.items()
+        return {room: presence.poll_version(subscription, remember) for room, subscription in subscriptions}
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error, and close."""

@@ -20,10 +20,9 @@ from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fanout import FrameFanout
 from realtime_chat.transports.fast.choice import FAST, SocketIO
-from realtime_chat.transports.frames import deflated_frame, frame
+from realtime_chat.transports.fast.direct_send import FrameFanout
+from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame
 from realtime_chat.transports.handshake import Upgrade, check_upgrade
 from realtime_chat.transports.keepalive import Keepalive
 from realtime_chat.values import codec, commands
@@ -31,24 +30,11 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, UnreadableCommand
 from realtime_chat.values.model import Position
 
-__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketFactory", "WebSocketResource"]
+__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketResource"]
 
-LEANS_ON = tuple(
-    f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
-    for name in (
-        "STATE_OPEN",
-        "STATE_CLOSED",
-        "state",
-        "data",
-        "frame_data",
-        "inside_message",
-        "consumeData",
-        "processData",
-        "sendData",
-        "sendCloseFrame",
-        "dropConnection",
-    )
-)
+_STATE = ("STATE_OPEN", "STATE_CLOSED", "state", "data", "frame_data", "inside_message")
+_METHODS = ("consumeData", "processData", "sendData", "sendCloseFrame", "dropConnection")
+LEANS_ON = tuple(f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}" for name in (*_STATE, *_METHODS))
 """What is used of Autobahn beyond its documented interfaces. None of it is private."""
 
 _CLOSE_WAIT = 2.0
@@ -91,7 +77,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     """
 
     fanout = _UNCOMPRESSED
-    factory: WebSocketFactory
+    turns: Turns
     transport: Any
     current_frame: Any
     session: CommandSession | None = None
@@ -105,14 +91,6 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     answer_handshake: Callable[[Upgrade], None]
     process: Callable[[bytes], None]
     text_received: Callable[[bytes], None]
-
-    def __init__(self, factory: WebSocketFactory) -> None:
-        super().__init__()
-        self.factory = factory
-
-    @property
-    def hub(self) -> Hub:
-        return self.factory.hub
 
     @property
     def may_send(self) -> bool:
@@ -130,7 +108,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
 
     def begin(self, params: SubscribeParams) -> None:
         """Start the session, with the rooms that the URL names."""
-        session = self.session = CommandSession(self.factory.hub, self, self, None, params.name)
+        session = self.session = CommandSession(self.hub, self, self, None, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))
@@ -175,9 +153,9 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         elif not wants_more:
             return False
         elif not self._share_ends:  # the clock is asked only where more than one frame was received
-            self._share_ends = self.factory.turns.share()
+            self._share_ends = self.turns.share()
             return False
-        elif self.factory.turns.is_over(self._share_ends):
+        elif self.turns.is_over(self._share_ends):
             self._queue_turn()
         else:
             return False
@@ -188,7 +166,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     def _queue_turn(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self.factory.turns.later(self._take_turn, self.transport.abortConnection)
+            self.turns.later(self._take_turn, self.transport.abortConnection)
 
     def _take_turn(self) -> None:
         """Process what was received before, and then read on."""
@@ -271,10 +249,6 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
     def buffer_reply(self, data: bytes) -> None:
         super().buffer_reply(frame(data))
 
-    def resume_commands(self) -> None:
-        """Read on, and take the commands that wait."""
-        self.resume_reading()
-
     def send_event(self, kind: str, data: bytes) -> None:
         """Send one event in a frame."""
         if self.state == self.STATE_OPEN:
@@ -307,54 +281,46 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         else:
             self.transport.resumeProducing()
 
+    resume_commands = resume_reading
 
-class WebSocketFactory(WebSocketServerFactory):
-    """Makes the protocols of :class:`WebSocketResource`; it is never given to a port.
+
+class WebSocketResource(JSONResource):
+    """``/ws``: turns a GET into a WebSocket.
 
     :param compress: whether messages are compressed for clients that offer it.
     :param turns: the line of connections that have more to do than fits a turn.
     :param io: how bytes get to sockets and come from them.
     """
 
+    isLeaf = True
+
     def __init__(
         self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None, io: SocketIO = FAST
     ) -> None:
-        super().__init__(reactor=reactor, server="")
-        self.turns = Turns(hub.clock) if turns is None else turns
-        self.compress = compress
-        self.hub = hub
-        self.setProtocolOptions(
-            maxFramePayloadSize=hub.limits.max_message,
-            maxMessagePayloadSize=hub.limits.max_message,
+        super().__init__()
+        self._hub = hub
+        factory = WebSocketServerFactory(reactor=reactor, server="")
+        longest = hub.limits.max_message
+        factory.setProtocolOptions(
+            maxFramePayloadSize=longest,
+            maxMessagePayloadSize=longest,
             failByDrop=False,
             closeHandshakeTimeout=0,  # sendCloseFrame() has a timeout
             autoPingInterval=0,  # Keepalive pings
             **io.websocket.OPTIONS,
         )
+        common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns or Turns(hub.clock)}
         bases = (RealtimeProtocol, io.sender, io.websocket)
-        self._protocol = type("RealtimeProtocol", bases, io.websocket.class_attributes(self, hub.limits.max_message))
-
-    def build(self) -> RealtimeProtocol:
-        """Make the protocol of a connection whose handshake was checked."""
-        protocol: RealtimeProtocol = self._protocol(self)
-        return protocol
-
-
-class WebSocketResource(JSONResource):
-    """``/ws``: turns a GET into a WebSocket."""
-
-    isLeaf = True
-
-    def __init__(self, factory: WebSocketFactory) -> None:
-        super().__init__()
-        self._factory = factory
+        self._make_protocol: Callable[[], RealtimeProtocol] = type(
+            "RealtimeProtocol", bases, {**io.websocket.class_attributes(factory, longest), **common}
+        )
 
     def render_GET(self, request: RealtimeRequest) -> int:
         """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
         upgrade = check_upgrade(request)
-        self._factory.hub.check_open()
-        params = read_subscribe_params(request.args, self._factory.hub.limits.max_limit)
-        protocol = self._factory.build()
+        self._hub.check_open()
+        params = read_subscribe_params(request.args, self._hub.limits.max_limit)
+        protocol = self._make_protocol()
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.answer_handshake(upgrade)
         protocol.begin(params)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.transports.backpressure import BackpressuredSender
-from realtime_chat.transports.batches import FrameBatch
+from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values.limits import Limits
 
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.frames import deflated_frame, frame, short_frame, unmask
+from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame, short_frame, unmask
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:

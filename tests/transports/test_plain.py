@@ -10,7 +10,7 @@ from tests.transports.test_contract import ServedTestCase
 
 FAST_ONLY = {
     "FailingSendTests": "it makes the socket's own send fail",
-    "OrdinaryTransportTests": "it is the plain sender among everything else that is fast",
+    "OrdinaryTransportTests": "it is the sender of the plain kind among everything else that is fast",
 }
 """Test classes that say nothing about the plain kind, with the reason."""
 

@@ -20,7 +20,7 @@ from realtime_chat.composition import make_service
 from realtime_chat.http.monitoring import make_registry
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.transports.event_blocks import RoomFanout, encode_block
-from realtime_chat.transports.fast import direct_sender
+from realtime_chat.transports.fast import direct_send
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from tests.clients import EventClient, EventStream, SocketClient
@@ -544,7 +544,7 @@ class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
     """A slow reader that is written to by its transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(direct_sender, "direct_send", lambda transport: None)
+        self.patch(direct_send, "direct_send_of", lambda transport: None)
         super().setUp()
 
     test_two_rooms = SlowReaderTests.test_two_rooms

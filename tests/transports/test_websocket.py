@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
 from realtime_chat.service import Configuration, RealtimeService
-from realtime_chat.transports.fast import direct_sender
+from realtime_chat.transports.fast import direct_send
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.errors import GOODBYES
 from tests.clients import SocketClient, Watched
@@ -676,7 +676,7 @@ class OrdinaryTransportTests(SlowReaderTests):
     """A slow reader that is written to by its transport, as over TLS."""
 
     def setUp(self) -> None:
-        self.patch(direct_sender, "direct_send", lambda transport: None)
+        self.patch(direct_send, "direct_send_of", lambda transport: None)
         super().setUp()
 
 

@@ -71,7 +71,7 @@ class RedisStore:
         random_bytes: Callable[[int], bytes],
         random: Callable[[], float],
         *,
-        node: str | None = None,
+        node: str,
         tick: float = 1.0,
         look: float = 3.0,
         monotonic: Callable[[], float] = time.monotonic,

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from realtime_chat.transports.backpressure import BackpressuredSender
 from realtime_chat.transports.fast import direct_send, plain
-from realtime_chat.transports.fast.direct_sender import DirectSender
-from realtime_chat.transports.fast.epoll_reader import EpollReader
-from realtime_chat.transports.fast.interfaces import SocketReader, WebSocketReceiver
+from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from realtime_chat.transports.fast.open_websocket import OpenWebSocket
-from realtime_chat.transports.fast.patient_port import accept_few
-from realtime_chat.transports.fast.plain_websocket import AutobahnWebSocket
+from realtime_chat.transports.handshake import Upgrade
 
-__all__ = ["FAST", "PLAIN", "SocketIO"]
+__all__ = ["FAST", "PLAIN", "SocketIO", "SocketReader", "WebSocketReceiver"]
+
+
+class SocketReader(Protocol):
+    """Reads from connections."""
+
+    def adopt(self, transport: Any) -> None:
+        """Read from a connection from now on."""
+
+    def close(self) -> None:
+        """Leave reading from the connections that are still open to the reactor."""
+
+
+class WebSocketReceiver(Protocol):
+    """The receiving half of a WebSocket; Autobahn's ``WebSocketServerProtocol`` is its base.
+
+    :cvar OPTIONS: options of its factory (``setProtocolOptions``).
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]]
+
+    @staticmethod
+    def class_attributes(factory: Any, longest: int) -> dict[str, Any]:
+        """What is the same for all connections of a factory, to be attributes of their class.
+
+        :param longest: bytes of the longest message.
+        """
+
+    def answer_handshake(self, upgrade: Upgrade) -> None:
+        """Answer a request that was checked. If compression is agreed on, call ``compress()``."""
+
+    def process(self, data: bytes) -> None:
+        """Read the frames in a piece of data, until ``has_to_wait()`` is true. What is left stays in ``data``."""
+
+    def text_received(self, text: bytes) -> None:
+        """Give a whole text message to the session. Invalid UTF-8 fails the connection (RFC 6455, section 8.1)."""
 
 
 class SocketIO(NamedTuple):
@@ -38,13 +70,21 @@ class SocketIO(NamedTuple):
     fast_requests: bool
 
 
-FAST = SocketIO(direct_send.write_now, direct_send.unsent, EpollReader, accept_few, DirectSender, OpenWebSocket, True)
+FAST = SocketIO(
+    direct_send.write_now,
+    direct_send.unsent,
+    EpollReader,
+    accept_few,
+    direct_send.DirectSender,
+    OpenWebSocket,
+    fast_requests=True,
+)
 PLAIN = SocketIO(
     plain.write,
     plain.unsent,
     plain.ReactorReader,
     plain.accept_as_reactor,
     BackpressuredSender,
-    AutobahnWebSocket,
-    False,
+    plain.AutobahnWebSocket,
+    fast_requests=False,
 )

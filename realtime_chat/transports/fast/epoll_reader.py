@@ -1,9 +1,12 @@
-"""Reading from many sockets in one loop.
+"""Reading from many sockets in one loop, and accepting few connections in a turn.
 
 For each socket that can be read, a Twisted reactor goes through its logging context and several methods. This costs
-more than reading a short command does. Here all plain connections share an ``epoll`` object, which is one descriptor
-to the reactor: all sockets that can be read are read in one loop. A publish to the memory store takes 23 instead of
-26.5 µs, and 26,000 instead of 22,800 messages a second become durable.
+more than reading a short command does. Here all connections whose transport can be bypassed share an ``epoll`` object,
+which is one descriptor to the reactor: all sockets that can be read are read in one loop. A publish to the memory store
+takes 23 instead of 26.5 µs, and 26,000 instead of 22,800 messages a second become durable.
+
+Twisted adapts how many connections a port accepts at once, up to hundreds. Strangers who connect and disconnect in a
+loop would then delay everybody who is connected. With a few a turn, new connections wait in the kernel's backlog.
 """
 
 # Twisted calls most of what stands here by names of its own.
@@ -17,6 +20,7 @@ import time
 from collections import deque
 from typing import Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -24,20 +28,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from realtime_chat.core.turns import TURN
-from realtime_chat.transports.fast.direct_send import is_plain
+from realtime_chat.transports.fast.direct_send import can_bypass
 
-__all__ = ["LEANS_ON", "EpollReader"]
+__all__ = ["LEANS_ON", "EpollReader", "accept_few"]
 
+_BOTH = ("reactor", "socket", "_aborting")
 LEANS_ON = (
-    "twisted.internet.tcp:Server.reactor",
-    "twisted.internet.tcp:Server.socket",
-    "twisted.internet.tcp:Server.protocol",
-    "twisted.internet.tcp:Server._aborting",
-    "twisted.internet.tcp:Server.readConnectionLost",
-    "twisted.internet.tcp:Server.connectionLost",
-    "twisted.internet.unix:Server.reactor",
-    "twisted.internet.unix:Server.socket",
-    "twisted.internet.unix:Server._aborting",
+    "twisted.internet.tcp:Port.numberAccepts",
+    *(f"twisted.internet.tcp:Server.{name}" for name in ("protocol", "readConnectionLost", "connectionLost")),
+    *(f"twisted.internet.{module}:Server.{name}" for module in ("tcp", "unix") for name in _BOTH),
 )
 """What is used of Twisted beyond its documented interfaces."""
 
@@ -70,8 +69,8 @@ class EpollReader:
         return getattr(self._reactor, name)
 
     def adopt(self, transport: Any) -> None:
-        """Read from a connection from now on, if it is a plain one. Any other is left to the reactor."""
-        if self._closed or not is_plain(transport):
+        """Read from a connection from now on, if the transport can be bypassed. Any other is left to the reactor."""
+        if self._closed or not can_bypass(transport):
             return
         if self._poll is None:
             self._poll = select.epoll()
@@ -165,3 +164,17 @@ class EpollReader:
         for transport in list(self._transports.values()):
             self._lose(transport, reason)
         self.close()
+
+
+_ACCEPTS = 8
+"""Connections that a port accepts in one turn of the reactor."""
+
+
+class _PatientPort(tcp.Port):
+    numberAccepts = property(lambda self: _ACCEPTS, lambda self, number: None)  # noqa: N815
+
+
+def accept_few(port: Any) -> None:
+    """Make a listening TCP port accept only a few connections in a turn. Any other port is left as it is."""
+    if type(port) is tcp.Port:
+        port.__class__ = _PatientPort

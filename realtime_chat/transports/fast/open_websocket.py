@@ -27,32 +27,13 @@ from realtime_chat.transports.handshake import Upgrade, accept_offer, encode_res
 
 __all__ = ["LEANS_ON", "OpenWebSocket"]
 
-_FALSE = (
-    "inside_message",
-    "wasMaxFramePayloadSizeExceeded",
-    "wasMaxMessagePayloadSizeExceeded",
-    "closedByMe",
-    "failedByMe",
-    "droppedByMe",
-    "wasClean",
-    "wasServingFlashSocketPolicyFile",
-)
-_NONE = (
-    "current_frame",
-    "trackedTimings",
-    "utf8validator",
-    "wasNotCleanReason",
-    "localCloseCode",
-    "localCloseReason",
-    "remoteCloseCode",
-    "remoteCloseReason",
-    "closeHandshakeTimeoutCall",
-    "openHandshakeTimeoutCall",
-    "autoPingTimeoutCall",
-    "autoPingPending",
-    "autoPingPendingCall",
-    "_perMessageCompress",
-)
+_TOO_LARGE = ("wasMaxFramePayloadSizeExceeded", "wasMaxMessagePayloadSizeExceeded")
+_ENDED = ("closedByMe", "failedByMe", "droppedByMe", "wasClean")
+_CLOSE_CODES = ("localCloseCode", "localCloseReason", "remoteCloseCode", "remoteCloseReason", "wasNotCleanReason")
+_CALLS = ("closeHandshakeTimeoutCall", "openHandshakeTimeoutCall", "autoPingTimeoutCall", "autoPingPendingCall")
+_FALSE = ("inside_message", "wasServingFlashSocketPolicyFile", *_TOO_LARGE, *_ENDED)
+_READING = ("current_frame", "trackedTimings", "utf8validator", "autoPingPending", "_perMessageCompress")
+_NONE = (*_READING, *_CLOSE_CODES, *_CALLS)
 _OPEN: Mapping[str, Any] = MappingProxyType(
     {
         "CONFIG_ATTRS": (),
@@ -67,13 +48,12 @@ _OPEN: Mapping[str, Any] = MappingProxyType(
 )
 """The state of a connection that is open and on which nothing was received."""
 
-LEANS_ON = (
-    *(f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}" for name in sorted(_OPEN)),
-    "autobahn.twisted.websocket:WebSocketServerProtocol.CONFIG_ATTRS_COMMON",
-    "autobahn.twisted.websocket:WebSocketServerProtocol.CONFIG_ATTRS_SERVER",
-    "autobahn.twisted.websocket:WebSocketServerProtocol._dataReceived",
-    "autobahn.twisted.websocket:WebSocketServerProtocol._invalid_payload",
-    "autobahn.twisted.websocket:WebSocketServerProtocol._parseExtensionsHeader",
+_CONFIGURATION = ("CONFIG_ATTRS_COMMON", "CONFIG_ATTRS_SERVER")
+_METHODS = ("_dataReceived", "_invalid_payload", "_parseExtensionsHeader")
+
+LEANS_ON = tuple(
+    f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}"
+    for name in (*sorted(_OPEN), *_CONFIGURATION, *_METHODS)
 )
 """What is used of Autobahn beyond its documented interfaces."""
 
@@ -94,6 +74,7 @@ class OpenWebSocket(WebSocketServerProtocol):
     transport: Any
     current_frame: Any
     session: CommandSession | None
+    may_compress: bool
     compress: Callable[[], None]
     has_to_wait: Callable[[bool], bool]
 
@@ -118,7 +99,7 @@ class OpenWebSocket(WebSocketServerProtocol):
 
     def answer_handshake(self, upgrade: Upgrade) -> None:
         """Answer a request that was checked, and take compressed messages if that is agreed."""
-        accept = self._choose_compression(upgrade) if self.factory.compress else None
+        accept = self._choose_compression(upgrade) if self.may_compress else None
         extensions = None if accept is None else accept.get_extension_string()
         self.sendData(encode_response(upgrade, extensions))
         if accept is not None:

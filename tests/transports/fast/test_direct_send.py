@@ -15,18 +15,20 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fast import direct_send as fanout
+from realtime_chat.transports.fast import direct_send
 from realtime_chat.transports.fast.direct_send import (
     FAILED,
-    direct_send,
+    FrameFanout,
+    direct_send_of,
     finish_frame,
     queued,
-    send_to_all,
     try_send,
     unsent,
     write_now,
 )
+from realtime_chat.transports.frames import FrameBatch
+
+send_to_all = FrameFanout().send
 
 
 class FakeSocket:
@@ -196,13 +198,13 @@ class SendTests(SynchronousTestCase):
     )
     @settings(max_examples=500)
     def test_in_the_end(self, texts: list[bytes], steps: list[tuple[int, int]]) -> None:
-        """Sent page by page to a socket that drains now and then, every frame arrives once and in order."""
+        """Sent in parts to a socket that drains now and then, every frame arrives once and in order."""
         reader = Reader(0)
         sent = 0
-        for page, space in [*steps, (len(texts), 1 << 30)]:
+        for count, space in [*steps, (len(texts), 1 << 30)]:
             reader.connection.drain(space)
             if sent < len(texts):
-                sent += send(reader, *texts[sent : sent + page])
+                sent += send(reader, *texts[sent : sent + count])
         self.assertEqual((len(texts), b"".join(texts)), (sent, reader.connection.wire))
 
 
@@ -234,9 +236,9 @@ class SendToAllTests(SynchronousTestCase):
                 order.append(b"first")
                 return frames.count
 
-        plain, early = Reader(), Early()
-        plain.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
-        readers = {reader: reader.connection.socket.send for reader in (plain, early)}
+        other, early = Reader(), Early()
+        other.connection.socket.send = lambda data: order.append(data) or len(data)  # type: ignore[method-assign]
+        readers = {reader: reader.connection.socket.send for reader in (other, early)}
         sends = readers.copy()
         self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers, [early]))
         self.assertEqual(([b"first", b"a"], b""), (order, early.connection.wire))
@@ -296,9 +298,10 @@ class WriteNowTests(SynchronousTestCase):
     """Writing some bytes without the transport."""
 
     def setUp(self) -> None:
-        self.patch(
-            fanout, "direct_send", lambda given: given.socket.send if isinstance(given, FakeConnection) else None
-        )
+        def send_of(transport: Any) -> Any:
+            return transport.socket.send if isinstance(transport, FakeConnection) else None
+
+        self.patch(direct_send, "direct_send_of", send_of)
 
     def test_at_once(self) -> None:
         """Bytes go to the socket where nothing is queued."""
@@ -343,7 +346,7 @@ class KnowledgeTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """A transport that isn't known is never bypassed, and counts as empty."""
         transport = StringTransport()
-        self.assertEqual((None, 0, 0), (direct_send(transport), queued(transport), unsent(transport)))
+        self.assertEqual((None, 0, 0), (direct_send_of(transport), queued(transport), unsent(transport)))
 
     def test_queued(self) -> None:
         """Bytes that wait in the transport are counted, without those that were sent."""
@@ -371,9 +374,9 @@ class RealTransportTests(TestCase):
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
         client = await endpoint.connect(Factory.forProtocol(Protocol))
         server = await accepted
-        send_directly = direct_send(server.transport)
+        send_directly = direct_send_of(server.transport)
         assert send_directly is not None
-        self.assertIsNone(direct_send(client.transport))
+        self.assertIsNone(direct_send_of(client.transport))
         received: Deferred[bytes] = Deferred()
         client.dataReceived = received.callback
         self.assertEqual(5, send_directly(b"hello"))

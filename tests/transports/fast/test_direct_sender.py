@@ -1,4 +1,4 @@
-"""Tests for :mod:`realtime_chat.transports.fast.direct_sender`, on a socket that takes as much as it is told."""
+"""Tests for :class:`realtime_chat.transports.fast.direct_send.DirectSender`, on a socket that takes as much as it is told."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.wheel import Wheel
-from realtime_chat.transports.batches import FrameBatch
-from realtime_chat.transports.fast.direct_sender import DirectSender
+from realtime_chat.transports.fast.direct_send import DirectSender
+from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values.limits import Limits
 from tests.transports.fast.test_direct_send import FakeConnection
 

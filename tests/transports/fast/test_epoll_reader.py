@@ -20,8 +20,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from realtime_chat.transports.fast import epoll_reader
-from realtime_chat.transports.fast.epoll_reader import EpollReader
-from realtime_chat.transports.fast.patient_port import accept_few
+from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from tests.clients import Watched
 
 

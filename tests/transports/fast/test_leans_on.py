@@ -214,10 +214,10 @@ class LeansOnTests(SynchronousTestCase):
         self.assertTrue(self.exists("twisted.internet.tcp:Server._tempDataBuffer"))
 
     def test_tuples(self) -> None:
-        """Every page of tricks says on what it leans, in a tuple that can't be changed."""
+        """Every module of tricks says on what it leans, in a tuple that can't be changed."""
         for path, module in modules():
             imported = [value for value in vars(module).values() if isinstance(value, type)]
-            is_plain = path.startswith("transports/fast/plain")
+            is_plain = path == "transports/fast/plain.py"
             if path.startswith("transports/fast/") and not is_plain and any(map(is_foreign, imported)):
                 self.assertIsInstance(getattr(module, "LEANS_ON", None), tuple, path)
 
