@@ -168,8 +168,10 @@ class RedisStore:
         return self._read(self._list, after, limit)
 
     def _read(self, read: Callable[..., Awaitable[_T]], *asked: Any) -> Deferred[_T]:
-        if self._closed is not None or not self._reading.ready:
-            return fail(StoreError(self._closed or "the store is not connected"))
+        if self._closed is not None:
+            return fail(StoreError(self._closed))
+        if not self._reading.ready:
+            return fail(StoreError("the store is not connected"))
         if len(self._slots.waiting) >= _MAX_READS_WAITING:
             return fail(StoreError("too many reads wait"))
         return Deferred.fromCoroutine(self._in_turn(read, asked))

@@ -1,4 +1,4 @@
-"""Tests for :class:`realtime_chat.transports.fast.direct_send.DirectSender`, on a socket that takes as much as it is told."""
+"""Tests for :class:`realtime_chat.transports.fast.direct_send.DirectSender`, with a socket of a limited size."""
 
 from __future__ import annotations
 
