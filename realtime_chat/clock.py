@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["seconds_asleep_too", "time_steadily"]
-
 
 def time_steadily(reactor: Any, time_of_day: Callable[[], float] = time.time) -> None:
     """Let a reactor use the monotonic clock. A reactor whose clock is not the system clock keeps its own.

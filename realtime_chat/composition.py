@@ -39,8 +39,6 @@ from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketResource
 from realtime_chat.values.limits import Limits
 
-__all__ = ["make_hub", "make_service"]
-
 _SPARE_FILES = 64
 """Open files that are kept for the store, the logs and the reactor."""
 

@@ -18,18 +18,6 @@ from twisted.internet import endpoints
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-__all__ = [
-    "DEFAULT_LISTEN",
-    "Endpoint",
-    "ListenRefused",
-    "check_endpoint",
-    "check_parent_directory",
-    "is_local",
-    "listen",
-    "names",
-    "url",
-]
-
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 _LISTEN_BY_ADDRESS = r"tcp6:8080:interface=\:\:1 (a backslash before each colon of an address)"
 _SOCKET_EXAMPLE = "unix:/run/chat.sock"

@@ -20,8 +20,6 @@ from twisted.logger import ILogObserver, LogEvent, LogPublisher, eventAsText
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["ThrottledLog", "log_files", "plain_lines", "reopen", "throttle"]
-
 _SECONDS = 60.0
 """How long a window is."""
 

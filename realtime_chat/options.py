@@ -26,8 +26,6 @@ from realtime_chat.redis.names import check_prefix
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.limits import Limits
 
-__all__ = ["Options", "database_path", "default_data_dir"]
-
 _DATABASE = "realtime.sqlite"
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
 DEFAULT_PREFIX = "realtime"

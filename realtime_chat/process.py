@@ -18,8 +18,6 @@ from twisted.python import usage
 from realtime_chat.listening import check_parent_directory
 from realtime_chat.logs import log_files, reopen
 
-__all__ = ["Process", "check_runner", "leaves_terminal"]
-
 _REOPEN_SIGNALS = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """The signals that log rotation sends. A process that doesn't catch them is killed by them."""
 

@@ -27,8 +27,6 @@ from realtime_chat.listening import ListenRefused, is_local, listen, names, url
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
 
-__all__ = ["Configuration", "RealtimeService", "Sites", "raise_file_limit"]
-
 _STEP_TIMEOUT = 1.5
 """Seconds that one step of stopping may take. Most steps take no time; all together have five seconds."""
 

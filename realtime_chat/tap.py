@@ -33,8 +33,6 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.values.limits import Limits
 
-__all__ = ["Options", "makeService"]
-
 _SWITCH_INTERVAL = 0.0005
 """Seconds after which the reactor's thread gives Python's lock to the store's thread. A commit needs the lock several
 times. With Python's own 5 ms, a durable publish on a busy daemon takes 30 to 60 ms longer."""

@@ -16,8 +16,6 @@ from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Argument
 
-__all__ = ["BEATS_PER_TIMEOUT", "Heartbeat"]
-
 BEATS_PER_TIMEOUT = 6
 _STOPPED = b"0"
 

@@ -10,8 +10,6 @@ from zope.interface import implementer
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
-__all__ = ["LocalBroker"]
-
 
 @implementer(IBroker)
 class LocalBroker:

@@ -28,25 +28,6 @@ import msgspec
 
 from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
-__all__ = [
-    "ALL",
-    "QUESTION",
-    "Bye",
-    "Delta",
-    "Gone",
-    "Head",
-    "Said",
-    "Snapshot",
-    "decode_delta",
-    "decode_head",
-    "decode_notice",
-    "decode_snapshot",
-    "encode_all",
-    "encode_body",
-    "encode_notice",
-    "encode_row",
-]
-
 ALL, QUESTION = b"=", b"?"
 """What stands for the id of a hash where there is none; see above."""
 

@@ -21,8 +21,6 @@ from realtime_chat.redis.wire import Argument, ignore_store_error, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import RemoteClient
 
-__all__ = ["PresencePublisher"]
-
 _PACKAGE = "realtime_chat.broker"
 _ROOMS_PER_CALL = 500
 

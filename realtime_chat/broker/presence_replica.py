@@ -34,8 +34,6 @@ from realtime_chat.redis.wire import Argument, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import RemoteClient
 
-__all__ = ["PresenceReplica"]
-
 _MAX_PENDING = 1000
 _ANSWER_TIMEOUT = 0.3
 

@@ -35,8 +35,6 @@ from realtime_chat.redis.wire import OnMessage, RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
 
-__all__ = ["BrokerCounts", "RedisBroker"]
-
 PRESENCE = b"p"
 SIGNAL = b"s"
 _SIGNAL_HEAD = re.compile(rb"s([0-9a-f]+) ([0-9a-f]+)")

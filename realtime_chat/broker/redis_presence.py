@@ -30,8 +30,6 @@ from realtime_chat.redis.wire import OnMessage, ignore_store_error, load_script
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
-__all__ = ["RedisPresence"]
-
 _ROOMS_AT_ONCE = 50
 _RETRY_DELAY = 1.0
 _TIMEOUTS_PER_EXPIRY = 4

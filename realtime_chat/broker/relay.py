@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import check_room
 
-__all__ = ["Relay", "read_relay"]
-
 _RIGHT = "right would be 'alerts:*=news', for PUBLISH alerts:fire to reach the room news"
 _MOST_BYTES = 256
 

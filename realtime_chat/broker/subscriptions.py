@@ -11,8 +11,6 @@ from twisted.logger import Logger
 from realtime_chat.redis.wire import Argument, Commands, OnMessage, Slots, ignore_store_error
 from realtime_chat.values.errors import StoreError
 
-__all__ = ["ChannelSubscriptions"]
-
 _COMMANDS_AT_ONCE = 200
 """How many commands wait for their replies at a time, so that none waits for long."""
 

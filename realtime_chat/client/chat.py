@@ -26,8 +26,6 @@ from realtime_chat.clock import seconds_asleep_too, time_steadily
 from realtime_chat.values.json import encode_checked
 from realtime_chat.values.model import Position, User, check_event, check_key, check_name, check_room
 
-__all__ = ["TRANSPORTS", "Chat", "History", "Room", "connect"]
-
 _LINKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"websocket": WebSocketLink, "sse": SSELink, "poll": PollLink}
 )

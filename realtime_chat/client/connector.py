@@ -15,8 +15,6 @@ from realtime_chat.client.events import State
 from realtime_chat.client.link import ClientIdentity, Disconnect, Link, LinkListener, OpenLink
 from realtime_chat.values.model import User
 
-__all__ = ["Backoff", "ClientOptions", "Connector", "ConnectorListener"]
-
 OPEN_WITHIN = 10.0
 STABLE_AFTER = 10.0
 SHORTEST = 0.5

@@ -23,8 +23,6 @@ from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.client.subscriptions import Subscriptions
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["Core"]
-
 
 class Core(ConnectorListener):
     """One client, over one link after the other.

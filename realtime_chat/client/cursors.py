@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-__all__ = ["Cursors"]
-
 _LONGEST_LINE = 7900
 """Bytes of a request line. Nginx accepts 8,192, and other proxies 8,000."""
 

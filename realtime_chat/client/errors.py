@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from realtime_chat.values.errors import ERRORS, ErrorKind, RealtimeError
 
-__all__ = ["ChatError", "Closed", "FateUnknown", "QueueFull", "Refused", "Unreachable"]
-
 
 class ChatError(RealtimeError):
     """The base of the client's own errors.

@@ -10,20 +10,6 @@ import msgspec
 
 from realtime_chat.values.model import Position, User
 
-__all__ = [
-    "Event",
-    "Member",
-    "Message",
-    "Presence",
-    "Reset",
-    "Sender",
-    "Signal",
-    "State",
-    "read_event",
-    "read_members",
-    "read_message",
-]
-
 
 class Sender(msgspec.Struct, frozen=True):
     """The sender of a message or signal, with the name at that time."""

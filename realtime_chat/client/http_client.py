@@ -29,8 +29,6 @@ from realtime_chat.client.errors import Refused
 from realtime_chat.client.link import refusal
 from realtime_chat.client.server_url import ServerURL
 
-__all__ = ["BodyReader", "HTTPClient", "IdleTimeout", "JSONResponse", "read_json"]
-
 T = TypeVar("T")
 
 _IDLE_TIMEOUT = 30.0

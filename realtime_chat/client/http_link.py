@@ -19,8 +19,6 @@ from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, L
 from realtime_chat.client.server_url import ServerURL
 from realtime_chat.values.model import Position
 
-__all__ = ["HTTPLink"]
-
 _LINE_TOO_LONG = (414, 431)
 _DEFAULT_LAST = 50
 _MAX_HELD = 30

@@ -10,8 +10,6 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import Refused
 
-__all__ = ["ClientIdentity", "Disconnect", "JoinRequest", "Link", "LinkListener", "OpenLink", "refusal"]
-
 
 class ClientIdentity(msgspec.Struct, frozen=True):
     """What a link says in its ``hello``: the secret of the client to resume, if there is one, and a name."""

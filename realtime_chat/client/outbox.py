@@ -16,8 +16,6 @@ from realtime_chat.client.events import Message
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
-__all__ = ["Outbox", "PendingPublish"]
-
 KEY_KEPT = 290.0
 """Seconds for which a key makes it safe to publish again: the server keeps it for at least 300."""
 

@@ -12,8 +12,6 @@ from realtime_chat.client.http_link import HTTPLink
 from realtime_chat.client.link import ClientIdentity, Disconnect, LinkListener
 from realtime_chat.client.server_url import ServerURL
 
-__all__ = ["PollLink"]
-
 _WAIT = 25.0
 _ANSWER_WITHIN = 15.0
 _MIN_INTERVAL = 1.0

@@ -21,8 +21,6 @@ from zope.interface import implementer
 
 from realtime_chat.hosts import Host, port_of, tls_reason
 
-__all__ = ["ServerURL", "unsent_bytes"]
-
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SEND_BUFFER = 64 * 1024
 _EXAMPLE = "http://127.0.0.1:8080/"

@@ -14,8 +14,6 @@ from realtime_chat.client.http_link import HTTPLink
 from realtime_chat.client.link import ClientIdentity, Disconnect, LinkListener
 from realtime_chat.client.server_url import ServerURL
 
-__all__ = ["EventStreamParser", "SSELink"]
-
 _HEADERS_WITHIN = 10.0
 _IDLE_TIMEOUT = 40.0
 _LARGEST = 64 * 1024 * 1024

@@ -17,8 +17,6 @@ from realtime_chat.client.events import Event, Member, Message, Presence, Reset
 from realtime_chat.client.link import JoinRequest
 from realtime_chat.values.model import Position
 
-__all__ = ["FlowControl", "RoomSubscription"]
-
 
 @attrs.define(eq=False)
 class RoomSubscription:

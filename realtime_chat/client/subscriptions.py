@@ -16,8 +16,6 @@ from realtime_chat.client.outbox import Outbox
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
-__all__ = ["Subscriptions"]
-
 
 class Subscriptions:
     """All rooms that are read.

@@ -21,8 +21,6 @@ from realtime_chat.client.errors import Refused
 from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, Link, LinkListener, refusal
 from realtime_chat.client.server_url import ServerURL, unsent_bytes
 
-__all__ = ["WebSocketLink"]
-
 _CLOSE_WITHIN = 1.0
 _MAX_MESSAGE = 64 * 1024 * 1024
 _PING = 25.0

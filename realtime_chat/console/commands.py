@@ -17,8 +17,6 @@ from realtime_chat.console.text import as_json, as_line, member_as_json, member_
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import decode_json
 
-__all__ = ["COMMANDS", "Failed"]
-
 _MAX_PENDING = 64
 _HELP = "/who lists who is here, /quit ends (so does ^D), //… says something that begins with a slash"
 _TYPING_EVERY = 5_000

@@ -21,8 +21,6 @@ from realtime_chat.console.options import read_options
 from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
 
-__all__ = ["main"]
-
 FAILED = 1
 USAGE = 2
 

@@ -14,8 +14,6 @@ from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.json import decode_json
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
 
-__all__ = ["DEFAULT_URL", "make_parser", "read_options"]
-
 DEFAULT_URL = "http://127.0.0.1:8080/"
 
 T = TypeVar("T")

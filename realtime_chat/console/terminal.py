@@ -10,8 +10,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["Lines", "Terminal"]
-
 _CHUNK = 65536
 
 

@@ -11,8 +11,6 @@ import msgspec
 
 from realtime_chat.client import Event, Member, Message, Presence, Reset, Signal
 
-__all__ = ["as_json", "as_line", "member_as_json", "member_as_line", "safe"]
-
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )

@@ -12,8 +12,6 @@ from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout
 from realtime_chat.values.errors import StoreError
 
-__all__ = ["CatchUpScheduler"]
-
 
 class CatchUpScheduler:
     """Starts the catch-ups of rooms.

@@ -11,8 +11,6 @@ from realtime_chat.values.commands import Publish, decode_command
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.model import AppendResult
 
-__all__ = ["CommandSession"]
-
 
 class CommandSession(Session):
     """A session with a queue of commands.

@@ -20,8 +20,6 @@ from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Position
 
-__all__ = ["Delivery"]
-
 _log = Logger()
 
 

@@ -16,8 +16,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError, StoreError
 from realtime_chat.values.model import AppendResult, Draft, Page, Position, User, listed_ranges
 
-__all__ = ["Hub"]
-
 
 class Hub:
     """What sessions and transports use of a node. :func:`realtime_chat.composition.make_hub` builds it.

@@ -16,8 +16,6 @@ from hashlib import blake2b
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import User, check_name
 
-__all__ = ["Identities"]
-
 _RANDOM = 18
 _MAC = 6
 _AT_ONCE = 64

@@ -12,20 +12,6 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye
 from realtime_chat.values.model import AppendResult, Draft, ForwardedCommand, Message, Page, Position, RemoteClient
 
-__all__ = [
-    "ClientConnection",
-    "EncodedBatch",
-    "Fanout",
-    "IBroker",
-    "IMessageStore",
-    "Listener",
-    "MembersListener",
-    "MessageSink",
-    "Reader",
-    "ReplySink",
-    "Subscriber",
-]
-
 
 class IMessageStore(Interface):
     """Durable ordered logs, one per room."""

@@ -21,8 +21,6 @@ from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import Message, Page, Position
 
-__all__ = ["EntryPage", "LogContext", "LogView", "StartPosition", "chunks"]
-
 _NO_TAIL = Tail(0, 0)
 """Stands for the tail of every room that has none yet; nothing is ever added to it."""
 

@@ -12,8 +12,6 @@ from realtime_chat.core.wheel import Wheel
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
 
-__all__ = ["Node"]
-
 
 @attrs.frozen
 class Node:

@@ -14,8 +14,6 @@ from realtime_chat.core.node import Node
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import AppendResult, Draft, Message
 
-__all__ = ["Publisher"]
-
 _log = Logger()
 
 

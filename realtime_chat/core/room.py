@@ -32,8 +32,6 @@ from realtime_chat.core.turns import flush_all_replies
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.model import Page
 
-__all__ = ["BroadcastResult", "Room", "Subscription"]
-
 
 class BroadcastResult(NamedTuple):
     """What became of an event that stands in no log.

@@ -21,8 +21,6 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
 from realtime_chat.values.model import Message, Page
 
-__all__ = ["RoomCache"]
-
 _TRIES_TO_EVICT = 8
 
 

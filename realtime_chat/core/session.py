@@ -31,8 +31,6 @@ from realtime_chat.values.model import (
     private_owner,
 )
 
-__all__ = ["Answer", "Command", "Session", "encode_published", "name_command"]
-
 Answer = bytes | Deferred[bytes]
 Command = commands.Command | UnreadableCommand
 C = TypeVar("C", bound=commands.Command)

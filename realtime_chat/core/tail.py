@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from realtime_chat.values.codec import Entry
 
-__all__ = ["Tail"]
-
 
 class Tail:
     """Consecutive entries up to the log's top, bounded in count and in bytes.

@@ -21,8 +21,6 @@ from twisted.logger import Logger
 
 from realtime_chat.core.interfaces import ReplySink
 
-__all__ = ["TURN", "FlushQueue", "Turns", "flush_all_replies"]
-
 _log = Logger()
 
 _SHARE = 0.0005

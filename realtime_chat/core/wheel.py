@@ -14,8 +14,6 @@ from typing import Generic, TypeVar
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-__all__ = ["DeadlineQueue", "Stall", "Timeout", "Wheel"]
-
 K = TypeVar("K")
 
 

@@ -14,8 +14,6 @@ from twisted.web import http
 
 from realtime_chat.logs import reopen
 
-__all__ = ["AccessLog", "access_line"]
-
 _SECRET_PARAMETERS = frozenset((b"client", b"token", b"access_token", b"commands"))
 _MAX_QUOTED = 4096
 """Bytes of one quoted field in the access log. Escaped, they can take four times as many characters."""

@@ -19,22 +19,6 @@ from twisted.web.server import NOT_DONE_YET, Request
 from realtime_chat.values.codec import encode_error
 from realtime_chat.values.errors import RealtimeError, internal_error
 
-__all__ = [
-    "Answer",
-    "Answerable",
-    "JSONResource",
-    "Later",
-    "NotFound",
-    "answer",
-    "answer_later",
-    "describe",
-    "error_answer",
-    "error_headers",
-    "failure_answer",
-    "is_gone",
-    "refuse_method",
-]
-
 _log = Logger()
 
 RETRY_AFTER = b"2"

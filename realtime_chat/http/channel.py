@@ -20,8 +20,6 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["RealtimeChannel"]
-
 _CHUNKED_PIECE = 1024
 """Bytes of a chunked body that are read between two looks at the clock. With one byte a chunk that takes 1 ms."""
 

@@ -15,18 +15,6 @@ from realtime_chat.http.subscribe_params import one
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import ANONYMOUS, User
 
-__all__ = [
-    "CLIENT_HEADER",
-    "Wrap",
-    "as_it_is",
-    "asks_for_script",
-    "client_of",
-    "is_readable",
-    "known_client_of",
-    "user_of",
-    "wrap_for",
-]
-
 CLIENT_HEADER = b"Realtime-Client"
 
 Wrap = Callable[[Answer], Answer]

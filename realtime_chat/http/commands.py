@@ -18,8 +18,6 @@ from realtime_chat.values.commands import Command, Publish, decode_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.model import ANONYMOUS, check_name
 
-__all__ = ["CommandsResource", "body_of", "json_body", "media_type"]
-
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 

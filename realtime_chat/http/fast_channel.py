@@ -38,16 +38,6 @@ from realtime_chat.http.site import Channel
 from realtime_chat.http.subscribe_params import Parameters, memoized, read_query
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = [
-    "LEANS_ON",
-    "CachedHeaders",
-    "FastChannel",
-    "FastRequest",
-    "parse_headers",
-    "parse_request_line",
-    "split_head",
-]
-
 LEANS_ON = (
     "twisted.web.http:HTTPChannel._command",
     "twisted.web.http:HTTPChannel._handlingRequest",

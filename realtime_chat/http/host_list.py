@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["DEFAULT_PORTS", "LOOPBACK", "Authority", "HostList"]
-
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """The names that are served without any configuration."""
 

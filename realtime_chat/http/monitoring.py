@@ -19,9 +19,6 @@ from realtime_chat.values.counters import Histogram
 from realtime_chat.values.errors import GOODBYES
 from realtime_chat.values.json import encode_value
 
-__all__ = ["HealthResource", "MetricsResource", "ReadinessResource", "make_registry"]
-
-
 # Counters start at 0 with all their labels, so that the first event is an increase.
 _TRANSPORTS = dict.fromkeys(("poll", "sse", "websocket"), 0)
 _REASONS = dict.fromkeys(GOODBYES, 0)

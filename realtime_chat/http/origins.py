@@ -15,16 +15,6 @@ from twisted.web.http_headers import Headers
 from realtime_chat.http.host_list import DEFAULT_PORTS, Authority
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = [
-    "FOREIGN_PAGE",
-    "FOR_SCRIPTS",
-    "OriginPolicy",
-    "allow_preflight",
-    "destination_of",
-    "is_foreign",
-    "normalise_origin",
-]
-
 FOR_SCRIPTS = b"empty"
 """The destination of a script's request (Fetch, section 2.2.5). Requests without a browser count as a script's."""
 

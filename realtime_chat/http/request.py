@@ -26,8 +26,6 @@ from realtime_chat.http.site import Channel, RealtimeSite
 from realtime_chat.http.subscribe_params import read_query
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["MAX_LINE", "REASONS", "RealtimeRequest", "when_lost"]
-
 MAX_LINE = 8000
 """Bytes of the longest line of a request that any client needs, and that common proxies let through. All header lines
 together may have more than three times that: an address, a Last-Event-ID, and what browsers add."""

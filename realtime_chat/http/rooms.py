@@ -17,8 +17,6 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
 from realtime_chat.values.model import Draft, Position, User, check_event, check_key, check_reader, check_room
 
-__all__ = ["RoomsResource"]
-
 _FORM = b"application/x-www-form-urlencoded"
 _MAX_FIELDS = 100
 _FOR_JSON = "for JSON, say Content-Type: application/json"

@@ -20,8 +20,6 @@ from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 
-__all__ = ["Channel", "RealtimeSite", "SiteIO"]
-
 
 class SiteIO(Protocol):
     """How a site's bytes get to sockets; :class:`~realtime_chat.transports.fast.choice.SocketIO` is one."""

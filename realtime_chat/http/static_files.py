@@ -16,19 +16,6 @@ from twisted.web.server import Request
 
 from realtime_chat.http.answers import Answer, JSONResource
 
-__all__ = [
-    "CONTENT_SECURITY_POLICY",
-    "LIBRARY",
-    "NO_PAGE",
-    "OWN_PAGE",
-    "FileResource",
-    "PageRefused",
-    "check_directory",
-    "put_library",
-    "put_page",
-    "read_directory",
-]
-
 OWN_PAGE = "on"
 """Serve the package's own page."""
 

@@ -23,8 +23,6 @@ from realtime_chat.http.request import REASONS, RealtimeRequest
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["StrictChannel"]
-
 _LENGTH_DIGITS = 15
 
 

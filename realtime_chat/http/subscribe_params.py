@@ -14,18 +14,6 @@ import attrs
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_name, naming
 
-__all__ = [
-    "Parameters",
-    "SubscribeParams",
-    "check_rooms",
-    "memoized",
-    "natural",
-    "one",
-    "read_query",
-    "read_subscribe_params",
-    "unquoted",
-]
-
 Parameters = Mapping[bytes, Sequence[bytes]]
 """The values of each parameter in a query, by name."""
 

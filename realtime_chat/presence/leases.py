@@ -16,18 +16,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.limits import NEVER, TokenBucket
 from realtime_chat.values.model import RemoteClient, User
 
-__all__ = [
-    "UNKNOWN",
-    "AnyClient",
-    "AnyLease",
-    "CachedMember",
-    "Client",
-    "Lease",
-    "RemoteLease",
-    "looks_same",
-    "seniority",
-]
-
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
 

@@ -28,8 +28,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import RemoteClient
 
-__all__ = ["DIGEST_OF_EMPTY", "AwaitingDigest", "MemberList", "MemberPage", "Membership"]
-
 
 class MemberList(NamedTuple):
     """All members of a room.

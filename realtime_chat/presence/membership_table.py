@@ -16,8 +16,6 @@ from realtime_chat.presence.leases import UNKNOWN, AnyLease
 from realtime_chat.presence.membership import AwaitingDigest, MemberList, Membership
 from realtime_chat.values import codec
 
-__all__ = ["MembershipTable"]
-
 
 class MembershipTable:
     """The memberships of the rooms that have members, or had some a moment ago.

@@ -24,8 +24,6 @@ from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.remote_members import RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 
-__all__ = ["PollVersion", "PollVersions"]
-
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _VERSION = re.compile(rf"([0-9a-f]{{1,16}})\.({_NUMBER.pattern})(?:\.([0-9a-f]{{16}})?(?:\.([0-9a-f]{{8}}))?)?(?<!\.)")
 _NO_NODE = "0"

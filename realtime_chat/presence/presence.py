@@ -34,8 +34,6 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
 
-__all__ = ["Presence"]
-
 _EMPTY_STATE = b"{}"
 
 

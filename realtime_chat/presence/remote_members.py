@@ -22,8 +22,6 @@ from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
-__all__ = ["PresenceOutbox", "RemoteMembers"]
-
 _MAX_SENDERS = 10_000
 
 

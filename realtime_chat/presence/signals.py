@@ -12,8 +12,6 @@ from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import Lease
 
-__all__ = ["KeptSignals", "RoomSignals", "SignalDelivery"]
-
 _OVERLAP = 0.5
 """Seconds by which a signal may reach one node later than another."""
 

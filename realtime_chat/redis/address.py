@@ -16,8 +16,6 @@ from twisted.python.failure import Failure
 
 from realtime_chat.hosts import Host, port_of, tls_reason
 
-__all__ = ["SCHEMES", "RedisAddress", "parse_address"]
-
 SCHEMES = ("redis", "rediss", "redis+unix", "unix")
 """The schemes of the URL of a Redis server."""
 

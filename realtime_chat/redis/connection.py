@@ -16,8 +16,6 @@ from realtime_chat.redis.address import RedisAddress
 from realtime_chat.redis.wire import Argument, OnMessage, RedisProtocol, ServerError, read_info
 from realtime_chat.values.errors import StoreError, StoreRefused
 
-__all__ = ["MIN_VERSION", "ConnectionCounts", "RedisConnection", "RedisRefused"]
-
 MIN_VERSION = (6, 2)
 """The oldest version of Redis that the scripts can use (XTRIM MINID)."""
 

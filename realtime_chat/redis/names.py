@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["RedisNames", "check_prefix"]
-
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

@@ -13,17 +13,6 @@ import msgspec
 
 from realtime_chat.values.model import Message, Position
 
-__all__ = [
-    "ANNOUNCEMENT",
-    "DAMAGED",
-    "Announcement",
-    "MessageRow",
-    "encode_row",
-    "read_announcement",
-    "read_messages",
-    "read_rows",
-]
-
 ANNOUNCEMENT = b"m"
 """The first byte of an announcement."""
 

@@ -18,20 +18,6 @@ from twisted.python.failure import Failure
 
 from realtime_chat.values.errors import StoreError
 
-__all__ = [
-    "Argument",
-    "Commands",
-    "OnMessage",
-    "RedisProtocol",
-    "Script",
-    "ServerError",
-    "Slots",
-    "Unanswered",
-    "ignore_store_error",
-    "load_script",
-    "read_info",
-]
-
 Argument = str | bytes | int
 """An argument of a command, or its name."""
 

@@ -14,17 +14,6 @@ from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError
 from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import AppendResult, Draft
 
-__all__ = [
-    "MAX_BATCH",
-    "Answers",
-    "AppendOutcome",
-    "AppendQueue",
-    "CommitCounts",
-    "PendingAppend",
-    "batch_end",
-    "refusals",
-]
-
 MAX_BATCH = 256
 """The most drafts in one batch."""
 

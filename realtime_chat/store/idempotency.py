@@ -10,8 +10,6 @@ import msgspec
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import AppendResult, Draft, Message, Position
 
-__all__ = ["KeyEntry", "content_digest", "key_reused"]
-
 _decode = msgspec.json.Decoder().decode
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 

@@ -23,8 +23,6 @@ from realtime_chat.store.retention import (
 from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
 
-__all__ = ["MemoryStore"]
-
 _ROOMS_PER_SWEEP = 100
 _SWEEP_INTERVAL = 1.0
 

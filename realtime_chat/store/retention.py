@@ -20,19 +20,6 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import TokenBucket, begin_within
 from realtime_chat.values.model import Message, Page
 
-__all__ = [
-    "KEY_SECONDS",
-    "PAGE_BYTES",
-    "SECONDS_AT_ONCE",
-    "ClockSpan",
-    "Retention",
-    "RetentionClock",
-    "RoomCreationLimit",
-    "fitting",
-    "new_epoch",
-    "readable_page",
-]
-
 KEY_SECONDS = 300
 """How long a publisher's key is kept at least. It is always kept as long as its message."""
 

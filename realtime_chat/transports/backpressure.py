@@ -25,8 +25,6 @@ from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.transports.frames import FrameBatch
 
-__all__ = ["BackpressuredSender", "Send", "abort_when_stalled", "acknowledged", "in_kernel"]
-
 Send = Callable[[bytes], int]
 """Gives bytes to a socket, and returns how many bytes the socket took."""
 

@@ -19,19 +19,6 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position
 
-__all__ = [
-    "Envelope",
-    "RoomBatch",
-    "RoomFanout",
-    "RoomsFanout",
-    "check_id_length",
-    "chunk",
-    "encode_block",
-    "id_writer",
-    "identity",
-    "read_id",
-]
-
 _LONGEST_POSITION = len("=k3x9wq2a:9007199254740992,")
 _MAX_NAMES = 1024
 """Characters of rooms' names that an id may have."""

@@ -7,8 +7,6 @@ import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 
-__all__ = ["FrameBatch", "deflated_frame", "frame", "short_frame", "unmask"]
-
 _TEXT = 0x81
 _COMPRESSED_TEXT = 0xC1
 _MASKED = 0x80

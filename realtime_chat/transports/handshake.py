@@ -13,8 +13,6 @@ from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflat
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["SUBPROTOCOL", "Upgrade", "accept_offer", "check_upgrade", "encode_request", "encode_response"]
-
 SUBPROTOCOL = "realtime.v1"
 
 _VERSION = b"13"

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from realtime_chat.transports.backpressure import BackpressuredSender
 
-__all__ = ["Keepalive"]
-
 _MIN_RATE = 500
 """Bytes a second at which a begun message has to go on, as bodies do over HTTP."""
 

@@ -22,8 +22,6 @@ from realtime_chat.transports.waiting_poll import WaitingPoll
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import check_room, private_owner
 
-__all__ = ["PollResource"]
-
 
 def _is_public(room: str) -> bool:
     try:

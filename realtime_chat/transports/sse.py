@@ -38,8 +38,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.model import ANONYMOUS, Position, naming
 
-__all__ = ["EventsResource", "RoomStream", "RoomsStream"]
-
 _TAKEN_OVER = Answer(b"")
 """The answer to a request whose connection is no longer HTTP's: it goes nowhere."""
 

@@ -30,8 +30,6 @@ from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
 from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import ANONYMOUS, Position, naming
 
-__all__ = ["EventBatch", "MessageBatch", "PollFanout", "WaitingPoll"]
-
 
 class MessageBatch:
     """Consecutive messages of one room, of which each poll takes as many as fit its answer.

@@ -30,8 +30,6 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, UnreadableCommand
 from realtime_chat.values.model import Position
 
-__all__ = ["LEANS_ON", "RealtimeProtocol", "WebSocketResource"]
-
 _STATE = ("STATE_OPEN", "STATE_CLOSED", "state", "data", "frame_data", "inside_message")
 _METHODS = ("consumeData", "processData", "sendData", "sendCloseFrame", "dropConnection")
 LEANS_ON = tuple(f"autobahn.twisted.websocket:WebSocketServerProtocol.{name}" for name in (*_STATE, *_METHODS))

@@ -17,28 +17,6 @@ from realtime_chat.values.json import encode_value
 from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Message, Page, Position, User
 
-__all__ = [
-    "Entry",
-    "encode_error",
-    "encode_goodbye",
-    "encode_history",
-    "encode_joined",
-    "encode_member",
-    "encode_members",
-    "encode_page",
-    "encode_poll",
-    "encode_presence",
-    "encode_presence_delta",
-    "encode_published",
-    "encode_reply",
-    "encode_reset",
-    "encode_rooms",
-    "encode_signal",
-    "encode_welcome",
-    "first_of_page",
-    "last_of_page",
-]
-
 
 class _SenderFields(msgspec.Struct, frozen=True):
     id: str

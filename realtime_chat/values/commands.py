@@ -10,23 +10,6 @@ from msgspec import Meta
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import MAX_DEPTH, check_value, decode_body, decode_json, why_not_json
 
-__all__ = [
-    "COMMANDS",
-    "Command",
-    "CommandId",
-    "Hello",
-    "Join",
-    "Leave",
-    "Ping",
-    "Publish",
-    "ReadHistory",
-    "ReadMembers",
-    "SendSignal",
-    "SetState",
-    "decode_command",
-    "decode_commands",
-]
-
 MAX_COMMANDS = 100
 """How many commands one HTTP request may carry."""
 

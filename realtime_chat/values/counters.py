@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 import attrs
 
-__all__ = ["LATENCIES", "SIZES", "Counters", "Histogram"]
-
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """The upper bounds of the buckets for sizes."""
 

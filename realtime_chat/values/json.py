@@ -11,8 +11,6 @@ import msgspec
 
 from realtime_chat.values.errors import UnreadableCommand
 
-__all__ = ["MAX_DEPTH", "check_value", "decode_body", "decode_json", "encode_checked", "encode_value", "why_not_json"]
-
 MAX_DEPTH = 32
 """How deep arrays and objects may nest; the command's own object counts as one level."""
 

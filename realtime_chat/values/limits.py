@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 import attrs
 
-__all__ = ["NEVER", "Limits", "TokenBucket", "begin_within"]
-
 NEVER = float("-inf")
 """A time before all others."""
 

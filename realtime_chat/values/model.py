@@ -12,28 +12,6 @@ import msgspec
 
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = [
-    "ANONYMOUS",
-    "AppendResult",
-    "Draft",
-    "ForwardedCommand",
-    "Message",
-    "Page",
-    "Position",
-    "RemoteClient",
-    "User",
-    "check_event",
-    "check_key",
-    "check_name",
-    "check_reader",
-    "check_room",
-    "is_room",
-    "listed_ranges",
-    "may_read",
-    "naming",
-    "private_owner",
-]
-
 _CACHED_NAMES = 1024
 """How many checked names are cached, so that they are not checked again."""
 

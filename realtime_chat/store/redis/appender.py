@@ -35,8 +35,6 @@ from realtime_chat.store.redis.shared_logs import OUT_OF_SEQUENCE, STALE_LOGS, T
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position, User
 
-__all__ = ["RedisAppender"]
-
 _MAX_IN_FLIGHT = 4
 _STORE_WITHIN = 1.3
 """Seconds after its arrival in which Redis may store a draft."""

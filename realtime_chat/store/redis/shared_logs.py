@@ -13,8 +13,6 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import Commands, Script, ServerError, load_script, read_info
 from realtime_chat.store.retention import RetentionClock, new_epoch
 
-__all__ = ["OUT_OF_SEQUENCE", "STALE_LOGS", "TOO_LATE", "Persistence", "SharedLogs", "load_store_script"]
-
 TOO_LATE = "LATE"
 """The error of a script that should have run earlier."""
 

@@ -28,8 +28,6 @@ from realtime_chat.store.retention import PAGE_BYTES, Retention, RetentionClock,
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import AppendResult, Draft, Page
 
-__all__ = ["RedisStore"]
-
 _CHECKS_PER_SETTINGS_CHECK = 5
 _MAX_READS_IN_FLIGHT = 16
 _MAX_READS_WAITING = 20_000

@@ -18,8 +18,6 @@ from realtime_chat.store.sqlite.rooms import RoomIndex, RoomTop
 from realtime_chat.values.errors import out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Position
 
-__all__ = ["CommitBatch", "find_keys"]
-
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray. That costs more than binding them. So
 # there are columns for a key only if a draft of the batch has one, and empty rows are of zeros.
 _COLUMNS = ("room", "offset", "at", "event", "sender_id", "sender_name", "data")

@@ -19,8 +19,6 @@ from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.values.errors import StoreRefused
 
-__all__ = ["CheckpointScheduler"]
-
 _CHECKPOINT_PAGES = 2000
 _MAX_CHECKPOINT_COMMITS = 128
 _CHECKPOINT_BYTES = 4 * 1024 * 1024

@@ -20,8 +20,6 @@ from urllib.parse import quote
 from realtime_chat.store.retention import new_epoch
 from realtime_chat.values.errors import StoreRefused
 
-__all__ = ["APPLICATION_ID", "SCHEMA", "DatabaseFile", "DatabaseIdentity", "FileWatch", "load_schema", "transaction"]
-
 APPLICATION_ID = 0x52744368
 """Marks a SQLite file as ours (``PRAGMA application_id``): "RtCh"."""
 

@@ -15,8 +15,6 @@ from realtime_chat.store.append_queue import Answers, AppendOutcome, CommitCount
 from realtime_chat.store.sqlite.writer import CommitInDoubt, SQLiteWriter
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
 
-__all__ = ["GroupCommitThread"]
-
 
 class GroupCommitThread:
     """Runs a :class:`~realtime_chat.store.sqlite.writer.SQLiteWriter` on a thread of its own.

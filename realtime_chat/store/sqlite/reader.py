@@ -19,8 +19,6 @@ from realtime_chat.store.sqlite.file import DatabaseFile
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import Message, Page, Position
 
-__all__ = ["PageReader"]
-
 # One statement is one snapshot. It gives one row, as each row releases the interpreter's lock. With a row per message,
 # a busy reactor's thread would hold up the page.
 _PAGE = """

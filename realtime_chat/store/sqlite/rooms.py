@@ -11,8 +11,6 @@ import msgspec
 from realtime_chat.store.retention import RetentionClock, RoomCreationLimit
 from realtime_chat.values.errors import RealtimeError
 
-__all__ = ["RoomIndex", "RoomTop"]
-
 _CACHED_ROOMS = 10_000
 
 _COUNT_ROOMS = "SELECT floor, (SELECT count(*) FROM rooms) FROM identity"

@@ -26,8 +26,6 @@ from realtime_chat.store.sqlite.writer import SQLiteWriter
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import AppendResult, Draft, Page
 
-__all__ = ["SQLiteStore"]
-
 
 @implementer(IMessageStore)
 class SQLiteStore:

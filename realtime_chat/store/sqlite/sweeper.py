@@ -13,8 +13,6 @@ from realtime_chat.store.retention import ClockSpan, RetentionClock
 from realtime_chat.store.sqlite.file import transaction
 from realtime_chat.store.sqlite.rooms import RoomIndex
 
-__all__ = ["Sweeper"]
-
 _SWEEP_SECONDS = 0.01
 _ROOMS_PER_SWEEP = 100
 

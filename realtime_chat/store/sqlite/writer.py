@@ -19,8 +19,6 @@ from realtime_chat.store.sqlite.sweeper import Sweeper
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
 from realtime_chat.values.model import Draft
 
-__all__ = ["CommitInDoubt", "SQLiteWriter"]
-
 _SAVE_INTERVAL = 600.0
 
 

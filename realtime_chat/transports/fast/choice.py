@@ -11,8 +11,6 @@ from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from realtime_chat.transports.fast.open_websocket import OpenWebSocket
 from realtime_chat.transports.handshake import Upgrade
 
-__all__ = ["FAST", "PLAIN", "SocketIO", "SocketReader", "WebSocketReceiver"]
-
 
 class SocketReader(Protocol):
     """Reads from connections."""

@@ -21,20 +21,6 @@ from realtime_chat.core.interfaces import R, Reader
 from realtime_chat.transports.backpressure import BackpressuredSender, Send, in_kernel
 from realtime_chat.transports.frames import FrameBatch
 
-__all__ = [
-    "FAILED",
-    "LEANS_ON",
-    "DirectSender",
-    "FrameFanout",
-    "can_bypass",
-    "direct_send_of",
-    "finish_frame",
-    "queued",
-    "try_send",
-    "unsent",
-    "write_now",
-]
-
 _BOTH = ("Server", "Server.TLS", "Server.socket", "Server._tempDataBuffer")
 _STATE = ("disconnected", "disconnecting", "dataBuffer", "offset", "startWriting", "_tempDataLen")
 LEANS_ON = (

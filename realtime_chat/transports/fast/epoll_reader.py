@@ -30,8 +30,6 @@ from zope.interface import implementer
 from realtime_chat.core.turns import TURN
 from realtime_chat.transports.fast.direct_send import can_bypass
 
-__all__ = ["LEANS_ON", "EpollReader", "accept_few"]
-
 _BOTH = ("reactor", "socket", "_aborting")
 LEANS_ON = (
     "twisted.internet.tcp:Port.numberAccepts",

@@ -25,8 +25,6 @@ from realtime_chat.core.command_session import CommandSession
 from realtime_chat.transports.frames import short_frame, unmask
 from realtime_chat.transports.handshake import Upgrade, accept_offer, encode_response
 
-__all__ = ["LEANS_ON", "OpenWebSocket"]
-
 _TOO_LARGE = ("wasMaxFramePayloadSizeExceeded", "wasMaxMessagePayloadSizeExceeded")
 _ENDED = ("closedByMe", "failedByMe", "droppedByMe", "wasClean")
 _CLOSE_CODES = ("localCloseCode", "localCloseReason", "remoteCloseCode", "remoteCloseReason", "wasNotCleanReason")

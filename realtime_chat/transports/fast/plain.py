@@ -17,8 +17,6 @@ from realtime_chat.core.command_session import CommandSession
 from realtime_chat.transports import backpressure
 from realtime_chat.transports.handshake import SUBPROTOCOL, Upgrade, accept_offer, encode_request
 
-__all__ = ["AutobahnWebSocket", "ReactorReader", "accept_as_reactor", "unsent", "write"]
-
 
 def write(transport: Any, data: bytes) -> None:
     """Write to a transport."""
