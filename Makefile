@@ -1,4 +1,5 @@
 # make run    starts the daemon, from this checkout and in an environment of its own (.venv)
+# make check  runs the tests that need no process, browser or server, in under a minute
 # make test   runs all tests, and gets what they need
 # make stats  says how large, documented and entangled the code is, and refuses what is over its bounds
 # make bench  measures what the daemon costs, side by side with others (docs/performance.rst)
@@ -8,8 +9,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-TESTS ?= tests
 TRIAL_ARGS ?=
+
+PACKAGES := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard tests/*/__init__.py)) $(basename $(wildcard tests/test_*.py)))
+# Tests that wait for processes stand first, so that the short ones fill the gaps.
+TESTS ?= tests.functional $(filter-out tests.functional,$(PACKAGES))
+# How many tests run at the same time. Most of them wait for other processes.
+JOBS ?= 4
 BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=
@@ -23,11 +29,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-latest mutants programs js lint types docs stats bench clean FORCE
+.PHONY: help run check test test-all test-latest mutants programs js lint types docs stats bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
+	@echo 'make check   run the tests that need no process, browser or server, in under a minute'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
+	@echo 'make test-all   the same, with the long form of each test that has one'
 	@echo 'make test-latest   the same with the newest version of each dependency, in an environment of its own (.venv-latest)'
 	@echo 'make mutants say which small changes to the code no test notices; ARGS="--count 20 --seed 2", ARGS=--help'
 	@echo 'make lint    look for mistakes and formatting; make types: check types; make docs: build docs/_build'
@@ -40,7 +48,7 @@ run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
 test: $(VENV)/test.installed programs browser/node_modules/installed
-	@exec $(BIN)/trial $(TRIAL_ARGS) $(TESTS)
+	@exec $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
 
 # Upgraded each time, as the point is to meet new versions. What leans on a name that is gone is named by
 # tests/transports/fast/test_leans_on.py.
