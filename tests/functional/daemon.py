@@ -20,6 +20,8 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.functional.forked import ForkedProcess
+
 __all__ = ["CHECKOUT", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ class Daemon:
         self.program = program
         self.port = free_port()
         self.log_path = self.directory / "daemon.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -118,21 +120,25 @@ class Daemon:
 
     def command(self) -> list[str]:
         """The command that starts the daemon."""
+        return [sys.executable, "-c", self.program, *self._arguments()]
+
+    def _arguments(self) -> list[str]:
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
-        return [sys.executable, "-c", self.program, *arguments, *self.options]
+        return [*arguments, *self.options]
 
     def _run(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, *self.command()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"},
-            )
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            if self.prefix:
+                command = [*self.prefix, *self.command()]
+                self._process = subprocess.Popen(command, cwd=self.directory, env=environment, **files)
+            else:
+                self._process = ForkedProcess(
+                    self.program, self._arguments(), cwd=self.directory, env=environment, **files
+                )
 
     def _answers(self) -> bool:
         assert self._process is not None
