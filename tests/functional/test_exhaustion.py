@@ -1,7 +1,7 @@
 """What strangers can take of a daemon: memory, time, the log, and what is stored. The tables name the attacks.
 
 Each is made on a daemon of its own, while a healthy client talks there. With ``SOAK=1`` in the environment an attack
-lasts for thirty seconds instead of three.
+lasts for thirty seconds instead of one and a half.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tests.functional.daemon import Daemon, DaemonTestCase, free_port
 from tests.functional.healthy_client import HealthyClient
 from tests.redis_server import RedisServer
 
-SECONDS = 30 if os.environ.get("SOAK") == "1" else 3
+SECONDS = 30.0 if os.environ.get("SOAK") == "1" else 1.5
 MIB = 1024 * 1024
 MEMORY = 64 * MIB
 """By how much a daemon may grow under an attack."""
-LOG = MIB * SECONDS // 30
+LOG = MIB * SECONDS / 30
 """By how much its log may grow: a mebibyte while the longest attack lasts."""
 DELAY = 250.0
-"""How late a healthy client's messages may be, in milliseconds, but for the last hundredth of them."""
+"""How late the daemon may make a healthy client's messages, in milliseconds, but for the last hundredth of them."""
 PATIENCE = 60.0
 """Seconds after which all is as before."""
 LEFT = 32 * MIB
@@ -249,7 +249,7 @@ class Scene:
         self.daemon = daemon
         self.redis = redis
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
-        self.healthy_client = HealthyClient(daemon.port)
+        self.healthy_client = HealthyClient(daemon.port, daemon.pid, *([] if redis is None else [redis.pid]))
         self.attackers = Attackers(daemon.port)
 
     def end(self) -> None:
