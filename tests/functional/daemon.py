@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,47 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 _PATIENCE = 20.0
 
 
+_PORTS = range(20_000, 32_000)
+_BLOCK = 100
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Ports that this process alone uses, each once, in an order of its own."""
+    blocks = list(range(_PORTS.start, _PORTS.stop, _BLOCK))
+    random.shuffle(blocks)
+    for block in blocks:
+        if _is_ours(block):
+            ports = list(range(block, block + _BLOCK))
+            random.shuffle(ports)
+            yield from ports
+    raise AssertionError("all ports are used up, by this run or by others at the same time")
+
+
+def _is_ours(block: int) -> bool:
+    """Take a block of ports, until this process ends; whether no other one has it."""
+    taken = socket.socket(socket.AF_UNIX)
+    try:
+        taken.bind(f"\0realtime-test-ports-{block}")
+    except OSError:
+        taken.close()
+        return False
+    _blocks.append(taken)
+    return True
+
+
+_blocks: list[socket.socket] = []
+_drawing = threading.Lock()
+
+
 def free_port() -> int:
-    """A free loopback port below the ephemeral range.
+    """A free loopback port below the ephemeral range, which nobody was given before: tests may run side by side.
 
     A client that dials a port in that range while the server is down can connect to itself.
     """
     while True:
-        port = random.randrange(20_000, 32_000)
+        with _drawing:
+            port = next(_own_ports())
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
@@ -120,25 +156,22 @@ class Daemon:
 
     def command(self) -> list[str]:
         """The command that starts the daemon."""
-        return [sys.executable, "-c", self.program, *self._arguments()]
-
-    def _arguments(self) -> list[str]:
         arguments = ["-n", "--pidfile=", "realtime", "--listen", f"tcp:{self.port}:interface=127.0.0.1"]
         if not any(option.startswith(("--data-dir", "--store")) for option in self.options):
             arguments += ["--data-dir", str(self.directory / "data")]
-        return [*arguments, *self.options]
+        return [sys.executable, "-c", self.program, *arguments, *self.options]
 
     def _run(self) -> None:
+        command = self.command()
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("ab") as log:
-            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            more: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            more |= {"cwd": self.directory, "env": environment}
             if self.prefix:
-                command = [*self.prefix, *self.command()]
-                self._process = subprocess.Popen(command, cwd=self.directory, env=environment, **files)
+                self._process = subprocess.Popen([*self.prefix, *command], **more)
             else:
-                self._process = ForkedProcess(
-                    self.program, self._arguments(), cwd=self.directory, env=environment, **files
-                )
+                _, _, program, *arguments = command
+                self._process = ForkedProcess(program, arguments, **more)
 
     def _answers(self) -> bool:
         assert self._process is not None

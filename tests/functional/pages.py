@@ -232,7 +232,7 @@ def open_tab(case: SynchronousTestCase, url: str, before: str = "", kind: str = 
     :param kind: the browser.
     """
     tab = browser(kind).open(url, WATCH + before, alone=True)
-    case.addCleanup(tab.close)
+    case.addCleanup(tab.release)
     return Page(tab)
 
 
