@@ -24,12 +24,32 @@ from twisted.trial.unittest import TestCase
 
 from tests.functional.forked import ForkedProcess
 
-__all__ = ["CHECKOUT", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
+__all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until", "with_limits"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+SOAK = os.environ.get("SOAK") == "1"
+"""Whether what takes long is done as long as it can take, and not in its short form."""
 TWISTD = "from twisted.scripts.twistd import run; run()"
-_PATIENCE = 20.0
+_PATIENCE = 60.0
+"""Seconds after which nobody waits any longer, where no promise says how long something takes."""
+
+
+def with_limits(lease: float | None = None, **limits: float) -> str:
+    """A program that runs ``twistd`` with other limits: where what is tested is that a time goes by, less goes by.
+
+    :param lease: seconds for which other nodes believe in a node that they don't hear.
+    """
+    lines = [
+        "import functools, realtime_chat.tap as tap",
+        f"tap.Limits = functools.partial(tap.Limits, **{limits})",
+    ]
+    if lease is not None:
+        lines += [
+            "import realtime_chat.broker.redis_presence as presence",
+            f"presence.RedisPresence = functools.partial(presence.RedisPresence, lease={lease})",
+        ]
+    return "\n".join([*lines, TWISTD])
 
 
 _PORTS = range(20_000, 32_000)
@@ -214,7 +234,7 @@ class Daemon:
 class DaemonTestCase(TestCase):
     """Tests of daemon processes, with clients on this reactor. The daemons end with the test."""
 
-    timeout = 120
+    timeout = 300
 
     def daemon(
         self,

@@ -50,7 +50,8 @@ const operations = {
     });
     page.on('pageerror', (error) => said.push(String(error)));
     if (before) {
-      shown.before = await page.evaluateOnNewDocument(before);
+      // On its way from one page to another, Firefox has an empty document, which may use no storage.
+      shown.before = await page.evaluateOnNewDocument(`if (self.origin !== 'null') { ${before} }`);
     }
     await page.goto(url);
     return pages.push({...shown, said}) - 1;
