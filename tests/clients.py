@@ -19,7 +19,7 @@ from twisted.web.http import _ChunkedTransferDecoder
 
 from tests.views import View
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Watched:
@@ -219,10 +219,18 @@ class HTTPClient(Client):
 
     async def tell(self, **command: Any) -> dict[str, Any]:
         """Give a command, and give the reply."""
-        url = f"http://127.0.0.1:{self.port}/commands"
-        response = await treq.post(url, json=command, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
-        reply: dict[str, Any] = await response.json()
+        reply: dict[str, Any] = await self._post(command)
         return reply
+
+    async def tell_all(self, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Give several commands in one request, and give their replies."""
+        replies: list[dict[str, Any]] = await self._post(commands)
+        return replies
+
+    async def _post(self, body: Any) -> Any:
+        url = f"http://127.0.0.1:{self.port}/commands"
+        response = await treq.post(url, json=body, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
+        return await response.json()
 
     async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
         """Publish, and give the reply."""

@@ -119,6 +119,10 @@ class Tab:
         """Close it."""
         self.browser.ask("close", page=self.number)
 
+    def release(self) -> None:
+        """Leave the page, and the window that it had alone to the next one."""
+        self.browser.ask("release", page=self.number)
+
 
 class Browser:
     """A browser in a process of its own.
@@ -170,7 +174,8 @@ class Browser:
         """Open a page in a tab of its own.
 
         :param before: a script that is run before those of the page.
-        :param alone: with storage of its own, as another person's browser would have.
+        :param alone: with storage of its own, as another person's browser would have; what an earlier page has stored
+            there belongs to another origin, as no two daemons of a run have the same port.
         """
         return Tab(self, self.ask("open", url=url, before=before, alone=alone))
 

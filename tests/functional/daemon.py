@@ -10,31 +10,89 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-__all__ = ["CHECKOUT", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until"]
+from tests.functional.forked import ForkedProcess
+
+__all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until", "with_limits"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+SOAK = os.environ.get("SOAK") == "1"
+"""Whether what takes long is done as long as it can take, and not in its short form."""
 TWISTD = "from twisted.scripts.twistd import run; run()"
-_PATIENCE = 20.0
+_PATIENCE = 60.0
+"""Seconds after which nobody waits any longer, where no promise says how long something takes."""
+
+
+def with_limits(lease: float | None = None, **limits: float) -> str:
+    """A program that runs ``twistd`` with other limits: where what is tested is that a time goes by, less goes by.
+
+    :param lease: seconds for which other nodes believe in a node that they don't hear.
+    """
+    lines = [
+        "import functools, realtime_chat.tap as tap",
+        f"tap.Limits = functools.partial(tap.Limits, **{limits})",
+    ]
+    if lease is not None:
+        lines += [
+            "import realtime_chat.broker.redis_presence as presence",
+            f"presence.RedisPresence = functools.partial(presence.RedisPresence, lease={lease})",
+        ]
+    return "\n".join([*lines, TWISTD])
+
+
+_PORTS = range(20_000, 32_000)
+_BLOCK = 100
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Ports that this process alone uses, each once, in an order of its own."""
+    blocks = list(range(_PORTS.start, _PORTS.stop, _BLOCK))
+    random.shuffle(blocks)
+    for block in blocks:
+        if _is_ours(block):
+            ports = list(range(block, block + _BLOCK))
+            random.shuffle(ports)
+            yield from ports
+    raise AssertionError("all ports are used up, by this run or by others at the same time")
+
+
+def _is_ours(block: int) -> bool:
+    """Take a block of ports, until this process ends; whether no other one has it."""
+    taken = socket.socket(socket.AF_UNIX)
+    try:
+        taken.bind(f"\0realtime-test-ports-{block}")
+    except OSError:
+        taken.close()
+        return False
+    _blocks.append(taken)
+    return True
+
+
+_blocks: list[socket.socket] = []
+_drawing = threading.Lock()
 
 
 def free_port() -> int:
-    """A free loopback port below the ephemeral range.
+    """A free loopback port below the ephemeral range, which nobody was given before: tests may run side by side.
 
     A client that dials a port in that range while the server is down can connect to itself.
     """
     while True:
-        port = random.randrange(20_000, 32_000)
+        with _drawing:
+            port = next(_own_ports())
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
@@ -81,7 +139,7 @@ class Daemon:
         self.program = program
         self.port = free_port()
         self.log_path = self.directory / "daemon.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -124,15 +182,16 @@ class Daemon:
         return [sys.executable, "-c", self.program, *arguments, *self.options]
 
     def _run(self) -> None:
+        command = self.command()
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, *self.command()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"},
-            )
+            more: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            more |= {"cwd": self.directory, "env": environment}
+            if self.prefix:
+                self._process = subprocess.Popen([*self.prefix, *command], **more)
+            else:
+                _, _, program, *arguments = command
+                self._process = ForkedProcess(program, arguments, **more)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -175,7 +234,7 @@ class Daemon:
 class DaemonTestCase(TestCase):
     """Tests of daemon processes, with clients on this reactor. The daemons end with the test."""
 
-    timeout = 120
+    timeout = 300
 
     def daemon(
         self,

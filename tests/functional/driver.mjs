@@ -26,13 +26,22 @@ const browser = await puppeteer.launch({
   userDataDir: kind === 'firefox' ? undefined : profile,
   extraPrefsFirefox: {'network.proxy.type': 0}
 });
-const pages = [];
+const pages = [], free = [];
+
+/** A page in a window with storage of its own. Windows are used again, as a new one costs a second of a processor. */
+async function windowOfItsOwn() {
+  const used = free.pop();
+  if (used) {
+    await used.page.bringToFront();
+    return used;
+  }
+  const context = await browser.createBrowserContext();
+  return {context, page: await context.newPage({type: 'window'})};
+}
 
 const operations = {
   async open({url, before, alone}) {
-    const home = alone ? await browser.createBrowserContext() : browser;
-    const page = await home.newPage(alone ? {type: 'window'} : {});
-    const said = [];
+    const shown = alone ? await windowOfItsOwn() : {page: await browser.newPage()}, {page} = shown, said = [];
     page.on('console', (message) => {
       const url = message.location().url || '';
       if (['error', 'warn', 'warning'].includes(message.type()) && !url.endsWith('/favicon.ico')) {
@@ -41,10 +50,28 @@ const operations = {
     });
     page.on('pageerror', (error) => said.push(String(error)));
     if (before) {
-      await page.evaluateOnNewDocument(before);
+      // On its way from one page to another, Firefox has an empty document, which may use no storage.
+      shown.before = await page.evaluateOnNewDocument(`if (self.origin !== 'null') { ${before} }`);
     }
     await page.goto(url);
-    return pages.push({page, said, context: alone && home}) - 1;
+    return pages.push({...shown, said}) - 1;
+  },
+  /** Leave a window for another page: of another origin, as the storage stays. */
+  async release({page: number}) {
+    const {page, context, session, before} = pages[number];
+    if (page.isClosed()) {
+      return;
+    }
+    page.removeAllListeners('console');
+    page.removeAllListeners('pageerror');
+    if (session) {
+      await session.detach();
+    }
+    if (before) {
+      await page.removeScriptToEvaluateOnNewDocument(before.identifier);
+    }
+    await page.goto('about:blank');
+    free.push({page, context});
   },
   goto: ({page, url}) => pages[page].page.goto(url).then(() => null),
   run: ({page, script}) => pages[page].page.evaluate(`(async () => { ${script} })()`),

@@ -1,16 +1,21 @@
-"""A healthy client, in a process of its own: ``python -m tests.functional.healthy_client PORT``.
+"""A healthy client, in a process of its own: ``python -m tests.functional.healthy_client PORT PID …``.
 
 It publishes to its room over a WebSocket at a fixed rate, whether earlier messages have arrived or not. It reads the
-room over that WebSocket and by polls.
+room over that WebSocket and by polls. What it measures is the daemon's doing: time in which the daemon, its store or
+the client itself was ready to go on and had no processor isn't counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from tests.functional.attackers import upgrade
 from tests.functional.raw_clients import RawHTTP, RawWebSocket
@@ -22,18 +27,43 @@ _ROOM = "healthy"
 _SECONDS_BETWEEN = 0.02
 
 
+def _seconds_without_processor(processes: Sequence[int]) -> float:
+    """How long all threads of some processes have waited for a processor so far; 0 where the kernel doesn't say."""
+    waited = 0
+    for process in processes:
+        for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # the thread has ended
+                waited += int(path.read_text().split()[1])
+    return waited / 1e9
+
+
+class _Since(NamedTuple):
+    """A moment.
+
+    :ivar at: the monotonic clock.
+    :ivar served: how long the daemon and its store had waited for a processor until then.
+    :ivar own: how long this process had.
+    """
+
+    at: float
+    served: float
+    own: float
+
+
 class _HealthyWorker:
     """The client in the process.
 
+    :param servers: the processes of the daemon and its store.
     :ivar sent: when each message was sent, by its key.
     :ivar missing: by reader, the keys that have not arrived yet.
     :ivar delays: seconds from a publish to each reader.
     :ivar lags: seconds by which this process itself was late; they show how busy the machine is.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, servers: Sequence[int]) -> None:
         self.port = port
-        self.sent: dict[str, float] = {}
+        self._servers = servers
+        self.sent: dict[str, _Since] = {}
         self.missing: dict[str, set[str]] = {"websocket": set(), "poll": set()}
         self.delays: list[float] = []
         self.lags: list[float] = []
@@ -56,12 +86,21 @@ class _HealthyWorker:
         while True:
             self.lags.append(time.monotonic() - due)
             key = f"b-{len(self.sent)}"
-            self.sent[key] = time.monotonic()
+            self.sent[key] = self._now()
             for keys in self.missing.values():
                 keys.add(key)
             self._connection.send(json.dumps({"type": "publish", "room": _ROOM, "data": 1, "key": key}).encode())
             due = max(due + _SECONDS_BETWEEN, time.monotonic())  # late publishes are not made up for
             await asyncio.sleep(due - time.monotonic())
+
+    def _now(self) -> _Since:
+        waited = (_seconds_without_processor(processes) for processes in (self._servers, [os.getpid()]))
+        return _Since(time.monotonic(), *waited)
+
+    def _delay(self, since: _Since, now: _Since) -> float:
+        """How much of the time is the daemon's doing; what waits side by side is taken off once."""
+        waited = max(0.0, now.served - since.served, now.own - since.own)
+        return max(0.0, now.at - since.at - waited)
 
     def _take(self, payload: bytes) -> None:
         event = json.loads(payload)
@@ -71,7 +110,7 @@ class _HealthyWorker:
     def _got(self, reader: str, event: dict[str, Any]) -> None:
         if event["type"] == "message" and event["key"] in self.missing[reader]:
             self.missing[reader].remove(event["key"])
-            self.delays.append(time.monotonic() - self.sent[event["key"]])
+            self.delays.append(self._delay(self.sent[event["key"]], self._now()))
         elif event["type"] not in ("joined", "published", "presence"):
             self.wrong.append(f"{reader}: {event}")
 
@@ -99,8 +138,9 @@ class _HealthyWorker:
         for task in self._tasks:
             if task.done():
                 self.wrong.append(repr(task.exception()))
-        now = time.monotonic()
-        late = [now - self.sent[key] for keys in self.missing.values() for key in keys if now - self.sent[key] > 0.25]
+        now = self._now()
+        under_way = [self._delay(self.sent[key], now) for keys in self.missing.values() for key in keys]
+        late = [delay for delay in under_way if delay > 0.25]
         figures = {"p99": _p99(self.delays + late), "lag": _p99(self.lags), "wrong": self.wrong[:5]}
         self.wrong, self.delays, self.lags = [], [], []
         return figures
@@ -114,9 +154,9 @@ def _p99(seconds: list[float]) -> float:
 class HealthyClient(WorkerProcess):
     """A healthy client, as the test sees it."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__("tests.functional.healthy_client", str(port))
+    def __init__(self, port: int, *servers: int) -> None:
+        super().__init__("tests.functional.healthy_client", str(port), *map(str, servers))
 
 
 if __name__ == "__main__":
-    serve(_HealthyWorker(int(sys.argv[1])))
+    serve(_HealthyWorker(int(sys.argv[1]), [int(process) for process in sys.argv[2:]]))

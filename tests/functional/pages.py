@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import NPM_MODULES, Tab, browser, node_environment
-from tests.functional.daemon import CHECKOUT, Daemon, wait_until
+from tests.functional.daemon import Daemon, wait_until
 
 __all__ = ["DEAF_AT_FIRST", "WITHOUT_WEBSOCKET", "Page", "PageTestCase", "open_tab"]
 
@@ -168,7 +168,7 @@ class Page:
         script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
         return self.run(script, selector)
 
-    def wait_for(self, text: str, patience: float = 20.0) -> None:
+    def wait_for(self, text: str, patience: float = 60.0) -> None:
         """Wait until a message is shown."""
         wait_until(lambda: text in self.texts, lambda: f"{text!r} is not among {self.texts}", patience)
 
@@ -219,10 +219,11 @@ class Page:
         return self.run("return window.trouble")
 
     def screenshot(self, name: str) -> None:
-        """Save what is shown, for people to look at; SCREENSHOTS names another directory."""
-        directory = os.environ.get("SCREENSHOTS") or CHECKOUT / "build" / "screenshots"
-        os.makedirs(directory, exist_ok=True)
-        self.save(os.path.join(directory, f"{name}.png"))
+        """Save what is shown, for people to look at, where SCREENSHOTS names a directory for it."""
+        directory = os.environ.get("SCREENSHOTS")
+        if directory:
+            os.makedirs(directory, exist_ok=True)
+            self.save(os.path.join(directory, f"{name}.png"))
 
 
 def open_tab(case: SynchronousTestCase, url: str, before: str = "", kind: str = "chromium") -> Page:
@@ -232,7 +233,7 @@ def open_tab(case: SynchronousTestCase, url: str, before: str = "", kind: str = 
     :param kind: the browser.
     """
     tab = browser(kind).open(url, WATCH + before, alone=True)
-    case.addCleanup(tab.close)
+    case.addCleanup(tab.release)
     return Page(tab)
 
 

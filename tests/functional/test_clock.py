@@ -1,11 +1,11 @@
 """Daemons whose wall clock is set while they run, back and forth by an hour and more.
 
-With ``SOAK=1`` in the environment the clocks are set for five minutes instead of twenty seconds.
+With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds,
+and the node that is away is so for as long as nodes are believed in by default.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from email.utils import parsedate_to_datetime
@@ -17,16 +17,15 @@ from twisted.internet.threads import deferToThread
 
 from tests.clients import PollClient, SocketClient
 from tests.functional.cluster import HISTORY, ClusterTestCase
-from tests.functional.daemon import Daemon
+from tests.functional.daemon import SOAK, TWISTD, Daemon, with_limits
 from tests.functional.faults import with_faults
 from tests.functional.settable_clock import SettableClock
 from tests.redis_server import PERSISTENT, RedisServer
 
-SOAK = os.environ.get("SOAK") == "1"
-SECONDS = 300 if SOAK else 20
-STEP_EVERY = 10.0 if SOAK else 2.0
+SECONDS = 300 if SOAK else 9
+STEP_EVERY = 10.0 if SOAK else 1.5
 HOUR = 3600
-LEASE = 30
+LEASE = 30 if SOAK else 6
 READERS = {"socket": 4, "events": 4, "poll": 4}
 WRITERS = {"socket": 2, "rooms": 1, "commands": 1}
 
@@ -34,11 +33,11 @@ WRITERS = {"socket": 2, "rooms": 1, "commands": 1}
 class SetClockTestCase(ClusterTestCase):
     """Tests of daemons with wall clocks of their own."""
 
-    def clocked(self, *options: str) -> tuple[Daemon, SettableClock]:
+    def clocked(self, *options: str, program: str = TWISTD) -> tuple[Daemon, SettableClock]:
         """A daemon that isn't started yet, and its clock."""
         directory = self.mktemp()
         clock = SettableClock(f"{directory}/ahead")
-        return self.daemon(*options, prefix=clock.prefix, directory=directory), clock
+        return self.daemon(*options, prefix=clock.prefix, directory=directory, program=program), clock
 
     def shown(self, daemon: Daemon) -> float:
         """By how many seconds a daemon dates its answers ahead of us."""
@@ -119,8 +118,10 @@ class StepTests(SetClockTestCase):
             for key, place in places.items():
                 self.assertEqual(place, (await client.publish(key, key=key))["position"], (key, ahead))
             places[f"key{ahead}"] = (await client.publish(f"key{ahead}", key=f"key{ahead}"))["position"]
-            for number in range(90):
-                await client.publish(number, key=f"{ahead}-{number}")
+            more = [
+                {"type": "publish", "room": "lobby", "data": number, "key": f"{ahead}-{number}"} for number in range(90)
+            ]
+            self.assertEqual({"published"}, {reply["type"] for reply in await client.tell_all(more)})
         await deferToThread(daemon.kill)
         clock.set(3 * HOUR)
         await deferToThread(daemon.start)
@@ -147,14 +148,15 @@ class PresenceTests(SetClockTestCase):
     async def test_node(self) -> None:
         """A node whose clock was set back for longer than nodes are believed in without a word is still believed in."""
         redis = await self.redis_server()
-        nodes = [self.clocked("--store", redis.url) for _ in range(2)]
+        program = with_limits(lease=LEASE)
+        nodes = [self.clocked("--store", redis.url, program=program) for _ in range(2)]
         for daemon, _ in nodes:
             await deferToThread(daemon.start)
         load = self.load([daemon for daemon, _ in nodes], redis)
         await self.ask(load, "read", kinds=READERS)
         await self.all_see(load, sum(READERS.values()))
         daemon, clock = nodes[0]
-        for ahead, seconds in ((HOUR, 5), (0, LEASE + 10), (2 * HOUR, 5)):
+        for ahead, seconds in ((HOUR, LEASE / 6), (0, LEASE * 4 / 3), (2 * HOUR, LEASE / 6)):
             await self.step(daemon, clock, ahead)
             await self.sleep(seconds)
         self.assertEqual({sum(READERS.values())}, {seen["count"] for seen in (await self.ask(load, "see")).values()})
@@ -167,9 +169,9 @@ class SetTogetherTests(SetClockTestCase):
     timeout = SECONDS + 180
     errors = ("ENOBUFS", "ENOMEM")
 
-    def clocked(self, *options: str) -> tuple[Daemon, SettableClock]:
+    def clocked(self, *options: str, program: str = TWISTD) -> tuple[Daemon, SettableClock]:
         """Its sends fail now and then though the connection goes on."""
-        daemon, clock = super().clocked(*options)
+        daemon, clock = super().clocked(*options, program=program)
         error = random.choice(self.errors)
         daemon.prefix = (*with_faults("sendto,sendmsg", f"error={error}:when=29+29"), *daemon.prefix)
         return daemon, clock

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client import TRANSPORTS
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
+from tests.functional.forked import ForkedProcess
 from tests.redis_server import RedisServer
 
 _PROGRAM = "import sys; from realtime_chat.console.main import main; sys.exit(main())"
@@ -28,8 +29,9 @@ class Console:
         self.output = directory / f"{number}.out"
         self.errors = directory / f"{number}.err"
         with self.output.open("wb") as output, self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, *arguments],
+            self.process = ForkedProcess(
+                _PROGRAM,
+                arguments,
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=errors,

@@ -1,7 +1,8 @@
 """What strangers can take of a daemon: memory, time, the log, and what is stored. The tables name the attacks.
 
 Each is made on a daemon of its own, while a healthy client talks there. With ``SOAK=1`` in the environment an attack
-lasts for thirty seconds instead of three.
+lasts for thirty seconds instead of one and a half, and
+the daemon forgets a room that nobody reads after thirty seconds instead of three.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ import attrs
 from twisted.logger import Logger
 
 from tests.functional.attackers import Attackers, get, post, upgrade
-from tests.functional.daemon import Daemon, DaemonTestCase, free_port
+from tests.functional.daemon import SOAK, TWISTD, Daemon, DaemonTestCase, free_port, with_limits
 from tests.functional.healthy_client import HealthyClient
 from tests.redis_server import RedisServer
 
-SECONDS = 30 if os.environ.get("SOAK") == "1" else 3
+SECONDS = 30.0 if SOAK else 1.5
+PROGRAM = TWISTD if SOAK else with_limits(room_idle=3.0)
+"""What it takes to see that a room is forgotten is a time that goes by."""
 MIB = 1024 * 1024
 MEMORY = 64 * MIB
 """By how much a daemon may grow under an attack."""
-LOG = MIB * SECONDS // 30
+LOG = MIB * SECONDS / 30
 """By how much its log may grow: a mebibyte while the longest attack lasts."""
 DELAY = 250.0
-"""How late a healthy client's messages may be, in milliseconds, but for the last hundredth of them."""
+"""How late the daemon may make a healthy client's messages, in milliseconds, but for the last hundredth of them."""
 PATIENCE = 60.0
 """Seconds after which all is as before."""
 LEFT = 32 * MIB
@@ -249,7 +252,7 @@ class Scene:
         self.daemon = daemon
         self.redis = redis
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
-        self.healthy_client = HealthyClient(daemon.port)
+        self.healthy_client = HealthyClient(daemon.port, daemon.pid, *([] if redis is None else [redis.pid]))
         self.attackers = Attackers(daemon.port)
 
     def end(self) -> None:
@@ -378,7 +381,7 @@ class ExhaustionTestCase(DaemonTestCase):
             self.addCleanup(redis.kill)
             redis.start()
             options += ["--store", redis.url]
-        scene = Scene(self.daemon(*options, prefix=prefix).start(), metrics, redis)
+        scene = Scene(self.daemon(*options, prefix=prefix, program=PROGRAM).start(), metrics, redis)
         self.addCleanup(scene.end)
         return scene
 

@@ -1,6 +1,7 @@
 """Nothing grows with what has passed: not memory, not the database, not what connections leave behind.
 
-With ``SOAK=1`` in the environment a million messages pass instead of a hundred thousand.
+With ``SOAK=1`` in the environment a million messages pass instead of forty thousand, 2,000 connect instead of 1,000, a
+thousand streams read instead of 300, and 10,000 rooms are joined instead of 2,000.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from tests.clients import EventClient, SocketClient
-from tests.functional.daemon import Daemon, DaemonTestCase, free_port, wait_until
+from tests.functional.daemon import SOAK, Daemon, DaemonTestCase, free_port, wait_until
 from tests.transports.test_contract import ServedTestCase
 
-MESSAGES = 1_000_000 if os.environ.get("SOAK") == "1" else 100_000
+MESSAGES = 1_000_000 if SOAK else 40_000
+CONNECTIONS = 2000 if SOAK else 1000
+STREAMS = 1000 if SOAK else 300
+PASSING = 1000 if SOAK else 400
+ROOMS_EACH = 1000 if SOAK else 200
 HISTORY = 1000
 TEXT = "x" * 100
 WINDOW = 200
@@ -61,7 +66,7 @@ class GrowthTests(DaemonTestCase):
     """Much through one room."""
 
     _log = Logger()
-    timeout = 3600 if MESSAGES > 100_000 else 300
+    timeout = 3600 if SOAK else 300
 
     def setUp(self) -> None:
         self.sent = self.acknowledged = 0
@@ -195,13 +200,13 @@ class ConnectionTests(DaemonTestCase):
     """Many who come and go."""
 
     async def test_connections(self) -> None:
-        """2,000 connections that come and go in four ways leave no descriptor, no session and hardly any memory."""
+        """Connections that come and go in four ways leave no descriptor, no session and hardly any memory."""
         self.metrics_port = free_port()
         listen = f"tcp:{self.metrics_port}:interface=127.0.0.1"
         self.server = await self.started("--metrics-listen", listen)
         await self.come_and_go(200)
         before, memory_before = descriptors(self.server.pid), memory(self.server.pid)
-        await self.come_and_go(2000)
+        await self.come_and_go(CONNECTIONS)
         await self.until_there_are(0)
         server = self.server
         await deferToThread(
@@ -273,11 +278,11 @@ class StreamTests(DaemonTestCase):
     """Many readers of event streams, and some that don't read."""
 
     async def test_streams(self) -> None:
-        """One publish reaches 1,000 streams; ten that don't read while 40 MB pass cost under 1 MiB each."""
+        """One publish reaches all streams; ten that don't read while many megabytes pass cost under 1 MiB each."""
         listen = f"tcp:{free_port()}:interface=127.0.0.1"
         self.server = await self.started("--metrics-listen", listen)
         self.metrics = f"http://127.0.0.1:{listen.split(':')[1]}/metrics"
-        clients = await self.streams(1000)
+        clients = await self.streams(STREAMS)
         await clients[0].publish("to all")
         await gatherResults([client.count(1) for client in clients])
         self.assertEqual({"to all"}, {text for client in clients for text in client.data})
@@ -287,17 +292,17 @@ class StreamTests(DaemonTestCase):
         self.assertLess(memory(self.server.pid) - before, 10 * MIB)
 
     async def stall(self, count: int) -> int:
-        """Some stop reading while a thousand messages pass, and catch up; answer how much was queued at most."""
+        """Some stop reading while hundreds of messages pass, and catch up; answer how much was queued at most."""
         stalled = [self.stream("busy") for _ in range(count)]
         for client in stalled:
             await client.start(last=0)
             client.pause()
-        most = await self.pass_by("busy", 1000)
+        most = await self.pass_by("busy", PASSING)
         for client in stalled:
             client.resume()
         for client in stalled:
-            await client.count(1000)
-            self.assertEqual(list(range(1000)), [int(text[:6]) for text in client.data])
+            await client.count(PASSING)
+            self.assertEqual(list(range(PASSING)), [int(text[:6]) for text in client.data])
         return most
 
     def stream(self, room: str) -> EventClient:
@@ -339,7 +344,7 @@ class RoomTests(ServedTestCase):
     timeout = 120
 
     async def test_rooms(self) -> None:
-        """10,000 rooms that were joined and left leave nothing: no room, no reader, no session, and nothing stored."""
+        """Rooms that were joined and left leave nothing: no room, no reader, no session, and nothing stored."""
         before = len(self.service.hub.wheel)
         clients = [self.client(SocketClient) for _ in range(10)]
         for client in clients:
@@ -354,11 +359,11 @@ class RoomTests(ServedTestCase):
         await self.until(lambda: not self.service.hub.sessions and len(self.service.hub.wheel) <= before)
 
     async def visit(self, client: SocketClient, index: int) -> None:
-        """Join a thousand rooms and leave them again, a hundred at a time."""
-        for start in range(0, 1000, 100):
+        """Join many rooms and leave them again, a hundred at a time."""
+        for start in range(0, ROOMS_EACH, 100):
             rooms = [f"room-{index}-{number}" for number in range(start, start + 100)]
             for kind in ("join", "leave"):
                 for room in rooms:
                     client.send(type=kind, room=room, id=room)
             await client.until(lambda start=start: len(client.of_type("left")) == start + 100)
-        self.assertEqual(1000, len(client.of_type("joined")))
+        self.assertEqual(ROOMS_EACH, len(client.of_type("joined")))

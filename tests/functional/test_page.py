@@ -108,7 +108,7 @@ _NAMES = tuple(
 )
 
 _KEEP_TALKING = """
-var prefix = arguments[0], count = arguments[1], sent = 0;
+var prefix = arguments[0], count = arguments[1], pause = arguments[2], sent = 0;
 var timer = window.setInterval(function () {
   sent += 1;
   document.getElementById('message-text').value = prefix + sent;
@@ -116,7 +116,7 @@ var timer = window.setInterval(function () {
   if (sent === count) {
     window.clearInterval(timer);
   }
-}, 30);
+}, pause);
 """
 
 _FOREIGN_ELEMENTS = """
@@ -255,7 +255,7 @@ class PageTests(PageTestCase):
         modern, legacy = self.open_by(), self.open_by(websocket=False)
         pages = {"m": modern, "l": legacy}
         for prefix, page in pages.items():
-            page.run(_KEEP_TALKING, prefix, 100)
+            page.run(_KEEP_TALKING, prefix, 100, 30)
         wait_until(lambda: min(len(page.texts) for page in pages.values()) >= 40)
         self.daemon.kill()
         for prefix, page in pages.items():
@@ -313,13 +313,13 @@ class PageTests(PageTestCase):
         """Where WebSocket doesn't open the page does without; later it tries again, and nothing is lost or doubled."""
         page, other = self.open_only(before=DEAF_AT_FIRST), self.open_by()
         page.wait_connected("server-sent events")
-        page.run(_KEEP_TALKING, "p", 400)
-        other.run(_KEEP_TALKING, "o", 400)
+        page.run(_KEEP_TALKING, "p", 200, 60)
+        other.run(_KEEP_TALKING, "o", 200, 60)
         page.wait_connected("WebSocket")
         for reader in (page, other):
-            wait_until(lambda reader=reader: len(reader.texts) >= 800, lambda reader=reader: f"{len(reader.texts)}")
+            wait_until(lambda reader=reader: len(reader.texts) >= 400, lambda reader=reader: f"{len(reader.texts)}")
             for prefix in "po":
-                expected = [f"{prefix}{number}" for number in range(1, 401)]
+                expected = [f"{prefix}{number}" for number in range(1, 201)]
                 self.assertEqual(expected, [text for text in reader.texts if text.startswith(prefix)])
         self.assertEqual(page.texts, other.texts)
         self.assert_quiet(page, other)

@@ -6,7 +6,6 @@ With ``SOAK=1`` in the environment there are 5,000 of them and not 500, and 200 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -17,11 +16,10 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tests.functional.daemon import Daemon, DaemonTestCase, wait_until
+from tests.functional.daemon import SOAK, Daemon, DaemonTestCase, wait_until
 from tests.functional.swarm import Swarm
 from tests.functional.test_growth import MIB, descriptors, memory
 
-SOAK = os.environ.get("SOAK") == "1"
 MANY = 5000 if SOAK else 500
 VANISHING = MANY // 5
 RELOADING = 200 if SOAK else 50

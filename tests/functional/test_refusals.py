@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 from twisted.internet.threads import deferToThread
@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from realtime_chat.options import Options
 from realtime_chat.store.sqlite.file import APPLICATION_ID
 from tests.functional.daemon import CHECKOUT, TWISTD, DaemonTestCase, wait_until
+from tests.functional.forked import ForkedProcess
 
 _AT_ONCE = 4
 _COLUMNS, _LINES = 80, 24
@@ -152,30 +153,39 @@ class RefusalTests(DaemonTestCase):
         directory = Path(tempfile.mkdtemp(dir=self.here / "runs"))
         runner = [f"--pidfile={directory}/chat.pid", "--logfile=chat.log"] if background else ["-n", "--pidfile="]
         words = shlex.split(f"{row.runner} realtime {row.options}".format(**self.places))
-        done = subprocess.run(
-            [sys.executable, "-c", row.program, *runner, *words],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": str(_COLUMNS)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=60,
-        )
+        status, said = self.run_twistd(row.program, [*runner, *words], directory)
         pid_file = directory / "chat.pid"
-        if done.returncode == 0:
+        if status == 0:
             os.kill(int(pid_file.read_text()), signal.SIGKILL)
         else:
             wait_until(lambda: not pid_file.exists())
-        said = done.stdout.decode()
         lines = sum(-(-max(1, len(line)) // _COLUMNS) for line in said.splitlines())
         faults = [
-            *([] if done.returncode == 1 else [f"status {done.returncode}"]),
+            *([] if status == 1 else [f"status {status}"]),
             *([] if lines <= _LINES else [f"{lines} lines"]),
             *[word for word in ("Traceback", "Usage:") if word in said],
             *([] if said.count("realtime: ") <= 1 else ["it is said more than once"]),
             *[word for word in (row.wrong, row.right) if not self.is_said(word, said)],
         ]
         return "" if not faults else f"{words} in the {'back' if background else 'fore'}ground: {faults}\n{said}"
+
+    def run_twistd(self, program: str, words: list[str], directory: Path) -> tuple[int, str]:
+        """Run it to its end; give its status, and what it has said."""
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": str(_COLUMNS)}
+        path = directory.with_suffix(".said")
+        with path.open("wb") as output:
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            process: ForkedProcess | subprocess.Popen[bytes]
+            if program == TWISTD:
+                process = ForkedProcess(program, words, cwd=directory, env=environment, **files)
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", program, *words], cwd=directory, env=environment, **files
+                )
+        try:
+            return process.wait(60), path.read_text()
+        finally:
+            process.kill()
 
     def is_said(self, words: str, said: str) -> bool:
         """Whether these words, with places in braces, stand in one line."""

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.functional.forked import ForkedProcess
+
 __all__ = ["WorkerProcess", "serve"]
 
 
@@ -22,11 +24,13 @@ class WorkerProcess:
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+        self.process = ForkedProcess(
+            f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)",
+            arguments,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=None,
         )
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
