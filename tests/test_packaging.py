@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -22,7 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT, free_port, wait_until
@@ -67,7 +67,7 @@ def _directory() -> Path:
     """A directory outside of the checkout that goes when the tests are over; processes of ``trial -j`` share one."""
     if Path(sys.argv[0]).name != "workertrial.py":
         directory = Path(tempfile.mkdtemp(prefix="realtime-packaging-"))
-        reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, directory, True)
+        atexit.register(shutil.rmtree, directory, True)
         return directory
     trial = os.getppid()
     begun = Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[19]
@@ -75,7 +75,7 @@ def _directory() -> Path:
     directory.mkdir(exist_ok=True)
     users = (directory / "users").open("a")
     fcntl.flock(users, fcntl.LOCK_SH)
-    reactor.addSystemEventTrigger("after", "shutdown", _leave, directory, users)
+    atexit.register(_leave, directory, users)
     return directory
 
 
