@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -16,11 +18,11 @@ import urllib.error
 import urllib.request
 import venv
 import zipfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT, free_port, wait_until
@@ -62,10 +64,36 @@ class Packages(NamedTuple):
 
 @cache
 def _directory() -> Path:
-    """A directory outside of the checkout that goes when the tests are over."""
-    directory = Path(tempfile.mkdtemp(prefix="realtime-packaging-"))
-    reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, directory, True)
+    """A directory outside of the checkout that goes when the tests are over; processes of ``trial -j`` share one."""
+    if Path(sys.argv[0]).name != "workertrial.py":
+        directory = Path(tempfile.mkdtemp(prefix="realtime-packaging-"))
+        atexit.register(shutil.rmtree, directory, True)
+        return directory
+    trial = os.getppid()
+    begun = Path(f"/proc/{trial}/stat").read_text().rpartition(")")[2].split()[19]
+    directory = Path(tempfile.gettempdir(), f"realtime-packaging-{trial}-{begun}")
+    directory.mkdir(exist_ok=True)
+    users = (directory / "users").open("a")
+    fcntl.flock(users, fcntl.LOCK_SH)
+    atexit.register(_leave, directory, users)
     return directory
+
+
+def _leave(directory: Path, users: IO[str]) -> None:
+    """Remove the directory, if no other process uses it."""
+    with users, contextlib.suppress(BlockingIOError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, True)
+
+
+@contextlib.contextmanager
+def _once(name: str) -> Iterator[bool]:
+    """Whether something is to be done now, as no process has done it; others wait until it is."""
+    done = _directory() / f"{name}.done"
+    with (_directory() / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not done.exists()
+        done.touch()
 
 
 def _copy_checkout(to: Path) -> None:
@@ -89,10 +117,13 @@ def _packages() -> Packages:
     """Build the sdist, and from the sdist the wheel, once for all tests."""
     directory = _directory()
     source, dist, wheels = directory / "source", directory / "dist", directory / "wheels"
-    _copy_checkout(source)
-    _run(sys.executable, "-m", "build", "--outdir", dist, source, cwd=directory)
-    (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
-    _pip("download", "--quiet", "--dest", wheels, wheel, "setuptools>=77", cwd=directory)
+    with _once("build") as first:
+        if first:
+            _copy_checkout(source)
+            _run(sys.executable, "-m", "build", "--outdir", dist, source, cwd=directory)
+        (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+        if first:
+            _pip("download", "--quiet", "--dest", wheels, wheel, "setuptools>=77", cwd=directory)
     return Packages(sdist, wheel, wheels)
 
 
@@ -101,11 +132,13 @@ def _installed(kind: str) -> Path:
     """Install the ``sdist`` or the ``wheel`` into a new environment, and give the directory of its programs."""
     packages = _packages()
     directory = _directory() / f"from-{kind}"
-    venv.create(directory, with_pip=False)
-    # What needs the network was downloaded once for both.
-    offline = ("--quiet", "--no-index", "--find-links", packages.wheels)
-    python = directory / "bin" / "python"
-    _pip("--python", python, "install", *offline, getattr(packages, kind), cwd=_directory())
+    with _once(directory.name) as first:
+        if first:
+            venv.create(directory, with_pip=False)
+            # What needs the network was downloaded once for both.
+            offline = ("--quiet", "--no-index", "--find-links", packages.wheels)
+            python = directory / "bin" / "python"
+            _pip("--python", python, "install", *offline, getattr(packages, kind), cwd=_directory())
     return directory / "bin"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import http.server
 import json
@@ -13,8 +14,6 @@ import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from twisted.internet import reactor
 
 from tests.functional.daemon import CHECKOUT
 
@@ -195,7 +194,7 @@ class Browser:
 def browser(kind: str) -> Browser:
     """The one browser of that kind that all tests share; it goes when they are over."""
     started = Browser(kind)
-    reactor.addSystemEventTrigger("after", "shutdown", started.end)
+    atexit.register(started.end)
     return started
 
 

@@ -107,14 +107,15 @@ def wait_until(
 
     :raises AssertionError: it didn't become true in time.
     """
-    deadline = time.monotonic() + patience
+    begun = time.monotonic()
     while True:
         result = condition()
         if result:
             return result
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > patience:
             raise AssertionError(f"not within {patience} s: {describe()}")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, waited / 10), 0.25))  # to ask may cost much, of a browser for example
 
 
 class Daemon:

@@ -22,6 +22,7 @@ const browser = await puppeteer.launch({
   browser: kind === 'firefox' ? 'firefox' : 'chrome',
   executablePath,
   headless: true,
+  timeout: 120000, // to start, where much else runs
   args: ARGUMENTS[kind],
   userDataDir: kind === 'firefox' ? undefined : profile,
   extraPrefsFirefox: {'network.proxy.type': 0}
@@ -35,8 +36,9 @@ async function windowOfItsOwn() {
     await used.page.bringToFront();
     return used;
   }
-  const context = await browser.createBrowserContext();
-  return {context, page: await context.newPage({type: 'window'})};
+  const context = await browser.createBrowserContext(), page = await context.newPage({type: 'window'});
+  page.setDefaultNavigationTimeout(120000);
+  return {context, page};
 }
 
 const operations = {

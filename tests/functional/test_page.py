@@ -313,13 +313,13 @@ class PageTests(PageTestCase):
         """Where WebSocket doesn't open the page does without; later it tries again, and nothing is lost or doubled."""
         page, other = self.open_only(before=DEAF_AT_FIRST), self.open_by()
         page.wait_connected("server-sent events")
-        page.run(_KEEP_TALKING, "p", 200, 60)
-        other.run(_KEEP_TALKING, "o", 200, 60)
+        page.run(_KEEP_TALKING, "p", 100, 120)
+        other.run(_KEEP_TALKING, "o", 100, 120)
         page.wait_connected("WebSocket")
         for reader in (page, other):
-            wait_until(lambda reader=reader: len(reader.texts) >= 400, lambda reader=reader: f"{len(reader.texts)}")
+            wait_until(lambda reader=reader: len(reader.texts) >= 200, lambda reader=reader: f"{len(reader.texts)}")
             for prefix in "po":
-                expected = [f"{prefix}{number}" for number in range(1, 201)]
+                expected = [f"{prefix}{number}" for number in range(1, 101)]
                 self.assertEqual(expected, [text for text in reader.texts if text.startswith(prefix)])
         self.assertEqual(page.texts, other.texts)
         self.assert_quiet(page, other)

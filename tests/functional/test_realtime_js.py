@@ -5,6 +5,7 @@ With ``SOAK=1`` in the environment the page that is frozen is so for a minute in
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import tempfile
@@ -17,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import Site, Tab, browser, serve
@@ -35,7 +35,7 @@ _BLANK = '<!doctype html><link rel="icon" href="data:,"><title>A page</title>'
 def _directory() -> Path:
     """A directory that goes when the tests are over."""
     directory = Path(tempfile.mkdtemp(prefix="realtime-js-"))
-    reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, directory, True)
+    atexit.register(shutil.rmtree, directory, True)
     return directory
 
 
@@ -46,7 +46,7 @@ def site() -> Site:
     directory.mkdir()
     (directory / "blank.html").write_text(_BLANK)
     started = serve(directory)
-    reactor.addSystemEventTrigger("after", "shutdown", started.end)
+    atexit.register(started.end)
     return started
 
 
@@ -55,7 +55,7 @@ def daemon() -> Daemon:
     """A daemon that pages of that site may use, for all tests; it keeps few messages."""
     options = ("--history", "100", "--allow-jsonp", "--allow-origin", site().origin)
     started = Daemon(_directory() / "daemon", *options).start()
-    reactor.addSystemEventTrigger("after", "shutdown", started.kill)
+    atexit.register(started.kill)
     return started
 
 
