@@ -35,19 +35,19 @@ _PATIENCE = 60.0
 """Seconds after which nobody waits any longer, where no promise says how long something takes."""
 
 
-def with_limits(lease: float | None = None, **limits: float) -> str:
+def with_limits(node_timeout: float | None = None, **limits: float) -> str:
     """A program that runs ``twistd`` with other limits: where what is tested is that a time goes by, less goes by.
 
-    :param lease: seconds for which other nodes believe in a node that they don't hear.
+    :param node_timeout: seconds for which other nodes believe in a node that they don't hear.
     """
     lines = [
         "import functools, realtime_chat.tap as tap",
         f"tap.Limits = functools.partial(tap.Limits, **{limits})",
     ]
-    if lease is not None:
+    if node_timeout is not None:
         lines += [
             "import realtime_chat.broker.redis_presence as presence",
-            f"presence.RedisPresence = functools.partial(presence.RedisPresence, lease={lease})",
+            f"presence.RedisPresence = functools.partial(presence.RedisPresence, node_timeout={node_timeout})",
         ]
     return "\n".join([*lines, TWISTD])
 

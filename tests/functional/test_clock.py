@@ -25,7 +25,7 @@ from tests.redis_server import PERSISTENT, RedisServer
 SECONDS = 300 if SOAK else 9
 STEP_EVERY = 10.0 if SOAK else 1.5
 HOUR = 3600
-LEASE = 30 if SOAK else 6
+NODE_TIMEOUT = 30 if SOAK else 6
 READERS = {"socket": 4, "events": 4, "poll": 4}
 WRITERS = {"socket": 2, "rooms": 1, "commands": 1}
 
@@ -148,7 +148,7 @@ class PresenceTests(SetClockTestCase):
     async def test_node(self) -> None:
         """A node whose clock was set back for longer than nodes are believed in without a word is still believed in."""
         redis = await self.redis_server()
-        program = with_limits(lease=LEASE)
+        program = with_limits(node_timeout=NODE_TIMEOUT)
         nodes = [self.clocked("--store", redis.url, program=program) for _ in range(2)]
         for daemon, _ in nodes:
             await deferToThread(daemon.start)
@@ -156,7 +156,7 @@ class PresenceTests(SetClockTestCase):
         await self.ask(load, "read", kinds=READERS)
         await self.all_see(load, sum(READERS.values()))
         daemon, clock = nodes[0]
-        for ahead, seconds in ((HOUR, LEASE / 6), (0, LEASE * 4 / 3), (2 * HOUR, LEASE / 6)):
+        for ahead, seconds in ((HOUR, NODE_TIMEOUT / 6), (0, NODE_TIMEOUT * 4 / 3), (2 * HOUR, NODE_TIMEOUT / 6)):
             await self.step(daemon, clock, ahead)
             await self.sleep(seconds)
         self.assertEqual({sum(READERS.values())}, {seen["count"] for seen in (await self.ask(load, "see")).values()})
