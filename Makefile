@@ -10,10 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TRIAL_ARGS ?=
-
-PACKAGES := $(subst /,.,$(patsubst %/__init__.py,%,$(wildcard tests/*/__init__.py)) $(basename $(wildcard tests/test_*.py)))
-# Tests that wait for processes stand first, so that the short ones fill the gaps.
-TESTS ?= tests.functional $(filter-out tests.functional,$(PACKAGES))
+# All of them, in a mixed order.
+TESTS ?= tests.shuffled
 # How many tests run at the same time. Most of them wait for other processes.
 JOBS ?= 4
 BENCH := benchmarks/.build/venv

@@ -1,0 +1,32 @@
+"""All tests in one order, in which those that load the processors stand between those that wait.
+
+``trial -j`` starts tests in the order in which they are loaded. In the order of names, all attacks would run at the
+same time, and later nothing but time-outs. The order is the same in each run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.trial.runner import TestLoader, TestSuite
+
+import tests
+
+
+def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)
+    """Load every test of the package."""
+    found = list(_single(TestLoader().loadPackage(tests, recurse=True)))
+    random.Random(1).shuffle(found)
+    return TestSuite(found)
+
+
+def _single(suite: Any) -> Iterator[Any]:
+    try:
+        parts = iter(suite)
+    except TypeError:
+        yield suite
+    else:
+        for part in parts:
+            yield from _single(part)
