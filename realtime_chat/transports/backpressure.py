@@ -146,7 +146,8 @@ class BackpressuredSender:
     def _resume_session(self) -> None:
         if self.session is not None and not self.write_paused:
             self.session.resume_writing()
-            self.resume_reading()
+            if not self.write_paused:  # what the session had to send may have filled the socket again
+                self.resume_reading()
 
     def stopProducing(self) -> None:
         """The connection is lost; ``connectionLost`` is called, too."""

@@ -539,6 +539,21 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
         stalled.transport.resumeProducing()
         await self.until(lambda: patience() == 18_000)
 
+    async def test_patience_each_time(self) -> None:
+        """The kernel is patient with a client each time that it reads no more, also if it has just read a little."""
+        stalled = await self.stall()
+        (session,) = self.service.hub.sessions
+        connection = session.transport.transport.socket
+        writer = await self.started(SocketClient)
+        for _ in range(400):
+            await writer.publish("x" * 60_000)
+        before = len(stalled.events)
+        stalled.transport.resumeProducing()
+        await self.until(lambda: len(stalled.events) > before + 100)
+        stalled.transport.pauseProducing()
+        await self.until(lambda: session.transport.write_paused)
+        await self.until(lambda: connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000)
+
 
 class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
     """A slow reader that is written to by its transport, as over TLS."""
@@ -548,6 +563,7 @@ class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
         super().setUp()
 
     test_two_rooms = SlowReaderTests.test_two_rooms
+    test_patience_each_time = SlowReaderTests.test_patience_each_time
 
 
 class SlowGoodbyeTests(SlowGoodbyeContract, StallingTestCase):
