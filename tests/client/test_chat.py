@@ -246,11 +246,17 @@ class SwitchedChatTests(ChatContract, ChatTestCase):
         return chat
 
     def switch_often(self, chat: Chat) -> None:
-        """Switch the transport of a chat again and again while it is open."""
+        """Switch the transport of a chat again and again while it is open.
+
+        Each transport has 50 turns of the reactor at least. The server has the same reactor, so a busy machine leaves a
+        transport as much to do as an idle one; otherwise it could be switched before anything has come.
+        """
 
         async def switch() -> None:
             for kind in itertools.cycle(KINDS):
                 await deferLater(reactor, 0.05)
+                for _ in range(50):
+                    await deferLater(reactor, 0)
                 await chat.switch(kind)
 
         switching = Deferred.fromCoroutine(switch())
