@@ -13,7 +13,9 @@ const [kind, executablePath, profile] = process.argv.slice(2);
 const ARGUMENTS = {
   chromium: [
     '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--no-proxy-server', '--disable-component-update',
-    '--disable-background-networking', '--disable-sync', ...(process.getuid() === 0 ? ['--no-sandbox'] : [])
+    '--disable-background-networking', '--disable-sync', '--disable-smooth-scrolling', '--num-raster-threads=1',
+    '--force-prefers-reduced-motion', '--disable-features=SpareRendererForSitePerProcess',
+    ...(process.getuid() === 0 ? ['--no-sandbox'] : [])
   ],
   firefox: []
 };
@@ -96,7 +98,7 @@ const operations = {
     }
   },
   write: ({page, text}) => pages[page].page.keyboard.type(text),
-  size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: kind === 'firefox' ? 1 : 2}),
+  size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: 1}),
   save: ({page, path}) => pages[page].page.screenshot({path}).then(() => null),
   front: ({page}) => pages[page].page.bringToFront(),
   async command({page, method, parameters}) {

@@ -1,7 +1,7 @@
 """Daemons whose wall clock is set while they run, back and forth by an hour and more.
 
-With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds,
-and the node that is away is so for as long as nodes are believed in by default.
+With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds, with 300
+messages a second and not 100, and the node that is away is so for as long as nodes are believed in by default.
 """
 
 from __future__ import annotations
