@@ -98,7 +98,7 @@ const operations = {
     }
   },
   write: ({page, text}) => pages[page].page.keyboard.type(text),
-  size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: 1}),
+  size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: 2}),
   save: ({page, path}) => pages[page].page.screenshot({path}).then(() => null),
   front: ({page}) => pages[page].page.bringToFront(),
   async command({page, method, parameters}) {
