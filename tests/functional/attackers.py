@@ -146,6 +146,7 @@ class _AttackWorker:
                 for request in requests:
                     await asyncio.get_running_loop().sock_sendall(connection, self._names.fill(request))
                     self._counters["sent"] += 1
+                    await asyncio.sleep(0)
             await asyncio.Event().wait()
 
         return await self._for_a_while(seconds, connections, live)
@@ -177,6 +178,7 @@ class _AttackWorker:
                 for command in commands:
                     await asyncio.get_running_loop().sock_sendall(connection, frame(_TEXT, self._names.fill(command)))
                     self._counters["sent"] += 1
+                    await asyncio.sleep(0)
             await asyncio.Event().wait()
 
         return await self._for_a_while(seconds, connections, live)
@@ -194,6 +196,7 @@ class _AttackWorker:
                     texts = [frame(_TEXT, self._names.fill(text.replace("{name}", name))) for text in commands]
                     await loop.sock_sendall(connection, b"".join(texts))
                     self._counters["sent"] += len(texts)
+                    await asyncio.sleep(0)  # a send that need not wait lets nobody else run, nor the time be over
             finally:
                 reading.cancel()
                 self._drop(connection)
@@ -229,6 +232,7 @@ class _AttackWorker:
             while not reading.done():
                 await asyncio.get_running_loop().sock_sendall(connection, whole)
                 self._counters["sent"] += 1
+                await asyncio.sleep(0)
         finally:
             reading.cancel()
             self._drop(connection)

@@ -13,7 +13,9 @@ const [kind, executablePath, profile] = process.argv.slice(2);
 const ARGUMENTS = {
   chromium: [
     '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--no-proxy-server', '--disable-component-update',
-    '--disable-background-networking', '--disable-sync', ...(process.getuid() === 0 ? ['--no-sandbox'] : [])
+    '--disable-background-networking', '--disable-sync', '--disable-smooth-scrolling', '--num-raster-threads=1',
+    '--force-prefers-reduced-motion', '--disable-features=SpareRendererForSitePerProcess',
+    ...(process.getuid() === 0 ? ['--no-sandbox'] : [])
   ],
   firefox: []
 };
@@ -25,7 +27,12 @@ const browser = await puppeteer.launch({
   timeout: 120000, // to start, where much else runs
   args: ARGUMENTS[kind],
   userDataDir: kind === 'firefox' ? undefined : profile,
-  extraPrefsFirefox: {'network.proxy.type': 0}
+  extraPrefsFirefox: {
+    'network.proxy.type': 0,
+    // What costs much of a processor, and is no part of a page: processes ahead of need, sixty pictures a second.
+    'fission.autostart': false, 'dom.ipc.processCount': 1, 'dom.ipc.processPrelaunch.enabled': false,
+    'layout.frame_rate': 20, 'general.smoothScroll': false
+  }
 });
 const pages = [], free = [];
 

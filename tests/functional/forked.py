@@ -158,9 +158,17 @@ class _Interpreter:
             socket.send_fds(self._control, [request], files)
 
 
-@cache
+_starting = threading.Lock()
+
+
 def _interpreter() -> _Interpreter:
     """The one of this process; it starts with the first fork."""
+    with _starting:  # a second one, of another thread that forks, would end with its only fork
+        return _started()
+
+
+@cache
+def _started() -> _Interpreter:
     return _Interpreter()
 
 

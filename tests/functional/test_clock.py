@@ -1,7 +1,7 @@
 """Daemons whose wall clock is set while they run, back and forth by an hour and more.
 
-With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds,
-and the node that is away is so for as long as nodes are believed in by default.
+With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds, with 300
+messages a second and not 100, and the node that is away is so for as long as nodes are believed in by default.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SECONDS = 300 if SOAK else 9
 STEP_EVERY = 10.0 if SOAK else 1.5
 HOUR = 3600
 NODE_TIMEOUT = 30 if SOAK else 6
+RATE = 300 if SOAK else 100
 READERS = {"socket": 4, "events": 4, "poll": 4}
 WRITERS = {"socket": 2, "rooms": 1, "commands": 1}
 
@@ -182,7 +183,7 @@ class SetTogetherTests(SetClockTestCase):
             await deferToThread(daemon.start)
         load = self.load(daemons, redis)
         await self.ask(load, "read", kinds=READERS)
-        await self.ask(load, "write", kinds=WRITERS, rate=300)
+        await self.ask(load, "write", kinds=WRITERS, rate=RATE)
         await self.acknowledged(load, 100)
         return load
 

@@ -1,8 +1,8 @@
 """What strangers can take of a daemon: memory, time, the log, and what is stored. The tables name the attacks.
 
 Each is made on a daemon of its own, while a healthy client talks there. With ``SOAK=1`` in the environment an attack
-lasts for thirty seconds instead of one and a half, and
-the daemon forgets a room that nobody reads after thirty seconds instead of three.
+lasts for thirty seconds instead of seven tenths of one, and the daemon forgets a room that nobody reads after thirty
+seconds instead of one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tests.functional.daemon import SOAK, TWISTD, Daemon, DaemonTestCase, free_p
 from tests.functional.healthy_client import HealthyClient
 from tests.redis_server import RedisServer
 
-SECONDS = 30.0 if SOAK else 1.5
-PROGRAM = TWISTD if SOAK else with_limits(room_idle=3.0)
+SECONDS = 30.0 if SOAK else 0.7
+PROGRAM = TWISTD if SOAK else with_limits(room_idle=1.0)
 """What it takes to see that a room is forgotten is a time that goes by."""
 MIB = 1024 * 1024
 MEMORY = 64 * MIB
@@ -274,7 +274,7 @@ class Scene:
 
     def found(self) -> None:
         """As many rooms as anybody can make in a moment."""
-        self.attackers.ask("ask", requests=[array(PUBLISH)], connections=4, seconds=3)
+        self.attackers.ask("ask", requests=[array(PUBLISH)], connections=4, seconds=3 if SOAK else 1)
 
     def _post(self, path: str, value: Any) -> None:
         body = json.dumps(value).encode()

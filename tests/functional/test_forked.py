@@ -29,6 +29,21 @@ print(fork.pid, flush=True)
 sys.stdin.read()
 """
 
+_IN_THREADS = """
+import subprocess, threading
+from tests.functional.forked import ForkedProcess
+nothing, statuses = subprocess.DEVNULL, []
+def fork():
+    process = ForkedProcess('import time; time.sleep(0.3)', [], stdin=nothing, stdout=nothing, stderr=None, env={})
+    statuses.append(process.wait(20))
+threads = [threading.Thread(target=fork) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(statuses)
+"""
+
 
 class ForkedTests(SynchronousTestCase):
     """What a program can tell of a fork, and of a Python of its own."""
@@ -84,3 +99,8 @@ class ForkedTests(SynchronousTestCase):
         asking.kill()
         asking.communicate()
         wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+    def test_first_ones_together(self) -> None:
+        """The first forks of a process may be asked for by several threads at once, and each runs to its end."""
+        done = subprocess.run([sys.executable, "-c", _IN_THREADS], cwd=CHECKOUT, capture_output=True, timeout=60)
+        self.assertEqual(b"[0, 0, 0, 0]\n", done.stdout, done.stderr.decode())

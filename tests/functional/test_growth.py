@@ -1,7 +1,7 @@
 """Nothing grows with what has passed: not memory, not the database, not what connections leave behind.
 
 With ``SOAK=1`` in the environment a million messages pass instead of forty thousand, 2,000 connect instead of 1,000, a
-thousand streams read instead of 300, and 10,000 rooms are joined instead of 2,000.
+thousand streams read instead of 200, and 10,000 rooms are joined instead of 2,000.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from tests.transports.test_contract import ServedTestCase
 
 MESSAGES = 1_000_000 if SOAK else 40_000
 CONNECTIONS = 2000 if SOAK else 1000
-STREAMS = 1000 if SOAK else 300
-PASSING = 1000 if SOAK else 400
+STREAMS = 1000 if SOAK else 200
+PASSING = 1000 if SOAK else 200
 ROOMS_EACH = 1000 if SOAK else 200
 HISTORY = 1000
 TEXT = "x" * 100

@@ -1,17 +1,26 @@
-"""The chat page in real Chromium, against a real daemon."""
+"""The chat page in real Chromium, against a real daemon.
+
+With ``SOAK=1`` in the environment each page says a hundred messages while something happens, and not thirty, and
+all names are taken in a page, and not every eighth.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
+import urllib.request
 from importlib.resources import files
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.functional.daemon import wait_until
+from tests.functional.daemon import SOAK, wait_until
 from tests.functional.pages import DEAF_AT_FIRST, WITHOUT_WEBSOCKET, Page, PageTestCase
+
+SAID = 100 if SOAK else 30
+RENAMED = 1 if SOAK else 8
 
 PAYLOADS = (
     # elements that run something by themselves
@@ -119,6 +128,13 @@ var timer = window.setInterval(function () {
 }, pause);
 """
 
+_SEND_ALL = """
+arguments[0].forEach(function (text) {
+  document.getElementById('message-text').value = text;
+  document.getElementById('send-button').click();
+});
+"""
+
 _FOREIGN_ELEMENTS = """
 var expected = {OL: 1, LI: 1, DIV: 1, BDI: 1, TIME: 1};
 var inside = document.querySelectorAll('.log *, .outbox *');
@@ -189,6 +205,13 @@ class PageTests(PageTestCase):
             console = [line for line in page.console if not (was_down and _REFUSED.search(line))]
             self.assertEqual([], console)
 
+    def say_as(self, name: str, text: str) -> None:
+        """Publish a message under a name, from outside of any browser."""
+        commands = [{"type": "hello", "name": name}, {"type": "publish", "room": "lobby", "data": {"text": text}}]
+        body = json.dumps(commands).encode()
+        asked = urllib.request.Request(f"{self.daemon.url}commands", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(asked, timeout=20).close()
+
     def assert_only_text(self, *pages: Page) -> None:
         """Nothing that somebody sent has become an element."""
         for page in pages:
@@ -255,20 +278,22 @@ class PageTests(PageTestCase):
         modern, legacy = self.open_by(), self.open_by(websocket=False)
         pages = {"m": modern, "l": legacy}
         for prefix, page in pages.items():
-            page.run(_KEEP_TALKING, prefix, 100, 30)
-        wait_until(lambda: min(len(page.texts) for page in pages.values()) >= 40)
+            page.run(_KEEP_TALKING, prefix, SAID, 3000 / SAID)
+        wait_until(lambda: min(len(page.texts) for page in pages.values()) >= SAID * 0.4)
         self.daemon.kill()
         for prefix, page in pages.items():
             page.wait_disconnected()
-            wait_until(lambda page=page, last=f"{prefix}100": any(last in item for item in page.pending))
-            page.type(f"{prefix}101")
+            wait_until(lambda page=page, last=f"{prefix}{SAID}": any(last in item for item in page.pending))
+            page.type(f"{prefix}{SAID + 1}")
         self.daemon.start()
         for page in pages.values():
-            wait_until(lambda page=page: len(page.texts) >= 202, lambda page=page: f"{len(page.texts)} messages")
+            wait_until(
+                lambda page=page: len(page.texts) >= 2 * SAID + 2, lambda page=page: f"{len(page.texts)} messages"
+            )
             page.wait_connected()
         self.assertEqual(modern.texts, legacy.texts)
         for prefix in pages:
-            expected = [f"{prefix}{number}" for number in range(1, 102)]
+            expected = [f"{prefix}{number}" for number in range(1, SAID + 2)]
             self.assertEqual(expected, [text for text in modern.texts if text.startswith(prefix)])
         for page in pages.values():
             self.assertEqual([], page.pending)
@@ -313,13 +338,15 @@ class PageTests(PageTestCase):
         """Where WebSocket doesn't open the page does without; later it tries again, and nothing is lost or doubled."""
         page, other = self.open_only(before=DEAF_AT_FIRST), self.open_by()
         page.wait_connected("server-sent events")
-        page.run(_KEEP_TALKING, "p", 100, 120)
-        other.run(_KEEP_TALKING, "o", 100, 120)
+        page.run(_KEEP_TALKING, "p", SAID, 12_000 / SAID)
+        other.run(_KEEP_TALKING, "o", SAID, 12_000 / SAID)
         page.wait_connected("WebSocket")
         for reader in (page, other):
-            wait_until(lambda reader=reader: len(reader.texts) >= 200, lambda reader=reader: f"{len(reader.texts)}")
+            wait_until(
+                lambda reader=reader: len(reader.texts) >= 2 * SAID, lambda reader=reader: f"{len(reader.texts)}"
+            )
             for prefix in "po":
-                expected = [f"{prefix}{number}" for number in range(1, 101)]
+                expected = [f"{prefix}{number}" for number in range(1, SAID + 1)]
                 self.assertEqual(expected, [text for text in reader.texts if text.startswith(prefix)])
         self.assertEqual(page.texts, other.texts)
         self.assert_quiet(page, other)
@@ -352,8 +379,7 @@ class PageTests(PageTestCase):
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""
         modern, legacy = self.open_by(), self.open_by(websocket=False)
-        for payload in PAYLOADS:
-            modern.type(payload)
+        modern.run(_SEND_ALL, PAYLOADS)
         for page in (modern, legacy):
             page.wait_for(PAYLOADS[-1])
             self.assertEqual(list(PAYLOADS), page.texts)
@@ -364,8 +390,12 @@ class PageTests(PageTestCase):
         """Whatever somebody is called is shown, and is nothing but text."""
         modern, legacy = self.open_by(), self.open_by(websocket=False)
         for number, name in enumerate(_NAMES):
-            modern.rename(name)
-            modern.type(f"I am {number}")
+            if number % RENAMED == 0:
+                modern.rename(name)
+                modern.type(f"I am {number}")
+                modern.wait_for(f"I am {number}")
+            else:
+                self.say_as(name, f"I am {number}")
         for page in (modern, legacy):
             page.wait_for(f"I am {len(_NAMES) - 1}")
             self.assertEqual(list(_NAMES), [shown["name"] for shown in page.messages])

@@ -1,12 +1,16 @@
-"""What people do with the chat page, in real Chromium and real Firefox, against a real daemon."""
+"""What people do with the chat page, in real Chromium and real Firefox, against a real daemon.
+
+With ``SOAK=1`` in the environment Firefox looks for faults on each device in both colour schemes, as Chromium does.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import urllib.request
 
-from tests.functional.daemon import wait_until
+from tests.functional.daemon import SOAK, wait_until
 from tests.functional.pages import SIZES, Page, PageTestCase
 
 _BUSY_SEEN = """
@@ -96,7 +100,12 @@ if (!button.hasAttribute('hidden')) {
 
 
 class UseTests(PageTestCase):
-    """The page as it is used, in Chromium; subclassed for Firefox."""
+    """The page as it is used, in Chromium; subclassed for Firefox.
+
+    :cvar looks: the devices and colour schemes that are looked at.
+    """
+
+    looks: tuple[tuple[str, str], ...] = tuple(itertools.product(SIZES, ("light", "dark")))
 
     def say(self, *texts: str, room: str = "lobby") -> None:
         """Publish messages from outside of any browser."""
@@ -299,8 +308,7 @@ class UseTests(PageTestCase):
         page.press("Enter")
         other.wait_for("first line\nsecond line")
         page.run(_WATCH_FOCUS)
-        for number in range(40):
-            other.type(f"line {number}")
+        self.say(*(f"line {number}" for number in range(40)))
         page.wait_for("line 39")
         self.daemon.kill()
         page.wait_disconnected()
@@ -380,11 +388,10 @@ class UseTests(PageTestCase):
         page, other = self.open(name="Ann"), self.open(name="Bob")
         for state in ("empty", "busy", "offline"):
             self.bring(state, page, other)
-            for device, size in SIZES.items():
-                for scheme in ("light", "dark"):
-                    page.emulate(*size, scheme)
-                    page.screenshot(f"{self.kind}-{state}-{device}-{scheme}")
-                    self.assertEqual([], page.faults, (state, device, scheme))
+            for device, scheme in self.looks:
+                page.emulate(*SIZES[device], scheme)
+                page.screenshot(f"{self.kind}-{state}-{device}-{scheme}")
+                self.assertEqual([], page.faults, (state, device, scheme))
         page.run("document.querySelector('label[for=message-text]').textContent = ''")
         page.run("document.getElementById('message-text').removeAttribute('placeholder')")
         self.assertNotEqual([], page.faults)
@@ -414,3 +421,4 @@ class FirefoxUseTests(UseTests):
     """The page as it is used, in Firefox."""
 
     kind = "firefox"
+    looks = UseTests.looks if SOAK else (("phone", "light"), ("desktop", "dark"))

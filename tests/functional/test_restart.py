@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseFailed
+from twisted.web.client import URI, Agent, HTTPConnectionPool, RequestNotSent, RequestTransmissionFailed, ResponseFailed
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
@@ -33,7 +33,10 @@ class Unavailable(Exception):
 
 
 # What a client of a server that is killed, that stops or that is not there yet meets.
-GONE = (error.ConnectError, error.ConnectionClosed, ResponseFailed, Unavailable)
+GONE = (
+    *(error.ConnectError, error.ConnectionClosed, Unavailable),
+    *(RequestNotSent, RequestTransmissionFailed, ResponseFailed),  # it ended before, while or after it was asked
+)
 
 
 @implementer(IAgentEndpointFactory)
