@@ -7,10 +7,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.store.redis import appender
 from tests.clients import Client, EventClient, PollClient, SocketClient
 from tests.redis_nodes import RedisNode
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, allow_slow_redis
 from tests.transports.test_contract import FullContract, ServedTestCase, TogetherContract, TransportContract
 
 
@@ -23,9 +22,7 @@ class RedisServedTestCase(ServedTestCase):
     size = 1
 
     async def setUp(self) -> None:
-        # How late Redis may store a message is not what these tests are about; on a busy machine it would be refused.
-        for name in ("_SEND_WITHIN", "_STORE_WITHIN", "_ANSWER_WITHIN"):
-            self.patch(appender, name, 20 * getattr(appender, name))
+        allow_slow_redis(self)
         self.clients: list[Any] = []
         self.nodes: list[RedisNode] = []
         self.server = RedisServer(self.mktemp()).start()

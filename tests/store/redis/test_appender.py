@@ -12,7 +12,7 @@ from realtime_chat.store.redis.shared_logs import load_store_script
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, StoreRefused
 from tests.contracts import append_all, draft, texts, whole_log
-from tests.redis_server import PERSISTENT
+from tests.redis_server import PERSISTENT, allow_slow_redis
 from tests.store.redis.fixtures import UNAVAILABLE_WITHIN, LossyProxy, RedisTestCase, failures
 
 
@@ -152,6 +152,7 @@ class AwayTests(RedisTestCase):
 
     async def test_forgotten_scripts(self) -> None:
         """If Redis has forgotten the scripts, they are sent again. All appends succeed, in order."""
+        allow_slow_redis(self)
         self.serve()
         store = await self.open_store()
         answers = []
@@ -169,6 +170,7 @@ class AwayTests(RedisTestCase):
 
     async def test_forgotten_scripts_and_another_node(self) -> None:
         """Appends stay in order even if another node loads the script between two of them."""
+        allow_slow_redis(self)
         self.serve()
         store = await self.open_store(look=60.0)
         append = load_store_script("append")
