@@ -22,18 +22,24 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import RealtimeError, StoreError
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, allow_slow_redis
 
 UNAVAILABLE_WITHIN = 2.0
 """Seconds in which a publish has to be refused while Redis is away."""
 
 
 class RedisTestCase(TestCase):
-    """Stores, which are nodes of their own, on one server."""
+    """Stores, which are nodes of their own, on one server.
+
+    :cvar redis_may_be_slow: False where the tests are about how late Redis may store something.
+    """
 
     timeout = 120
+    redis_may_be_slow = True
 
     def setUp(self) -> None:
+        if self.redis_may_be_slow:
+            allow_slow_redis(self)
         self.later = 0.0
         self.directory = Path(self.mktemp())
 

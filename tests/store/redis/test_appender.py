@@ -19,6 +19,8 @@ from tests.store.redis.fixtures import UNAVAILABLE_WITHIN, LossyProxy, RedisTest
 class AwayTests(RedisTestCase):
     """Redis hangs, breaks off, or is not there."""
 
+    redis_may_be_slow = False
+
     async def test_hanging(self) -> None:
         """While Redis hangs, publishes are refused within two seconds, and none of them is stored when it goes on."""
         self.serve()

@@ -19,7 +19,7 @@ from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 from realtime_chat.values.model import AppendResult, Draft
 from tests.contracts import BOB, LastingStoreContract, append_all, draft, offsets, texts, whole_log
-from tests.redis_server import shared_server
+from tests.redis_server import allow_slow_redis, shared_server
 from tests.store.redis.fixtures import RedisTestCase
 
 
@@ -30,6 +30,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
     keys_kept = KEY_SECONDS + 5
 
     def build_store(self, retention: Retention) -> RedisStore:
+        allow_slow_redis(self)
         self.url = shared_server(self).url
         return self.rebuild_store(retention)
 
