@@ -245,12 +245,14 @@ class FilesTests(SynchronousTestCase):
 
     def test_none(self) -> None:
         """What has no path, or is a device, stays what it is; no file is made."""
-        before = os.listdir()
         path = self.path()
+        self.addCleanup(os.chdir, os.getcwd())
+        os.mkdir(empty := self.mktemp())
+        os.chdir(empty)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT), "w") as numbered, open(os.devnull, "w") as device:
             self.assertEqual([False, False], [reopen(file) for file in (numbered, device)])
         self.assertEqual([path.name], os.listdir(path.parent))
-        self.assertEqual(before, os.listdir())
+        self.assertEqual([], os.listdir())
 
 
 class PlainLinesTests(SynchronousTestCase):

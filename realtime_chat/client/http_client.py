@@ -107,6 +107,8 @@ class BodyReader(Protocol):
 class IdleTimeout:
     """A time-out that starts again at each sign of progress.
 
+    What has come while this process was too busy to read it counts as progress.
+
     :param seconds: how long there may be no progress.
     """
 
@@ -115,6 +117,7 @@ class IdleTimeout:
         self._seconds = seconds
         self._timer: IDelayedCall | None = None
         self._timed_out = False
+        self._is_late = False
         self._running: Deferred[Any] = Deferred()
 
     def run(self, running: Deferred[T]) -> Deferred[T]:
@@ -129,6 +132,7 @@ class IdleTimeout:
     def progress(self) -> None:
         """Start again, unless it is paused."""
         if self._timer is not None:
+            self._is_late = False
             self._timer.reset(self._seconds)
 
     def pause(self) -> None:
@@ -140,9 +144,14 @@ class IdleTimeout:
     def resume(self) -> None:
         """Start again, after a pause too."""
         self.pause()
+        self._is_late = False
         self._timer = self._reactor.callLater(self._seconds, self._time_out)
 
     def _time_out(self) -> None:
+        if not self._is_late:  # the reactor reads what has come before the next turn
+            self._is_late = True
+            self._timer = self._reactor.callLater(0, self._time_out)
+            return
         self._timer = None
         self._timed_out = True
         self._running.cancel()

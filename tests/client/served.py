@@ -23,7 +23,7 @@ __all__ = ["ChatTestCase"]
 class ChatTestCase(ServedTestCase):
     """A test with chats, which it closes at its end."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

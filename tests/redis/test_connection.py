@@ -99,10 +99,11 @@ class RedisConnectionTests(TestCase):
     async def test_busy(self) -> None:
         """A server that has answered in time isn't given up because we were too busy to read that."""
         self.server.start()
-        connection = self.connection(timeout=0.1)
+        connection = self.connection(timeout=1.0)
         await connection.start()
         answers = [connection.command("PING") for _ in range(5)]
-        time.sleep(0.3)
+        await deferLater(reactor, 0)  # which sends them
+        time.sleep(1.2)
         for answer in answers:
             self.assertEqual(await answer, b"PONG")
         self.assertEqual((connection.counters.losses, connection.counters.failures), (0, 0))
