@@ -1,5 +1,5 @@
 # make run    starts the daemon, from this checkout and in an environment of its own (.venv)
-# make check  runs the tests that need no process, browser or server, in under a minute
+# make check  runs the quick tests, which need no process, browser or server
 # make test   runs all tests, and gets what they need
 # make stats  says how large, documented and entangled the code is, and refuses what is over its bounds
 # make bench  measures what the daemon costs, side by side with others (docs/performance.rst)
@@ -12,6 +12,11 @@ ARGS ?=
 TRIAL_ARGS ?=
 # All of them, in a mixed order.
 TESTS ?= tests.shuffled
+# What needs no process, browser or server, and no second that goes by.
+CHECKS := $(addprefix tests.,values core presence http console client.test_core client.test_events \
+  client.test_http_client client.test_server_url client.test_urls store.test_append_queue store.test_memory \
+  store.test_retention broker.test_local broker.test_relay redis.test_address redis.test_names redis.test_rows \
+  transports.test_backpressure transports.test_frames test_clock test_layers test_logs test_options test_tap)
 # How many tests run at the same time. Most of them wait for other processes.
 JOBS ?= 4
 BENCH := benchmarks/.build/venv
@@ -31,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
-	@echo 'make check   run the tests that need no process, browser or server, in under a minute'
+	@echo 'make check   run the quick tests, which need no process, browser or server'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make test-all   the same, with the long form of each test that has one'
 	@echo 'make test-latest   the same with the newest version of each dependency, in an environment of its own (.venv-latest)'
@@ -47,6 +52,14 @@ run: $(VENV)/run.installed
 
 test: $(VENV)/test.installed programs browser/node_modules/installed
 	@exec $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
+
+# Programs that these start by their names are not found.
+check: $(VENV)/test.installed
+	@exec env PATH=/nonexistent $(BIN)/trial -j3 $(TRIAL_ARGS) $(CHECKS)
+
+# The same tests, each in its long form.
+test-all:
+	@SOAK=1 $(MAKE) --no-print-directory test
 
 # Upgraded each time, as the point is to meet new versions. What leans on a name that is gone is named by
 # tests/transports/fast/test_leans_on.py.
