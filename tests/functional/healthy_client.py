@@ -98,8 +98,10 @@ class _HealthyWorker:
         return _Since(time.monotonic(), *waited)
 
     def _delay(self, since: _Since, now: _Since) -> float:
-        """How much of the time is the daemon's doing; what waits side by side is taken off once."""
-        waited = max(0.0, now.served - since.served, now.own - since.own)
+        """How much of the time is the daemon's doing: first this process needs a processor, then the daemon, then this
+        one again.
+        """
+        waited = now.served - since.served + now.own - since.own
         return max(0.0, now.at - since.at - waited)
 
     def _take(self, payload: bytes) -> None:
