@@ -17,8 +17,8 @@ CHECKS := $(addprefix tests.,values core presence http console client.test_core 
   client.test_http_client client.test_server_url client.test_urls store.test_append_queue store.test_memory \
   store.test_retention broker.test_local broker.test_relay redis.test_address redis.test_names redis.test_rows \
   transports.test_backpressure transports.test_frames test_clock test_layers test_logs test_options test_tap)
-# How many tests run at the same time. Most of them wait for other processes.
-JOBS ?= 4
+# How many tests run at the same time. With more, two processors have no less to do, and each test takes longer.
+JOBS ?= 3
 BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=
