@@ -92,7 +92,9 @@ class CommandSession(Session):
         if self.closed:
             return
         if self._blocked or self._queue or self._replies.write_paused:
-            self._queue = [*(self._queue or ()), command]
+            if self._queue is None:
+                self._queue = []
+            self._queue.append(command)
         else:
             self._execute(command)
 

@@ -90,7 +90,7 @@ class Hub:
         """
         self.check_open()
         answer: Deferred[AppendResult] = Deferred()
-        self.publisher.publish(draft, answer.callback)
+        self.publisher.publish(draft, answer.callback)  # a Failure that it is called with goes to its errbacks
         return answer
 
     async def list_rooms(self, user: User, after: str, limit: int) -> list[tuple[str, int]]:
