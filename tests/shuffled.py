@@ -7,26 +7,15 @@ same time, and later nothing but time-outs. The order is the same in each run.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import Any
 
 from twisted.trial.runner import TestLoader, TestSuite
 
 import tests
+from tools.run_tests import single_tests
 
 
 def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)
     """Load every test of the package."""
-    found = list(_single(TestLoader().loadPackage(tests, recurse=True)))
+    found = list(single_tests(TestLoader().loadPackage(tests, recurse=True)))
     random.Random(1).shuffle(found)
     return TestSuite(found)
-
-
-def _single(suite: Any) -> Iterator[Any]:
-    try:
-        parts = iter(suite)
-    except TypeError:
-        yield suite
-    else:
-        for part in parts:
-            yield from _single(part)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
+from tools.imports import imported_names, reachable
 from tools.mutations import Mutation, mutations
 
 __all__ = ["Calls", "Mutant", "Sources", "functional_modules"]
@@ -87,17 +88,12 @@ class Sources:
     def test_modules(self) -> dict[str, set[str]]:
         """The modules of tests that need no daemon, each with all that it imports, also through modules beside it."""
         texts = {_dotted(path.relative_to(self.root)): path.read_text("utf-8") for path in self.tests("*.py")}
-        direct = {name: _imports(text) for name, text in texts.items()}
-        found = {}
-        for name in direct:
-            if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional."):
-                reached, waiting = set[str](), [name]
-                while waiting:
-                    new = direct.get(waiting.pop(), set()) - reached
-                    reached |= new
-                    waiting += new
-                found[name] = {one for one in reached if one.startswith("realtime_chat")}
-        return found
+        direct = {name: imported_names(ast.parse(text)) for name, text in texts.items()}
+        return {
+            name: {one for one in reachable(name, lambda name: direct.get(name, ())) if one.startswith("realtime_chat")}
+            for name in direct
+            if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional.")
+        }
 
     def test_file(self, name: str) -> Path:
         """Where a module of tests is, or a script."""
@@ -130,16 +126,6 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             yield from _codes(inner)
-
-
-def _imports(text: str) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
 
 
 def _dotted(path: Path) -> str:

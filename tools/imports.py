@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,10 +13,12 @@ __all__ = [
     "LAYERS",
     "PACKAGE",
     "circles",
+    "imported_names",
     "imports",
     "is_below",
     "modules",
     "own_imports",
+    "reachable",
     "wrong_arrows",
 ]
 
@@ -81,12 +83,17 @@ def imports(module: str) -> frozenset[str]:
 
     ``from a import b`` gives both ``a`` and ``a.b``.
     """
+    return imported_names(modules()[module])
+
+
+def imported_names(tree: ast.Module) -> frozenset[str]:
+    """The full names that a parsed module imports; see :func:`imports`."""
     found: set[str] = set()
-    for node in ast.walk(modules()[module]):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.module is not None, f"{module} has a relative import"
+            assert node.module is not None, f"a relative import in line {node.lineno}"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(found)
 
@@ -105,7 +112,7 @@ def is_below(name: str, *packages: str) -> bool:
 
 def circles() -> list[list[str]]:
     """The largest sets of modules that import each other, directly or through others."""
-    reached = {module: _reachable(module) for module in modules()}
+    reached = {module: reachable(module, own_imports) for module in modules()}
     found = {
         frozenset(other for other in reached[module] if module in reached[other])
         for module in modules()
@@ -114,14 +121,18 @@ def circles() -> list[list[str]]:
     return sorted(sorted(circle) for circle in found)
 
 
-def _reachable(module: str) -> set[str]:
+def reachable(module: str, direct: Callable[[str], Iterable[str]]) -> set[str]:
+    """What a module imports, directly and through others.
+
+    :param direct: gives what one module imports.
+    """
     found: set[str] = set()
-    waiting = [*own_imports(module)]
+    waiting = [*direct(module)]
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += own_imports(name)
+            waiting += direct(name)
     return found
 
 

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import threading
 import time
-import unittest
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
@@ -31,7 +30,7 @@ from twisted.trial import reporter, runner
 
 import realtime_chat
 
-__all__ = ["CallTrace", "Report", "main"]
+__all__ = ["CallTrace", "Report", "main", "single_tests"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MOST_MEMORY = 4 << 30
@@ -117,18 +116,21 @@ class Report(reporter.TestResult):
         self._failed = True
 
 
-def _flat(suite: Any) -> Iterator[Any]:
-    if isinstance(suite, unittest.TestSuite):
-        for test in suite:
-            yield from _flat(test)
-    else:
+def single_tests(suite: Any) -> Iterator[Any]:
+    """Give the tests in a suite, and in the suites that it holds."""
+    try:
+        parts = iter(suite)
+    except TypeError:
         yield suite
+    else:
+        for part in parts:
+            yield from single_tests(part)
 
 
 def _load(modules: Iterable[str], ids: Iterable[str]) -> list[Any]:
     """All tests of some modules, or of these the ones that are named, in their order. What can't be loaded is first."""
     loader = runner.TestLoader()
-    found = {test.id(): test for module in modules for test in _flat(loader.loadByName(module))}
+    found = {test.id(): test for module in modules for test in single_tests(loader.loadByName(module))}
     wanted = [*ids]
     if not wanted:
         return [*found.values()]
