@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ class _Choice:
     """Which servers are wanted."""
 
     def __init__(self, names: str | None) -> None:
-        self._names = None if names is None else [name.strip().lower() for name in names.split(",")]
+        # A comma within a name has a space after it, as in "realtime_chat, memory".
+        self._names = None if names is None else re.split(",(?! )", names.lower())
 
     def __call__(self, server: str) -> bool:
         if self._names is None:
