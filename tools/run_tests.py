@@ -28,8 +28,6 @@ from typing import Any, TextIO
 
 from hypothesis import Phase, settings
 from twisted.trial import reporter, runner
-from twisted.trial.itrial import ITestCase
-from zope.interface import implementer
 
 import realtime_chat
 
@@ -105,14 +103,14 @@ def single_tests(suite: Any) -> Iterator[Any]:
             yield from single_tests(part)
 
 
-@implementer(ITestCase)
-class Job:
-    """What to run, as one test of trial's. A module is imported only when those before it have passed."""
+class Job(runner.TestSuite):
+    """What to run, as a suite of trial's. A module is imported only when those before it have passed."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
+        super().__init__()
         self._job = job
 
-    def run(self, result: Report) -> None:
+    def run(self, result: Any, debug: bool = False) -> Any:
         """Run the modules."""
         for module in self._job["modules"]:
             result.module = module
@@ -122,8 +120,7 @@ class Job:
                 self._run_module(module, result)
             if result.shouldStop:
                 break
-
-    __call__ = run
+        return result
 
     def _run_module(self, module: str, result: Report) -> None:
         only, skipped = ({*self._job[key]} for key in ("only", "skipped"))
