@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -70,27 +71,36 @@ class Sources:
         return found
 
     @cached_property
+    def _texts(self) -> dict[str, str]:
+        """What is in ``tests``: modules by their names, and scripts by their paths."""
+        modules, scripts = ((self.root / "tests").rglob(pattern) for pattern in ("*.py", "*.test.js"))
+        return {
+            **{_dotted(path.relative_to(self.root)): path.read_text("utf-8") for path in modules},
+            **{str(path.relative_to(self.root)): path.read_text("utf-8") for path in scripts},
+        }
+
+    @cached_property
     def _imported(self) -> dict[str, set[str]]:
         """The modules of tests that need no daemon, each with all that it imports, also through modules beside it."""
-        paths = (self.root / "tests").rglob("*.py")
-        direct = {_dotted(path.relative_to(self.root)): imported_names(ast.parse(path.read_text())) for path in paths}
+        direct = {
+            name: imported_names(ast.parse(text)) for name, text in self._texts.items() if not name.endswith(".js")
+        }
         return {
             name: reachable(name, lambda name: direct.get(name, ()))
             for name in direct
             if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional.")
         }
 
-    @cached_property
-    def _scripts(self) -> list[str]:
-        return [str(path.relative_to(self.root)) for path in (self.root / "tests").rglob("*.test.js")]
-
     def tests(self, path: str) -> list[str]:
-        """The modules or scripts of tests for a file, in the order in which they should run."""
+        """The modules or scripts of tests for a file, in the order in which they should run.
+
+        Those beside it come first, then the one with its name, then those that mention that most often.
+        """
         place, stem = _beside(path), Path(path).stem
         # What a script of Lua does is seen by those who import a module beside it.
         name = _dotted(Path(path).parents[1] if path.endswith(".lua") else Path(path))
         if place == "tests.browser":
-            found = [script for script in self._scripts if script.startswith("tests/browser/")]
+            found = [name for name in self._texts if name.startswith("tests/browser/")]
         else:
             found = [
                 module
@@ -98,9 +108,11 @@ class Sources:
                 if _stands_in(module, place) or any(_stands_in(one, name) for one in imported)
             ]
 
-        def rank(module: str) -> tuple[bool, bool, bool, str]:
-            last = module.rpartition(".")[2].removeprefix("test_")
-            return not _stands_in(module, place), last != stem, stem not in last, module
+        mentioned = re.compile(rf"(?<![A-Za-z]){re.escape(stem)}(?![A-Za-z])")
+
+        def rank(module: str) -> tuple[bool, bool, bool, int]:
+            last, mentions = module.rpartition(".")[2], len(mentioned.findall(self._texts[module]))
+            return not _stands_in(module, place), last != f"test_{stem}", stem not in last, -mentions
 
         return sorted(found, key=rank)
 
