@@ -25,7 +25,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,13 +74,13 @@ class _Run(NamedTuple):
     how: str = ""
 
 
-def equivalents(path: Path) -> dict[tuple[str, str], str]:
-    """The reasons of changes that make no difference, by the lines before and after."""
+def equivalents(path: Path) -> dict[tuple[str, str, str], str]:
+    """The reasons of changes that make no difference, by the file and the lines before and after."""
     listed = tomllib.loads(path.read_text("utf-8")).get("mutant", [])
-    return {(one["before"], one["after"]): one["reason"] for one in listed}
+    return {(one["path"], one["before"], one["after"]): one["reason"] for one in listed}
 
 
-def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str], str]) -> tuple[list[Mutant], int]:
+def draw(sources: Sources, count: int, seed: int, listed: Collection[tuple[str, str, str]]) -> tuple[list[Mutant], int]:
     """Draw changes: a file, as often as it has lines of code, and one of its changes that wasn't drawn yet.
 
     :returns: the changes, and how many others were drawn that are listed as equivalent.
@@ -95,7 +95,7 @@ def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str
         mutant = left[path].pop(chosen.randrange(len(left[path])))
         if not left[path]:
             del left[path]
-        if mutant.mutation.lines(mutant.text) in listed:
+        if (mutant.path, *mutant.mutation.lines(mutant.text)) in listed:
             skipped += 1
         else:
             drawn.append(mutant)
