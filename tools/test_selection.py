@@ -81,13 +81,13 @@ class Sources:
 
     @cached_property
     def _imported(self) -> dict[str, set[str]]:
-        """The modules of tests that need no daemon, each with all that it imports, also through modules beside it."""
-        direct = {
-            name: imported_names(ast.parse(text)) for name, text in self._texts.items() if not name.endswith(".js")
-        }
+        """The modules of tests that need no daemon, each with all that it imports, directly and through others."""
+        package = (self.root / "realtime_chat").rglob("*.py")
+        texts = {_dotted(path.relative_to(self.root)): path.read_text("utf-8") for path in package} | self._texts
+        direct = {name: imported_names(ast.parse(text)) for name, text in texts.items() if not name.endswith(".js")}
         return {
             name: reachable(name, lambda name: direct.get(name, ()))
-            for name in direct
+            for name in self._texts.keys() & direct.keys()
             if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional.")
         }
 
@@ -110,9 +110,9 @@ class Sources:
 
         mentioned = re.compile(rf"(?<![A-Za-z]){re.escape(stem)}(?![A-Za-z])")
 
-        def rank(module: str) -> tuple[bool, bool, bool, int]:
+        def rank(module: str) -> tuple[bool, bool, bool, int, str]:
             last, mentions = module.rpartition(".")[2], len(mentioned.findall(self._texts[module]))
-            return not _stands_in(module, place), last != f"test_{stem}", stem not in last, -mentions
+            return not _stands_in(module, place), last != f"test_{stem}", stem not in last, -mentions, module
 
         return sorted(found, key=rank)
 
