@@ -311,7 +311,7 @@ class SelectionTests(SynchronousTestCase):
             (root / "tests" / f"{name}.py").write_text("import realtime_chat.core.size")
         core = [f"tests.core.test_{name}" for name in ("size", "a", "room")]
         found = Sources(root).tests("realtime_chat/core/size.py")
-        self.assertEqual([*core, "tests.test_b"], found)
+        self.assertEqual([*core, "tests.test_b", "tests.test_above"], found)
         self.assertIn("tests.test_above", Sources(root).tests(_ROOM))
 
     def test_scripts(self) -> None:
