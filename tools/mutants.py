@@ -40,9 +40,10 @@ MIN_NOTICED = 0.95
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 60.0
-"""A test that takes more seconds hangs, if it doesn't without the change."""
+"""A test that takes more seconds hangs, if it does so twice, and not without the change."""
 
 _PROCESS = "the process"
+_HANGS = "hangs"
 
 
 class Result(NamedTuple):
@@ -172,7 +173,7 @@ class _Worker:
         if status == 0:
             return _Run(seconds)
         if status == -signal.SIGALRM:
-            return _Run(seconds, entries[-1]["id"], entries[-1]["module"], "hangs")
+            return _Run(seconds, entries[-1]["id"], entries[-1]["module"], _HANGS)
         errors = (self.path / "mutants.err").read_text("utf-8", "replace").split("\n")
         last = next(filter(str.strip, reversed(errors)), "")
         module = entries[-1]["module"] if entries else ""
@@ -204,7 +205,7 @@ class Workers:
     :param directory: where the copies are made.
     :param jobs: how many copies.
     :param patience: the seconds after which no further test of one change begins.
-    :ivar broken: tests that fail without any change, and aren't run again.
+    :ivar broken: tests that fail without any change, or hang only now and then. They aren't run again.
     """
 
     def __init__(self, sources: Sources, directory: Path, jobs: int, patience: float) -> None:
@@ -239,11 +240,12 @@ class Workers:
                 if not is_other:
                     return None
                 run = self._run(worker, modules)
+                happens_again = run.how != _HANGS or self._run_alone(worker, run).failed is not None
             self._seconds.update(run.seconds)
             seconds = time.monotonic() - begun
             if run.failed is None:
                 return Result(mutant, None, seconds, len(run.seconds))
-            if self._is_sound(worker, run):
+            if happens_again and self._is_sound(worker, run):
                 return Result(mutant, f"{run.failed} {run.how}".strip(), seconds, len(run.seconds))
             self.broken.add(run.failed)
 
@@ -257,6 +259,10 @@ class Workers:
             patience=self._patience,
         )
 
+    def _run_alone(self, worker: _Worker, run: _Run) -> _Run:
+        """Run what failed again."""
+        return self._run(worker, [run.module] if run.module else [], [run.failed or ""])
+
     def _is_sound(self, worker: _Worker, run: _Run) -> bool:
         """Whether what failed passes without the change.
 
@@ -264,7 +270,7 @@ class Workers:
         """
         assert run.failed is not None
         if run.failed not in self._sound:
-            again = self._run(worker, [run.module] if run.module else [], [run.failed])
+            again = self._run_alone(worker, run)
             if again.failed == _PROCESS:
                 raise SystemExit(f"Without a change, {again.failed} {again.how}")
             if again.failed is not None:
@@ -318,7 +324,7 @@ def _judge(sources: Sources, drawn: Sequence[Mutant], jobs: int, patience: float
             for done in as_completed([pool.submit(workers.judge, mutant) for mutant in drawn]):
                 yield done.result()
             for test in sorted(workers.broken):
-                print(f"It fails without a change, and was not used: {test}", flush=True)
+                print(f"It fails without a change, or only now and then, and was not used: {test}", flush=True)
         finally:
             workers.stop()
             pool.shutdown(cancel_futures=True)

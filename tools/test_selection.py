@@ -111,8 +111,9 @@ class Sources:
         mentioned = re.compile(rf"(?<![A-Za-z]){re.escape(stem)}(?![A-Za-z])")
 
         def rank(module: str) -> tuple[bool, bool, bool, int, str]:
-            last, mentions = module.rpartition(".")[2], len(mentioned.findall(self._texts[module]))
-            return not _stands_in(module, place), last != f"test_{stem}", stem not in last, -mentions, module
+            last = Path(module).name.removesuffix(".test.js").rpartition(".")[2].removeprefix("test_")
+            mentions = len(mentioned.findall(self._texts[module]))
+            return not _stands_in(module, place), last != stem, stem not in last, -mentions, module
 
         return sorted(found, key=rank)
 

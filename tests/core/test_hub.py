@@ -381,6 +381,17 @@ class DoubtTests(SharedWorld):
         self.told(*self.elsewhere("a"))
         self.assertEqual((["a"], "new:1"), (self.data(transport), transport.of_type("message")[0]["position"]))
 
+    def test_new_log_announced(self) -> None:
+        """A message of a new log lets a room look, however low its offset is."""
+        transport = self.joined()
+        self.told(*self.elsewhere(*range(5)))
+        self.store._epoch, self.store._logs = "new", {}
+        self.told(*self.elsewhere("a"))
+        self.clock.pump([0.25] * 6)
+        self.settle()
+        self.assertEqual(["new:0"], [reset["position"] for reset in transport.of_type("reset")])
+        self.assertEqual([*range(5), "a"], self.data(transport))
+
     def test_new_log_heard_of_elsewhere(self) -> None:
         """Who comes with a position of a new log, of which this node hasn't heard yet, goes on in it: it isn't led back
         into the old one."""
