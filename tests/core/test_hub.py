@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +16,8 @@ from realtime_chat.core.session import Session
 from realtime_chat.logs import ThrottledLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.values.model import ANONYMOUS, Draft, Message
+from realtime_chat.values.model import ANONYMOUS, Draft, Message, User
+from tests.core.world import World
 from tests.fakes import FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 
 
@@ -413,6 +415,17 @@ class DoubtTests(SharedWorld):
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
         self.clock.pump([0.25] * 6)
         self.assertEqual(1, len(self.held.looks))
+
+
+class ListTests(World):
+    """The list of rooms."""
+
+    def test_private(self) -> None:
+        """A user is told of the public rooms and of the own private one, in order, and of no other's."""
+        for room in ("b", "@u7", "@u6", "@u8", "a"):
+            self.publish("x", room=room)
+        listing = Deferred.fromCoroutine(self.hub.list_rooms(User("u7", "Ann"), "", 10))
+        self.assertEqual([("@u7", 0), ("a", 0), ("b", 0)], self.successResultOf(listing))
 
 
 class RelayTests(SharedWorld):
