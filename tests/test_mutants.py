@@ -304,21 +304,19 @@ class SelectionTests(SynchronousTestCase):
     """Which tests run for a change, and in which order."""
 
     def test_order(self) -> None:
-        """First is the module with the file's name, then others beside that mention it, then those that import it."""
+        """First is the module with the file's name, then others beside it, then those that import it at all."""
         names = ("core/test_a", "core/test_size", "test_b", "functional/test_size")
         root = write_files(Path(self.mktemp()))
         for name in names:
             (root / "tests" / f"{name}.py").write_text("import realtime_chat.core.size")
-        core = [f"tests.core.test_{name}" for name in ("size", "a", "room")]
+        beside, others = ["tests.core.test_a", "tests.core.test_room"], ["tests.test_above", "tests.test_b"]
         found = Sources(root).tests("realtime_chat/core/size.py")
-        self.assertEqual([*core, "tests.test_b", "tests.test_above"], found)
-        self.assertIn("tests.test_above", Sources(root).tests(_ROOM))
+        self.assertEqual([["tests.core.test_size"], beside, others], found)
 
     def test_scripts(self) -> None:
         """A file of the browser is tested by scripts, and a script of Lua by what tests its package."""
-        self.assertEqual(
-            ["tests/browser/two.test.js"], Sources(write_files(Path(self.mktemp()))).tests("browser/src/two.js")
-        )
-        found = Sources(CHECKOUT).tests("realtime_chat/store/redis/lua/append.lua")
-        self.assertIn("tests.store.redis.test_append", found[0])
-        self.assertIn("tests.transports.test_contract_redis", found)
+        root = write_files(Path(self.mktemp()))
+        self.assertEqual([["tests/browser/two.test.js"]], Sources(root).tests("browser/src/two.js"))
+        beside, others = Sources(CHECKOUT).tests("realtime_chat/store/redis/lua/append.lua")
+        self.assertIn("tests.store.redis.test_append_script", beside)
+        self.assertIn("tests.transports.test_contract_redis", others)

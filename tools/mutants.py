@@ -233,13 +233,13 @@ class Workers:
             self._free.put(worker)
 
     def _judge(self, worker: _Worker, mutant: Mutant) -> Result | None:
-        modules = self._sources.tests(mutant.path)
+        groups = self._sources.tests(mutant.path)
         begun = time.monotonic()
         while True:
             with worker.changed(mutant) as is_other:
                 if not is_other:
                     return None
-                run = self._run(worker, modules)
+                run = self._run(worker, groups)
                 happens_again = run.how != _HANGS or self._run_alone(worker, run).failed is not None
             self._seconds.update(run.seconds)
             seconds = time.monotonic() - begun
@@ -249,9 +249,9 @@ class Workers:
                 return Result(mutant, f"{run.failed} {run.how}".strip(), seconds, len(run.seconds))
             self.broken.add(run.failed)
 
-    def _run(self, worker: _Worker, modules: Sequence[str], only: Sequence[str] = ()) -> _Run:
+    def _run(self, worker: _Worker, groups: Sequence[Sequence[str]], only: Sequence[str] = ()) -> _Run:
         return worker.run(
-            modules=modules,
+            groups=groups,
             only=only,
             skipped=[*self.broken],
             seconds=self._seconds,
@@ -261,7 +261,7 @@ class Workers:
 
     def _run_alone(self, worker: _Worker, run: _Run) -> _Run:
         """Run what failed again."""
-        return self._run(worker, [run.module] if run.module else [], [run.failed or ""])
+        return self._run(worker, [[run.module]] if run.module else [], [run.failed or ""])
 
     def _is_sound(self, worker: _Worker, run: _Run) -> bool:
         """Whether what failed passes without the change.

@@ -2,10 +2,10 @@
 
 ``python -m tools.run_tests JOB REPORT`` is run in the copy of the checkout that it tests. ``JOB`` is a JSON file with
 
-* ``modules``: modules of tests, or paths of scripts for ``node --test``, in their order.
+* ``groups``: lists of modules of tests, or of paths of scripts for ``node --test``, in their order.
 * ``only``: ids of tests; all are run if there are none.
 * ``skipped``: ids of tests that aren't run.
-* ``seconds``: how long some tests took before; the fastest of a module run first.
+* ``seconds``: how long some tests took before; the fastest of a group run first.
 * ``limit``: the seconds that a test may take. One that takes longer ends the whole process, by ``SIGALRM``.
 * ``patience``: the seconds after which no further test begins.
 
@@ -104,40 +104,40 @@ def single_tests(suite: Any) -> Iterator[Any]:
 
 
 class Job(runner.TestSuite):
-    """What to run, as a suite of trial's. A module is imported only when those before it have passed."""
+    """What to run, as a suite of trial's. A group is imported only when those before it have passed."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         super().__init__()
         self._job = job
 
     def run(self, result: Any, debug: bool = False) -> Any:
-        """Run the modules."""
-        for module in self._job["modules"]:
-            result.module = module
-            if module.endswith(".js"):
-                self._run_script(module, result)
-            else:
-                self._run_module(module, result)
+        """Run the groups."""
+        seconds = self._job["seconds"]
+        for group in self._job["groups"]:
             if result.shouldStop:
                 break
+            scripts = [name for name in group if name.endswith(".js")]
+            for script in sorted(scripts, key=lambda script: seconds.get(script, 0)):
+                self._run_script(script, result)
+            tests = [(module, test) for module in group if module not in scripts for test in self._selected(module)]
+            for module, test in sorted(tests, key=lambda found: seconds.get(found[1].id(), 0)):
+                if not result.shouldStop:
+                    result.module = module
+                    test(result)
         return result
 
-    def _run_module(self, module: str, result: Report) -> None:
+    def _selected(self, module: str) -> list[Any]:
         only, skipped = ({*self._job[key]} for key in ("only", "skipped"))
-        found = [
+        return [
             test
             for test in single_tests(runner.TestLoader().loadByNames([module]))
             if test.id() not in skipped and (not only or test.id() in only or isinstance(test, runner.ErrorHolder))
         ]
-        seconds = self._job["seconds"]
-        for test in sorted(found, key=lambda test: seconds.get(test.id(), 0)):
-            if result.shouldStop:
-                break
-            test(result)
 
     def _run_script(self, path: str, result: Report) -> None:
-        if any(name.startswith(path) for name in self._job["skipped"]):
+        if result.shouldStop or any(name.startswith(path) for name in self._job["skipped"]):
             return
+        result.module = path
         result.begin(path)
         environment = {**os.environ, "NPM_MODULES": str(_ROOT / "browser" / "node_modules")}
         command = ["node", "--test", "--test-reporter=tap", str(_ROOT / path)]

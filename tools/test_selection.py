@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,10 +91,10 @@ class Sources:
             if name.rpartition(".")[2].startswith("test_") and not name.startswith("tests.functional.")
         }
 
-    def tests(self, path: str) -> list[str]:
+    def tests(self, path: str) -> list[list[str]]:
         """The modules or scripts of tests for a file, in the order in which they should run.
 
-        Those beside it come first, then the one with its name, then those that mention that most often.
+        First the one with its name, then others beside it, then those that import it, directly or through others.
         """
         place, stem = _beside(path), Path(path).stem
         # What a script of Lua does is seen by those who import a module beside it.
@@ -108,14 +108,11 @@ class Sources:
                 if _stands_in(module, place) or any(_stands_in(one, name) for one in imported)
             ]
 
-        mentioned = re.compile(rf"(?<![A-Za-z]){re.escape(stem)}(?![A-Za-z])")
-
-        def rank(module: str) -> tuple[bool, bool, bool, int, str]:
+        def rank(module: str) -> tuple[bool, bool]:
             last = Path(module).name.removesuffix(".test.js").rpartition(".")[2].removeprefix("test_")
-            mentions = len(mentioned.findall(self._texts[module]))
-            return not _stands_in(module, place), last != stem, stem not in last, -mentions, module
+            return not _stands_in(module, place), last != stem
 
-        return sorted(found, key=rank)
+        return [[*group] for _, group in groupby(sorted(sorted(found), key=rank), key=rank)]
 
 
 def _is_apart(path: str) -> bool:

@@ -25,7 +25,7 @@ class LongCheckpoint:
 
     def execute(self, statement: str) -> Any:
         self.begun.set()
-        self.interrupted.wait(60)
+        self.interrupted.wait(5)
         raise sqlite3.OperationalError("interrupted")
 
     def interrupt(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,30 @@ class SlowSweeper(Sweeper):
         self.now += 0.004
         self.swept += 1
         return self.swept < self.rounds
+
+
+class IdleSweeper(Sweeper):
+    """One that finds nothing to delete."""
+
+    def __init__(self) -> None:
+        nothing: Any = None
+        super().__init__(RetentionClock(Retention(), lambda: 0.0, lambda: 0.0), nothing)
+
+    def _trim(self, connection: sqlite3.Connection, after: int, last: int) -> None: ...
+
+    def _sweep_empty(self, connection: sqlite3.Connection, after: int, last: int) -> None: ...
+
+
+class RoundTests(SynchronousTestCase):
+    """A sweep goes through all rooms."""
+
+    def test_some_at_a_time(self) -> None:
+        """It takes a hundred at a time, says whether there are more, and begins again after the last."""
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("CREATE TABLE rooms (id INTEGER PRIMARY KEY)")
+            connection.executemany("INSERT INTO rooms VALUES (?)", [(number,) for number in range(1, 251)])
+            idle = IdleSweeper()
+            self.assertEqual([True, True, False] * 2, [idle._sweep_some(connection) for _ in range(6)])
 
 
 class TimeTests(SynchronousTestCase):
