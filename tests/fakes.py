@@ -372,12 +372,13 @@ class FakeRequest:
             deferred.callback(result)
 
 
-def make_hub(store: Any, clock: Clock, broker: Any = None, **limits: Any) -> Hub:
+def make_hub(
+    store: Any, clock: Clock, broker: Any = None, time: Callable[[], float] | None = None, **limits: Any
+) -> Hub:
     """A hub with small limits, so that tests meet them."""
     broker = LocalBroker() if broker is None else broker
-    return composition.make_hub(
-        store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(1), broker
-    )
+    time = time or (lambda: 1_795_000_000.0 + clock.seconds())
+    return composition.make_hub(store, clock, Limits(**limits), time, tokens(1), broker)
 
 
 def make_session(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import subprocess
@@ -12,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT
 from tools import mutants
-from tools.concerned import Calls, Mutant, Sources, functional_modules
-from tools.mutants import MIN_NOTICED, draw, equivalents
+from tools.mutants import MIN_NOTICED, Result, draw, equivalents
 from tools.mutations import mutations
+from tools.test_selection import Mutant, Sources
 
 _PYTHON = '''
 """1 < 2"""
@@ -167,32 +166,31 @@ class DrawTests(SynchronousTestCase):
 
     def test_seed(self) -> None:
         """The same seed draws the same changes, each once; another seed draws others."""
-        first, again, other = (draw(self.sources, 50, seed, {})[0] for seed in (1, 1, 2))
+        first, again, other = (draw(self.sources, 50, seed, [])[0] for seed in (1, 1, 2))
         self.assertEqual(first, again)
         self.assertNotEqual(first, other)
         self.assertEqual(50, len(set(first)))
 
     def test_all_languages(self) -> None:
         """They come from Python, Lua and JavaScript."""
-        self.assertEqual({"Python", "Lua", "JavaScript"}, {one.language for one in draw(self.sources, 150, 1, {})[0]})
+        self.assertEqual({"Python", "Lua", "JavaScript"}, {one.language for one in draw(self.sources, 150, 1, [])[0]})
 
     def test_only(self) -> None:
         """A path, or a path and a line, picks changes."""
         (path, text) = next((path, text) for path, text in self.sources.files.items() if path.endswith(".js"))
         line = mutations(path, text)[0].line(text)
-        every, _ = draw(Sources(CHECKOUT, [path]), 10_000, 1, {})
-        some, _ = draw(Sources(CHECKOUT, [f"{path}:{line}"]), 10_000, 1, {})
+        every, _ = draw(Sources(CHECKOUT, [path]), 10_000, 1, [])
+        some, _ = draw(Sources(CHECKOUT, [f"{path}:{line}"]), 10_000, 1, [])
         self.assertEqual(len(mutations(path, text)), len(every))
         self.assertEqual({mutant for mutant in every if mutant.place == f"{path}:{line}"}, set(some))
 
     def test_equivalents(self) -> None:
         """A listed change isn't drawn. Each has a reason, and its lines are in the tree."""
-        (first, *others), _ = draw(self.sources, 5, 1, {})
-        drawn, skipped = draw(self.sources, 4, 1, {first.mutation.lines(first.text): "it is"})
+        (first, *others), _ = draw(self.sources, 5, 1, [])
+        drawn, skipped = draw(self.sources, 4, 1, [(first.path, *first.mutation.lines(first.text))])
         self.assertEqual((others, 1), (drawn, skipped))
-        tree = "\n".join(" ".join(text.split()) for text in self.sources.files.values())
-        for (before, after), reason in equivalents(CHECKOUT / "tools" / "equivalent_mutants.toml").items():
-            self.assertIn(before, tree)
+        for (path, before, after), reason in equivalents(CHECKOUT / "tools" / "equivalent_mutants.toml").items():
+            self.assertIn(before, " ".join(self.sources.files[path].split()))
             self.assertNotEqual(before, after)
             self.assertRegex(reason, r"^[A-Z`].{10,}\.$")
 
@@ -215,7 +213,7 @@ def grow(size):
 def shrink(size):
     return size - LESS
 """,
-    "realtime_chat/core/size.py": "STEP = 5\nLESS = 1\nUNUSED = 0\n",
+    "realtime_chat/core/size.py": "STEP = 5\nLESS = 1\nFIRST = [4][0]\n",
     "realtime_chat/static/realtime.js": "exports.two = 1 + 1;\n",
     "browser/src/two.js": "// One and one\nexports.two = 1 + 1;\n",
     "browser/build.py": """
@@ -248,19 +246,6 @@ class AboveTests(SynchronousTestCase):
         grow(10)
 """,
     "tests/functional/__init__.py": "",
-    "tests/functional/test_daemon.py": """
-from twisted.trial.unittest import SynchronousTestCase
-from realtime_chat.core.room import shrink
-class DaemonTests(SynchronousTestCase):
-    def test_room(self):
-        self.assertEqual(0, shrink(1))
-""",
-    "tests/functional/test_wrong.py": """
-from twisted.trial.unittest import SynchronousTestCase
-class WrongTests(SynchronousTestCase):
-    def test_room(self):
-        self.fail("room, room, room")
-""",
 }
 _ROOM = "realtime_chat/core/room.py"
 _BESIDE = "tests.core.test_room.RoomTests"
@@ -285,80 +270,53 @@ class RunTests(SynchronousTestCase):
     """A small checkout with its tests."""
 
     def setUp(self) -> None:
-        self.patch(mutants, "SPARE", 3.0)
+        self.patch(mutants, "LIMIT", 3.0)
         self.root = write_files(Path(self.mktemp()))
         shutil.copytree(CHECKOUT / "tools", self.root / "tools")
         subprocess.run(["git", "init", "--quiet"], cwd=self.root, check=True)
         self.sources = Sources(self.root, [*_FILES])
-        copies = Path(self.mktemp()).resolve()
-        self.workers = mutants.Workers(self.root, copies, 1, 60)
+        self.workers = mutants.Workers(self.sources, Path(self.mktemp()).resolve(), 1, 60)
         self.addCleanup(self.workers.stop)
-        self.kept = self.root / "calls.json"
-        self.calls = self.workers.learn(self.sources, self.sources.files, self.kept)
 
-    def judge(self, path: str, after: str) -> str | None:
-        """What notices it."""
-        mutant = find(self.sources, path, after)
-        result = self.workers.judge(mutant, self.calls, functional_modules(self.sources, mutant))
+    def judge(self, path: str, after: str) -> Result:
+        """What the tests say of the change that makes a line this one."""
+        result = self.workers.judge(find(self.sources, path, after))
         assert result is not None
-        return result.by
+        return result
 
     def test_judged(self) -> None:
-        """A failure and a hang are noticed; tests beside come first, and functional ones last. The checkout stays."""
-        self.assertEqual(f"{_BESIDE}.test_grow", self.judge(_ROOM, "while size >= 10:"))
-        self.assertEqual(f"{_BESIDE}.test_grow hangs", self.judge(_ROOM, "size -= STEP"))
-        self.assertEqual("tests/browser/two.test.js (two)", self.judge("browser/src/two.js", "exports.two = 1 - 1;"))
-        functional = "tests.functional.test_daemon.DaemonTests.test_room"
-        self.assertEqual(functional, self.judge(_ROOM, "return size + LESS"))
-        self.assertIsNone(self.judge("realtime_chat/core/size.py", "UNUSED = 1"))
+        """A failure and a hang are noticed, if the test passes without the change. The checkout stays as it is."""
+        self.assertEqual(f"{_BESIDE}.test_grow", self.judge(_ROOM, "while size >= 10:").by)
+        self.assertEqual(f"{_BESIDE}.test_grow hangs", self.judge(_ROOM, "size -= STEP").by)
+        self.assertEqual("tests/browser/two.test.js (two)", self.judge("browser/src/two.js", "exports.two = 1 - 1;").by)
+        survivor = self.judge(_ROOM, "return size + LESS")
+        self.assertEqual((None, 3), (survivor.by, survivor.ran))
+        self.assertEqual({f"{_BESIDE}.test_wrong"}, self.workers.broken)
         for name, text in _FILES.items():
             self.assertEqual(text, (self.root / name).read_text())
-        # What is kept needs no second run, except where a test failed.
-        self.assertEqual({"tests.test_above", "tests/browser/two.test.js"}, json.loads(self.kept.read_text()).keys())
-        self.workers.stop()
-        again = self.workers.learn(self.sources, ["browser/src/two.js"], self.kept)
-        self.assertEqual({"tests/browser/two.test.js"}, again.seconds.keys())
+
+    def test_import(self) -> None:
+        """A change with which a module can't be imported is noticed."""
+        self.assertEqual("tests.core.test_room", self.judge("realtime_chat/core/size.py", "FIRST = [4][1]").by)
 
 
-class OrderTests(SynchronousTestCase):
+class SelectionTests(SynchronousTestCase):
     """Which tests run for a change, and in which order."""
 
-    def setUp(self) -> None:
-        self.root = write_files(Path(self.mktemp()))
-        self.sources = Sources(self.root, [*_FILES])
-        self.calls = Calls(self.sources)
+    def test_order(self) -> None:
+        """First is the module with the file's name, then others beside it, then those that import it at all."""
+        names = ("core/test_a", "core/test_size", "test_b", "functional/test_size")
+        root = write_files(Path(self.mktemp()))
+        for name in names:
+            (root / "tests" / f"{name}.py").write_text("import realtime_chat.core.size")
+        beside, others = ["tests.core.test_a", "tests.core.test_room"], ["tests.test_above", "tests.test_b"]
+        found = Sources(root).tests("realtime_chat/core/size.py")
+        self.assertEqual([["tests.core.test_size"], beside, others], found)
 
-    def ran(self, test: str, seconds: float, *functions: str, failed: bool = False) -> None:
-        """A test has run without a change."""
-        calls = [(_ROOM, function) for function in functions]
-        self.calls.add([{"start": test}, {"id": test, "seconds": seconds, "failed": failed, "calls": calls}])
-
-    def order(self, path: str, after: str) -> list[str]:
-        """The tests for the change that makes a line this one."""
-        return self.calls.order(find(self.sources, path, after))
-
-    def test_callers(self) -> None:
-        """Those that call the function run, if they pass unchanged: the ones beside first, and of these the fastest."""
-        self.ran("tests.core.test_b.BTests.test_slow", 2, "grow")
-        self.ran("tests.core.test_b.BTests.test_fast", 1, "grow")
-        self.ran("tests.core.test_b.BTests.test_wrong", 1, "grow", failed=True)
-        self.ran("tests.core.test_b.BTests.test_other", 1, "shrink")
-        self.ran("tests.test_a.ATests.test_above", 0, "grow")
-        beside = [f"tests.core.test_b.BTests.test_{name}" for name in ("fast", "slow")]
-        self.assertEqual([*beside, "tests.test_a.ATests.test_above"], self.order(_ROOM, "while size <= 10:"))
-        self.assertEqual(["tests.core.test_b.BTests.test_wrong"], self.calls.failed)
-
-    def test_names(self) -> None:
-        """For what is in no function, those run first that call a user of the changed name."""
-        self.ran("tests.core.test_b.BTests.test_shrink", 1, "shrink")
-        self.ran("tests.core.test_b.BTests.test_grow", 2, "grow")
-        self.ran("tests.test_a.ATests.test_grow", 0, "grow")
-        users = ["tests.core.test_b.BTests.test_grow", "tests.test_a.ATests.test_grow"]
-        rest = ["tests.core.test_b.BTests.test_shrink"]
-        self.assertEqual([*users, *rest], self.order("realtime_chat/core/size.py", "STEP = 6"))
-
-    def test_concerned(self) -> None:
-        """The modules run that stand beside a file or import it, also through others; functional ones don't."""
-        found = self.sources.concerned(["realtime_chat/core/room.py"])
-        self.assertEqual(["tests.core.test_room", "tests.test_above"], sorted(found))
-        self.assertEqual(["tests/browser/two.test.js"], self.sources.concerned(["browser/src/two.js"]))
+    def test_scripts(self) -> None:
+        """A file of the browser is tested by scripts, and a script of Lua by what tests its package."""
+        root = write_files(Path(self.mktemp()))
+        self.assertEqual([["tests/browser/two.test.js"]], Sources(root).tests("browser/src/two.js"))
+        beside, others = Sources(CHECKOUT).tests("realtime_chat/store/redis/lua/append.lua")
+        self.assertIn("tests.store.redis.test_append_script", beside)
+        self.assertIn("tests.transports.test_contract_redis", others)

@@ -1,9 +1,9 @@
 """Make small changes to the code, one at a time, and say which of them no test notices: ``make mutants``.
 
 The changes (:mod:`tools.mutations`) are drawn at random from the package, its Lua scripts and ``browser/src``. Each is
-made in a copy of the checkout. First the tests run once in it, to learn which functions each of them calls and how long
-it takes (:mod:`tools.run_tests`). For each change run those that call the changed function: the ones beside the module
-first, and among them the fastest. It ends with status 1 if less than 95 % are noticed.
+made in a copy of the checkout. There the tests run (:mod:`tools.run_tests`) that stand beside the file, and then others
+that import it (:mod:`tools.test_selection`), until one fails that passes without the change. It ends with status 1 if
+less than 95 % are noticed.
 
 Why none of the well-known tools: mutmut and cosmic-ray change Python only and choose no tests by trial's ids, Stryker
 changes JavaScript only and knows nothing of ``browser/build.py``, and universalmutator chooses no tests at all.
@@ -24,26 +24,26 @@ import sys
 import tempfile
 import time
 import tomllib
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tools.concerned import Calls, Mutant, Sources, functional_modules
+from tools.test_selection import Mutant, Sources
 
-__all__ = ["MIN_NOTICED", "Result", "Run", "Worker", "Workers", "draw", "equivalents", "main"]
+__all__ = ["MIN_NOTICED", "Result", "Workers", "draw", "equivalents", "main"]
 
 MIN_NOTICED = 0.95
 """The share of the changes that the tests have to notice."""
 
 ROOT = Path(__file__).resolve().parents[1]
-SPARE = 10.0
-"""A test hangs after ten times its time and as many seconds."""
+LIMIT = 60.0
+"""A test that takes more seconds hangs, if it does so twice, and not without the change."""
 
-_LONGEST = 600.0
+_PROCESS = "the process"
+_HANGS = "hangs"
 
 
 class Result(NamedTuple):
@@ -60,26 +60,28 @@ class Result(NamedTuple):
     ran: int
 
 
-class Run(NamedTuple):
+class _Run(NamedTuple):
     """What :mod:`tools.run_tests` says.
 
-    :ivar entries: of its report.
-    :ivar failed: the test that failed first, if one did; "the process" if Python ended before the report did.
+    :ivar seconds: how long each test took that has ended.
+    :ivar failed: the test that failed, if one did; "the process" if Python ended before the report did.
+    :ivar module: the one that it is in.
     :ivar how: what happened to it; empty if it simply failed.
     """
 
-    entries: list[Any]
-    failed: str | None
+    seconds: Mapping[str, float]
+    failed: str | None = None
+    module: str = ""
     how: str = ""
 
 
-def equivalents(path: Path) -> dict[tuple[str, str], str]:
-    """The reasons of changes that make no difference, by the lines before and after."""
+def equivalents(path: Path) -> dict[tuple[str, str, str], str]:
+    """The reasons of changes that make no difference, by the file and the lines before and after."""
     listed = tomllib.loads(path.read_text("utf-8")).get("mutant", [])
-    return {(one["before"], one["after"]): one["reason"] for one in listed}
+    return {(one["path"], one["before"], one["after"]): one["reason"] for one in listed}
 
 
-def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str], str]) -> tuple[list[Mutant], int]:
+def draw(sources: Sources, count: int, seed: int, listed: Collection[tuple[str, str, str]]) -> tuple[list[Mutant], int]:
     """Draw changes: a file, as often as it has lines of code, and one of its changes that wasn't drawn yet.
 
     :returns: the changes, and how many others were drawn that are listed as equivalent.
@@ -94,7 +96,7 @@ def draw(sources: Sources, count: int, seed: int, listed: Mapping[tuple[str, str
         mutant = left[path].pop(chosen.randrange(len(left[path])))
         if not left[path]:
             del left[path]
-        if mutant.mutation.lines(mutant.text) in listed:
+        if (mutant.path, *mutant.mutation.lines(mutant.text)) in listed:
             skipped += 1
         else:
             drawn.append(mutant)
@@ -105,43 +107,37 @@ def _code_lines(text: str) -> int:
     return sum(not line.lstrip().startswith(("#", "--", "//", "/*", "*")) for line in text.splitlines() if line.strip())
 
 
-class Worker:
+class _Worker:
     """A copy of the checkout, in which one change is made at a time.
 
     :param path: the directory, which doesn't exist yet.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, root: Path, path: Path) -> None:
         self.path = path
         self._running: subprocess.Popen[bytes] | None = None
         self._stopped = False
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+        listed = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, path / name)
+        (path / "browser" / "node_modules").symlink_to(root / "browser" / "node_modules")
         self._temp = path.with_name(f"{path.name}t")
-
-    def fill(self, source: Path) -> None:
-        """Copy what git knows or would add, or all of another copy."""
-        if (source / ".git").exists():
-            command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-            listed = subprocess.run(command, cwd=source, check=True, stdout=subprocess.PIPE, text=True).stdout
-            for name in filter(None, listed.split("\0")):
-                if (source / name).is_file():
-                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(source / name, self.path / name)
-            (self.path / "browser" / "node_modules").symlink_to(source / "browser" / "node_modules")
-            self._call("-m", "compileall", "-q", "realtime_chat", "tests", "tools")
-        else:
-            shutil.copytree(source, self.path, symlinks=True)
         self._temp.mkdir()
+        self._call("-m", "compileall", "-q", "realtime_chat", "tests", "tools")
 
     def _call(self, *arguments: str) -> int:
         """Run Python in the copy, and end all that it has started."""
         if self._stopped:
             return 1
-        environment = {**os.environ, "PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
+        own = {"PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self._temp)}
         with (self.path / "mutants.err").open("wb") as errors:
             self._running = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=self.path,
-                env={**environment, "TMPDIR": str(self._temp)} if self._temp.is_dir() else environment,
+                env={**os.environ, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -163,27 +159,25 @@ class Worker:
                 os.killpg(self._running.pid, signal.SIGKILL)
             self._running.wait()
 
-    def run(self, modules: Iterable[str], tests: Mapping[str, float], calls: bool) -> Run:
-        """Run tests.
-
-        :param modules: those that the tests are in.
-        :param tests: how many seconds each may take; all of the modules are run if there are none.
-        :param calls: whether to ask for the functions that each calls, and to go on after a failure.
-        """
-        job, report = self.path / "mutants.job", self.path / "mutants.report"
-        job.write_text(json.dumps({"modules": [*modules], "tests": {**tests}, "calls": calls}))
+    def run(self, **job: object) -> _Run:
+        """Run tests; see :mod:`tools.run_tests`."""
+        written, report = self.path / "mutants.job", self.path / "mutants.report"
+        written.write_text(json.dumps(job))
         report.unlink(missing_ok=True)
-        status = self._call("-m", "tools.run_tests", str(job), str(report))
-        lines = report.read_text("utf-8").splitlines() if report.exists() else []
-        entries = [json.loads(line) for line in lines]
-        failed = [entry["id"] for entry in entries if entry.get("failed")]
-        if failed or status == 0:
-            return Run(entries, failed[0] if failed else None)
+        status = self._call("-m", "tools.run_tests", str(written), str(report))
+        entries = [json.loads(line) for line in report.read_text("utf-8").splitlines()] if report.exists() else []
+        seconds = {entry["id"]: entry["seconds"] for entry in entries if "seconds" in entry}
+        failed = [entry for entry in entries if entry.get("failed")]
+        if failed:
+            return _Run(seconds, failed[0]["id"], failed[0]["module"])
+        if status == 0:
+            return _Run(seconds)
         if status == -signal.SIGALRM:
-            return Run(entries, entries[-1]["start"], "hangs")
+            return _Run(seconds, entries[-1]["id"], entries[-1]["module"], _HANGS)
         errors = (self.path / "mutants.err").read_text("utf-8", "replace").split("\n")
         last = next(filter(str.strip, reversed(errors)), "")
-        return Run(entries, "the process", f"ends with {status}: {last[:200]}")
+        module = entries[-1]["module"] if entries else ""
+        return _Run(seconds, _PROCESS, module, f"ends with {status}: {last[:200]}")
 
     @contextmanager
     def changed(self, mutant: Mutant) -> Iterator[bool]:
@@ -205,122 +199,84 @@ class Worker:
                 os.utime(path, (at, at))
 
 
-def _modules(tests: Iterable[str]) -> list[str]:
-    return sorted({test.rsplit(".", 2)[0] for test in tests if not test.endswith(".js")})
-
-
 class Workers:
-    """Runs tests in several copies side by side.
+    """Judges changes in several copies of the checkout side by side.
 
-    :param root: the checkout.
+    :param directory: where the copies are made.
     :param jobs: how many copies.
-    :param patience: how many seconds the tests of one change may take, by the times that they took without a change.
+    :param patience: the seconds after which no further test of one change begins.
+    :ivar broken: tests that fail without any change, or hang only now and then. They aren't run again.
     """
 
-    def __init__(self, root: Path, directory: Path, jobs: int, patience: float) -> None:
-        self._workers = [Worker(directory / str(number)) for number in range(jobs)]
-        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    def __init__(self, sources: Sources, directory: Path, jobs: int, patience: float) -> None:
+        self._sources = sources
         self._patience = patience
-        self._workers[0].fill(root)
-        for worker in self._workers[1:]:
-            worker.fill(self._workers[0].path)
+        self._workers = [_Worker(sources.root, directory / str(number)) for number in range(jobs)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._free.put(worker)
-
-    @contextmanager
-    def _worker(self) -> Iterator[Worker]:
-        worker = self._free.get()
-        try:
-            yield worker
-        finally:
-            self._free.put(worker)
-
-    @contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """End all that runs if there is an exception, such as that of Ctrl-C."""
-        try:
-            yield
-        except BaseException:
-            self.stop()
-            raise
+        self._seconds: dict[str, float] = {}
+        self._sound: set[str] = set()
+        self.broken: set[str] = set()
 
     def stop(self) -> None:
         """End all that runs, and start nothing more."""
         for worker in self._workers:
             worker.stop()
 
-    def learn(self, sources: Sources, paths: Iterable[str], kept: Path | None = None) -> Calls:
-        """Run all tests that concern some files once.
+    def judge(self, mutant: Mutant) -> Result | None:
+        """Run tests with a change until one fails; None if the change makes no difference to what is run."""
+        worker = self._free.get()
+        try:
+            return self._judge(worker, mutant)
+        finally:
+            self._free.put(worker)
 
-        :param kept: a file for what is learnt; a module runs again if it has changed, or if one of its tests failed.
-        :raises SystemExit: they can't be run.
+    def _judge(self, worker: _Worker, mutant: Mutant) -> Result | None:
+        groups = self._sources.tests(mutant.path)
+        begun = time.monotonic()
+        while True:
+            with worker.changed(mutant) as is_other:
+                if not is_other:
+                    return None
+                run = self._run(worker, groups)
+                happens_again = run.how != _HANGS or self._run_alone(worker, run).failed is not None
+            self._seconds.update(run.seconds)
+            seconds = time.monotonic() - begun
+            if run.failed is None:
+                return Result(mutant, None, seconds, len(run.seconds))
+            if happens_again and self._is_sound(worker, run):
+                return Result(mutant, f"{run.failed} {run.how}".strip(), seconds, len(run.seconds))
+            self.broken.add(run.failed)
+
+    def _run(self, worker: _Worker, groups: Sequence[Sequence[str]], only: Sequence[str] = ()) -> _Run:
+        return worker.run(
+            groups=groups,
+            only=only,
+            skipped=[*self.broken],
+            seconds=self._seconds,
+            limit=LIMIT,
+            patience=self._patience,
+        )
+
+    def _run_alone(self, worker: _Worker, run: _Run) -> _Run:
+        """Run what failed again."""
+        return self._run(worker, [[run.module]] if run.module else [], [run.failed or ""])
+
+    def _is_sound(self, worker: _Worker, run: _Run) -> bool:
+        """Whether what failed passes without the change.
+
+        :raises SystemExit: not even Python's process does.
         """
-        calls = Calls(sources)
-        known = json.loads(kept.read_text("utf-8")) if kept is not None and kept.exists() else {}
-        wanted = {name: zlib.crc32(sources.test_file(name).read_bytes()) for name in sources.concerned(paths)}
-        left = sorted(name for name in wanted if known.get(name, [None])[0] != wanted[name])
-        for name in wanted.keys() - {*left}:
-            calls.add(known[name][1])
-        modules = [name for name in left if not name.endswith(".js")]
-        scripts = {name: _LONGEST for name in left if name.endswith(".js")}
-        jobs = len(self._workers)
-        parts = [modules[index::jobs] for index in range(jobs)]
-        with ThreadPoolExecutor(jobs) as pool, self._stopping():
-            for run in pool.map(self._learn, parts, [scripts, *({},) * (jobs - 1)]):
-                calls.add(run.entries)
-                if run.how:
-                    raise SystemExit(f"Without a change, {run.failed} {run.how}")
-                for name in left:
-                    entries = [
-                        one
-                        for one in run.entries
-                        if one.get("id", "").startswith(name if name.endswith(".js") else f"{name}.")
-                    ]
-                    if entries and not any(one["failed"] for one in entries):
-                        known[name] = [wanted[name], entries]
-        if kept is not None:
-            kept.write_text(json.dumps(known), "utf-8")
-        return calls
-
-    def _learn(self, modules: list[str], scripts: dict[str, float]) -> Run:
-        with self._worker() as worker:
-            return worker.run(modules, scripts, calls=True) if modules or scripts else Run([], None)
-
-    def judge(self, mutant: Mutant, calls: Calls, functional: Iterable[str] = ()) -> Result | None:
-        """Run tests with a change until one fails; None if the change makes no difference to what is run.
-
-        :param functional: modules of other tests, for the case that none fails.
-        """
-        limits = self._limits(mutant, calls)
-        stages: list[tuple[list[str], dict[str, float]]] = [(_modules(limits), limits)] if limits else []
-        stages += [([module], {}) for module in functional]
-        begun, ran = time.monotonic(), 0
-        with self._worker() as worker:
-            for modules, tests in stages:
-                with worker.changed(mutant) as is_other:
-                    if not is_other:
-                        return None
-                    run = worker.run(modules, tests, calls=False)
-                ran += sum("id" in entry for entry in run.entries)
-                is_sure = run.how != "hangs" and tests
-                if run.failed is not None and (is_sure or _passes(worker, run.failed)):
-                    return Result(mutant, f"{run.failed} {run.how}".strip(), time.monotonic() - begun, ran)
-        return Result(mutant, None, time.monotonic() - begun, ran)
-
-    def _limits(self, mutant: Mutant, calls: Calls) -> dict[str, float]:
-        limits: dict[str, float] = {}
-        total = 0.0
-        for test in calls.order(mutant):
-            total += calls.seconds[test]
-            if total > self._patience and limits:
-                break
-            limits[test] = SPARE * calls.seconds[test] + SPARE
-        return limits
-
-
-def _passes(worker: Worker, test: str) -> bool:
-    """Whether a test passes without the change. Under load, one may not."""
-    return worker.run(_modules([test]), {test: _LONGEST}, calls=False).failed is None
+        assert run.failed is not None
+        if run.failed not in self._sound:
+            again = self._run_alone(worker, run)
+            if again.failed == _PROCESS:
+                raise SystemExit(f"Without a change, {again.failed} {again.how}")
+            if again.failed is not None:
+                return False
+            self._sound.add(run.failed)
+        return True
 
 
 def _described(mutant: Mutant) -> str:
@@ -355,32 +311,23 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another one draws others (1)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many run side by side (2)")
     parser.add_argument("--only", action="append", default=[], metavar="PATH[:LINE]", help="change only these files")
-    parser.add_argument("--all", action="store_true", help="if no other test notices, functional ones")
     parser.add_argument("--patience", type=float, default=120, metavar="S", help="for the tests of one change (120)")
-    parser.add_argument(
-        "--calls", type=Path, metavar="FILE", help="keep in FILE what each test calls, for the next time"
-    )
     parser.add_argument("--list", action="store_true", help="print the changes, and run nothing")
     return parser.parse_args(arguments)
 
 
-def _run(
-    options: argparse.Namespace, sources: Sources, drawn: list[Mutant], directory: Path
-) -> Iterator[Result | None]:
-    """Judge all changes; each result comes when it is known."""
-    workers = Workers(sources.root, directory, options.jobs, options.patience)
-    pool = ThreadPoolExecutor(options.jobs)
-    try:
-        begun = time.monotonic()
-        calls = workers.learn(sources, {mutant.path for mutant in drawn}, options.calls)
-        print(f"{len(calls.seconds)} tests without a change: {time.monotonic() - begun:.0f} s", flush=True)
-        for test in calls.failed:
-            print(f"It fails without a change, and is not used: {test}", flush=True)
-        more = [functional_modules(sources, mutant) if options.all else [] for mutant in drawn]
-        yield from pool.map(lambda mutant, modules: workers.judge(mutant, calls, modules), drawn, more)
-    finally:
-        workers.stop()
-        pool.shutdown(cancel_futures=True)
+def _judge(sources: Sources, drawn: Sequence[Mutant], jobs: int, patience: float) -> Iterator[Result | None]:
+    """Judge changes; each result comes as soon as it is known."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory, ThreadPoolExecutor(jobs) as pool:
+        workers = Workers(sources, Path(directory), jobs, patience)
+        try:
+            for done in as_completed([pool.submit(workers.judge, mutant) for mutant in drawn]):
+                yield done.result()
+            for test in sorted(workers.broken):
+                print(f"It fails without a change, or only now and then, and was not used: {test}", flush=True)
+        finally:
+            workers.stop()
+            pool.shutdown(cancel_futures=True)
 
 
 def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
@@ -393,13 +340,12 @@ def main(arguments: Sequence[str] = tuple(sys.argv[1:])) -> int:
         print(*map(_described, drawn), sep="\n")
         return 0
     results: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        for result in _run(options, sources, drawn, Path(directory)):
-            if result is None:
-                skipped += 1
-            else:
-                results.append(result)
-                print(_told(result), flush=True)
+    for result in _judge(sources, drawn, options.jobs, options.patience):
+        if result is None:
+            skipped += 1
+        else:
+            results.append(result)
+            print(_told(result), flush=True)
     print(*_summary(results, skipped), sep="\n")
     noticed = sum(result.by is not None for result in results)
     return int(noticed < MIN_NOTICED * len(results))

@@ -81,6 +81,7 @@ _COMPARED: Mapping[type[ast.cmpop], tuple[str, tuple[str, ...]]] = {
     ast.In: (r"in", ("not in",)),
     ast.NotIn: (r"not\s+in", ("in",)),
 }
+_SUMS_OF: Mapping[type[ast.operator], tuple[str, str]] = {ast.Add: ("+", "-"), ast.Sub: ("-", "+")}
 _NOT_CODE = frozenset(("Interface", "Protocol", "TypedDict"))
 _LOGS = frozenset(("critical", "debug", "error", "failure", "info", "warn", "warning"))
 _ABOUT_TYPES = frozenset(("Logger", "NewType", "ParamSpec", "TypeVar", "implementer", "overload"))
@@ -162,8 +163,7 @@ class _Finder(ast.NodeVisitor):
         with self._inside(node.name, is_function=True):
             self._visit_all([*node.args.defaults, *filter(None, node.args.kw_defaults), *node.body])
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
+    visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         with self._inside("<lambda>", is_function=True):
@@ -189,46 +189,29 @@ class _Finder(ast.NodeVisitor):
         self._assign([node.target], node.value)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        if not _is_text(node.value):
-            if isinstance(node.op, ast.Add):
-                self._between(node.target, node.value, "+=", "-=")
-            elif isinstance(node.op, ast.Sub):
-                self._between(node.target, node.value, "-=", "+=")
+        if not _is_text(node.value) and type(node.op) in _SUMS_OF:
+            old, new = _SUMS_OF[type(node.op)]
+            self._between(node.target, node.value, f"{old}=", f"{new}=")
         self.visit(node.value)
 
-    def visit_If(self, node: ast.If) -> None:
-        if "TYPE_CHECKING" not in ast.unparse(node.test):
-            self._negate(node.test)
-            self.generic_visit(node)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self._negate(node.test)
-        self.generic_visit(node)
-
-    def visit_While(self, node: ast.While) -> None:
-        if not isinstance(node.test, ast.Constant):
-            self._negate(node.test)
-            self.generic_visit(node)
-        else:
-            self._visit_all(node.body)
-
-    def _negate(self, test: ast.expr) -> None:
-        """Negate a condition that isn't changed otherwise."""
-        if isinstance(test, ast.Name | ast.Attribute | ast.Call | ast.Subscript):
+    def visit_If(self, node: ast.If | ast.IfExp | ast.While) -> None:
+        test = node.test
+        if "TYPE_CHECKING" in ast.unparse(test):
+            return
+        if isinstance(test, ast.Constant):
+            self._visit_all(node.body if isinstance(node.body, list) else [node.body])
+            return
+        if isinstance(test, ast.Name | ast.Attribute | ast.Call | ast.Subscript):  # it isn't changed otherwise
             start, end = self._start(test), self._end(test)
             self._add(start, end, f"not {self._text[start:end]}", "negated")
+        self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        pass
+    visit_IfExp = visit_While = visit_If
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        pass
+    def _skip(self, node: ast.AST) -> None:
+        """Nothing in it is changed. Of an f-string, Python 3.11 says wrongly where the parts are."""
 
-    def visit_Assert(self, node: ast.Assert) -> None:
-        pass
-
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Python 3.11 says wrongly where the parts of an f-string are."""
+    visit_Import = visit_ImportFrom = visit_Assert = visit_JoinedStr = _skip
 
     def visit_match_case(self, node: ast.match_case) -> None:
         self._visit_all([*([] if node.guard is None else [node.guard]), *node.body])
@@ -270,11 +253,8 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        if not (_is_text(node.left) or _is_text(node.right)):
-            if isinstance(node.op, ast.Add):
-                self._between(node.left, node.right, "+", "-")
-            elif isinstance(node.op, ast.Sub):
-                self._between(node.left, node.right, "-", "+")
+        if not (_is_text(node.left) or _is_text(node.right)) and type(node.op) in _SUMS_OF:
+            self._between(node.left, node.right, *_SUMS_OF[type(node.op)])
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -292,11 +272,11 @@ class _Finder(ast.NodeVisitor):
                 self._replace(node, "return None", "returns None")
             self.visit(value)
 
-    def visit_Break(self, node: ast.Break) -> None:
-        self._replace(node, "continue", "break to continue")
+    def visit_Break(self, node: ast.Break | ast.Continue) -> None:
+        old, new = ("break", "continue") if isinstance(node, ast.Break) else ("continue", "break")
+        self._replace(node, new, f"{old} to {new}")
 
-    def visit_Continue(self, node: ast.Continue) -> None:
-        self._replace(node, "break", "continue to break")
+    visit_Continue = visit_Break
 
 
 def _is_text(node: ast.expr) -> bool:

@@ -1,13 +1,16 @@
-"""Runs chosen tests one after another until one fails, for :mod:`tools.mutants`.
+"""Runs modules of tests one after another until a test fails, for :mod:`tools.mutants`.
 
 ``python -m tools.run_tests JOB REPORT`` is run in the copy of the checkout that it tests. ``JOB`` is a JSON file with
 
-* ``tests``: ids of tests, or paths of scripts for ``node --test``, in their order, with the seconds that each may take.
-* ``modules``: modules of tests, all of whose tests are run.
-* ``calls``: whether to say which functions of the package each test has called, and to go on after a failure.
+* ``groups``: lists of modules of tests, or of paths of scripts for ``node --test``, in their order.
+* ``only``: ids of tests; all are run if there are none.
+* ``skipped``: ids of tests that aren't run.
+* ``seconds``: how long some tests took before; the fastest of a group run first.
+* ``limit``: the seconds that a test may take. One that takes longer ends the whole process, by ``SIGALRM``.
+* ``patience``: the seconds after which no further test begins.
 
-``REPORT`` gets a JSON object a line: ``{"start": ID}``, and later ``{"id", "failed", "seconds", "calls"}``. A test that
-takes longer ends the whole process, by ``SIGALRM``.
+``REPORT`` gets a JSON object a line: ``{"module", "id"}`` for a test that begins, and the same with ``"failed"`` and
+``"seconds"`` when it has ended.
 """
 
 from __future__ import annotations
@@ -18,11 +21,9 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any, TextIO
 
 from hypothesis import Phase, settings
@@ -30,66 +31,41 @@ from twisted.trial import reporter, runner
 
 import realtime_chat
 
-__all__ = ["CallTrace", "Report", "main", "single_tests"]
+__all__ = ["Job", "Report", "main", "single_tests"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MOST_MEMORY = 4 << 30
 _FAILED_SCRIPT = "not ok "
 
 
-class CallTrace:
-    """Which functions of the package are called. It doesn't look at lines, so tests take only twice as long."""
-
-    def __init__(self) -> None:
-        self._seen: set[CodeType] = set()
-
-    def start(self) -> None:
-        """Begin in this thread and in all that start later."""
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-
-    def _trace(self, frame: FrameType, event: str, argument: object) -> None:
-        self._seen.add(frame.f_code)
-
-    def take(self) -> list[tuple[str, str]]:
-        """The paths and qualified names of what was called since this was last asked."""
-        seen, self._seen = self._seen, set()
-        package = f"{_ROOT / 'realtime_chat'}/"
-        called = {(code.co_filename, code.co_qualname) for code in seen if code.co_filename.startswith(package)}
-        return sorted((str(Path(path).relative_to(_ROOT)), name) for path, name in called)
-
-
 class Report(reporter.TestResult):
-    """Trial's result, which writes each test to a file.
+    """Trial's result, which writes each test to a file, and stops at the first failure or when the time is over.
 
-    :param limits: the seconds that a test may take, by its id.
-    :param trace: what it asks for calls; the first failure ends the run if there is none.
+    :ivar module: the module that the tests are in.
     """
 
-    def __init__(self, file: TextIO, limits: Mapping[str, float], trace: CallTrace | None) -> None:
+    def __init__(self, file: TextIO, limit: float, patience: float) -> None:
         super().__init__()
+        self.module = ""
         self._file = file
-        self._limits = limits
-        self._trace = trace
+        self._limit = limit
         self._failed = False
         self._begun = 0.0
+        self._end = time.monotonic() + patience
 
     def begin(self, name: str) -> None:
         """A test begins."""
         self._failed = False
-        self._write({"start": name})
-        if self._trace is not None:
-            self._trace.take()
-        signal.setitimer(signal.ITIMER_REAL, self._limits.get(name, 0))
+        self._write({"module": self.module, "id": name})
+        signal.setitimer(signal.ITIMER_REAL, self._limit)
         self._begun = time.monotonic()
 
     def end(self, name: str, failed: bool) -> None:
         """A test has ended."""
-        seconds = round(time.monotonic() - self._begun, 3)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        calls = [] if self._trace is None else self._trace.take()
-        self._write({"id": name, "failed": failed, "seconds": seconds, "calls": calls})
-        self.shouldStop = self.shouldStop or (failed and self._trace is None)
+        now = time.monotonic()
+        self._write({"module": self.module, "id": name, "failed": failed, "seconds": round(now - self._begun, 3)})
+        self.shouldStop = self.shouldStop or failed or now > self._end
 
     def _write(self, entry: Mapping[str, object]) -> None:
         self._file.write(json.dumps(entry) + "\n")
@@ -127,27 +103,47 @@ def single_tests(suite: Any) -> Iterator[Any]:
             yield from single_tests(part)
 
 
-def _load(modules: Iterable[str], ids: Iterable[str]) -> list[Any]:
-    """All tests of some modules, or of these the ones that are named, in their order. What can't be loaded is first."""
-    loader = runner.TestLoader()
-    found = {test.id(): test for module in modules for test in single_tests(loader.loadByName(module))}
-    wanted = [*ids]
-    if not wanted:
-        return [*found.values()]
-    broken = [test for test in found.values() if isinstance(test, runner.ErrorHolder)]
-    return [*broken, *(found[name] for name in wanted if name in found)]
+class Job(runner.TestSuite):
+    """What to run, as a suite of trial's. A group is imported only when those before it have passed."""
 
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._job = job
 
-def _run_scripts(paths: Iterable[str], report: Report) -> None:
-    environment = {**os.environ, "NPM_MODULES": str(_ROOT / "browser" / "node_modules")}
-    for path in paths:
-        report.begin(path)
-        command = ["node", "--test", "--test-reporter=tap", path]
+    def run(self, result: Any, debug: bool = False) -> Any:
+        """Run the groups."""
+        seconds = self._job["seconds"]
+        for group in self._job["groups"]:
+            if result.shouldStop:
+                break
+            scripts = [name for name in group if name.endswith(".js")]
+            for script in sorted(scripts, key=lambda script: seconds.get(script, 0)):
+                self._run_script(script, result)
+            tests = [(module, test) for module in group if module not in scripts for test in self._selected(module)]
+            for module, test in sorted(tests, key=lambda found: seconds.get(found[1].id(), 0)):
+                if not result.shouldStop:
+                    result.module = module
+                    test(result)
+        return result
+
+    def _selected(self, module: str) -> list[Any]:
+        only, skipped = ({*self._job[key]} for key in ("only", "skipped"))
+        return [
+            test
+            for test in single_tests(runner.TestLoader().loadByNames([module]))
+            if test.id() not in skipped and (not only or test.id() in only or isinstance(test, runner.ErrorHolder))
+        ]
+
+    def _run_script(self, path: str, result: Report) -> None:
+        if result.shouldStop or any(name.startswith(path) for name in self._job["skipped"]):
+            return
+        result.module = path
+        result.begin(path)
+        environment = {**os.environ, "NPM_MODULES": str(_ROOT / "browser" / "node_modules")}
+        command = ["node", "--test", "--test-reporter=tap", str(_ROOT / path)]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         failed = [line.partition(" - ")[2] for line in done.stdout.splitlines() if _FAILED_SCRIPT in line[:20]]
-        report.end(f"{path} ({failed[0]})" if failed else path, bool(failed) or done.returncode != 0)
-        if report.shouldStop:
-            break
+        result.end(f"{path} ({failed[0]})" if failed else path, bool(failed) or done.returncode != 0)
 
 
 def main() -> int:
@@ -158,15 +154,9 @@ def main() -> int:
     settings.register_profile("mutants", derandomize=True, phases=(Phase.explicit, Phase.generate), database=None)
     settings.load_profile("mutants")
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    trace = CallTrace() if job["calls"] else None
     with Path(sys.argv[2]).open("w", encoding="utf-8") as file:
-        report = Report(file, job["tests"], trace)
-        _run_scripts([name for name in job["tests"] if name.endswith(".js")], report)
-        tests = _load(job["modules"], [name for name in job["tests"] if not name.endswith(".js")])
-        if trace is not None:
-            trace.start()
-        if tests and not report.shouldStop:
-            runner.TrialRunner(lambda *_: report).run(runner.TestSuite(tests))
+        report = Report(file, job["limit"], job["patience"])
+        runner.TrialRunner(lambda *_: report).run(Job(job))
     return 0
 
 

@@ -179,6 +179,7 @@ class RedisBroker:
         await _subscribe_flushes(connection)
         await self.subscriptions.renew(connection)
         self._renewals += 1
+        self._pause.cancel()  # the rooms that wait there are among those that are followed again now
         if self._listener is not None:
             self._report_gaps(self._listener)
             Deferred.fromCoroutine(self._follow_all_again(self._renewals))

@@ -231,7 +231,8 @@ class HTTPLink(Link):
         if error is not None and error.code == "too_large" and len(batch) > 1:
             self._queue.send_one_by_one(batch)
             return True
-        if error is not None and (len(batch) > 1 or error.code in _LINK_ERRORS or "type" not in body):
+        is_reply = isinstance(body, dict) and "type" in body  # else a proxy has answered, or another program
+        if error is not None and (len(batch) > 1 or error.code in _LINK_ERRORS or not is_reply):
             self._disconnect(Disconnect.by_error(error, response.retry_after))
             return False
         for (command, request), reply in zip(batch, body if isinstance(body, list) else [body], strict=True):

@@ -111,10 +111,10 @@ class ServerURL:
         place = f"{self._host} port {self.port}"
         if isinstance(error, DNSLookupError):
             return f"there is no host {self._host}"
-        if isinstance(error, ConnectError):
-            return f"nobody answers at {place}: {str(error).rstrip('.')}"
         if isinstance(error, (TimeoutError, ConnectTimeoutError)):
             return f"no answer from {place} in time"
+        if isinstance(error, ConnectError):  # which Twisted's time-out is as well
+            return f"nobody answers at {place}: {str(error).rstrip('.')}"
         if isinstance(error, (ConnectionClosed, ResponseFailed)):
             return f"the connection to {place} was lost"
         if type(error).__name__ == "ParseError":

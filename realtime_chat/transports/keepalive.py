@@ -92,7 +92,7 @@ class Keepalive(BackpressuredSender):
         acknowledged = min(self.acknowledged_bytes(), ping_at)
         if self._received_since_ping or self.write_paused or self._is_reading_deferred:
             self.schedule_ping()
-        elif acknowledged > before and patience > 0:
+        elif acknowledged > before and patience > -self.hub.limits.pong:  # that was awaited until now
             self._await_pong(acknowledged, ping_at, self.hub.limits.stalled_after)
         elif patience > 0:
             self._await_pong(before, ping_at, patience)

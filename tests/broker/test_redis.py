@@ -544,6 +544,15 @@ class FailureTests(NodesCase):
         await until(lambda: ("follow", "lobby") in node.presence.calls)
         self.assertEqual(1, node.presence.calls.count(("follow", "lobby")))
 
+    async def test_lost_again(self) -> None:
+        """A new connection ends what waits to be asked again over the last one, so that no timer is left."""
+        node, _ = await self.nodes()
+        node.presence.failing = True
+        for losses in (1, 2):
+            self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda losses=losses: len(node.heard("may_have_missed")) >= losses)
+        await node.broker.stop()  # trial fails a test that leaves a timer
+
     async def test_nobody_met(self) -> None:
         """A room whose members can't be found out is not followed."""
         node = await self.node()

@@ -412,6 +412,14 @@ test('begins its delays anew after a stable connection, and not after short ones
   assert.deepEqual(delays, [0.75, 1.25, 2.25, 0.75, 1.25]);
 });
 
+test('tries only transports that the browser has', () => {
+  const world = makeWorld();
+  world.window.Realtime.transports.websocket.works = () => false;
+  world.connect({transports: ['websocket', 'sse']});
+  world.advance(0);
+  assert.deepEqual(world.sockets.map((socket) => socket instanceof world.window.Realtime.transports.sse), [true]);
+});
+
 test('gives a transport up after three connections that did not last, but not if the server said goodbye', () => {
   for (const [goodbye, after] of [[false, 'sse'], [true, 'websocket']]) {
     const world = connected({transports: ['websocket', 'sse']});

@@ -208,6 +208,37 @@ test('reads many rooms by several requests, of which two wait at once, and halve
   assert.ok(shorter <= most / 2 && shorter > most / 3, `${most} and then ${shorter} rooms`);
 });
 
+test('shortens its lines down to 500 bytes, and then takes the answer for what it is', async () => {
+  const world = await connected(['lobby']);
+  for (let shortened = 0; shortened < 4; shortened += 1) {
+    world.open('poll')[0].answer(414, '<html>');
+    await turn(world);
+    assert.deepEqual([world.rt.state, world.open('poll').length], ['connected', 1]);
+  }
+  world.open('poll')[0].answer(414, '<html>');
+  assert.deepEqual([world.rt.state, world.open('poll')], ['reconnecting', []]);
+});
+
+test('ends its link when a poll fails, unless it knows how to go on', async () => {
+  for (const [status, answer, code] of [[502, '<html>', 'unreachable'], [503, {type: 'error', code: 'overloaded', message: 'no', temporary: true}, 'overloaded']]) {
+    const world = await connected(['lobby']);
+    world.open('poll')[0].answer(status, answer);
+    assert.deepEqual([world.rt.state, world.states.at(-1).reason.code, world.open('poll')], ['reconnecting', code, []]);
+  }
+});
+
+test('takes the parts of an answer for a sign of life', async () => {
+  const world = await connected(['lobby']);
+  world.advance(28);
+  world.open('poll')[0].onprogress();
+  world.advance(29);
+  await turn(world);
+  assert.deepEqual(world.posted().pop(), ['hello', 'join']);
+  world.advance(1);
+  await turn(world);
+  assert.deepEqual(world.posted().pop(), ['ping']);
+});
+
 test('starts the polls again when it is pinged, as a proxy may have forgotten one', async () => {
   const world = await connected(['lobby']), [before] = world.open('poll');
   world.window.fire('online');

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+    DNSLookupError,
+    TCPTimedOutError,
+    TimeoutError,
+)
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseFailed, ResponseNeverReceived
 
 from realtime_chat.client import connect
 from realtime_chat.client.server_url import ServerURL
@@ -69,3 +79,21 @@ class ServerURLTests(SynchronousTestCase):
         for transports in (("pigeon",), ()):
             with self.assertRaisesRegex(ValueError, "websocket, sse, poll"):
                 connect(None, "http://host/", transports=transports)
+
+    def test_explained(self) -> None:
+        """Whatever keeps a client from the daemon is said in words that name the place."""
+        url = ServerURL(None, "http://chat.example:8080/")
+        place = "chat.example port 8080"
+        for error, words in (
+            (DNSLookupError("no results"), "there is no host chat.example"),
+            (ConnectionRefusedError("111: Connection refused."), f"nobody answers at {place}: "),
+            (TCPTimedOutError(), f"nobody answers at {place}: "),
+            (TimeoutError(), f"no answer from {place} in time"),
+            (ConnectionDone(), f"the connection to {place} was lost"),
+            (ConnectionLost(), f"the connection to {place} was lost"),
+            (ResponseFailed([]), f"the connection to {place} was lost"),
+            (ResponseNeverReceived([Failure(ValueError()), Failure(ConnectionDone())]), "was lost"),
+            (ValueError("no idea"), f"{place}: no idea"),
+            (ValueError(), f"{place}: ValueError"),
+        ):
+            self.assertIn(words, url.explain(Failure(error)), repr(error))

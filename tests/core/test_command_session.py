@@ -13,6 +13,16 @@ from tests.fakes import (
 class OrderTests(World):
     """Commands take effect in the order in which they came."""
 
+    def test_busy(self) -> None:
+        """While the answer to a command is awaited, no further commands should be read."""
+        self.slow_hub()
+        session, _ = self.client()
+        self.assertFalse(session.busy)
+        self.tell(session, "join", room="lobby")
+        self.assertTrue(session.busy)
+        self.held.settle()
+        self.assertFalse(session.busy)
+
     def test_commands_wait_for_a_join(self) -> None:
         """While a join waits for the store, what follows it waits, too, and the session says that it is busy."""
         self.slow_hub()

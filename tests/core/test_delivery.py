@@ -24,6 +24,16 @@ class BehindTests(World):
         self.turn()
         self.assertEqual(list(range(11)), self.data(transport))
 
+    def test_lag(self) -> None:
+        """The seconds from a message's announcement until it is sent are counted, once for each reader."""
+        for _ in range(3):
+            self.joined()
+        self.clock.advance(100)
+        self.publish(1)
+        self.turn()
+        lag = self.hub.counters.lag_seconds
+        self.assertEqual((3, 0.0), (sum(lag.buckets), lag.total))
+
     def test_closing_transport(self) -> None:
         """A transport that takes nothing as it is closing, though it is not full, is not tried for ever."""
         session, transport = self.client()

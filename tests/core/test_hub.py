@@ -6,16 +6,20 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.core.log_view import EntryPage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.logs import ThrottledLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.values.model import ANONYMOUS, Draft, Message
+from realtime_chat.values.codec import Entry
+from realtime_chat.values.model import ANONYMOUS, Draft, Message, Position, User
+from tests.core.world import World
 from tests.fakes import FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 
 
@@ -381,6 +385,17 @@ class DoubtTests(SharedWorld):
         self.told(*self.elsewhere("a"))
         self.assertEqual((["a"], "new:1"), (self.data(transport), transport.of_type("message")[0]["position"]))
 
+    def test_new_log_announced(self) -> None:
+        """A message of a new log lets a room look, however low its offset is."""
+        transport = self.joined()
+        self.told(*self.elsewhere(*range(5)))
+        self.store._epoch, self.store._logs = "new", {}
+        self.told(*self.elsewhere("a"))
+        self.clock.pump([0.25] * 6)
+        self.settle()
+        self.assertEqual(["new:0"], [reset["position"] for reset in transport.of_type("reset")])
+        self.assertEqual([*range(5), "a"], self.data(transport))
+
     def test_new_log_heard_of_elsewhere(self) -> None:
         """Who comes with a position of a new log, of which this node hasn't heard yet, goes on in it: it isn't led back
         into the old one."""
@@ -402,6 +417,66 @@ class DoubtTests(SharedWorld):
         self.assertEqual(1, len(self.flushLoggedErrors(ValueError)))
         self.clock.pump([0.25] * 6)
         self.assertEqual(1, len(self.held.looks))
+
+
+class TailTests(SharedWorld):
+    """A node that holds less of a log than the store does."""
+
+    limits = {"history": 20}
+
+    def test_more_than_the_tail(self) -> None:
+        """Who asks for more than a node holds gets all that it holds, and no read of the store is made for that."""
+        self.joined()
+        self.told(*self.elsewhere(*range(30)))
+        transport = FakeTransport()
+        make_session(self.hub, transport).receive(b'{"type": "join", "room": "lobby", "last": 25}')
+        self.assertEqual([], self.held.looks)
+        self.clock.advance(0)
+        self.assertEqual([*range(10, 30)], self.data(transport))
+
+
+class Encoder:
+    """Encodes for the readers of one transport.
+
+    :ivar encoded: how often it did.
+    """
+
+    encoded = 0
+
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> Any:
+        self.encoded += 1
+        return epoch, [entry.offset for entry in entries]
+
+
+class BatchTests(World):
+    """Pages that are sent to readers who are behind."""
+
+    def test_encoded_once(self) -> None:
+        """The same page is encoded once for all readers of a transport, and one of another log or place by itself."""
+        self.joined()
+        room, encoder = self.hub.rooms["lobby"], Encoder()
+        fanout: Any = encoder
+        entries = [Entry(Message("lobby", Position("e", offset), "message", b"1", "u", "U", 1)) for offset in (1, 2, 3)]
+        for epoch, start, end, times in (
+            ("e", 0, 2, 1),
+            ("e", 0, 2, 1),
+            ("f", 0, 2, 2),
+            ("e", 0, 2, 3),
+            ("e", 0, 3, 4),
+        ):
+            batch = room.batch(fanout, EntryPage(epoch, start, entries[start:end]))
+            self.assertEqual(((epoch, [*range(start + 1, end + 1)]), times), (batch, encoder.encoded))
+
+
+class ListTests(World):
+    """The list of rooms."""
+
+    def test_private(self) -> None:
+        """A user is told of the public rooms and of the own private one, in order, and of no other's."""
+        for room in ("b", "@u7", "@u6", "@u8", "a"):
+            self.publish("x", room=room)
+        listing = Deferred.fromCoroutine(self.hub.list_rooms(User("u7", "Ann"), "", 10))
+        self.assertEqual([("@u7", 0), ("a", 0), ("b", 0)], self.successResultOf(listing))
 
 
 class RelayTests(SharedWorld):

@@ -37,11 +37,13 @@ class TurnsTests(SynchronousTestCase):
             self.turns.later(lambda name=name: self.work(name, times, takes), lambda: None)  # type: ignore[misc]
 
     def test_share(self) -> None:
-        """Where others wait in line, a share ends soon after it was begun."""
+        """Where others wait in line, a share ends half a millisecond after it was begun."""
         self.begin("a", 1, 0)
         share = self.turns.share()
         self.assertFalse(self.turns.is_over(share))
-        self.now += TURN / 10
+        self.now += 0.0004
+        self.assertFalse(self.turns.is_over(share))
+        self.now += 0.0002
         self.assertTrue(self.turns.is_over(share))
 
     def test_alone(self) -> None:
@@ -59,7 +61,7 @@ class TurnsTests(SynchronousTestCase):
     def test_from_an_earlier_turn(self) -> None:
         """A share from an earlier turn is over, and takes nothing of this one."""
         old = self.turns.share()
-        self.now += 2 * TURN
+        self.now += TURN + 0.0001
         self.assertTrue(self.turns.is_over(old))
         new = self.turns.share()
         self.now += TURN / 2

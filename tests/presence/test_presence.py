@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.broker.local import LocalBroker
 from realtime_chat.core.session import Session
 from realtime_chat.presence.signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
-from realtime_chat.values.model import ANONYMOUS, Draft
+from realtime_chat.values.model import ANONYMOUS, Draft, RemoteClient
 from tests.core.world import World
 from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
 from tests.views import View
@@ -53,6 +55,35 @@ class PresenceWorld(World):
 
     def names(self, members: list[dict[str, Any]]) -> list[str]:
         return sorted(member["name"] for member in members)
+
+
+class TellingBroker(LocalBroker):
+    """Writes down what other nodes would be told of clients."""
+
+    shared = True
+
+    def __init__(self) -> None:
+        self.came: list[RemoteClient] = []
+
+    def publish_presence(self, room: str, came: Sequence[RemoteClient], gone: Sequence[str]) -> None:
+        self.came += came
+
+
+class ToldTests(PresenceWorld):
+    """What other nodes are told."""
+
+    def test_clock_set_back(self) -> None:
+        """Of two states of a client, the later one has the higher number, though the wall clock was set back."""
+        wall, broker = 1_700_000_000.0, TellingBroker()
+        self.hub = make_hub(self.store, self.clock, broker, time=lambda: wall)
+        session, _ = self.arrive(name="Ann")
+        for number in range(4):
+            self.tell(session, "state", state={"number": number})
+            self.wait(1)
+            wall -= 1000
+        numbers = [client.changed for client in broker.came]
+        self.assertEqual([0, 1, 2, 3], [json.loads(client.state)["number"] for client in broker.came])
+        self.assertEqual(sorted(set(numbers)), numbers)
 
 
 class JoinedTests(PresenceWorld):

@@ -109,6 +109,23 @@ class NodesWorld(SynchronousTestCase):
 class MemberTests(NodesWorld):
     """Clients that join and leave."""
 
+    def test_on_three_nodes(self) -> None:
+        """A client that is with several nodes is one member for all of them, until it has left the last one."""
+        seen = [self.watch(node)[1] for node in range(3)]
+        self.wait(1)
+        for transport in seen:
+            transport.received.clear()
+        first, _ = self.arrive(0, "Bob")
+        others = [self.arrive(node, "Bob", first.client)[0] for node in (1, 2)]
+        for session in (first, *others):
+            self.assertEqual([True] * 3, ["Bob" in self.names(node) for node in range(3)])
+            session.close()
+            self.wait(5)
+        for transport in seen:
+            joined, left = self.events(transport)
+            names = [[member["name"] for member in members] for members in (joined["joined"], left["left"])]
+            self.assertEqual([["Bob"], ["Bob"]], names)
+
     def test_joined(self) -> None:
         """The reply to a join lists the members on all nodes."""
         for number, name in enumerate(("Ann", "Bob", "Cid")):

@@ -92,6 +92,18 @@ class RetentionClockTests(SynchronousTestCase):
         self.assertLessEqual(len(clock.spans), 64)
         self.assertGreaterEqual(at, clock.message_cutoff())
 
+    def test_forgotten(self) -> None:
+        """What is known of the clock before anything that is kept now is forgotten."""
+        for _ in range(5):
+            self.elapsed += 10
+            self.ahead += 3600
+            self.clock.now_ms()
+        self.assertEqual(6, len(self.clock.spans))
+        self.elapsed += KEY_SECONDS + 1
+        self.ahead += 3600
+        self.clock.now_ms()
+        self.assertEqual(2, len(self.clock.spans))
+
     def test_next_process(self) -> None:
         """The next process continues with the spans of the last one, however the clock was set in between."""
         at = self.clock.now_ms()

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.values import codec
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import GOODBYES, RealtimeError
-from realtime_chat.values.model import Message, Position
+from realtime_chat.values.model import Message, Page, Position
 
 
 class EncodeTests(SynchronousTestCase):
@@ -31,6 +31,20 @@ class EncodeTests(SynchronousTestCase):
         self.assertEqual(expected, json.loads(Entry(message).json))
         keyless = Message("lobby", Position("k3x9", 42), "message", b"1", "u7", "Bob", 1)
         self.assertNotIn("key", json.loads(Entry(keyless).json))
+        self.assertEqual([message, keyless], [Entry(one).message() for one in (message, keyless)])
+
+    def test_pages(self) -> None:
+        """A page is cut behind the message that fills it, from either end; what fits stays as it is."""
+        messages = tuple(
+            Message("lobby", Position("e", offset), "message", b'"%b"' % (b"x" * 1000), "u7", "Bob", 1)
+            for offset in range(1, 6)
+        )
+        page = Page("e", 1, 5, messages)
+        size = len(Entry(messages[0]).json)
+        self.assertEqual([page, page], [cut(page, 100_000) for cut in (codec.first_of_page, codec.last_of_page)])
+        for most, kept in ((1, 1), (size, 1), (size + 1, 2), (3 * size + 1, 4), (4 * size + 1, 5)):
+            self.assertEqual(messages[:kept], codec.first_of_page(page, most).messages)
+            self.assertEqual(messages[-kept:], codec.last_of_page(page, most).messages)
 
     def test_error(self) -> None:
         """An error says whether trying again may help."""

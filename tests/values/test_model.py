@@ -5,10 +5,30 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room, private_owner
+from realtime_chat.values.model import (
+    Draft,
+    Message,
+    Position,
+    User,
+    check_event,
+    check_key,
+    check_name,
+    check_room,
+    private_owner,
+)
 
 BAD_ROOMS = ("", ".", "..", "a b", "a/b", "ä", "a" * 129, "a\n", "\0", "<b>", "a?b", "a#b", "a%20", 4, None, ["a"])
 BAD_POSITIONS = ("", ":", "a:", ":1", "a:-1", "a:01", "a:1 ", "a:1.0", "a:\u0661", "a b:1", "a:" + "9" * 17, "a:1:2")
+
+
+class DraftTests(SynchronousTestCase):
+    """Messages before they are stored."""
+
+    def test_placed(self) -> None:
+        """A stored message has all of its draft, its position and its time."""
+        place = Position("e", 7)
+        draft = Draft("lobby", "moved", b"[1]", User("u7", "Bob"), "k", "j")
+        self.assertEqual(Message("lobby", place, "moved", b"[1]", "u7", "Bob", 42, "k"), draft.placed(place, 42))
 
 
 class RoomNameTests(SynchronousTestCase):

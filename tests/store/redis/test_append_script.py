@@ -125,6 +125,16 @@ class PlainTests(RedisTestCase):
         for message in page.messages:
             json.loads(message.data)
 
+    async def test_longest(self) -> None:
+        """Whatever is as long, or as deep, as it may be is accepted. (A client's command is one level more.)"""
+        await self.open_store()
+        longest = ("ä" * 128, "i" * 128, "ö" * 64, "[" * 31 + "]" * 31, "k" * 128)
+        self.assertEqual(b"stored", self.append(*longest, room="r" * 128)[0])
+        self.assertEqual(b"stored", self.append("e", "i", "n", '"%s"' % ("x" * 65534))[0])
+        for index, longer in enumerate(("ä" * 129, "i" * 129, "ö" * 65, "[" * 32 + "]" * 32, "k" * 129)):
+            with self.assertRaisesRegex(hiredis.ReplyError, "^BADMESSAGE "):
+                self.append(*longest[:index], longer, *longest[index + 1 :], room="r" * 128)
+
     async def test_rooms_are_limited(self) -> None:
         """Other programs make no more rooms, and no faster, than clients may; rooms that exist take their messages."""
         store = await self.open_store(retention=Retention(rooms=2))

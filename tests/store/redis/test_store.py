@@ -146,6 +146,18 @@ class NodesTests(RedisTestCase):
             self.assertTrue((await store.append(draft([room, 1], room, key="k"))).duplicate)
         self.assertEqual(list(await store.rooms("", 1000)), sorted(rooms))
 
+    async def test_just_old_enough(self) -> None:
+        """A message that is as old as messages may be is read; an older one isn't."""
+        time, elapsed = 1_700_000_000.0, 0.0
+        self.patch(self, "now", lambda: time + elapsed)
+        store = await self.open_store(age=60.0, monotonic=lambda: elapsed)
+        for text in ("old", "as old", "younger"):
+            await store.append(draft(text))
+            elapsed += 1.0
+        elapsed = 61.0
+        page = await store.read_after("lobby", 0, 9)
+        self.assertEqual((["as old", "younger"], 2), (texts(page), page.oldest))
+
     async def test_announced(self) -> None:
         """What one turn appends is announced once a room, in order, byte for byte, with its first offset."""
         heard: list[Any] = []

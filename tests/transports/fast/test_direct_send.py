@@ -293,6 +293,13 @@ class SendToAllTests(SynchronousTestCase):
         self.assertEqual([], send_to_all(FrameBatch([b"a"]), readers))
         self.assertEqual(b"a", last.wire)
 
+    def test_failed_and_full(self) -> None:
+        """A reader whose transport fails while it is full has taken nothing."""
+        bad, good = OrdinaryReader(takes=OSError(), full=True), OrdinaryReader()
+        self.assertEqual([(bad, 0)], send_to_all(FrameBatch([b"a"]), {bad: None, good: None}))
+        self.assertEqual(b"a", good.wire)
+        self.assertEqual(1, len(self.flushLoggedErrors(OSError)))
+
 
 class WriteNowTests(SynchronousTestCase):
     """Writing some bytes without the transport."""
