@@ -51,7 +51,7 @@ run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
 test: $(VENV)/test.installed programs browser/node_modules/installed
-	@exec $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
+	@exec env -u PYTHONDONTWRITEBYTECODE $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
 
 # Programs that these start by their names are not found.
 check: $(VENV)/test.installed
@@ -134,7 +134,7 @@ programs:
 	if [ -n "$$CHROMIUM" ]; then \
 	  command -v "$$CHROMIUM" >/dev/null || { echo "CHROMIUM: there is no $$CHROMIUM." >&2; exit 1; }; \
 	else \
-	  command -v chromium >/dev/null || missing="$$missing chromium"; \
+	  command -v chromium-headless-shell >/dev/null || missing="$$missing chromium-headless-shell"; \
 	fi; \
 	PATH="$$PATH:/usr/sbin"; \
 	command -v firefox-esr >/dev/null || missing="$$missing firefox-esr"; \

@@ -25,6 +25,8 @@ __all__ = ["Attackers", "get", "post", "upgrade"]
 
 _TEXT = 1
 _PATIENCE = 20.0
+_LEAST = 5
+"""What is done at least, connections not counted: on a busy machine a short attack would be none."""
 _SMALL = 4096
 _ONCE_READ = 1 << 20
 
@@ -80,7 +82,7 @@ class _AttackWorker:
     async def _for_a_while(
         self, seconds: float, connections: int, live: Callable[[], Coroutine[Any, Any, None]]
     ) -> Any:
-        """Let so many live side by side for some seconds; answer what was counted."""
+        """Let so many live side by side for some seconds, till they have done something; answer what was counted."""
 
         async def again() -> None:
             while True:
@@ -92,8 +94,13 @@ class _AttackWorker:
 
         self._counters.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.gather(*(again() for _ in range(connections)))
+            async with asyncio.timeout(seconds + _PATIENCE), asyncio.TaskGroup() as group:
+                lives = [group.create_task(again()) for _ in range(connections)]
+                await asyncio.sleep(seconds)
+                while self._counters.total() - self._counters["connections"] < _LEAST:
+                    await asyncio.sleep(0.01)
+                for life in lives:
+                    life.cancel()
         return dict(self._counters)
 
     async def _connect(self, receive: int = 0) -> socket.socket:
@@ -244,6 +251,7 @@ class _AttackWorker:
             connection = await self._handshake()
             begun = bytes((_TEXT,)) + frame(0, b" " * 65_000)[1:]
             await asyncio.get_running_loop().sock_sendall(connection, begun)
+            self._counters["halves"] += 1
             await asyncio.Event().wait()
 
         return await self._for_a_while(seconds, connections, live)
@@ -291,6 +299,7 @@ class _AttackWorker:
                 connection = await self._connect()
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 await asyncio.get_running_loop().sock_sendall(connection, self._names.fill(request))
+                self._counters["sent"] += 1
                 await asyncio.sleep(0)
                 self._drop(connection)
 
@@ -328,6 +337,7 @@ class _AttackWorker:
 
         async def live() -> None:
             connection = await self._connect()
+            self._counters["silent"] += 1
             try:
                 await asyncio.get_running_loop().sock_recv(connection, 1)
             finally:

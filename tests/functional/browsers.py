@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import errno
 import functools
 import http.server
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,10 +23,13 @@ from tests.functional.daemon import CHECKOUT
 
 __all__ = ["NPM_MODULES", "PROGRAMS", "Browser", "Tab", "browser", "node", "serve"]
 
+_RUN = os.environ.setdefault("REALTIME_TEST_RUN", str(os.getpid()))
+"""Names this run to all of its processes: ``trial -j`` loads the tests before it starts those that run them."""
+
 NPM_MODULES = CHECKOUT / "browser" / "node_modules"
 
 PROGRAMS = {
-    "chromium": ("chromium", "chromium"),
+    "chromium": ("chromium-headless-shell", "chromium-headless-shell"),
     "firefox": ("firefox-esr", "firefox-esr"),
     "node": ("node", "nodejs"),
     "npm": ("npm", "npm"),
@@ -124,47 +131,42 @@ class Tab:
 
 
 class Browser:
-    """A browser in a process of its own.
+    """A browser in a process of its own, which all processes of a run share; each has tabs of its own in it.
 
     :param kind: ``chromium`` or ``firefox``.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._home = tempfile.mkdtemp(prefix=f"realtime-{kind}-")
-        executable = os.environ.get("CHROMIUM") if kind == "chromium" else None
-        self._process = subprocess.Popen(
-            [
-                program("node"),
-                str(Path(__file__).with_name("driver.mjs")),
-                kind,
-                shutil.which(executable) or executable if executable else program(kind),
-                os.path.join(self._home, "profile"),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**node_environment(), "HOME": self._home},
-            text=True,
-        )
+        self._driver: subprocess.Popen[bytes] | None = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connect(f"\0realtime-test-{kind}-{_RUN}")
+        self._stream = self._connection.makefile("rw", encoding="utf-8")
         self._last = 0
-        self._read()
 
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the browser {self.kind} ended"
-        return json.loads(line)
+    def _connect(self, address: str) -> None:
+        """Connect to the browser; start it, if nobody has."""
+        while True:
+            with socket.socket(socket.AF_UNIX) as listening:
+                if _is_bound(listening, address):
+                    listening.listen(64)
+                    self._driver = _start(self.kind, listening)
+            with contextlib.suppress(ConnectionRefusedError):  # bound, and not listening yet; or just ending
+                self._connection.connect(address)
+                return
+            time.sleep(0.01)
 
     def ask(self, operation: str, **arguments: Any) -> Any:
         """Have the driver do something, and give its answer.
 
         :raises AssertionError: it failed.
         """
-        assert self._process.stdin is not None
         self._last += 1
-        self._process.stdin.write(json.dumps({"id": self._last, "op": operation, **arguments}) + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
+        self._stream.write(json.dumps({"id": self._last, "op": operation, **arguments}) + "\n")
+        self._stream.flush()
+        line = self._stream.readline()
+        assert line, f"the browser {self.kind} ended"
+        answer = json.loads(line)
         assert answer["id"] == self._last
         assert "error" not in answer, answer["error"]
         return answer["result"]
@@ -179,23 +181,45 @@ class Browser:
         return Tab(self, self.ask("open", url=url, before=before, alone=alone))
 
     def end(self) -> None:
-        """Close it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
+        """Leave it. It ends when all have; who has started it sees to that."""
+        self._stream.close()
+        self._connection.close()
+        if self._driver is not None:
+            self._driver.wait()
+
+
+def _is_bound(listening: socket.socket, address: str) -> bool:
+    """Bind a socket; whether this process is the one that could."""
+    try:
+        listening.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
+
+
+def _start(kind: str, listening: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a browser, for those who connect."""
+    home = tempfile.mkdtemp(prefix=f"realtime-{kind}-")
+    chosen = os.environ.get("CHROMIUM") if kind == "chromium" else None
+    executable = shutil.which(chosen) or chosen if chosen else program(kind)
+    driver = Path(__file__).with_name("driver.mjs")
+    return subprocess.Popen(
+        [program("node"), str(driver), kind, executable, home, str(listening.fileno())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**node_environment(), "HOME": home},
+        pass_fds=[listening.fileno()],
+    )
 
 
 @cache
 def browser(kind: str) -> Browser:
     """The one browser of that kind that all tests share; it goes when they are over."""
-    started = Browser(kind)
-    atexit.register(started.end)
-    return started
+    shared = Browser(kind)
+    atexit.register(shared.end)
+    return shared
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -1,14 +1,18 @@
 /*
- * A browser at the end of a pipe: reads one JSON object a line ({id, op, page, …}), and writes one for each.
+ * A browser for all processes of a run of the tests. It listens on a socket that it is given. On each connection it
+ * reads one JSON object a line ({id, op, page, …}), and writes one for each. It ends with the last connection.
  *
- *   node driver.mjs chromium|firefox PROGRAM PROFILE
+ *   node driver.mjs chromium|firefox PROGRAM HOME DESCRIPTOR
  */
+import fs from 'node:fs';
 import {createRequire} from 'node:module';
+import net from 'node:net';
+import path from 'node:path';
 import readline from 'node:readline';
 
 const require = createRequire(process.env.NPM_MODULES + '/');
 const puppeteer = require('puppeteer-core');
-const [kind, executablePath, profile] = process.argv.slice(2);
+const [kind, executablePath, home, descriptor] = process.argv.slice(2);
 
 const ARGUMENTS = {
   chromium: [
@@ -24,14 +28,19 @@ const browser = await puppeteer.launch({
   browser: kind === 'firefox' ? 'firefox' : 'chrome',
   executablePath,
   headless: true,
+  networkEnabled: false, // events of each request, which nobody reads
+  issuesEnabled: false,
   timeout: 120000, // to start, where much else runs
   args: ARGUMENTS[kind],
-  userDataDir: kind === 'firefox' ? undefined : profile,
+  userDataDir: kind === 'firefox' ? undefined : path.join(home, 'profile'),
   extraPrefsFirefox: {
     'network.proxy.type': 0,
-    // What costs much of a processor, and is no part of a page: processes ahead of need, sixty pictures a second.
-    'fission.autostart': false, 'dom.ipc.processCount': 1, 'dom.ipc.processPrelaunch.enabled': false,
-    'layout.frame_rate': 20, 'general.smoothScroll': false
+    // What costs much of a processor, and is no part of a page: processes ahead of need, sixty pictures a second. Tests
+    // that run at the same time need processes of their own.
+    'fission.autostart': false, 'dom.ipc.processCount': 4, 'dom.ipc.processPrelaunch.enabled': false,
+    'layout.frame_rate': 20, 'general.smoothScroll': false,
+    // A tab that another process opens hides ours: a hidden tab's timers keep their time.
+    'dom.min_background_timeout_value': 4, 'dom.timeout.enable_budget_timer_throttling': false
   }
 });
 const pages = [], free = [];
@@ -107,12 +116,36 @@ const operations = {
   }
 };
 
-console.log(JSON.stringify({id: 0, result: await browser.version()}));
-for await (const line of readline.createInterface({input: process.stdin})) {
-  const asked = JSON.parse(line);
-  operations[asked.op](asked).then(
-    (result) => console.log(JSON.stringify({id: asked.id, result: result === undefined ? null : result})),
-    (error) => console.log(JSON.stringify({id: asked.id, error: String(error)}))
-  );
+/** Answer a process until it ends; then close the pages that it has left open. */
+async function serve(connection) {
+  const answer = (what) => connection.writable && connection.write(JSON.stringify(what) + '\n'), opened = [];
+  connection.on('error', () => null); // it ends all the same
+  for await (const line of readline.createInterface({input: connection})) {
+    const asked = JSON.parse(line);
+    operations[asked.op](asked).then(
+      (result) => {
+        if (asked.op === 'open') {
+          opened.push(result);
+        }
+        answer({id: asked.id, result: result === undefined ? null : result});
+      },
+      (error) => answer({id: asked.id, error: String(error)})
+    );
+  }
+  await Promise.allSettled(opened.map((page) => pages[page] && operations.close({page})));
 }
-await browser.close();
+
+let connections = 0;
+const server = net.createServer(async (connection) => {
+  connections += 1;
+  await serve(connection);
+  connections -= 1;
+  if (!connections) {
+    server.close();
+    setTimeout(() => browser.process().kill('SIGKILL'), 15000).unref();
+    await browser.close();
+    fs.rmSync(home, {recursive: true, force: true, maxRetries: 5});
+    process.exit();
+  }
+});
+server.listen({fd: Number(descriptor)});
