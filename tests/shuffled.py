@@ -7,6 +7,7 @@ same time, and later nothing but time-outs. The order is the same in each run.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from twisted.trial.runner import TestLoader, TestSuite
 
@@ -14,8 +15,13 @@ import tests
 from tools.run_tests import single_tests
 
 
-def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)
-    """Load every test of the package."""
+def all_tests() -> list[Any]:
+    """Every test of the package, in that order."""
     found = list(single_tests(TestLoader().loadPackage(tests, recurse=True)))
     random.Random(1).shuffle(found)
-    return TestSuite(found)
+    return found
+
+
+def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)
+    """Load every test of the package."""
+    return TestSuite(all_tests())

@@ -9,7 +9,6 @@ account is checked: nothing lost, doubled, out of order, or missing without a wo
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import msgspec
@@ -26,8 +25,9 @@ from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position
 from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
+from tests.soak import examples
 
-RUNS = int(os.environ.get("LEDGER_RUNS", "10000"))
+RUNS = examples(10_000)
 ROOMS = ("a", "b")
 HISTORY = 4
 

@@ -32,8 +32,12 @@ _STOPS_WITHIN = 5.0
 
 
 def _environment() -> dict[str, str]:
-    """That of a shell in which nothing of this checkout is active; how pip reaches an index stays."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+    """That of a shell in which nothing of this checkout is active; how pip reaches an index stays.
+
+    pip compiles nothing: it would compile each module of each package, and few of them are imported.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+    return {**kept, "PIP_NO_COMPILE": "1"}
 
 
 def _run(*command: str | Path, cwd: Path) -> str:

@@ -21,6 +21,7 @@ from realtime_chat.client.link import ClientIdentity, LinkListener
 from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.values.model import Position
 from tests.client.fake import FakeLink, FakeServer
+from tests.soak import examples
 
 
 class World:
@@ -179,26 +180,26 @@ class LedgerTests(SynchronousTestCase):
         world.check()
         return world
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     @given(st.lists(STEPS, max_size=60))
     def test_cut_anywhere(self, steps: list[Any]) -> None:
         """With links cut or switched, lost replies and trimmed history, all is acknowledged, stored once and seen."""
         world = self.run_steps(steps, joined=True)
         self.assertEqual([], [each for each in world.results.values() if isinstance(each[0], FateUnknown)])
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     @given(st.lists(HARSH, max_size=60))
     def test_harsh(self, steps: list[Any]) -> None:
         """With new logs, forgotten clients and expired keys too, the same holds, or a publish fails as unknown."""
         self.run_steps(steps, joined=True)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(150), deadline=None)
     @given(st.lists(HARSHER, max_size=40))
     def test_without_reading(self, steps: list[Any]) -> None:
         """The same holds for a client that only publishes, except when the log is replaced, which it can't notice."""
         self.run_steps([step for step in steps if step[0] is not World.consume], joined=False)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(200), deadline=None)
     @given(st.lists(HARSH, max_size=60), st.integers(1, 6))
     def test_small_buffers(self, steps: list[Any], buffer: int) -> None:
         """A slow reader with a tiny buffer still gets everything once and in order."""

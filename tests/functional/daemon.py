@@ -23,13 +23,12 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.functional.forked import ForkedProcess
+from tests.soak import SOAK
 
 __all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until", "with_limits"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-SOAK = os.environ.get("SOAK") == "1"
-"""Whether what takes long is done as long as it can take, and not in its short form."""
 TWISTD = "from twisted.scripts.twistd import run; run()"
 _PATIENCE = 60.0
 """Seconds after which nobody waits any longer, where no promise says how long something takes."""

@@ -21,6 +21,7 @@ from realtime_chat.http.subscribe_params import (
 )
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position
+from tests.soak import examples
 
 
 def args(query: str) -> Any:
@@ -99,7 +100,7 @@ class QueryTests(SynchronousTestCase):
     @given(
         st.lists(st.sampled_from((b"%", b"%4", b"%41", b"%aF", b"%zz", b"%%", b"\\", b"\\x41", b"\xff", b"+", b"a")))
     )
-    @settings(max_examples=1000)
+    @settings(max_examples=examples(1000))
     def test_unquoted(self, pieces: list[bytes]) -> None:
         """Few escapes or many, right or wrong: they are read as the standard library reads them."""
         text = b"".join(pieces)

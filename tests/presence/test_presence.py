@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +21,10 @@ from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft, RemoteClient
 from tests.core.world import World
 from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
+from tests.soak import examples
 from tests.views import View
 
-RUNS = int(os.environ.get("LEDGER_RUNS", "10000")) // 10
+RUNS = examples(1000)
 STEP = 0.05
 """Seconds by which the clocks here go on."""
 
@@ -519,7 +519,7 @@ class KeptTests(PresenceWorld):
         self.assertEqual(["presence", "signal"], [event["type"] for event in events])
 
     @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60) | st.none(), st.sampled_from((0.0, 0.5, 3.0)))))
-    @settings(max_examples=1000)
+    @settings(max_examples=examples(1000))
     def test_sizes(self, steps: list[tuple[int, int | None, float]]) -> None:
         """What is counted is what there is, within the bounds of all and of one, and the newest."""
         kept = KeptSignals(5.0, 100)

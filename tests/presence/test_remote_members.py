@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from random import Random
 from typing import Any
 
@@ -23,9 +22,10 @@ from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import HELD, End, Exchange, make_node
 from tests.fakes import FakeRequest, FakeTransport, make_session, tokens
 from tests.presence.test_presence import STEP, Person, PollTab, SocketTab, Street
+from tests.soak import examples
 from tests.views import View
 
-RUNS = int(os.environ.get("LEDGER_RUNS", "10000")) // 20
+RUNS = examples(500)
 
 
 class NodesWorld(SynchronousTestCase):

@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from tests.contracts import MessageStoreContract, append_all, check_positions, draft
+from tests.soak import examples
 
 
 class MemoryStoreTests(MessageStoreContract, TestCase):
@@ -26,7 +27,7 @@ class MemoryStoreTests(MessageStoreContract, TestCase):
         self.successResultOf(store.append(draft()))
         self.assertEqual(self.successResultOf(store.read_after("lobby", 0, 1)).top, 1)
 
-    @settings(max_examples=300, deadline=None, database=None)
+    @settings(max_examples=examples(300), deadline=None, database=None)
     @given(st.binary(min_size=5, max_size=60))
     def test_no_position_twice_ever(self, steps: bytes) -> None:
         """In no order of making, using, forgetting and making anew does a position stand for two messages."""

@@ -20,6 +20,7 @@ class RedisServedTestCase(ServedTestCase):
     """
 
     size = 1
+    repeats = True
 
     async def setUp(self) -> None:
         allow_slow_redis(self)

@@ -25,7 +25,9 @@ def plain(module: ModuleType) -> dict[str, type]:
     }
     prefix = module.__name__.rpartition("_")[2].capitalize()
     return {
-        f"Plain{prefix}{name}": type(f"Plain{prefix}{name}", (case,), {"io": PLAIN, "__module__": __name__})
+        f"Plain{prefix}{name}": type(
+            f"Plain{prefix}{name}", (case,), {"io": PLAIN, "repeats": True, "__module__": __name__}
+        )
         for name, case in cases.items()
     }
 

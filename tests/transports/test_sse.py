@@ -558,6 +558,8 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
 class OrdinaryTransportTests(SlowReaderContract, StallingTestCase):
     """A slow reader that is written to by its transport, as over TLS."""
 
+    repeats = True
+
     def setUp(self) -> None:
         self.patch(direct_send, "direct_send_of", lambda transport: None)
         super().setUp()
@@ -575,8 +577,8 @@ class SharingTests(EventsTestCase):
 
     async def test_a_thousand_streams(self) -> None:
         """One publish reaches a thousand streams, and is encoded once for all of them."""
-        clients = [self.client(EventClient) for _ in range(1000)]
-        for start in range(0, 1000, 100):
+        clients = [self.client(EventClient) for _ in range(self.many(1000))]
+        for start in range(0, len(clients), 100):
             await gatherResults(
                 [Deferred.fromCoroutine(client.start(last=0)) for client in clients[start : start + 100]]
             )

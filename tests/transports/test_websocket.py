@@ -675,6 +675,8 @@ class SlowReaderTests(SlowReaderContract, StallingTestCase):
 class OrdinaryTransportTests(SlowReaderTests):
     """A slow reader that is written to by its transport, as over TLS."""
 
+    repeats = True
+
     def setUp(self) -> None:
         self.patch(direct_send, "direct_send_of", lambda transport: None)
         super().setUp()

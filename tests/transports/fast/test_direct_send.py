@@ -27,6 +27,7 @@ from realtime_chat.transports.fast.direct_send import (
     write_now,
 )
 from realtime_chat.transports.frames import FrameBatch
+from tests.soak import examples
 
 send_to_all = FrameFanout().send
 
@@ -183,7 +184,7 @@ class SendTests(SynchronousTestCase):
         self.assertEqual(FAILED, try_send(connection.socket.send, b"aa"))
 
     @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30), st.integers(0, 600))
-    @settings(max_examples=500)
+    @settings(max_examples=examples(500))
     def test_whole_frames(self, texts: list[bytes], space: int) -> None:
         """Whatever a socket takes, whole frames go over the wire, just as many as are said."""
         reader = Reader(space)
@@ -196,7 +197,7 @@ class SendTests(SynchronousTestCase):
         st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30),
         st.lists(st.tuples(st.integers(1, 9), st.integers(0, 200)), max_size=40),
     )
-    @settings(max_examples=500)
+    @settings(max_examples=examples(500))
     def test_in_the_end(self, texts: list[bytes], steps: list[tuple[int, int]]) -> None:
         """Sent in parts to a socket that drains now and then, every frame arrives once and in order."""
         reader = Reader(0)
@@ -337,7 +338,7 @@ class WriteNowTests(SynchronousTestCase):
         self.assertEqual(3, queued(connection))
 
     @given(st.lists(st.tuples(st.binary(min_size=1, max_size=50), st.integers(0, 60)), max_size=30))
-    @settings(max_examples=200)
+    @settings(max_examples=examples(200))
     def test_order(self, writes: list[tuple[bytes, int]]) -> None:
         """Whatever the socket takes, all bytes arrive in order."""
         connection = FakeConnection()

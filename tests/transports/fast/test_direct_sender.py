@@ -15,6 +15,7 @@ from realtime_chat.core.wheel import Wheel
 from realtime_chat.transports.fast.direct_send import DirectSender
 from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values.limits import Limits
+from tests.soak import examples
 from tests.transports.fast.test_direct_send import FakeConnection
 
 
@@ -130,7 +131,7 @@ class HoldTests(SynchronousTestCase):
         ),
         st.booleans(),
     )
-    @settings(max_examples=500)
+    @settings(max_examples=examples(500))
     def test_order(self, steps: list[tuple[str, list[bytes], int]], direct: bool) -> None:
         """Whatever the socket takes: replies and whole messages arrive once, in the order in which they were given."""
         connection = Connection(40, direct)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import socket
-import textwrap
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -82,11 +82,11 @@ def modules() -> Iterator[tuple[str, ModuleType]]:
         yield str(Path(str(module.__file__)).relative_to(PACKAGE)), module
 
 
-def others() -> Iterator[tuple[str, ModuleType, ast.Module]]:
+@cache
+def others() -> list[tuple[str, ModuleType, ast.Module]]:
     """The modules that use no private names, with their syntax trees."""
-    for path, module in modules():
-        if not path.startswith(TRICKS):
-            yield path, module, ast.parse((PACKAGE / path).read_text())
+    found = [(path, module) for path, module in modules() if not path.startswith(TRICKS)]
+    return [(path, module, ast.parse((PACKAGE / path).read_text())) for path, module in found]
 
 
 def is_private(name: str) -> bool:
@@ -112,7 +112,7 @@ def defined(tree: ast.AST) -> Iterator[str]:
                 yield node.attr
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__slots__":
             yield from ast.literal_eval(node.value)
 
 
@@ -121,8 +121,15 @@ def private_names(class_: type) -> frozenset[str]:
     """The private attributes of a class and of its instances, without those of its bases."""
     if class_.__module__ == "builtins":
         return frozenset()
-    tree = ast.parse(textwrap.dedent(inspect.getsource(class_)))
+    tree = classes(class_.__module__)[class_.__name__]
     return frozenset(filter(is_private, (*vars(class_), *defined(tree))))
+
+
+@cache
+def classes(module: str) -> dict[str, ast.ClassDef]:
+    """The syntax trees of a module's classes. ``inspect`` would read the whole module for each of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 class Instances:
