@@ -14,6 +14,7 @@ import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from realtime_chat.clock import time_steadily
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identities
@@ -22,6 +23,7 @@ from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
+from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.commands import CommandsResource
@@ -37,6 +39,7 @@ from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketResource
+from realtime_chat.values.access import Claims
 from realtime_chat.values.limits import Limits
 
 _SPARE_FILES = 64
@@ -66,7 +69,8 @@ def make_service(
     :param node: see :func:`make_hub`.
     """
     time_steadily(reactor)
-    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker, node)
+    tokens = configuration.access, configuration.verify, configuration.token_keys
+    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker, node, *tokens)
     socket_reader = io.make_reader(reactor)
     make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
     return RealtimeService(
@@ -92,18 +96,25 @@ def make_hub(
     random_bytes: Callable[[int], bytes],
     broker: IBroker,
     node: str | None = None,
+    access: AccessPolicy | None = None,
+    verify: Callable[[str], Claims] | None = None,
+    token_keys: Callable[[], frozenset[str]] = frozenset,
 ) -> Hub:
     """Build a hub, and what it is made of. The hub listens to nothing before the broker is started.
 
     :param time: seconds since 1970; orders nothing.
     :param random_bytes: so many random bytes.
     :param node: its name, up to 16 hexadecimal digits; see :class:`~realtime_chat.core.node.Node`. None draws one.
+    :param access: see :class:`~realtime_chat.service.Configuration`, as for the two that follow; None is open.
     """
     shared = Node(node or random_bytes(4).hex(), clock, time, limits)
-    identities = Identities(lambda: store.secret, random_bytes)
-    presence = Presence(shared, broker, identities.client_hash)
+    identities = Identities(lambda: store.secret, random_bytes, shared.time_ms, token_keys)
+    users = UserSessions(shared, identities, token_keys)
+    presence = Presence(shared, broker)
     cache = RoomCache(shared, store, broker, CatchUpScheduler(shared), presence)
-    return Hub(shared, store, broker, identities, presence, cache, Publisher(shared, store, cache.announce))
+    publisher = Publisher(shared, store, cache.announce)
+    policy = AccessPolicy() if access is None else access
+    return Hub(shared, store, broker, identities, policy, users, verify, presence, cache, publisher)
 
 
 @attrs.frozen

@@ -18,12 +18,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat import __version__
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.http.host_list import HostList
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
 from realtime_chat.listening import ListenRefused, is_local, listen, names, url
+from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
 
@@ -46,6 +48,9 @@ class Configuration:
     :ivar page: what is at ``/``, as :func:`~realtime_chat.http.static_files.put_page` takes it.
     :ivar access_log: the path of the access log; None for no log.
     :ivar metrics_listen: the endpoints for Prometheus.
+    :ivar access: who may do what in which room.
+    :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if there are no keys.
+    :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
     """
 
     listen: tuple[str, ...]
@@ -59,6 +64,9 @@ class Configuration:
     access_log: str | None = None
     metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)
+    access: AccessPolicy = attrs.Factory(AccessPolicy)
+    verify: Callable[[str], Claims] | None = None
+    token_keys: Callable[[], frozenset[str]] = frozenset
 
 
 class Sites(NamedTuple):
@@ -186,8 +194,8 @@ class RealtimeService(Service):
         origins = ", ".join(configuration.origins) or "none"
         hosts = ", ".join(configuration.hosts) or "those of this machine"
         self._log.info(
-            "open to: {who}; host names served: {hosts}; pages of other origins: {origins}; guests may read and write "
-            "every room but private ones",
+            "open to: {who}; host names served: {hosts}; pages of other origins: {origins}; {guests}",
+            guests=configuration.access.describe(),
             who=who,
             hosts=hosts,
             origins=origins,

@@ -17,6 +17,7 @@ from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 from twisted.web.http import _ChunkedTransferDecoder
 
+from tests.secrecy import assert_tells_nothing
 from tests.views import View
 
 PATIENCE = 60.0
@@ -80,6 +81,7 @@ class Client(Watched):
 
     def take(self, event: dict[str, Any]) -> None:
         """An event has come."""
+        assert_tells_nothing(event)
         self.events.append(event)
         if "id" in event:
             self.replies.setdefault(event["id"], event)
@@ -198,6 +200,13 @@ class SocketClient(Client):
             await self.until(lambda: not self.open)
 
 
+def _told(answer: Any) -> Any:
+    """An answer, in which no error tells a secret."""
+    for one in answer if isinstance(answer, list) else [answer]:
+        assert_tells_nothing(one)
+    return answer
+
+
 class HTTPClient(Client):
     """A client that sends commands by requests, over persistent connections."""
 
@@ -212,7 +221,7 @@ class HTTPClient(Client):
         """The JSON that a GET answers."""
         url = f"http://127.0.0.1:{self.port}/{path}" + ("?" + urlencode(query) if query else "")
         response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=70)
-        return await response.json()
+        return _told(await response.json())
 
     def _headers(self) -> dict[str, str]:
         return {} if self.client is None else {"Realtime-Client": self.client}
@@ -230,7 +239,7 @@ class HTTPClient(Client):
     async def _post(self, body: Any) -> Any:
         url = f"http://127.0.0.1:{self.port}/commands"
         response = await treq.post(url, json=body, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
-        return await response.json()
+        return _told(await response.json())
 
     async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
         """Publish, and give the reply."""

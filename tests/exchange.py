@@ -10,11 +10,13 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from realtime_chat.composition import make_hub
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 from tests.fakes import tokens
+from tests.site_tokens import SiteTokens
 
 HELD = 5.0
 """Seconds for which those of a node that has stopped are held."""
@@ -184,10 +186,17 @@ class End:
             self.listener.members.node_left(node, held)
 
 
-def make_node(exchange: Exchange, store: Any, number: int, **limits: Any) -> tuple[Hub, End]:
-    """A node, and its end of the exchange."""
+def make_node(
+    exchange: Exchange, store: Any, number: int, site: SiteTokens | None = None, **limits: Any
+) -> tuple[Hub, End]:
+    """A node, and its end of the exchange.
+
+    :param site: whose tokens it takes, and whose guests may do nothing; None for an open server without keys.
+    """
     clock = exchange.clock
     end = End(exchange, f"node{number}")
-    hub = make_hub(store, clock, Limits(**limits), lambda: 1_795_000_000.0 + clock.seconds(), tokens(number + 1), end)
+    keys: Any = () if site is None else (None, AccessPolicy(is_open=False), site.verify, site.token_keys)
+    time = lambda: 1_795_000_000.0 + clock.seconds()  # noqa: E731
+    hub = make_hub(store, clock, Limits(**limits), time, tokens(number + 1), end, *keys)
     end.start(hub.cache)
     return hub, end

@@ -21,6 +21,7 @@ from realtime_chat import composition
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, StoreError
@@ -381,12 +382,18 @@ def make_hub(
     return composition.make_hub(store, clock, Limits(**limits), time, tokens(1), broker)
 
 
+def identify(hub: Hub, client: str | None, name: str | None = None) -> Identity | None:
+    """Whose client that is; None if there is none."""
+    return None if client is None else hub.identities.find(client, name)
+
+
 def make_session(
     hub: Hub, transport: FakeTransport | None = None, client: str | None = None, name: str | None = None
 ) -> CommandSession:
     """A session whose messages and replies are collected by one transport."""
     transport = FakeTransport() if transport is None else transport
-    return CommandSession(hub, transport, transport, client, name)
+    identity = identify(hub, client, name)
+    return CommandSession(hub, transport, transport, identity, name)
 
 
 def left_to_collect(call: Callable[[], object], times: int = 20) -> int:

@@ -19,7 +19,19 @@ from twisted.trial.runner import TestSuite
 
 __all__ = ["more_needed", "refuse_more", "testSuite"]
 
-_NAMES = frozenset(("subprocess", "fork", "spawnProcess", "listen", "listenTCP", "listenUNIX", "bind", "startService"))
+_NAMES = frozenset(
+    (
+        "subprocess",
+        "fork",
+        "spawnProcess",
+        "listen",
+        "listenTCP",
+        "listenUNIX",
+        "startListening",
+        "bind",
+        "startService",
+    )
+)
 _EVENTS = frozenset(
     ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "socket.bind")
 )

@@ -18,18 +18,23 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
-from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position
+from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position, User
 from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 from tests.soak import examples
 
 RUNS = examples(10_000)
 ROOMS = ("a", "b")
 HISTORY = 4
+
+
+SOMEBODY = Identity("somebody", "0" * 16, User("~u" + "a" * 16, "Somebody"))
+"""Who publishes, whichever node it asks."""
 
 
 class ForgetfulStore(MemoryStore):
@@ -383,7 +388,7 @@ class World:
             self.unsure.append((room, number))
         command = commands.Publish(room=room, data=number, key=f"k{number}")
         hub = self.some_node().hub
-        session = Session(hub, client="somebody")
+        session = Session(hub, identity=SOMEBODY)
         hub.sessions.pop(session, None)
         answer = session.act(command)
         assert isinstance(answer, Deferred)

@@ -40,6 +40,10 @@ VALUED = (
     "page",
     "access-log",
     "metrics-listen",
+    "config",
+    "token-key",
+    "token-audience",
+    "token-issuer",
 )
 
 
@@ -117,7 +121,7 @@ class OptionsTests(SynchronousTestCase):
             ("allow-origin", ["https://example.com", "*", "null", "http://localhost:3000"]),
         ):
             arguments = [argument for value in values for argument in (f"--{option}", value)]
-            self.assertEqual(values, parsed(*arguments)[option])
+            self.assertEqual(values, parsed("--open", *arguments)[option])
         self.assertEqual(7, parsed("--history", "5", "--history", "7")["history"])
 
     def test_bad_values(self) -> None:
@@ -259,7 +263,71 @@ class OptionsTests(SynchronousTestCase):
     def test_known(self) -> None:
         """These tests know all options."""
         known = {name.removesuffix("=") for name in Options().longOpt}
-        self.assertEqual({*VALUED, "version", "help", "compress", "allow-jsonp"}, known)
+        self.assertEqual({*VALUED, "version", "help", "compress", "allow-jsonp", "open"}, known)
+
+
+class OpenTests(SynchronousTestCase):
+    """Who may come in without keys: nobody but this machine, unless somebody says so."""
+
+    def key_file(self) -> str:
+        path = Path(self.mktemp())
+        path.write_text("x" * 32)
+        return str(path)
+
+    def test_refused(self) -> None:
+        """Where others can reach the daemon it doesn't start without keys; the message names the option and --open."""
+        for option, values in (
+            ("listen", ("tcp:8081", "tcp6:8081", "tcp:8081:interface=0.0.0.0", r"tcp6:8081:interface=\:\:")),
+            ("listen", ("tcp:8081:interface=192.0.2.7", "tcp:8081:interface=db.example", "unix:chat.sock")),
+            ("listen", ("haproxy:tcp:8081:interface=127.0.0.1", "haproxy:unix:chat.sock")),
+            ("host", ("example.com", "192.0.2.7", "localhost.example.com", "example.com:8080", "2001:db8::7")),
+        ):
+            for value in values:
+                for before in ((), ("--listen", DEFAULT_LISTEN), ("--host", "localhost")):
+                    message = str(self.assertRaises(UsageError, parsed, *before, f"--{option}", value))
+                    self.assertTrue(message.startswith(f"--{option}: others can reach {value!r}, "), message)
+                    for word in ("right would be", "--token-key FILE", "realtime-chat key", "--open"):
+                        self.assertIn(word, message)
+                for allowed in (("--open",), ("--token-key", self.key_file())):
+                    self.assertIn(value, parsed(f"--{option}", value, *allowed)[option])
+
+    def test_loopback(self) -> None:
+        """For this machine alone nothing has to be said."""
+        for arguments in (
+            *((), ("--listen", r"tcp6:8081:interface=\:\:1"), ("--listen", "tcp:8081:interface=127.0.0.9")),
+            *(("--listen", "tcp:8081:interface=localhost"), ("--listen", "tcp:8081:127.0.0.1")),
+            *(("--host", "localhost:8080"), ("--host", "127.0.0.1"), ("--host", "::1"), ("--host", "[::1]:80")),
+            ("--metrics-listen", "tcp:9100"),
+        ):
+            self.assertFalse(parsed(*arguments)["open"], arguments)
+
+    def test_keys(self) -> None:
+        """Keys are read from files, and what is no key is told with its file and line."""
+        options = parsed(
+            "--token-key", self.key_file(), "--token-audience", "chat", "--token-issuer", "https://a.example"
+        )
+        self.assertEqual(("HS256",), options["keys"].algorithms)
+        self.assertEqual(("chat", "https://a.example"), (options["token-audience"], options["token-issuer"]))
+        for content, says in (("short", ", line 1: the secret has 5 bytes"), ("", "no key for signatures in it")):
+            path = Path(self.mktemp()).absolute()
+            path.write_text(content)
+            message = str(self.assertRaises(UsageError, parsed, "--token-key", str(path)))
+            self.assertTrue(message.startswith(f"--token-key: {path}"), message)
+            self.assertIn(says, message)
+        message = str(self.assertRaises(UsageError, parsed, "--token-key", "/nowhere/realtime.key"))
+        self.assertIn("--token-key: /nowhere/realtime.key: it can't be read (No such file or directory)", message)
+
+    def test_tokens_alone(self) -> None:
+        """What is for tokens is a mistake without a key."""
+        for option in ("token-audience", "token-issuer"):
+            message = str(self.assertRaises(UsageError, parsed, f"--{option}", "chat"))
+            self.assertTrue(message.startswith(f"--{option}: "), message)
+            self.assertIn("--token-key", message)
+            for wrong in ("", " ", "a\nb"):
+                self.assertIn(
+                    "right would be",
+                    str(self.assertRaises(UsageError, parsed, "--token-key", self.key_file(), f"--{option}", wrong)),
+                )
 
 
 class DataDirTests(SynchronousTestCase):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,19 +13,25 @@ from unittest.mock import patch
 import attrs
 from twisted.application.service import IService
 from twisted.internet import reactor
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from realtime_chat import options
 from realtime_chat.options import Options
+from realtime_chat.process import Process
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.tap import makeService
+from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
+from tests.tokens.made import OTHER_SECRET, SECRET, private_key, public_pem, token
+
+LOCAL = "tcp:0:interface=127.0.0.1"
 
 
 def parsed(*arguments: str) -> Options:
@@ -83,7 +91,17 @@ class MakeServiceTests(SynchronousTestCase):
     def test_everything(self) -> None:
         """All options arrive where they count."""
         service, configuration, _ = self.made(
-            *("--store", "memory:", "--listen", "tcp:0", "--host", "a.example", "--allow-origin", "https://b.example"),
+            *(
+                "--store",
+                "memory:",
+                "--open",
+                "--listen",
+                "tcp:0",
+                "--host",
+                "a.example",
+                "--allow-origin",
+                "https://b.example",
+            ),
             *("--history", "5", "--history-age", "1d", "--max-message", "2k", "--max-rooms", "3", "--allow-jsonp"),
             *("--presence-limit", "7", "--signal-rate", "4", "--max-rooms-total", "6"),
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
@@ -102,8 +120,78 @@ class MakeServiceTests(SynchronousTestCase):
             metrics_listen=("tcp:9100",),
             limits=limits,
         )
-        self.assertEqual(expected, configuration)
+        found = attrs.evolve(configuration, access=expected.access, token_keys=expected.token_keys)
+        self.assertEqual(expected, found)
         self.assertEqual(limits, service.hub.limits)
+
+    def test_access(self) -> None:
+        """Without keys guests may do everything, with keys what rules give them; --open opens it again."""
+        rules = Path(self.mktemp())
+        rules.write_text('[[room]]\nmatch = "news"\nguests = "r"\n')
+        key = Path(self.mktemp())
+        key.write_text(SECRET)
+        for arguments, is_open, has_keys in (
+            ((), True, False),
+            (("--open",), True, False),
+            (("--token-key", str(key)), False, True),
+            (("--token-key", str(key), "--open"), True, True),
+        ):
+            service, configuration, _ = self.made("--store", "memory:", "--config", str(rules), *arguments)
+            self.assertEqual(is_open, configuration.access.is_open, arguments)
+            self.assertEqual("news", configuration.access.rules.rules[0].match)
+            self.assertEqual(has_keys, configuration.verify is not None)
+            self.assertEqual(has_keys, bool(configuration.token_keys()))
+            claims = {"exp": int(time.time()) + 60, "aud": "chat"}
+            if has_keys:
+                self.assertEqual(
+                    "unauthorized", self.assertRaises(RealtimeError, service.hub.verify, token(claims)).code
+                )
+                service, _, _ = self.made("--store", "memory:", *arguments, "--token-audience", "chat")
+                self.assertEqual("u7", service.hub.verify(token(claims)).sub)
+
+    def test_readable_keys(self) -> None:
+        """A file of secrets that everybody on the machine can read is told at the start; public keys may be read."""
+        self.patch(Process, "starting", lambda process, call: None)
+        for content, mode, is_told in (
+            (SECRET, 0o644, True),
+            (SECRET, 0o640, False),
+            (public_pem(private_key("ES256")), 0o644, False),
+        ):
+            key = Path(self.mktemp()).absolute()
+            key.write_text(content)
+            key.chmod(mode)
+            service, _, _ = self.made("--store", "memory:", "--token-key", str(key))
+            with capturedLogs() as events:
+                service._starting(lambda: None)
+            told = [text for text in map(str, map(formatEvent, events)) if "everybody on this machine" in text]
+            self.assertEqual(is_told, bool(told), (mode, told))
+            self.assertTrue(all(f"--token-key: everybody on this machine can read {key}" in text for text in told))
+
+    def test_keys_again(self) -> None:
+        """Keys are read again when the logs are opened again; what can't be read leaves the keys from before."""
+        key = Path(self.mktemp())
+        key.write_text(SECRET)
+        service, configuration, _ = self.made("--store", "memory:", "--token-key", str(key))
+        reopen: list[Callable[[], None]] = []
+        self.patch(Process, "starting", lambda process, call: reopen.append(call))
+        service._starting(lambda: None)
+        before = configuration.token_keys()
+        for content in ("short", None, f"{SECRET}\n"):
+            key.unlink() if content is None else key.write_text(content)
+            with capturedLogs() as events:
+                reopen[0]()
+            self.assertEqual(before, configuration.token_keys())
+            texts = [formatEvent(event) for event in events]
+            self.assertEqual(content not in ("short", None), texts == [], texts)
+            for text in texts:
+                self.assertIn("the keys from before stay in force", text)
+                self.assertNotIn("short;", text)
+        key.write_text(OTHER_SECRET)
+        with capturedLogs() as events:
+            reopen[0]()
+        (fingerprint,) = configuration.token_keys()
+        self.assertEqual([f"tokens are verified by the keys {fingerprint}"], [formatEvent(event) for event in events])
+        self.assertNotIn(fingerprint, before)
 
     def test_kept(self) -> None:
         """What is kept, and how many rooms there are and are made, arrives at every store."""
@@ -124,7 +212,7 @@ class MakeServiceTests(SynchronousTestCase):
         readers, threads = set(reactor.getReaders()), threading.active_count()  # type: ignore[attr-defined]
         calls = len(reactor.getDelayedCalls())  # type: ignore[attr-defined]
         log = directory.with_name("access.log")
-        service, _, _ = self.made("--data-dir", str(directory), "--listen", "tcp:0", "--access-log", str(log))
+        service, _, _ = self.made("--data-dir", str(directory), "--listen", LOCAL, "--access-log", str(log))
         self.assertFalse(directory.exists())
         self.assertEqual(readers, set(reactor.getReaders()))  # type: ignore[attr-defined]
         self.assertEqual((threads, calls), (threading.active_count(), len(reactor.getDelayedCalls())))  # type: ignore[attr-defined]

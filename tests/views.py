@@ -24,7 +24,7 @@ class View:
 
     def take(self, event: dict[str, Any]) -> None:
         """A ``joined`` or an event has come."""
-        if event["type"] not in ("joined", "presence"):
+        if event["type"] not in ("joined", "presence") or "p" not in event.get("rights", "p"):
             return
         self.count = event["count"]
         if "members" in event:

@@ -25,23 +25,24 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("clock", "hosts", "listening", "logs", "process"),
+    ("clock", "hosts", "listening", "logs", "process", "text_files"),
     ("values",),
-    ("core.identity", "core.interfaces", "core.turns"),
-    ("core.wheel",),
+    ("core.identity", "core.interfaces", "core.turns", "tokens"),
+    ("core.access", "core.wheel"),
     ("core.node", "core.tail"),
+    ("core.user_sessions",),
     ("core.log_view",),
     ("core.room",),
     ("core.catch_up",),
     ("presence",),
     ("core.publishing", "core.room_cache"),
     ("core.hub",),
-    ("core.delivery",),
+    ("core.delivery", "core.hello"),
     ("core.session",),
     ("core.command_session",),
     ("http",),
     ("transports",),
-    ("composition", "service"),
+    ("composition", "service", "config_file", "option_values"),
     ("options",),
     ("tap",),
 )
@@ -56,14 +57,16 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
 }
 """What stands beside the layers, and what it may import: values and interfaces, but no rooms, sessions or HTTP."""
 
-_CHOOSES_STORE = ("options", "tap")
+_CHOOSES_STORE = ("option_values", "options", "tap")
 """What may import a store or a broker."""
 
 CLIENT_MAY: Mapping[str, tuple[str, ...]] = {
     "client": ("client", "clock", "hosts", "values"),
-    "console": ("client", "console", "values"),
+    "console": ("client", "console", "tokens", "values"),
+    "console.config": ("console", "options", "values"),
 }
-"""The client imports values, their JSON and errors, and nothing of the server. The console imports the client."""
+"""The client imports values, their JSON and errors, and nothing of the server. The console imports the client, and one
+module of it the daemon's options."""
 
 
 @cache
@@ -148,7 +151,7 @@ def wrong_arrows() -> list[str]:
 
 def _may_import(module: str, imported: str) -> bool:
     for rule in (BESIDE, CLIENT_MAY):
-        allowed = rule.get(_package(module))
+        allowed = rule.get(module, rule.get(_package(module)))
         if allowed is not None:
             return is_below(imported, *allowed)
     if _package(imported) in BESIDE:

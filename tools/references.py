@@ -68,7 +68,7 @@ class Text(NamedTuple):
 
 @cache
 def _files() -> frozenset[str]:
-    skipped = {"node_modules", "_build", "build", "dist", "_trial_temp", "__pycache__"}
+    skipped = {"node_modules", "_build", ".build", "build", "dist", "_trial_temp", "__pycache__"}
     found = set()
     for path in CHECKOUT.rglob("*"):
         parts = path.relative_to(CHECKOUT).parts

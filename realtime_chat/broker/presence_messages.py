@@ -15,7 +15,9 @@ On the channel of all nodes a node publishes one of these JSON arrays:
 
 * ``["bye", NODE, SECONDS]``: the node stops; its clients are held for some seconds.
 * ``["gone", NODE]``: that node has died.
-* ``["said", NODE, CLIENT_HASH, STATE, ROOM]``: a client has sent a command to the node (STATE or ROOM may be null).
+* ``["said", NODE, CLIENT_HASH, STATE, ROOM, CLIENT]``: a client has sent a command to the node. STATE, ROOM and CLIENT
+  may be null. CLIENT is the client as it is sealed now, if its user has renewed it.
+* ``["missed", NODE]``: the node has subscribed, perhaps again. All nodes say again what clients they have renewed.
 """
 
 from __future__ import annotations
@@ -67,6 +69,12 @@ class Gone(msgspec.Struct, array_like=True, frozen=True, tag="gone"):
     node: str
 
 
+class Missed(msgspec.Struct, array_like=True, frozen=True, tag="missed"):
+    """A node may have missed something."""
+
+    node: str
+
+
 class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     """A client has sent a command to a node."""
 
@@ -74,17 +82,18 @@ class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     client_hash: str
     state: msgspec.Raw
     leaves: str | None
+    renewed: str | None = None
 
     @classmethod
     def of(cls, node: str, command: ForwardedCommand) -> Said:
         """Make it from the command, and the node to which the client has sent it."""
         state = _NULL if command.state is None else command.state
-        return cls(node, command.client_hash, msgspec.Raw(state), command.leaves)
+        return cls(node, command.client_hash, msgspec.Raw(state), command.leaves, command.renewed)
 
     def command(self) -> ForwardedCommand:
         """The command."""
         state = bytes(self.state)
-        return ForwardedCommand(self.client_hash, None if state == _NULL else state, self.leaves)
+        return ForwardedCommand(self.client_hash, None if state == _NULL else state, self.leaves, self.renewed)
 
 
 class Head(NamedTuple):
@@ -124,7 +133,7 @@ class Snapshot(NamedTuple):
 _encode = msgspec.json.Encoder().encode
 _decode_row = msgspec.json.Decoder(_Row).decode
 _decode_body = msgspec.json.Decoder(tuple[list[_Row], list[str]]).decode
-_decode_notice = msgspec.json.Decoder(Bye | Gone | Said).decode
+_decode_notice = msgspec.json.Decoder(Bye | Gone | Missed | Said).decode
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 
 
@@ -145,7 +154,7 @@ def encode_all(node: str, rows: Iterable[bytes]) -> bytes:
     return b"p%b 0 %b\n%b" % (ALL, node.encode(), encode_body(rows))
 
 
-def encode_notice(notice: Bye | Gone | Said) -> bytes:
+def encode_notice(notice: Bye | Gone | Missed | Said) -> bytes:
     """Encode what is published on the channel of all nodes."""
     return _encode(notice)
 
@@ -166,10 +175,10 @@ def decode_delta(head: Head) -> Delta | None:
     return Delta(head.id, head.version, head.node, [row.client() for row in came], gone)
 
 
-def decode_notice(payload: bytes) -> Bye | Gone | Said | None:
+def decode_notice(payload: bytes) -> Bye | Gone | Missed | Said | None:
     """Decode what was published on the channel of all nodes; None if it is malformed."""
     try:
-        notice: Bye | Gone | Said = _decode_notice(payload)
+        notice: Bye | Gone | Missed | Said = _decode_notice(payload)
     except _MALFORMED:
         return None
     return notice

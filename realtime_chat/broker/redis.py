@@ -135,6 +135,7 @@ class RedisBroker:
     async def _stop(self) -> None:
         self._listener = None
         self._pause.cancel()
+        self._presence.stop_asking()
         if self._probing.running:  # else the other nodes never knew of it
             self._probing.stop()
             await self._tell_others_to_go()
@@ -181,6 +182,7 @@ class RedisBroker:
         self._renewals += 1
         self._pause.cancel()  # the rooms that wait there are among those that are followed again now
         if self._listener is not None:
+            self._presence.ask_for_renewals()
             self._report_gaps(self._listener)
             Deferred.fromCoroutine(self._follow_all_again(self._renewals))
 

@@ -20,9 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.broker.heartbeat import BEATS_PER_TIMEOUT, Heartbeat
-from realtime_chat.broker.presence_messages import Bye, Gone, Said, decode_notice, encode_notice
+from realtime_chat.broker.presence_messages import Bye, Gone, Missed, Said, decode_notice
 from realtime_chat.broker.presence_publisher import PresencePublisher
 from realtime_chat.broker.presence_replica import PresenceReplica
+from realtime_chat.broker.renewals import Renewals
 from realtime_chat.core.interfaces import MembersListener
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
@@ -73,6 +74,7 @@ class RedisPresence:
         self.heartbeat = Heartbeat(clock, names, node, connection, node_timeout, grace)
         self.publisher = PresencePublisher(names, node, connection, random_bytes, self._expiry, later)
         self.replica = PresenceReplica(clock, names, node, connection, self.heartbeat, self.publisher, grace, later)
+        self._renewals = Renewals(clock, names, node, connection)
         self._repairing: IDelayedCall | None = None
         self._beats = 0
         self._beating = LoopingCall(self._beat)
@@ -90,6 +92,14 @@ class RedisPresence:
         self.replica.listener = listener
         await self.heartbeat.start()
         self._beating.start(self._beat_interval, now=False)
+
+    def ask_for_renewals(self) -> None:
+        """This node has subscribed, perhaps again: ask for the renewals that it has missed."""
+        self._renewals.ask()
+
+    def stop_asking(self) -> None:
+        """Ask for no more renewals, and publish none again."""
+        self._renewals.stop()
 
     async def stop(self) -> None:
         """Tell the other nodes that this one stops.
@@ -118,8 +128,7 @@ class RedisPresence:
 
     def forward(self, command: ForwardedCommand) -> None:
         """See :meth:`IBroker.forward`."""
-        payload = encode_notice(Said.of(self._node, command))
-        self._connection.command("PUBLISH", self._names.nodes, payload).addErrback(ignore_store_error)
+        self._renewals.publish(command)
 
     # What is published to all nodes
 
@@ -145,7 +154,12 @@ class RedisPresence:
 
     def _on_said(self, listener: MembersListener, said: Said) -> None:
         if said.node != self._node:
+            if said.renewed is not None:
+                self._renewals.forget(said.client_hash)
             listener.forwarded(said.command())
+
+    def _on_missed(self, listener: MembersListener, missed: Missed) -> None:
+        self._renewals.say_again_later()
 
     # Heartbeat
 
@@ -200,5 +214,6 @@ class RedisPresence:
 _NOTICES: Mapping[type, Callable[[RedisPresence, MembersListener, Any], None]] = {
     Bye: RedisPresence._on_bye,
     Gone: RedisPresence._on_gone,
+    Missed: RedisPresence._on_missed,
     Said: RedisPresence._on_said,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink, ReplySink
 from realtime_chat.core.session import Command, Session, encode_published, name_command
 from realtime_chat.values.commands import Publish, decode_command
@@ -38,10 +39,10 @@ class CommandSession(Session):
         hub: Hub,
         transport: MessageSink | None,
         replies: ReplySink,
-        client: str | None = None,
+        identity: Identity | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(hub, transport, client, name)
+        super().__init__(hub, transport, identity, name)
         self._replies = replies
         self._blocked = False
         self._queue: list[Command] | None = None  # made when a command has to wait

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.core.identity import Identities
+from realtime_chat.core.access import AccessPolicy
+from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.room_cache import RoomCache
+from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
+from realtime_chat.values.access import PRESENCE, Claims
+from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import RealtimeError, StoreError
-from realtime_chat.values.model import AppendResult, Draft, Page, Position, User, listed_ranges
+from realtime_chat.values.model import AppendResult, Draft, Page, Position
 
 
 class Hub:
     """What sessions and transports use of a node. :func:`realtime_chat.composition.make_hub` builds it.
 
+    :param verify: verifies a token; None if there are no keys.
+    :ivar access: decides who may do what in which room.
+    :ivar users: the sessions of users with tokens, which are among ``sessions``.
     :ivar cache: the rooms that are in memory; it listens to the broker.
     :ivar rooms: the same rooms by name.
     :ivar sessions: those that are open.
@@ -31,6 +38,9 @@ class Hub:
         store: IMessageStore,
         broker: IBroker,
         identities: Identities,
+        access: AccessPolicy,
+        users: UserSessions,
+        verify: Callable[[str], Claims] | None,
         presence: Presence,
         cache: RoomCache,
         publisher: Publisher,
@@ -42,6 +52,9 @@ class Hub:
         self.counters = node.counters
         self.flush_queue = node.flush_queue
         self.identities = identities
+        self.access = access
+        self.users = users
+        self._verify = verify
         self.presence = presence
         self.publisher = publisher
         self.cache = cache
@@ -50,12 +63,68 @@ class Hub:
         self.stopping = False
         self._store = store
         self._broker = broker
+        presence.on_renewed = self._renewed_elsewhere
+
+    # Who somebody is
+
+    def verify(self, token: str) -> Claims:
+        """What a token says.
+
+        :raises RealtimeError: ``unauthorized`` or ``token_expired``.
+        """
+        if self._verify is None:
+            raise RealtimeError(
+                "unauthorized",
+                "this server has no keys for tokens, so leave the token out to be a guest; its operator can give it "
+                "one with --token-key",
+            )
+        return self._verify(token)
+
+    def admit(self, claims: Claims, before: Identity | None, mark: str | None = None) -> Identity:
+        """The user of a token, with a new client.
+
+        :param before: who the same client was before; it keeps its mark. None for a new client.
+        :param mark: that of a new client; None draws one.
+        :raises RealtimeError: ``forbidden``: that was somebody else; or ``too_large``.
+        """
+        if before is not None and (before.user.guest or before.user.id != claims.sub):
+            raise RealtimeError(
+                "forbidden", "this token is of another user than the client; who one is never changes: begin a new one"
+            )
+        return self.identities.admit(claims, mark if before is None else before.mark)
+
+    def renew(self, identity: Identity) -> None:
+        """Let all sessions of a client go on with its renewed identity, on all nodes."""
+        self._renew_here(identity)
+        self.presence.forward_renewal(identity)
+
+    def _renew_here(self, identity: Identity) -> None:
+        self.identities.renew(identity)
+        self.presence.renew(identity)
+        for session in self.users.of(identity.mark):
+            session.renew(identity)
+
+    def _renewed_elsewhere(self, client: str) -> None:
+        """Another node says that it has renewed a client."""
+        try:
+            identity = self.identities.find(client)
+        except RealtimeError:
+            return
+        if identity is not None and identity.expires is not None and not identity.is_reader:
+            self._renew_here(identity)
+
+    def welcome(self, id: CommandId | None, identity: Identity, ping: float) -> bytes:
+        """The encoded ``welcome`` of a client. With a reader, it doesn't tell the client.
+
+        :param ping: seconds between two pings.
+        """
+        clients = {} if identity.is_reader else {"client": identity.client or self.identities.issue()}
+        if identity.expires is not None:
+            clients["reader"] = self.identities.reader_of(identity).client
+        bounds = ping, self.limits.max_rooms, self.limits.max_message
+        return codec.encode_welcome(id, identity.user, clients, identity.info, identity.expires, bounds)
 
     # Sessions
-
-    def knows(self, client: str) -> bool:
-        """Whether a client was issued by us. If it is in some room, its MAC need not be checked."""
-        return self.presence.knows(client) or self.identities.verify(client)
 
     def stop(self) -> None:
         """Take no more messages, and tell everybody goodbye."""
@@ -93,17 +162,31 @@ class Hub:
         self.publisher.publish(draft, answer.callback)  # a Failure that it is called with goes to its errbacks
         return answer
 
-    async def list_rooms(self, user: User, after: str, limit: int) -> list[tuple[str, int]]:
-        """The first rooms after a name that a user may read, sorted, and how many members each has.
+    async def list_rooms(self, identity: Identity, after: str, limit: int) -> list[tuple[str, int | None]]:
+        """The first rooms after a name that are listed to somebody, sorted, and how many members each has.
+
+        The number is None for a room whose members the asker may not see.
 
         :raises StoreError:
         """
         found: list[str] = []
-        for begin, last in listed_ranges(user, after):
-            rest = limit - len(found)
-            if rest > 0:
-                found += [room for room in await self._store.rooms(begin, rest) if room <= last]
-        return list(zip(found, await self._count(found), strict=True))
+        for begin, last in self.access.listed_ranges(identity, after):
+            found += await self._list_range(identity, begin, last, limit - len(found))
+        seen = [room for room in found if self.access.rights(identity, room) & PRESENCE]
+        counts = dict(zip(seen, await self._count(seen), strict=True))
+        return [(room, counts.get(room)) for room in found]
+
+    async def _list_range(self, identity: Identity, begin: str, last: str, limit: int) -> list[str]:
+        """The first rooms of a range that are listed to somebody."""
+        found: list[str] = []
+        while len(found) < limit:
+            asked = limit - len(found)
+            rooms = await self._store.rooms(begin, asked)
+            found += [room for room in rooms if room <= last and self.access.is_listed(identity, room)]
+            if len(rooms) < asked or rooms[-1] >= last:
+                break
+            begin = rooms[-1]
+        return found
 
     async def _count(self, rooms: Sequence[str]) -> list[int]:
         """How many members rooms have. The broker knows that of rooms that this node doesn't follow."""
@@ -111,17 +194,17 @@ class Hub:
         counts = dict(zip(unknown, await self._broker.count(unknown), strict=True)) if unknown else {}
         return [counts[room] if room in counts else self.presence.count(room) for room in rooms]
 
-    def await_presence(self, room: str, client: str | None = None) -> Deferred[None] | None:
+    def await_presence(self, room: str, identity: Identity | None = None) -> Deferred[None] | None:
         """Find out who is in a room where other nodes know that, and this one perhaps doesn't yet.
 
-        :param client: one that should be among them.
+        :param identity: of a client that should be among them.
         :returns: None where there is nothing to find out.
         """
         if not self._broker.shared:
             return None
         if room in self.rooms:
-            return self.presence.await_client(client, room)
-        return self.cache.load(room).addCallback(lambda _: self.await_presence(room, client))
+            return None if identity is None else self.presence.await_client(identity, room)
+        return self.cache.load(room).addCallback(lambda _: self.await_presence(room, identity))
 
     # History
 

@@ -1,8 +1,15 @@
 """Who a client is.
 
-A client is a secret that the server issues: random bits and a MAC over them, so that nobody can make up a weak one. A
-guest's user id is a keyed hash of the client. So it is the same on every node and after a restart, and nobody can find
-the client from it. Nothing is stored for either.
+A client is a secret that the server issues. Nothing is stored for it: the server recognises what it issued by a MAC.
+There are two forms.
+
+* A *classic* client is 18 random bytes and 6 bytes of MAC, as 32 characters. It is a guest's that gave no name.
+* A *sealed* client says who its user is: the name of a guest, or what a token said. It is the bytes of :class:`_Seal`
+  between a byte for its kind and 16 bytes of MAC, in base64url without padding. A *reader* is of the other kind: with
+  it nobody can write, so it may stand in addresses.
+
+Both have a *mark*, which is the same on every node and survives renewal and renaming. A guest's user id is a keyed hash
+of its first client. Nobody can find the client from either.
 """
 
 from __future__ import annotations
@@ -10,70 +17,369 @@ from __future__ import annotations
 import base64
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from hashlib import blake2b
+from weakref import KeyedRef
 
-from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import User, check_name
+import msgspec
+from msgspec.structs import replace
+
+from realtime_chat.values.access import NO_GRANTS, Claims, Grants
+from realtime_chat.values.errors import RealtimeError, token_expired
+from realtime_chat.values.model import ANONYMOUS, User, check_name, is_guest_id
 
 _RANDOM = 18
+_MARK = 8
 _MAC = 6
 _AT_ONCE = 64
+_RENEWED = 4096
+"""Renewals that are remembered, the latest ones: an entry takes a kilobyte or two."""
 _CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _MAC) * 4 // 3}}}")
 """All bits of the characters are used, so that each client has one spelling."""
+
+_CLASSIC_LENGTH = 32
+_MAX_SEALED = 2048
+_SEALED = re.compile(f"[A-Za-z0-9_-]{{{_CLASSIC_LENGTH + 1},{_MAX_SEALED}}}")
+_SEAL_MAC = 16
+_KINDS = ((b"\x01", b"sealed"), (b"\x02", b"reader"))
+"""The first byte of a sealed client and of a reader, and what their MACs are personalised with."""
+
+
+class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
+    """A client that was verified, and its user. Times are milliseconds since 1970.
+
+    :ivar client: the text that the client sends; empty for the anonymous user.
+    :ivar mark: names the client between nodes and in presence: 16 hexadecimal digits.
+    :ivar is_named: whether a client or a token gave the user's name; else it was made up.
+    :ivar info: what the token's site vouches for besides, as a compact JSON object.
+    :ivar expires: when the client's time is over; None for a guest, whose time is never over.
+    :ivar issued: when its token was issued. Of two identities of one client, the one issued later counts.
+    :ivar key: the fingerprint of the key that verified the token; None for a guest.
+    :ivar is_reader: whether it may only read.
+    """
+
+    client: str
+    mark: str
+    user: User
+    is_named: bool = False
+    info: bytes | None = None
+    grants: Grants = NO_GRANTS
+    expires: int | None = None
+    issued: int = 0
+    key: str | None = None
+    is_reader: bool = False
+
+
+NOBODY = Identity("", "", ANONYMOUS)
+"""The sender of a plain HTTP request without a client or a token."""
+
+
+class _Seal(msgspec.Struct, frozen=True, array_like=True):
+    """What is sealed in a client; see :class:`Identity`. It has the random part and not the mark's digits."""
+
+    mark: bytes
+    id: str
+    name: str
+    info: bytes | None
+    rooms: tuple[tuple[str, int], ...]
+    expires: int | None
+    issued: int
+    key: str | None
+
+
+_encode_seal = msgspec.msgpack.Encoder().encode
+_decode_seal = msgspec.msgpack.Decoder(_Seal).decode
 
 
 class Identities:
     """Issues clients, verifies them, and derives their users.
 
+    What was verified is remembered for as long as somebody holds it.
+
     :param secret: gives the key that all nodes share. It is called at each use, as a store has the key only
         once it is started.
     :param random_bytes: gives as many random bytes as it is asked for.
+    :param time_ms: milliseconds since 1970.
+    :param token_keys: gives the fingerprints of the keys that verify tokens now.
     """
 
-    def __init__(self, secret: Callable[[], bytes], random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        secret: Callable[[], bytes],
+        random_bytes: Callable[[int], bytes],
+        time_ms: Callable[[], int] = lambda: 0,
+        token_keys: Callable[[], Container[str]] = frozenset,
+    ) -> None:
         self._secret = secret
         self._random_bytes = random_bytes
+        self._time_ms = time_ms
+        self._token_keys = token_keys
         self._spare = b""
+        self._renewed: dict[str, Identity] = {}  # by mark
+        self._known: dict[object, KeyedRef[object, Identity]] = {}
+        self._on_gone = self._forget  # one for all, as each reference would keep one of its own otherwise
 
-    def issue(self) -> str:
-        """A new client: 144 random bits and their MAC, as 32 URL-safe characters."""
+    # Clients that are issued
+
+    def _draw(self) -> bytes:
         if len(self._spare) < _RANDOM:  # the kernel is asked for many at once
             self._spare = self._random_bytes(_RANDOM * _AT_ONCE)
         random, self._spare = self._spare[:_RANDOM], self._spare[_RANDOM:]
+        return random
+
+    def issue(self) -> str:
+        """A new classic client: 144 random bits and their MAC, as 32 URL-safe characters."""
+        random = self._draw()
         return base64.urlsafe_b64encode(random + self._mac(random)).decode()
 
-    def verify(self, client: str) -> bool:
-        """Whether ``client`` was issued with our key."""
+    def new_guest(self, name: str | None = None) -> Identity:
+        """A guest with a new client, which is sealed if the guest gives a name.
+
+        :raises RealtimeError: ``bad_request``: the name can't be one.
+        """
+        if not name:
+            return self._guest(self.issue(), None)
+        random = self._draw()
+        user = User(_guest_id(random[_MARK:]), check_name(name))
+        return self._sealed(Identity("", random[:_MARK].hex(), user, True))
+
+    def rename(self, guest: Identity, name: str) -> Identity:
+        """A guest under another name, in a sealed client with the same mark.
+
+        :raises RealtimeError: ``bad_request``: the name can't be one.
+        """
+        user = User(guest.user.id, check_name(name))
+        return self._sealed(replace(guest, user=user, is_named=True))
+
+    def admit(self, claims: Claims, mark: str | None = None) -> Identity:
+        """The user of a token, with a new client.
+
+        :param mark: that of the user's client before; None for one that is drawn.
+        :raises RealtimeError: ``unauthorized``: the user would be a guest; ``too_large``: the claims fit no client.
+        """
+        if is_guest_id(claims.sub):
+            raise RealtimeError("unauthorized", "sub: this is the id of a guest; give the site's users other ids")
+        identity = Identity(
+            "",
+            mark or self._random_bytes(_MARK).hex(),
+            User(claims.sub, claims.name or claims.sub, False),
+            True,
+            claims.info,
+            claims.rooms,
+            claims.expires,
+            self._time_ms() if claims.issued is None else claims.issued,
+            claims.key,
+        )
+        return self._sealed(identity)
+
+    def mark_of(self, sub: str) -> str:
+        """The mark of a user's requests that bring a token and no client: the same for all of them."""
+        return self._hash(b"bearer", sub.encode(), _MARK).hexdigest()
+
+    def reader_of(self, identity: Identity) -> Identity:
+        """The reader of a client: with the same mark, for addresses."""
+        return identity if identity.is_reader else self._sealed(replace(identity, is_reader=True))
+
+    # Clients that come back
+
+    def find(self, client: str, name: str | None = None, may_be_over: bool = False) -> Identity | None:
+        """Verify a client.
+
+        :param name: the name that a guest gives itself with it.
+        :param may_be_over: whether to accept a user whose time is over, or whose key is gone. Only a new token lets
+            that user go on.
+        :returns: None for a classic client that wasn't issued here, which is replaced by a new one.
+        :raises RealtimeError: ``unauthorized``: a sealed client that wasn't issued here; ``token_expired``; or
+            ``bad_request``: the name can't be one.
+        """
+        key = client if name is None else (client, name)
+        known = self._known.get(key)
+        identity = None if known is None else known()
+        if identity is None:
+            identity = self._verify(client, name)
+            if identity is None:
+                return None
+            self._known[key] = KeyedRef(identity, self._on_gone, key)
+        if identity.expires is not None and not may_be_over:
+            if self.is_over(identity):
+                raise self._why_over(identity)
+            if identity.mark in self._renewed:
+                return self._latest(identity)
+        return identity
+
+    def look_again(self, identity: Identity) -> Identity:
+        """What an identity is by now, after something was waited for.
+
+        :raises RealtimeError: ``token_expired`` or ``unauthorized``: its time is over.
+        """
+        if identity.expires is None:
+            return identity
+        self.check_time(identity)
+        return self._latest(identity) if identity.mark in self._renewed else identity
+
+    def renew(self, identity: Identity) -> None:
+        """A user's client was renewed. Who comes with the client from before is that identity, too.
+
+        So rights that are lost are over for a request that was under way meanwhile, or was sent to another node. Only
+        the latest renewals are remembered. Requests that bring a token have what that says, so theirs are not.
+        """
+        if identity.mark == self.mark_of(identity.user.id):
+            return
+        before = self._renewed.pop(identity.mark, identity)
+        if len(self._renewed) >= _RENEWED:
+            del self._renewed[next(iter(self._renewed))]
+        self._renewed[identity.mark] = before if before.issued > identity.issued else identity
+
+    def _latest(self, identity: Identity) -> Identity:
+        """The identity that a client has after its last renewal.
+
+        :raises RealtimeError: ``token_expired`` or ``unauthorized``: the time of that is over.
+        """
+        renewed = self._renewed[identity.mark]
+        if renewed.issued < identity.issued or renewed.client == identity.client:
+            return identity
+        self.check_time(renewed)
+        return self.reader_of(renewed) if identity.is_reader else renewed
+
+    def remember(self, identity: Identity) -> Identity:
+        """Give back an identity whose client was issued just now, and is expected back soon."""
+        self._known[identity.client] = KeyedRef(identity, self._on_gone, identity.client)
+        return identity
+
+    def _forget(self, known: KeyedRef[object, Identity]) -> None:
+        if self._known.get(known.key) is known:
+            del self._known[known.key]
+
+    def check(self, client: str, name: str | None = None) -> Identity:
+        """Verify a client, as :meth:`find` does.
+
+        :raises RealtimeError: ``unauthorized`` for a classic client, too.
+        """
+        identity = self.find(client, name)
+        if identity is None:
+            raise unknown_client()
+        return identity
+
+    def is_over(self, identity: Identity) -> bool:
+        """Whether the time of a user is over, or the key of its token is gone."""
+        if identity.expires is None:
+            return False
+        return self._time_ms() >= identity.expires or identity.key not in self._token_keys()
+
+    def check_time(self, identity: Identity) -> None:
+        """Check that the time of a user isn't over.
+
+        :raises RealtimeError: ``token_expired``, or ``unauthorized``: the key of its token is gone.
+        """
+        if self.is_over(identity):
+            raise self._why_over(identity)
+
+    def _why_over(self, identity: Identity) -> RealtimeError:
+        if identity.key not in self._token_keys():
+            return RealtimeError("unauthorized", "the key of this client's token is no longer in use; send a new token")
+        return token_expired()
+
+    def _verify(self, client: str, name: str | None) -> Identity | None:
+        if len(client) <= _CLASSIC_LENGTH:
+            return self._guest(client, name) if self._is_classic(client) else None
+        identity = self._open(client)
+        if name is None or not identity.user.guest or identity.user.name == name:
+            return identity
+        return replace(identity, user=User(identity.user.id, check_name(name)))
+
+    # Classic clients
+
+    def _is_classic(self, client: str) -> bool:
+        """Whether a classic client was issued with our key."""
         if not _CLIENT.fullmatch(client):  # b64decode takes other spellings of the same bits, too
             return False
         raw = base64.urlsafe_b64decode(client)
         return hmac.compare_digest(raw[_RANDOM:], self._mac(raw[:_RANDOM]))
 
-    def check(self, client: str) -> str:
-        """Give back a client that :meth:`verify` accepts.
+    def _guest(self, client: str, name: str | None) -> Identity:
+        text, key = client.encode(), self._secret()[:64]
+        id = _guest_id(blake2b(text, digest_size=_RANDOM - _MARK, key=key, person=b"user").digest())
+        mark = blake2b(text, digest_size=_MARK, key=key, person=b"mark").hexdigest()
+        return Identity(client, mark, User(id, check_name(name) if name else f"Guest {id[2:6]}"), bool(name))
 
-        :raises RealtimeError: ``unauthorized``: it was not issued here.
+    # Sealed clients
+
+    def _sealed(self, identity: Identity) -> Identity:
+        """An identity with a client that seals it.
+
+        :raises RealtimeError: ``too_large``.
         """
-        if not self.verify(client):
-            raise RealtimeError("unauthorized", "this client was not issued here; leave it out to get a new one")
-        return client
+        user = identity.user
+        kind, person = _KINDS[identity.is_reader]
+        seal = _Seal(
+            bytes.fromhex(identity.mark),
+            user.id,
+            user.name,
+            identity.info,
+            identity.grants.rules,
+            identity.expires,
+            identity.issued,
+            identity.key,
+        )
+        raw = kind + _encode_seal(seal)
+        client = base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
+        if len(client) > _MAX_SEALED:
+            raise RealtimeError(
+                "too_large",
+                f"the client of this token would have {len(client)} bytes, and {_MAX_SEALED} are the most; "
+                "give the token fewer patterns in rooms, or a smaller info",
+            )
+        return replace(identity, client=client)
 
-    def guest(self, client: str, name: str | None = None) -> User:
-        """The user behind a client.
+    def _open(self, client: str) -> Identity:
+        """Verify a sealed client.
 
-        :raises RealtimeError: ``bad_request``: the name can't be one.
+        :raises RealtimeError: ``unauthorized``.
         """
-        digest = blake2b(client.encode(), digest_size=10, key=self._secret()[:64], person=b"user").digest()
-        id = "u" + base64.b32encode(digest).decode().lower()
-        return User(id, check_name(name) if name else f"Guest {id[1:5]}")
+        raw = _decode_base64(client) if _SEALED.fullmatch(client) else b""
+        sealed, mac = raw[:-_SEAL_MAC], raw[-_SEAL_MAC:]
+        for is_reader, (kind, person) in enumerate(_KINDS):
+            if raw[:1] == kind and hmac.compare_digest(mac, self._hash(person, sealed, _SEAL_MAC).digest()):
+                seal = _decode_seal(sealed[1:])
+                user = User(seal.id, seal.name, seal.expires is None)
+                return Identity(
+                    client,
+                    seal.mark.hex(),
+                    user,
+                    True,
+                    seal.info,
+                    Grants(seal.rooms),
+                    seal.expires,
+                    seal.issued,
+                    seal.key,
+                    bool(is_reader),
+                )
+        raise RealtimeError("unauthorized", "this client was not issued here, or was changed; get a new one by hello")
 
-    def client_hash(self, client: str) -> str:
-        """The hash that names a client between nodes: 16 hexadecimal characters, the same on every node.
-
-        Nobody can find the client from it.
-        """
-        return blake2b(client.encode(), digest_size=8, key=self._secret()[:64], person=b"mark").hexdigest()
+    def _hash(self, person: bytes, data: bytes, size: int) -> blake2b:
+        return blake2b(data, digest_size=size, key=self._secret()[:64], person=person)
 
     def _mac(self, random: bytes) -> bytes:
-        return blake2b(random, digest_size=_MAC, key=self._secret()[:64], person=b"client").digest()
+        return self._hash(b"client", random, _MAC).digest()
+
+
+def _guest_id(digest: bytes) -> str:
+    """The id that is shown of a guest.
+
+    :param digest: ten bytes, random or from a hash.
+    """
+    return "~u" + base64.b32encode(digest).decode().lower()
+
+
+def unknown_client() -> RealtimeError:
+    """The error for a classic client that wasn't issued here."""
+    return RealtimeError("unauthorized", "this client was not issued here; leave it out to get a new one")
+
+
+def _decode_base64(text: str) -> bytes:
+    """Decode base64url without padding; empty if it isn't the one spelling of its bytes."""
+    padded = text + "=" * (-len(text) % 4)
+    if len(padded) - len(text) > 2:
+        return b""
+    raw = base64.urlsafe_b64decode(padded)
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text else b""

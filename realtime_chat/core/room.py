@@ -245,6 +245,7 @@ class Subscription:
     :ivar first_page: what follows the start, where that was read already; None once it was used.
     :ivar lease: what keeps its client's user in the room; set by presence, and None if nothing does.
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
+    :ivar rights: what its client may do in the room.
     """
 
     __slots__ = (
@@ -254,6 +255,7 @@ class Subscription:
         "live",
         "members_version_sent",
         "offset",
+        "rights",
         "room",
         "subscriber",
         "transport",
@@ -269,6 +271,7 @@ class Subscription:
         self.live = False
         self.lease: Any = None
         self.members_version_sent = 0
+        self.rights = 0
 
     def next_page(self) -> EntryPage | None:
         """What follows the cursor, as far as that was read already; else None."""

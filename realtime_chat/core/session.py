@@ -10,25 +10,27 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat.core.access import forbid_reader
 from realtime_chat.core.delivery import Delivery
+from realtime_chat.core.hello import say_hello
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
+from realtime_chat.values.access import PRESENCE, READ, SIGNAL, WRITE
 from realtime_chat.values.errors import GOODBYES, RealtimeError, UnreadableCommand, internal_error
 from realtime_chat.values.json import encode_value
 from realtime_chat.values.model import (
     AppendResult,
     Draft,
     Position,
-    User,
+    author,
     check_event,
     check_key,
-    check_reader,
     check_room,
     naming,
-    private_owner,
 )
 
 Answer = bytes | Deferred[bytes]
@@ -43,8 +45,8 @@ class Session:
     :class:`~realtime_chat.core.command_session.CommandSession`.
 
     :param transport: where messages are sent; None for one HTTP request of commands, to which none are.
-    :param client: the client, if it is known already; it was issued by us.
-    :param name: the name that it goes by.
+    :param identity: who it is, if that is known already.
+    :param name: the name of the guest that it becomes if it doesn't say who it is.
     :param on_caught_up: called whenever everything was sent that could be sent.
     """
 
@@ -54,11 +56,10 @@ class Session:
         "_is_request",
         "_name",
         "_state",
-        "client",
         "closed",
         "delivery",
         "hub",
-        "user",
+        "identity",
     )
 
     _log = Logger()
@@ -67,20 +68,21 @@ class Session:
         self,
         hub: Hub,
         transport: MessageSink | None = None,
-        client: str | None = None,
+        identity: Identity | None = None,
         name: str | None = None,
         on_caught_up: Callable[[], object] | None = None,
     ) -> None:
         self.hub = hub
         self.delivery = Delivery(hub, transport, on_caught_up)
-        self.client = client
-        self.user: User | None = None
+        self.identity = identity
         self.closed = False
         self._name = name
         self._state = b"{}"
         self._errors = 0
         self._is_request = transport is None  # what it says is said for whatever else its client reads by
         hub.sessions[self] = None
+        if identity is not None and identity.expires is not None:
+            hub.users.add(self, identity)
 
     def close(self, polls: bool = False) -> None:
         """End everything; nothing is sent from now on.
@@ -92,6 +94,8 @@ class Session:
             for subscription in self.delivery.close():
                 self.hub.presence.exit(subscription, polls)
             self.hub.sessions.pop(self, None)
+            if self.identity is not None and self.identity.expires is not None:
+                self.hub.users.remove(self, self.identity)
 
     # What the transport sees of the delivery
 
@@ -169,44 +173,68 @@ class Session:
 
     # Who it is
 
-    def identify(self) -> User:
-        """The user. A client that has not said who it is becomes a guest.
-
-        Over plain HTTP it is anonymous instead.
-        """
-        if self.user is None:
-            self.client = self.client or self.hub.identities.issue()
-            self.user = self.hub.identities.guest(self.client, self._name)
-        return self.user
+    def identify(self) -> Identity:
+        """Who it is. A client that has not said that becomes a guest."""
+        identity = self.identity
+        if identity is None:
+            identity = self.identity = self.hub.identities.new_guest(self._name)
+        return identity
 
     def _hello(self, command: commands.Hello) -> bytes:
-        if command.v != 1:
-            raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
-        if command.token is not None:
-            raise RealtimeError("unauthorized", "this server is not configured for tokens; leave it out to be a guest")
-        if self.client is None:
-            self._introduce(command.client, command.name or self._name)
-        elif command.client not in (None, self.client) or command.name not in (None, self.identify().name):
-            raise RealtimeError("forbidden", "who one is, is said once on a connection, before anything else")
-        user = self.identify()
-        assert self.client is not None
-        limits = self.hub.limits
-        return codec.encode_welcome(command.id, self.client, user, limits.ping, limits.max_rooms, limits.max_message)
+        identity = say_hello(self.hub, self.identity, command, self._name)
+        if self.identity is None or self.identity is NOBODY:
+            self._become(identity)
+        return self.hub.welcome(command.id, self.identify(), self.hub.limits.ping)
 
-    def _introduce(self, client: str | None, name: str | None) -> None:
-        identities = self.hub.identities
-        client = client if client and identities.verify(client) else identities.issue()
-        self.user = identities.guest(client, name)
-        self.client, self._name = client, name
+    def _become(self, identity: Identity) -> None:
+        """Be somebody from now on."""
+        self.identity = identity
+        if identity.expires is not None:
+            self.hub.users.add(self, identity)
 
-    def check_readable(self, room: str) -> str:
-        """Give back the name of a room that this client may read.
+    def renew(self, identity: Identity) -> None:
+        """Go on with an identity of the same mark, which was issued later. Give up what it may not do any more."""
+        before = self.identity
+        if self.closed or before is None or before.issued > identity.issued:
+            return
+        self._become(self.hub.identities.reader_of(identity) if before.is_reader else identity)
+        transport = self.transport
+        if transport is None:
+            return
+        for subscription in tuple(self.subscriptions.values()):
+            self._renew_rights(transport, subscription)
+        self.delivery.pump()
+
+    def _renew_rights(self, transport: MessageSink, subscription: Subscription) -> None:
+        """Do what follows from new rights in a room: stop reading it, or tell the client."""
+        room = subscription.room.name
+        rights = self.hub.access.rights(self.identity, room)
+        if not rights & READ:
+            self._end_subscription(room)
+            transport.send_event("left", codec.encode_left(room))
+        elif rights != subscription.rights:
+            subscription.rights = rights
+            self.hub.presence.visibility.set_seeing(subscription, rights & PRESENCE != 0)
+            transport.send_event("rights", codec.encode_rights(room, rights))
+
+    def check_right(self, room: str, right: int) -> str:
+        """Give back the name of a room in which this client has a right.
 
         :raises RealtimeError: ``bad_room`` or ``forbidden``.
         """
-        if private_owner(check_room(room)) is not None:
-            check_reader(self.identify(), room)
-        return room
+        return self.hub.access.check(self.identity, check_room(room), right)
+
+    def check_still(self, room: str, right: int) -> None:
+        """Check a right of a user again, after something was waited for.
+
+        :raises RealtimeError: ``forbidden``, or why the user's time is over.
+        """
+        if self.identity is not None and self.identity.expires is not None:
+            self.hub.access.check(self.hub.identities.look_again(self.identity), room, right)
+
+    def _check_writer(self) -> None:
+        if self.identity is not None and self.identity.is_reader:
+            raise forbid_reader()
 
     # What it reads
 
@@ -217,7 +245,7 @@ class Session:
         return Deferred.fromCoroutine(self._joined(command, since))
 
     def _check_joinable(self, room: str) -> None:
-        if self.check_readable(room) in self.subscriptions:
+        if self.check_right(room, READ) in self.subscriptions:
             raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
         if len(self.subscriptions) >= self.hub.limits.max_rooms:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
@@ -243,9 +271,11 @@ class Session:
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start)
-        presence = self.hub.presence
-        attendance = (presence.list_members if listed else presence.defer_list)(room.name, subscription)
-        return codec.encode_joined(id, room.name, start.position, room.position, start.recovered, *attendance, resumed)
+        rights = 0 if subscription is None else subscription.rights
+        members = self.hub.presence.attend(room.name, subscription, listed) if rights & PRESENCE else None
+        return codec.encode_joined(
+            id, room.name, start.position, room.position, start.recovered, members, rights, resumed
+        )
 
     def last(self, last: int | None) -> int:
         """How many messages a reader without a position starts with, if it asks for ``last`` of them."""
@@ -256,42 +286,52 @@ class Session:
         """Read a room from a position on; :meth:`Delivery.pump` sends what follows.
 
         :returns: None if the client is gone by now.
+        :raises RealtimeError: ``forbidden``: the client may not read the room, or may not any more.
         """
         if self.closed:
             return None
+        access = self.hub.access
+        identity = self.identity or self.identify()
+        rights = access.rights(identity, room.name)
+        if not rights & READ:
+            access.check(identity, room.name, READ)
         subscription = self.delivery.subscribe(room, start)
+        subscription.rights = rights
         if not self._is_request:
-            self._enter(subscription)
+            self.hub.presence.enter(subscription, identity, self._state, rights & PRESENCE != 0)
         return subscription
 
-    def _enter(self, subscription: Subscription) -> None:
-        presence, name = self.hub.presence, self._name
-        if self.user is None and self.client is not None and presence.enter_again(subscription, self.client, name):
-            return
-        user = self.identify()
-        if self.client is not None:
-            presence.enter(subscription, self.client, user, name is not None, self._state)
+    def _end_subscription(self, room: str) -> bool:
+        """Stop reading a room.
 
-    def _leave(self, command: commands.Leave) -> Answer:
-        subscription = self.delivery.unsubscribe(check_room(command.room))
+        :returns: False if it wasn't read.
+        """
+        subscription = self.delivery.unsubscribe(room)
         if subscription is not None:
             self.hub.presence.exit(subscription, False)
+        return subscription is not None
+
+    def _leave(self, command: commands.Leave) -> Answer:
+        self._check_writer()
+        if self._end_subscription(check_room(command.room)):
             return codec.encode_reply(command.id, {"type": "left", "room": command.room})
         if self._is_request:
-            return self._once_known(self.hub.await_presence(command.room, self.client), self._leave_by_request, command)
+            asked = self.hub.await_presence(command.room, self.identity)
+            return self._once_known(asked, self._leave_by_request, command)
         raise RealtimeError("not_joined", "this connection doesn't read that room")
 
     def _leave_by_request(self, command: commands.Leave) -> bytes:
-        self.hub.presence.leave(self.client, command.room)
+        self.hub.presence.leave(self.identify(), command.room)
         return codec.encode_reply(command.id, {"type": "left", "room": command.room})
 
     # Members, states and signals
 
     def _members(self, command: commands.ReadMembers) -> Answer:
-        room = self.check_readable(command.room)
+        room = self.check_right(command.room, PRESENCE)
         return self._once_known(self.hub.await_presence(room), self._members_known, command)
 
     def _members_known(self, command: commands.ReadMembers) -> bytes:
+        self.check_still(command.room, PRESENCE)
         return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
 
     def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
@@ -299,12 +339,13 @@ class Session:
         return act(command) if asked is None else asked.addCallback(lambda _: act(command))
 
     def _set_state(self, command: commands.SetState) -> bytes:
+        self._check_writer()
         state = encode_value(command.state)
         most = self.hub.limits.max_state
         if len(state) > most:
             raise RealtimeError("too_large", f"a state has at most {most} bytes of JSON, this one has {len(state)}")
-        self.identify()
-        known = self.client is not None and self.hub.presence.set_state(self.client, state)
+        identity = self.identify()
+        known = identity is not NOBODY and self.hub.presence.set_state(identity, state)
         self._state = state
         if self._is_request and not known:
             raise RealtimeError(
@@ -313,20 +354,20 @@ class Session:
         return b""
 
     def _signal(self, command: commands.SendSignal) -> Answer:
-        check_room(command.room)
+        self.check_right(command.room, SIGNAL)
         check_event(command.event)
-        asked = self.hub.await_presence(command.room, self.client)
+        asked = self.hub.await_presence(command.room, self.identity)
         return self._once_known(asked, self._signal_known, command)
 
     def _signal_known(self, command: commands.SendSignal) -> bytes:
         data = encode_value(command.data)
-        self.hub.presence.signal(self.client, command.room, command.event, data, self.hub.time_ms())
+        self.hub.presence.signal(self.identify(), command.room, command.event, data, self.hub.time_ms())
         return b""
 
     # History
 
     def _history(self, command: commands.ReadHistory) -> Deferred[bytes]:
-        self.check_readable(command.room)
+        self.check_right(command.room, READ)
         if (command.before is not None) and (command.since is not None):
             raise RealtimeError("bad_request", "history takes before or since, not both")
         return Deferred.fromCoroutine(self._read_history(command))
@@ -337,6 +378,7 @@ class Session:
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
         page, position, recovered = await self.hub.read_history(command.room, since, before, limit)
+        self.check_still(command.room, READ)
         return codec.encode_history(command.id, command.room, position, page, recovered)
 
     def _ping(self, command: commands.Ping) -> bytes:
@@ -353,10 +395,10 @@ class Session:
         :raises RealtimeError: a part of it is refused.
         """
         return Draft(
-            check_room(command.room),
+            self.hub.access.check(self.identity, check_room(command.room), WRITE),
             check_event(command.event),
             encode_value(command.data),
-            self.identify(),
+            author((self.identity or self.identify()).user),
             None if command.key is None else check_key(command.key),
             None if command.after is None else _check_after(command),
         )

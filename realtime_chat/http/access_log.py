@@ -14,7 +14,17 @@ from twisted.web import http
 
 from realtime_chat.logs import reopen
 
-_SECRET_PARAMETERS = frozenset((b"client", b"token", b"access_token", b"commands"))
+_SECRET_PARAMETERS = frozenset((b"client", b"reader", b"token", b"access_token", b"commands"))
+_MAY_HOLD_SECRETS = re.compile(rb"(?i)%|client|reader|token|commands")
+_PARAMETER_ENDS = re.compile(rb"([?&#])")
+_PARAMETER_BEGINS = re.compile(rb"(?i)(?:^|;|%(?:25)*(?:3f|26|3b|23))([^=;]{1,64}?)(=|%(?:25)*3d)")
+"""The name of a parameter, also where a ``?``, ``&``, ``;``, ``#`` or ``=`` was escaped by mistake."""
+
+_NAME_ENDS = re.compile(rb"[?&;#/]")
+_SECRETS = re.compile(rb"(?:eyJ[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]*)*|A[Zp]jEC[A-Za-z0-9_-]{20,})")
+"""A token, as its JSON begins in base64url; and a sealed client and its reader, by their first bytes."""
+
+_REDACTED = b"REDACTED"
 _MAX_QUOTED = 4096
 """Bytes of one quoted field in the access log. Escaped, they can take four times as many characters."""
 
@@ -102,18 +112,26 @@ def access_line(when: str, request: http.Request) -> str:
 
 def _redact(url: bytes) -> bytes:
     """Replace the values of query parameters that are secrets, or may hold them."""
-    path, mark, query = url.partition(b"?")
-    return path + mark + b"&".join(map(_redact_parameter, re.split(rb"[&;]", query)))
+    if not _MAY_HOLD_SECRETS.search(url):
+        return url
+    return b"".join(map(_redact_parameter, _PARAMETER_ENDS.split(url)))
 
 
-def _redact_parameter(parameter: bytes) -> bytes:
-    name, equals, _ = parameter.partition(b"=")
-    is_secret = unquote_to_bytes(name.replace(b"+", b" ")).strip().lower() in _SECRET_PARAMETERS
-    return name + equals + b"REDACTED" if equals and is_secret else parameter
+def _redact_parameter(text: bytes) -> bytes:
+    """Replace the value of a parameter, and what follows up to the next one."""
+    for match in _PARAMETER_BEGINS.finditer(text):
+        name = match[1]
+        while b"%" in name and name != (name := unquote_to_bytes(name)):
+            pass
+        last = _NAME_ENDS.split(name.replace(b"+", b" "))[-1]
+        if last.strip().lower() in _SECRET_PARAMETERS:
+            return text[: match.end()] + _REDACTED
+    return text
 
 
 def _quote(text: bytes) -> str:
-    """Quote any bytes as printable ASCII. Very long text is cut."""
+    """Quote any bytes as printable ASCII, without tokens and sealed clients. Very long text is cut."""
+    text = _SECRETS.sub(_REDACTED, text)
     cut = text[:_MAX_QUOTED]
     escaped = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in cut)
     return f'"{escaped}..."' if len(text) > _MAX_QUOTED else f'"{escaped}"'

@@ -8,12 +8,12 @@ from functools import partial
 
 from twisted.web.server import Request
 
-from realtime_chat.core.identity import Identities
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import NOBODY, Identity, unknown_client
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import ANONYMOUS, User
 
 CLIENT_HEADER = b"Realtime-Client"
 
@@ -23,37 +23,95 @@ _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*")
 
 
 def client_of(request: Request) -> str | None:
-    """Return the client id of a request, unchecked, or None.
+    """Return the client of a request, unchecked, or None.
 
-    It is in the header, or in the URL if a page can't set headers.
+    It is in the header, or in the URL if a page can't set headers. The header comes first.
 
-    :raises RealtimeError: ``bad_request``.
+    :raises RealtimeError: ``bad_request``: there are two in one place.
     """
     header = request.requestHeaders.getRawHeaders(CLIENT_HEADER)
-    if header:
-        return str(header[-1].decode("ascii", "replace"))
-    return one(request.args, b"client")
+    if not header:
+        return one(request.args, b"client")
+    if len(header) > 1:
+        raise RealtimeError("bad_request", "the header Realtime-Client is given at most once")
+    return str(header[0].decode("ascii", "replace"))
 
 
-def known_client_of(request: Request, knows: Callable[[str], bool]) -> str | None:
-    """Return the client id of a reader, or None if this server didn't issue it. The reader then gets a new one.
+def find_identity(request: Request, hub: Hub, name: str | None = None) -> Identity | None:
+    """Find out who sent a request: by a token, a client, or in an address a reader.
 
-    :param knows: returns whether this server issued a client id.
-    :raises RealtimeError: ``bad_request``.
+    :param name: the name that a guest gives itself.
+    :returns: None for somebody new: there is none of these, or it is a guest's client that wasn't issued here.
+    :raises RealtimeError: ``unauthorized``, ``token_expired``, ``forbidden`` or ``bad_request``.
     """
+    if getattr(request, "authorization", None) is not None:
+        identity = identify_bearer(request, hub)
+        if identity is not None:
+            return identity
+    header, args = request.requestHeaders.getRawHeaders(CLIENT_HEADER), request.args
+    if header and len(header) == 1 and b"client" not in args and b"reader" not in args:  # nearly all polls
+        return hub.identities.find(header[0].decode("ascii", "replace"), name)
     client = client_of(request)
-    return client if client is not None and knows(client) else None
+    if b"reader" in args:
+        return _reader(request, hub, client)
+    return None if client is None else _find_client(request, hub, client, name)
 
 
-def user_of(request: Request, identities: Identities) -> User:
-    """Return the user who sent a request: the guest of its client id, or the anonymous user.
+def _find_client(
+    request: Request, hub: Hub, client: str, name: str | None = None, may_be_over: bool = False
+) -> Identity | None:
+    """Find out whose a client is.
 
-    :raises RealtimeError: ``unauthorized`` or ``bad_request``.
+    :raises RealtimeError: as :meth:`Identities.find`, and ``unauthorized``: a user's client stands in the address.
     """
+    identity = hub.identities.find(client, name, may_be_over)
+    if identity is not None and identity.expires is not None and b"client" in request.args:
+        if one(request.args, b"client") != client:
+            raise RealtimeError("forbidden", "the header Realtime-Client and client= are of two clients; give one")
+        raise RealtimeError(
+            "unauthorized",
+            "the client of a user may not stand in an address; send it in the header Realtime-Client, or read with "
+            "reader= in its place",
+        )
+    return identity
+
+
+def identity_of(request: Request, hub: Hub) -> Identity:
+    """Return who sent a request that reads no room for longer: the user of its client or token, or the anonymous user.
+
+    :raises RealtimeError: as :func:`find_identity`, and ``unauthorized`` for a client that wasn't issued here.
+    """
+    identity = find_identity(request, hub, one(request.args, b"name"))
+    if identity is None and client_of(request) is not None:
+        raise unknown_client()
+    return identity or NOBODY
+
+
+def identify_bearer(request: Request, hub: Hub) -> Identity | None:
+    """Return the user of the token that a request brings (RFC 6750, section 2.1), or None if it brings none.
+
+    With a client of the same user, it is that client. Other credentials are for a proxy, and count as none.
+
+    :raises RealtimeError: ``unauthorized``, ``token_expired`` or ``forbidden``.
+    """
+    scheme, _, token = (getattr(request, "authorization", None) or b"").partition(b" ")
+    if scheme.lower() != b"bearer":
+        return None
+    claims = hub.verify(token.strip().decode("ascii", "replace"))
     client = client_of(request)
-    if client is None:
-        return ANONYMOUS
-    return identities.guest(identities.check(client), one(request.args, b"name"))
+    if b"reader" in request.args:
+        raise RealtimeError("bad_request", "give a token or reader, not both")
+    before = None if client is None else _find_client(request, hub, client, may_be_over=True)
+    return hub.admit(claims, before, hub.identities.mark_of(claims.sub))
+
+
+def _reader(request: Request, hub: Hub, client: str | None) -> Identity:
+    if client is not None:
+        raise RealtimeError("bad_request", "give client or reader, not both")
+    identity = hub.identities.check(one(request.args, b"reader") or "")
+    if not identity.is_reader:
+        raise RealtimeError("unauthorized", "reader= is for the reader that the welcome gave, and nothing else")
+    return identity
 
 
 def asks_for_script(request: Request, jsonp: bool) -> bool:

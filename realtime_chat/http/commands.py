@@ -11,12 +11,11 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.session import Session
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import Answer, JSONResource, Later, error_headers
-from realtime_chat.http.clients import asks_for_script, client_of, wrap_for
+from realtime_chat.http.clients import asks_for_script, client_of, identity_of, wrap_for
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
 from realtime_chat.values.commands import Command, Publish, decode_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
-from realtime_chat.values.model import ANONYMOUS, check_name
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
@@ -66,14 +65,7 @@ class CommandsResource(JSONResource):
             session.close()
 
     def _session(self, request: Request) -> Session:
-        client = client_of(request)
-        name = one(request.args, b"name")
-        if client is None:
-            session = Session(self._hub)
-            session.user = ANONYMOUS
-            return session
-        identities = self._hub.identities
-        return Session(self._hub, client=identities.check(client), name=check_name(name) if name else None)
+        return Session(self._hub, identity=identity_of(request, self._hub))
 
 
 async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:

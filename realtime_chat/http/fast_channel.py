@@ -59,8 +59,8 @@ _ONCE = answers.COMMON_HEADERS | {b"Content-Length", b"Content-Type"}
 
 _NO_HEADERS = Headers()
 
-_MAX_CACHED = 1024
-"""Bytes of header lines that are kept for a connection's next request."""
+_MAX_CACHED = 2048
+"""Bytes of header lines that are kept for a connection's next request: a browser's, with a client of a token."""
 
 _HEADER = re.compile(rb"([A-Za-z0-9-]+): ?([!-~](?:[ -~]*[!-~])?)\r\n")
 _REQUEST_LINE = re.compile(rb"GET (/[!-~]*) HTTP/1\.1")
@@ -225,6 +225,7 @@ class FastChannel(RealtimeChannel):
             and not request.is_foreign
             and request.destination == FOR_SCRIPTS
             and not request.requestHeaders.hasHeader(b"Origin")
+            and request.authorization is None
             and self.site.access_log.path is None
         )
         self.cached_headers = CachedHeaders(lines) if can_be_reused else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from realtime_chat.values.errors import RealtimeError
@@ -173,3 +173,19 @@ def _configured_host(text: str) -> Authority:
         raise ValueError(
             f"{text!r} can't be served as a host: {error}; right would be chat.example.com or 192.0.2.7:8080"
         ) from None
+
+
+def names_loopback(text: str) -> bool:
+    """Whether a name that is configured is one of this machine alone.
+
+    :raises ValueError: it can't be served.
+    """
+    name = _configured_host(text).name
+    return name in LOOPBACK or _is_loopback_address(name.strip("[]"))
+
+
+def _is_loopback_address(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False

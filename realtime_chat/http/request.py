@@ -51,6 +51,7 @@ class RealtimeRequest(server.Request):
     :ivar has_body: whether the headers announced a body; an upgrade must not have one.
     :ivar is_cross_origin: whether a page of another origin that is listed sent the request.
     :ivar is_foreign: whether a browser says that another origin's page caused the request, without naming the origin.
+    :ivar authorization: the ``Authorization`` header.
     :ivar destination: what a browser wants the answer for; ``empty`` is a script.
     :ivar lost: is called if the connection is lost before the answer; see :func:`when_lost`.
     """
@@ -60,6 +61,7 @@ class RealtimeRequest(server.Request):
     has_body = False
     is_cross_origin = False
     is_foreign = False
+    authorization: bytes | None = None
     destination = FOR_SCRIPTS
     lost: Callable[[], object] | None = None
     defaultContentType = b"application/json"
@@ -158,6 +160,7 @@ class RealtimeRequest(server.Request):
         """Drop what the client sent, as the request may wait long. With an access log, keep it for the line."""
         if self.site.access_log.path is None:
             self.requestHeaders = _NO_HEADERS
+            self.authorization = None
             self.args = _NO_ARGUMENTS
             self.content = None
             self.prepath = self.postpath = ()

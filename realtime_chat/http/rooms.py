@@ -8,14 +8,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import Identity
 from realtime_chat.http.answers import Answer, JSONResource
-from realtime_chat.http.clients import user_of
+from realtime_chat.http.clients import identity_of
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
 from realtime_chat.values import codec
+from realtime_chat.values.access import PRESENCE, READ, WRITE
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.model import Draft, Position, User, check_event, check_key, check_reader, check_room
+from realtime_chat.values.model import Draft, Position, User, author, check_event, check_key, check_room
 
 _FORM = b"application/x-www-form-urlencoded"
 _MAX_FIELDS = 100
@@ -36,11 +38,11 @@ class RoomsResource(JSONResource):
 
     async def render_GET(self, request: Request) -> bytes:
         """Give a page of the list of rooms."""
-        user = user_of(request, self._hub.identities)
+        identity = identity_of(request, self._hub)
         after = one(request.args, b"after") or ""
         most = self._hub.limits.max_limit
         limit = natural(request.args, b"limit", most)
-        return codec.encode_rooms(await self._hub.list_rooms(user, after, most if limit is None else limit))
+        return codec.encode_rooms(await self._hub.list_rooms(identity, after, most if limit is None else limit))
 
 
 class _RoomResource(JSONResource):
@@ -65,23 +67,33 @@ class _RoomLeaf(JSONResource):
         self._hub = hub
         self._room = room
 
-    def _check_reader(self, request: Request) -> None:
-        """Check the room's name, and that the sender may read the room.
+    def _check_right(self, request: Request, right: int) -> Identity:
+        """Check the room's name, and that the sender has a right in the room. Return who sent the request.
 
         :raises RealtimeError:
         """
-        check_reader(user_of(request, self._hub.identities), check_room(self._room))
+        identity = identity_of(request, self._hub)
+        self._hub.access.check(identity, check_room(self._room), right)
+        return identity
+
+    def _check_still(self, identity: Identity, right: int) -> None:
+        """Check the right again, after something was waited for.
+
+        :raises RealtimeError:
+        """
+        self._hub.access.check(self._hub.identities.look_again(identity), self._room, right)
 
 
 class _MembersResource(_RoomLeaf):
     """``/rooms/{room}/members``."""
 
     async def render_GET(self, request: Request) -> bytes:
-        self._check_reader(request)
+        identity = self._check_right(request, PRESENCE)
         after = one(request.args, b"after") or ""
         found = self._hub.await_presence(self._room)
         if found is not None:
             await found
+            self._check_still(identity, PRESENCE)
         return codec.encode_members(None, self._room, *self._hub.presence.page(self._room, after))
 
 
@@ -89,11 +101,12 @@ class _MessagesResource(_RoomLeaf):
     """``/rooms/{room}/messages``."""
 
     async def render_GET(self, request: Request) -> bytes:
-        self._check_reader(request)
+        identity = self._check_right(request, READ)
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")
         page, position, recovered = await self._hub.read_history(self._room, since, before, self._limit(request))
+        self._check_still(identity, READ)
         return codec.encode_page(self._room, position, page, recovered)
 
     def _limit(self, request: Request) -> int:
@@ -105,11 +118,12 @@ class _MessagesResource(_RoomLeaf):
         return limits.default_last
 
     async def render_POST(self, request: Request) -> Answer:
-        user = user_of(request, self._hub.identities)
-        draft = _draft(check_room(self._room), user, _fields(request))
+        identity = self._check_right(request, WRITE)
+        draft = _draft(self._room, author(identity.user), _fields(request))
         place = self._hub.publisher.place()
         if place is not None:
             await place
+            self._check_still(identity, WRITE)
         stored = await self._hub.publish(draft)
         body = codec.encode_published(None, draft.room, stored.message.position)
         return Answer(body, 200 if stored.duplicate else 201)

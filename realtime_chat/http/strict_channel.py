@@ -111,6 +111,11 @@ class StrictChannel(http.HTTPChannel):
             request.is_cross_origin = self.site.origins.check(
                 response, origins, path, hosts[0], is_secure, is_preflight
             )
+        credentials = headers.getRawHeaders(b"Authorization")
+        if credentials:
+            if len(credentials) > 1:
+                raise RealtimeError("bad_request", "the header Authorization is given at most once")
+            request.authorization = credentials[0]
         request.destination = destination_of(headers)
         request.is_foreign = not origins and is_foreign(headers)
         if self._version != b"HTTP/1.1" and headers.hasHeader(b"Transfer-Encoding"):

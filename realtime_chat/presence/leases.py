@@ -6,10 +6,12 @@ A member of a room is a user with at least one lease there. A :class:`Lease` bel
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import attrs
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
@@ -19,22 +21,26 @@ from realtime_chat.values.model import RemoteClient, User
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
 
+UNSEEING = sys.maxsize
+"""The members' version of a reader that may not see who is in the room: it lacks nothing, whatever happens."""
+
 
 class Client:
     """A client of this node that is in at least one room, or that sends commands to it.
 
-    :ivar secret: the client sends it with its requests.
-    :ivar client_hash: its name between nodes; the secret itself where this node is alone.
+    :ivar identity: what was verified of it last. It is kept here, so that it needn't be verified again.
+    :ivar client_hash: its name between nodes, the identity's mark.
+    :ivar user: the identity's user, with the name that counts now.
     :ivar leases: by room.
     :ivar state: its state, as a compact JSON object.
     :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
     """
 
-    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "leases", "secret", "state", "user")
+    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "identity", "leases", "state", "user")
 
-    def __init__(self, secret: str, client_hash: str, user: User, state: bytes, changed: int) -> None:
-        self.secret = secret
-        self.client_hash = client_hash
+    def __init__(self, identity: Identity, user: User, state: bytes, changed: int) -> None:
+        self.identity = identity
+        self.client_hash = identity.mark
         self.user = user
         self.state = state
         self.changed = changed
@@ -91,6 +97,7 @@ class Lease:
     :ivar last_signal: the number of the last signal that was kept before its last poll ended.
     :ivar polled_at: when its last poll ended.
     :ivar published: whether other nodes know of it.
+    :ivar hidden: whether its client may not be seen, and so is no member.
     """
 
     client: Client
@@ -103,6 +110,7 @@ class Lease:
     last_signal: int = 0
     polled_at: float = NEVER
     published: bool = False
+    hidden: bool = False
 
     @property
     def leases(self) -> Sequence[AnyLease]:

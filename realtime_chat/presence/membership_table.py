@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from typing import TypeVar
 
 from twisted.internet.interfaces import IDelayedCall
 
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
-from realtime_chat.presence.leases import UNKNOWN, AnyLease
+from realtime_chat.presence.leases import UNKNOWN, AnyLease, Lease
 from realtime_chat.presence.membership import AwaitingDigest, MemberList, Membership
 from realtime_chat.values import codec
+
+T = TypeVar("T")
 
 
 class MembershipTable:
     """The memberships of the rooms that have members, or had some a moment ago.
 
     :ivar by_room: the memberships by the names of their rooms.
+    :ivar hidden: by room, the leases of clients that may not be seen.
     :ivar on_awaiting_digest: called after an event's time with the membership and the readers that were waiting for
         another node's digest.
     """
@@ -28,6 +32,8 @@ class MembershipTable:
     def __init__(self, node: Node) -> None:
         self.by_room: dict[str, Membership] = {}
         self.on_awaiting_digest: Callable[[Membership, AwaitingDigest], None] = lambda membership, awaiting: None
+        self.hidden: dict[str, dict[Lease, None]] = {}
+        self._unseeing: dict[str, dict[Subscription, None]] = {}
         self._clock = node.clock
         self._limits = node.limits
         self._counters = node.counters
@@ -37,7 +43,8 @@ class MembershipTable:
 
     def stop(self) -> None:
         """Forget everything, and send no more events."""
-        self.by_room.clear()
+        for table in (self.by_room, self.hidden, self._unseeing):
+            table.clear()
         self._changed.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -68,6 +75,24 @@ class MembershipTable:
         if membership.remove(lease):
             self.schedule(membership)
 
+    # Clients that may not be seen, and readers that may not see
+
+    def hide(self, lease: Lease) -> None:
+        """Keep a lease whose client may not be seen."""
+        self.hidden.setdefault(lease.room.name, {})[lease] = None
+
+    def unhide(self, lease: Lease) -> None:
+        """Forget a lease that was kept by :meth:`hide`."""
+        _discard(self.hidden, lease.room.name, lease)
+
+    def add_unseeing(self, reader: Subscription) -> None:
+        """Send no events of a room's members to a reader."""
+        self._unseeing.setdefault(reader.room.name, {})[reader] = None
+
+    def remove_unseeing(self, reader: Subscription) -> None:
+        """Send them to the reader again, or forget it."""
+        _discard(self._unseeing, reader.room.name, reader)
+
     # Events
 
     def schedule(self, membership: Membership) -> None:
@@ -88,7 +113,7 @@ class MembershipTable:
 
     def _send_event(self, membership: Membership, now: float) -> None:
         awaiting, membership.awaiting_digest = membership.awaiting_digest, None
-        skip = [*membership.take_already_current(), *(awaiting or ())]
+        skip = [*membership.take_already_current(), *(awaiting or ()), *self._unseeing.get(membership.room.name, ())]
         event = membership.take_event()
         if event is not None:
             membership.due = now + self.interval(len(membership.members))
@@ -136,3 +161,11 @@ class MembershipTable:
         membership = self.by_room.get(reader.room.name)
         if membership is not None and membership.awaiting_digest is not None:
             membership.awaiting_digest.pop(reader, None)
+
+
+def _discard(table: dict[str, dict[T, None]], room: str, item: T) -> None:
+    items = table.get(room)
+    if items is not None:
+        items.pop(item, None)
+        if not items:
+            del table[room]

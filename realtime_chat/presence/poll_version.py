@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Subscription
-from realtime_chat.presence.leases import UNKNOWN, Lease
+from realtime_chat.presence.leases import UNKNOWN, UNSEEING, Lease
 from realtime_chat.presence.membership import DIGEST_OF_EMPTY, AwaitingDigest, Membership
 from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.remote_members import RemoteMembers
@@ -170,9 +170,12 @@ class PollVersions:
         """The version of a poll's answer.
 
         :param lease: keeps the version for a client that doesn't keep it itself; None for one that does.
+        :returns: empty if the client may not see who is in the room.
         """
         room = reader.room
         sent = reader.members_version_sent
+        if sent == UNSEEING:
+            return ""
         if reader.live:
             sent = max(sent, room.members_version_sent)
         if lease is not None:

@@ -19,20 +19,22 @@ from collections.abc import Callable, Sequence
 import attrs
 from twisted.internet.defer import Deferred
 
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.interfaces import IBroker
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
-from realtime_chat.presence.leases import UNKNOWN, Client, Lease
+from realtime_chat.presence.leases import UNKNOWN, UNSEEING, Client, Lease
 from realtime_chat.presence.membership import MemberList, MemberPage
 from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.poll_version import PollVersions
 from realtime_chat.presence.remote_members import PresenceOutbox, RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
+from realtime_chat.presence.visibility import Visibility
 from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
-from realtime_chat.values.model import ANONYMOUS, ForwardedCommand, RemoteClient, User
+from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
 
 _EMPTY_STATE = b"{}"
 
@@ -41,13 +43,13 @@ class Presence:
     """The members of the rooms that this node follows.
 
     :param broker: tells other nodes, if there are any.
-    :param client_hash: names a client between nodes; see :meth:`realtime_chat.core.identity.Identities.client_hash`. It
-        isn't called where this node is alone.
+    :ivar on_renewed: is called with a client that another node has renewed, and that wasn't verified here.
+    :ivar visibility: who is seen, and who sees.
     :ivar remote: who is in the rooms through other nodes.
     :ivar memberships: by room, of the rooms that have members, or had some a moment ago.
     """
 
-    def __init__(self, node: Node, broker: IBroker, client_hash: Callable[[str], str]) -> None:
+    def __init__(self, node: Node, broker: IBroker) -> None:
         if broker.shared:
             node = attrs.evolve(node, limits=_patient(node.limits))
         limits = node.limits
@@ -60,14 +62,13 @@ class Presence:
         self.memberships = table.by_room
         self.remote = RemoteMembers(table, node.wheel, self._take_change, self._carry_out)
         self._outbox = PresenceOutbox(node, broker)
+        self.visibility = Visibility(table, self._outbox)
         self._signals = SignalDelivery(node)
         self._versions = PollVersions(node, table, self.remote, self._signals, broker.shared)
         self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
         self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)
-        self._clients: dict[str, Client] = {}
-        # Where this node is alone, a client's secret stands for its hash, which needs no time and no second table.
-        self._client_hash = client_hash if broker.shared else str
-        self._by_hash: dict[str, Client] = {} if broker.shared else self._clients
+        self._clients: dict[str, Client] = {}  # by mark
+        self.on_renewed: Callable[[str], None] = lambda client: None
         self._stopped = False
 
     def stop(self) -> None:
@@ -76,7 +77,6 @@ class Presence:
         self._leaving.stop()
         self._between_polls.stop()
         self._clients.clear()
-        self._by_hash.clear()
         self._table.stop()
         self._outbox.stop()
         self._signals.stop()
@@ -95,7 +95,7 @@ class Presence:
         :returns: False if local clients are still in the room, and nothing was dropped.
         """
         membership = self.memberships.get(room)
-        if membership is not None and membership.has_local_members():
+        if room in self._table.hidden or (membership is not None and membership.has_local_members()):
             return False
         self.remote.drop_room(room)
         if membership is not None:
@@ -104,61 +104,63 @@ class Presence:
 
     # Joining and leaving
 
-    def enter(self, reader: Subscription, client: str, user: User, named: bool, state: bytes) -> None:
+    def enter(self, reader: Subscription, identity: Identity, state: bytes, is_seen: bool = True) -> None:
         """Add a subscription by which a client reads a room.
 
-        :param named: whether the client gave the user's name; else it was made up.
         :param state: the client's state, which counts if this node doesn't know the client yet.
+        :param is_seen: whether the client may see who is in the room, and be seen.
         """
-        if self._stopped or user is ANONYMOUS:
+        if not is_seen:
+            self.visibility.blind(reader)
+        if self._stopped or identity is NOBODY:
             return
-        known = self._clients.get(client)
-        if known is None:
-            known = self._create_client(client, user, named, state, reader.room.name)
-        elif named and user.name != known.user.name:
-            self._update_client(known, user, known.state)
-        self._add_reader(known, reader)
-
-    def enter_again(self, reader: Subscription, client: str, name: str | None) -> bool:
-        """Add a subscription of a client that is in some room already, and whose name stays the same.
-
-        :param name: the name that the client gives, if it gives one.
-        :returns: False if that isn't so, and nothing was added.
-        """
-        known = self._clients.get(client)
-        if known is None or name not in (None, known.user.name):
-            return False
-        self._add_reader(known, reader)
-        return True
-
-    def _add_reader(self, client: Client, reader: Subscription) -> None:
+        client = self._clients.get(identity.mark)
+        if client is None:
+            client = self._create_client(identity, state, reader.room.name)
+        elif client.identity is not identity:
+            self._take_identity(client, identity)
         lease = client.leases.get(reader.room.name)
         if lease is None:
-            lease = self._add_lease(client, reader.room)
+            lease = self._add_lease(client, reader.room, is_seen)
         else:
             self._cancel_expiry(lease)
+            if lease.hidden is is_seen:
+                self.visibility.set_hidden(lease, not is_seen)
         lease.leaving = False
         lease.readers += (reader,)
         reader.lease = lease
 
-    def _create_client(self, secret: str, user: User, named: bool, state: bytes, room: str) -> Client:
+    def _create_client(self, identity: Identity, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
-        client_hash = self._client_hash(secret)
-        other = self.remote.find(room, client_hash)
-        changed = self._time_ms() if state != _EMPTY_STATE else int(named)
+        user = identity.user
+        other = self.remote.find(room, identity.mark)
+        changed = self._time_ms() if state != _EMPTY_STATE else int(identity.is_named)
         if other is not None and other.user.id == user.id:
-            user = user if named else other.user
+            user = user if identity.is_named else other.user
             state = other.state if state == _EMPTY_STATE else state
             same = user == other.user and state == other.state
             changed = other.changed if same else max(self._time_ms(), other.changed + 1)
-        client = self._clients[secret] = self._by_hash[client_hash] = Client(secret, client_hash, user, state, changed)
+        client = self._clients[identity.mark] = Client(identity, user, state, changed)
         return client
 
-    def _add_lease(self, client: Client, room: Room) -> Lease:
-        lease = client.leases[room.name] = Lease(client, room)
-        self._table.add(self._table.of(room), lease)
-        self._outbox.add(lease)
+    def _take_identity(self, client: Client, identity: Identity) -> None:
+        """A client comes with another identity than before: renewed, renamed, or as a reader."""
+        if identity.issued < client.identity.issued:
+            return
+        client.identity = identity
+        if identity.is_named and identity.user.name != client.user.name:
+            self._update_client(client, identity.user, client.state)
+
+    def _add_lease(self, client: Client, room: Room, is_seen: bool) -> Lease:
+        lease = client.leases[room.name] = Lease(client, room, hidden=not is_seen)
+        self.visibility.add(lease)
         return lease
+
+    def renew(self, identity: Identity) -> None:
+        """A client was renewed: its user may have another name."""
+        client = self._clients.get(identity.mark)
+        if client is not None:
+            self._take_identity(client, identity)
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """A client's subscription has ended.
@@ -168,6 +170,8 @@ class Presence:
         if polls and self._broker.shared:
             self._table.stop_awaiting(reader)
             self._signals.forget(reader)
+        if reader.members_version_sent == UNSEEING:
+            self._table.remove_unseeing(reader)
         lease: Lease | None = reader.lease
         if lease is None or self._stopped:
             return
@@ -178,8 +182,8 @@ class Presence:
         if not lease.readers:
             self._expire(lease, polls and not lease.leaving)
 
-    def _find_lease(self, client: str | None, room: str) -> Lease | None:
-        known = None if client is None else self._clients.get(client)
+    def _find_lease(self, identity: Identity, room: str) -> Lease | None:
+        known = self._clients.get(identity.mark)
         return None if known is None else known.leases.get(room)
 
     def _expire(self, lease: Lease, between_polls: bool) -> None:
@@ -205,66 +209,61 @@ class Presence:
         self._signals.drop_unneeded(room.name)
         del client.leases[room.name]
         if not client.leases:
-            del self._clients[client.secret]
-            self._by_hash.pop(client.client_hash, None)
-        self._table.remove(self.memberships[room.name], lease)
-        self._outbox.remove(lease)
+            del self._clients[client.client_hash]
+        self.visibility.remove(lease)
         room.release()
 
-    def leave(self, client: str | None, room: str) -> None:
+    def leave(self, identity: Identity, room: str) -> None:
         """A client says by a request that its last poll of a room was the last, on whichever node that was.
 
         :raises RealtimeError: ``not_joined``.
         """
-        client_hash = "" if client is None else self._client_hash(client)
-        if self._reading_lease(client, room) is None and not self.remote.is_in(room, client_hash):
+        if self._reading_lease(identity, room) is None and not self.remote.is_in(room, identity.mark):
             raise _not_joined()
-        command = ForwardedCommand(client_hash, leaves=room)
+        command = ForwardedCommand(identity.mark, leaves=room)
         self._carry_out(command)
         self._broker.forward(command)
 
-    def knows(self, client: str) -> bool:
-        """Whether a client is in some room on this node. Then it was issued by us."""
-        return client in self._clients
-
-    def _reading_lease(self, client: str | None, room: str) -> Lease | None:
+    def _reading_lease(self, identity: Identity, room: str) -> Lease | None:
         """The lease of a client that reads a room on this node, or is between two polls."""
-        lease = self._find_lease(client, room)
+        lease = self._find_lease(identity, room)
         return lease if lease is not None and lease.reads else None
 
-    def await_client(self, client: str | None, room: str) -> Deferred[None] | None:
+    def await_client(self, identity: Identity, room: str) -> Deferred[None] | None:
         """Answer when another node has published that a client is in a room, or when it is too late for that.
 
         :returns: None if there is nothing to wait for.
         """
-        if client is None or self._stopped or self._reading_lease(client, room) is not None:
+        if identity is NOBODY or self._stopped or self._reading_lease(identity, room) is not None:
             return None
-        client_hash = self._client_hash(client)
-        if self.remote.is_in(room, client_hash):
+        if self.remote.is_in(room, identity.mark):
             return None
-        return self.remote.wait_for(room, client_hash, self._limits.presence_wait)
+        return self.remote.wait_for(room, identity.mark, self._limits.presence_wait)
+
+    def forward_renewal(self, identity: Identity) -> None:
+        """Tell the other nodes that a client was renewed."""
+        self._broker.forward(ForwardedCommand(identity.mark, renewed=identity.client))
 
     # States
 
-    def set_state(self, client: str, state: bytes) -> bool:
+    def set_state(self, identity: Identity, state: bytes) -> bool:
         """Set a client's state, on all nodes that it is with.
 
         :param state: a compact JSON object.
         :returns: False if the client is in no room. Where there are other nodes, that isn't known.
         :raises RealtimeError: ``rate_limited``.
         """
-        known = self._clients.get(client)
+        known = self._clients.get(identity.mark)
         if known is None and not self._broker.shared:
             return False
         if known is not None and known.state == state:
             return True
-        client_hash = self._client_hash(client)
         if known is None:  # other nodes know how many rooms it is in: here it may set one state a second
-            self._count_state(self.remote.remote_sender(client, client_hash, ANONYMOUS), self._limits.signal_rate)
+            self._count_state(self.remote.remote_sender(identity, identity.user), self._limits.signal_rate)
         else:
             self._count_state(known, len(known.leases))
             self._update_client(known, known.user, state)
-        self._broker.forward(ForwardedCommand(client_hash, state))
+        self._broker.forward(ForwardedCommand(identity.mark, state))
         return True
 
     def _count_state(self, client: Client, rooms: float) -> None:
@@ -278,14 +277,15 @@ class Presence:
             raise RealtimeError("rate_limited", message)
 
     def _update_client(self, client: Client, user: User, state: bytes) -> None:
-        memberships = [self.memberships[room] for room in client.leases]
+        seen = [lease for lease in client.leases.values() if not lease.hidden]
+        memberships = [self.memberships[lease.room.name] for lease in seen]
         for membership in memberships:
             membership.before_change(user.id)
         client.update(user, state, max(self._time_ms(), client.changed + 1))
         for membership in memberships:
             membership.after_change()
             self._table.schedule(membership)
-        for lease in client.leases.values():
+        for lease in seen:
             self._outbox.update(lease)
 
     # What readers are sent
@@ -304,6 +304,16 @@ class Presence:
             reader.members_version_sent = UNKNOWN
         return MemberList(self.count(room), None)
 
+    def attend(self, room: str, reader: Subscription | None, is_listed: bool) -> MemberList | None:
+        """Who is in a room, for the reply to a reader that joins it; None if the reader may not see that.
+
+        :param is_listed: whether the reply lists the members; else they are sent when the reader is live.
+        """
+        if reader is not None and reader.members_version_sent == UNSEEING:
+            self._signals.drop_unneeded(room)
+            return None
+        return self.list_members(room, reader) if is_listed else self.defer_list(room, reader)
+
     def send_list(self, reader: Subscription) -> None:
         """Send a full list to a reader that has missed an event."""
         self._table.send_list(reader)
@@ -316,8 +326,10 @@ class Presence:
         :param fresh: whether the client knows nothing of the room yet.
         """
         lease: Lease | None = reader.lease
-        reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
-        membership = self.memberships.get(reader.room.name)
+        membership = None
+        if reader.members_version_sent != UNSEEING:
+            reader.members_version_sent = self._versions.read(reader, lease, version, fresh)
+            membership = self.memberships.get(reader.room.name)
         if reader.members_version_sent < reader.room.members_version_sent:
             self._table.send_list(reader)
         elif membership is not None and reader.members_version_sent == membership.version:
@@ -344,14 +356,14 @@ class Presence:
 
     # Signals
 
-    def signal(self, client: str | None, room: str, event: str, data: bytes, at: int) -> None:
+    def signal(self, identity: Identity, room: str, event: str, data: bytes, at: int) -> None:
         """Send a client's signal to all readers that are live in a room, on all nodes, but not to the client itself.
 
         :param data: an encoded value.
         :param at: milliseconds since 1970.
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
-        sender, there, readers = self._sender(client, room)
+        sender, there, readers = self._sender(identity, room)
         rate = self._limits.signal_rate
         if not sender.take_signal_token(self._clock.seconds(), rate):
             raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
@@ -360,29 +372,27 @@ class Presence:
         self._signals.deliver(there, signal, sender.client_hash, readers)
         self._broker.signal(room, sender.client_hash, signal)
 
-    def _sender(self, client: str | None, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
+    def _sender(self, identity: Identity, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
         """The client that sends a signal, the room, and the subscriptions by which the client reads it here.
 
         :raises RealtimeError: ``not_joined``: it isn't in the room through any node.
         """
-        lease = self._reading_lease(client, room)
+        lease = self._reading_lease(identity, room)
         if lease is not None:
             return lease.client, lease.room, lease.readers
         there = self.remote.rooms.get(room)
-        if client is not None and there is not None:
-            client_hash = self._client_hash(client)
-            known = self.remote.find(room, client_hash)
-            if known is not None:
-                sender = self._clients.get(client) or self.remote.remote_sender(client, client_hash, known.user)
-                return sender, there, ()
-        raise _not_joined()
+        known = None if there is None else self.remote.find(room, identity.mark)
+        if there is None or known is None:
+            raise _not_joined()
+        sender = self._clients.get(identity.mark) or self.remote.remote_sender(identity, known.user)
+        return sender, there, ()
 
     def deliver_signal(self, room: Room, signal: bytes, client_hash: str = "") -> None:
         """Deliver an encoded signal to a room's live readers, and to clients that are between two polls.
 
         :param client_hash: of the client that sent it, which doesn't get it; empty if no client did.
         """
-        client = self._by_hash.get(client_hash)
+        client = self._clients.get(client_hash)
         lease = None if client is None else client.leases.get(room.name)
         self._signals.deliver(room, signal, client_hash, () if lease is None else lease.readers)
 
@@ -390,14 +400,16 @@ class Presence:
 
     def _take_change(self, client: RemoteClient) -> None:
         """A client that is with this node as well has changed on another one."""
-        known = self._by_hash.get(client.client_hash)
+        known = self._clients.get(client.client_hash)
         if known is not None and client.changed > known.changed and client.user.id == known.user.id:
             self._update_client(known, client.user, client.state)
             known.changed = client.changed
 
     def _carry_out(self, command: ForwardedCommand) -> None:
         """Carry out a command that a client sent to any node."""
-        client = self._by_hash.get(command.client_hash)
+        if command.renewed is not None:
+            self.on_renewed(command.renewed)
+        client = self._clients.get(command.client_hash)
         if client is None:
             return
         if command.state is not None and command.state != client.state:

@@ -12,6 +12,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import IBroker, MembersListener
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
@@ -119,16 +120,13 @@ class RemoteMembers(MembersListener):
         for answer in self._waiting.pop((room, client_hash), ()):
             answer.callback(None)
 
-    def remote_sender(self, secret: str, client_hash: str, user: User) -> Client:
-        """A client that is with another node, and sends a command to this one. It is kept for its rate limits.
-
-        :param secret: the client's.
-        """
-        sender = self._senders.pop(secret, None)
+    def remote_sender(self, identity: Identity, user: User) -> Client:
+        """A client that is with another node, and sends a command to this one. It is kept for its rate limits."""
+        sender = self._senders.pop(identity.mark, None)
         if sender is None:
-            sender = Client(secret, client_hash, user, b"{}", 0)
+            sender = Client(identity, user, b"{}", 0)
         sender.user = user
-        self._senders[secret] = sender
+        self._senders[identity.mark] = sender
         if len(self._senders) > _MAX_SENDERS:
             del self._senders[next(iter(self._senders))]
         return sender

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, asks_for_script, is_readable, known_client_of, wrap_for
+from realtime_chat.http.clients import Wrap, asks_for_script, find_identity, is_readable, wrap_for
 from realtime_chat.http.subscribe_params import (
     SubscribeParams,
     check_rooms,
@@ -19,15 +21,12 @@ from realtime_chat.http.subscribe_params import (
     read_subscribe_params,
 )
 from realtime_chat.transports.waiting_poll import WaitingPoll
+from realtime_chat.values.access import READ
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import check_room, private_owner
+from realtime_chat.values.json import encode_value
+from realtime_chat.values.model import is_private, is_room
 
-
-def _is_public(room: str) -> bool:
-    try:
-        return private_owner(check_room(room)) is None
-    except RealtimeError:
-        return False
+_CACHED_ROOMS = 256
 
 
 class _PollParams(NamedTuple):
@@ -35,11 +34,13 @@ class _PollParams(NamedTuple):
 
     :ivar wait: seconds.
     :ivar is_public: whether everybody may read all of these rooms. If not, the client's permission is checked.
+    :ivar guest_rights: what guests may do in these rooms, encoded; None if guests differ.
     """
 
     params: SubscribeParams
     wait: float
     is_public: bool
+    guest_rights: bytes | None
 
 
 class PollResource(JSONResource):
@@ -55,6 +56,7 @@ class PollResource(JSONResource):
         self._hub = hub
         self._jsonp = jsonp
         self._params = memoized(self._read_params)
+        self._rights_in = lru_cache(_CACHED_ROOMS)(self._read_rights)
         self._deadlines: dict[float, DeadlineQueue[WaitingPoll]] = {}
 
     def is_guarded(self, request: Request) -> bool:
@@ -70,16 +72,25 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        params, wait, is_public = self._params(request.uri.partition(b"?")[2])
-        readable = is_readable(request, self._jsonp)
-        client = known_client_of(request, self._hub.knows) if readable else None
-        poll = WaitingPoll(request, wrap, self._hub, client or self._hub.identities.issue(), params)
-        if not readable or (client is None and all(since is not None for _, since in params.rooms)):
-            poll.go_anonymous()
+        params, wait, is_public, guest_rights = self._params(request.uri.partition(b"?")[2])
+        identity = self._identify(request, params)
+        poll = WaitingPoll(request, wrap, self._hub, identity, params, guest_rights)
         if not is_public:
             poll.check_readable(params)
         poll.begin(params, self._deadlines.get(wait) or self._make_deadlines(wait))
         return NOT_DONE_YET
+
+    def _identify(self, request: Request, params: SubscribeParams) -> Identity:
+        """Who polls. It is nobody if its client would be a new one with each poll, or no script can read the answer."""
+        if not is_readable(request, self._jsonp):
+            return NOBODY
+        identity = find_identity(request, self._hub, params.name)
+        if identity is not None:
+            return identity
+        if all(since is not None for _, since in params.rooms):
+            return NOBODY
+        identities = self._hub.identities
+        return identities.remember(identities.new_guest(params.name))
 
     def _make_deadlines(self, wait: float) -> DeadlineQueue[WaitingPoll]:
         """The queue that ends polls after ``wait`` seconds: at most one for each whole second in ``max_wait``."""
@@ -98,5 +109,15 @@ class PollResource(JSONResource):
         params = read_subscribe_params(args, limits.max_limit)
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
-        is_public = all(_is_public(room) for room, _ in params.rooms)
-        return _PollParams(params, limits.wait if wait is None else wait, is_public)
+        is_public, guest_rights = self._rights_in(tuple([room for room, _ in params.rooms]))
+        return _PollParams(params, limits.wait if wait is None else wait, is_public, guest_rights)
+
+    def _read_rights(self, rooms: tuple[str, ...]) -> tuple[bool, bytes | None]:
+        """Whether everybody may read some rooms; and what guests may do there, encoded, or None if guests differ."""
+        access = self._hub.access
+        if not all(map(is_room, rooms)):
+            return False, None
+        is_public = all(access.everybody(room) & READ for room in rooms)
+        if any(map(is_private, rooms)):
+            return is_public, None
+        return is_public, encode_value({room: access.letters(None, room) for room in rooms})

@@ -15,9 +15,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.session import Session
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
-from realtime_chat.http.clients import is_readable, known_client_of
+from realtime_chat.http.clients import find_identity, is_readable
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.transports.backpressure import BackpressuredSender, abort_when_stalled
@@ -35,8 +36,9 @@ from realtime_chat.transports.event_blocks import (
 from realtime_chat.transports.fast.choice import FAST, SocketIO
 from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values import codec
+from realtime_chat.values.access import READ
 from realtime_chat.values.errors import Goodbye, RealtimeError
-from realtime_chat.values.model import ANONYMOUS, Position, naming
+from realtime_chat.values.model import Position, naming
 
 _TAKEN_OVER = Answer(b"")
 """The answer to a request whose connection is no longer HTTP's: it goes nowhere."""
@@ -93,7 +95,7 @@ class RoomStream(BackpressuredSender, Protocol):
         """
         for name, _ in params.rooms:
             with naming(name):
-                session.check_readable(name)
+                session.check_right(name, READ)
         last = session.last(params.last)
         left = self.hub.limits.answer_bytes
         for name, since in params.rooms:
@@ -106,11 +108,7 @@ class RoomStream(BackpressuredSender, Protocol):
 
     def begin(self, session: Session, head: bytes, transport: ITransport) -> None:
         """Send the head of the answer, the welcome and where the rooms start, and then the messages."""
-        user = session.identify()
-        assert session.client is not None
-        limits = self.hub.limits
-        bounds = limits.heartbeat, limits.max_rooms, limits.max_message
-        welcome = codec.encode_welcome(None, session.client, user, *bounds)
+        welcome = self.hub.welcome(None, session.identify(), self.hub.limits.heartbeat)
         retry = b"retry: %d\n" % ((_RETRY + self.random() * _SPREAD) * 1000)
         opening = [retry, encode_block("welcome", welcome), *self._opening]
         self._opening = []
@@ -270,13 +268,12 @@ class EventsResource(JSONResource):
         rooms = [name for name, _ in params.rooms]
         check_id_length(rooms)
         stream = self._make_stream(request.clientproto == b"HTTP/1.1", rooms)
-        client = known_client_of(request, hub.knows) or hub.identities.issue()
-        session = stream.session = Session(hub, stream, client, params.name)
-        if not is_readable(request, False):
-            session.user = ANONYMOUS
+        identity = self._identify(request, params)
+        session = stream.session = Session(hub, stream, identity)
         try:
             await stream.open_rooms(session, params)
             hub.check_open()
+            hub.identities.look_again(session.identify())  # if its time is over, the session is closed
         except Exception:
             stream.connectionLost()
             raise
@@ -285,6 +282,11 @@ class EventsResource(JSONResource):
         else:
             _take_over(request, stream, session)
         return _TAKEN_OVER
+
+    def _identify(self, request: RealtimeRequest, params: SubscribeParams) -> Identity:
+        if not is_readable(request, False):
+            return NOBODY
+        return find_identity(request, self._hub, params.name) or self._hub.identities.new_guest(params.name)
 
     def _make_stream(self, chunked: bool, rooms: Sequence[str]) -> RoomStream:
         stream: RoomStream = self._room_stream(chunked) if len(rooms) == 1 else self._rooms_stream(chunked, rooms)

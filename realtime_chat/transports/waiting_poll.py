@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.interfaces import R
 from realtime_chat.core.log_view import StartPosition
 from realtime_chat.core.room import Room
@@ -25,10 +26,12 @@ from realtime_chat.http.clients import Wrap, as_it_is
 from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import SubscribeParams
 from realtime_chat.values import codec
+from realtime_chat.values.access import READ, format_rights
 from realtime_chat.values.codec import Entry
-from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error
+from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error, token_expired
+from realtime_chat.values.json import encode_value
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import ANONYMOUS, Position, naming
+from realtime_chat.values.model import Position, naming
 
 
 class MessageBatch:
@@ -115,10 +118,10 @@ class WaitingPoll:
     __slots__ = (
         "_answers_at_once",
         "_bytes_left",
-        "_client",
         "_deadlines",
         "_events",
         "_events_left",
+        "_guest_rights",
         "_ignores_presence",
         "_is_reading",
         "_keeps_versions",
@@ -135,7 +138,15 @@ class WaitingPoll:
     queued: ClassVar[int] = 0
     _log = Logger()
 
-    def __init__(self, request: Request, wrap: Wrap, hub: Hub, client: str, params: SubscribeParams) -> None:
+    def __init__(
+        self,
+        request: Request,
+        wrap: Wrap,
+        hub: Hub,
+        identity: Identity,
+        params: SubscribeParams,
+        guest_rights: bytes | None,
+    ) -> None:
         self.write_paused = False
         self._request: Request | None = request
         self._wrap = wrap
@@ -143,23 +154,16 @@ class WaitingPoll:
         self._messages_left = hub.limits.page_messages
         self._bytes_left = hub.limits.page_bytes
         self._events_left = hub.limits.answer_bytes  # of events that are no messages
-        self._client = client
+        self._guest_rights = guest_rights
         self._events: list[bytes] = _NO_EVENTS
         self._positions: dict[str, str] | None = None  # where a batch was taken; elsewhere the subscription says it
         self._answers_at_once = False
         self._deadlines: DeadlineQueue[WaitingPoll] | None = None
         self._keeps_versions = bool(params.versions)  # of the members that it knows; otherwise the server keeps them
-        self._ignores_presence = False
-        self.session = Session(hub, self, client, params.name, self.caught_up)
+        # Nobody is in no room. It is told who is in the rooms only if it keeps versions.
+        self._ignores_presence = identity is NOBODY and not self._keeps_versions
+        self.session = Session(hub, self, identity, None, self.caught_up)
         when_lost(request, self._lost)
-
-    def go_anonymous(self) -> None:
-        """Make it a guest that is in no room, as its client would be a new one with each poll.
-
-        It is told who is in the rooms only if it keeps versions.
-        """
-        self.session.user = ANONYMOUS
-        self._ignores_presence = not self._keeps_versions
 
     def begin(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         """Find where the reading of each room starts, and answer with what is there already, or wait.
@@ -182,7 +186,7 @@ class WaitingPoll:
         try:
             for name, _ in params.rooms:
                 with naming(name):
-                    self.session.check_readable(name)
+                    self.session.check_right(name, READ)
         except RealtimeError:
             self._close()
             raise
@@ -291,6 +295,9 @@ class WaitingPoll:
 
     def goodbye(self, goodbye: Goodbye) -> None:
         """Answer, with the reason why the session ends."""
+        if goodbye.reason == "token_expired":
+            self.fail(Failure(token_expired()))
+            return
         self._add(codec.encode_goodbye(goodbye))
         self.answer()
 
@@ -301,9 +308,14 @@ class WaitingPoll:
         request, self._request = self._request, None
         if request is None:
             return
+        session, rights = self.session, self._guest_rights
+        identity = session.identity or session.identify()
         positions, versions = self._positions_now(), self._versions()
+        if rights is None or not identity.user.guest:
+            rights = encode_value({room: format_rights(one.rights) for room, one in session.subscriptions.items()})
         self._close()
-        body = codec.encode_poll(self._client, self._events, positions, versions)
+        client = identity.client or session.hub.identities.issue()
+        body = codec.encode_poll(client, identity.is_reader, self._events, positions, versions, rights)
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
     def _positions_now(self) -> dict[str, str]:

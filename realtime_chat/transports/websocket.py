@@ -16,8 +16,10 @@ from twisted.web.server import NOT_DONE_YET
 
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
+from realtime_chat.http.clients import identify_bearer
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
 from realtime_chat.transports.fast.choice import FAST, SocketIO
@@ -104,9 +106,12 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         """Send compressed messages, as was agreed."""
         self.fanout = _COMPRESSED
 
-    def begin(self, params: SubscribeParams) -> None:
-        """Start the session, with the rooms that the URL names."""
-        session = self.session = CommandSession(self.hub, self, self, None, params.name)
+    def begin(self, params: SubscribeParams, identity: Identity | None) -> None:
+        """Start the session, with the rooms that the URL names.
+
+        :param identity: the user of the token that came with the request; None if none came.
+        """
+        session = self.session = CommandSession(self.hub, self, self, identity, params.name)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))
@@ -318,8 +323,9 @@ class WebSocketResource(JSONResource):
         upgrade = check_upgrade(request)
         self._hub.check_open()
         params = read_subscribe_params(request.args, self._hub.limits.max_limit)
+        identity = None if request.authorization is None else identify_bearer(request, self._hub)
         protocol = self._make_protocol()
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.answer_handshake(upgrade)
-        protocol.begin(params)
+        protocol.begin(params, identity)
         return NOT_DONE_YET

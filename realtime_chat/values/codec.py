@@ -6,21 +6,23 @@ Every message is encoded once, as an :class:`Entry`, and shared by all that send
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from realtime_chat.values.access import format_rights
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.json import encode_value
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import Message, Page, Position, User
+from realtime_chat.values.model import Message, Page, Position, User, is_guest_id, shown_id
 
 
 class _SenderFields(msgspec.Struct, frozen=True):
     id: str
     name: str
+    guest: Literal[True] | UnsetType = UNSET
 
 
 class _MessageEvent(msgspec.Struct, frozen=True, tag="message", tag_field="type", rename={"sender": "from"}):
@@ -67,7 +69,7 @@ class Entry:
                 f"{position.epoch}:{position.offset}",
                 message.event,
                 msgspec.Raw(message.data),
-                _SenderFields(message.sender_id, message.sender_name),
+                _sender(message.sender_id, message.sender_name),
                 message.at,
                 UNSET if message.key is None else message.key,
             )
@@ -88,6 +90,14 @@ class Entry:
         )
 
 
+def _sender(id: str, name: str) -> _SenderFields:
+    """Who sent something.
+
+    :param id: as it is stored or as it is shown.
+    """
+    return _SenderFields(shown_id(id), name, True if is_guest_id(id) else UNSET)
+
+
 _message_decoder = msgspec.json.Decoder(_MessageEvent)
 
 
@@ -101,15 +111,26 @@ def encode_reply(id: CommandId | None, reply: dict[str, Any]) -> bytes:
     return encode_value(reply)
 
 
-def encode_welcome(id: CommandId | None, client: str, user: User, ping: float, rooms: int, size: int) -> bytes:
+def encode_welcome(
+    id: CommandId | None,
+    user: User,
+    clients: Mapping[str, str],
+    info: bytes | None,
+    expires: int | None,
+    bounds: tuple[float, int, int],
+) -> bytes:
     """The reply to ``hello``.
 
-    :param ping: seconds between two pings.
-    :param rooms: how many rooms a connection may read.
-    :param size: bytes of the largest command.
+    :param clients: the ``client``, the ``reader``, or both.
+    :param info: what the user's site vouches for, an encoded object.
+    :param expires: when the client's time is over, in milliseconds since 1970; None for never.
+    :param bounds: seconds between two pings, how many rooms a connection may read, and bytes of the largest command.
     """
-    limits = {"ping": ping, "rooms": rooms, "size": size}
-    return encode_reply(id, {"type": "welcome", "v": 1, "client": client, "user": user, **limits})
+    ping, rooms, size = bounds
+    shown = {"id": user.id, "name": user.name, "guest": user.guest}
+    vouched = {} if info is None else {"info": msgspec.Raw(info)}
+    limits = {"expires": expires, "ping": ping, "rooms": rooms, "size": size}
+    return encode_reply(id, {"type": "welcome", "v": 1, **clients, "user": {**shown, **vouched}, **limits})
 
 
 def encode_joined(
@@ -118,19 +139,35 @@ def encode_joined(
     position: Position,
     top: Position,
     recovered: bool,
-    count: int,
-    members: bytes | None,
+    members: tuple[int, bytes | None] | None,
+    rights: int,
     resumed: bool | None = None,
 ) -> bytes:
     """The reply to ``join``.
 
-    :param members: an encoded array; None if there are too many to list.
+    :param members: how many there are, and an encoded array of them, None if there are too many to list. None if the
+        reader may not see who is in the room.
+    :param rights: what the reader may do in the room.
     :param resumed: whether the reader gave a position; None leaves the field out.
     """
-    places: dict[str, Any] = {"position": str(position), "top": str(top), "recovered": recovered}
+    fields: dict[str, Any] = {"type": "joined", "room": room, "position": str(position), "top": str(top)}
+    fields["recovered"] = recovered
     if resumed is not None:
-        places["resumed"] = resumed
-    return encode_reply(id, {"type": "joined", "room": room, **places, **_member_fields(count, members)})
+        fields["resumed"] = resumed
+    fields["rights"] = format_rights(rights)
+    if members is not None:
+        fields |= _member_fields(*members)
+    return encode_reply(id, fields)
+
+
+def encode_left(room: str) -> bytes:
+    """The ``left`` event: the client may no longer read a room."""
+    return encode_value({"type": "left", "room": room, "reason": "forbidden"})
+
+
+def encode_rights(room: str, rights: int) -> bytes:
+    """The ``rights`` event: what the client may do in a room has changed."""
+    return encode_value({"type": "rights", "room": room, "rights": format_rights(rights)})
 
 
 def _member_fields(count: int, members: bytes | None) -> dict[str, Any]:
@@ -185,11 +222,11 @@ def encode_signal(room: str, event: str, data: bytes, user: User | None, at: int
     :param user: the sender; None for a signal that was relayed from Redis.
     :param at: milliseconds since 1970.
     """
-    sender = None if user is None else _SenderFields(user.id, user.name)
+    sender = None if user is None else _sender(user.id, user.name)
     return encode_value(_SignalEvent(room, event, msgspec.Raw(data), sender, at))
 
 
-_MAX_ENVELOPE = 2600
+_MAX_ENVELOPE = 2620
 """Bytes that an encoded message has besides its data, at most; characters of names have up to four bytes."""
 
 
@@ -235,25 +272,41 @@ def encode_page(room: str, position: Position, page: Page, recovered: bool) -> b
     return encode_value(_page_fields(room, position, page, recovered))
 
 
-def encode_rooms(rooms: Sequence[tuple[str, int]]) -> bytes:
-    """The answer to ``GET /rooms``: the rooms' names, with how many members each room has."""
-    return encode_value({"rooms": [{"room": room, "count": count} for room, count in rooms]})
+def encode_rooms(rooms: Sequence[tuple[str, int | None]]) -> bytes:
+    """The answer to ``GET /rooms``: the rooms' names, with how many members each room has.
+
+    The number is None for a room whose members the asker may not see.
+    """
+    return encode_value({"rooms": [{"room": room} | _count_field(count) for room, count in rooms]})
+
+
+def _count_field(count: int | None) -> dict[str, Any]:
+    return {} if count is None else {"count": count}
 
 
 def encode_poll(
-    client: str, events: Sequence[bytes], positions: Mapping[str, str], presence: Mapping[str, str]
+    client: str,
+    is_reader: bool,
+    events: Sequence[bytes],
+    positions: Mapping[str, str],
+    presence: Mapping[str, str],
+    rights: bytes,
 ) -> bytes:
     """The answer to a poll.
 
+    :param is_reader: whether ``client`` is a reader.
     :param events: encoded events; each string may hold several, with commas between them.
     :param positions: by room, after which position the next poll goes on.
     :param presence: by room, the version of the members that the poll was sent.
+    :param rights: by room, what the client may do there, as an encoded object.
     """
-    return b'{"type":"poll","client":%b,"events":[%b],"positions":%b,"presence":%b}' % (
+    return b'{"type":"poll",%b:%b,"events":[%b],"positions":%b,"presence":%b,"rights":%b}' % (
+        b'"reader"' if is_reader else b'"client"',
         encode_value(client),
         b",".join(events),
         encode_value(positions),
         encode_value(presence),
+        rights,
     )
 
 

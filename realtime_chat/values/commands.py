@@ -36,7 +36,7 @@ class Hello(Command, frozen=True):
     v: int = 1
     name: _Text | None = None
     token: str | None = None
-    client: _Text | None = None
+    client: str | None = None
 
 
 class Join(Command, frozen=True, kw_only=True):

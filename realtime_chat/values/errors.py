@@ -23,6 +23,7 @@ __all__ = [
     "UnreadableCommand",
     "internal_error",
     "out_of_order",
+    "token_expired",
 ]
 
 
@@ -46,6 +47,7 @@ ERRORS: Mapping[str, ErrorKind] = MappingProxyType(
         "not_joined": ErrorKind(400, False),
         "already_joined": ErrorKind(400, False),
         "unauthorized": ErrorKind(401, False),
+        "token_expired": ErrorKind(401, False),
         "forbidden": ErrorKind(403, False),
         "bad_origin": ErrorKind(403, False),
         "not_found": ErrorKind(404, False),
@@ -98,6 +100,11 @@ class UnreadableCommand(RealtimeError):
 def internal_error(id: str | int | float | None = None) -> RealtimeError:
     """The error for a failure of the daemon itself, which has been logged."""
     return RealtimeError("internal", "something went wrong here; it has been logged", id)
+
+
+def token_expired() -> RealtimeError:
+    """The error for a client whose time is over."""
+    return RealtimeError("token_expired", "the time of this client's token is over; send a new token in hello")
 
 
 class StoreError(RealtimeError):
@@ -159,6 +166,7 @@ GOODBYES: Mapping[str, Goodbye] = MappingProxyType(
             Goodbye(4001, "slow"),
             Goodbye(4002, "silent"),
             Goodbye(4003, "expired"),
+            Goodbye(4004, "token_expired"),
             Goodbye(4500, "too_many_errors"),
             Goodbye(4501, "too_many_frames"),
         )

@@ -15,10 +15,9 @@ from realtime_chat.values.errors import RealtimeError
 _CACHED_NAMES = 1024
 """How many checked names are cached, so that they are not checked again."""
 
-_HIGH = "\x7f"
-"""Sorts after every character that a room's name may have."""
-
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
+_NOT_IN_ROOMS = re.compile(r"[^A-Za-z0-9_.:@-]")
+_GUEST_ID = re.compile(r"(~?)(u[a-z2-7]{16})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
@@ -53,7 +52,7 @@ class Position(msgspec.Struct, frozen=True):
 class User(msgspec.Struct, frozen=True):
     """A user as other users see them.
 
-    :param id: the same on every node and after a restart.
+    :param id: the same on every node and after a restart. A guest's begins with ``~``.
     :param guest: whether the id and the name are unverified.
     """
 
@@ -70,6 +69,7 @@ class Draft(msgspec.Struct, frozen=True):
     """A message before it has a position in the log.
 
     :param data: the sender's value as compact JSON.
+    :param sender: the user as stores name it; see :func:`author`.
     :param key: the idempotency key, unique for a room and a user.
     :param after: the key of an own message in this room that must be stored before; only together with ``key``.
     """
@@ -158,11 +158,13 @@ class ForwardedCommand(msgspec.Struct, frozen=True):
     :param client_hash: names the client that sent the command.
     :param state: its new presence state, a compact JSON object; None if it stays.
     :param leaves: the room that the client leaves; None if it leaves no room.
+    :param renewed: the client as it is sealed now, if its user has renewed it. Other nodes verify it.
     """
 
     client_hash: str
     state: bytes | None = None
     leaves: str | None = None
+    renewed: str | None = None
 
 
 def check_room(name: Any) -> str:
@@ -197,35 +199,47 @@ def naming(room: str) -> Iterator[None]:
         raise
 
 
-def private_owner(room: str) -> str | None:
-    """The id of the only user who may read a room; None if everyone may read it."""
-    return room[1:] if room.startswith("@") else None
+def is_private(room: str) -> bool:
+    """Whether only one user may read a room."""
+    return room.startswith("@")
 
 
-def may_read(user: User, room: str) -> bool:
-    """Whether a user may read a room. Only its owner may read a private room."""
-    return private_owner(room) in (None, user.id)
+@lru_cache(_CACHED_NAMES)
+def private_room(user_id: str) -> str:
+    """The name of the private room of a user, ``@ID``.
 
-
-def listed_ranges(user: User, after: str) -> Iterator[tuple[str, str]]:
-    """The ranges of room names that a user may read, in order: each as the names before its first and after its last.
-
-    Private rooms sort together, so that a list skips the private rooms of others without reading their names.
-
-    :param after: the list begins after this name.
+    Of a user with a token, characters that no room's name has, and ``~``, are written as ``~`` and two upper-case
+    hexadecimal digits for each byte of UTF-8. The name may be longer than a room's name can be.
     """
-    own = f"@{user.id}"
-    ranges = (("", f"?{_HIGH}"), (own[:-1] + chr(ord(own[-1]) - 1) + _HIGH, own), (f"@{_HIGH}", _HIGH))
-    return ((max(after, first), last) for first, last in ranges if after < last)
+    if is_guest_id(user_id):
+        return f"@{user_id}"
+    return "@" + _NOT_IN_ROOMS.sub(_escape, user_id)
 
 
-def check_reader(user: User, room: str) -> None:
-    """Refuse a private room of another user.
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"~{byte:02X}" for byte in match[0].encode())
 
-    :raises RealtimeError: ``forbidden``.
+
+@lru_cache(_CACHED_NAMES)
+def is_guest_id(id: str) -> bool:
+    """Whether an id is a guest's, as it is shown or as it is stored, or that of ``anonymous``. No user has such an id.
+
+    A guest's id is ``~``, ``u`` and 16 of ``a-z2-7``. Stores keep it without the ``~``, as before guests had one.
     """
-    if not may_read(user, room):
-        raise RealtimeError("forbidden", "a room whose name begins with @ is read by the user of that id alone")
+    return id == ANONYMOUS.id or _GUEST_ID.fullmatch(id) is not None
+
+
+@lru_cache(_CACHED_NAMES)
+def shown_id(stored: str) -> str:
+    """The id of a message's sender as readers see it: with the ``~`` of a guest."""
+    match = _GUEST_ID.fullmatch(stored)
+    return stored if match is None else f"~{match[2]}"
+
+
+@lru_cache(_CACHED_NAMES)
+def author(user: User) -> User:
+    """A user as stores name it: a guest's id is without its ``~``. So a guest's keys stay what they were before."""
+    return User(user.id[1:], user.name) if user.guest and user.id[0] == "~" else user
 
 
 @lru_cache(_CACHED_NAMES)

@@ -47,6 +47,7 @@ class FakePresence:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.failing = False
+        self.asked = False
         self.replica = self
 
     def channels(self) -> dict[str, Any]:
@@ -54,6 +55,12 @@ class FakePresence:
 
     async def start(self, listener: Any) -> None:
         self.calls.append(("start",))
+
+    def ask_for_renewals(self) -> None:
+        self.asked = True
+
+    def stop_asking(self) -> None:
+        self.asked = False
 
     async def stop(self) -> None:
         self.calls.append(("stop",))

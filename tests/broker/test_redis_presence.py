@@ -10,6 +10,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 
+from realtime_chat.broker import renewals
+from realtime_chat.broker.presence_messages import Missed, encode_notice
+from realtime_chat.values.model import ForwardedCommand
 from tests.clients import EventClient, PollClient, SocketClient
 from tests.redis_nodes import NodesTestCase, RovingPollClient
 
@@ -433,3 +436,59 @@ class EmptyLossTests(LossTests):
     """A Redis that loses things, as to a room without messages."""
 
     has_messages = False
+
+
+class RenewalTests(NodesTestCase):
+    """A renewed client is told to every node, whatever gets lost."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.heard: list[str] = []
+        for node in self.nodes[1:]:
+            node.service.hub.presence.on_renewed = self.heard.append
+
+    def renew(self, number: int) -> str:
+        """Renew a client at the first node."""
+        client = f"client {number}"
+        self.nodes[0].presence.forward(ForwardedCommand(f"{number:016x}", renewed=client))
+        return client
+
+    async def test_connection_lost(self) -> None:
+        """What is published while a node's subscription is lost is published again for it."""
+        self.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        client = self.renew(1)  # before anybody can subscribe again, as that takes more than one turn
+        await self.until(lambda: client in self.heard)
+
+    async def test_redis_lost(self) -> None:
+        """What can't be published while Redis is down is published when it is back."""
+        self.server.kill()
+        clients = [self.renew(number) for number in range(3)]
+        self.server.start()
+        await self.until(lambda: set(clients) <= set(self.heard))
+
+    async def test_node_begins(self) -> None:
+        """A node that begins later hears of the last renewals, the latest of each client and the latest clients."""
+        self.patch(renewals, "_MOST", 2)
+        for number in (1, 2, 1, 3):
+            self.renew(number)
+        await self.until(lambda: len(self.heard) >= 4)
+        self.heard.clear()
+        node = await self.node()
+        heard: list[str] = []
+        node.service.hub.presence.on_renewed = heard.append
+        self.server.command("PUBLISH", node.names.nodes, encode_notice(Missed(node.name)))
+        await self.until(lambda: {"client 1", "client 3"} <= set(heard))
+        self.assertNotIn("client 2", heard)
+
+    async def test_renewed_on_two_nodes(self) -> None:
+        """Of a client that was renewed on two nodes, one after the other, only the last renewal is said again."""
+        one, two = self.nodes
+        one.service.hub.presence.on_renewed = self.heard.append
+        for node, client in ((one, "before"), (two, "after")):
+            node.presence.forward(ForwardedCommand("1" * 16, renewed=client))
+            await self.until(lambda client=client: client in self.heard)
+        self.heard.clear()
+        self.renew(2)
+        self.server.command("PUBLISH", one.names.nodes, encode_notice(Missed(one.name)))
+        await self.until(lambda: self.heard.count("client 2") == 2 and "after" in self.heard)
+        self.assertNotIn("before", self.heard)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.log_view import EntryPage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
@@ -475,7 +476,8 @@ class ListTests(World):
         """A user is told of the public rooms and of the own private one, in order, and of no other's."""
         for room in ("b", "@u7", "@u6", "@u8", "a"):
             self.publish("x", room=room)
-        listing = Deferred.fromCoroutine(self.hub.list_rooms(User("u7", "Ann"), "", 10))
+        ann = Identity("c", "0" * 16, User("u7", "Ann", False), expires=1)
+        listing = Deferred.fromCoroutine(self.hub.list_rooms(ann, "", 10))
         self.assertEqual([("@u7", 0), ("a", 0), ("b", 0)], self.successResultOf(listing))
 
 
@@ -557,7 +559,7 @@ class SignalTests(SharedWorld):
         session, _ = self.arrive(client)
         session.receive(b'{"type": "signal", "room": "lobby", "event": "typing", "data": true}')
         ((room, client_hash, data),) = self.broker.signals
-        self.assertEqual(("lobby", self.hub.identities.client_hash(client)), (room, client_hash))
+        self.assertEqual(("lobby", self.hub.identities.check(client).mark), (room, client_hash))
         self.assertEqual(("signal", True, "Ann"), (*map(json.loads(data).get, ("type", "data")), "Ann"))
 
     def test_heard(self) -> None:
@@ -566,7 +568,7 @@ class SignalTests(SharedWorld):
         _, own = self.arrive(client)
         _, other = self.arrive(self.hub.identities.issue())
         signal = {"type": "signal", "room": "lobby", "event": "e", "data": 1, "from": {"id": "u", "name": "n"}, "at": 1}
-        self.hub.cache.signalled("lobby", self.hub.identities.client_hash(client), json.dumps(signal).encode())
+        self.hub.cache.signalled("lobby", self.hub.identities.check(client).mark, json.dumps(signal).encode())
         self.hub.cache.signalled("unread", "0" * 16, json.dumps(signal).encode())
         self.assertEqual(([], [signal]), (own.of_type("signal"), other.of_type("signal")))
 

@@ -1,9 +1,16 @@
 """Tests for :mod:`realtime_chat.core.identity`."""
 
+import base64
+
+import attrs
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.core import identity
 from realtime_chat.core.identity import Identities
+from realtime_chat.values.access import Claims, Grants, format_rights
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import User
 from tests.fakes import tokens
 
 
@@ -16,7 +23,7 @@ class IdentitiesTests(SynchronousTestCase):
     def test_issued_is_known(self) -> None:
         """What was issued is known, here and wherever the same secret is."""
         client = self.identities.issue()
-        self.assertEqual(client, Identities(lambda: b"k" * 32, tokens(9)).check(client))
+        self.assertEqual(client, Identities(lambda: b"k" * 32, tokens(9)).check(client).client)
 
     def test_made_up_is_refused(self) -> None:
         """What nobody issued is unauthorized: made up, changed, from another secret, or no text for it at all."""
@@ -49,25 +56,156 @@ class IdentitiesTests(SynchronousTestCase):
     def test_user_is_stable_and_says_nothing(self) -> None:
         """A client's user id is the same after a restart, and the secret is no part of it."""
         client = self.identities.issue()
-        user = self.identities.guest(client, "Bob")
-        self.assertEqual(user.id, Identities(lambda: b"k" * 32, tokens(9)).guest(client).id)
-        self.assertNotEqual(user.id, Identities(lambda: b"x" * 32, tokens(9)).guest(client).id)
+        user = self.identities.check(client, "Bob").user
+        self.assertEqual(user.id, Identities(lambda: b"k" * 32, tokens(9)).check(client).user.id)
+        other = Identities(lambda: b"x" * 32, tokens())
+        self.assertNotEqual(user.id, other.check(other.issue()).user.id)
         self.assertNotIn(client[:8], user.id)
         self.assertTrue(user.guest)
 
     def test_nameless(self) -> None:
         """Who gives no name gets one."""
-        user = self.identities.guest(self.identities.issue())
-        self.assertEqual(f"Guest {user.id[1:5]}", user.name)
+        user = self.identities.new_guest().user
+        self.assertEqual(f"Guest {user.id[2:6]}", user.name)
 
     def test_mark(self) -> None:
         """Nodes with the same secret give a client the same mark, which no other client has, and which doesn't show
         the client, nor its user."""
         client, other = self.identities.issue(), self.identities.issue()
-        client_hash = self.identities.client_hash(client)
-        self.assertEqual(client_hash, Identities(lambda: b"k" * 32, tokens(9)).client_hash(client))
-        self.assertNotEqual(client_hash, Identities(lambda: b"x" * 32, tokens(9)).client_hash(client))
-        self.assertNotEqual(client_hash, self.identities.client_hash(other))
+        client_hash = self.identities.check(client).mark
+        self.assertEqual(client_hash, Identities(lambda: b"k" * 32, tokens(9)).check(client).mark)
+        elsewhere = Identities(lambda: b"x" * 32, tokens())
+        self.assertNotEqual(client_hash, elsewhere.check(elsewhere.issue()).mark)
+        self.assertNotEqual(client_hash, self.identities.check(other).mark)
         self.assertRegex(client_hash, "^[0-9a-f]{16}$")
         self.assertNotIn(client[:8], client_hash)
-        self.assertNotIn(self.identities.guest(client).id[1:], client_hash)
+        self.assertNotIn(self.identities.check(client).user.id[1:], client_hash)
+
+
+class SealedTests(SynchronousTestCase):
+    """Clients that seal who their user is."""
+
+    def setUp(self) -> None:
+        self.now = 1_000_000
+        self.keys = frozenset(("k1",))
+        self.identities = self.make()
+
+    def make(self, secret: bytes = b"k" * 32, seed: int = 0) -> Identities:
+        return Identities(lambda: secret, tokens(seed), lambda: self.now, lambda: self.keys)
+
+    def claims(self, sub: str = "u7", expires: int = 2_000_000, **rooms: str) -> Claims:
+        return Claims(sub, "Ann", b'{"role":"staff"}', Grants.of(rooms), expires, 500_000, "k1")
+
+    def test_says_all(self) -> None:
+        """A sealed client says all that the token said, on every node, and has one more name: its mark."""
+        admitted = self.identities.admit(self.claims(lobby="rw", news="r"))
+        found = self.make(seed=9).check(admitted.client)
+        self.assertEqual(msgspec.structs.astuple(admitted), msgspec.structs.astuple(found))
+        self.assertEqual(User("u7", "Ann", False), found.user)
+        self.assertEqual((3, 1, 0), (*map(found.grants.rights, ("lobby", "news", "other")),))
+        self.assertRegex(found.mark, "^[0-9a-f]{16}$")
+
+    def test_renewed(self) -> None:
+        """A renewed client keeps its mark, and a new one gets another."""
+        first, other = self.identities.admit(self.claims()), self.identities.admit(self.claims())
+        renewed = self.identities.admit(self.claims(expires=3_000_000), first.mark)
+        self.assertEqual(first.mark, renewed.mark)
+        self.assertNotEqual(first.client, renewed.client)
+        self.assertNotEqual(first.mark, other.mark)
+
+    def test_client_from_before(self) -> None:
+        """After a renewal, the client from before is the renewed one, unless that was issued earlier; so is the reader.
+
+        When the time of either is over, it is refused.
+        """
+        before = self.identities.admit(self.claims(lobby="rw"))
+        for issued, grants, goes_on in ((500_000, "r", "r"), (400_000, "rwsp", "r"), (600_000, "s", "s")):
+            claims = attrs.evolve(self.claims(expires=1_500_000, lobby=grants), issued=issued)
+            self.identities.renew(self.identities.admit(claims, before.mark))
+            for client in (before.client, self.identities.reader_of(before).client):
+                found = self.identities.check(client)
+                self.assertEqual(goes_on, format_rights(found.grants.rights("lobby")))
+            self.assertTrue(found.is_reader)
+        self.now = 1_500_000
+        self.assert_code("token_expired", before.client)
+
+    def test_renewals_are_bounded(self) -> None:
+        """Of renewals only the latest are remembered, and many of one client count as one."""
+        identities = [self.identities.admit(self.claims(lobby="rw")) for _ in range(3)]
+        self.patch(identity, "_RENEWED", 2)
+        for one in (*identities[:2], identities[0], identities[2]):
+            self.identities.renew(self.identities.admit(self.claims(), one.mark))
+        rights = [self.identities.check(one.client).grants.rights("lobby") for one in identities]
+        self.assertEqual([0, 3, 0], rights)
+
+    def test_reader(self) -> None:
+        """A reader is the same client, only reads, and can't be made a client by changing its kind."""
+        client = self.identities.admit(self.claims(lobby="rw"))
+        reader = self.identities.check(self.identities.reader_of(client).client)
+        self.assertEqual((client.mark, client.user, True), (reader.mark, reader.user, reader.is_reader))
+        for one, other in ((client, reader), (reader, client)):
+            raw, kind = base64.urlsafe_b64decode(one.client + "=="), base64.urlsafe_b64decode(other.client + "==")
+            made_up = base64.urlsafe_b64encode(kind[:1] + raw[1:]).rstrip(b"=").decode()
+            self.assert_code("unauthorized", made_up)
+
+    def assert_code(self, code: str, client: str) -> None:
+        self.assertEqual(code, self.assertRaises(RealtimeError, self.identities.find, client).code, client)
+
+    def test_changed(self) -> None:
+        """With any one bit changed, cut, lengthened, spelled otherwise, or of another secret, it is unauthorized."""
+        client = self.identities.admit(self.claims(lobby="rw")).client
+        raw = base64.urlsafe_b64decode(client + "=" * (-len(client) % 4))
+        for bit in range(len(raw) * 8):
+            changed = bytearray(raw)
+            changed[bit // 8] ^= 1 << bit % 8
+            self.assert_code("unauthorized", base64.urlsafe_b64encode(changed).rstrip(b"=").decode())
+        for length in range(33, len(client)):
+            self.assert_code("unauthorized", client[:length])
+        last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        spellings = [client[:-1] + sign for sign in last if sign != client[-1]]
+        for wrong in (*spellings, client + "=", client + "A", " " + client, client + "\n", "\ud800" * 40, "A" * 5000):
+            self.assert_code("unauthorized", wrong)
+        self.assert_code("unauthorized", self.make(b"x" * 32).admit(self.claims()).client)
+
+    def test_time(self) -> None:
+        """After its time it is expired, and without its key unauthorized, however often it was accepted before."""
+        client = self.identities.admit(self.claims()).client
+        held = self.identities.check(client)
+        self.assertIs(held, self.identities.check(client))
+        self.now = 2_000_000
+        self.assert_code("token_expired", client)
+        self.assertIs(held, self.identities.find(client, may_be_over=True))
+        self.now = 1_999_999
+        self.assertIs(held, self.identities.check(client))
+        self.keys = frozenset()
+        self.assert_code("unauthorized", client)
+
+    def test_remembered_while_held(self) -> None:
+        """What was verified is remembered as long as somebody holds it, and no longer."""
+        client = self.identities.admit(self.claims()).client
+        held = [self.identities.check(client), self.identities.check(self.identities.issue(), "Bob")]
+        self.assertEqual(2, len(self.identities._known))
+        held.clear()
+        self.assertEqual({}, self.identities._known)
+
+    def test_guests(self) -> None:
+        """A guest with a name has a sealed client; renamed, it keeps its id and its mark. Its time is never over."""
+        classic = self.identities.check(self.identities.issue())
+        for guest in (classic, self.identities.new_guest("Bob")):
+            renamed = self.identities.check(self.identities.rename(guest, " Rob ").client)
+            self.assertEqual((guest.mark, guest.user.id, "Rob"), (renamed.mark, renamed.user.id, renamed.user.name))
+            self.assertEqual((True, None), (renamed.user.guest, renamed.expires))
+            self.assertRegex(renamed.user.id, r"^~u[a-z2-7]{16}$")
+
+    def test_nobody_is_a_guest_by_a_token(self) -> None:
+        """A token for the id of a guest makes no client, whoever has signed it."""
+        for sub in ("anonymous", "~u" + "a" * 16, "u" + "a" * 16):
+            error = self.assertRaises(RealtimeError, self.identities.admit, self.claims(sub))
+            self.assertEqual("unauthorized", error.code)
+
+    def test_too_large(self) -> None:
+        """A token whose client would be too long is refused, with its length and what would be right."""
+        rooms = {f"room-{number}-of-many": "rwsp" for number in range(100)}
+        error = self.assertRaises(RealtimeError, self.identities.admit, self.claims(**rooms))
+        self.assertEqual("too_large", error.code)
+        self.assertRegex(error.message, r"would have \d{4} bytes, and 2048 are the most; give .* fewer patterns")

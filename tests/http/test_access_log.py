@@ -7,10 +7,11 @@ from typing import Any
 
 from twisted.logger import LogLevel, globalLogPublisher
 
-from tests.http.site_case import (
-    SiteTestCase,
-    get,
-)
+from realtime_chat.core.identity import Identities
+from realtime_chat.http.access_log import _redact
+from realtime_chat.values.access import NO_GRANTS, Claims
+from tests.http.site_case import SiteTestCase, get
+from tests.tokens.made import token
 
 
 class AccessLogTests(SiteTestCase):
@@ -51,12 +52,43 @@ class AccessLogTests(SiteTestCase):
 
     def test_secrets(self) -> None:
         """Secret query values are redacted, in every spelling of their names, and in the referrer."""
-        query = b"/?room=r&client=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET&last=1"
+        names = b"client=SECRET&reader=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET;SECRET"
+        query = b"/?room=r&" + names + b"&last=1"
         self.send(get(query, b"Referer: http://localhost" + query))
         (line,) = self.lines()
         self.assertNotIn("SECRET", line)
-        redacted = "/?room=r&client=REDACTED&%63lient=REDACTED&Token=REDACTED&access_token=REDACTED&commands=REDACTED"
-        self.assertEqual(line.count(redacted + "&last=1"), 2)
+        redacted = "client=REDACTED&reader=REDACTED&%63lient=REDACTED&Token=REDACTED&commands=REDACTED"
+        self.assertEqual(line.count(f"/?room=r&{redacted}&last=1"), 2)
+
+    def test_escaped_by_mistake(self) -> None:
+        """Secret values are redacted, too, where what stands before them was escaped, or is a path."""
+        for target, written in (
+            (b"/poll%3Fclient=SECRET", "/poll%3Fclient=REDACTED"),
+            (b"/poll%3Froom=r&client=SECRET", "/poll%3Froom=r&client=REDACTED"),
+            (b"/poll?room=r%26client%3dSECRET&last=1", "/poll?room=r%26client%3dREDACTED&last=1"),
+            (b"/poll?room=r%2526reader%253DSECRET", "/poll?room=r%2526reader%253DREDACTED"),
+            (b"/poll?room=r?client=SECRET", "/poll?room=r?client=REDACTED"),
+            (b"/poll?room=r&amp;reader=SECRET", "/poll?room=r&amp;reader=REDACTED"),
+            (b"/poll?a=1;cl%2569ent=SECRET", "/poll?a=1;cl%2569ent=REDACTED"),
+            (b"/client=SECRET", "/client=REDACTED"),
+            (b"/?clients=1&x=token&last=%20", "/?clients=1&x=token&last=%20"),
+        ):
+            self.assertEqual(written, _redact(target).decode(), target)
+
+    def test_forms(self) -> None:
+        """Tokens and sealed clients are redacted wherever they stand, and what only looks a little like them isn't."""
+        identities = Identities(lambda: b"k" * 32, lambda count: b"r" * count)
+        user = identities.admit(Claims("u7", None, None, NO_GRANTS, 1, None, "0f0f0f0f"))
+        reader, guest = identities.reader_of(user).client, identities.new_guest("Bob").client
+        for secret in (token(), user.client, reader, guest):
+            secret_text = secret.encode()
+            self.send(get(b"/rooms/x%b/messages" % secret_text, b"User-Agent: a %b b" % secret_text))
+            line = self.lines()[-1]
+            self.assertIn("REDACTED", line)
+            self.assertTrue(line.endswith('"a REDACTED b"'), line)
+            self.assertNotIn(secret[-20:], line)
+        self.send(get(b"/rooms/eyJustice.AZjECt/messages"))
+        self.assertIn("/rooms/eyJustice.AZjECt/messages", self.lines()[-1])
 
     def test_absolute(self) -> None:
         """A target with a host, which may contain a password, isn't written."""

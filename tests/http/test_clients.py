@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 
-from realtime_chat.core.identity import Identities
 from realtime_chat.http.answers import Answer
-from realtime_chat.http.clients import client_of, user_of, wrap_for
+from realtime_chat.http.clients import client_of, identity_of, wrap_for
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import ANONYMOUS
-from tests.fakes import tokens
+from tests.fakes import make_hub, tokens
 from tests.http.test_commands import StubTestCase
 
 
@@ -36,7 +38,9 @@ class ClientTests(SynchronousTestCase):
     """Which client, and which user."""
 
     def setUp(self) -> None:
-        self.identities = Identities(lambda: b"secret" * 6, tokens())
+        clock = Clock()
+        self.hub = make_hub(MemoryStore(Retention(20), clock.seconds, tokens()), clock)
+        self.identities = self.hub.identities
         self.issued = self.identities.issue()
 
     def assert_code(self, code: str, call: Any, *given: Any) -> None:
@@ -55,15 +59,15 @@ class ClientTests(SynchronousTestCase):
 
     def test_user(self) -> None:
         """Who has no client is anonymous; who has one is its guest."""
-        self.assertEqual(ANONYMOUS, user_of(request(), self.identities))
-        user = user_of(request(f"client={self.issued}&name=Ann"), self.identities)
-        self.assertEqual((self.identities.guest(self.issued).id, "Ann", True), (user.id, user.name, user.guest))
+        self.assertEqual(ANONYMOUS, identity_of(request(), self.hub).user)
+        user = identity_of(request(f"client={self.issued}&name=Ann"), self.hub).user
+        self.assertEqual((self.identities.check(self.issued).user.id, "Ann", True), (user.id, user.name, user.guest))
 
     def test_unknown(self) -> None:
         """A client that wasn't issued here is nobody."""
         for client in ("", "A" * 32, self.issued[:-1], self.issued + "A", self.issued.lower(), "ä" * 32):
             given = request(f"client={client}")
-            self.assert_code("unauthorized", user_of, given, self.identities)
+            self.assert_code("unauthorized", identity_of, given, self.hub)
 
 
 class WrapTests(SynchronousTestCase):

@@ -213,11 +213,12 @@ class FastChannelTests(SiteTestCase):
         self.assertEqual([200, 200, 200, 404], [said.status for said in read_answers(transport.value())])
 
     def test_not_reused(self) -> None:
-        """Headers are parsed each time if they change the answer, go to the access log, or are long."""
-        long = b"X-A: " + b"b" * 2000
+        """Headers are parsed each time if they change the answer, have a token, go to the access log, or are long."""
+        long = b"X-A: " + b"b" * 2100
         for site, line in (
             (self.site, b"Origin: https://other.example"),
             (self.site, long),
+            (self.site, b"Authorization: Bearer t"),
             (self.make_site(access_log=self.mktemp()), b"X-A: b"),
         ):
             self.site = site

@@ -71,13 +71,13 @@ class PublishTests(RoomsTestCase):
     def test_anonymous(self) -> None:
         """Without a client the sender is anonymous."""
         self.post("lobby", json={"data": 1})
-        self.assertEqual({"id": "anonymous", "name": "anonymous"}, self.messages()[0]["from"])
+        self.assertEqual({"id": "anonymous", "name": "anonymous", "guest": True}, self.messages()[0]["from"])
 
     def test_guest(self) -> None:
         """With a client the sender is that guest, with the name of the URL."""
         welcome = self.hello()
         self.post("lobby", {"name": "Ann"}, json={"data": 1}, headers={"Realtime-Client": welcome["client"]})
-        self.assertEqual({"id": welcome["user"]["id"], "name": "Ann"}, self.messages()[0]["from"])
+        self.assertEqual({"id": welcome["user"]["id"], "name": "Ann", "guest": True}, self.messages()[0]["from"])
         status, error = self.post("lobby", json={"data": 1}, headers={"Realtime-Client": "made up"})
         self.assertEqual((401, "unauthorized"), (status, error["code"]))
 

@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
+from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.session import Session
 from realtime_chat.presence.signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
@@ -20,7 +21,7 @@ from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft, RemoteClient
 from tests.core.world import World
-from tests.fakes import FakeRequest, FakeTransport, make_hub, make_session, tokens
+from tests.fakes import FakeRequest, FakeTransport, identify, make_hub, make_session, tokens
 from tests.soak import examples
 from tests.views import View
 
@@ -97,7 +98,7 @@ class JoinedTests(PresenceWorld):
         self.assertEqual((3, ["Ann", "Bob", "Cid"]), (joined["count"], self.names(joined["members"])))
         ids = [member["id"] for member in joined["members"]]
         self.assertEqual(sorted(ids), ids)
-        own = {"id": session.user.id, "name": "Cid", "guest": True, "state": {}}
+        own = {"id": session.identify().user.id, "name": "Cid", "guest": True, "state": {}}
         self.assertIn(own, joined["members"])
         self.wait(5)
         self.assertEqual([], self.events(transport))
@@ -129,7 +130,7 @@ class JoinedTests(PresenceWorld):
         """A client with several connections is one member, and stays one until the last of them is gone."""
         watcher = self.arrive(name="Ann")
         one, _ = self.arrive(name="Bob")
-        two, other = self.arrive(client=one.client, name="Bob")
+        two, other = self.arrive(client=one.identify().client, name="Bob")
         self.assertEqual(2, other.of_type("joined")[0]["count"])
         (seen,) = self.settled(watcher)
         one.close()
@@ -142,7 +143,7 @@ class JoinedTests(PresenceWorld):
     def test_anonymous(self) -> None:
         """Anonymous readers, and requests that join, are no members."""
         session = Session(self.hub)
-        session.user = ANONYMOUS
+        session.identity = NOBODY
         reply = self.successResultOf(session.act(commands.Join(room="lobby")))
         self.assertEqual((0, []), (json.loads(reply)["count"], json.loads(reply)["members"]))
         self.assertEqual(0, self.hub.presence.count("lobby"))
@@ -158,9 +159,9 @@ class JoinedTests(PresenceWorld):
         """All tabs of a user are in its private room, as one member; a message and a signal reach them all."""
         one, first = self.client()
         self.tell(one, "hello", name="Ann")
-        room = "@" + one.user.id  # type: ignore[union-attr]
+        room = "@" + one.identify().user.id
         self.tell(one, "join", room=room)
-        _, second = self.arrive(client=one.client, name="Ann", room=room)
+        _, second = self.arrive(client=one.identify().client, name="Ann", room=room)
         self.assertEqual(1, second.of_type("joined")[0]["count"])
         self.publish("psst", room=room)
         self.turn()
@@ -171,10 +172,10 @@ class JoinedTests(PresenceWorld):
         watcher = self.arrive(name="Ann")
         one, _ = self.arrive(name="Bob")
         (seen,) = self.settled(watcher)
-        self.arrive(client=one.client)
+        self.arrive(client=one.identify().client)
         self.wait(1)
         self.assertEqual([], self.events(seen))
-        self.arrive(client=one.client, name="Rob")
+        self.arrive(client=one.identify().client, name="Rob")
         self.wait(1)
         (event,) = self.events(seen)
         self.assertEqual((2, ["Rob"], []), (event["count"], self.names(event["joined"]), event["left"]))
@@ -204,7 +205,7 @@ class LeaveTests(PresenceWorld):
         for _ in range(10):
             going.close()
             self.wait(1.4)
-            going, _ = self.arrive(client=going.client, name="Bob")
+            going, _ = self.arrive(client=going.identify().client, name="Bob")
         self.wait(5)
         self.assertEqual([], self.events(seen))
 
@@ -218,7 +219,7 @@ class LeaveTests(PresenceWorld):
         going.close()
         self.wait(0.5)
         self.assertEqual(1, self.hub.presence.count("lobby"))
-        self.arrive(client=going.client, name="Bob")
+        self.arrive(client=going.identify().client, name="Bob")
         self.wait(5)
         self.assertEqual([], [event["left"] for event in self.events(seen) if event["left"]])
 
@@ -349,7 +350,7 @@ class StateTests(PresenceWorld):
         session, _ = self.client()
         self.tell(session, "state", state={"colour": "red"})
         self.tell(session, "join", room="lobby")
-        client = session.client
+        client = session.identify().client
         session.close()
         self.wait(1)
         _, again = self.arrive(client=client)
@@ -545,14 +546,14 @@ class SignalTests(PresenceWorld):
     def test_reaches_others_once(self) -> None:
         """A signal reaches everybody else once, with its sender and without a position; nothing comes back."""
         sender, mine = self.arrive(name="Ann")
-        _, own_other_tab = self.arrive(client=sender.client)
+        _, own_other_tab = self.arrive(client=sender.identify().client)
         others = [self.arrive(name=name)[1] for name in "bc"]
         elsewhere = self.arrive(room="other")[1]
         self.tell(sender, "signal", room="lobby", event="typing", data={"on": True}, id=1)
         for other in others:
             (signal,) = other.of_type("signal")
             self.assertEqual(("lobby", "typing", {"on": True}), tuple(map(signal.get, ("room", "event", "data"))))
-            self.assertEqual({"id": sender.user.id, "name": "Ann"}, signal["from"])
+            self.assertEqual({"id": sender.identify().user.id, "name": "Ann", "guest": True}, signal["from"])
             self.assertEqual((1_795_000_000_000, False), (signal["at"], "position" in signal))
         unmoved = [transport.of_type("signal") for transport in (mine, own_other_tab, elsewhere)]
         self.assertEqual(([[], [], []], []), (unmoved, [event for event in mine.received if event.get("id") == 1]))
@@ -603,7 +604,7 @@ class SignalTests(PresenceWorld):
         """Another connection, or joining anew, gives no more of them."""
         sender, _ = self.arrive()
         _, other = self.arrive()
-        again, _ = self.arrive(client=sender.client)
+        again, _ = self.arrive(client=sender.identify().client)
         for session in (sender, again):
             for _ in range(60):
                 self.tell(session, "signal", room="lobby", event="e", data=1)
@@ -664,7 +665,7 @@ class EndTests(PresenceWorld):
         session, _ = self.arrive()
         session.close()
         self.wait(1)
-        _, again = self.arrive(client=session.client)
+        _, again = self.arrive(client=session.identify().client)
         self.assertEqual(1, again.of_type("joined")[0]["count"])
         again_session = next(iter(self.hub.sessions))
         self.arrive(name="Bob")
@@ -698,7 +699,7 @@ class Person:
     def __init__(self, street: Street) -> None:
         self.street = street
         self.key = street.hub.identities.issue()
-        self.id = street.hub.identities.guest(self.key).id
+        self.id = street.hub.identities.check(self.key).user.id
         self.readers = 0
         self.leaving = False
         self.until: float | None = None
@@ -729,7 +730,7 @@ class Person:
 
     def act(self, command: commands.Command) -> str:
         """Do something by a request of its own; give the type of the reply, which is empty where there is none."""
-        session = Session(self.street.hub, client=self.key)
+        session = Session(self.street.hub, identity=identify(self.street.hub, self.key))
         answer = session.perform(command)
         session.close()
         assert isinstance(answer, bytes)

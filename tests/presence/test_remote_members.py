@@ -20,7 +20,7 @@ from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import HELD, End, Exchange, make_node
-from tests.fakes import FakeRequest, FakeTransport, make_session, tokens
+from tests.fakes import FakeRequest, FakeTransport, identify, make_session, tokens
 from tests.presence.test_presence import STEP, Person, PollTab, SocketTab, Street
 from tests.soak import examples
 from tests.views import View
@@ -78,7 +78,7 @@ class NodesWorld(SynchronousTestCase):
 
     def request(self, node: int, client: str | None, command: commands.Command) -> Any:
         """Send a command to a node by a request, and return the reply."""
-        session = Session(self.hubs[node], client=client)
+        session = Session(self.hubs[node], identity=identify(self.hubs[node], client))
         answer = session.perform(command)
         self.wait(2)
         if isinstance(answer, Deferred):
@@ -116,7 +116,7 @@ class MemberTests(NodesWorld):
         for transport in seen:
             transport.received.clear()
         first, _ = self.arrive(0, "Bob")
-        others = [self.arrive(node, "Bob", first.client)[0] for node in (1, 2)]
+        others = [self.arrive(node, "Bob", first.identify().client)[0] for node in (1, 2)]
         for session in (first, *others):
             self.assertEqual([True] * 3, ["Bob" in self.names(node) for node in range(3)])
             session.close()
@@ -150,7 +150,7 @@ class MemberTests(NodesWorld):
         self.wait(4)
         for _, transport in views:
             told = [(event["count"], event["joined"], event["left"]) for event in self.events(transport)]
-            ann = {"id": session.user.id, "name": "Ann", "guest": True}  # type: ignore[union-attr]
+            ann = {"id": session.identify().user.id, "name": "Ann", "guest": True}
             fine, tired = {**ann, "state": {"mood": "fine"}}, {**ann, "state": {"mood": "tired"}}
             self.assertEqual([(4, [fine], []), (4, [tired], []), (3, [], [tired])], told)
 
@@ -172,7 +172,7 @@ class MemberTests(NodesWorld):
         _view, transport = self.watch(2)
         one, _ = self.arrive(0, "Ann")
         self.wait(1)
-        two, _ = self.arrive(1, "Anna", client=one.client)
+        two, _ = self.arrive(1, "Anna", client=one.identify().client)
         self.wait(1)
         for number in range(3):
             self.assertEqual(2, self.hubs[number].presence.count("lobby"))
@@ -194,7 +194,7 @@ class MemberTests(NodesWorld):
         for number in range(10):
             session.close()
             self.wait(1.2)
-            session, joined = self.arrive((number + 1) % 2, client=session.client)
+            session, joined = self.arrive((number + 1) % 2, client=session.identify().client)
             (reply,) = joined.of_type("joined")
             self.assertIn(("Ann", {"mood": "fine"}), [(m["name"], m["state"]) for m in reply["members"]])
         self.wait(3)
@@ -290,7 +290,7 @@ class NodeTests(NodesWorld):
         self.hubs[0].stop()
         self.nodes[0][1].stop()
         self.wait(3)
-        self.arrive(2, "Ann", client=ann.client)
+        self.arrive(2, "Ann", client=ann.identify().client)
         self.assertEqual([], self.events(transport))
         self.wait(4)
         left = [[gone["name"] for gone in event["left"]] for event in self.events(transport)]
@@ -439,7 +439,7 @@ class AnyNodeTests(NodesWorld):
         session, _ = self.arrive(0, "Ann")
         self.wait(1)
         transport.received.clear()
-        self.assertIsNone(self.request(1, session.client, commands.SetState(state={"a": 1})))
+        self.assertIsNone(self.request(1, session.identify().client, commands.SetState(state={"a": 1})))
         (event,) = self.events(transport)
         self.assertEqual([{"a": 1}], [member["state"] for member in event["joined"]])
 
@@ -447,10 +447,12 @@ class AnyNodeTests(NodesWorld):
         """Another node, which doesn't know the client's rooms, takes a state a second of it, and two at once."""
         session, _ = self.arrive(0, "Ann")
         self.wait(1)
-        replies = [self.ask(1, session.client, commands.SetState(state={"a": number})) for number in range(4)]
+        replies = [
+            self.ask(1, session.identify().client, commands.SetState(state={"a": number})) for number in range(4)
+        ]
         self.assertEqual([False, False, True, True], ["rate_limited" in reply for reply in replies])
         self.wait(1.1)
-        self.assertEqual("", self.ask(1, session.client, commands.SetState(state={"a": 5})))
+        self.assertEqual("", self.ask(1, session.identify().client, commands.SetState(state={"a": 5})))
 
     def test_leave(self) -> None:
         """A polling client that leaves through another node is gone in a moment, not after ten seconds."""
@@ -478,7 +480,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask(self, node: int, client: str, command: commands.Command) -> str:
         """Send a command to a node by a request. It is answered at once if the node knows all that it needs."""
-        session = Session(self.hubs[node], client=client)
+        session = Session(self.hubs[node], identity=identify(self.hubs[node], client))
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             self.wait(0.1)
@@ -501,7 +503,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask_soon(self, node: int, client: str, command: commands.Command) -> str:
         """The same where the answer takes longer."""
-        answer = Session(self.hubs[node], client=client).perform(command)
+        answer = Session(self.hubs[node], identity=identify(self.hubs[node], client)).perform(command)
         assert isinstance(answer, Deferred), "it was known already"
         self.wait(0.5)
         return self.successResultOf(answer).decode()
@@ -519,7 +521,7 @@ class EndTests(NodesWorld):
     def test_all_gone(self) -> None:
         """When everybody has gone there is nobody, no news, no room, no alarm and no timer, on any node."""
         sessions = [self.arrive(number % 3, room=room)[0] for number, room in enumerate("abcabcab")]
-        self.request(0, sessions[0].client, commands.ReadMembers(room="b"))
+        self.request(0, sessions[0].identify().client, commands.ReadMembers(room="b"))
         for session in sessions:
             session.close()
         self.wait(5)
@@ -542,7 +544,7 @@ class EndTests(NodesWorld):
         presence: Any = self.hubs[0].presence
         self.assertEqual(
             ({}, {}, {}, {}),
-            (presence._by_hash, presence.remote._nodes, presence.remote.rooms, presence._outbox._changes),
+            (presence._clients, presence.remote._nodes, presence.remote.rooms, presence._outbox._changes),
         )
 
 
@@ -550,8 +552,16 @@ def assert_nobody(hub: Hub) -> None:
     """Nobody is in any room."""
     presence: Any = hub.presence
     table, remote, outbox = presence._table, presence.remote, presence._outbox
-    held = presence.memberships, presence._clients, presence._by_hash, remote._nodes, outbox._changes, table._changed
-    assert held == ({},) * 6, held
+    held = (
+        presence.memberships,
+        presence._clients,
+        table.hidden,
+        table._unseeing,
+        remote._nodes,
+        outbox._changes,
+        table._changed,
+    )
+    assert held == ({},) * 7, held
     assert (table._timer, outbox._timer, remote._waiting, remote._leaving) == (None, None, {}, {})
 
 
@@ -644,7 +654,7 @@ class Citizen(Person):
     def act(self, command: commands.Command) -> str:
         """Do something by a request to any node; it is answered later."""
         self.street.pick()  # type: ignore[attr-defined]
-        session = Session(self.street.hub, client=self.key)
+        session = Session(self.street.hub, identity=identify(self.street.hub, self.key))
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             answer.addCallback(self._acted)

@@ -76,7 +76,7 @@ class EventsTestCase(ServedTestCase):
 
     def on_server(self, client: EventClient) -> Any:
         """The server's side of a client's stream."""
-        (session,) = [one for one in self.service.hub.sessions if one.client == client.client]
+        (session,) = [one for one in self.service.hub.sessions if one.identity and one.identity.client == client.client]
         return session.transport
 
 

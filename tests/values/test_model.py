@@ -14,7 +14,8 @@ from realtime_chat.values.model import (
     check_key,
     check_name,
     check_room,
-    private_owner,
+    is_private,
+    private_room,
 )
 
 BAD_ROOMS = ("", ".", "..", "a b", "a/b", "ä", "a" * 129, "a\n", "\0", "<b>", "a?b", "a#b", "a%20", 4, None, ["a"])
@@ -44,9 +45,10 @@ class RoomNameTests(SynchronousTestCase):
         for name in BAD_ROOMS:
             self.assertEqual("bad_room", self.assertRaises(RealtimeError, check_room, name).code, repr(name))
 
-    def test_private_owner(self) -> None:
+    def test_private_rooms(self) -> None:
         """A room @ID belongs to the user with that id, and no other room to anybody."""
-        self.assertEqual(["u7", None, None], [private_owner(room) for room in ("@u7", "lobby", "a@u7")])
+        self.assertEqual([True, False, False], [is_private(room) for room in ("@u7", "lobby", "a@u7")])
+        self.assertEqual(["@u7", "@~u" + "a" * 16], [private_room(id) for id in ("u7", "~u" + "a" * 16)])
 
 
 class PositionTests(SynchronousTestCase):

@@ -1,0 +1,91 @@
+"""The sessions of users with tokens: found by their client's mark, and ended when its time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from realtime_chat.core.identity import Identities, Identity
+from realtime_chat.core.node import Node
+
+_LOOK = 0.75
+"""Seconds between two looks at the time, at most: nothing goes on for a second after the end of its time."""
+
+
+class UserSession(Protocol):
+    """A session, as this knows it."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is."""
+
+    def dismiss(self, reason: str) -> None:
+        """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with an identity of the same mark, and give up what it may not do any more."""
+
+
+class UserSessions:
+    """The open sessions of users with tokens. Guests' sessions are not among them, as their time is never over.
+
+    :param token_keys: gives the fingerprints of the keys that verify tokens now. Sessions end whose key is gone.
+    """
+
+    def __init__(self, node: Node, identities: Identities, token_keys: Callable[[], Collection[str]]) -> None:
+        self._wheel = node.wheel
+        self._time_ms = node.time_ms
+        self._identities = identities
+        self._token_keys = token_keys
+        self._keys_seen: Collection[str] = ()
+        self._by_mark: dict[str, dict[UserSession, None]] = {}
+        self._earliest = 0  # no session's time is over before this, in milliseconds since 1970
+        self._is_looking = False
+
+    def add(self, session: UserSession, identity: Identity) -> None:
+        """A session belongs to a user from now on. It may be added again when it is renewed."""
+        sessions = self._by_mark.get(identity.mark)
+        if sessions is None:
+            sessions = self._by_mark[identity.mark] = {}
+        sessions[session] = None
+        if not self._is_looking:
+            self._is_looking = True
+            self._earliest = identity.expires or 0
+            self._keys_seen = self._token_keys()
+            self._wheel.call_within(_LOOK, self._look)
+        elif identity.expires is not None and identity.expires < self._earliest:
+            self._earliest = identity.expires
+
+    def remove(self, session: UserSession, identity: Identity) -> None:
+        """A session has ended."""
+        sessions = self._by_mark.get(identity.mark)
+        if sessions is not None:
+            sessions.pop(session, None)
+            if not sessions:
+                del self._by_mark[identity.mark]
+
+    def of(self, mark: str) -> list[UserSession]:
+        """The open sessions of one client."""
+        return list(self._by_mark.get(mark, ()))
+
+    def _look(self) -> None:
+        """End the sessions whose time is over, if there can be one."""
+        if not self._by_mark:
+            self._is_looking = False
+            return
+        self._wheel.call_within(_LOOK, self._look)
+        keys = self._token_keys()
+        if keys != self._keys_seen or self._time_ms() >= self._earliest:
+            self._keys_seen = keys
+            self._end_some()
+
+    def _end_some(self) -> None:
+        sessions = [session for sessions in self._by_mark.values() for session in sessions]
+        left = []
+        for session in sessions:
+            identity = session.identity
+            if identity is not None and self._identities.is_over(identity):
+                session.dismiss("token_expired")
+            elif identity is not None and identity.expires is not None:
+                left.append(identity.expires)
+        self._earliest = min(left, default=0)

@@ -1,0 +1,115 @@
+"""Clients of tokens on several nodes: what a renewal, and the end of their time, do on all of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.core.command_session import CommandSession
+from realtime_chat.core.session import Session
+from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.retention import Retention
+from realtime_chat.values import commands
+from realtime_chat.values.errors import GOODBYES
+from realtime_chat.values.model import ANONYMOUS, Draft
+from tests.exchange import Exchange, make_node
+from tests.fakes import FakeTransport, tokens
+from tests.site_tokens import SiteTokens
+
+
+class NodesTests(SynchronousTestCase):
+    """Three nodes that share a store and its secret."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.site = SiteTokens(lambda: 1_795_000_000.0 + self.clock.seconds())
+        store = MemoryStore(Retention(100), self.clock.seconds, tokens())
+        exchange = Exchange(self.clock)
+        self.hubs = [make_node(exchange, store, number, self.site)[0] for number in range(3)]
+
+    def wait(self, seconds: float) -> None:
+        self.clock.pump([0.05] * round(seconds * 20))
+
+    def say(self, session: CommandSession, type: str, **fields: Any) -> None:
+        session.receive(json.dumps({"type": type, **fields}).encode())
+        self.wait(0.1)
+
+    def arrive(self, node: int, room: str = "lobby", **hello: Any) -> tuple[CommandSession, FakeTransport]:
+        """Somebody says hello to a node, and joins a room."""
+        transport = FakeTransport()
+        session = CommandSession(self.hubs[node], transport, transport)
+        self.say(session, "hello", **hello)
+        self.say(session, "join", room=room)
+        return session, transport
+
+    def renew(self, node: int, client: str, token: str) -> dict[str, Any]:
+        """Renew a client by a request to a node."""
+        session = Session(self.hubs[node], identity=self.hubs[node].identities.check(client))
+        answer = session.perform(commands.Hello(token=token))
+        session.close()
+        assert isinstance(answer, bytes)
+        self.wait(1.0)
+        return json.loads(answer)  # type: ignore[no-any-return]
+
+    def test_renewed_everywhere(self) -> None:
+        """A renewal at one node changes the name at all, and nobody leaves."""
+        first = self.site.issue("u7", name="Ann", lobby="rp")
+        _, one = self.arrive(0, token=first)
+        client = one.of_type("welcome")[0]["client"]
+        self.arrive(1, client=client)
+        _, watcher = self.arrive(2, token=self.site.issue("u8", name="Ben", lobby="rp"))
+        self.wait(1.0)
+        watcher.received.clear()
+        self.renew(2, client, self.site.issue("u7", name="Anne", lobby="rp"))
+        events = watcher.of_type("presence")
+        self.assertEqual(["Anne"], [member["name"] for event in events for member in event.get("joined", ())])
+        self.assertEqual([], [member for event in events for member in event.get("left", ())])
+
+    def test_lost_rights_everywhere(self) -> None:
+        """Rights that a renewal at one node takes away are over at all within a second; later messages reach nobody."""
+        _, one = self.arrive(0, token=self.site.issue("u7", lobby="r"))
+        client = one.of_type("welcome")[0]["client"]
+        _, two = self.arrive(1, client=client)
+        _, other = self.arrive(1, token=self.site.issue("u8", lobby="r"))
+        self.renew(2, client, self.site.issue("u7", elsewhere="r"))
+        left = {"type": "left", "room": "lobby", "reason": "forbidden"}
+        self.assertEqual([[left], [left], []], [one.of_type("left"), two.of_type("left"), other.of_type("left")])
+        self.hubs[0].publish(Draft("lobby", "message", b"1", ANONYMOUS))
+        self.hubs[1].publish(Draft("lobby", "message", b"2", ANONYMOUS))
+        self.wait(1.0)
+        self.assertEqual([], one.of_type("message") + two.of_type("message"))
+
+    def test_older_token_changes_nothing(self) -> None:
+        """A token that was issued before the present one gives nothing back."""
+        older = self.site.issue("u7", lobby="rw")
+        session, transport = self.arrive(0, token=self.site.issue("u7", lobby="r"))
+        self.say(session, "hello", token=older)
+        self.say(session, "publish", room="lobby", data=1)
+        self.assertEqual(["forbidden"], [error["code"] for error in transport.of_type("error")])
+
+    def test_made_up_renewal(self) -> None:
+        """What isn't a client of this store renews nobody, though a node says it."""
+        _, one = self.arrive(0, token=self.site.issue("u7", lobby="r"))
+        reader = one.of_type("welcome")[0]["reader"]
+        for renewed in ("x" * 40, "", "\ud800", reader, self.hubs[1].identities.new_guest("Eve").client):
+            self.hubs[0].presence.on_renewed(renewed)
+        self.assertEqual([], one.of_type("left") + one.of_type("rights"))
+        self.assertIsNone(one.said_goodbye)
+
+    def test_time_is_over(self) -> None:
+        """Each node ends a client within a second of the end of its time, and no other."""
+        _, one = self.arrive(0, token=self.site.issue("u7", lifetime=10, lobby="r"))
+        _, two = self.arrive(1, client=one.of_type("welcome")[0]["client"])
+        _, later = self.arrive(1, token=self.site.issue("u8", lifetime=20, lobby="r"))
+        self.wait(10 - self.clock.seconds() - 0.2)
+        self.assertEqual([None, None], [one.said_goodbye, two.said_goodbye])
+        self.wait(1.2)
+        self.assertEqual([GOODBYES["token_expired"]] * 2, [one.said_goodbye, two.said_goodbye])
+        self.assertIsNone(later.said_goodbye)
+        self.wait(12)
+        self.assertEqual(GOODBYES["token_expired"], later.said_goodbye)
+        self.wait(60)
+        self.assertEqual([0] * 3, [len(hub.wheel) for hub in self.hubs])
