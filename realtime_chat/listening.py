@@ -122,6 +122,17 @@ def check_endpoint(text: str) -> str:
     return text
 
 
+def is_loopback(description: str) -> bool:
+    """Whether only programs of this machine reach an endpoint, and no proxy stands before it by its kind."""
+    endpoint = Endpoint.parse(description)
+    if not endpoint.is_tcp or description.startswith("haproxy:"):
+        return False
+    try:
+        return endpoint.interface == "localhost" or ip_address(endpoint.interface).is_loopback
+    except ValueError:
+        return False
+
+
 def _check_interface(interface: str, text: str) -> None:
     try:
         if ":" in interface or "[" in interface:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import getopt
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,102 +19,48 @@ from twisted.python import usage
 import twisted
 from realtime_chat import __version__
 from realtime_chat.broker.relay import read_relay
-from realtime_chat.http.host_list import HostList
-from realtime_chat.http.origins import OriginPolicy
-from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
-from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, check_parent_directory
+from realtime_chat.config_file import ConfigFile, Names
+from realtime_chat.http.host_list import names_loopback
+from realtime_chat.http.static_files import OWN_PAGE
+from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is_loopback
+from realtime_chat.option_values import (
+    check_host,
+    check_origin,
+    check_store,
+    read_count,
+    read_duration,
+    read_lifetime,
+    read_log_path,
+    read_page,
+    read_size,
+    read_text,
+)
 from realtime_chat.process import check_runner
 from realtime_chat.redis.address import SCHEMES, RedisAddress, parse_address
 from realtime_chat.redis.names import check_prefix
 from realtime_chat.store.retention import Retention
+from realtime_chat.text_files import FileRefused
+from realtime_chat.tokens.keys import TokenKeys
+from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
 _DATABASE = "realtime.sqlite"
-_LOG_EXAMPLE = "/var/log/realtime/access.log"
+_REPEATABLE = ("listen", "relay", "host", "allow-origin", "metrics-listen", "token-key")
+_NOT_IN_FILE = ("config", "help", "version")
 DEFAULT_PREFIX = "realtime"
 
+G = TypeVar("G")
 T = TypeVar("T")
-
-_SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _parse_count(text: str, example: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise ValueError(f"{text!r} is not a whole number above 0; right would be {example}")
-    return int(text)
-
-
-def _parse_quantity(text: str, units: dict[str, int], example: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,12})([a-zA-Z]?)", text)
-    if match is None or match[2].lower() not in units or int(match[1]) == 0:
-        known = " ".join(filter(None, units))
-        raise ValueError(f"{text!r} is not a number above 0 and perhaps a unit ({known}); right would be {example}")
-    return int(match[1]) * units[match[2].lower()]
-
-
-def _parse_size(text: str) -> int:
-    size = _parse_quantity(text, _SIZES, "64k")
-    if not 1024 <= size <= 16 * 1024**2:
-        raise ValueError(f"{text!r} is not from 1k to 16m; right would be 64k")
-    return size
-
-
-def _parse_duration(text: str) -> float:
-    return float(_parse_quantity(text, _DURATIONS, "30d"))
-
-
-def _parse_lifetime(text: str) -> float:
-    if text == "0":
-        return 0.0
-    return float(_parse_quantity(text, _DURATIONS, "1h, or 0 for no end"))
-
-
-def _check_store(text: str) -> str:
-    kind, colon, rest = text.partition(":")
-    if colon and kind in SCHEMES:
-        parse_address(text)
-    elif not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
-        raise ValueError(
-            f"{text!r} names no store; right would be sqlite:PATH, redis://HOST/0, or memory: (which forgets "
-            "everything when it stops)"
-        )
-    return text
-
-
-def _parse_log_path(directory: Path | None, text: str) -> str:
-    """The path of a log file. It may be in a directory that the daemon will create."""
-    path = Path(text).absolute()  # twistd changes the directory before it starts the service
-    if not text or path.is_dir():
-        raise ValueError(f"{text!r} is no file; right would be {_LOG_EXAMPLE}")
-    made = () if directory is None else (directory.absolute(), *directory.absolute().parents)
-    if path.parent not in made:
-        check_parent_directory(text, text, _LOG_EXAMPLE)
-    return str(path)
-
-
-def _check_host(text: str) -> str:
-    HostList([text])
-    return text
-
-
-def _check_origin(text: str) -> str:
-    OriginPolicy([text])
-    return text
-
-
-def _parse_page(text: str) -> str | Path:
-    if text in (OWN_PAGE, NO_PAGE):
-        return text
-    if not text:
-        raise ValueError(f"{text!r} is no page; right would be {OWN_PAGE}, {NO_PAGE} or a directory")
-    directory = Path(text).absolute()  # twistd changes the directory before it starts the service
-    check_directory(directory)
-    return directory
 
 
 class Options(usage.Options):
-    """The options of the command line, as a mapping from their names to their values."""
+    """The options, as a mapping from their names to their values: of the command line, and of ``--config``.
+
+    Besides, ``keys`` are the keys that verify tokens, and ``rules`` those for rooms.
+
+    :ivar given: the texts of the options on the command line.
+    :ivar file: the configuration file; None if there is none.
+    """
 
     synopsis = "[--listen ENDPOINT] [--store STORE] [options]"
     longdesc = (
@@ -122,16 +71,21 @@ class Options(usage.Options):
     optFlags = [
         ["compress", None, "Compress WebSocket messages for clients that offer it: less traffic for more CPU."],
         ["allow-jsonp", None, "Answer GETs with a callback parameter as scripts, for pages in very old browsers."],
+        ["open", None, "Let guests read and write every room that no rule is for, though others can reach the daemon."],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
-        self.update({name: [] for name in ("listen", "relay", "host", "allow-origin", "metrics-listen")})
+        self.update({name: [] for name in _REPEATABLE})
+        self.update(keys=TokenKeys(), rules=RoomRules())
+        self.given: dict[str, list[str]] = {}
+        self.file: ConfigFile | None = None
+        self._places: dict[str, str] = {}
         self._defaults: dict[str, Any] = {
             **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")),
-            **dict.fromkeys(("history-age", "max-connections")),
+            **dict.fromkeys(("history-age", "max-connections", "token-audience", "token-issuer", "config")),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
             "max-message": limits.max_message,
@@ -146,6 +100,11 @@ class Options(usage.Options):
         }
         self.update(self._defaults)
 
+    def opt_config(self, path: str) -> None:
+        """A file in TOML with options under their own names, and rules for rooms ([[room]]). The command line wins.
+        [default: none]"""
+        self["config"] = path
+
     def opt_listen(self, endpoint: str) -> None:
         """Where to listen: a Twisted endpoint; may be given more than once. [default: tcp:8080:interface=127.0.0.1]"""
         self["listen"].append(self._read("listen", endpoint, check_endpoint))
@@ -154,7 +113,7 @@ class Options(usage.Options):
         """Where messages are kept: sqlite:PATH, memory:, or a Redis server that several nodes share:
         redis://[USER:PASSWORD@]HOST[:PORT]/DB, rediss://... (TLS) or redis+unix:///PATH?db=DB
         [default: realtime.sqlite in the data directory]"""
-        self["store"] = self._read("store", store, _check_store)
+        self["store"] = self._read("store", store, check_store)
 
     def opt_store_prefix(self, prefix: str) -> None:
         """The prefix of all keys and channels in Redis. Nodes with the same prefix share their rooms.
@@ -185,21 +144,35 @@ class Options(usage.Options):
 
     def opt_history_age(self, age: str) -> None:
         """How long messages are kept: seconds, or with a unit s m h d. [default: for ever]"""
-        self["history-age"] = self._read("history-age", age, _parse_duration)
+        self["history-age"] = self._read("history-age", age, read_duration)
 
     def opt_host(self, name: str) -> None:
         """A host name that is served, with :PORT to serve that port only; may be given more than once. Requests for
         other hosts get 421; localhost is always served. [default: the addresses that are listened on]"""
-        self["host"].append(self._read("host", name, _check_host))
+        self["host"].append(self._read("host", name, check_host))
 
     def opt_allow_origin(self, origin: str) -> None:
         """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
         than once. * allows all."""
-        self["allow-origin"].append(self._read("allow-origin", origin, _check_origin))
+        self["allow-origin"].append(self._read("allow-origin", origin, check_origin))
+
+    def opt_token_key(self, path: str) -> None:
+        """A file with the keys that verify your site's tokens: a secret a line, or public keys in PEM or a JWKS; may be
+        given more than once. It is read again on SIGHUP. With it, guests may do what rules for rooms say, and else
+        nothing. [default: none]"""
+        self["token-key"].append(os.path.abspath(path))  # twistd changes the directory before it starts the service
+
+    def opt_token_audience(self, name: str) -> None:
+        """What aud of each token has to name. [default: a token has no aud]"""
+        self["token-audience"] = self._read("token-audience", name, read_text)
+
+    def opt_token_issuer(self, name: str) -> None:
+        """What iss of each token has to be. [default: any]"""
+        self["token-issuer"] = self._read("token-issuer", name, read_text)
 
     def opt_max_message(self, size: str) -> None:
         """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
-        self["max-message"] = self._read("max-message", size, _parse_size)
+        self["max-message"] = self._read("max-message", size, read_size)
 
     def opt_max_connections(self, count: str) -> None:
         """How many connections are served at once. [default: what the limit of open files allows]"""
@@ -226,7 +199,7 @@ class Options(usage.Options):
         """After how long an event stream ends, so that its client reconnects, perhaps to another process: seconds, or
         with a unit s m h d. Each stream varies by a tenth, so that clients don't reconnect all at once. 0 for no end.
         [default: 1h]"""
-        self["stream-lifetime"] = self._read("stream-lifetime", age, _parse_lifetime)
+        self["stream-lifetime"] = self._read("stream-lifetime", age, read_lifetime)
 
     def opt_presence_limit(self, count: str) -> None:
         """Up to how many members a room lists them. Larger rooms give only the number. [default: 200]"""
@@ -239,7 +212,7 @@ class Options(usage.Options):
     def opt_page(self, page: str) -> None:
         """What is at /: the chat page (on), nothing (off), or your own page: a directory with an index.html; it is read
         at start. [default: on]"""
-        self["page"] = self._read("page", page, _parse_page)
+        self["page"] = self._read("page", page, read_page)
 
     def opt_access_log(self, path: str) -> None:
         """Write one line for each request to this file; secrets in URLs are masked. [default: no access log]"""
@@ -252,13 +225,17 @@ class Options(usage.Options):
 
     def _read_count(self, option: str, text: str, example: int | None = None) -> None:
         """Set an option to a number. If the text is not one, the message gives the default as an example."""
-        self[option] = self._read(option, text, lambda text: _parse_count(text, example or self._defaults[option]))
+        self[option] = self._read(option, text, lambda text: read_count(text, example or self._defaults[option]))
 
-    def _read(self, option: str, text: str, read: Callable[[str], T]) -> T:
+    def _read(self, option: str, given: G, read: Callable[[G], T]) -> T:
         try:
-            return read(text)
+            return read(given)
         except ValueError as error:
-            raise usage.UsageError(f"--{option}: {error}") from error
+            raise self._refused(option, str(error)) from error
+
+    def _refused(self, option: str, what: str) -> usage.UsageError:
+        """The error for an option, which says where it was given."""
+        return usage.UsageError(f"{self._places.get(option, f'--{option}')}: {what}")
 
     def opt_version(self) -> None:
         """Print the versions of the daemon and of Twisted, and exit."""
@@ -272,15 +249,30 @@ class Options(usage.Options):
         its own options first.
         """
         try:
+            self.given = self._texts_given(sys.argv[1:] if options is None else options)
             super().parseOptions(options)
         except usage.UsageError as error:
             if self.parent is None:
                 raise
-            message = f"realtime: {error}{self._suggestion(error)}\nAll options: twistd realtime --help"
+            message = f"realtime: {error}{self.suggestion(error)}\nAll options: twistd realtime --help"
             raise SystemExit(message) from error
 
-    def _suggestion(self, error: usage.UsageError) -> str:
-        """Suggest the known option that is most like an unknown option."""
+    def _texts_given(self, words: list[str]) -> dict[str, list[str]]:
+        """The options on a command line, by their full names. What is wrong there is told by :meth:`parseOptions`."""
+        given: dict[str, list[str]] = {}
+        with contextlib.suppress(getopt.error):
+            for name, text in getopt.getopt(words, self.shortOpt, self.longOpt)[0]:
+                given.setdefault(name.removeprefix("--"), []).append(text)
+        return given
+
+    def names(self) -> Names:
+        """The options that a configuration file may set."""
+        flags = [str(flag[0]) for flag in self.optFlags]
+        known = {name.removesuffix("=") for name in self.longOpt} - {*_NOT_IN_FILE, *_REPEATABLE, *flags}
+        return Names(flags, _REPEATABLE, sorted(known))
+
+    def suggestion(self, error: usage.UsageError) -> str:
+        """The known option that is most like an unknown option, to be added to a message; empty if there is none."""
         unknown = re.fullmatch(r"option --(\S+) not recognized", str(error))
         known = [name.removesuffix("=") for name in self.longOpt]
         meant = difflib.get_close_matches(unknown[1], known, 1) if unknown else []
@@ -292,12 +284,14 @@ class Options(usage.Options):
             raise usage.UsageError(f"{words[0]!r} belongs to no option; right would be an option, which begins with --")
 
     def postOptions(self) -> None:
-        """Refuse options that can't work together, before anything starts."""
+        """Read the configuration file, and refuse options that can't work together, before anything starts."""
         if self.parent is not None:
             check_runner(self.parent)
+        if self["config"] is not None:
+            self._apply_file()
         kind = (self["store"] or "sqlite:").partition(":")[0]
         if kind != "sqlite" and self["data-dir"] is not None:
-            raise usage.UsageError(f"--data-dir: leave it out with --store {kind}:, which keeps nothing on this disk")
+            raise self._refused("data-dir", f"leave it out with --store {kind}:, which keeps nothing on this disk")
         if kind in SCHEMES:
             _check_redis_installed()
             self["redis"] = self._read_address()
@@ -305,15 +299,61 @@ class Options(usage.Options):
             self._refuse_redis_options()
         directory = database_path(self).parent if kind == "sqlite" else None
         if self["access-log"] is not None:
-            self["access-log"] = self._read("access-log", self["access-log"], partial(_parse_log_path, directory))
+            self["access-log"] = self._read("access-log", self["access-log"], partial(read_log_path, directory))
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
+        self._refuse_same_endpoints()
+        self._read_keys()
+        if not (self["open"] or self["token-key"]):
+            self._refuse_strangers()
+
+    def _apply_file(self) -> None:
+        """Take from the configuration file what the command line doesn't say."""
+        names = self.names()
+        try:
+            file = self.file = ConfigFile.read(self["config"], names)
+        except FileRefused as error:
+            raise usage.UsageError(str(error) if error.line else f"--config: {error}") from error
+        for name, texts, line in file.settings:
+            if name in self.given:
+                continue
+            self._places[name] = f"{file.path}, line {line}: {name}"
+            if name in names.flags:
+                self[name] = len(texts)
+            else:
+                for text in texts:
+                    getattr(self, f"opt_{name.replace('-', '_')}")(text)
+        self["rules"] = file.rules
+
+    def _refuse_same_endpoints(self) -> None:
         taken: set[str] = set()
         for option in ("listen", "metrics-listen"):
             for endpoint in self[option]:
                 if endpoint in taken:
-                    raise usage.UsageError(f"--{option}: {endpoint!r} is there already; right would be another port")
+                    raise self._refused(option, f"{endpoint!r} is there already; right would be another port")
                 if int(Endpoint.parse(endpoint).port or 1) != 0:  # port 0 is any free port
                     taken.add(endpoint)
+
+    def _read_keys(self) -> None:
+        if self["token-key"]:
+            self["keys"] = self._read("token-key", self["token-key"], TokenKeys.read)
+            return
+        for option in ("token-audience", "token-issuer"):
+            if self[option] is not None:
+                raise self._refused(option, "this is for tokens, which need --token-key FILE; leave it out")
+
+    def _refuse_strangers(self) -> None:
+        """Without keys everybody is a guest, who may do anything. So others may not come in by mistake."""
+        for option, is_ours, names in (
+            ("listen", is_loopback, self["listen"]),
+            ("host", names_loopback, self["host"]),
+        ):
+            for name in names:
+                if not is_ours(name):
+                    raise self._refused(
+                        option,
+                        f"others can reach {name!r}, and without keys anybody may read and write every room; right "
+                        "would be --token-key FILE (realtime-chat key makes one), or --open if anybody may",
+                    )
 
     def _read_address(self) -> RedisAddress:
         address = parse_address(self["store"])
@@ -328,7 +368,7 @@ class Options(usage.Options):
     def _refuse_redis_options(self) -> None:
         for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
             if self[option] not in (self._defaults.get(option), []):
-                raise usage.UsageError(f"--{option}: this is for --store redis://HOST/0; leave it out")
+                raise self._refused(option, "this is for --store redis://HOST/0; leave it out")
 
 
 def _check_redis_installed() -> None:

@@ -5,9 +5,11 @@ The Twisted plugin names this module. Nothing else imports it but ``chatserver.t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -17,11 +19,12 @@ from typing import Any
 
 import attrs
 from twisted.application.service import IService
-from twisted.logger import globalLogPublisher
+from twisted.logger import Logger, globalLogPublisher
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.clock import time_steadily
 from realtime_chat.composition import make_service
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.logs import throttle
 from realtime_chat.options import Options, database_path
@@ -31,7 +34,12 @@ from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
+from realtime_chat.text_files import FileRefused
+from realtime_chat.tokens.keys import TokenKeys
+from realtime_chat.tokens.verifier import TokenVerifier
 from realtime_chat.values.limits import Limits
+
+_log = Logger()
 
 _SWITCH_INTERVAL = 0.0005
 """Seconds after which the reactor's thread gives Python's lock to the store's thread. A commit needs the lock several
@@ -74,21 +82,66 @@ def makeService(options: Options) -> IService:
     node = os.urandom(8).hex()
     store, broker, directory = _make_store(options, reactor, node)
     process = Process(reactor, options.parent)
+    verifier = TokenVerifier(options["keys"], options["token-audience"], options["token-issuer"], time.time)
     return make_service(
         reactor,
         store,
         broker,
-        _read_configuration(options, directory),
+        _read_configuration(options, directory, verifier),
         time.time,
         os.urandom,
         process.give_up,
         partial(_on_started, reactor, process),
-        process.starting,
+        partial(_on_starting, process, verifier, tuple(options["token-key"])),
         node=node,
     )
 
 
-def _read_configuration(options: Options, directory: Path | None) -> Configuration:
+def _on_starting(
+    process: Process, verifier: TokenVerifier, paths: tuple[str, ...], reopen_logs: Callable[[], None]
+) -> None:
+    """Read the keys again whenever the logs are opened again."""
+    _log_keys(verifier)
+    for path in paths:
+        _warn_of_readers(path)
+
+    def reopen() -> None:
+        reopen_logs()
+        if paths:
+            _read_keys_again(verifier, paths)
+
+    process.starting(reopen)
+
+
+def _read_keys_again(verifier: TokenVerifier, paths: tuple[str, ...]) -> None:
+    """Verify tokens with what stands in the files now. If they can't be read, the keys from before stay."""
+    before = verifier.fingerprints()
+    try:
+        verifier.replace_keys(TokenKeys.read(paths))
+    except FileRefused as error:
+        _log.error("--token-key: {error}; the keys from before stay in force", error=str(error))
+        return
+    if verifier.fingerprints() != before:
+        _log_keys(verifier)
+
+
+def _warn_of_readers(path: str) -> None:
+    """Warn if everybody on this machine can read a file with secrets."""
+    with contextlib.suppress(FileRefused, OSError):
+        if os.stat(path).st_mode & stat.S_IROTH and "HS256" in TokenKeys.read([path]).algorithms:
+            _log.warn(
+                "--token-key: everybody on this machine can read {path}, and so make tokens; right would be chmod 640, "
+                "with the group of your site",
+                path=path,
+            )
+
+
+def _log_keys(verifier: TokenVerifier) -> None:
+    if verifier.fingerprints():
+        _log.info("tokens are verified by the keys {keys}", keys=", ".join(sorted(verifier.fingerprints())))
+
+
+def _read_configuration(options: Options, directory: Path | None, verifier: TokenVerifier) -> Configuration:
     limits = attrs.evolve(
         Limits(),
         history=options["history"],
@@ -112,6 +165,9 @@ def _read_configuration(options: Options, directory: Path | None) -> Configurati
         access_log=options["access-log"],
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
+        access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),
+        verify=verifier.verify if options["token-key"] else None,
+        token_keys=verifier.fingerprints,
     )
 
 

@@ -11,9 +11,20 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from realtime_chat.client import Chat, ChatError, Message, Position, Presence, RealtimeError, Reset, Room, Signal
+from realtime_chat.client import (
+    Chat,
+    ChatError,
+    Message,
+    Position,
+    Presence,
+    RealtimeError,
+    Reset,
+    Rights,
+    Room,
+    Signal,
+)
 from realtime_chat.console.terminal import Terminal
-from realtime_chat.console.text import as_json, as_line, member_as_json, member_as_line, safe
+from realtime_chat.console.text import as_json, as_line, describe_rights, member_as_json, member_as_line, safe
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import decode_json
 
@@ -170,6 +181,9 @@ class _Talk:
             names.pop(member.id, None)
             self._terminal.print(f"* {safe(member.name)} left")
 
+    def _rights(self, rights: Rights) -> None:
+        self._terminal.note(f"what you may do here has changed: {safe(describe_rights(rights.rights))}")
+
     def _reset(self, reset: Reset) -> None:
         self._terminal.note("messages are missing here: the room no longer had them")
         self._stored.clear()
@@ -228,7 +242,13 @@ class _Talk:
 
 
 _SHOW: Mapping[type, Callable[[_Talk, Any], None]] = MappingProxyType(
-    {Message: _Talk._message, Signal: _Talk._signal, Presence: _Talk._presence, Reset: _Talk._reset}
+    {
+        Message: _Talk._message,
+        Signal: _Talk._signal,
+        Presence: _Talk._presence,
+        Reset: _Talk._reset,
+        Rights: _Talk._rights,
+    }
 )
 
 COMMANDS: Mapping[str, Callable[[Chat, argparse.Namespace, Terminal], Awaitable[None]]] = MappingProxyType(

@@ -15,11 +15,12 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from realtime_chat.client import TRANSPORTS, RealtimeError, State, Unreachable, connect
+from realtime_chat.client import TRANSPORTS, RealtimeError, Refused, State, Unreachable, connect
 from realtime_chat.console.commands import COMMANDS, Failed
 from realtime_chat.console.options import read_options
 from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
+from realtime_chat.console.tokens import TOKEN_COMMANDS
 
 FAILED = 1
 USAGE = 2
@@ -73,6 +74,25 @@ class _ClientFile:
             raise Failed(f"--client-file: {self._path}: {error.strerror}") from error
 
 
+def _token_of(options: argparse.Namespace) -> str | Callable[[], str] | None:
+    """The token, or what reads it from its file each time that one is needed."""
+    path = options.token_file
+    if path is None:
+        return None if options.token is None else str(options.token)
+
+    def read() -> str:
+        try:
+            with open(path, encoding="ascii") as file:
+                token = file.read().strip()
+        except (OSError, ValueError) as error:
+            raise Refused("unauthorized", f"--token-file: {path}: {error}") from error
+        if not token:
+            raise Refused("unauthorized", f"--token-file: {path}: it is empty; right would be a token")
+        return token
+
+    return read
+
+
 async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) -> None:
     file = _ClientFile(options.client_file)
     chat = connect(
@@ -80,6 +100,7 @@ async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) ->
         options.url,
         name=options.name,
         client=file.read(),
+        token=_token_of(options),
         transports=TRANSPORTS if options.transport is None else (options.transport,),
         on_state=_connection_notes(terminal),
     )
@@ -165,6 +186,12 @@ class _Program:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``realtime-chat``; return the exit status."""
     options = read_options(sys.argv[1:] if arguments is None else arguments)
+    if options.command in TOKEN_COMMANDS:
+        return TOKEN_COMMANDS[options.command](options)
+    if options.command == "config":
+        from realtime_chat.console.config import print_config  # which imports all of the daemon
+
+        return print_config(options)
     from twisted.internet import reactor
 
     try:

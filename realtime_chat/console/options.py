@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.server_url import ServerURL
+from realtime_chat.console.tokens import add_token_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.json import decode_json
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
@@ -38,6 +39,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "rooms", "list the rooms that ever had a message", of_room=False)
     chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
     chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
+    add_token_commands(commands)
+    what = "print which options are in force for a daemon, and where each comes from"
+    config = commands.add_parser("config", help=what, description=f"{what.capitalize()}.")
+    config.add_argument("daemon", nargs="*", metavar="OPTIONS", help="those of twistd realtime")
     return parser
 
 
@@ -47,6 +52,14 @@ def _common() -> argparse.ArgumentParser:
     group = common.add_argument_group("connection")
     group.add_argument("--url", help=f"where the daemon is [default: $REALTIME_URL, or {DEFAULT_URL}]")
     group.add_argument("--name", type=_checked(check_name), help="what to be called")
+    group.add_argument(
+        "--token", help="who one is: a token of a site [default: $REALTIME_TOKEN, which no list of processes shows]"
+    )
+    group.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file with the token; it is read again when the token gets old, so keep a fresh one in it",
+    )
     group.add_argument("--transport", choices=TRANSPORTS, help="use this one only [default: the best that can be had]")
     group.add_argument(
         "--client-file",
@@ -107,6 +120,8 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
 
     :raises SystemExit: with 0 for ``--help`` and ``--version``; with 2 after a message, if the command line is wrong.
     """
+    if arguments[:1] == ["config"] and not {"-h", "--help"} & {*arguments}:  # the daemon's options are not ours
+        return argparse.Namespace(command="config", daemon=list(arguments[1:]))
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command == "publish" and options.text is None and not rest[0].startswith("-"):
@@ -114,10 +129,8 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     source = "--url" if hasattr(options, "url") else "REALTIME_URL"
-    defaults = {"url": environ.get("REALTIME_URL") or DEFAULT_URL, "name": None, "transport": None, "client_file": None}
-    for name, value in defaults.items():
-        if not hasattr(options, name):
-            setattr(options, name, value)
+    _set_defaults(options, environ)
+    _check_identity(parser, options)
     try:
         ServerURL(None, options.url)
     except ValueError as error:
@@ -125,6 +138,24 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     if getattr(options, "text", None) is not None and options.json:
         _check_json(parser, options.text.encode(errors="surrogateescape"))
     return options
+
+
+def _set_defaults(options: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    for name in ("name", "transport", "client_file", "token", "token_file"):
+        if not hasattr(options, name):
+            setattr(options, name, None)
+    if not hasattr(options, "url"):
+        options.url = environ.get("REALTIME_URL") or DEFAULT_URL
+    if options.token is None and options.token_file is None:
+        options.token = environ.get("REALTIME_TOKEN") or None
+
+
+def _check_identity(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that say twice who somebody is."""
+    if options.token is not None and options.token_file is not None:
+        parser.error("--token and --token-file say the same thing; give one of them")
+    if options.name is not None and (options.token or options.token_file) is not None:
+        parser.error("--name is for guests; a user has the name that is in the token")
 
 
 def _check_json(parser: argparse.ArgumentParser, text: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from realtime_chat.client import Event, Member, Message, Presence, Reset, Signal
+from realtime_chat.client import Event, Member, Message, Presence, Reset, Rights, Signal
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -37,7 +37,8 @@ def _json(value: Any) -> str:
 def as_line(event: Message) -> str:
     """A message as a line for a person."""
     when = time.strftime("%H:%M:%S", time.localtime(event.at / 1000))
-    kind = "" if event.event == "message" else f" [{safe(event.event)}]"
+    kind = " (guest)" if event.sender.guest else ""
+    kind += "" if event.event == "message" else f" [{safe(event.event)}]"
     text = _json(event.data) if event.text is None else safe(event.text)
     return f"{when} {safe(event.sender.name)}{kind}: {text}"
 
@@ -48,13 +49,21 @@ def as_json(event: Event) -> str:
     fields.pop("own", None)
     if "sender" in fields:
         fields["from"] = fields.pop("sender")
+        if fields["from"] and not fields["from"]["guest"]:
+            del fields["from"]["guest"]  # only guests have it
     if isinstance(event, (Message, Reset)):
         fields["position"] = str(event.position)
     kept = {name: value for name, value in fields.items() if value is not None or name in ("data", "from")}
     return _json({"type": _KINDS[type(event)], **kept})
 
 
-_KINDS: dict[type, str] = {Message: "message", Signal: "signal", Presence: "presence", Reset: "reset"}
+_KINDS: dict[type, str] = {
+    Message: "message",
+    Signal: "signal",
+    Presence: "presence",
+    Reset: "reset",
+    Rights: "rights",
+}
 
 
 def member_as_line(member: Member) -> str:
@@ -66,3 +75,11 @@ def member_as_line(member: Member) -> str:
 def member_as_json(member: Member) -> str:
     """A member as JSON for a program."""
     return _json(msgspec.to_builtins(member))
+
+
+_RIGHTS = {"r": "read", "w": "write", "s": "signal", "p": "see who is here", "m": "moderate"}
+
+
+def describe_rights(rights: str) -> str:
+    """The letters of rights as words."""
+    return ", ".join(_RIGHTS.get(letter, letter) for letter in rights) or "nothing"

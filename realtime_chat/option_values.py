@@ -1,0 +1,138 @@
+"""What the value of an option may be, and what a text means. Each message says what would be right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from realtime_chat.http.host_list import HostList
+from realtime_chat.http.origins import OriginPolicy
+from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
+from realtime_chat.listening import check_parent_directory
+from realtime_chat.redis.address import SCHEMES, parse_address
+
+_LOG_EXAMPLE = "/var/log/realtime/access.log"
+
+_SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def read_count(text: str, example: int) -> int:
+    """A whole number above 0.
+
+    :param example: what would be right.
+    :raises ValueError: it is something else.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number above 0; right would be {example}")
+    return int(text)
+
+
+def _parse_quantity(text: str, units: dict[str, int], example: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([a-zA-Z]?)", text)
+    if match is None or match[2].lower() not in units or int(match[1]) == 0:
+        known = " ".join(filter(None, units))
+        raise ValueError(f"{text!r} is not a number above 0 and perhaps a unit ({known}); right would be {example}")
+    return int(match[1]) * units[match[2].lower()]
+
+
+def read_size(text: str) -> int:
+    """Bytes, perhaps with a unit.
+
+    :raises ValueError: it is something else, or out of range.
+    """
+    size = _parse_quantity(text, _SIZES, "64k")
+    if not 1024 <= size <= 16 * 1024**2:
+        raise ValueError(f"{text!r} is not from 1k to 16m; right would be 64k")
+    return size
+
+
+def read_duration(text: str) -> float:
+    """Seconds, perhaps with a unit.
+
+    :raises ValueError: it is something else.
+    """
+    return float(_parse_quantity(text, _DURATIONS, "30d"))
+
+
+def read_lifetime(text: str) -> float:
+    """Seconds, perhaps with a unit; 0 for no end.
+
+    :raises ValueError: it is something else.
+    """
+    if text == "0":
+        return 0.0
+    return float(_parse_quantity(text, _DURATIONS, "1h, or 0 for no end"))
+
+
+def check_store(text: str) -> str:
+    """Return what names a store.
+
+    :raises ValueError: it names none.
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind in SCHEMES:
+        parse_address(text)
+    elif not colon or kind not in ("sqlite", "memory") or (kind == "sqlite") != bool(rest):
+        raise ValueError(
+            f"{text!r} names no store; right would be sqlite:PATH, redis://HOST/0, or memory: (which forgets "
+            "everything when it stops)"
+        )
+    return text
+
+
+def read_log_path(directory: Path | None, text: str) -> str:
+    """The path of a log file. It may be in a directory that the daemon will create.
+
+    :param directory: that directory; None if the daemon creates none.
+    :raises ValueError: no file can be there.
+    """
+    path = Path(text).absolute()  # twistd changes the directory before it starts the service
+    if not text or path.is_dir():
+        raise ValueError(f"{text!r} is no file; right would be {_LOG_EXAMPLE}")
+    made = () if directory is None else (directory.absolute(), *directory.absolute().parents)
+    if path.parent not in made:
+        check_parent_directory(text, text, _LOG_EXAMPLE)
+    return str(path)
+
+
+def check_host(text: str) -> str:
+    """Return the name of a host that can be served.
+
+    :raises ValueError: it can't be.
+    """
+    HostList([text])
+    return text
+
+
+def check_origin(text: str) -> str:
+    """Return a web origin.
+
+    :raises ValueError: it is none.
+    """
+    OriginPolicy([text])
+    return text
+
+
+def read_page(text: str) -> str | Path:
+    """What is at ``/``: on, off, or a directory.
+
+    :raises ValueError: it is nothing of these, or the directory can't be served.
+    """
+    if text in (OWN_PAGE, NO_PAGE):
+        return text
+    if not text:
+        raise ValueError(f"{text!r} is no page; right would be {OWN_PAGE}, {NO_PAGE} or a directory")
+    directory = Path(text).absolute()  # twistd changes the directory before it starts the service
+    check_directory(directory)
+    return directory
+
+
+def read_text(text: str) -> str:
+    """A text that can be seen.
+
+    :raises ValueError: it is empty, or has control characters.
+    """
+    if not text.isprintable() or not text.strip():
+        raise ValueError(f"{text!r} is no name; right would be one such as https://example.com")
+    return text
