@@ -19,7 +19,7 @@ BUILT = STATIC / "realtime.js"
 FILES = (
     *("basics", "backoff", "page_storage", "emitter"),
     *("websocket", "http", "poll", "sse", "jsonp"),
-    *("link", "outbox", "presence", "room", "connection", "page_events", "realtime"),
+    *("link", "outbox", "presence", "room", "connection", "token", "page_events", "realtime"),
 )
 """The sources, in order; one function surrounds all of them."""
 
@@ -65,20 +65,24 @@ _TOO_SHORT = frozenset(("do", "if", "in", "as", "is", "of"))
 # Private properties: neither pages nor browsers nor the server know them. A property that is missing here stays long.
 _OURS = frozenset(
     """
-    abortDiagnosis abortPost acceptJoin add addPageListeners answerPings area arrived attemptFailed attempts base
-    beacon bye candidate canGoOn changeState check checkCaughtUp clientStorage closeAll closeOpening confirmFromLog
-    connectedAt connection covered decorate diagnose dropRoom eachLink eachPageListener eachRoom emit emitMessage
-    end enqueue everConnected extendTimeout failures failWhere finish finishJoin firstSent flush groupCount groups
-    handle handleError handlePoll handleReply handleResponse handles heldEvents hold idleTimeout inDoubt isAmbiguous
-    isClosed isLeft isOpen isReading isSending isUp joinAccepted joinFailures joinOn joinRefused joinReply json kind
-    lastError lastId link linkLost listeners logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState
-    newHandle ondown onEvent onevent onGap onReply onup opening openLink openSource openTimeout openTimer
-    originError outbox pageListeners pause pendingPings pendingRequests pollAgain post postSoon presenceVersion
-    probe probeCount probeLater probeTimer promote publication queries query queue read readStarted readWaiting
-    received refused refuseRoom removeRoom request resetTo restartWatchdog retryLater retryTimer roomNames
-    roomsByName roomsChanged runQuery saveClient sayHello sendCommand sentBy settings settle shortConnections socket
-    sources startIndex startPoll stop streamJoined streamOpened succeed takeBatch takeGroup timer transferTime
-    transportNames transportStorage tryNext unanswered unopened unpause unusable urlFor validate wait waitingRooms
+    abortDiagnosis abortPost acceptJoin add addPageListeners address answerPings area arrived attemptFailed attempts
+    base beacon bye candidate canGoOn changeState check checkCaughtUp clientStorage closeAll closeOpening
+    confirmFromLog connectedAt connection covered decorate diagnose dropRoom eachLink eachPageListener eachRoom emit
+    emitMessage end endQueries endRoom enqueue everConnected expiredToken extendTimeout failures failWhere finish
+    finishJoin firstSent flush forget getToken groupCount groups handle handleError handlePoll handleReply
+    handleResponse handles hasTokens heldEvents hold identityRefused idleTimeout inDoubt isAmbiguous isAsking
+    isClosed isIdentityRefused isLeft isNewlyExpired isOpen isReading isSending isUp isUser joinAccepted
+    joinFailures joinOn joinRefused joinReply json keepToken kind lastError lastId link linkLost listeners
+    logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState needsToken newHandle ondown onEvent
+    onevent onGap onReply onup opening openLink openSource openTimeout openTimer originError outbox pageListeners
+    pause pendingPings pendingRequests pollAgain post postSoon presenceVersion probe probeCount probeLater
+    probeTimer promote publication queries query queue read readStarted readWaiting received refused refuseRoom
+    removeRoom renewalDue renewFailed renewFailures renewLater renewTimer request resetTo restartWatchdog retryLater
+    retryTimer roomNames roomsByName roomsChanged runQuery saveClient sayHello sendCommand sendToken sentBy
+    setRights settings settle shortConnections socket sources startIndex startOver startPoll stop streamJoined
+    streamOpened succeed takeBatch takeGroup timer tokenAnswered tokenFailed tokenWarned transferTime transportNames
+    transportStorage tryNext unanswered unopened unpause unusable urlFor useToken validate wait waitingRooms
+    welcomed withToken
     """.split()  # noqa: SIM905
 )
 

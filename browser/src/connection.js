@@ -24,12 +24,15 @@
     this.user = null;
     this.roomsByName = emptyMap();
     // Set later: link (the one in use), candidate (the one being opened), originError (the server refuses this origin),
-    // everConnected, memberState, and timers.
-    this.attempts = this.probeCount = this.shortConnections = 0;
+    // everConnected, memberState, and timers. Of tokens: token (until it is
+    // answered), expiredToken, isAsking, tokenWarned, renewalDue, and who waits for it: useToken and tokenFailed.
+    this.attempts = this.probeCount = this.shortConnections = this.renewFailures = 0;
     this.queries = [];
     this.transportStorage = new PageStorage(storage && 'localStorage');
     this.clientStorage = new PageStorage(typeof storage === 'string' ? storage + 'Storage' : storage);
     this.client = options.client || this.clientStorage.get('client ' + base);
+    this.isUser = !options.client && !!this.clientStorage.get('user ' + base);
+    this.needsToken = this.hasTokens = !!(options.tokenUrl || options.token);
     // JSONP is only tried by itself where another origin has to be reached.
     this.transportNames = (options.transports || KINDS).filter(function (kind) {
       return transports[kind] && transports[kind].works(base) &&
@@ -74,46 +77,28 @@
   // Connecting
 
   Connection.prototype.attempt = function (index) {
-    var self = this, kind = this.transportNames[index];
-    this.getToken(function (token) {
-      if (!self.openLink(kind, token)) {
-        self.tryNext(index);
+    var self = this;
+    this.withToken(function () {
+      if (self.candidate) {
         return;
       }
-      self.candidate.onup = function () { self.promote(index); };
-      self.candidate.ondown = function (cause) { self.attemptFailed(index, cause); };
+      if (!self.openLink(self.transportNames[index])) {
+        self.tryNext(index);
+      } else {
+        self.candidate.onup = function () { self.promote(index); };
+        self.candidate.ondown = function (cause) { self.attemptFailed(index, cause); };
+      }
     });
   };
 
-  Connection.prototype.getToken = function (useToken) {
-    var options = this.settings, self = this, result;
-
-    function onToken(error, token) {
-      if (error) {
-        self.retryLater(0, error);
-      } else if (self.state !== 'closed' && !self.candidate) {
-        useToken(token);
-      }
-    }
-
-    if (!options.getToken) {
-      onToken(null, options.token);
-      return;
-    }
-    result = options.getToken(onToken);
-    if (result && result.then) {
-      result.then(onToken.bind(null, null), onToken);
-    } else if (result) {
-      onToken(null, result);
-    }
-  };
-
-  Connection.prototype.openLink = function (kind, token) {
+  // JSONP has our client in its addresses, where a user's is refused.
+  Connection.prototype.openLink = function (kind) {
     var self = this, link;
+    if (kind === 'jsonp' && (this.token || this.isUser)) {
+      return false;
+    }
     try {
-      this.candidate = new Link(kind, this.base, this.openTimeout(kind), function (link) {
-        self.sayHello(link, token);
-      });
+      this.candidate = new Link(kind, this.base, this.openTimeout(kind), function (link) { self.sayHello(link); });
     } catch (error) {
       return false; // A browser that forbids it throws.
     }
@@ -128,10 +113,13 @@
     return isQuick ? Math.min(UP_WITHIN_AT_MOST, UP_WITHIN * (1 + this.attempts)) : UP_WITHIN_AT_MOST;
   };
 
-  Connection.prototype.sayHello = function (link, token) {
+  // A user has the name that the site gave.
+  Connection.prototype.sayHello = function (link) {
     link.request({
       type: 'hello', v: 1,
-      client: this.client || undefined, name: this.settings.name || undefined, token: token || undefined
+      client: this.client || undefined,
+      name: (!this.token && !this.isUser && this.settings.name) || undefined,
+      token: this.token || undefined
     }, noop, true);
     if (this.memberState) {
       link.sendCommand({type: 'state', state: this.memberState});
@@ -171,10 +159,11 @@
   /** The server answered with an error or a goodbye: retry, or stop. */
   Connection.prototype.refused = function (error) {
     var reason = toError(error);
-    if (error.code === 'unauthorized' && (this.client || this.settings.getToken) && !this.settings.client) {
-      this.saveClient(null);
-      this.retryLater(0, reason);
-    } else if (reason.temporary || this.link) {
+    if (this.link) {
+      this.probeLater();
+    } else if (this.isIdentityRefused(error)) {
+      this.identityRefused(error, reason);
+    } else if (reason.temporary) {
       this.retryLater(error.after, reason);
     } else {
       this.stop(reason);
@@ -182,7 +171,12 @@
   };
 
   Connection.prototype.promote = function (index) {
-    var self = this, old = this.link, link = this.link = this.candidate;
+    var self = this, old = this.link, link = this.candidate;
+    if (this.welcomed(link.welcome)) {
+      this.startOver();
+      return;
+    }
+    this.link = link;
     this.candidate = null;
     cancel(this.probeTimer);
     if (old) {
@@ -194,19 +188,15 @@
     this.startIndex = index;
     this.transport = link.kind;
     this.transportStorage.set('transport ' + this.base, index && link.kind);
-    this.user = link.welcome.user;
-    this.saveClient(link.welcome.client);
     link.ondown = function (cause) { self.linkLost(index, cause); };
     this.changeState('connected');
     link.heldEvents.forEach(link.handle, link);
     this.queries.forEach(function (sendQuery) { sendQuery(link); });
     this.probeCount = index ? this.probeCount : 0;
     this.probeLater();
-  };
-
-  Connection.prototype.saveClient = function (client) {
-    this.client = client;
-    this.clientStorage.set('client ' + this.base, client);
+    if (this.renewalDue) {
+      this.renew();
+    }
   };
 
   Connection.prototype.linkLost = function (index, cause) {
@@ -304,6 +294,9 @@
       room.joinRefused(event, room.position, link);
     } else if (event.type === 'error') {
       this.emit('$error', toError(event));
+    } else if (event.type === 'left' && room) {
+      this.endRoom(room);
+      room.emit('$left', {reason: event.reason});
     } else if (room) {
       room.received(event);
     }
@@ -335,12 +328,15 @@
   };
 
   Connection.prototype.removeRoom = function (name) {
-    var room = this.roomsByName[name];
+    this.endRoom(this.roomsByName[name]);
+    this.eachLink(function (link) { link.request({type: 'leave', room: name}, noop); });
+  };
+
+  Connection.prototype.endRoom = function (room) {
     room.isLeft = true;
     room.pause();
     room.outbox.close();
-    delete this.roomsByName[name];
-    this.eachLink(function (link) { link.request({type: 'leave', room: name}, noop); });
+    delete this.roomsByName[room.name];
   };
 
   // The end, and pauses
@@ -368,9 +364,14 @@
   Connection.prototype.stop = function (reason) {
     if (this.state !== 'closed') {
       this._drop();
+      cancel(this.renewTimer);
       this.eachPageListener('removeEventListener');
       this.changeState('closed', null, reason);
       this.eachRoom(function (room) { room.outbox.close(); });
-      this.queries.slice().forEach(function (sendQuery) { sendQuery.end(closedError()); });
+      this.endQueries();
     }
+  };
+
+  Connection.prototype.endQueries = function () {
+    this.queries.slice().forEach(function (sendQuery) { sendQuery.end(closedError()); });
   };

@@ -4,6 +4,8 @@
   var MAX_BATCH_LENGTH = 16000;
   var MAX_LINE_LENGTH = 7900; // bytes; nginx accepts a request line of 8192, other proxies 8000
 
+  var CLASSIC_LENGTH = 32; // characters of a client that holds no name
+
   var CROWDED_AFTER = 1;
   var CROWDED_FOR = 60000; // milliseconds, up to twice as long
   var crowdedUntil = 0;
@@ -104,7 +106,8 @@
   function HttpTransport(base) {
     var self = this;
     this.base = base;
-    // Set later: client, name, state, isSending, isReading, roomsChanged and isClosed.
+    // Set later: client, reader (what stands for a user's client in addresses), name, state, isSending, isReading,
+    // roomsChanged and isClosed.
     // Rooms by name: {since: position, presenceVersion, joinReply: the `joined` to report when the room is read}
     this.roomsByName = emptyMap();
     this.maxLineLength = MAX_LINE_LENGTH;
@@ -193,8 +196,7 @@
       return;
     }
     if (reply.type === 'welcome') {
-      this.client = reply.client;
-      this.maxRooms = reply.rooms;
+      this.welcomed(reply);
     } else if (reply.type === 'joined') {
       this.acceptJoin(reply);
       return;
@@ -204,6 +206,14 @@
       this.roomsChanged = true;
     }
     this.onmessage(reply);
+  };
+
+  // A client that is sealed holds its name. If it was renewed, what reads already is renewed by the server.
+  HttpTransport.prototype.welcomed = function (welcome) {
+    this.client = welcome.client;
+    this.reader = welcome.reader;
+    this.name = welcome.client.length > CLASSIC_LENGTH ? null : this.name;
+    this.maxRooms = welcome.rooms;
   };
 
   // The server only counts the rooms of one request, so we count them all. A server that names no limit has none.
@@ -238,6 +248,8 @@
     var room = this.roomsByName[event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
+    } else if (event.type === 'left') {
+      delete this.roomsByName[event.room];
     }
     if (!this.isClosed) {
       this.onmessage(event);
@@ -263,7 +275,8 @@
 
   /** Removes from `names` what one request can read. Returns these rooms and the parameters of the request. */
   HttpTransport.prototype.takeGroup = function (names, path) {
-    var taken = [], query = [], left = this.maxLineLength - this.urlFor(path, [], this.client).length, room, parameters;
+    var room, parameters, taken = [], query = [];
+    var left = this.maxLineLength - this.urlFor(path, [], this.address()).length;
     while (names.length) {
       room = this.roomsByName[names[0]]; // comes from the server, and needs no encoding
       parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.presenceVersion;
@@ -283,6 +296,9 @@
     delete this.roomsByName[error.room];
     error.id = room.joinReply && room.joinReply.id;
     this.onmessage(error);
+    if (!room.joinReply && error.code === 'forbidden') {
+      this.onmessage({type: 'left', room: error.room, reason: error.code}); // it was read until now
+    }
   };
 
   /** Reads on without the one room that an error concerns, or with shorter requests. Returns false for other errors. */
@@ -301,22 +317,28 @@
     return canGoOn;
   };
 
-  /** A URL below the base. On another origin `client` goes into the query, as a header would need a CORS preflight. */
-  HttpTransport.prototype.urlFor = function (path, query, client) {
+  /** The parameter that says who we are, for addresses. */
+  HttpTransport.prototype.address = function () {
+    return this.reader ? 'reader=' + this.reader : this.client ? 'client=' + this.client : '';
+  };
+
+  /** A URL below the base, with a parameter that says who we are, or with ''. */
+  HttpTransport.prototype.urlFor = function (path, query, identity) {
     query = query.slice();
     if (this.name) {
       query.push('name=' + encodeURIComponent(this.name));
     }
-    if (client) {
-      query.push('client=' + client);
+    if (identity) {
+      query.push(identity);
     }
     return this.base + path + '?' + query.join('&');
   };
 
+  // On another origin a guest's client goes into the query, as a header needs a CORS preflight. A user's never does.
   HttpTransport.prototype.request = function (path, query, body, seconds, onResponse) {
-    var self = this, foreign = isCrossOrigin(this.base), client = this.client;
+    var self = this, inQuery = isCrossOrigin(this.base) && !this.reader;
     return sendRequest(
-      this.urlFor(path, query, foreign && client), body, !foreign && client, seconds, onResponse,
+      this.urlFor(path, query, inQuery && this.address()), body, !inQuery && this.client, seconds, onResponse,
       function () { self.onmessage({}); }); // a sign of progress
   };
 
@@ -342,9 +364,12 @@
     }
   };
 
-  // Sends commands while the page is being closed.
+  // Sends commands while the page is being closed. A beacon has no headers, so a user says hello first.
   HttpTransport.prototype.beacon = function (text) {
-    var url = this.urlFor('commands', [], this.client), navigator = window.navigator;
+    var url = this.urlFor('commands', [], this.reader ? '' : this.address()), navigator = window.navigator;
+    if (this.reader) {
+      text = '[' + JSON.stringify({type: 'hello', client: this.client}) + ',' + text.slice(1);
+    }
     if (!navigator.sendBeacon || !navigator.sendBeacon(url, text)) {
       sendRequest(url, text, null, ANSWER_WITHIN, noop, noop);
     }

@@ -63,7 +63,7 @@
     var self = this, abort = noop, asked = body ? query.concat('commands=' + encodeURIComponent(body)) : query;
 
     function perform() {
-      abort = requestByScript(self.urlFor(path, asked, self.client), seconds, function (answer) {
+      abort = requestByScript(self.urlFor(path, asked, self.address()), seconds, function (answer) {
         if (body && answer && answer.code === 'unauthorized') {
           identify();
         } else {
@@ -84,7 +84,7 @@
       });
     }
 
-    if (body && this.urlFor(path, asked, this.client).length > MAX_LINE_LENGTH) {
+    if (body && this.urlFor(path, asked, this.address()).length > MAX_LINE_LENGTH) {
       later(0, function () { onResponse(tooLargeError()); });
     } else {
       (self.client ? perform : identify)();
@@ -94,7 +94,7 @@
 
   JsonpTransport.prototype.beacon = function (text) {
     new window.Image().src =
-      this.urlFor('commands', ['callback=f', 'commands=' + encodeURIComponent(text)], this.client);
+      this.urlFor('commands', ['callback=f', 'commands=' + encodeURIComponent(text)], this.address());
   };
 
   transports.jsonp = JsonpTransport;

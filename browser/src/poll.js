@@ -57,7 +57,7 @@
   PollTransport.prototype.handlePoll = function (answer, group, took) {
     var self = this;
     group.stop = noop;
-    if (!answer || answer.client !== this.client) {
+    if (!answer || (answer.client !== this.client && !(this.reader && answer.client))) {
       if (!this.canGoOn(answer)) {
         this.end(answer && answer.type === 'error' ? {error: answer} : {});
       }
@@ -73,7 +73,10 @@
       });
       group.roomNames.forEach(function (name) { self.finishJoin({room: name}); });
       answer.events.forEach(this.received, this);
-      group.roomNames.forEach(function (name) { (self.roomsByName[name] || {}).presenceVersion = answer.presence[name]; });
+      group.roomNames.forEach(function (name) {
+        (self.roomsByName[name] || {}).presenceVersion = answer.presence[name];
+        self.received({type: 'rights', room: name, rights: (answer.rights || {})[name]});
+      });
       this.pollAgain(group, answer.events.length || took > 1000 ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));
     }
   };
@@ -84,7 +87,9 @@
     if (this.groups.indexOf(group) >= 0) { // else reading was started again meanwhile
       timer = later(seconds, function () {
         self.groups.splice(self.groups.indexOf(group), 1);
-        self.waitingRooms = self.waitingRooms.concat(group.roomNames);
+        self.waitingRooms = self.waitingRooms.concat(group.roomNames.filter(function (name) {
+          return self.roomsByName[name]; // else the server has ended it
+        }));
         self.readWaiting();
       });
       group.stop = function () { cancel(timer); };

@@ -23,7 +23,7 @@
     if (!after && room.membersKnown && (event.joined || event.left)) {
       after = difference(before, (event.joined || []).concat(event.left || [])).concat(event.joined || []);
     }
-    room.count = event.count;
+    room.count = event.count || 0;
     room.membersKnown = !!after;
     room.members = (after || []).slice().sort(byId);
     return {

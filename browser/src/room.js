@@ -13,6 +13,7 @@
     this.top = null;
     this.last = options.last === undefined ? DEFAULT_LAST : options.last;
     this.joined = this.membersKnown = false;
+    this.rights = null;
     // Set later: lastError (why it can't be joined), isLeft and timer.
     this.count = this.joinFailures = 0;
     this.members = [];
@@ -115,6 +116,7 @@
     this.joinFailures = 0;
     this.lastError = null;
     this.top = reply.top;
+    this.setRights(reply.rights);
     if (since && !reply.recovered) {
       this.resetTo(reply.position, 'resume');
     } else if (!this.position) {
@@ -123,6 +125,14 @@
     this.emit('$joined', {recovered: reply.recovered, count: this.count});
     this.emit('$presence', present);
     this.checkCaughtUp();
+  };
+
+  /** Sets what we may do in the room: the letters of our rights. A server without tokens doesn't say. */
+  Room.prototype.setRights = function (rights) {
+    if (rights !== undefined && rights !== this.rights) {
+      this.rights = rights;
+      this.emit('$rights', rights);
+    }
   };
 
   // A room that can't be read may still be published to, so what waits is sent.
@@ -156,6 +166,15 @@
     this.emit('$reset', {position: position, recovered: false, reason: reason});
   };
 
+  /** We are another user, who begins anew. */
+  Room.prototype.forget = function () {
+    this.outbox.close();
+    this.top = this.lastError = null;
+    this.resetTo(null, 'identity');
+    this.setRights(null);
+    this.emit('$presence', applyPresence(this, {count: 0, members: []}));
+  };
+
   // Before that we can't know which of our own messages are stored already.
   Room.prototype.checkCaughtUp = function () {
     if (this.joined && (!isSameLog(this.position, this.top) || hasSeen(this.position, this.top))) {
@@ -173,6 +192,8 @@
       this.emitMessage(this.decorate(event));
     } else if (event.type === 'presence') {
       this.emit('$presence', applyPresence(this, event));
+    } else if (event.type === 'rights') {
+      this.setRights(event.rights);
     } else if (event.type === 'reset') {
       this.resetTo(event.position, 'trimmed');
       this.checkCaughtUp();

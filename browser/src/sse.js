@@ -1,6 +1,6 @@
   var STREAM_WITHIN = 1; // after CROWDED_AFTER
   var MAX_STREAMS = 4;
-  var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'goodbye'];
+  var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'left', 'rights', 'goodbye'];
 
   /** Server-sent events. It polls while the browser has no connections for streams. */
   function SSETransport(base) {
@@ -62,7 +62,7 @@
   };
 
   SSETransport.prototype.openSource = function (group) {
-    var self = this, source = new window.EventSource(this.urlFor('sse', group.query, this.client));
+    var self = this, source = new window.EventSource(this.urlFor('sse', group.query, this.address()));
     this.opening.push(source);
     STREAM_EVENTS.forEach(function (type) {
       source.addEventListener(type, function (event) { self.onEvent(parseJson(event.data) || {}); });
@@ -99,7 +99,7 @@
 
   SSETransport.prototype.streamOpened = function (welcome) {
     this.unopened -= 1;
-    if (welcome.client !== this.client) {
+    if ((welcome.reader || welcome.client) !== (this.reader || this.client)) {
       this.end({});
     } else if (!this.unopened) {
       cancel(this.openTimer);

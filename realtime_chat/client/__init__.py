@@ -12,8 +12,8 @@
 """
 
 from realtime_chat.client.chat import TRANSPORTS, Chat, History, Room, connect
-from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused, Unreachable
-from realtime_chat.client.events import Event, Member, Message, Presence, Reset, Sender, Signal, State
+from realtime_chat.client.errors import ChatError, Closed, FateUnknown, NoToken, QueueFull, Refused, Unreachable
+from realtime_chat.client.events import Event, Member, Message, OwnUser, Presence, Reset, Rights, Sender, Signal, State
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, User
 
@@ -27,12 +27,15 @@ __all__ = [
     "History",
     "Member",
     "Message",
+    "NoToken",
+    "OwnUser",
     "Position",
     "Presence",
     "QueueFull",
     "RealtimeError",
     "Refused",
     "Reset",
+    "Rights",
     "Room",
     "Sender",
     "Signal",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType, TracebackType
@@ -14,7 +15,8 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
-from realtime_chat.client.events import Event, Member, Message, State, read_members, read_message
+from realtime_chat.client.credentials import TokenFunction, TokenSource
+from realtime_chat.client.events import Event, Member, Message, OwnUser, State, read_members, read_message
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
@@ -24,7 +26,7 @@ from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
 from realtime_chat.clock import seconds_asleep_too, time_steadily
 from realtime_chat.values.json import encode_checked
-from realtime_chat.values.model import Position, User, check_event, check_key, check_name, check_room
+from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
 
 _LINKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"websocket": WebSocketLink, "sse": SSELink, "poll": PollLink}
@@ -54,6 +56,7 @@ def connect(
     *,
     name: str | None = None,
     client: str | None = None,
+    token: str | TokenFunction | None = None,
     transports: Sequence[str] = TRANSPORTS,
     patient: bool = False,
     buffer: int = 1000,
@@ -70,23 +73,25 @@ def connect(
     :param url: the daemon's root, such as ``http://127.0.0.1:8080/``.
     :param name: the guest's name.
     :param client: the secret of an earlier chat (:attr:`Chat.client`), to be the same user again.
+    :param token: a token, or a function that returns one or an awaitable of one, or None for a guest. It is called
+        again before the token gets old. A :class:`~realtime_chat.client.errors.Refused` that isn't temporary ends the
+        chat. After any other error it is called again.
     :param transports: the transports that may be used, the best one first. A single one is forced.
-    :param patient: whether to keep trying if no server can be reached in the beginning; else that raises
-        :class:`~realtime_chat.client.errors.Unreachable`.
-    :param buffer: how many events of a room may wait for the code that iterates over it. The chat reads less from the
-        server then.
+    :param patient: whether to keep trying if no server can be reached at first, instead of raising ``Unreachable``.
+    :param buffer: how many events of a room may wait for its reader. The chat reads less from the server then.
     :param trust_root: the authorities that may certify an ``https`` server, as for
         :func:`twisted.internet.ssl.optionsForClientTLS`; None for those that the system trusts.
     :param on_state: is called with each new state of the connection.
-    :raises ValueError: the URL, the client or a transport is invalid.
-    :raises RealtimeError: the name is invalid.
+    :raises ValueError: the URL, the client or a transport is invalid; ``RealtimeError`` if the name is.
     """
     _check_transports(transports)
     if client is not None and not client.isascii():
         raise ValueError("a client is the secret that a server gave, of ASCII letters; this one is none")
     time_steadily(reactor)
     server = ServerURL(reactor, url, trust_root)
-    options = ClientOptions(tuple(transports), check_name(name) if name else None, client, patient, buffer=buffer)
+    tokens = None if token is None else TokenSource(reactor, token, time.time)
+    name = check_name(name) if name else None
+    options = ClientOptions(tuple(transports), name, client, tokens, patient, buffer=buffer)
     links: dict[str, OpenLink] = {kind: partial(make, server) for kind, make in _LINKS.items()}
     new_key = partial(secrets.token_urlsafe, 12)
     return Chat(Core(reactor, random.random, new_key, links, options, on_state, seconds_asleep_too), server)
@@ -132,14 +137,22 @@ class Chat:
         return self._core.connector.state
 
     @property
-    def user(self) -> User | None:
-        """Our own user, as others see it; None before the first connection."""
+    def user(self) -> OwnUser | None:
+        """Our own user, as others see it, and what its site vouches for; None before the first connection."""
         return self._core.connector.user
 
     @property
     def client(self) -> str | None:
         """The secret that makes a later chat the same user; keep it like a password."""
         return self._core.connector.client
+
+    def renew(self) -> None:
+        """Ask for a new token now, as after a user has logged in or out.
+
+        If it is another user's, everything of the first one is dropped: messages that wait fail, and each room begins
+        anew with a :class:`~realtime_chat.client.events.Reset`.
+        """
+        self._core.connector.renew()
 
     def switch(self, *transports: str) -> Deferred[None]:
         """Move to other transports, now and after every reconnect. Nothing is lost or duplicated.
@@ -209,9 +222,9 @@ class Chat:
 class Room:
     """A room that is read. ``async for event in room`` gives its events, each once and in order.
 
-    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence`` and ``Reset``. A ``Reset``
-    says that this reader has lost messages. The iteration ends when the room is left or the chat is closed. It raises
-    :class:`~realtime_chat.client.errors.Refused` if the server no longer lets the room be read.
+    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence``, ``Rights`` and ``Reset``. A
+    ``Reset`` says that this reader has lost messages. The iteration ends when the room is left or the chat is closed.
+    It raises :class:`~realtime_chat.client.errors.Refused` if the server no longer lets the room be read.
     """
 
     def __init__(self, chat: Chat, core: Core, subscription: RoomSubscription) -> None:
@@ -229,6 +242,14 @@ class Room:
         """The position up to which everything has come. Some of it may still wait to be iterated over."""
         assert self._subscription.position is not None
         return self._subscription.position
+
+    @property
+    def rights(self) -> str | None:
+        """What this client may do: ``r`` read, ``w`` write, ``s`` signal, ``p`` see who is there, ``m`` moderate.
+
+        None if the server doesn't say, and over HTTP for a moment.
+        """
+        return self._subscription.rights
 
     @property
     def count(self) -> int | None:

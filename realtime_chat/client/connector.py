@@ -9,11 +9,12 @@ import attrs
 import msgspec
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
+from realtime_chat.client.credentials import Credentials, Retry, TokenSource
 from realtime_chat.client.errors import ChatError, Closed, Unreachable
-from realtime_chat.client.events import State
-from realtime_chat.client.link import ClientIdentity, Disconnect, Link, LinkListener, OpenLink
-from realtime_chat.values.model import User
+from realtime_chat.client.events import OwnUser, State
+from realtime_chat.client.link import Disconnect, Link, LinkListener, OpenLink, refusal
 
 OPEN_WITHIN = 10.0
 STABLE_AFTER = 10.0
@@ -28,6 +29,7 @@ class ClientOptions:
     :ivar transports: which transports to try, the best one first.
     :ivar name: the guest's name.
     :ivar client: the secret of the client whose identity to resume.
+    :ivar tokens: gives tokens; None for a guest.
     :ivar patient: whether to keep trying if the very first attempts reach no server.
     :ivar offline: how many commands may wait while there is no connection.
     :ivar online: how many publishes may wait in total.
@@ -37,6 +39,7 @@ class ClientOptions:
     transports: tuple[str, ...]
     name: str | None = None
     client: str | None = None
+    tokens: TokenSource | None = None
     patient: bool = False
     offline: int = 100
     online: int = 1000
@@ -75,6 +78,9 @@ class ConnectorListener(LinkListener, Protocol):
     def disconnected(self) -> None:
         """No link is up: nothing is on the wire any more."""
 
+    def identity_changed(self) -> None:
+        """The client is another user from now on: drop everything that is the first one's."""
+
     def stopped(self, error: ChatError) -> None:
         """The connector has stopped for good: fail everything that waits."""
 
@@ -88,13 +94,16 @@ class Connector:
     closed       :meth:`open`                      tries the first transport: *connecting*
     connecting   the link is opened                *connected*
     connecting   the link is closed, or too late   tries the next transport; after the last one *waiting*
+    connecting   another user is welcomed          drops everything of the first one: *connecting*
+    connected    a token gets old                  asks for a new one, and sends it: *connected*
     connected    the link is closed                *waiting*, or the next transport if this one can't work
     waiting      the delay is over                 tries the first transport again: *connecting*
     any          :meth:`switch`                    drops the link, tries the new transports: *connecting*
     any          a permanent error, :meth:`close`  *closed*, for good
     ============ ================================= ======================================================
 
-    Without ``patient``, it is closed for good if the first attempts reach no server.
+    Without ``patient``, it is closed for good if the first attempts reach no server. The application is asked for a
+    token in the beginning, before one gets old, and when the server takes the client no longer; not to reconnect.
 
     :param random: returns a float from 0 up to 1.
     :param links: makes a link, by transport.
@@ -128,9 +137,14 @@ class Connector:
         self._up_since = 0.0
         self._closing: set[Deferred[None]] = set()
         self._waiting: list[Deferred[None]] = []
+        self._credentials = Credentials(options.client, options.name, options.tokens is not None)
+        self._asking: Deferred[str | None] | None = None
+        self._on_token: tuple[Callable[[str | None], None], Callable[[ChatError], None]] | None = None
+        self._renewal: IDelayedCall | None = None
+        self._renewal_due = False
+        self._renewals = Backoff(random)
         self.state = State("closed")
-        self.client = options.client
-        self.user: User | None = None
+        self.user: OwnUser | None = None
         self.link: Link | None = None
         self.up = False
         self.stopped_by: ChatError | None = None
@@ -139,6 +153,11 @@ class Connector:
     def open_link(self) -> Link | None:
         """The link, if it is open."""
         return self.link if self.up else None
+
+    @property
+    def client(self) -> str | None:
+        """The secret of the client."""
+        return self._credentials.client
 
     # What the application asks for
 
@@ -151,10 +170,10 @@ class Connector:
             return fail(self.stopped_by)
         if self.up:
             return succeed(None)
-        if self.link is None and self._timer is None:
-            self._begin_round()
         waiting: Deferred[None] = Deferred(lambda deferred: self._waiting.remove(deferred))
         self._waiting.append(waiting)
+        if self.link is None and self._timer is None and self._asking is None:
+            self._begin_round()
         return waiting
 
     def close(self) -> Deferred[None]:
@@ -175,6 +194,9 @@ class Connector:
             return
         self.stopped_by = error
         self._drop(leaving)
+        self._stop_renewal()
+        if self._asking is not None:
+            self._asking.cancel()
         self._set_state(State("closed", reason=error.message))
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
@@ -192,11 +214,26 @@ class Connector:
         self._timer = None
         self._candidates = list(self._transports)
         self._reasons = {}
+        if self._credentials.needs_token:
+            self._ask(self._attempt_with, self._no_token)
+            if self._asking is not None:
+                self._set_state(State("connecting"))
+        else:
+            self._attempt()
+
+    def _attempt_with(self, token: str | None) -> None:
+        self._credentials.take(token)
         self._attempt()
+
+    def _no_token(self, error: ChatError) -> None:
+        if error.temporary and (self._ever_up or self._options.patient):
+            self._retry(Disconnect(error.message))
+        else:
+            self._stop(error)
 
     def _attempt(self) -> None:
         kind = self._candidates.pop(0)
-        link = self.link = self._links[kind](self._listener, ClientIdentity(self.client, self._options.name))
+        link = self.link = self._links[kind](self._listener, self._credentials.identity)
         late = Disconnect(f"no answer within {OPEN_WITHIN:.0f} seconds")
         self._timer = self._clock.callLater(OPEN_WITHIN, self._listener.closed, link, late)
         link.open()
@@ -225,15 +262,18 @@ class Connector:
         if link is not self.link:
             return
         self._stop_timer()
+        if not self._welcomed(welcome):
+            self._start_over()
+            return
         self.up = self._ever_up = True
         self._up_since = self._clock.seconds()
-        self.client = welcome["client"]
-        self.user = msgspec.convert(welcome["user"], User)
         self._listener.connected(link)
         self._set_state(State("connected", link.kind))
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
+        if self._renewal_due and self.up:
+            self.renew()
 
     def lost(self, link: Link, disconnect: Disconnect) -> None:
         """The link is gone: try the next transport, wait for the next attempt, or stop."""
@@ -242,31 +282,126 @@ class Connector:
             self._backoff.succeeded()
         self._drop(False)
         self._reasons[link.kind] = disconnect.reason
-        if self._forgets_client(disconnect):
+        retry = self._credentials.refused(disconnect.error)
+        if retry is Retry.NOW:
             self._begin_round()
+        elif retry is Retry.LATER and (self._ever_up or self._options.patient):
+            self._retry(disconnect)
+        elif retry is not None:
+            assert disconnect.error is not None
+            self._stop(disconnect.error)
         elif self._candidates and (disconnect.unavailable or not was_up):
             self._attempt()
         else:
             self._stop_or_retry(disconnect)
-
-    def _forgets_client(self, disconnect: Disconnect) -> bool:
-        """Whether the server doesn't know our client; the next ``hello`` then asks for a new one."""
-        unknown = disconnect.error is not None and disconnect.error.code == "unauthorized" and self.client is not None
-        if unknown:
-            self.client = None
-        return unknown
 
     def _stop_or_retry(self, disconnect: Disconnect) -> None:
         may_retry = self._ever_up or (self._options.patient and not disconnect.unavailable)
         if disconnect.permanent or not may_retry:
             self._stop((disconnect.error if disconnect.permanent else None) or self._unreachable())
         else:
-            delay = disconnect.retry_after + self._backoff.next()
-            self._timer = self._clock.callLater(delay, self._begin_round)
-            self._set_state(State("waiting", reason=disconnect.reason, delay=delay))
+            self._retry(disconnect)
+
+    def _retry(self, disconnect: Disconnect) -> None:
+        delay = disconnect.retry_after + self._backoff.next()
+        self._timer = self._clock.callLater(delay, self._begin_round)
+        self._set_state(State("waiting", reason=disconnect.reason, delay=delay))
 
     def _unreachable(self) -> Unreachable:
         """The error that says why each transport failed; a reason that all share is said once."""
         if len(set(self._reasons.values())) == 1:
             return Unreachable(next(iter(self._reasons.values())))
         return Unreachable("; ".join(f"{kind}: {reason}" for kind, reason in self._reasons.items()))
+
+    # Tokens
+
+    def _ask(self, use: Callable[[str | None], None], failed: Callable[[ChatError], None]) -> None:
+        """Get a token for ``use(token)``. The last one that asks gets a token that is awaited already."""
+        assert self._options.tokens is not None
+        self._on_token = use, failed
+        if self._asking is None:
+            self._asking = asking = self._options.tokens.get()
+            asking.addCallbacks(self._token_came, self._token_failed)
+
+    def _token_came(self, token: str | None) -> None:
+        self._asking = None
+        if self.stopped_by is None and self._on_token is not None:
+            self._renewal_due = False
+            self._on_token[0](token)
+
+    def _token_failed(self, failure: Failure) -> None:
+        self._asking = None
+        if self.stopped_by is None and self._on_token is not None:
+            error = failure.value
+            assert isinstance(error, ChatError)
+            self._on_token[1](error)
+
+    def _welcomed(self, welcome: Mapping[str, Any]) -> bool:
+        """The server says who we are. Returns False if that is somebody else, and either of the two is a user."""
+        user, before, token = msgspec.convert(welcome["user"], OwnUser), self.user, self._credentials.token
+        self._credentials.welcomed(welcome["client"], user)
+        if token is not None and self._options.tokens is not None:
+            self._renew_later(self._options.tokens.renew_after(token, welcome.get("expires")))
+        if before is not None and before.id != user.id and not (before.guest and user.guest):
+            return False
+        self.user = user
+        return True
+
+    def _start_over(self) -> None:
+        """We are somebody else: drop everything, and connect anew."""
+        self._drop(True)
+        self.user = None
+        self._listener.identity_changed()
+        self._begin_round()
+
+    def _stop_renewal(self) -> None:
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and renewal.active():
+            renewal.cancel()
+
+    def _renew_later(self, seconds: float | None) -> None:
+        self._stop_renewal()
+        if seconds is not None:
+            self._renewal = self._clock.callLater(seconds, self.renew)
+
+    def renew(self) -> None:
+        """Ask for a new token, and go on with it; without a connection, when there is one."""
+        self._renewal_due = self._options.tokens is not None and not self.up
+        if self._options.tokens is not None and self.up:
+            self._ask(self._send_token, self._renewal_failed)
+
+    def _send_token(self, token: str | None) -> None:
+        """Go on with a new token. Only the same user can do that on a link; for anybody else all begins anew."""
+        link, was_user = self.open_link, self._credentials.is_user
+        if link is None:
+            self._renewal_due = True
+            return
+        self._credentials.take(token)
+        if token is not None and was_user:
+            link.renew(token)
+        elif token is not None or was_user:
+            self._credentials.forget_client()
+            self._start_over()
+
+    def _renewal_failed(self, error: ChatError) -> None:
+        if error.temporary:
+            self._renew_later(self._renewals.next())
+        else:
+            self._stop(error)
+
+    def renewed(self, link: Link, reply: Mapping[str, Any]) -> None:
+        """The server has answered the new token."""
+        if link is not self.link:
+            return
+        if reply["type"] == "welcome":
+            self._renewals.succeeded()
+            self._welcomed(reply)
+            return
+        error = refusal(reply)
+        if error.code == "forbidden":
+            self._credentials.forget_client()
+            self._start_over()
+        elif error.temporary or self._credentials.take_back(error.code):
+            self._renew_later(self._renewals.next())
+        else:
+            self._stop(error)

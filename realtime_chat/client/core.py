@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from realtime_chat.client.connector import ClientOptions, Connector, ConnectorListener
-from realtime_chat.client.errors import ChatError, FateUnknown, QueueFull, Refused
+from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFull, Refused
 from realtime_chat.client.events import State
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
 from realtime_chat.client.outbox import Outbox
@@ -74,6 +74,8 @@ class Core(ConnectorListener):
             "reset": self.subscriptions.reset,
             "presence": self.subscriptions.presence,
             "signal": self.subscriptions.signal,
+            "left": self.subscriptions.left,
+            "rights": self.subscriptions.rights,
             "published": self.outbox.published,
             "goodbye": self._goodbye,
             "error": self._error,
@@ -136,6 +138,14 @@ class Core(ConnectorListener):
         self.outbox.disconnected()
         self.subscriptions.disconnected()
 
+    def identity_changed(self) -> None:
+        """The client is another user: nothing that waits is that user's, and all rooms begin anew."""
+        error = Closed("the client is another user now")
+        for reply in self._take_queries():
+            reply.errback(error)
+        self.outbox.fail_all(error)
+        self.subscriptions.forget()
+
     def stopped(self, error: ChatError) -> None:
         """Fail everything that waits, and end all rooms."""
         for reply in self._take_queries():
@@ -148,6 +158,10 @@ class Core(ConnectorListener):
     def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
         """The server has answered the ``hello``."""
         self.connector.opened(link, welcome)
+
+    def renewed(self, link: Link, reply: Mapping[str, Any]) -> None:
+        """The server has answered a new token."""
+        self.connector.renewed(link, reply)
 
     def closed(self, link: Link, disconnect: Disconnect) -> None:
         """The link is gone. If a command was too large, the largest publish on the wire is to blame, and fails."""

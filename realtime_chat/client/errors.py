@@ -8,8 +8,8 @@ from realtime_chat.values.errors import ERRORS, ErrorKind, RealtimeError
 class ChatError(RealtimeError):
     """The base of the client's own errors.
 
-    :ivar code: the server's code (``docs/protocol.rst``), or ``unreachable``, ``unexpected``, ``queue_full``,
-        ``fate_unknown`` or ``closed``.
+    :ivar code: the server's code (``docs/protocol.rst``), or ``unreachable``, ``unexpected``, ``no_token``,
+        ``queue_full``, ``fate_unknown`` or ``closed``.
     :ivar message: what was wrong, and what would be right.
     :ivar temporary: whether the same may succeed later, unchanged.
     """
@@ -31,6 +31,13 @@ class Unreachable(ChatError):
 
     def __init__(self, message: str) -> None:
         super().__init__("unreachable", message, True)
+
+
+class NoToken(ChatError):
+    """The application gave no token, for now."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("no_token", f"there is no token: {why}", True)
 
 
 class QueueFull(ChatError):

@@ -11,11 +11,24 @@ import msgspec
 from realtime_chat.values.model import Position, User
 
 
+class OwnUser(User, frozen=True):
+    """The client's own user.
+
+    :param info: what the site vouches for, from the token.
+    """
+
+    info: Mapping[str, Any] = MappingProxyType({})
+
+
 class Sender(msgspec.Struct, frozen=True):
-    """The sender of a message or signal, with the name at that time."""
+    """The sender of a message or signal, with the name at that time.
+
+    :param guest: whether the id and the name are unverified.
+    """
 
     id: str
     name: str
+    guest: bool = False
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -90,7 +103,17 @@ class Reset(msgspec.Struct, frozen=True):
     position: Position
 
 
-Event = Message | Signal | Presence | Reset
+class Rights(msgspec.Struct, frozen=True):
+    """What the client may do in a room has changed.
+
+    :param rights: letters: ``r`` read, ``w`` write, ``s`` signal, ``p`` see who is there, ``m`` moderate.
+    """
+
+    room: str
+    rights: str
+
+
+Event = Message | Signal | Presence | Reset | Rights
 
 
 class State(msgspec.Struct, frozen=True):
@@ -117,7 +140,7 @@ def read_members(members: Any) -> tuple[Member, ...]:
 
 
 _KINDS: Mapping[str, type[Event]] = MappingProxyType(
-    {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset}
+    {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset, "rights": Rights}
 )
 
 

@@ -24,10 +24,17 @@ _DEFAULT_LAST = 50
 _MAX_HELD = 30
 _MAX_COMMANDS = 100
 _MAX_BYTES = 32 * 1024
+_RENEW = "renew"
 _FOR_MEMBERS = ("signal", "state")
 """Commands that the server accepts only of clients that read a room."""
 
-_LINK_ERRORS = frozenset(("unauthorized", "stopping", "unknown_host", "bad_origin", "not_found", "method_not_allowed"))
+_SEALED = 33
+"""Characters of the shortest client that holds its guest's name, or its user."""
+
+_REFUSED = frozenset(("unauthorized", "token_expired"))
+"""Errors about who the client is."""
+
+_LINK_ERRORS = _REFUSED | frozenset(("stopping", "unknown_host", "bad_origin", "not_found", "method_not_allowed"))
 """Errors that concern all commands: none can be sent."""
 
 
@@ -79,6 +86,7 @@ class HTTPLink(Link):
     A room is joined by reading its history; then :meth:`_read` follows its position. Whenever the rooms change, all
     reads are stopped and started again: each set of reads is a *generation*.
 
+    :ivar _is_user: whether it is a user's client, which the server never replaces by another one.
     :ivar _max_rooms: how many rooms may be read; None if the server doesn't say.
     :ivar _is_reading: whether the server knows that this client reads rooms.
     :ivar _held: commands that wait until it does.
@@ -92,6 +100,7 @@ class HTTPLink(Link):
         self._listener = listener
         self._identity = identity
         self._client: str | None = None
+        self._is_user = False
         self._http = HTTPClient(server)
         self._queue = CommandQueue()
         self._posting = False
@@ -128,6 +137,9 @@ class HTTPLink(Link):
             self._held = [*self._held[1 - _MAX_HELD :], command]
         else:
             self._enqueue(command)
+
+    def renew(self, token: str) -> None:
+        self._enqueue({"type": "hello", "id": _RENEW, "token": token})
 
     def pause(self) -> None:
         self._paused = True
@@ -191,6 +203,7 @@ class HTTPLink(Link):
             self._disconnect(Disconnect.by_error(error, response.retry_after))
             return
         self._client = response.body["client"]
+        self._is_user = "reader" in response.body
         self._max_rooms = response.body.get("rooms")
         self._listener.opened(self, response.body)
         self._post_soon()
@@ -199,7 +212,9 @@ class HTTPLink(Link):
         return await self._http.exchange("commands", self._name_query(), self._client, msgspec.json.encode(body))
 
     def _name_query(self) -> list[tuple[str, str]]:
-        return [] if self._identity.name is None else [("name", self._identity.name)]
+        """The guest's name, unless its client holds it."""
+        name = self._identity.name
+        return [] if name is None or len(self._client or "") >= _SEALED else [("name", name)]
 
     def _enqueue(self, command: Mapping[str, Any], request: JoinRequest | None = None) -> None:
         self._queue.add(command, request)
@@ -232,7 +247,7 @@ class HTTPLink(Link):
             self._queue.send_one_by_one(batch)
             return True
         is_reply = isinstance(body, dict) and "type" in body  # else a proxy has answered, or another program
-        if error is not None and (len(batch) > 1 or error.code in _LINK_ERRORS or not is_reply):
+        if error is not None and (len(batch) > 1 or not is_reply or _is_of_link(error, batch[0])):
             self._disconnect(Disconnect.by_error(error, response.retry_after))
             return False
         for (command, request), reply in zip(batch, body if isinstance(body, list) else [body], strict=True):
@@ -241,7 +256,9 @@ class HTTPLink(Link):
         return not self._closed
 
     def _handle_reply(self, reply: dict[str, Any], request: JoinRequest | None) -> None:
-        if request is None:
+        if request is None and reply.get("id") == _RENEW:
+            self._renewed(reply)
+        elif request is None:
             self._report_reply(reply)
         elif reply["type"] == "error":
             self._listener.refused(self, request.room, refusal(reply))
@@ -252,10 +269,16 @@ class HTTPLink(Link):
             self._begin_room(request, reply)
 
     def _report_reply(self, reply: dict[str, Any]) -> None:
-        if reply["type"] == "error" and reply["code"] == "unauthorized":
+        if reply["type"] == "error" and reply["code"] in _REFUSED:
             self._disconnect(Disconnect.by_error(refusal(reply)))
         elif reply["type"] not in ("left", "ok") and reply.get("code") != "not_joined":
             self._listener.received(self, reply)
+
+    def _renewed(self, reply: dict[str, Any]) -> None:
+        """A new token is answered. The server renews what reads already; other requests have the new client."""
+        if reply["type"] == "welcome":
+            self._client = reply["client"]
+        self._listener.renewed(self, reply)
 
     # Rooms
 
@@ -327,7 +350,14 @@ class HTTPLink(Link):
         """An event has come: move its room's cursor, and report it."""
         if not self._closed:
             self._cursors.follow(event)
+            if event.get("type") == "left" and self._cursors.stop(event["room"]):
+                self._restart_reads()
             self._listener.received(self, event)
+
+
+def _is_of_link(error: Refused, queued: QueuedCommand) -> bool:
+    """Whether an error concerns more than the one command that it answers. That of a new token is about the token."""
+    return error.code in _LINK_ERRORS and not (error.code in _REFUSED and queued.command.get("id") == _RENEW)
 
 
 def _start_of(page: dict[str, Any]) -> str:

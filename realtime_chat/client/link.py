@@ -12,14 +12,16 @@ from realtime_chat.client.errors import Refused
 
 
 class ClientIdentity(msgspec.Struct, frozen=True):
-    """What a link says in its ``hello``: the secret of the client to resume, if there is one, and a name."""
+    """What a link says in its ``hello``: the secret of the client to resume, if there is one, and a name or a token."""
 
     client: str | None = None
     name: str | None = None
+    token: str | None = None
 
     def hello(self) -> dict[str, Any]:
         """The ``hello`` command."""
-        return {"type": "hello", "v": 1, **_without_none({"client": self.client, "name": self.name})}
+        fields = {"client": self.client, "name": self.name, "token": self.token}
+        return {"type": "hello", "v": 1, **_without_none(fields)}
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
@@ -64,6 +66,9 @@ class Disconnect(msgspec.Struct, frozen=True):
     def by_goodbye(cls, goodbye: Mapping[str, Any]) -> Disconnect:
         """The server sent a ``goodbye``."""
         reason = str(goodbye.get("reason", "goodbye"))
+        if reason == "token_expired":
+            error = Refused(reason, "the time of the client is over")
+            return cls(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0), error)
         if goodbye.get("reconnect", True):
             return cls(f"the server said goodbye: {reason}", float(goodbye.get("after") or 0))
         return cls.by_error(Refused("closed", f"the server said goodbye, and not to come back: {reason}"))
@@ -95,6 +100,9 @@ class Link(Protocol):
     def send(self, command: Mapping[str, Any]) -> None:
         """Send another command; ``received`` gets its reply."""
 
+    def renew(self, token: str) -> None:
+        """Go on with a new token of the same user; ``renewed`` is reported."""
+
     def pause(self) -> None:
         """Stop reading from the server."""
 
@@ -114,6 +122,9 @@ class LinkListener(Protocol):
 
     def opened(self, link: Link, welcome: Mapping[str, Any]) -> None:
         """The server has answered the ``hello``."""
+
+    def renewed(self, link: Link, reply: Mapping[str, Any]) -> None:
+        """The server has answered a new token: with a ``welcome`` or an ``error``."""
 
     def received(self, link: Link, event: dict[str, Any]) -> None:
         """A reply or an event has come."""

@@ -53,7 +53,7 @@ class PollLink(HTTPLink):
         return await self._http.exchange("poll", query, self._client, seconds=_WAIT + _ANSWER_WITHIN)
 
     def _polled(self, body: dict[str, Any], generation: int) -> None:
-        if body["client"] != self._client:
+        if body["client"] != self._client and not self._is_user:
             self._disconnect(Disconnect("the server no longer knows this client"))
             return
         self._read_started()
@@ -66,6 +66,8 @@ class PollLink(HTTPLink):
             if generation != self._generation:  # the next poll brings the others again
                 return
         self._presence.update(body.get("presence", {}))
+        for room, rights in body.get("rights", {}).items():
+            self._deliver({"type": "rights", "room": room, "rights": rights})
         self._cursors.update(body["positions"])
         if goodbye is not None:
             self._disconnect(Disconnect.by_goodbye(goodbye))

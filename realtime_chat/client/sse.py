@@ -119,7 +119,7 @@ class SSELink(HTTPLink):
     def _event(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
         if kind == "welcome":
-            if event["client"] != self._client:
+            if event.get("client") != self._client and not self._is_user:
                 self._disconnect(Disconnect("the server no longer knows this client"))
             else:
                 self._read_started()
@@ -134,6 +134,8 @@ class SSELink(HTTPLink):
         """The room was joined when its history was read; this adds whether messages were lost, and who is there."""
         if not event.get("recovered", True):
             self._deliver({"type": "reset", "room": event["room"], "position": event["position"]})
+        if "rights" in event:
+            self._deliver({"type": "rights", "room": event["room"], "rights": event["rights"]})
         if "count" in event and not self._closed:
             self._listener.received(self, {**event, "type": "presence"})
 

@@ -39,6 +39,7 @@ class RoomSubscription:
     :param limit: how many events may wait for the reader.
     :ivar joined: whether the current connection has joined the room.
     :ivar received: the position up to which the connection has brought the room, buffered or dropped.
+    :ivar rights: what the client may do in it, as letters; None if the server doesn't say.
     :ivar target: where the log ended when the room was joined.
     :ivar joining: what to fire when the room is joined.
     :ivar ended: True, or the error that ended it.
@@ -55,6 +56,7 @@ class RoomSubscription:
     target: Position | None = None
     members: dict[str, Member] | None = None
     count: int | None = None
+    rights: str | None = None
     ended: ChatError | bool = False
     joining: Deferred[None] | None = None
     _events: deque[Event] = attrs.Factory(deque)
@@ -120,6 +122,22 @@ class RoomSubscription:
         if self._events and isinstance(self._events[-1], Reset):
             self._events.pop()
         self._events.append(Reset(self.room, position))
+
+    def forget(self) -> None:
+        """The client is another user now: drop everything, and begin anew with a reset."""
+        self._events.clear()
+        self.position = self.received = self.count = self.members = self.rights = None
+        self.behind = self._presence_missed = False
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it begins anew, for another user."""
+        return self.ever_joined and self.position is None
+
+    def set_rights(self, rights: str) -> bool:
+        """Set what the client may do. Returns whether that has changed since it was known."""
+        before, self.rights = self.rights, rights
+        return before not in (None, rights)
 
     def add_volatile(self, event: Event) -> None:
         """Buffer an event that may be dropped, if there is room."""

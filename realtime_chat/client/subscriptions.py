@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from realtime_chat.client.connector import Backoff, Connector
 from realtime_chat.client.errors import ChatError, Refused
-from realtime_chat.client.events import Presence, read_event, read_message
+from realtime_chat.client.events import Presence, Rights, read_event, read_message
 from realtime_chat.client.link import Link
 from realtime_chat.client.outbox import Outbox
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
@@ -124,6 +124,11 @@ class Subscriptions:
         for subscription in self._rooms.values():
             subscription.disconnected()
 
+    def forget(self) -> None:
+        """The client is another user now: all rooms begin anew."""
+        for subscription in self._rooms.values():
+            subscription.forget()
+
     def stopped(self, error: ChatError) -> None:
         """The client has stopped: end all rooms."""
         timer, self._wake_timer = self._wake_timer, None
@@ -142,10 +147,12 @@ class Subscriptions:
         if subscription is None:
             return
         start, top = Position.parse(event["position"]), Position.parse(event["top"])
-        if subscription.position is not None and not event["recovered"]:
+        if subscription.is_forgotten or (subscription.position is not None and not event["recovered"]):
             self._reset(subscription, start)
         subscription.begin(start, top)
         self._backoff.succeeded()
+        if "rights" in event:
+            self.rights({"type": "rights", "room": event["room"], "rights": event["rights"]})
         if "count" in event:
             presence = read_event({**event, "type": "presence"}, self._connector.user)
             assert isinstance(presence, Presence)
@@ -177,6 +184,20 @@ class Subscriptions:
         subscription = self._rooms.get(event["room"])
         if subscription is not None and subscription.joined:
             self._reset(subscription, Position.parse(event["position"]))
+            self._after_event(subscription)
+
+    def left(self, event: dict[str, Any]) -> None:
+        """The server has ended a room: the client may read it no longer."""
+        if event["room"] in self._rooms:
+            reason = str(event["reason"])
+            self.refused(event["room"], Refused(reason, f"the room {event['room']} may be read no longer: {reason}"))
+
+    def rights(self, event: dict[str, Any]) -> None:
+        """What the client may do in a room is told."""
+        change = read_event(event, self._connector.user)
+        subscription = self._rooms.get(change.room)
+        if isinstance(change, Rights) and subscription is not None and subscription.set_rights(change.rights):
+            subscription.add_volatile(change)
             self._after_event(subscription)
 
     def presence(self, event: dict[str, Any]) -> None:

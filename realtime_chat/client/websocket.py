@@ -83,6 +83,9 @@ class WebSocketLink(Link):
         if self._protocol is not None and not self._closed:
             self._protocol.send(msgspec.json.encode(command))
 
+    def renew(self, token: str) -> None:
+        self.send({"type": "hello", "id": "renew", "token": token})
+
     def pause(self) -> None:
         if self._protocol is not None:
             self._protocol.pause()
@@ -120,7 +123,9 @@ class WebSocketLink(Link):
             room = self._joining.pop(id)
             self._rooms.discard(room)
             self._listener.refused(self, room, refusal(event))
-        elif event.get("type") != "left":
+        elif id == "renew":
+            self._listener.renewed(self, event)
+        elif event.get("type") != "left" or "reason" in event:
             self._joining.pop(id, None)  # type: ignore[arg-type]
             self._listener.received(self, event)
 

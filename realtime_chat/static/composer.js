@@ -5,6 +5,7 @@
   /** @param {Object} listener has `written(text)`, which returns whether it was sent, `typing(on)`, `resized()`. */
   function Composer(form, field, listener) {
     var self = this;
+    this.form = form;
     this.field = field;
     this.listener = listener;
     this.grows = !(window.CSS && window.CSS.supports && window.CSS.supports('field-sizing', 'content'));

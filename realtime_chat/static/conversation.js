@@ -5,13 +5,14 @@
   var dom = Chat.dom;
   var FIRST_PAGE = 50;
   var PAGE_SIZE = 50;
+  var ENDED = 'You may no longer read this room.';
   var GAP = 'Some messages were missed here: the server no longer has them.';
 
   /**
    * @param {string} name the room's name.
    * @param {?string} read the position up to which the reader has seen it; null for a room that was never visited.
    * @param {Object} page is called: `isSeen(conversation)` returns whether a new message is seen at once; also `grew`,
-   *   `changed`, `peopleChanged`, `typingChanged`, `refused`, `earlierWanted`.
+   *   `changed`, `peopleChanged`, `typingChanged`, `rightsChanged`, `refused`, `cleared`, `earlierWanted`.
    */
   function Conversation(name, read, page) {
     var self = this;
@@ -21,6 +22,7 @@
     this.room = null;
     this.position = null;
     this.isRefused = false;
+    this.isEnded = false;
     this.unread = 0;
     this.draft = '';
     this.following = true;
@@ -61,7 +63,9 @@
     this.room = room = rt.room(this.name, options);
     this.listen(room, '*', function (data, message) { this.received(message); });
     this.listen(room, '$joined', function () { this.joined(); });
-    this.listen(room, '$reset', function () { this.onGap(); });
+    this.listen(room, '$reset', function (gap) { this.onReset(gap.reason); });
+    this.listen(room, '$rights', function () { this.page.rightsChanged(this); });
+    this.listen(room, '$left', function () { this.ended(); });
     this.listen(room, '$presence', function () { this.page.peopleChanged(this); });
     this.listen(room, '$error', function (error) { this.failed(error); });
     this.listen(room, '$pending', function (entry) { this.outbox.pending(entry); });
@@ -112,6 +116,7 @@
       this.read = this.room.top;
     }
     this.checkCaughtUp();
+    this.page.rightsChanged(this);
     this.page.peopleChanged(this);
     this.page.changed(this);
     this.page.grew(this);
@@ -126,6 +131,37 @@
 
   Conversation.prototype.showBusy = function () {
     this.log.node.setAttribute('aria-busy', String(this.loading || !this.caughtUp));
+  };
+
+  Conversation.prototype.onReset = function (reason) {
+    if (reason === 'identity') {
+      this.clear();
+    } else {
+      this.onGap();
+    }
+  };
+
+  /** Another user has come: nothing here is for that one. */
+  Conversation.prototype.clear = function () {
+    this.log.clear();
+    this.outbox.clear();
+    this.typing.clear();
+    this.read = this.oldest = this.position = null;
+    this.draft = '';
+    this.unread = 0;
+    this.more = this.caughtUp = this.isRefused = false;
+    this.following = true;
+    this.showEdges();
+    this.page.cleared(this);
+  };
+
+  /** The server lets us read the room no longer. */
+  Conversation.prototype.ended = function () {
+    this.isEnded = true;
+    this.typing.clear();
+    this.log.note(ENDED);
+    this.page.refused(this);
+    this.page.grew(this);
   };
 
   Conversation.prototype.onGap = function () {
@@ -241,6 +277,17 @@
 
   // ---- Sending ----
 
+  /** Whether we may do something here, by its letter. A server without tokens doesn't say, and lets us try. */
+  Conversation.prototype.may = function (right) {
+    var rights = this.room ? this.room.rights : null;
+    return typeof rights !== 'string' || rights.indexOf(right) >= 0;
+  };
+
+  /** Whether to offer writing. Everybody may try to write to a private room of another user, which we can't read. */
+  Conversation.prototype.canWrite = function () {
+    return !this.isEnded && this.may('w') && (!this.isRefused || this.name.charAt(0) === '@');
+  };
+
   Conversation.prototype.publishText = function (text) {
     this.send({text: text});
     this.sendTyping(false);
@@ -257,7 +304,7 @@
 
   /** Tell the others whether we are typing. */
   Conversation.prototype.sendTyping = function (on) {
-    if (this.rt.state === 'connected' && this.room.joined && this.typing.shouldSend(on)) {
+    if (this.rt.state === 'connected' && this.room.joined && this.may('s') && this.typing.shouldSend(on)) {
       this.room.signal('typing', on);
     }
   };

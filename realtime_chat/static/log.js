@@ -46,6 +46,10 @@
     head.appendChild(dom.make('bdi', 'name ' + Chat.text.colourOf(message.from.id),
       Chat.text.toText(message.from.name)));
     head.appendChild(document.createTextNode(' '));
+    if (message.from.guest) {
+      head.appendChild(dom.make('span', 'guest', 'guest'));
+      head.appendChild(document.createTextNode(' '));
+    }
     head.appendChild(Chat.times.makeTime(message.at));
     return head;
   }
@@ -115,6 +119,14 @@
     for (i = 0; i <= items.length; i += 1) {
       this.updateItem(i);
     }
+  };
+
+  /** Remove everything. */
+  Log.prototype.clear = function () {
+    while (this.items.length) {
+      this.removeAt(0);
+    }
+    this.divider = null;
   };
 
   /** Add a notice of the page. */

@@ -93,6 +93,11 @@
     }
   };
 
+  /** Drop everything: it was written by another user. */
+  Outbox.prototype.clear = function () {
+    this.items.slice().forEach(this.remove, this);
+  };
+
   /** After a gap, messages that are stored already may not come as events. */
   Outbox.prototype.dropSent = function () {
     this.inState('sent').forEach(this.remove, this);

@@ -45,8 +45,15 @@
   // ---- The connection ----
 
   Page.prototype.connect = function () {
-    var self = this, rt = window.Realtime.connect('', {name: this.name, storage: Chat.storage.clientStorage});
+    var self = this, rt = window.Realtime.connect('', {
+      name: this.name, storage: Chat.storage.clientStorage, tokenUrl: document.body.getAttribute('data-token-url') || undefined
+    });
     this.rt = rt;
+    rt.on('identity', function (user) {
+      if (self.rt === rt) {
+        self.showIdentity(user);
+      }
+    });
     rt.on('$state', function (state) {
       if (self.rt === rt) {
         self.stateChanged(state);
@@ -61,6 +68,13 @@
     this.all().forEach(function (conversation) { conversation.open(rt); });
   };
 
+  // A user has the name that the site gave, and can't change it here.
+  Page.prototype.showIdentity = function (user) {
+    dom.setText(dom.byId('own-user'), Chat.text.toText(user.name));
+    dom.show(dom.byId('own-identity'), !user.guest);
+    dom.show(dom.byId('name-form'), user.guest);
+  };
+
   Page.prototype.isRefusedHere = function (error) {
     return Boolean(this.current) && this.current.name === error.room && Chat.Conversation.isRefusal(error);
   };
@@ -73,7 +87,13 @@
       this.peopleChanged(this.current);
     }
     if (connected) {
-      this.rooms.refresh();
+      this.refreshRooms();
+    }
+  };
+
+  Page.prototype.refreshRooms = function () {
+    if (!Chat.pageUrl.isSingle()) {
+      this.rooms.refresh(this.rt.client);
     }
   };
 
@@ -120,7 +140,7 @@
     var id = '$' + name;
     if (!this.conversations[id]) {
       this.conversations[id] = new Chat.Conversation(name, read || null, this.listener([
-        'isSeen', 'grew', 'changed', 'peopleChanged', 'typingChanged', 'refused', 'earlierWanted'
+        'isSeen', 'grew', 'changed', 'peopleChanged', 'typingChanged', 'rightsChanged', 'refused', 'cleared', 'earlierWanted'
       ]));
       this.conversations[id].outbox.connected = this.rt !== null && this.rt.state === 'connected';
       if (this.rt) {
@@ -192,6 +212,7 @@
     this.changed(this.current);
     this.peopleChanged(this.current);
     this.typingChanged(this.current);
+    this.rightsChanged(this.current);
     this.saveSoon();
   };
 
@@ -205,6 +226,7 @@
     conversation.isRefused = true;
     Chat.storage.forgetRoom(conversation.name);
     this.rooms.left(conversation.name);
+    this.rightsChanged(conversation);
     if (this.requestedRoom === conversation.name) {
       this.roomField.restore(this.requestedRoom);
       this.requestedRoom = null;
@@ -253,6 +275,26 @@
     if (conversation === this.current && conversation.room) {
       this.people.draw(conversation.room, this.rt && this.rt.user);
     }
+  };
+
+  Page.prototype.rightsChanged = function (conversation) {
+    if (conversation === this.current) {
+      dom.show(this.composer.form, conversation.canWrite());
+      dom.show(dom.byId('read-only'), !conversation.canWrite());
+      dom.show(dom.byId('skip-link'), conversation.canWrite());
+      this.peopleChanged(conversation);
+      this.resized();
+    }
+  };
+
+  /** Another user has come. */
+  Page.prototype.cleared = function (conversation) {
+    if (conversation === this.current) {
+      this.composer.set('');
+      this.showProblem('');
+    }
+    Chat.storage.forgetRoom(conversation.name);
+    this.changed(conversation);
   };
 
   Page.prototype.typingChanged = function (conversation) {
@@ -354,7 +396,7 @@
   Page.prototype.minutePassed = function () {
     this.all().forEach(function (conversation) { conversation.log.nameDays(); });
     if (document.hidden !== true && this.rt.state === 'connected') {
-      this.rooms.refresh();
+      this.refreshRooms();
     }
   };
 
@@ -363,6 +405,10 @@
     this.listen();
     this.connect();
     this.show(Chat.pageUrl.currentRoom());
+    if (Chat.pageUrl.isSingle()) {
+      dom.setClass(document.body, 'single', true);
+      return;
+    }
     Chat.storage.rooms().forEach(function (entry) {
       self.changed(self.conversation(entry.name, entry.read));
     });

@@ -1,8 +1,15 @@
-/* The room in the page's URL: ?room=NAME or #NAME; the latter takes precedence. */
+/*
+ * The room in the page's URL: ?room=NAME or #NAME; the latter takes precedence. With ?room=NAME&only the page shows that
+ * room alone.
+ */
 (function (Chat) {
   'use strict';
 
   var DEFAULT_ROOM = 'lobby';
+
+  function isSingle() {
+    return /[?&]only(?:=[^&]*)?(?:&|$)/.test(window.location.search);
+  }
 
   function decode(text) {
     try {
@@ -14,7 +21,7 @@
 
   function currentRoom() {
     var query = /[?&]room=([^&]*)/.exec(window.location.search);
-    return decode(window.location.hash.slice(1)) || (query && decode(query[1])) || DEFAULT_ROOM;
+    return (!isSingle() && decode(window.location.hash.slice(1))) || (query && decode(query[1])) || DEFAULT_ROOM;
   }
 
   function ofRoom(name) {
@@ -31,5 +38,5 @@
     return false;
   }
 
-  Chat.pageUrl = {currentRoom: currentRoom, ofRoom: ofRoom, showRoom: showRoom};
+  Chat.pageUrl = {currentRoom: currentRoom, isSingle: isSingle, ofRoom: ofRoom, showRoom: showRoom};
 }(window.Chat = window.Chat || {}));

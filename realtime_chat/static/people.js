@@ -20,12 +20,13 @@
 
   /** Show the members of a room; `user` is our own user. */
   People.prototype.draw = function (room, user) {
+    var hidden = typeof room.rights === 'string' && room.rights.indexOf('p') < 0;
+    dom.setText(this.title, hidden ? 'Who is here isn\'t shown to you' : room.joined ?
+      Chat.text.pluralize(room.count, 'person', 'people') + ' here' : 'People (not up to date)');
+    dom.setText(this.count, room.joined && !hidden ? String(room.count) : '');
+    dom.show(this.all, room.joined && !room.membersKnown && !hidden);
     this.user = user;
     this.room = room;
-    dom.setText(this.title, room.joined ?
-      Chat.text.pluralize(room.count, 'person', 'people') + ' here' : 'People (not up to date)');
-    dom.setText(this.count, room.joined ? String(room.count) : '');
-    dom.show(this.all, room.joined && !room.membersKnown);
     this.fill(room.membersKnown ? room.members : []);
   };
 

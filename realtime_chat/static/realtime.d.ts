@@ -11,14 +11,23 @@ declare global {
       name?: string;
       /** The secret of an earlier client; if it is left out, one is kept in `storage`. */
       client?: string;
-      token?: string;
-      /** Called before each connection: returns the token or a promise of it, or calls back. */
-      getToken?(callback: (error: Trouble | null, token?: string) => void): string | PromiseLike<string> | void;
+      /** An address of your site that gives `{"token": …}` to the visitor, or 204 to a guest. It gets the page's cookies. */
+      tokenUrl?: string;
+      /**
+       * In place of `tokenUrl`: a token, or what is called for one. It returns the token or a promise of it, or calls
+       * back; null stands for a guest. An error whose `status` is 401 or 403, or whose `code` is `unauthorized`, ends
+       * the connection. After another one it is called again.
+       */
+      token?: string | TokenFunction;
       /** The transports that may be used, the best one first; all if it is left out. */
       transports?: Transport[];
       /** Where the client is kept: per tab (default), for all tabs of the browser, nowhere, or in an object of yours. */
       storage?: 'session' | 'local' | false | Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>;
     }
+
+    type TokenFunction = (
+      callback: (error: unknown, token?: string | null) => void
+    ) => string | null | void | PromiseLike<string | null>;
 
     interface Trouble extends Error {
       code: string;
@@ -33,6 +42,12 @@ declare global {
       guest: boolean;
     }
 
+    /** Our own user. */
+    interface Identity extends User {
+      /** What the site vouches for, from the token. */
+      info?: { [name: string]: Json };
+    }
+
     interface Member extends User {
       state: { [name: string]: Json };
     }
@@ -43,7 +58,7 @@ declare global {
       event: string;
       data: Data;
       /** Null if another program published a signal through Redis. */
-      from: { id: string; name: string } | null;
+      from: { id: string; name: string; guest?: true } | null;
       /** Milliseconds since 1970 by the server's clock. */
       at: number;
       own: boolean;
@@ -100,6 +115,8 @@ declare global {
       readonly position: string | null;
       readonly top: string | null;
       readonly joined: boolean;
+      /** What we may do: `r` read, `w` write, `s` signal, `p` see who is there, `m` moderate. Null before it is known. */
+      readonly rights: string | null;
       readonly count: number;
       readonly members: Member[];
       /** False if the room is so large that its members are not listed. */
@@ -108,6 +125,9 @@ declare global {
       on(event: '$joined', fn: (joined: { recovered: boolean; count: number }) => void): this;
       on(event: '$presence', fn: (presence: Presence) => void): this;
       on(event: '$reset', fn: (gap: { position: string | null; recovered: false; reason: string }) => void): this;
+      on(event: '$rights', fn: (rights: string | null) => void): this;
+      /** The server has ended it: we may read it no longer. */
+      on(event: '$left', fn: (left: { reason: string }) => void): this;
       on(event: '$pending' | '$sent' | '$failed', fn: (entry: Entry) => void): this;
       on(event: '$error', fn: (error: Trouble) => void): this;
       on(event: string, fn: (data: any, message: Message) => void): this;
@@ -133,8 +153,14 @@ declare global {
     interface Connection {
       readonly state: State['state'];
       readonly transport: Transport | null;
-      readonly user: User | null;
+      readonly user: Identity | null;
+      /** The secret that makes us the same client again. */
+      readonly client: string | null;
 
+      /** Who we are is known, or has changed. If somebody else has come, each room has had a `$reset` before. */
+      on(event: 'identity', fn: (user: Identity) => void): this;
+      /** The site or the server has refused us. The connection is closed. */
+      on(event: 'unauthorized', fn: (error: Trouble) => void): this;
       on(event: '$state', fn: (state: State) => void): this;
       on(event: '$error', fn: (error: Trouble) => void): this;
       off(event: string, fn?: (...given: any[]) => void): this;
@@ -145,6 +171,8 @@ declare global {
       setState(state: { [name: string]: Json }): void;
       /** Connects now, if it waits for the next attempt. */
       retry(): void;
+      /** Asks for a new token now, as when the visitor has logged in or out without a new page. */
+      renew(): void;
       close(): void;
     }
 

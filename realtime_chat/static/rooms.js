@@ -109,10 +109,11 @@
     row.link.setAttribute('aria-label', row.unread ? row.name + ', ' + row.unread + ' unread' : row.name);
   };
 
-  /** Load the list of rooms from the server. */
-  Rooms.prototype.refresh = function () {
+  /** Load the list of rooms that a client may read from the server. */
+  Rooms.prototype.refresh = function (client) {
     var xhr = new window.XMLHttpRequest(), self = this;
     xhr.open('GET', 'rooms?limit=' + MAX_LISTED, true);
+    xhr.setRequestHeader('Realtime-Client', client);
     xhr.onload = function () {
       if (xhr.status === 200) {
         self.listed(roomsIn(xhr.responseText));

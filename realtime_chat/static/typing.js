@@ -22,7 +22,7 @@
     }
     if (on) {
       this.people[id] = {
-        name: from.name, timer: window.setTimeout(function () { self.setTyping(from, false); }, TIMEOUT)
+        name: from.name, guest: from.guest === true, timer: window.setTimeout(function () { self.setTyping(from, false); }, TIMEOUT)
       };
     }
     this.changed();
@@ -36,26 +36,27 @@
     this.changed();
   };
 
-  Typing.prototype.names = function () {
-    return Object.keys(this.people).map(function (id) { return this.people[id].name; }, this);
+  Typing.prototype.all = function () {
+    return Object.keys(this.people).map(function (id) { return this.people[id]; }, this);
   };
 
   /** Show who is typing. */
   Typing.prototype.write = function (node) {
-    var names = this.names();
+    var people = this.all();
     Chat.dom.empty(node);
-    if (names.length > MAX_NAMES) {
-      node.appendChild(document.createTextNode(names.length + ' people are typing …'));
+    if (people.length > MAX_NAMES) {
+      node.appendChild(document.createTextNode(people.length + ' people are typing …'));
       return;
     }
-    names.forEach(function (name, index) {
+    people.forEach(function (person, index) {
       if (index) {
-        node.appendChild(document.createTextNode(index === names.length - 1 ? ' and ' : ', '));
+        node.appendChild(document.createTextNode(index === people.length - 1 ? ' and ' : ', '));
       }
-      node.appendChild(Chat.dom.make('bdi', '', Chat.text.toText(name)));
+      node.appendChild(Chat.dom.make('bdi', '', Chat.text.toText(person.name)));
+      node.appendChild(document.createTextNode(person.guest ? ' (guest)' : ''));
     });
-    if (names.length) {
-      node.appendChild(document.createTextNode(names.length === 1 ? ' is typing …' : ' are typing …'));
+    if (people.length) {
+      node.appendChild(document.createTextNode(people.length === 1 ? ' is typing …' : ' are typing …'));
     }
   };
 

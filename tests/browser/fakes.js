@@ -157,6 +157,7 @@ exports.makeWorld = function makeWorld(storage) {
     localStorage: kept,
     crypto: {getRandomValues: (numbers) => numbers.map(() => (keys += 1))},
     Uint32Array,
+    atob,
     ...makeHttp(world),
     console: {warn: () => undefined},
     navigator: {sendBeacon: (url, text) => world.beacons.push({url, body: JSON.parse(text)})},

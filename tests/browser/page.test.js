@@ -86,7 +86,7 @@ function makeConversation(read) {
   const world = makeWorld(), {Chat, makeNode} = makeChat(world.clock, {}), told = {failed: 0};
   const noop = () => undefined;
   const page = {
-    isSeen: () => true, grew: noop, changed: noop, peopleChanged: noop, typingChanged: noop, refused: () => { told.failed += 1; },
+    isSeen: () => true, grew: noop, changed: noop, peopleChanged: noop, typingChanged: noop, rightsChanged: noop, cleared: noop, refused: () => { told.failed += 1; },
     earlierWanted: noop
   };
   const rt = world.connect(), conversation = new Chat.Conversation('lobby', read || null, page);

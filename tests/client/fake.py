@@ -41,6 +41,9 @@ class FakeServer:
     :ivar away: whether nothing can be stored.
     :ivar offline: whether no command reaches it.
     :ivar room_away: whether the room can't be read.
+    :ivar refused: the codes with which tokens and clients of them are refused, by token.
+    :ivar token_life: for how many seconds a token is good.
+    :ivar hellos: the hellos that came, in order.
     :ivar publish_errors: the errors of the next publishes: ``store_unavailable``, ``in_doubt`` or ``in_doubt, stored``.
     """
 
@@ -52,6 +55,9 @@ class FakeServer:
         self.publish_errors: list[str] = []
         self.away = self.offline = self.room_away = False
         self.sessions: list[FakeLink] = []
+        self.refused: dict[str, str] = {}
+        self.token_life = 100.0
+        self.hellos: list[dict[str, Any]] = []
 
     @property
     def log(self) -> Log:
@@ -65,6 +71,22 @@ class FakeServer:
             self._clients.add(client)
         assert client is not None
         return client
+
+    def admit(self, client: str | None, token: str | None) -> dict[str, Any]:
+        """What a ``hello`` is answered with. A token is ``sub:number``, and a client of it is ``sealed-sub:number``."""
+        if token is None and client and client.startswith("sealed-"):
+            token = client.removeprefix("sealed-")
+        elif token is None:
+            client = self.identify(client)
+            user = {"id": f"u-{client}", "name": "x", "guest": True}
+            return {"type": "welcome", "client": client, "user": user, "ping": 25, "expires": None}
+        elif client and _sub(client.removeprefix("sealed-")) != _sub(token):
+            return {"type": "error", "code": "forbidden", "message": "another user"}
+        if token in self.refused:
+            return {"type": "error", "code": self.refused[token], "message": "no"}
+        user = {"id": _sub(token), "name": "y", "guest": False, "info": {"role": "staff"}}
+        expires = round((self._clock.seconds() + self.token_life) * 1000)
+        return {"type": "welcome", "client": f"sealed-{token}", "user": user, "ping": 25, "expires": expires}
 
     def forget_clients(self) -> None:
         """Forget all clients: each that comes back gets a new identity."""
@@ -130,6 +152,7 @@ class FakeLink(Link):
         self._listener = listener
         self._identity = identity
         self._user = ""
+        self._client: str | None = None
         self._cursor: int | None = None
         self.commands: deque[dict[str, Any]] = deque()
         self.events: deque[dict[str, Any]] = deque()
@@ -152,6 +175,9 @@ class FakeLink(Link):
     def send(self, command: Mapping[str, Any]) -> None:
         self.commands.append(dict(command))
 
+    def renew(self, token: str) -> None:
+        self.commands.append({"type": "hello", "token": token, "id": "renew"})
+
     def pause(self) -> None:
         self.paused = True
 
@@ -171,9 +197,13 @@ class FakeLink(Link):
 
     def cut(self, **fields: Any) -> None:
         """Lose the connection, and everything that is on its way."""
+        self.cut_by(Disconnect("cut", **fields))
+
+    def cut_by(self, disconnect: Disconnect) -> None:
+        """Lose the connection for a reason."""
         if not self.closed:
             self._end()
-            self._listener.closed(self, Disconnect("cut", **fields))
+            self._listener.closed(self, disconnect)
 
     def deliver_command(self) -> bool:
         """Deliver one command. Returns whether there was one."""
@@ -195,8 +225,12 @@ class FakeLink(Link):
         if self.closed or self.paused or not queue:
             return False
         event = queue.popleft()
-        if event["type"] == "welcome":
+        if event.get("id") == "renew":
+            self._listener.renewed(self, event)
+        elif event["type"] == "welcome":
             self._listener.opened(self, event)
+        elif event["type"] == "error" and "id" not in event and event["code"] != "bad_request":
+            self.cut_by(Disconnect.by_error(refusal(event)))
         elif event["type"] == "refused":
             self._listener.refused(self, "lobby", refusal(event))
         else:
@@ -206,10 +240,11 @@ class FakeLink(Link):
     # What the server does
 
     def _hello(self, command: dict[str, Any]) -> None:
-        client = self._server.identify(command.get("client"))
-        self._user = f"u-{client}"
-        user = {"id": self._user, "name": "x", "guest": True}
-        self.events.append({"type": "welcome", "client": client, "user": user, "ping": 25})
+        self._server.hellos.append(command)
+        reply = self._server.admit(command.get("client") or self._client, command.get("token"))
+        if reply["type"] == "welcome":
+            self._user, self._client = reply["user"]["id"], reply["client"]
+        self.events.append({**reply, **({"id": command["id"]} if "id" in command else {})})
 
     def _join(self, command: dict[str, Any]) -> None:
         log = self._server.log
@@ -248,6 +283,10 @@ class FakeLink(Link):
         if self._cursor is not None:
             self._cursor = offset
             self.events.append({"type": "reset", "room": "lobby", "position": log.position(offset)})
+
+
+def _sub(token: str) -> str:
+    return token.partition(":")[0]
 
 
 def _refusal(command: Mapping[str, Any], code: str) -> dict[str, Any]:
