@@ -22,7 +22,7 @@ from benchmarks import machine
 from benchmarks.dial import Joined, dial, dial_one
 from benchmarks.hotloop import EVENTS, POLL, SINK, WEBSOCKET, HotLoop
 from benchmarks.servers import METRICS
-from benchmarks.wires import ROOM, WIRES, Publication, Wire, posted, publication, text_of
+from benchmarks.wires import ROOM, WIRES, Publication, Wire, introduction, posted, publication, text_of
 
 __all__ = ["MEASUREMENTS", "main"]
 
@@ -296,6 +296,31 @@ def _connect(job: Job) -> Figures:
     }
 
 
+def _come_back(job: Job) -> Figures:
+    """All clients connect at once, say by what they were given before who they are, and join."""
+    count = job["clients"]
+    bench = Bench(job, 1)
+    hello, come_back = bench.wire.hello, bench.wire.come_back
+    assert hello is not None
+    assert come_back is not None
+    clients = [""] * count
+    for joined in dial(bench.ports, count, lambda number: introduction(hello(number))):
+        clients[joined.number] = joined.captured[0]
+        joined.socket.close()
+    time.sleep(_SETTLE)
+    cpu, own, begun = bench.cpu(), time.process_time(), time.monotonic()
+    kept = list(dial(bench.ports, count, lambda number: come_back(ROOM, clients[number]), at_once=count))
+    elapsed, busy = time.monotonic() - begun, time.process_time() - own
+    time.sleep(_SETTLE)
+    return {
+        "rate": count / elapsed,
+        "cpu_us": (bench.cpu() - cpu) * 1e6 / count,
+        "client_bytes": sum(map(len, clients)) / count,
+        "generator_share": busy / elapsed,
+        "lost": count - len(kept),
+    }
+
+
 def _memory(job: Job) -> Figures:
     """Kilobytes that each client adds, beyond the first ones."""
     count, warm = job["clients"], job["clients"] // 10
@@ -426,6 +451,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "publish": _publish,
     "across": _across,
     "connect": _connect,
+    "come back": _come_back,
     "memory": _memory,
     "storm": _storm,
     "crossing": _crossing,

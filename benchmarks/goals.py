@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks.run import Results
-from benchmarks.servers import ALONE, COMMIT, OURS, OURS_DURABLE, OURS_SOCKETS
+from benchmarks.servers import ALONE, COMMIT, OURS, OURS_DURABLE, OURS_GUESTS, OURS_SOCKETS, OURS_USERS
 
 __all__ = ["GOALS", "Goal", "Verdict", "judge"]
 
@@ -72,6 +72,8 @@ _BIG_STORM = "presence storm, 2,000 clients join a room, 400 a second"
 _CONNECT = "connect, and join where that is told apart"
 _RESUME = "5,000 clients, each 100 messages behind"
 _COUNTED = "variants: a publish, counted and not counted"
+_COMING_BACK = "guests and users, 5,000 that come back at once"
+_USERS_POLL = "guests and users, long poll, 1,000 waiting"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
 
 
@@ -99,6 +101,11 @@ def _round_trip(server: str) -> Number:
 
 def _join(server: str, storm: str = _STORM, figure: str = "join_us") -> Number:
     return _figure(storm, server, figure)
+
+
+def _users(measurement: str, *path: str) -> Number:
+    """A figure of users to that of guests."""
+    return _ratio(_figure(measurement, OURS_USERS, *path), _figure(measurement, OURS_GUESTS, *path))
 
 
 def _memory(kind: str) -> Number:
@@ -193,6 +200,8 @@ GOALS = (
         Goal(f"{way}, p99, 100 clients", 50, _figure(_CROSSING, OURS_DURABLE, way, "p99_ms"), unit="ms")
         for way in ("WebSocket to poll", "poll to WebSocket")
     ),
+    Goal("5,000 that come back at once, CPU: users' to guests'", 1.1, _users(_COMING_BACK, "cpu_us")),
+    Goal("long poll, 1,000 waiting, CPU an answer: users' to guests'", 1.03, _users(_USERS_POLL, _ONE, "answer_us")),
     Goal("what counting takes of a publish (memory, 100 publishers)", 0.02, _counting, unit="× its CPU"),
 )
 

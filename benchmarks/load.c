@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DIGITS = 19, CAPTURES = 4, CAPTURED = 192, BUCKETS = 4096, CHUNK = 1 << 18, BATCH = 512 };
+enum { DIGITS = 19, CAPTURES = 4, CAPTURED = 1024, BUCKETS = 4096, CHUNK = 1 << 18, BATCH = 512 };
 enum kind { WEBSOCKET, POLL, EVENTS, SINK };
 
 /* What is counted. hotloop.py has the same structure: keep both alike. */

@@ -10,10 +10,12 @@ from benchmarks.servers import (
     COMMIT,
     OURS,
     OURS_DURABLE,
+    OURS_GUESTS,
     OURS_NODES,
     OURS_REDIS,
     OURS_REDIS_SYNCED,
     OURS_SOCKETS,
+    OURS_USERS,
     VARIANTS,
 )
 
@@ -231,6 +233,34 @@ def _connect(scale: Scale) -> list[Measurement]:
     return [Measurement("connect, and join where that is told apart", job, ALL, columns)]
 
 
+def _users(scale: Scale) -> list[Measurement]:
+    """Who has a login at a site, beside guests of the same daemon. A user's client has some 400 characters."""
+    servers = (OURS_GUESTS, OURS_USERS)
+    (polls,) = _sizes(scale, 1_000)
+    columns = (Column("µs CPU", ("cpu_us",)), Column("a second", ("rate",), 0), Column("characters", ("client_bytes",)))
+    return [
+        Measurement(
+            f"guests and users, {scale.most // 2:,} that come back at once",
+            {"measure": "come back", "clients": scale.most // 2},
+            servers,
+            columns,
+            "Each says by its client who it is, and joins. Nobody asks the site.",
+        ),
+        Measurement(
+            f"guests and users, long poll, {polls:,} waiting",
+            {"measure": "poll", "members": polls, "phases": _phases(scale, _ONE)},
+            servers,
+            (Column("µs CPU an answer", (_ONE, "answer_us")), *_latency(_ONE, "p50", "p99")),
+        ),
+        Measurement(
+            "guests and users, memory of a waiting poll",
+            {"measure": "memory", "clients": scale.most // 2, "as": "poll"},
+            servers,
+            (Column("KB a client", ("kilobytes",), 2),),
+        ),
+    ]
+
+
 def _memory(scale: Scale) -> list[Measurement]:
     columns = (Column("KB a client", ("kilobytes",)),)
     return [
@@ -354,6 +384,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "sse": _sse,
     "publish": _publish,
     "connect": _connect,
+    "users": _users,
     "memory": _memory,
     "storm": _storm,
     "resume": _resume,

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
+from benchmarks.wires import SECRET
 
 __all__ = [
     "ALONE",
@@ -28,10 +29,12 @@ __all__ = [
     "METRICS",
     "OURS",
     "OURS_DURABLE",
+    "OURS_GUESTS",
     "OURS_NODES",
     "OURS_REDIS",
     "OURS_REDIS_SYNCED",
     "OURS_SOCKETS",
+    "OURS_USERS",
     "SERVERS",
     "VARIANTS",
     "Running",
@@ -121,6 +124,14 @@ def _daemon(store: Callable[[Path], str] = lambda directory: "memory:", twistd: 
     ]
 
 
+def _closed(port: int, directory: Path) -> list[str]:
+    """With a key for tokens, and a rule by which guests may do what users may."""
+    (directory / "realtime.key").write_text(f"{SECRET}\n")
+    (directory / "realtime.toml").write_text('[[room]]\nmatch = "*"\nguests = "rwsp"\nusers = "rwsp"\n')
+    files = ("--token-key", f"{directory}/realtime.key", "--config", f"{directory}/realtime.toml")
+    return [*_daemon()(port, directory), *files]
+
+
 def _python(program: str) -> Command:
     return lambda port, directory: [sys.executable, str(PROGRAMS / program), str(port)]
 
@@ -157,6 +168,8 @@ def _nothing(port: int, directory: Path) -> list[str]:
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
+OURS_GUESTS = "realtime_chat, guests"
+OURS_USERS = "realtime_chat, users"
 OURS_REDIS = "realtime_chat, Redis"
 OURS_REDIS_SYNCED = "realtime_chat, Redis that syncs"
 OURS_NODES = "realtime_chat, Redis, two nodes"
@@ -196,6 +209,8 @@ SERVERS = {
             for title, name in VARIANTS.items()
         ),
         Server(OURS_SOCKETS, "realtime sockets", _daemon(), ("Twisted", "autobahn")),
+        Server(OURS_GUESTS, "realtime guests", _closed, ("Twisted", "autobahn")),
+        Server(OURS_USERS, "realtime users", _closed, ("Twisted", "autobahn", "PyJWT")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
         Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),

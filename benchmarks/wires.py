@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Generator
+from itertools import count
 from typing import NamedTuple
 
-__all__ = ["ROOM", "WIRES", "Conversation", "Poll", "Publication", "Wire", "posted", "publication", "text_of"]
+__all__ = [
+    "ROOM",
+    "SECRET",
+    "WIRES",
+    "Conversation",
+    "Poll",
+    "Publication",
+    "Wire",
+    "introduction",
+    "posted",
+    "publication",
+    "text_of",
+]
 
 MARK = b"!" + b"0" * 19 + b"!"
 """Where the hot loop writes the time of sending."""
@@ -59,6 +73,8 @@ class Wire(NamedTuple):
     :ivar resume: a WebSocket client's conversation that goes on after a position.
     :ivar enter: a WebSocket client's conversation that joins a room in which everybody is told who comes and goes.
     :ivar follow: the conversation of a client of server-sent events; its end is in the room.
+    :ivar hello: the command by which a client with this number says for the first time who it is.
+    :ivar come_back: a WebSocket client's conversation that says so again, by what it was given then; it joins a room.
     """
 
     join: Callable[[str], Conversation] | None = None
@@ -70,6 +86,8 @@ class Wire(NamedTuple):
     resume: Callable[[str, str], Conversation] | None = None
     follow: Callable[[str], Conversation] | None = None
     enter: Callable[[str], Conversation] | None = None
+    hello: Callable[[int], str] | None = None
+    come_back: Callable[[str, str], Conversation] | None = None
 
 
 def text_of(size: int = TEXT_SIZE) -> str:
@@ -189,6 +207,60 @@ _OURS = Wire(
 _OUR_SOCKETS = _OURS._replace(follow=None)
 
 
+# This daemon's guests, and the users of a site, who say who they are
+
+SECRET = "A secret of the benchmark alone, in which nobody trusts."
+"""The key of the users' tokens: a line of the daemon's file of keys."""
+
+_LIFETIME = 3600
+
+
+def _token(number: int) -> str:
+    """A token as sites issue them: with it a client is some 400 characters."""
+    import jwt  # the peers' jobs have no need of it
+
+    rooms = {f"{ROOM}*": "rwsp"} | {f"{kind}-{number:08}-*": "rwsp" for kind in ("team", "project", "order", "ticket")}
+    info = {"avatar": f"https://example.com/avatars/{number:08}.png", "role": "member", "language": "en"}
+    claims = {"sub": f"user-{number}", "name": f"User number {number}", "info": info, "rooms": rooms}
+    return jwt.encode({**claims, "exp": int(time.time()) + _LIFETIME}, SECRET, "HS256")
+
+
+def _come_back(room: str, client: str) -> Conversation:
+    return _converse(
+        _upgrade("/ws"),
+        b"\r\n\r\n",
+        frame(f'{{"type":"hello","id":1,"client":"{client}"}}')
+        + frame(f'{{"type":"join","id":2,"room":"{room}","last":0}}'),
+        b'"type":"joined"',
+    )
+
+
+def introduction(hello: str) -> Conversation:
+    """Say who one is; it ends with the client that one is given."""
+    answer = yield _post("/commands", hello), b'"type":"welcome"'
+    return (_found(rb'"client":"([^"]*)"', answer),)
+
+
+def _first_poll_of(hello: Callable[[int], str]) -> Callable[[str], Conversation]:
+    numbers = count()
+
+    def first(room: str) -> Conversation:
+        (client,) = yield from introduction(hello(next(numbers)))
+        answer = yield _get(f"/poll?room={room}&last=0", f"Realtime-Client: {client}"), b"}}"
+        return _found(rb'"positions":\{"[^"]*":"([^"]*)"', answer), client
+
+    return first
+
+
+def _identified(hello: Callable[[int], str]) -> Wire:
+    poll = _OUR_POLL._replace(first=_first_poll_of(hello))
+    return _OURS._replace(hello=hello, come_back=_come_back, poll=poll)
+
+
+_GUESTS = _identified(lambda number: '{"type":"hello"}')
+_USERS = _identified(lambda number: f'{{"type":"hello","token":"{_token(number)}"}}')
+
+
 # A path is a room, a frame is a message: ws, websockets, Tornado, Channels, Autobahn and the floor
 
 
@@ -288,6 +360,8 @@ _BARE_POLL = Wire(
 WIRES = {
     "realtime": _OURS,
     "realtime sockets": _OUR_SOCKETS,
+    "realtime guests": _GUESTS,
+    "realtime users": _USERS,
     "plain": _PLAIN,
     "channels": _CHANNELS,
     "nchan": _NCHAN,
