@@ -145,6 +145,7 @@ programs:
 	command -v faketime >/dev/null || missing="$$missing faketime"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v logrotate >/dev/null || missing="$$missing logrotate"; \
+	command -v php >/dev/null || missing="$$missing php-cli"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \
 	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \

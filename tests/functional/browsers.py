@@ -34,6 +34,7 @@ PROGRAMS = {
     "node": ("node", "nodejs"),
     "npm": ("npm", "npm"),
     "nginx": ("nginx", "nginx"),
+    "php": ("php", "php-cli"),
     "haproxy": ("haproxy", "haproxy"),
     "apache": ("apache2", "apache2-bin"),
     "lighttpd": ("lighttpd", "lighttpd"),
@@ -99,6 +100,14 @@ class Tab:
     def press(self, keys: str) -> None:
         """Press a key, perhaps with another one held: ``Tab``, ``Shift+Enter``."""
         self.browser.ask("press", page=self.number, keys=keys.split("+"))
+
+    def follow(self, keys: str) -> None:
+        """Press a key that leads to another page, and wait until that is loaded."""
+        self.browser.ask("follow", page=self.number, keys=keys.split("+"))
+
+    def open_beside(self, url: str) -> Tab:
+        """Open a page in another tab of the same person, who has the same cookies and storage there."""
+        return Tab(self.browser, self.browser.ask("open", url=url, beside=self.number))
 
     def write(self, text: str) -> None:
         """Type text, key by key, where the focus is."""

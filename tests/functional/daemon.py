@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -23,6 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.functional.forked import ForkedProcess
+from tests.secrecy import Secrets, access_logs
 from tests.soak import SOAK
 
 __all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until", "with_limits"]
@@ -30,6 +32,7 @@ __all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port"
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
+_PAGES = ("metrics", "healthz", "rooms", "")
 _PATIENCE = 60.0
 """Seconds after which nobody waits any longer, where no promise says how long something takes."""
 
@@ -140,6 +143,7 @@ class Daemon:
         self.port = free_port()
         self.log_path = self.directory / "daemon.log"
         self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
+        self._secrets = Secrets()
 
     @property
     def url(self) -> str:
@@ -183,6 +187,7 @@ class Daemon:
 
     def _run(self) -> None:
         command = self.command()
+        self._secrets.learn(self.options, self.directory)
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("ab") as log:
             more: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
@@ -229,6 +234,29 @@ class Daemon:
             process.kill()
             process.wait()
             raise AssertionError(f"not stopped within {patience} s; its log:\n{self.log}") from None
+        self.check_secrecy(*access_logs(self.options, self.directory))
+
+    def check_secrecy(self, *more: Path, text: str = "") -> None:
+        """No secret, token, client or reader is in the log.
+
+        :param more: further files to look into.
+        :param text: and a text.
+        :raises AssertionError: there is one.
+        """
+        self._secrets.learn(self.options, self.directory)
+        texts = {"a text": text, "the log": self.log}
+        texts |= {path.name: path.read_text(errors="replace") for path in more if path.is_file()}
+        found = {name: self._secrets.found_in(text) for name, text in texts.items()}
+        assert not any(found.values()), f"what nobody else may read is in {found}"
+
+    def pages(self) -> str:
+        """The pages that a daemon shows to everybody, and its metrics; empty if it runs no longer, or hangs."""
+        texts = []
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for path in _PAGES if self._process is not None and self._process.poll() is None else ():
+                with urllib.request.urlopen(self.url + path, timeout=1) as answer:
+                    texts.append(answer.read().decode(errors="replace"))
+        return "\n".join(texts)
 
 
 class DaemonTestCase(TestCase):
@@ -245,8 +273,14 @@ class DaemonTestCase(TestCase):
     ) -> Daemon:
         """A daemon that is not started yet."""
         daemon = Daemon(directory or self.mktemp(), *options, prefix=prefix, program=program)
-        self.addCleanup(daemon.kill)
+        self.addCleanup(self._end, daemon)
         return daemon
+
+    def _end(self, daemon: Daemon) -> None:
+        """End a daemon, and see that it has told no secret: in its logs, its pages and its metrics."""
+        pages = daemon.pages()
+        daemon.kill()
+        daemon.check_secrecy(text=pages)
 
     async def started(self, *options: str, prefix: tuple[str, ...] = ()) -> Daemon:
         """Start a daemon."""

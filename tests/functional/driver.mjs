@@ -19,6 +19,7 @@ const ARGUMENTS = {
     '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', '--no-proxy-server', '--disable-component-update',
     '--disable-background-networking', '--disable-sync', '--disable-smooth-scrolling', '--num-raster-threads=1',
     '--force-prefers-reduced-motion', '--disable-features=SpareRendererForSitePerProcess',
+    '--host-resolver-rules=MAP example.com 127.0.0.1',
     ...(process.getuid() === 0 ? ['--no-sandbox'] : [])
   ],
   firefox: []
@@ -58,8 +59,9 @@ async function windowOfItsOwn() {
 }
 
 const operations = {
-  async open({url, before, alone}) {
-    const shown = alone ? await windowOfItsOwn() : {page: await browser.newPage()}, {page} = shown, said = [];
+  async open({url, before, alone, beside}) {
+    const home = beside === undefined ? browser : pages[beside].page.browserContext();
+    const shown = alone ? await windowOfItsOwn() : {page: await home.newPage()}, {page} = shown, said = [];
     page.on('console', (message) => {
       const url = message.location().url || '';
       if (['error', 'warn', 'warning'].includes(message.type()) && !url.endsWith('/favicon.ico')) {
@@ -105,6 +107,9 @@ const operations = {
     for (const held of keys) {
       await keyboard.up(held);
     }
+  },
+  async follow({page, keys}) {
+    await Promise.all([pages[page].page.waitForNavigation(), operations.press({page, keys})]);
   },
   write: ({page, text}) => pages[page].page.keyboard.type(text),
   size: ({page, width, height}) => pages[page].page.setViewport({width, height, deviceScaleFactor: 2}),

@@ -178,6 +178,8 @@ class NewcomerTests(ConsoleTestCase):
             (("publish", "lobby", "[" * 9000, "--json"), "nests deeper"),
             (("--url", "localhost:8080", "rooms"), "right would be http://localhost:8080"),
             (("rooms", "--transport", "pigeon"), "websocket"),
+            (("rooms", "--token", "a.b.c", "--token-file", "t"), "give one of them"),
+            (("chat", "lobby", "--token", "a.b.c", "--name", "Ann"), "a user has the name that is in the token"),
             (("shout", "lobby"), "tail"),
             ((), "COMMAND"),
         ):
@@ -227,7 +229,7 @@ class NewcomerTests(ConsoleTestCase):
     def test_refused_room(self) -> None:
         """A room that may not be read is refused with the server's words and status 1."""
         self.daemon("--store=memory:")
-        self.assertIn("the user of that id alone", self.done("tail", "@somebody", status=1).noted)
+        self.assertIn("you may not read this room", self.done("tail", "@somebody", status=1).noted)
 
     def test_not_a_daemon(self) -> None:
         """Another path of a web server is no daemon, and that is asked."""
@@ -260,6 +262,27 @@ class UseTests(ConsoleTestCase):
         self.assertEqual(0o600, (self.directory / "client").stat().st_mode & 0o777)
         other = self.done("publish", "lobby", *options, typed="a\nc\n", status=1)
         self.assertIn("line 2: ", other.noted)
+
+    def test_token(self) -> None:
+        """A token makes one a user, by an option or a file. A wrong one is refused at once, and not shown."""
+        key, token = self.directory / "key", self.directory / "token"
+        key.write_text(self.done("key", url="http://127.0.0.1:1/").said)
+        daemon = self.daemon("--store=memory:", "--token-key", str(key))
+        made = ("token", "--token-key", str(key), "--sub", "ann", "--name", "Ann", "--room", "lobby=rw")
+        token.write_text(self.done(*made).said)
+        self.done("publish", "lobby", "1", "--token-file", str(token))
+        self.done("publish", "lobby", "2", "--token", token.read_text().strip())
+        tail = self.console("tail", "lobby", "--json", "--token-file", str(token))
+        self.wait_for_line(tail, 2)
+        self.assertEqual(130, tail.interrupt())
+        self.assertEqual(2, tail.said.count('"from":{"id":"ann","name":"Ann"}'))
+        self.assertIn("you may not write", self.done("publish", "lobby", "3", status=1).noted)
+        for text, words in (("a.b.c", ""), ("", "it is empty"), ("é", "--token-file")):
+            token.write_text(text)
+            noted = self.done("publish", "lobby", "4", "--token-file", str(token), status=1).noted
+            self.assertIn(words, noted)
+            self.assertNotIn("a.b.c", noted)
+        self.assertNotIn("Traceback", daemon.log)
 
     def test_rooms(self) -> None:
         """``rooms`` lists rooms that have messages."""
@@ -304,9 +327,9 @@ class UseTests(ConsoleTestCase):
         ann = self.console("chat", "lobby", "--name", "Ann")
         bob = self.console("chat", "lobby", "--name", "Bob")
         ann.type("hello Bob\n")
-        wait_until(lambda: "Ann: hello Bob" in bob.said, lambda: bob.noted)
+        wait_until(lambda: "Ann (guest): hello Bob" in bob.said, lambda: bob.noted)
         bob.type("hello Ann\n//slash\n")
         self.assertEqual(0, bob.end())
-        wait_until(lambda: "Bob: /slash" in ann.said, lambda: ann.noted)
+        wait_until(lambda: "Bob (guest): /slash" in ann.said, lambda: ann.noted)
         self.assertEqual(0, ann.end())
         self.assertEqual(3, len(re.findall("hello|slash", bob.said)), bob.said)

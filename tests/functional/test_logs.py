@@ -239,7 +239,7 @@ class FloodTests(DaemonTestCase):
     async def test_haproxy(self) -> None:
         """Garbage where haproxy's protocol is expected."""
         port = free_port()
-        daemon = await self.started("--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
+        daemon = await self.started("--open", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
         await self.attacked(daemon, garbage, port=port)
 
     async def test_too_few_files(self) -> None:

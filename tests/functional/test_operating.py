@@ -229,7 +229,7 @@ class ActivationTests(DaemonTestCase):
         """A daemon that is handed a socket; it also listens on a loopback port of its own. And the socket's port."""
         port = free_port()
         prefix = (sys.executable, "-c", HANDED_OVER, f"AF_{domain}", address, str(port))
-        listen = ("--listen", f"systemd:domain={domain}:index=0")
+        listen = ("--open", "--listen", f"systemd:domain={domain}:index=0")
         return await self.started("--store", "memory:", *listen, prefix=prefix), port
 
     def status(self, port: int, host: str) -> int:
@@ -276,7 +276,7 @@ class UnixSocketTests(DaemonTestCase):
 
     async def killed(self, listen: str) -> Daemon:
         """A daemon that was killed while it listened."""
-        daemon = await self.started("--store", "memory:", "--listen", listen)
+        daemon = await self.started("--store", "memory:", "--open", "--listen", listen)
         await deferToThread(daemon.kill)
         return daemon
 
@@ -309,7 +309,7 @@ class UnixSocketTests(DaemonTestCase):
         """Of daemons that start at once where one was killed, one listens; the others are refused."""
         path = self.path()
         daemons = [await self.killed(f"unix:{path}")]
-        daemons += [self.daemon("--store", "memory:", "--listen", f"unix:{path}") for _ in range(3)]
+        daemons += [self.daemon("--store", "memory:", "--open", "--listen", f"unix:{path}") for _ in range(3)]
         began = [deferToThread(_starts, daemon) for daemon in daemons]
         results = await gatherResults(began)
         self.assertEqual(1, results.count(True), [daemon.log for daemon in daemons])

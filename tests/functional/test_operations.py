@@ -15,6 +15,7 @@ from tests.functional.cluster import ClusterTestCase
 from tests.functional.daemon import CHECKOUT, TWISTD, Daemon
 from tests.functional.proxies import Proxy, balancer
 from tests.redis_server import PERSISTENT, RedisServer
+from tests.tokens.made import SECRET
 
 
 def documented_line(pattern: str) -> str:
@@ -55,7 +56,9 @@ class OperationsTests(ClusterTestCase):
             await deferToThread(redis.command, *words)
         secret = Path(self.mktemp()).resolve()
         secret.write_text(next(word[1:] for word in user if word.startswith(">")) + "\n")
-        places = {"/run/redis/redis-server.sock": redis.path, "%d/redis": str(secret)}
+        key = Path(self.mktemp()).resolve()
+        key.write_text(SECRET + "\n")
+        places = {"/run/redis/redis-server.sock": redis.path, "%d/redis": str(secret), "%d/key": f"{key} --open"}
         nodes = [UnitDaemon(self.mktemp(), places) for _ in range(3)]
         for node in nodes:
             self.addCleanup(node.kill)

@@ -139,7 +139,7 @@ class UseTests(PageTestCase):
         wait_until(lambda: ann.run(_PEOPLE)[1][0] == "Robert", lambda: str(ann.run(_PEOPLE)))
         bob.run("document.getElementById('message-text').focus()")
         bob.write("Hello")
-        wait_until(lambda: ann.read("typing-line") == "Robert is typing …", lambda: ann.read("typing-line"))
+        wait_until(lambda: ann.read("typing-line") == "Robert (guest) is typing …", lambda: ann.read("typing-line"))
         self.assertEqual("", bob.read("typing-line"))
         bob.press("Enter")
         ann.wait_for("Hello")
@@ -151,7 +151,7 @@ class UseTests(PageTestCase):
     def test_private_room(self) -> None:
         """Another's private room is refused in words, once; it isn't tried again."""
         page = self.open_only("?room=@somebody")
-        wait_until(lambda: "of that id alone" in page.problem, lambda: page.problem)
+        wait_until(lambda: "you may not read this room" in page.problem, lambda: page.problem)
         page.go_to("lobby")
         self.assertEqual("", page.problem)
         page.reload()

@@ -130,7 +130,7 @@ class ProxyTestCase(SynchronousTestCase):
         :param port: where the daemon listens for the proxy, if not where it usually does.
         :param changes: of the documented lines.
         """
-        self.daemon = Daemon(self.mktemp(), "--host", "example.com", *options).start()
+        self.daemon = Daemon(self.mktemp(), "--open", "--host", "example.com", *options).start()
         self.addCleanup(self.daemon.kill)
         start, language = PROXIES[name]
         snippet = documented(language)

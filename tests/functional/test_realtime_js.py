@@ -68,7 +68,7 @@ class BrowserTestCase(SynchronousTestCase):
         """A page of somebody else's site, with the library of the daemon at ``base``."""
         tab = browser(self.kind).open(url or f"{site().origin}/blank.html", before)
         self.addCleanup(tab.close)
-        tab.run(_load((base or daemon().url) + "realtime.js"))
+        tab.run(load_script((base or daemon().url) + "realtime.js"))
         return tab
 
     def run_suite(self, tab: Tab, transports: Any, url: str = "", switching: bool = False) -> None:
@@ -84,7 +84,8 @@ def _unexpected(tab: Tab) -> list[str]:
     return [line for line in tab.console if "413" not in line]
 
 
-def _load(url: str) -> str:
+def load_script(url: str) -> str:
+    """A script that loads another one."""
     return f"""
       const element = document.createElement('script');
       element.src = {json.dumps(url)};
@@ -279,7 +280,7 @@ class NetworkTests(BrowserTestCase):
         tab = self.open(before=_DEAF)
         self.connect(tab)
         tab.goto(f"{site().origin}/blank.html")
-        tab.run(_load(daemon().url + "realtime.js"))
+        tab.run(load_script(daemon().url + "realtime.js"))
         transport, took = self.connect(tab)
         self.assertEqual("sse", transport)
         self.assertLess(took, 1)

@@ -94,6 +94,15 @@ EARLY = (
     Row("--page {here}/empty", "holds no index.html", "put one there"),
     Row("--access-log /nowhere/access.log", "there is no directory /nowhere", "/var/log/realtime/access.log"),
     Row("--access-log {here}", "is no file", "/var/log/realtime/access.log"),
+    Row("--listen tcp:8081", "--listen: others can reach 'tcp:8081'", "--token-key FILE .* or --open"),
+    Row("--listen unix:{here}/chat.sock", "--listen: others can reach 'unix:.*'", "--token-key FILE .* or --open"),
+    Row("--host example.com", "--host: others can reach 'example.com'", "--token-key FILE .* or --open"),
+    Row("--token-key /nowhere", "--token-key: /nowhere: it can't be read", "realtime-chat key prints one"),
+    Row("--token-key {here}/short.key", "short.key, line 2: the secret has 5 bytes", "32 or more"),
+    Row("--token-audience chat", "--token-audience: this is for tokens", "need --token-key FILE"),
+    Row("--token-issuer chat", "--token-issuer: this is for tokens", "need --token-key FILE"),
+    Row("--config /nowhere.toml", "--config: /nowhere.toml: it can't be read", "a file in TOML"),
+    Row("--config {here}/wrong.toml", "wrong.toml, line 2: 'histroy' is not an option", "did you mean history?"),
     Row("--histroy 5", "option --histroy not recognized", "right would be --history"),
     Row("--history", "option --history requires argument", "All options: twistd realtime --help"),
     Row("start", "'start' belongs to no option", "an option, which begins with --"),
@@ -108,10 +117,10 @@ LATE = (
     Row("--store memory: --listen tcp:{port}:interface=127.0.0.1", "--listen: .*:{port}:.* in use", "another endpoint"),
     Row("--data-dir data --listen tcp:{port}:interface=127.0.0.1", "--listen: .*:{port}:.* in use", "another endpoint"),
     Row(f"{MEMORY} --metrics-listen tcp:{{port}}", "--metrics-listen: .*:{port}' .* in use", "another endpoint"),
-    Row("--store memory: --listen tcp:0:interface=192.0.2.1", "this machine hasn't that address", "one of its own"),
-    Row("--store memory: --listen tcp:0:interface=a.invalid", "this machine hasn't that address", "one of its own"),
-    Row("--store memory: --listen unix:{here}/used.sock", "'unix:.*' .* in use by another program", "another endpoint"),
-    Row("--store memory: --listen unix:{here}/text", "a file is there that is no socket", "a path where nothing is"),
+    Row("--store memory: --open --listen tcp:0:interface=192.0.2.1", "this machine hasn't that address", "its own"),
+    Row("--store memory: --open --listen tcp:0:interface=a.invalid", "this machine hasn't that address", "its own"),
+    Row("--store memory: --open --listen unix:{here}/used.sock", "'unix:.*' .* in use by another", "another endpoint"),
+    Row("--store memory: --open --listen unix:{here}/text", "a file is there that is no socket", "where nothing is"),
     Row("--store sqlite:{here}/used.sqlite", "in use by another process, pid [0-9]+", "another file"),
     Row("--store sqlite:{here}/text", "{here}/text: it is damaged, or not a SQLite", "move it away for a new one"),
     Row("--store sqlite:{here}/other.sqlite", "the database of another program", "name another file"),
@@ -137,13 +146,17 @@ class RefusalTests(DaemonTestCase):
             (self.here / name).mkdir(parents=True)
         for name in ("page/index.html", "page/rooms/index.html"):
             (self.here / name).write_text("<!doctype html><title>Ours</title>")
+        (self.here / "short.key").write_text("# ours\nshort\n")
+        (self.here / "wrong.toml").write_text("# ours\nhistroy = 5\n")
         (self.here / "text").write_text("this is a text of some length, and not a database at all. " * 100)
         for name, pragmas in (("other", {"application_id": 4711}), ("newer", {"application_id": APPLICATION_ID})):
             with contextlib.closing(sqlite3.connect(self.here / f"{name}.sqlite")) as database:
                 for pragma, value in {**pragmas, "user_version": 99}.items():
                     database.execute(f"PRAGMA {pragma} = {value}")
         socket = f"unix:{self.here}/used.sock"
-        self.daemon_there = await self.started("--store", f"sqlite:{self.here}/used.sqlite", "--listen", socket)
+        self.daemon_there = await self.started(
+            "--store", f"sqlite:{self.here}/used.sqlite", "--open", "--listen", socket
+        )
         daemon = self.daemon_there
         (self.here / "running.pid").write_text(str(daemon.pid))
         self.places = {"here": str(self.here), "port": str(daemon.port), "long": f"{self.here}/{'x' * 107}"}
