@@ -119,7 +119,10 @@ def _read_keys_again(verifier: TokenVerifier, paths: tuple[str, ...]) -> None:
     try:
         verifier.replace_keys(TokenKeys.read(paths))
     except FileRefused as error:
-        _log.error("--token-key: {error}; the keys from before stay in force", error=str(error))
+        _log.error(
+            "--token-key: {error}; the keys from before stay in force. To revoke them, put another in their place",
+            error=str(error),
+        )
         return
     if verifier.fingerprints() != before:
         _log_keys(verifier)

@@ -56,6 +56,7 @@ class AccessPolicy:
         self._private_default = WRITE | SIGNAL if is_open else 0
         self._free = 0 if rules.rules else self._default  # of guests, in all rooms but private ones
         self._ruled = lru_cache(_CACHED_ROOMS)(self._find) if rules.rules else None
+        self._guests_have_own = is_open or any(rule.guests for rule in rules.rules)
 
     def describe(self) -> str:
         """One line for the operator: what guests may do."""
@@ -88,7 +89,11 @@ class AccessPolicy:
         if identity is None:
             return guests
         rights = guests if identity.user.guest else users | identity.grants.rights(room)
-        return rights | READ | PRESENCE if room[0] == "@" and room in own_rooms(identity) else rights
+        return rights | READ | PRESENCE if room[0] == "@" and room in self._own_rooms(identity) else rights
+
+    def _own_rooms(self, identity: Identity) -> tuple[str, ...]:
+        """The private rooms of somebody. Guests have none where they may do nothing else."""
+        return own_rooms(identity) if self._guests_have_own or not identity.user.guest else ()
 
     def everybody(self, room: str) -> int:
         """The rights that everybody has in a room."""
@@ -119,7 +124,7 @@ class AccessPolicy:
         """Whether the list of rooms names a room to somebody, who may read it."""
         if not self.rights(identity, room) & READ:
             return False
-        if self.is_open or room in own_rooms(identity):
+        if self.is_open or room in self._own_rooms(identity):
             return True
         rule = self.rules.find(room)
         return (rule is not None and rule.listed) or bool(identity.grants.rights(room))
@@ -132,7 +137,7 @@ class AccessPolicy:
 
         :param after: the list begins after this name.
         """
-        own = list(map(_named, own_rooms(identity)))
+        own = list(map(_named, self._own_rooms(identity)))
         if self.is_open:
             ranges = [*_beginning(""), *own]
         else:

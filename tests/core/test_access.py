@@ -55,7 +55,7 @@ class AccessPolicyTests(SynchronousTestCase):
 
     def test_own_rooms(self) -> None:
         """Only the owner reads a private room: a guest by its id with and without ~, a user by its written id."""
-        policy = AccessPolicy(is_open=False)
+        policy = AccessPolicy(RoomRules((RoomRule("lobby", READ),)), is_open=False)
         for one, rooms in (
             (GUEST, ("@" + GUEST.user.id, "@" + GUEST.user.id[1:])),
             (user("u7"), ("@u7",)),
@@ -68,6 +68,12 @@ class AccessPolicyTests(SynchronousTestCase):
                 for other in {GUEST, user("u7"), user("ann@x y~"), NOBODY, None}:
                     if other is None or room not in own_rooms(other):
                         self.assertEqual("", policy.letters(other, room))
+
+    def test_guests_without_rights(self) -> None:
+        """Where guests may do nothing, they have no private rooms either; users have theirs."""
+        policy = AccessPolicy(is_open=False)
+        self.assertEqual(["", ""], [policy.letters(GUEST, room) for room in own_rooms(GUEST)])
+        self.assertEqual("rp", policy.letters(user("u7"), "@u7"))
 
     def test_patterns_of_private_rooms(self) -> None:
         """A pattern lets others write to private rooms only if it begins with @, and never read them."""

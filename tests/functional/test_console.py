@@ -229,7 +229,7 @@ class NewcomerTests(ConsoleTestCase):
     def test_refused_room(self) -> None:
         """A room that may not be read is refused with the server's words and status 1."""
         self.daemon("--store=memory:")
-        self.assertIn("you may not read this room", self.done("tail", "@somebody", status=1).noted)
+        self.assertIn("of that id alone may read", self.done("tail", "@somebody", status=1).noted)
 
     def test_not_a_daemon(self) -> None:
         """Another path of a web server is no daemon, and that is asked."""

@@ -151,7 +151,7 @@ class UseTests(PageTestCase):
     def test_private_room(self) -> None:
         """Another's private room is refused in words, once; it isn't tried again."""
         page = self.open_only("?room=@somebody")
-        wait_until(lambda: "you may not read this room" in page.problem, lambda: page.problem)
+        wait_until(lambda: "of that id alone may read" in page.problem, lambda: page.problem)
         page.go_to("lobby")
         self.assertEqual("", page.problem)
         page.reload()
