@@ -100,7 +100,7 @@ class Hub:
 
     def _renew_here(self, identity: Identity) -> None:
         self.identities.renew(identity)
-        self.presence.renew(identity)
+        self.presence.renew(identity, self.access.rights)
         for session in self.users.of(identity.mark):
             session.renew(identity)
 

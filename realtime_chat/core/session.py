@@ -141,6 +141,7 @@ class Session:
         if isinstance(command, UnreadableCommand):
             raise command
         try:
+            self._check_time(command)
             answer = _ACTIONS[type(command)](self, command)
         except RealtimeError as error:
             error.id = command.id
@@ -224,6 +225,17 @@ class Session:
         """
         return self.hub.access.check(self.identity, check_room(room), right)
 
+    def _check_time(self, command: commands.Command) -> None:
+        """Check that the time of a user isn't over. With a new token it may go on.
+
+        :raises RealtimeError: ``token_expired``, or ``unauthorized``: the key of its token is gone.
+        """
+        identity = self.identity
+        if identity is None or identity.expires is None:
+            return
+        if not isinstance(command, commands.Hello) or command.token is None:
+            self.hub.identities.check_time(identity)
+
     def check_still(self, room: str, right: int) -> None:
         """Check a right of a user again, after something was waited for.
 
@@ -254,6 +266,7 @@ class Session:
         with naming(command.room):
             room = await self.hub.cache.load(command.room)
             start = await room.start(since, self.last(command.last))
+        self.check_still(command.room, READ)
         return self.enter(room, start, command.id)
 
     def enter(
@@ -316,7 +329,8 @@ class Session:
         if self._end_subscription(check_room(command.room)):
             return codec.encode_reply(command.id, {"type": "left", "room": command.room})
         if self._is_request:
-            asked = self.hub.await_presence(command.room, self.identity)
+            may_read = self.hub.access.rights(self.identity, command.room) & READ
+            asked = self.hub.await_presence(command.room, self.identity) if may_read else None
             return self._once_known(asked, self._leave_by_request, command)
         raise RealtimeError("not_joined", "this connection doesn't read that room")
 
@@ -360,6 +374,7 @@ class Session:
         return self._once_known(asked, self._signal_known, command)
 
     def _signal_known(self, command: commands.SendSignal) -> bytes:
+        self.check_still(command.room, SIGNAL)
         data = encode_value(command.data)
         self.hub.presence.signal(self.identify(), command.room, command.event, data, self.hub.time_ms())
         return b""

@@ -32,6 +32,7 @@ from realtime_chat.presence.remote_members import PresenceOutbox, RemoteMembers
 from realtime_chat.presence.signals import SignalDelivery
 from realtime_chat.presence.visibility import Visibility
 from realtime_chat.values import codec
+from realtime_chat.values.access import PRESENCE, READ
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
@@ -156,11 +157,21 @@ class Presence:
         self.visibility.add(lease)
         return lease
 
-    def renew(self, identity: Identity) -> None:
-        """A client was renewed: its user may have another name."""
+    def renew(self, identity: Identity, rights: Callable[[Identity, str], int]) -> None:
+        """A client was renewed: its user may have another name, and other rights where nothing reads by its leases.
+
+        :param rights: what an identity may do in a room. Where the client reads, its sessions see to that.
+        """
         client = self._clients.get(identity.mark)
-        if client is not None:
-            self._take_identity(client, identity)
+        if client is None:
+            return
+        self._take_identity(client, identity)
+        for lease in [lease for lease in client.leases.values() if not lease.readers]:
+            left = rights(client.identity, lease.room.name)
+            if not left & READ:
+                self._end(lease)
+            elif not left & PRESENCE:
+                self.visibility.set_hidden(lease, True)
 
     def exit(self, reader: Subscription, polls: bool) -> None:
         """A client's subscription has ended.
@@ -170,8 +181,7 @@ class Presence:
         if polls and self._broker.shared:
             self._table.stop_awaiting(reader)
             self._signals.forget(reader)
-        if reader.members_version_sent == UNSEEING:
-            self._table.remove_unseeing(reader)
+        self._table.remove_unseeing(reader)
         lease: Lease | None = reader.lease
         if lease is None or self._stopped:
             return
@@ -299,8 +309,8 @@ class Presence:
         return self._table.list_members(room, reader)
 
     def defer_list(self, room: str, reader: Subscription | None) -> MemberList:
-        """The number of a room's members. The reader is sent a full list when it is live."""
-        if reader is not None:
+        """The number of a room's members. The reader is sent a full list when it is live, if it may see that."""
+        if reader is not None and reader.members_version_sent != UNSEEING:
             reader.members_version_sent = UNKNOWN
         return MemberList(self.count(room), None)
 

@@ -44,7 +44,8 @@ class Visibility:
         self.add(lease)
 
     def blind(self, reader: Subscription) -> None:
-        """A new subscription may not see who is in the room."""
+        """A subscription may not see who is in the room."""
+        self._table.stop_awaiting(reader)  # or its end would set the version
         reader.members_version_sent = UNSEEING
         self._table.add_unseeing(reader)
 

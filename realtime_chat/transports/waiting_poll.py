@@ -311,11 +311,12 @@ class WaitingPoll:
         session, rights = self.session, self._guest_rights
         identity = session.identity or session.identify()
         positions, versions = self._positions_now(), self._versions()
+        events, self._events = self._events, _NO_EVENTS
         if rights is None or not identity.user.guest:
             rights = encode_value({room: format_rights(one.rights) for room, one in session.subscriptions.items()})
         self._close()
         client = identity.client or session.hub.identities.issue()
-        body = codec.encode_poll(client, identity.is_reader, self._events, positions, versions, rights)
+        body = codec.encode_poll(client, identity.is_reader, events, positions, versions, rights)
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
     def _positions_now(self) -> dict[str, str]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.command_session import CommandSession
+from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.session import Session
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.errors import GOODBYES
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import Exchange, make_node
-from tests.fakes import FakeTransport, tokens
+from tests.fakes import FakeRequest, FakeTransport, tokens
 from tests.site_tokens import SiteTokens
 
 
@@ -27,7 +30,7 @@ class NodesTests(SynchronousTestCase):
         self.clock = Clock()
         self.site = SiteTokens(lambda: 1_795_000_000.0 + self.clock.seconds())
         store = MemoryStore(Retention(100), self.clock.seconds, tokens())
-        exchange = Exchange(self.clock)
+        self.exchange = exchange = Exchange(self.clock)
         self.hubs = [make_node(exchange, store, number, self.site)[0] for number in range(3)]
 
     def wait(self, seconds: float) -> None:
@@ -113,3 +116,59 @@ class NodesTests(SynchronousTestCase):
         self.assertEqual(GOODBYES["token_expired"], later.said_goodbye)
         self.wait(60)
         self.assertEqual([0] * 3, [len(hub.wheel) for hub in self.hubs])
+
+    def test_rights_end_while_waiting(self) -> None:
+        """A signal that waits for news of its client from another node is sent by the rights of the moment after."""
+        for lifetime, renewed, code in ((3600, "rsp", None), (3600, "rp", "forbidden"), (0.3, "", "token_expired")):
+            _, seen = self.arrive(2, token=self.site.issue("u8", lobby="r"))
+            for node in (0, 1):
+                self.arrive(node, token=self.site.issue("u9", lobby="r"))
+            self.exchange.lag = 0.4
+            hello = commands.Hello(token=self.site.issue("u7", lifetime, lobby="rsp"))
+            transport = FakeTransport()
+            session = CommandSession(self.hubs[0], transport, transport)
+            welcome = session.perform(hello)
+            session.execute(commands.Join(room="lobby"))
+            client = json.loads(welcome)["client"]  # type: ignore[arg-type]
+            request = Session(self.hubs[1], identity=self.hubs[1].identities.check(client))
+            answer = request.perform(commands.SendSignal(room="lobby", event="e", data=1))
+            assert isinstance(answer, Deferred), "it was known already"
+            if renewed:
+                self.renew(1, client, self.site.issue("u7", lobby=renewed))
+            self.wait(1.5)
+            error = self.successResultOf(answer)
+            self.assertEqual(code, json.loads(error)["code"] if error else None)
+            self.assertEqual(code is None, bool(seen.of_type("signal")))
+            self.exchange.lag = 0.01
+            session.close()
+            self.wait(30)
+
+    def test_leave_without_a_right(self) -> None:
+        """A request to leave a room that its sender may not read is answered at once, and no room is loaded for it."""
+        client = self.hubs[0].identities.admit(self.site.verify(self.site.issue("u7", other="r"))).client
+        for who in (self.hubs[0].identities.check(client), self.hubs[0].identities.new_guest(), NOBODY, None):
+            request = Session(self.hubs[0], identity=who)
+            answer = request.perform(commands.Leave(room="lobby"))
+            assert isinstance(answer, bytes), "it was waited for"
+            self.assertEqual("not_joined", json.loads(answer)["code"])
+            request.close()
+        self.assertEqual([{}, {}], [self.hubs[0].rooms, self.hubs[0].cache.loading])
+
+    def test_lost_between_polls(self) -> None:
+        """A client between two polls is no member after a renewal that takes that away; without ``r`` it is gone."""
+        _, watcher = self.arrive(1, token=self.site.issue("u8", name="Ben", lobby="rp"))
+        hub = self.hubs[0]
+        for rights, members, is_there in (("rp", 2, True), ("r", 1, True), ("p", 1, False), ("", 1, False)):
+            client = hub.identities.admit(self.site.verify(self.site.issue("u7", name="Ann", lobby="rp"))).client
+            request = FakeRequest({b"room": [b"lobby"]}, {b"Realtime-Client": [client.encode()]})
+            PollResource(hub, jsonp=False).render_GET(request)  # type: ignore[arg-type]
+            self.wait(1.0)
+            self.assertEqual((True, 2), (bool(request.body), self.hubs[1].presence.count("lobby")))
+            watcher.received.clear()
+            self.renew(2, client, self.site.issue("u7", name="Ann", lobby=rights))
+            left = [member["id"] for event in watcher.of_type("presence") for member in event.get("left", ())]
+            self.assertEqual((members, 2 - members), (self.hubs[1].presence.count("lobby"), len(left)), rights)
+            mark = hub.identities.check(client).mark
+            self.assertEqual(is_there, mark in hub.presence._clients, rights)
+            self.wait(30)
+        self.assertEqual(({}, {}), (hub.presence._clients, hub.presence._table.hidden))

@@ -23,6 +23,7 @@ from realtime_chat.transports.poll import PollResource
 from realtime_chat.values.errors import StoreError
 from tests.core.test_turns import next_turn
 from tests.fakes import HeldStore, left_to_collect, make_hub, tokens
+from tests.site_tokens import SiteTokens
 
 
 class StubTestCase(SynchronousTestCase):
@@ -393,6 +394,78 @@ class ArrayTests(StubTestCase):
         """The array itself counts where JSON nests too deep."""
         status, error = self.command([{"type": "publish", "room": "a", "data": json.loads("[" * 31 + "]" * 31)}])
         self.assertEqual((400, "bad_request"), (status, error["code"]))
+
+
+class EndTests(StubTestCase):
+    """Requests that are under way when their user's time ends, or its key is removed."""
+
+    limits = {"max_publishing": 1}
+
+    def serve(self, store: Any) -> None:
+        super().serve(store)
+        self.site = SiteTokens(lambda: self.hub.time_ms() / 1000)
+        self.hub._verify, self.hub.identities._token_keys = self.site.verify, self.site.token_keys
+
+    def begin_as_user(self, commands: Any) -> Deferred[Any]:
+        """Send commands as a user, whose time is over in ten seconds."""
+        token = self.site.issue("u7", 10, lobby="rws")
+        headers = {"Realtime-Client": self.hello(token=token)["client"]}
+        return self.begin("POST", "commands", json=commands, headers=headers)
+
+    def end_by(self, way: str) -> None:
+        """End all users."""
+        if way == "time":
+            self.clock.pump([0.25] * 48)
+        else:
+            self.site.keys = frozenset()
+
+    def settle(self) -> None:
+        """Let the store do all that it is asked for."""
+        while self.held.appends or self.held.looks:
+            self.held.settle()
+            self.clock.advance(0)
+        self.treq.flush()
+
+    def test_array(self) -> None:
+        """What an array does after that is refused, and only that: nobody publishes, reads or tells anything."""
+        later = [
+            {"type": "publish", "room": "lobby", "data": 2},
+            {"type": "publish", "room": "lobby", "data": 3},
+            {"type": "signal", "room": "lobby", "event": "e", "data": 1},
+            {"type": "state", "state": {"a": 1}},
+            {"type": "members", "room": "lobby"},
+            {"type": "history", "room": "lobby"},
+            {"type": "join", "room": "lobby"},
+            {"type": "leave", "room": "lobby"},
+        ]
+        for way, code in (("time", "token_expired"), ("key", "unauthorized")):
+            self.serve(self.held)
+            asked = self.begin_as_user([{"type": "publish", "room": "lobby", "data": 1}, *later])
+            self.end_by(way)
+            self.settle()
+            replies = json.loads(self.successResultOf(self.successResultOf(asked).content()))
+            self.assertEqual(["published"] + [code] * len(later), [one.get("code", one["type"]) for one in replies])
+
+    def test_one(self) -> None:
+        """So is a publish that waits for its place, and a join that waits for its room, which tells no position."""
+        waiting = ({"type": "publish", "room": "lobby", "data": 2}, {"type": "join", "room": "lobby"})
+        for way, code in (("time", "token_expired"), ("key", "unauthorized")):
+            self.serve(self.held)
+            self.begin("POST", "commands", json={"type": "publish", "room": "lobby", "data": 1})
+            asked = [self.begin_as_user(command) for command in waiting]
+            self.end_by(way)
+            self.settle()
+            for response in map(self.successResultOf, asked):
+                error = json.loads(self.successResultOf(response.content()))
+                self.assertEqual((401, code, False), (response.code, error.get("code"), "position" in error))
+
+    def test_goes_on(self) -> None:
+        """A new token, first in an array, lets the user whose time is over go on."""
+        client = self.hello(token=self.site.issue("u7", 10, lobby="rws"))["client"]
+        self.end_by("time")
+        hello = {"type": "hello", "client": client, "token": self.site.issue("u7", lobby="rws")}
+        _, replies = self.command([hello, {"type": "ping"}])
+        self.assertEqual(["welcome", "pong"], [reply["type"] for reply in replies])
 
 
 class NoScriptTests(StubTestCase):

@@ -350,6 +350,20 @@ class PollTests(NodesWorld):
         (event,) = json.loads(poll.body)["events"]
         self.assertEqual(3, len(event["members"]))
 
+    def test_no_longer_sees(self) -> None:
+        """A poll that waits for members that another node knows is told of nobody if it may not see them any more."""
+        self.arrive(0, "Ann")
+        given = self.polled(1)
+        given["presence"] = "f00d.1.00000000000000ff"
+        poll = self.poll(2, **given)
+        (session,) = self.hubs[2].sessions
+        (reader,) = session.subscriptions.values()  # type: ignore[attr-defined]
+        self.hubs[2].presence.visibility.set_seeing(reader, False)
+        self.wait(25)
+        answer = json.loads(poll.body)
+        self.assertEqual(([], {"lobby": ""}), (answer["events"], answer["presence"]))
+        self.assertEqual({}, self.hubs[2].presence._table._unseeing)
+
     def answer_of(self, poll: FakeRequest) -> dict[str, str]:
         """The version in a poll's answer, if it was answered."""
         answer = json.loads(poll.body or b"{}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import attrs
+
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values.access import RoomRule, RoomRules, parse_rights
@@ -82,5 +84,22 @@ class UnseenTests(PresenceWorld):
         for session in sessions:
             session.close()
         self.assertFalse(self.hub.presence.drop_room("lobby"))
+        self.wait(60)
+        assert_nobody(self.hub)
+
+    def test_full_answer(self) -> None:
+        """A poll whose answer is full before a room where it may not see is told of nobody there, and ends."""
+        self.hub.limits = attrs.evolve(self.hub.limits, answer_bytes=1)
+        rules = RoomRule("hall", parse_rights("rp")), RoomRule("lobby", parse_rights("rs"))
+        self.hub.access = AccessPolicy(RoomRules(rules), is_open=False)
+        for room in ("hall", "lobby"):
+            self.publish("there", room=room)
+        arrived, _ = self.arrive(room="hall")
+        request = FakeRequest({b"room": [b"hall", b"lobby"], b"presence": [b"", b""]})
+        self.polls.render_GET(request)  # type: ignore[arg-type]
+        answer = json.loads(request.body)
+        events = [event["room"] for event in answer["events"] if event["type"] == "presence"]
+        self.assertEqual((["hall"], ""), (events, answer["presence"]["lobby"]))
+        arrived.close()
         self.wait(60)
         assert_nobody(self.hub)
