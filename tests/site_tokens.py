@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from itertools import count
 
+import attrs
+
 from realtime_chat.values.access import Claims, Grants
 from realtime_chat.values.errors import RealtimeError, token_expired
 
@@ -52,6 +54,11 @@ class SiteTokens:
         token = f"token-{number}-{'x' * 20}"
         self._issued[token] = Claims(sub, name, info, grants, now + int(lifetime * 1000), now + number, key)
         return token
+
+    def issue_together(self, *tokens: str) -> None:
+        """Let tokens have been issued at the time of the first one."""
+        issued = self._issued[tokens[0]].issued
+        self._issued |= {token: attrs.evolve(self._issued[token], issued=issued) for token in tokens}
 
     def verify(self, token: str) -> Claims:
         """What a token says.

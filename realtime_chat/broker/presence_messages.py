@@ -83,17 +83,19 @@ class Said(msgspec.Struct, array_like=True, frozen=True, tag="said"):
     state: msgspec.Raw
     leaves: str | None
     renewed: str | None = None
+    order: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, node: str, command: ForwardedCommand) -> Said:
         """Make it from the command, and the node to which the client has sent it."""
         state = _NULL if command.state is None else command.state
-        return cls(node, command.client_hash, msgspec.Raw(state), command.leaves, command.renewed)
+        return cls(node, command.client_hash, msgspec.Raw(state), command.leaves, command.renewed, command.order)
 
     def command(self) -> ForwardedCommand:
         """The command."""
         state = bytes(self.state)
-        return ForwardedCommand(self.client_hash, None if state == _NULL else state, self.leaves, self.renewed)
+        state_or_none = None if state == _NULL else state
+        return ForwardedCommand(self.client_hash, state_or_none, self.leaves, self.renewed, order=self.order)
 
 
 class Head(NamedTuple):

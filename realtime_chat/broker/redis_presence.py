@@ -155,7 +155,7 @@ class RedisPresence:
     def _on_said(self, listener: MembersListener, said: Said) -> None:
         if said.node != self._node:
             if said.renewed is not None:
-                self._renewals.forget(said.client_hash)
+                self._renewals.forget(said.client_hash, said.order)
             listener.forwarded(said.command())
 
     def _on_missed(self, listener: MembersListener, missed: Missed) -> None:

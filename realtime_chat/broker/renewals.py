@@ -7,7 +7,7 @@ it again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -16,15 +16,24 @@ from realtime_chat.broker.presence_messages import Missed, Said, encode_notice
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.wire import ignore_store_error
+from realtime_chat.values.bounded import MOST_RENEWALS, MOST_RENEWALS_OF_USER, BoundedByUser
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand
 
 _KEPT = 600.0
 """Seconds for which a renewal is kept."""
 
-_MOST = 1024
 _PAUSE = 0.1
 """Seconds for which the questions of several nodes are collected, and until a question is repeated that failed."""
+
+
+class _Kept(NamedTuple):
+    """A renewal that was published, and until when it is kept."""
+
+    mark: str
+    order: tuple[int, int]
+    until: float
+    payload: bytes
 
 
 class Renewals:
@@ -35,7 +44,7 @@ class Renewals:
         self._names = names
         self._node = node
         self._connection = connection
-        self._kept: dict[str, tuple[float, bytes]] = {}  # by mark: until when, and what was published
+        self._kept: BoundedByUser[_Kept] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by mark
         self._asking: IDelayedCall | None = None
         self._saying: IDelayedCall | None = None
         self._stopped = False
@@ -51,15 +60,15 @@ class Renewals:
         """Tell the other nodes what a client has said to this one. A renewal is kept."""
         payload = encode_notice(Said.of(self._node, command))
         if command.renewed is not None:
-            self._kept.pop(command.client_hash, None)
-            if len(self._kept) >= _MOST:
-                del self._kept[next(iter(self._kept))]
-            self._kept[command.client_hash] = self._clock.seconds() + _KEPT, payload
+            kept = _Kept(command.client_hash, command.order, self._clock.seconds() + _KEPT, payload)
+            self._kept.put(command.client_hash, command.user, kept)
         self._send(payload)
 
-    def forget(self, mark: str) -> None:
-        """Another node has renewed a client since, and publishes that."""
-        self._kept.pop(mark, None)
+    def forget(self, mark: str, order: tuple[int, int]) -> None:
+        """Another node has renewed a client, and publishes that. Here it is forgotten, unless that here counts."""
+        kept = self._kept.get(mark)
+        if kept is not None and kept.order <= order:
+            self._kept.drop(mark)
 
     def _send(self, payload: bytes) -> None:
         self._connection.command("PUBLISH", self._names.nodes, payload).addErrback(ignore_store_error)
@@ -83,6 +92,8 @@ class Renewals:
     def _say_again(self) -> None:
         self._saying = None
         now = self._clock.seconds()
-        self._kept = {mark: kept for mark, kept in self._kept.items() if kept[0] > now}
-        for _, payload in self._kept.values():
-            self._send(payload)
+        for kept in self._kept:
+            if kept.until > now:
+                self._send(kept.payload)
+            else:
+                self._kept.drop(kept.mark)

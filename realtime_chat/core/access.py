@@ -27,6 +27,8 @@ _EVERYTHING = READ | WRITE | SIGNAL | PRESENCE
 _WRITING = WRITE | SIGNAL | MODERATE
 _HIGH = "\x7f"
 """Sorts after every character that a room's name may have."""
+_PRIVATE_BOUNDS = (f"?{_HIGH}", f"@{_HIGH}")
+"""What sorts before the names of all private rooms, and after them."""
 
 _FORBIDDEN = {
     READ: "you may not read this room; a token or a rule of this server has to grant r for it",
@@ -55,8 +57,10 @@ class AccessPolicy:
         self._default = _EVERYTHING if is_open else 0
         self._private_default = WRITE | SIGNAL if is_open else 0
         self._free = 0 if rules.rules else self._default  # of guests, in all rooms but private ones
-        self._ruled = lru_cache(_CACHED_ROOMS)(self._find) if rules.rules else None
         self._guests_have_own = is_open or any(rule.guests for rule in rules.rules)
+        bounds = _bounds(rule.match for rule in rules.rules)
+        self._bounds = bounds  # between two that follow each other, the same rules match all names
+        self._ruled = lru_cache(_CACHED_ROOMS + 2 * len(bounds))(self._find) if rules.rules else None
 
     def describe(self) -> str:
         """One line for the operator: what guests may do."""
@@ -66,12 +70,16 @@ class AccessPolicy:
             ", unless a rule says otherwise" if self.rules.rules else ""
         )
 
-    def _find(self, room: str) -> tuple[int, int]:
-        """What the rules give to guests and to users in a room."""
+    def _find(self, room: str) -> tuple[int, int, bool]:
+        """What the rules give to guests and to users in a room, and whether they list it."""
         default = self._private_default if is_private(room) else self._default
         rule = self.rules.find(room)
         guests, users = (None, None) if rule is None else (rule.granted(room, True), rule.granted(room, False))
-        return (default if guests is None else guests & ~MODERATE), (default if users is None else users)
+        return (
+            default if guests is None else guests & ~MODERATE,
+            default if users is None else users,
+            rule is not None and rule.listed,
+        )
 
     def rights(self, identity: Identity | None, room: str) -> int:
         """What somebody may do in a room, whose name is valid.
@@ -81,7 +89,7 @@ class AccessPolicy:
         if self._free and (identity is None or identity.expires is None) and room[0] != "@":
             return self._free
         if self._ruled is not None:
-            guests, users = self._ruled(room)
+            guests, users, _ = self._ruled(room)
         elif room[0] == "@":
             guests = users = self._private_default
         else:
@@ -97,7 +105,7 @@ class AccessPolicy:
 
     def everybody(self, room: str) -> int:
         """The rights that everybody has in a room."""
-        guests, users = self._find(room)
+        guests, users, _ = self._find(room)
         return guests & users
 
     def check(self, identity: Identity | None, room: str, right: int) -> str:
@@ -126,25 +134,29 @@ class AccessPolicy:
             return False
         if self.is_open or room in self._own_rooms(identity):
             return True
-        rule = self.rules.find(room)
-        return (rule is not None and rule.listed) or bool(identity.grants.rights(room))
+        return (self._ruled is not None and self._ruled(room)[2]) or bool(identity.grants.rights(room))
 
     def listed_ranges(self, identity: Identity, after: str) -> Iterator[tuple[str, str]]:
-        """The ranges of names in which rooms may be listed to somebody, in order.
+        """The ranges of names in which all rooms are listed to somebody, in order; no others are listed.
 
-        Each is the names before its first and after its last. Private rooms sort together, so that a list skips the
-        private rooms of others without reading their names.
+        Each is the name that sorts before it, and its last name. So a list reads no names of rooms that it hides.
 
         :param after: the list begins after this name.
         """
-        own = list(map(_named, self._own_rooms(identity)))
-        if self.is_open:
-            ranges = [*_beginning(""), *own]
-        else:
-            patterns = [rule.match for rule in self.rules.rules if rule.listed]
-            patterns += [pattern for pattern, _ in identity.grants.rules]
-            ranges = [one for pattern in patterns if pattern[0] != "@" for one in _matching(pattern)] + own
-        return ((max(after, first), last) for first, last in _merge(ranges) if after < last)
+        bounds = self._bounds | _bounds(
+            [*(pattern for pattern, _ in identity.grants.rules), *self._own_rooms(identity)]
+        )
+        begin, before = None, after
+        for bound in sorted(bound for bound in bounds if bound > after):
+            is_listed = self.is_listed(identity, bound)  # as all names between the bound before and this one
+            if is_listed and begin is None:
+                begin = before
+            elif not is_listed and begin is not None:
+                yield begin, before
+                begin = None
+            before = bound
+        if begin is not None:
+            yield begin, before
 
 
 def own_rooms(identity: Identity) -> tuple[str, ...]:
@@ -165,25 +177,11 @@ def _before(name: str) -> str:
     return name[:-1] + chr(ord(name[-1]) - 1) + _HIGH
 
 
-def _named(room: str) -> tuple[str, str]:
-    return _before(room), room
-
-
-def _beginning(begin: str) -> Iterable[tuple[str, str]]:
-    """The names that begin with a text, but for private rooms."""
-    return ((_before(begin), begin + _HIGH),) if begin else (("", f"?{_HIGH}"), (f"@{_HIGH}", _HIGH))
-
-
-def _matching(pattern: str) -> Iterable[tuple[str, str]]:
-    return _beginning(pattern[:-1]) if pattern.endswith("*") else (_named(pattern),)
-
-
-def _merge(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Sort ranges, and join those that overlap."""
-    merged: list[tuple[str, str]] = []
-    for first, last in sorted(ranges):
-        if merged and first < merged[-1][1]:
-            merged[-1] = merged[-1][0], max(last, merged[-1][1])
-        else:
-            merged.append((first, last))
-    return merged
+def _bounds(patterns: Iterable[str]) -> frozenset[str]:
+    """Texts that part the names, so that a pattern matches all names after one of them up to the next, or none."""
+    bounds = [*_PRIVATE_BOUNDS, _HIGH]
+    for pattern in patterns:
+        begin = pattern.removesuffix("*")
+        if begin:
+            bounds += _before(begin), pattern if begin == pattern else begin + _HIGH
+    return frozenset(bounds)

@@ -80,18 +80,24 @@ class Hub:
             )
         return self._verify(token)
 
-    def admit(self, claims: Claims, before: Identity | None, mark: str | None = None) -> Identity:
-        """The user of a token, with a new client.
+    def admit(self, claims: Claims, before: Identity | None) -> Identity:
+        """The user of a token, with a new client. If the client has had a later token, it goes on with that.
 
         :param before: who the same client was before; it keeps its mark. None for a new client.
-        :param mark: that of a new client; None draws one.
-        :raises RealtimeError: ``forbidden``: that was somebody else; or ``too_large``.
+        :raises RealtimeError: ``forbidden``: that was somebody else; ``too_large``; or why the time of the later one is
+            over.
         """
         if before is not None and (before.user.guest or before.user.id != claims.sub):
             raise RealtimeError(
                 "forbidden", "this token is of another user than the client; who one is never changes: begin a new one"
             )
-        return self.identities.admit(claims, mark if before is None else before.mark)
+        admitted = self.identities.admit(claims, before)
+        if before is None:
+            return admitted
+        identity = self.identities.later(admitted, before)
+        if identity is not admitted:
+            self.identities.check_time(identity)
+        return identity
 
     def renew(self, identity: Identity) -> None:
         """Let all sessions of a client go on with its renewed identity, on all nodes."""
@@ -107,7 +113,7 @@ class Hub:
     def _renewed_elsewhere(self, client: str) -> None:
         """Another node says that it has renewed a client."""
         try:
-            identity = self.identities.find(client)
+            identity = self.identities.find(client, may_be_over=True)  # what it takes away is over all the same
         except RealtimeError:
             return
         if identity is not None and identity.expires is not None and not identity.is_reader:
@@ -162,31 +168,41 @@ class Hub:
         self.publisher.publish(draft, answer.callback)  # a Failure that it is called with goes to its errbacks
         return answer
 
-    async def list_rooms(self, identity: Identity, after: str, limit: int) -> list[tuple[str, int | None]]:
+    async def list_rooms(
+        self, identity: Identity, after: str, limit: int, is_gone: Callable[[], bool] = lambda: False
+    ) -> list[tuple[str, int | None]]:
         """The first rooms after a name that are listed to somebody, sorted, and how many members each has.
 
         The number is None for a room whose members the asker may not see.
 
+        :param is_gone: whether nobody waits for it any more.
         :raises StoreError:
         """
-        found: list[str] = []
-        for begin, last in self.access.listed_ranges(identity, after):
-            found += await self._list_range(identity, begin, last, limit - len(found))
+        found = await self._listed(identity, after, limit, is_gone)
         seen = [room for room in found if self.access.rights(identity, room) & PRESENCE]
         counts = dict(zip(seen, await self._count(seen), strict=True))
         return [(room, counts.get(room)) for room in found]
 
-    async def _list_range(self, identity: Identity, begin: str, last: str, limit: int) -> list[str]:
-        """The first rooms of a range that are listed to somebody."""
+    async def _listed(self, identity: Identity, after: str, limit: int, is_gone: Callable[[], bool]) -> list[str]:
+        """The first rooms after a name that are listed to somebody.
+
+        What the store gives beyond a range is used for the ranges that follow. So it is read at most once for each
+        range, and besides only for names that are listed.
+        """
         found: list[str] = []
-        while len(found) < limit:
-            asked = limit - len(found)
-            rooms = await self._store.rooms(begin, asked)
-            found += [room for room in rooms if room <= last and self.access.is_listed(identity, room)]
-            if len(rooms) < asked or rooms[-1] >= last:
-                break
-            begin = rooms[-1]
-        return found
+        rooms: Sequence[str] = ()
+        asked, is_end = limit, False
+        for begin, last in self.access.listed_ranges(identity, after):
+            rooms = [room for room in rooms if room > begin]
+            while not rooms or rooms[-1] <= last:
+                found += rooms
+                if is_end or len(found) >= limit or is_gone():
+                    return found[:limit]
+                rooms = await self._store.rooms(rooms[-1] if rooms else begin, asked)
+                is_end = len(rooms) < asked
+                asked = min(2 * asked, self.limits.max_limit)
+            found += [room for room in rooms if room <= last]
+        return found[:limit]
 
     async def _count(self, rooms: Sequence[str]) -> list[int]:
         """How many members rooms have. The broker knows that of rooms that this node doesn't follow."""

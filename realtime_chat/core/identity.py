@@ -19,12 +19,14 @@ import hmac
 import re
 from collections.abc import Callable, Container
 from hashlib import blake2b
+from operator import attrgetter
 from weakref import KeyedRef
 
 import msgspec
 from msgspec.structs import replace
 
 from realtime_chat.values.access import NO_GRANTS, Claims, Grants
+from realtime_chat.values.bounded import MOST_RENEWALS, MOST_RENEWALS_OF_USER, BoundedByUser
 from realtime_chat.values.errors import RealtimeError, token_expired
 from realtime_chat.values.model import ANONYMOUS, User, check_name, is_guest_id
 
@@ -32,8 +34,6 @@ _RANDOM = 18
 _MARK = 8
 _MAC = 6
 _AT_ONCE = 64
-_RENEWED = 4096
-"""Renewals that are remembered, the latest ones: an entry takes a kilobyte or two."""
 _CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _MAC) * 4 // 3}}}")
 """All bits of the characters are used, so that each client has one spelling."""
 
@@ -41,6 +41,7 @@ _CLASSIC_LENGTH = 32
 _MAX_SEALED = 2048
 _SEALED = re.compile(f"[A-Za-z0-9_-]{{{_CLASSIC_LENGTH + 1},{_MAX_SEALED}}}")
 _SEAL_MAC = 16
+_RANDOM_BITS = 22
 _KINDS = ((b"\x01", b"sealed"), (b"\x02", b"reader"))
 """The first byte of a sealed client and of a reader, and what their MACs are personalised with."""
 
@@ -54,6 +55,7 @@ class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
     :ivar info: what the token's site vouches for besides, as a compact JSON object.
     :ivar expires: when the client's time is over; None for a guest, whose time is never over.
     :ivar issued: when its token was issued. Of two identities of one client, the one issued later counts.
+    :ivar admitted: when its token was admitted, and random bits. It orders identities that were issued at one time.
     :ivar key: the fingerprint of the key that verified the token; None for a guest.
     :ivar is_reader: whether it may only read.
     """
@@ -68,6 +70,12 @@ class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
     issued: int = 0
     key: str | None = None
     is_reader: bool = False
+    admitted: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Of two identities of one client, that of the higher order counts, on every node."""
+        return self.issued, self.admitted
 
 
 NOBODY = Identity("", "", ANONYMOUS)
@@ -85,6 +93,7 @@ class _Seal(msgspec.Struct, frozen=True, array_like=True):
     expires: int | None
     issued: int
     key: str | None
+    admitted: int = 0
 
 
 _encode_seal = msgspec.msgpack.Encoder().encode
@@ -115,7 +124,7 @@ class Identities:
         self._time_ms = time_ms
         self._token_keys = token_keys
         self._spare = b""
-        self._renewed: dict[str, Identity] = {}  # by mark
+        self._renewed: BoundedByUser[Identity] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by mark
         self._known: dict[object, KeyedRef[object, Identity]] = {}
         self._on_gone = self._forget  # one for all, as each reference would keep one of its own otherwise
 
@@ -151,17 +160,17 @@ class Identities:
         user = User(guest.user.id, check_name(name))
         return self._sealed(replace(guest, user=user, is_named=True))
 
-    def admit(self, claims: Claims, mark: str | None = None) -> Identity:
+    def admit(self, claims: Claims, before: Identity | None = None) -> Identity:
         """The user of a token, with a new client.
 
-        :param mark: that of the user's client before; None for one that is drawn.
+        :param before: the user's client before, whose mark it keeps; None for a mark that is drawn.
         :raises RealtimeError: ``unauthorized``: the user would be a guest; ``too_large``: the claims fit no client.
         """
         if is_guest_id(claims.sub):
             raise RealtimeError("unauthorized", "sub: this is the id of a guest; give the site's users other ids")
         identity = Identity(
             "",
-            mark or self._random_bytes(_MARK).hex(),
+            self._random_bytes(_MARK).hex() if before is None else before.mark,
             User(claims.sub, claims.name or claims.sub, False),
             True,
             claims.info,
@@ -169,12 +178,15 @@ class Identities:
             claims.expires,
             self._time_ms() if claims.issued is None else claims.issued,
             claims.key,
+            admitted=self._admitted(before),
         )
         return self._sealed(identity)
 
-    def mark_of(self, sub: str) -> str:
-        """The mark of a user's requests that bring a token and no client: the same for all of them."""
-        return self._hash(b"bearer", sub.encode(), _MARK).hexdigest()
+    def _admitted(self, before: Identity | None) -> int:
+        """The time with random bits, for what is admitted now. It is later than that of the client before."""
+        earliest = 0 if before is None else (before.admitted >> _RANDOM_BITS) + 1
+        random = int.from_bytes(self._random_bytes(4)) % (1 << _RANDOM_BITS)
+        return (max(self._time_ms(), earliest) << _RANDOM_BITS) + random
 
     def reader_of(self, identity: Identity) -> Identity:
         """The reader of a client: with the same mark, for addresses."""
@@ -221,22 +233,22 @@ class Identities:
         """A user's client was renewed. Who comes with the client from before is that identity, too.
 
         So rights that are lost are over for a request that was under way meanwhile, or was sent to another node. Only
-        the latest renewals are remembered. Requests that bring a token have what that says, so theirs are not.
+        the latest renewals are remembered.
         """
-        if identity.mark == self.mark_of(identity.user.id):
-            return
-        before = self._renewed.pop(identity.mark, identity)
-        if len(self._renewed) >= _RENEWED:
-            del self._renewed[next(iter(self._renewed))]
-        self._renewed[identity.mark] = before if before.issued > identity.issued else identity
+        self._renewed.put(identity.mark, identity.user.id, self.later(identity))
+
+    def later(self, identity: Identity, before: Identity | None = None) -> Identity:
+        """Of an identity, that from before and the last renewal of the client, the one that counts."""
+        known = (identity, before, self._renewed.get(identity.mark))
+        return max((one for one in known if one is not None), key=_order)
 
     def _latest(self, identity: Identity) -> Identity:
         """The identity that a client has after its last renewal.
 
         :raises RealtimeError: ``token_expired`` or ``unauthorized``: the time of that is over.
         """
-        renewed = self._renewed[identity.mark]
-        if renewed.issued < identity.issued or renewed.client == identity.client:
+        renewed = self._renewed.get(identity.mark)
+        if renewed is None or renewed.order <= identity.order:
             return identity
         self.check_time(renewed)
         return self.reader_of(renewed) if identity.is_reader else renewed
@@ -320,6 +332,7 @@ class Identities:
             identity.expires,
             identity.issued,
             identity.key,
+            identity.admitted,
         )
         raw = kind + _encode_seal(seal)
         client = base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
@@ -353,6 +366,7 @@ class Identities:
                     seal.issued,
                     seal.key,
                     bool(is_reader),
+                    seal.admitted,
                 )
         raise RealtimeError("unauthorized", "this client was not issued here, or was changed; get a new one by hello")
 
@@ -361,6 +375,9 @@ class Identities:
 
     def _mac(self, random: bytes) -> bytes:
         return self._hash(b"client", random, _MAC).digest()
+
+
+_order = attrgetter("order")
 
 
 def _guest_id(digest: bytes) -> str:

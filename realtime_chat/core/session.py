@@ -196,9 +196,12 @@ class Session:
     def renew(self, identity: Identity) -> None:
         """Go on with an identity of the same mark, which was issued later. Give up what it may not do any more."""
         before = self.identity
-        if self.closed or before is None or before.issued > identity.issued:
+        if self.closed or before is None or before.order > identity.order:
             return
         self._become(self.hub.identities.reader_of(identity) if before.is_reader else identity)
+        if self.hub.identities.is_over(identity):
+            self.dismiss("token_expired")
+            return
         transport = self.transport
         if transport is None:
             return

@@ -90,7 +90,8 @@ def identity_of(request: Request, hub: Hub) -> Identity:
 def identify_bearer(request: Request, hub: Hub) -> Identity | None:
     """Return the user of the token that a request brings (RFC 6750, section 2.1), or None if it brings none.
 
-    With a client of the same user, it is that client. Other credentials are for a proxy, and count as none.
+    With a client of the same user, it is that client; else a new one, as nobody may get the rights of another token of
+    the same user. Other credentials are for a proxy, and count as none.
 
     :raises RealtimeError: ``unauthorized``, ``token_expired`` or ``forbidden``.
     """
@@ -102,7 +103,7 @@ def identify_bearer(request: Request, hub: Hub) -> Identity | None:
     if b"reader" in request.args:
         raise RealtimeError("bad_request", "give a token or reader, not both")
     before = None if client is None else _find_client(request, hub, client, may_be_over=True)
-    return hub.admit(claims, before, hub.identities.mark_of(claims.sub))
+    return hub.admit(claims, before)
 
 
 def _reader(request: Request, hub: Hub, client: str | None) -> Identity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.web.resource import Resource
@@ -9,7 +10,7 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
-from realtime_chat.http.answers import Answer, JSONResource
+from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import identity_of
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
@@ -42,7 +43,8 @@ class RoomsResource(JSONResource):
         after = one(request.args, b"after") or ""
         most = self._hub.limits.max_limit
         limit = natural(request.args, b"limit", most)
-        return codec.encode_rooms(await self._hub.list_rooms(identity, after, most if limit is None else limit))
+        gone = partial(is_gone, request)
+        return codec.encode_rooms(await self._hub.list_rooms(identity, after, most if limit is None else limit, gone))
 
 
 class _RoomResource(JSONResource):

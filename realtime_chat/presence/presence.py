@@ -146,7 +146,7 @@ class Presence:
 
     def _take_identity(self, client: Client, identity: Identity) -> None:
         """A client comes with another identity than before: renewed, renamed, or as a reader."""
-        if identity.issued < client.identity.issued:
+        if identity.order < client.identity.order:
             return
         client.identity = identity
         if identity.is_named and identity.user.name != client.user.name:
@@ -252,7 +252,8 @@ class Presence:
 
     def forward_renewal(self, identity: Identity) -> None:
         """Tell the other nodes that a client was renewed."""
-        self._broker.forward(ForwardedCommand(identity.mark, renewed=identity.client))
+        renewal = ForwardedCommand(identity.mark, renewed=identity.client, user=identity.user.id, order=identity.order)
+        self._broker.forward(renewal)
 
     # States
 

@@ -159,12 +159,16 @@ class ForwardedCommand(msgspec.Struct, frozen=True):
     :param state: its new presence state, a compact JSON object; None if it stays.
     :param leaves: the room that the client leaves; None if it leaves no room.
     :param renewed: the client as it is sealed now, if its user has renewed it. Other nodes verify it.
+    :param user: the id of the user that has renewed it.
+    :param order: of two renewals of one client, that of the higher order counts.
     """
 
     client_hash: str
     state: bytes | None = None
     leaves: str | None = None
     renewed: str | None = None
+    user: str = ""
+    order: tuple[int, int] = (0, 0)
 
 
 def check_room(name: Any) -> str:

@@ -10,8 +10,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.task import deferLater
 
-from realtime_chat.broker import renewals
 from realtime_chat.broker.presence_messages import Missed, encode_notice
+from realtime_chat.values.bounded import BoundedByUser
 from realtime_chat.values.model import ForwardedCommand
 from tests.clients import EventClient, PollClient, SocketClient
 from tests.redis_nodes import NodesTestCase, RovingPollClient
@@ -468,7 +468,7 @@ class RenewalTests(NodesTestCase):
 
     async def test_node_begins(self) -> None:
         """A node that begins later hears of the last renewals, the latest of each client and the latest clients."""
-        self.patch(renewals, "_MOST", 2)
+        self.patch(self.nodes[0].presence._renewals, "_kept", BoundedByUser(2, 2))
         for number in (1, 2, 1, 3):
             self.renew(number)
         await self.until(lambda: len(self.heard) >= 4)
@@ -492,3 +492,16 @@ class RenewalTests(NodesTestCase):
         self.server.command("PUBLISH", one.names.nodes, encode_notice(Missed(one.name)))
         await self.until(lambda: self.heard.count("client 2") == 2 and "after" in self.heard)
         self.assertNotIn("before", self.heard)
+
+    async def test_renewed_on_two_nodes_at_once(self) -> None:
+        """Of a client that was renewed on two nodes at once, the renewal that counts is said again by its node."""
+        one, two = self.nodes
+        one.service.hub.presence.on_renewed = self.heard.append
+        for node, client, order in ((one, "counts", (7, 2)), (two, "counts not", (7, 1))):
+            node.presence.forward(ForwardedCommand("1" * 16, renewed=client, order=order))
+        await self.until(lambda: {"counts", "counts not"} <= set(self.heard))
+        self.heard.clear()
+        self.renew(2)
+        self.server.command("PUBLISH", one.names.nodes, encode_notice(Missed(one.name)))
+        await self.until(lambda: self.heard.count("client 2") == 2 and "counts" in self.heard)
+        self.assertNotIn("counts not", self.heard)

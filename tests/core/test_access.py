@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import product
+
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.access import AccessPolicy, own_rooms
@@ -11,6 +15,13 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import User, is_guest_id, private_room
 
 GUEST = Identity("g" * 32, "0" * 16, User("~u" + "a" * 16, "Bob"))
+
+
+NAMES = ["".join(name) for length in (1, 2, 3) for name in product("@-a~", repeat=length)]
+PATTERNS = st.sampled_from(["*", *NAMES, *(f"{name}*" for name in NAMES)])
+SOME_RIGHTS = st.sampled_from([0, READ, WRITE, READ | WRITE])
+RULES = st.lists(st.builds(RoomRule, PATTERNS, SOME_RIGHTS, st.none() | SOME_RIGHTS, st.booleans()), max_size=5)
+GRANTS = st.dictionaries(PATTERNS, SOME_RIGHTS, max_size=4)
 
 
 def user(sub: str = "u7", **rooms: str) -> Identity:
@@ -106,12 +117,21 @@ class AccessPolicyTests(SynchronousTestCase):
                 ranges = [*policy.listed_ranges(one, after)]
                 flat = [bound for bounds in ranges for bound in bounds]
                 self.assertEqual(sorted(flat), flat)
-                found = {
-                    name
-                    for name in names
-                    if any(first < name <= last for first, last in ranges) and policy.is_listed(one, name)
-                }
+                found = {name for name in names if any(first < name <= last for first, last in ranges)}
                 self.assertEqual({name for name in listed if name > after}, found)
+                self.assertEqual(listed, {name for name in names if policy.is_listed(one, name)})
+
+    @given(RULES, GRANTS, st.booleans(), st.booleans())
+    def test_ranges_are_exact(self, rules: list[RoomRule], grants: dict[str, int], guest: bool, is_open: bool) -> None:
+        """Whatever the patterns are, a name is in a range exactly if it is listed."""
+        policy = AccessPolicy(RoomRules(tuple(rules)), is_open)
+        ann = Identity("", "", User("a", "", False), grants=Grants(tuple(grants.items())), expires=1)
+        one = GUEST if guest else ann
+        ranges = [*policy.listed_ranges(one, "")]
+        for name in NAMES:
+            in_ranges = sum(first < name <= last for first, last in ranges)
+            self.assertEqual(policy.is_listed(one, name), bool(in_ranges), name)
+            self.assertLessEqual(in_ranges, 1)
 
 
 class IdTests(SynchronousTestCase):

@@ -11,13 +11,15 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.core.identity import Identity
+from realtime_chat.core.access import AccessPolicy
+from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.log_view import EntryPage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.logs import ThrottledLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.access import READ, RoomRule, RoomRules
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.model import ANONYMOUS, Draft, Message, Position, User
 from tests.core.world import World
@@ -479,6 +481,27 @@ class ListTests(World):
         ann = Identity("c", "0" * 16, User("u7", "Ann", False), expires=1)
         listing = Deferred.fromCoroutine(self.hub.list_rooms(ann, "", 10))
         self.assertEqual([("@u7", 0), ("a", 0), ("b", 0)], self.successResultOf(listing))
+
+    def test_hidden(self) -> None:
+        """Rooms that the asker may not read cost no reads, whatever the limit is; nobody's list is read on for."""
+        rules = (RoomRule("help-*", READ), RoomRule("hidden-*", 0), RoomRule("*", READ))
+        names = [*(f"hidden-{number:03}" for number in range(300)), "a", "help-1", "help-2", "z"]
+        for room in names:
+            self.publish("x", room=room)
+        self.hub.access = AccessPolicy(RoomRules(rules))
+        asked: list[int] = []
+        rooms = self.hub._store.rooms
+        self.patch(self.hub._store, "rooms", lambda after, limit: asked.append(limit) or rooms(after, limit))
+        found, after = [], ""
+        while page := self.successResultOf(Deferred.fromCoroutine(self.hub.list_rooms(NOBODY, after, 1))):
+            found += [room for room, _ in page]
+            after = found[-1]
+        self.assertEqual(["a", "help-1", "help-2", "z"], found)
+        self.assertLessEqual(len(asked), 8)
+        self.assertLessEqual(sum(asked), 16)
+        asked.clear()
+        gone = Deferred.fromCoroutine(self.hub.list_rooms(NOBODY, "", 1, lambda: True))
+        self.assertEqual(([], []), (self.successResultOf(gone), asked))
 
 
 class RelayTests(SharedWorld):

@@ -108,7 +108,7 @@ class SealedTests(SynchronousTestCase):
     def test_renewed(self) -> None:
         """A renewed client keeps its mark, and a new one gets another."""
         first, other = self.identities.admit(self.claims()), self.identities.admit(self.claims())
-        renewed = self.identities.admit(self.claims(expires=3_000_000), first.mark)
+        renewed = self.identities.admit(self.claims(expires=3_000_000), first)
         self.assertEqual(first.mark, renewed.mark)
         self.assertNotEqual(first.client, renewed.client)
         self.assertNotEqual(first.mark, other.mark)
@@ -121,7 +121,7 @@ class SealedTests(SynchronousTestCase):
         before = self.identities.admit(self.claims(lobby="rw"))
         for issued, grants, goes_on in ((500_000, "r", "r"), (400_000, "rwsp", "r"), (600_000, "s", "s")):
             claims = attrs.evolve(self.claims(expires=1_500_000, lobby=grants), issued=issued)
-            self.identities.renew(self.identities.admit(claims, before.mark))
+            self.identities.renew(self.identities.admit(claims, before))
             for client in (before.client, self.identities.reader_of(before).client):
                 found = self.identities.check(client)
                 self.assertEqual(goes_on, format_rights(found.grants.rights("lobby")))
@@ -131,12 +131,37 @@ class SealedTests(SynchronousTestCase):
 
     def test_renewals_are_bounded(self) -> None:
         """Of renewals only the latest are remembered, and many of one client count as one."""
+        self.patch(identity, "MOST_RENEWALS", 2)
+        self.identities = self.make()
         identities = [self.identities.admit(self.claims(lobby="rw")) for _ in range(3)]
-        self.patch(identity, "_RENEWED", 2)
         for one in (*identities[:2], identities[0], identities[2]):
-            self.identities.renew(self.identities.admit(self.claims(), one.mark))
+            self.identities.renew(self.identities.admit(self.claims(), one))
         rights = [self.identities.check(one.client).grants.rights("lobby") for one in identities]
         self.assertEqual([0, 3, 0], rights)
+
+    def test_renewals_of_one_user_are_bounded(self) -> None:
+        """One user's renewals, however many, leave other users' lost rights lost; that user's own latest ones count."""
+        other = self.identities.admit(self.claims("u8", lobby="rw"))
+        self.identities.renew(self.identities.admit(self.claims("u8"), other))
+        own = [self.identities.admit(self.claims(lobby="rw")) for _ in range(identity.MOST_RENEWALS + 1)]
+        for one in own:
+            self.identities.renew(self.identities.admit(self.claims(), one))
+        last = -identity.MOST_RENEWALS_OF_USER
+        for one, rights in ((other, 0), (own[last - 1], 3), (own[last], 0), (own[-1], 0)):
+            self.assertEqual(rights, self.identities.check(one.client).grants.rights("lobby"))
+
+    def test_order_of_renewals(self) -> None:
+        """Of renewals by tokens of one second, all nodes let the same one count, in whichever order they hear them."""
+        nodes = self.make(seed=1), self.make(seed=2), self.make(seed=3)
+        for _ in range(20):
+            before = nodes[0].admit(self.claims(lobby="rw"))
+            one, two = (nodes[at].admit(self.claims(lobby="rs"[at]), before) for at in range(2))
+            for node, renewals in zip(nodes, ((one, two), (two, one), (two, one, one, two)), strict=True):
+                for renewed in renewals:
+                    node.renew(node.check(renewed.client))
+            clients = before.client, one.client, two.client, nodes[0].reader_of(before).client
+            rights = {node.check(client).grants.rights("lobby") for node in nodes for client in clients}
+            self.assertEqual(1, len(rights))
 
     def test_reader(self) -> None:
         """A reader is the same client, only reads, and can't be made a client by changing its kind."""

@@ -16,7 +16,7 @@ from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
-from realtime_chat.values.errors import GOODBYES
+from realtime_chat.values.errors import GOODBYES, RealtimeError
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.exchange import Exchange, make_node
 from tests.fakes import FakeRequest, FakeTransport, tokens
@@ -92,6 +92,37 @@ class NodesTests(SynchronousTestCase):
         self.say(session, "hello", token=older)
         self.say(session, "publish", room="lobby", data=1)
         self.assertEqual(["forbidden"], [error["code"] for error in transport.of_type("error")])
+
+    def test_same_second_everywhere(self) -> None:
+        """Renewals at two nodes at once, by tokens of one second, leave the same rights on all nodes."""
+        for room in ("one", "two", "three", "four", "five", "six"):
+            before = self.site.issue("u7", **{room: "rwsp"})
+            tokens_of_both = [self.site.issue("u7", **{room: rights}) for rights in ("rw", "rs")]
+            self.site.issue_together(*tokens_of_both)
+            session, transport = self.arrive(0, room, token=before)
+            client = transport.of_type("welcome")[0]["client"]
+            sessions = [session, self.arrive(1, room, client=client)[0], self.arrive(2, room, client=client)[0]]
+            for node, token in enumerate(tokens_of_both):
+                renewing = Session(self.hubs[node], identity=self.hubs[node].identities.check(client))
+                renewing.perform(commands.Hello(token=token))
+                renewing.close()
+            self.wait(1.0)
+            rights = {one.identity.grants.rights(room) for one in sessions if one.identity is not None}
+            self.assertEqual(1, len(rights))
+            self.assertNotEqual({15}, rights)
+
+    def test_over_on_arrival(self) -> None:
+        """A renewal whose own time is over when a node hears of it takes effect there: the client's session ends."""
+        session, one = self.arrive(0, token=self.site.issue("u7", lobby="rw"))
+        _, other = self.arrive(0, token=self.site.issue("u8", lobby="rw"))
+        elsewhere = self.hubs[1].identities
+        claims = self.site.verify(self.site.issue("u7", lifetime=1.0, lobby="r"))
+        renewed = elsewhere.admit(claims, session.identity)
+        self.wait(2.0)
+        self.hubs[0].presence.on_renewed(renewed.client)
+        self.assertEqual((GOODBYES["token_expired"], None), (one.said_goodbye, other.said_goodbye))
+        client = one.of_type("welcome")[0]["client"]
+        self.assertEqual("token_expired", self.assertRaises(RealtimeError, self.hubs[0].identities.check, client).code)
 
     def test_made_up_renewal(self) -> None:
         """What isn't a client of this store renews nobody, though a node says it."""

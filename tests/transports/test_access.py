@@ -20,7 +20,7 @@ from twisted.web.client import HTTPConnectionPool
 
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.service import Configuration
-from realtime_chat.values.access import Grants, RoomRule, RoomRules, parse_rights
+from realtime_chat.values.access import Grants, RoomRule, RoomRules, format_rights, parse_rights
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.clients import EventClient, EventStream, PollClient, SocketClient
@@ -537,6 +537,22 @@ class LifeTests(AccessTestCase):
         _, poll = await self.request("GET", "poll", {"room": "other", "reader": before["reader"]})
         self.assertEqual((welcome["reader"], False), (poll["reader"], "client" in poll))
 
+    async def test_older_token_of_a_client(self) -> None:
+        """An older token gives a client nothing back, in a hello or beside it; without the client, it is its own."""
+        older = self.tokens.issue("u7", lobby="rwsp")
+        before = await self.welcome(token=older)
+        newer = {"type": "hello", "token": self.tokens.issue("u7", lobby="r")}
+        _, after = await self.request("POST", "commands", body=newer, Realtime_Client=before["client"])
+        publish, bearer = {"type": "publish", "room": "lobby", "data": 1}, {"Authorization": f"Bearer {older}"}
+        for client in (before["client"], after["client"]):
+            hello = {"type": "hello", "token": older, "client": client}
+            _, (welcome, reply) = await self.request("POST", "commands", body=[hello, publish])
+            self.assertEqual((after["client"], "forbidden"), (welcome["client"], reply.get("code")))
+            status, _ = await self.request("POST", "commands", body=publish, Realtime_Client=client, **bearer)
+            self.assertEqual(403, status)
+        status, _ = await self.request("POST", "commands", body=publish, **bearer)
+        self.assertEqual(200, status)
+
     async def test_tokens_of_two_devices(self) -> None:
         """A token has its own rights in a request, whatever another token of the same user has renewed."""
         lobby, news = self.tokens.issue("u7", lobby="rw"), self.tokens.issue("u7", news="rw")
@@ -549,6 +565,32 @@ class LifeTests(AccessTestCase):
                 self.assertEqual(status, (await self.request("GET", path, **bearer))[0], path)
             history = {"type": "history", "room": room}
             self.assertEqual(200, (await self.request("POST", "commands", body=history, **bearer))[0])
+
+    async def test_rights_stay_with_their_token(self) -> None:
+        """What reads by a token keeps that token's rights, whatever another token of the same user renews anywhere."""
+        narrow, wide = self.tokens.issue("u7", lobby="r"), self.tokens.issue("u7", lobby="rwsp")
+        bearer, other = {"Authorization": f"Bearer {narrow}"}, {"Authorization": f"Bearer {wide}"}
+        socket, renewing = self.client(SocketClient), self.client(SocketClient)
+        await socket.connect({"room": "lobby"}, headers=bearer)
+        stream = await self.stream({"room": "lobby"}, f"Authorization: Bearer {narrow}")
+        _, poll = await self.request("GET", "poll", {"room": "lobby"}, **bearer)
+        query = {"room": "lobby", "wait": "50", "since": poll["positions"]["lobby"]}
+        waiting = Deferred.fromCoroutine(self.request("GET", "poll", query, **bearer))
+        sessions = self.service.hub.sessions
+        await self.until(lambda: stream.is_stream and len(sessions) == 3)
+        reading = list(sessions)
+        await renewing.connect(headers=other)
+        client = (await renewing.tell(type="hello", token=wide))["client"]
+        for hello in ({"token": wide}, {}):
+            await self.request("POST", "commands", body={"type": "hello", **hello}, **other)
+        await self.request("POST", "commands", body={"type": "hello", "token": wide}, Realtime_Client=client)
+        rights = [format_rights(session.identity.grants.rights("lobby")) for session in reading]
+        self.assertEqual(["r"] * 3, rights)
+        self.assertFalse(waiting.called)
+        marks = {session.identity.mark for session in sessions}
+        self.assertEqual(4, len(marks))
+        await self.service.hub.publish(Draft("lobby", "message", b"1", ANONYMOUS))
+        await waiting
 
     async def test_lost_while_waiting(self) -> None:
         """Who loses its rights while the store is asked for it isn't given what the store gives."""
