@@ -15,8 +15,9 @@ On the channel of all nodes a node publishes one of these JSON arrays:
 
 * ``["bye", NODE, SECONDS]``: the node stops; its clients are held for some seconds.
 * ``["gone", NODE]``: that node has died.
-* ``["said", NODE, CLIENT_HASH, STATE, ROOM, CLIENT]``: a client has sent a command to the node. STATE, ROOM and CLIENT
-  may be null. CLIENT is the client as it is sealed now, if its user has renewed it.
+* ``["said", NODE, CLIENT_HASH, STATE, ROOM, CLIENT, ORDER]``: a client has sent a command to the node. STATE, ROOM and
+  CLIENT may be null. CLIENT is the client as it is sealed now, if its user has renewed it. ORDER is two numbers: of two
+  renewals of one client, that of the higher order counts.
 * ``["missed", NODE]``: the node has subscribed, perhaps again. All nodes say again what clients they have renewed.
 """
 

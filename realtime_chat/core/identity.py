@@ -83,7 +83,10 @@ NOBODY = Identity("", "", ANONYMOUS)
 
 
 class _Seal(msgspec.Struct, frozen=True, array_like=True):
-    """What is sealed in a client; see :class:`Identity`. It has the random part and not the mark's digits."""
+    """What is sealed in a client; see :class:`Identity`. It has the random part and not the mark's digits.
+
+    The access log knows clients by the number of these fields, as they begin with it.
+    """
 
     mark: bytes
     id: str
@@ -91,9 +94,8 @@ class _Seal(msgspec.Struct, frozen=True, array_like=True):
     info: bytes | None
     rooms: tuple[tuple[str, int], ...]
     expires: int | None
-    issued: int
+    order: tuple[int, int]
     key: str | None
-    admitted: int = 0
 
 
 _encode_seal = msgspec.msgpack.Encoder().encode
@@ -330,9 +332,8 @@ class Identities:
             identity.info,
             identity.grants.rules,
             identity.expires,
-            identity.issued,
+            identity.order,
             identity.key,
-            identity.admitted,
         )
         raw = kind + _encode_seal(seal)
         client = base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
@@ -355,6 +356,7 @@ class Identities:
             if raw[:1] == kind and hmac.compare_digest(mac, self._hash(person, sealed, _SEAL_MAC).digest()):
                 seal = _decode_seal(sealed[1:])
                 user = User(seal.id, seal.name, seal.expires is None)
+                issued, admitted = seal.order
                 return Identity(
                     client,
                     seal.mark.hex(),
@@ -363,10 +365,10 @@ class Identities:
                     seal.info,
                     Grants(seal.rooms),
                     seal.expires,
-                    seal.issued,
+                    issued,
                     seal.key,
                     bool(is_reader),
-                    seal.admitted,
+                    admitted,
                 )
         raise RealtimeError("unauthorized", "this client was not issued here, or was changed; get a new one by hello")
 
