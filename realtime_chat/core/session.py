@@ -176,10 +176,9 @@ class Session:
 
     def identify(self) -> Identity:
         """Who it is. A client that has not said that becomes a guest."""
-        identity = self.identity
-        if identity is None:
-            identity = self.identity = self.hub.identities.new_guest(self._name)
-        return identity
+        if self.identity is None:
+            self.identity = self.hub.identities.new_guest(self._name)
+        return self.identity
 
     def _hello(self, command: commands.Hello) -> bytes:
         identity = say_hello(self.hub, self.identity, command, self._name)
@@ -202,12 +201,10 @@ class Session:
         if self.hub.identities.is_over(identity):
             self.dismiss("token_expired")
             return
-        transport = self.transport
-        if transport is None:
-            return
-        for subscription in tuple(self.subscriptions.values()):
-            self._renew_rights(transport, subscription)
-        self.delivery.pump()
+        if (transport := self.transport) is not None:
+            for subscription in tuple(self.subscriptions.values()):
+                self._renew_rights(transport, subscription)
+            self.delivery.pump()
 
     def _renew_rights(self, transport: MessageSink, subscription: Subscription) -> None:
         """Do what follows from new rights in a room: stop reading it, or tell the client."""
@@ -233,11 +230,9 @@ class Session:
 
         :raises RealtimeError: ``token_expired``, or ``unauthorized``: the key of its token is gone.
         """
-        identity = self.identity
-        if identity is None or identity.expires is None:
-            return
-        if not isinstance(command, commands.Hello) or command.token is None:
-            self.hub.identities.check_time(identity)
+        goes_on = isinstance(command, commands.Hello) and command.token is not None
+        if self.identity is not None and not goes_on:
+            self.hub.identities.check_time(self.identity)
 
     def check_still(self, room: str, right: int) -> None:
         """Check a right of a user again, after something was waited for.
