@@ -23,6 +23,7 @@ _MIN_BACKOFF = 0.05
 _MAX_BACKOFF = 2.0
 _BACKOFF_FACTOR = 1.7
 _START_PATIENCE = 10.0
+_STOPPED = "the store is stopped"
 _NOT_CONNECTED = "the store is not connected"
 
 
@@ -145,6 +146,8 @@ class RedisConnection:
         """
         if self.ready:
             return succeed(None)
+        if self._stopped:
+            return fail(StoreError(_STOPPED))
         self._ready_waiters.append(Deferred())
         return self._ready_waiters[-1]
 
@@ -318,7 +321,7 @@ class RedisConnection:
         self._drop_connection()
         waiting, self._ready_waiters = self._ready_waiters, []
         for waiter in waiting:
-            waiter.errback(StoreError("the store is stopped"))
+            waiter.errback(StoreError(_STOPPED))
         started, self._started = self._started, None
         if failure.check(CancelledError):
             return

@@ -96,6 +96,18 @@ class RedisConnectionTests(TestCase):
         self.assertEqual(await connection.command("PING").addErrback(lambda failure: failure.type), StoreError)
         self.assertEqual((connection.counters.attempts, connection.counters.connects), (1, 0))
 
+    async def test_waiting_ends(self) -> None:
+        """Who waits for a connection is told when it is stopped; who begins to wait after that is told at once."""
+        self.server.start()
+        connection = self.connection()
+        await connection.start()
+        self.server.kill()
+        await until(lambda: not connection.ready)
+        waiting = connection.when_ready()
+        await connection.stop()
+        for one in (waiting, connection.when_ready()):
+            self.assertIsInstance(self.failureResultOf(one).value, StoreError)
+
     async def test_busy(self) -> None:
         """A server that has answered in time isn't given up because we were too busy to read that."""
         self.server.start()
