@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from realtime_chat.text_files import FileRefused, read_text_file
-from realtime_chat.values.access import MODERATE, RoomRule, RoomRules, check_pattern, parse_rights
+from realtime_chat.values.access import MODERATE, RoomRule, RoomRules, check_pattern, covers, parse_rights
 
 _EXAMPLE = "history = 1000"
 _WRONG = re.compile(r"Expected (?P<expected>.*), got `(?P<got>\w+)`(?: - at `\$\.(?P<path>.*)`)?")
@@ -222,7 +222,7 @@ def _read_rules(path: str, rooms: list[_Room], lines: _Lines) -> tuple[RoomRules
         given = {name: _checked(path, lines, ("room", index, name), begin, getattr(room, name)) for name in _CHECKS}
         rule = RoomRule(**given, listed=room.listed)
         for earlier, line in zip(rules, begins, strict=True):
-            if _covers(earlier.match, rule.match):
+            if covers(earlier.match, rule.match):
                 raise FileRefused(
                     path,
                     begin,
@@ -251,10 +251,3 @@ def _guest_rights(text: str) -> int:
 
 _CHECKS: Mapping[str, Callable[[str], Any]] = {"match": check_pattern, "guests": _guest_rights, "users": parse_rights}
 """What the texts of a rule may be."""
-
-
-def _covers(pattern: str, other: str) -> bool:
-    """Whether a pattern matches all rooms that another one matches."""
-    if not pattern.endswith("*"):
-        return pattern == other
-    return other.startswith(pattern[:-1]) and (pattern[0] == "@" or other[0] != "@")

@@ -53,8 +53,11 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def _covers(pattern: str, room: str) -> bool:
-    """Whether a pattern matches a room. It matches a private room only if it begins with ``@``."""
+def covers(pattern: str, room: str) -> bool:
+    """Whether a pattern matches a room, or all rooms that another pattern matches.
+
+    It matches a private room only if it begins with ``@``.
+    """
     if not pattern.endswith("*"):
         return pattern == room
     return room.startswith(pattern[:-1]) and (pattern[0] == "@" or room[0] != "@")
@@ -86,7 +89,7 @@ class Grants:
         """The rights in a room, whose name is valid."""
         rights = 0
         for pattern, granted in self.rules:
-            if pattern == room or (pattern[-1] == "*" and _covers(pattern, room)):
+            if pattern == room or (pattern[-1] == "*" and covers(pattern, room)):
                 rights |= granted
         return _within(room, rights) if rights else 0
 
@@ -139,7 +142,7 @@ class RoomRules:
     def find(self, room: str) -> RoomRule | None:
         """The first rule that matches a room."""
         for rule in self.rules:
-            if _covers(rule.match, room):
+            if covers(rule.match, room):
                 return rule
         return None
 
