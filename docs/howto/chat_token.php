@@ -24,7 +24,7 @@ $token = realtime_token([
     'name' => $_SESSION['user_name'],
     'rooms' => ['lobby' => 'rwsp', 'help-*' => 'rws'],
     'iat' => time(),
-    'exp' => time() + 3600,
+    'exp' => time() + 600,
 ], trim(file(getenv('REALTIME_KEY_FILE') ?: KEY_FILE)[0]));
 header('Content-Type: application/json');
 echo json_encode(['token' => $token]);
