@@ -168,9 +168,9 @@ class Page:
         script = "return Array.prototype.map.call(document.querySelectorAll(arguments[0]), n => n.textContent)"
         return self.run(script, selector)
 
-    def wait_for(self, text: str, patience: float = 60.0) -> None:
+    def wait_for(self, text: str) -> None:
         """Wait until a message is shown."""
-        wait_until(lambda: text in self.texts, lambda: f"{text!r} is not among {self.texts}", patience)
+        wait_until(lambda: text in self.texts, lambda: f"{text!r} is not among {self.texts}")
 
     def type(self, text: str) -> None:
         """Type a message, and press Enter."""

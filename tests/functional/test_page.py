@@ -220,14 +220,14 @@ class PageTests(PageTestCase):
             self.assertEqual([], page.run(_FOREIGN_ELEMENTS))
 
     def test_both_transports_talk(self) -> None:
-        """A page with WebSocket and one without chat in both directions, at once and in order."""
+        """A page with WebSocket and one without chat in both directions, in order."""
         modern, legacy = self.open_by(), self.open_by(websocket=False)
         expected = []
         for number in range(10):
             for sender, reader, prefix in ((modern, legacy, "m"), (legacy, modern, "l")):
                 text = f"{prefix}{number}"
                 sender.type(text)
-                reader.wait_for(text, 1.0)
+                reader.wait_for(text)
                 expected.append(text)
         self.assertEqual(expected, modern.texts)
         self.assertEqual(expected, legacy.texts)
