@@ -108,9 +108,15 @@ class ProjectTestCase(SynchronousTestCase):
         path.write_text(text)
         return path
 
-    def types(self) -> str:
-        """What the compiler has against the project."""
-        return node(NPM_MODULES / "typescript" / "bin" / "tsc", "--project", self.directory).stdout
+    def write_page(self, url: str) -> None:
+        """Write a page, with the component of the how-to.
+
+        :param url: of the daemon.
+        """
+        component = textwrap.dedent(documented("tsx", "howto/realtime-js.rst"))
+        self.assertIn("https://example.com/chat/", component)
+        self.write("messages.tsx", component.replace("https://example.com/chat/", url))
+        self.write("page.tsx", _PAGE)
 
 
 class NodeTests(ProjectTestCase):
@@ -142,12 +148,13 @@ class TypeScriptTests(ProjectTestCase):
     """A project in TypeScript's strict mode."""
 
     def test_strict(self) -> None:
-        """A module that imports it passes, and is told of its mistakes, each for itself."""
+        """A module that imports it and a React page pass. One with mistakes is told of each, and of nothing else."""
         self.write("module.ts", _MODULE)
-        self.assertEqual("", self.types())
-        self.write("module.ts", _MODULE.replace("  try {", ";\n".join((*_MISTAKES, "  try {"))))
-        told = self.types()
-        self.assertEqual(len(_MISTAKES), len(set(re.findall(r"module\.ts\((\d+)", told))), told)
+        self.write("mistaken.ts", _MODULE.replace("  try {", ";\n".join((*_MISTAKES, "  try {"))))
+        self.write_page("https://example.com/chat/")
+        told = node(NPM_MODULES / "typescript" / "bin" / "tsc", "--project", self.directory).stdout
+        places = set(re.findall(r"^(\S+)\((\d+)", told, re.MULTILINE))
+        self.assertEqual(["mistaken.ts"] * len(_MISTAKES), [file for file, _ in places], told)
 
 
 class ReactTests(ProjectTestCase):
@@ -161,12 +168,8 @@ class ReactTests(ProjectTestCase):
         self.addCleanup(site.end)
         daemon = Daemon(self.mktemp(), "--allow-origin", site.origin).start()
         self.addCleanup(daemon.kill)
-        component = textwrap.dedent(documented("tsx", "howto/realtime-js.rst"))
-        self.assertIn("https://example.com/chat/", component)
-        self.write("messages.tsx", component.replace("https://example.com/chat/", daemon.url))
-        self.write("page.tsx", _PAGE)
+        self.write_page(daemon.url)
         self.write("page.html", _HTML)
-        self.assertEqual("", self.types())
         done = node("-e", _BUNDLE, self.directory)
         self.assertEqual(0, done.returncode, done.stderr)
         tab = browser(self.kind).open(f"{site.origin}/page.html")
