@@ -30,7 +30,7 @@ LAYERS = (
     ("core.identity", "core.interfaces", "core.turns", "tokens"),
     ("core.access", "core.wheel"),
     ("core.node", "core.tail"),
-    ("core.user_sessions",),
+    ("core.rate_limiter", "core.user_sessions"),
     ("core.log_view",),
     ("core.room",),
     ("core.catch_up",),

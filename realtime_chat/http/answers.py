@@ -6,6 +6,7 @@ This works under any :class:`twisted.web.server.Site`, so resources can be teste
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
+from math import ceil
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
@@ -130,6 +131,8 @@ def error_headers(headers: Headers, error: RealtimeError, status: int | None = N
     given = Answer(encode_error(error), error.kind.status if status is None else status)
     for name, value in _HEADERS_BY_STATUS.get(given.status, ()):
         headers.setRawHeaders(name, [value])
+    if error.after is not None:
+        headers.setRawHeaders(b"Retry-After", [b"%d" % max(1, ceil(error.after))])
     return given
 
 

@@ -15,8 +15,9 @@ from realtime_chat.core.identity import Identity
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
-from realtime_chat.values.limits import NEVER, TokenBucket
+from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import RemoteClient, User
+from realtime_chat.values.rates import Rate, TokenBucket
 
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
@@ -61,17 +62,17 @@ class Client:
         self.user, self.state, self.changed = user, state, changed
         self._json = None
 
-    def take_signal_token(self, now: float, rate: float) -> bool:
-        """Count one signal. Returns False if the client has sent too many."""
+    def take_signal_token(self, now: float, rate: Rate) -> float:
+        """Count one signal. Returns for how many seconds to wait, if the client has sent too many."""
         if self._signals is None:
             self._signals = TokenBucket()
-        return self._signals.take(now, rate, 1.0)
+        return self._signals.take(now, rate)
 
-    def take_state_tokens(self, now: float, rate: float, rooms: float) -> bool:
-        """Count one change of the state for each room. Returns False if there were too many."""
+    def take_state_tokens(self, now: float, rate: Rate, rooms: float) -> float:
+        """Count one change of the state for each room. Returns for how many seconds to wait, if there were too many."""
         if self._states is None:
             self._states = TokenBucket()
-        return self._states.take(now, rate, rooms)
+        return self._states.take(now, rate, max(1.0, rooms))
 
 
 @attrs.define(eq=False, weakref_slot=False)

@@ -36,6 +36,7 @@ from realtime_chat.values.access import PRESENCE, READ
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
+from realtime_chat.values.rates import Rate
 
 _EMPTY_STATE = b"{}"
 
@@ -57,6 +58,7 @@ class Presence:
         self._clock = node.clock
         self._limits = limits
         self._counters = node.counters
+        self._signal_rate = Rate(limits.signal_rate, 2 * limits.signal_rate)
         self._broker = broker
         self._time_ms = node.time_ms
         self._table = table = MembershipTable(node)
@@ -282,10 +284,11 @@ class Presence:
 
         :raises RealtimeError: ``rate_limited``.
         """
-        rate = self._limits.signal_rate
-        if not client.take_state_tokens(self._clock.seconds(), rate, rooms):
-            message = f"a client may tell its state to {rate:g} rooms a second; say the state again two seconds later"
-            raise RealtimeError("rate_limited", message)
+        rate = self._signal_rate
+        after = client.take_state_tokens(self._clock.seconds(), rate, rooms)
+        if after:
+            message = f"a client may tell its state to {rate.count} rooms a second; say the state again after that time"
+            raise RealtimeError("rate_limited", message, after=after)
 
     def _update_client(self, client: Client, user: User, state: bytes) -> None:
         seen = [lease for lease in client.leases.values() if not lease.hidden]
@@ -375,9 +378,11 @@ class Presence:
         :raises RealtimeError: ``not_joined`` or ``rate_limited``.
         """
         sender, there, readers = self._sender(identity, room)
-        rate = self._limits.signal_rate
-        if not sender.take_signal_token(self._clock.seconds(), rate):
-            raise RealtimeError("rate_limited", f"a client may send {rate:g} signals a second; send fewer of them")
+        rate = self._signal_rate
+        after = sender.take_signal_token(self._clock.seconds(), rate)
+        if after:
+            message = f"a client may send {rate.count} signals a second; send fewer of them"
+            raise RealtimeError("rate_limited", message, after=after)
         signal = codec.encode_signal(room, event, data, sender.user, at)
         self._counters.signals += 1
         self._signals.deliver(there, signal, sender.client_hash, readers)

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import msgspec
 
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.limits import TokenBucket, begin_within
+from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Message, Page
+from realtime_chat.values.rates import Rate, TokenBucket
 
 KEY_SECONDS = 300
 """How long a publisher's key is kept at least. It is always kept as long as its message."""
@@ -74,13 +75,16 @@ class Retention(msgspec.Struct, frozen=True):
             "and unused ones are forgotten in time",
         )
 
-    @property
-    def too_fast(self) -> RealtimeError:
-        """The error for a new room where they are created too fast."""
+    def too_fast(self, after: float) -> RealtimeError:
+        """The error for a new room where they are created too fast.
+
+        :param after: seconds after which this one can be created.
+        """
         return RealtimeError(
             "rate_limited",
             f"at most {self.room_rate:g} rooms a second are made (--room-rate); rooms that exist take messages, and "
             "this one can be made in a moment",
+            after=after,
         )
 
     @property
@@ -225,6 +229,7 @@ class RoomCreationLimit:
     def __init__(self, retention: Retention) -> None:
         self._retention = retention
         self._bucket = TokenBucket()
+        self._rate = Rate(retention.room_rate, SECONDS_AT_ONCE * retention.room_rate)
 
     def refusal(self, rooms: int, now: float) -> RealtimeError | None:
         """Take a token for a new room.
@@ -235,8 +240,8 @@ class RoomCreationLimit:
         """
         if rooms >= self._retention.rooms:
             return self._retention.too_many_rooms
-        taken = self._bucket.take(now, self._retention.room_rate, burst=SECONDS_AT_ONCE)
-        return None if taken else self._retention.too_fast
+        after = self._bucket.take(now, self._rate)
+        return self._retention.too_fast(after) if after else None
 
 
 def new_epoch(random_bytes: Callable[[int], bytes]) -> str:

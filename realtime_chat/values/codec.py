@@ -6,6 +6,7 @@ Every message is encoded once, as an :class:`Entry`, and shared by all that send
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any, Literal
 
 import msgspec
@@ -331,5 +332,10 @@ def encode_goodbye(goodbye: Goodbye) -> bytes:
 
 def encode_error(error: RealtimeError) -> bytes:
     """The ``error`` reply: what was wrong."""
-    fields = {"type": "error", "code": error.code, "message": error.message, "temporary": error.kind.temporary}
-    return encode_reply(error.id, fields if error.room is None else {**fields, "room": error.room})
+    fields: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
+    fields["temporary"] = error.kind.temporary
+    if error.room is not None:
+        fields["room"] = error.room
+    if error.after is not None:
+        fields["after"] = ceil(error.after * 1000) / 1000
+    return encode_reply(error.id, fields)

@@ -55,6 +55,7 @@ class Counters:
     :ivar lag_seconds: from a message's announcement until it is sent to the live readers.
     :ivar resumes: joins with a position, by whether the log still held everything after it.
     :ivar goodbyes: by reason.
+    :ivar limited: what was refused as ``rate_limited``, by whose limit it was and what it limits.
     :ivar reads: pages that were read from the store for readers.
     :ivar rooms_refused: rooms that were refused, as too many were in memory.
     :ivar presence: presence events handed to transports.
@@ -73,6 +74,7 @@ class Counters:
     lag_seconds: Histogram = attrs.Factory(Histogram)
     resumes: Counter[bool] = attrs.Factory(Counter)
     goodbyes: Counter[str] = attrs.Factory(Counter)
+    limited: Counter[tuple[str, str]] = attrs.Factory(Counter)
     reads: int = 0
     rooms_refused: int = 0
     presence: int = 0

@@ -74,17 +74,21 @@ class RealtimeError(Exception):
     :param code: one of :data:`ERRORS`.
     :param message: what was wrong and what would be right, for a person. Of what the client sent it repeats only
         checked values.
+    :param after: seconds after which the same request may succeed, if that is known.
     :ivar id: the id of the command, if it is known.
     :ivar room: the valid name of the room that the error is about, if the request is about several rooms.
     """
 
     room: str | None = None
 
-    def __init__(self, code: str, message: str, id: str | int | float | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, id: str | int | float | None = None, after: float | None = None
+    ) -> None:
         self.kind = ERRORS[code]
         self.code = code
         self.message = message
         self.id = id
+        self.after = after
         super().__init__(f"{code}: {message}")
 
     @property

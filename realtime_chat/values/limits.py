@@ -112,34 +112,6 @@ class Limits:
     signals_bytes: int = 16 * 1024 * 1024
 
 
-class TokenBucket:
-    """A rate limit, full at first."""
-
-    __slots__ = ("_filled_at", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens = 0.0
-        self._filled_at = NEVER
-
-    def take(self, now: float, rate: float, tokens: float = 1.0, burst: float = 2.0) -> bool:
-        """Take tokens, if there are enough. A full bucket always has enough.
-
-        :param now: seconds that only grow.
-        :param rate: tokens that are added each second.
-        :param tokens: how many to take; less than one counts as one.
-        :param burst: the bucket holds what is added in so many seconds.
-        :returns: whether they were taken.
-        """
-        capacity = burst * rate
-        tokens = max(1.0, min(tokens, capacity))
-        self._tokens = min(capacity, self._tokens + (now - self._filled_at) * rate)
-        self._filled_at = now
-        if self._tokens < tokens:
-            return False
-        self._tokens -= tokens
-        return True
-
-
 def begin_within(sizes: Iterable[int], most: int) -> int:
     """How many items of some sizes begin within ``most`` bytes: the last of them may end beyond."""
     count = 0

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.values.limits import TokenBucket, begin_within
+from realtime_chat.values.limits import begin_within
 
 
 class LimitTests(SynchronousTestCase):
@@ -15,11 +15,3 @@ class LimitTests(SynchronousTestCase):
         """An item counts if those before it have fewer bytes than the limit."""
         expected = [sum(sizes[:index]) < most for index in range(len(sizes))]
         self.assertEqual(sum(expected), begin_within(sizes, most))
-
-    def test_token_bucket(self) -> None:
-        """A bucket is full at first, holds a burst at most, and fills by the rate."""
-        bucket = TokenBucket()
-        taken = [bucket.take(1000.0, 10, burst=3) for _ in range(31)]
-        self.assertEqual([True] * 30 + [False], taken)
-        self.assertEqual([True, False], [bucket.take(1000.1, 10, burst=3) for _ in range(2)])
-        self.assertEqual([True, False], [bucket.take(2000.0, 10, 1000, 3), bucket.take(2000.0, 10, 1, 3)])

@@ -254,7 +254,7 @@ class RedisAppender:
         if word == b"MANY":
             return self._clock.retention.too_many_rooms
         if word == b"FAST":
-            return self._clock.retention.too_fast
+            return self._clock.retention.too_fast(1 / self._clock.retention.room_rate)
         return key_reused()
 
     def _refuse(self, appends: Sequence[PendingAppend], error: StoreError | InDoubt) -> None:

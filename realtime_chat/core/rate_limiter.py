@@ -1,0 +1,387 @@
+"""How much each client, user and address uses of what they are limited in.
+
+A :class:`Usage` has one token bucket for each kind of use. A :class:`Quota` is what one session or request draws from:
+the usage of its client, that of its user, and that of its address. It takes from all of them or from none.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.node import Node
+from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.limits import NEVER
+from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
+
+KINDS = ("commands", "publishes", "bytes", "signals", "states", "joins", "connects", "guests", "rooms")
+"""What is counted in buckets."""
+
+COMMANDS, PUBLISHES, BYTES, SIGNALS, STATES, JOINS, CONNECTS, GUESTS, ROOMS = range(len(KINDS))
+
+CLIENT, USER, ADDRESS, ROOM = SCOPES = ("client", "user", "address", "room")
+"""Whose use is counted; ``room`` is one client in one room, which a rule of the site limits."""
+
+_SUBJECTS = {CLIENT: "a client", USER: "a user", ADDRESS: "an address", ROOM: "a client in this room"}
+_ACTS = dict(
+    zip(
+        KINDS,
+        (
+            ("send {} commands", "command"),
+            ("publish {} messages", "publish"),
+            ("publish {} bytes", "byte"),
+            ("send {} signals", "signal"),
+            ("tell its state to {} rooms", "signal"),
+            ("join {} rooms", "join"),
+            ("connect {} times", "connect"),
+            ("bring {} new guests", "guest"),
+            ("make {} rooms", "room"),
+        ),
+        strict=True,
+    )
+)
+"""What a kind limits, and the word for it in the options."""
+
+_ROUNDING = 1e-6
+_SWEEP = 5.0
+"""Seconds after which usages that nobody holds are looked at."""
+_SWEEP_SOON = 0.25
+_SWEEP_AT_ONCE = 500
+_MOST_IDLE = 100_000
+"""Usages that are kept though nobody holds them; each takes some 300 bytes."""
+
+Costs = tuple[tuple[int, float], ...]
+"""Kinds, and how many tokens of each."""
+
+_ONE_COMMAND: Costs = ((COMMANDS, 1.0),)
+
+
+class Scope:
+    """The rates that all usages of one scope have, as numbers by kind.
+
+    :ivar name: one of :data:`SCOPES`.
+    :ivar limits: the limits as they are configured.
+    :ivar intervals: seconds that one token of each kind takes; 0 without a limit.
+    :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
+    """
+
+    __slots__ = ("depths", "intervals", "limits", "name")
+
+    def __init__(self, name: str, limits: ScopeLimits) -> None:
+        self.name = name
+        self.replace(limits)
+
+    def replace(self, limits: ScopeLimits) -> None:
+        """Go on with other limits."""
+        self.limits = limits
+        rates = [self.rate(kind) for kind in range(len(KINDS))]
+        self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
+        self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
+
+    def cost(self, kind: int, tokens: float) -> float:
+        """The seconds that some tokens take."""
+        return min(tokens * self.intervals[kind], self.depths[kind])
+
+    def rate(self, kind: int) -> Rate | None:
+        """The rate of a kind; None without a limit."""
+        rate: Rate | None = getattr(self.limits, "signals" if kind == STATES else KINDS[kind])
+        return rate
+
+
+class Usage:
+    """What one client, one user or one address has used: for each kind the time at which its bucket is full again.
+
+    :ivar key: what it is found by.
+    :ivar holders: how many sessions and requests hold it.
+    :ivar connections: how many connections are open. Only addresses have that, and ``polls``.
+    :ivar polls: how many polls wait.
+    """
+
+    __slots__ = ("connections", "full_at", "holders", "key", "polls", "scope")
+
+    def __init__(self, key: str, scope: Scope) -> None:
+        self.key = key
+        self.scope = scope
+        self.full_at = [NEVER] * len(KINDS)
+        self.holders = 0
+        self.connections = 0
+        self.polls = 0
+
+    def is_full(self, now: float) -> bool:
+        """Whether all buckets are full, as those of a new usage are."""
+        return max(self.full_at) <= now
+
+    def wait(self, kind: int, tokens: float, now: float) -> float:
+        """Seconds until there are so many tokens. A debt is at most what the bucket holds."""
+        cost, depth = self.scope.cost(kind, tokens), self.scope.depths[kind]
+        self.full_at[kind] = min(self.full_at[kind], now + 2 * depth)
+        return max(self.full_at[kind], now) + cost - depth - now
+
+    def give_back(self, kind: int, tokens: float) -> None:
+        """Give back what was taken a moment ago."""
+        self.full_at[kind] -= self.scope.cost(kind, tokens)
+
+
+class RateLimiter:
+    """The usages of all clients, users and addresses of this node.
+
+    Whoever asks for one holds it, until :meth:`release`. One that nobody holds is forgotten once it is full again.
+    """
+
+    def __init__(self, node: Node, limits: RateLimits) -> None:
+        self.seconds = node.clock.seconds
+        self.limits = limits
+        self._wheel = node.wheel
+        self._limited = node.counters.limited
+        self._scopes = {name: Scope(name, getattr(limits, name)) for name in (CLIENT, USER, ADDRESS)}
+        self._usages: dict[str, dict[str, Usage]] = {name: {} for name in SCOPES}
+        self._idle: dict[Usage, None] = {}  # those that nobody holds
+        self._is_sweeping = False
+
+    def __len__(self) -> int:
+        return sum(map(len, self._usages.values()))
+
+    def replace(self, limits: RateLimits) -> None:
+        """Go on with other limits. What was used counts on."""
+        self.limits = limits
+        for name, scope in self._scopes.items():
+            scope.replace(getattr(limits, name))
+
+    # Usages
+
+    def client(self, mark: str) -> Usage:
+        """Hold the usage of a client.
+
+        :param mark: the client's mark; empty for one that hasn't said who it is, and has a usage of its own.
+        """
+        if mark:
+            return self._hold(self._usages[CLIENT], mark, self._scopes[CLIENT])
+        usage = Usage("", self._scopes[CLIENT])
+        usage.holders = 1
+        return usage
+
+    def user(self, id: str) -> Usage:
+        """Hold the usage of a user with a token."""
+        return self._hold(self._usages[USER], id, self._scopes[USER])
+
+    def address(self, key: str) -> Usage:
+        """Hold the usage of an address."""
+        return self._hold(self._usages[ADDRESS], key, self._scopes[ADDRESS])
+
+    def in_room(self, sender: str, room: str, scope: Scope) -> Usage:
+        """Hold the usage of a sender in a room.
+
+        :param scope: the rates that a rule of the site has for the room.
+        """
+        usage = self._hold(self._usages[ROOM], f"{room} {sender}", scope)
+        usage.scope = scope
+        return usage
+
+    def _hold(self, usages: dict[str, Usage], key: str, scope: Scope) -> Usage:
+        usage = usages.get(key)
+        if usage is None:
+            usage = usages[key] = Usage(key, scope)
+        elif not usage.holders:
+            del self._idle[usage]
+        usage.holders += 1
+        return usage
+
+    def name(self, usage: Usage, mark: str) -> Usage:
+        """A client that held a usage of its own has said who it is. Hold that client's usage in its place."""
+        clients = self._usages[CLIENT]
+        if mark in clients:
+            return self.client(mark)
+        usage.key = mark
+        clients[mark] = usage
+        return usage
+
+    def release(self, usage: Usage) -> None:
+        """End what :meth:`client`, :meth:`user`, :meth:`address` or :meth:`in_room` began."""
+        usage.holders -= 1
+        if usage.holders or not usage.key:
+            return
+        self._idle[usage] = None
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self._wheel.call_later(_SWEEP, self._sweep)
+        if len(self._idle) > _MOST_IDLE:
+            self._forget_oldest()
+
+    def _sweep(self) -> None:
+        """Forget some of those that are full again."""
+        now = self.seconds()
+        for usage in list(islice(self._idle, _SWEEP_AT_ONCE)):
+            del self._idle[usage]
+            if usage.is_full(now):
+                self._forget(usage)
+            else:
+                self._idle[usage] = None
+        self._is_sweeping = bool(self._idle)
+        if self._idle:
+            self._wheel.call_later(_SWEEP_SOON if len(self._idle) > _SWEEP_AT_ONCE else _SWEEP, self._sweep)
+
+    def _forget_oldest(self) -> None:
+        """Forget one that nobody holds: the first full one among the oldest, or else the oldest."""
+        now = self.seconds()
+        oldest = list(islice(self._idle, 8))
+        usage = next((usage for usage in oldest if usage.is_full(now)), oldest[0])
+        del self._idle[usage]
+        self._forget(usage)
+
+    def _forget(self, usage: Usage) -> None:
+        del self._usages[usage.scope.name][usage.key]
+
+    # Refusals
+
+    def refusal(self, scope: Scope, kind: int, after: float) -> RealtimeError:
+        """Count that a limit was reached, and make the error that says so.
+
+        :param after: seconds after which there is enough again.
+        """
+        self._limited[scope.name, KINDS[kind]] += 1
+        rate = scope.rate(kind)
+        if rate is None:  # the limits have changed meanwhile
+            return RealtimeError("rate_limited", "that was too fast; try again in a moment", after=after)
+        act, word = _ACTS[KINDS[kind]]
+        allowed = f"{_SUBJECTS[scope.name]} may {act.format(rate.count)} a {rate.unit}, and {rate.burst:.10g} at once"
+        message = f"{allowed} ({_setting(scope.name, word)}); wait as many seconds as after says"
+        return RealtimeError("rate_limited", message, after=after)
+
+
+def _setting(scope: str, word: str) -> str:
+    """The option, or the key of a rule, that sets a limit."""
+    if scope == ROOM:
+        return f"{word}-rate of the room's rule"
+    return "--signal-rate" if (scope, word) == (CLIENT, "signal") else f"--{scope}-{word}-rate"
+
+
+class Quota:
+    """What one session or one request draws from.
+
+    :param identity: who it is; None if it hasn't said that. Nobody has no client's usage.
+    :param address: the key of its address; None where addresses are not limited.
+    """
+
+    __slots__ = ("_limiter", "_sender", "_usages")
+
+    def __init__(self, limiter: RateLimiter, identity: Identity | None, address: str | None = None) -> None:
+        self._limiter = limiter
+        self._sender = ""
+        self._usages: tuple[Usage, ...] = () if address is None else (limiter.address(address),)
+        if identity is None:
+            self._usages = (limiter.client(""), *self._usages)
+        else:
+            self.become(identity)
+
+    def become(self, identity: Identity) -> None:
+        """Belong to a client from now on. What was used before counts for it, if it is new."""
+        if identity.mark == self._sender or identity is NOBODY:
+            return
+        limiter, others = self._limiter, self._usages
+        mine: tuple[Usage, ...]
+        if others and not others[0].key:
+            mine, others = (limiter.name(others[0], identity.mark),), others[1:]
+        else:
+            mine = (limiter.client(identity.mark),)
+        if identity.expires is not None:
+            mine += (limiter.user(identity.user.id),)
+        self._usages = mine + others
+        self._sender = identity.mark
+
+    def close(self) -> None:
+        """Draw no more."""
+        usages, self._usages = self._usages, ()
+        for usage in usages:
+            self._limiter.release(usage)
+
+    # Taking
+
+    def take(self, kind: int, tokens: float = 1.0) -> None:
+        """Take tokens of one kind.
+
+        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        """
+        self.take_all(((kind, tokens),))
+
+    def take_command(self) -> None:
+        """Take what a command costs.
+
+        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        """
+        self.take_all(_ONE_COMMAND)
+
+    def take_publish(self, size: int, room: str = "", rule: Scope | None = None) -> None:
+        """Take what a publish costs.
+
+        :param size: bytes of the data.
+        :param rule: the rates that a rule has for the room.
+        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        """
+        self.take_all(((COMMANDS, 1.0), (PUBLISHES, 1.0), (BYTES, size)), room, rule)
+
+    def take_connect(self) -> None:
+        """Take what it costs a client and its user to connect. An address pays where its connection is made.
+
+        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        """
+        usages = tuple(usage for usage in self._usages if usage.scope.name != ADDRESS)
+        self._take(usages, ((CONNECTS, 1.0),))
+
+    def take_all(self, costs: Costs, room: str = "", rule: Scope | None = None) -> None:
+        """Take tokens of several kinds, from all usages or from none.
+
+        :param costs: more than a bucket holds count as that.
+        :param rule: the rates that a rule has for a room; they are for each client there.
+        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        """
+        usages = self._usages
+        if rule is not None:
+            there = self._limiter.in_room(self._sender or _address_of(usages), room, rule)
+            self._limiter.release(there)
+            usages += (there,)
+        self._take(usages, costs)
+
+    def _take(self, usages: tuple[Usage, ...], costs: Costs) -> None:
+        now = self._limiter.seconds()
+        latest = now + _ROUNDING
+        for usage in usages:  # each message that is published comes here
+            full_at, scope = usage.full_at, usage.scope
+            intervals, depths = scope.intervals, scope.depths
+            for kind, tokens in costs:
+                cost, depth, at = tokens * intervals[kind], depths[kind], full_at[kind]
+                if cost > depth:
+                    cost = depth
+                full_at[kind] = at = cost + (at if at > now else now)
+                if at - depth > latest:
+                    raise self._refuse(usages, costs, now, (usage, kind))
+
+    def _refuse(self, usages: tuple[Usage, ...], costs: Costs, now: float, last: tuple[Usage, int]) -> RealtimeError:
+        """Give back what was taken up to the last bucket, which had not enough, and say for how long to wait."""
+        taken = [(usage, kind, tokens) for usage in usages for kind, tokens in costs]
+        count = next(index for index, (usage, kind, _) in enumerate(taken) if (usage, kind) == last) + 1
+        for usage, kind, tokens in taken[:count]:
+            usage.give_back(kind, tokens)
+        waits = [(usage.wait(kind, tokens, now), usage.scope, kind) for usage, kind, tokens in taken]
+        after, scope, kind = max(waits, key=lambda wait: wait[0])
+        return self._limiter.refusal(scope, kind, after)
+
+    # A room is known to be new only once it is made
+
+    def check(self, kind: int) -> None:
+        """Check that a token could be taken.
+
+        :raises RealtimeError: ``rate_limited``.
+        """
+        self.take(kind)
+        for usage in self._usages:
+            usage.give_back(kind, 1.0)
+
+    def charge(self, kind: int) -> None:
+        """Take a token, even where there is none."""
+        now = self._limiter.seconds()
+        for usage in self._usages:
+            usage.full_at[kind] = max(usage.full_at[kind], now) + usage.scope.intervals[kind]
+
+
+def _address_of(usages: tuple[Usage, ...]) -> str:
+    return usages[-1].key if usages else ""
