@@ -21,6 +21,7 @@ from realtime_chat.core.identity import Identities
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
+from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.user_sessions import UserSessions
@@ -41,6 +42,7 @@ from realtime_chat.transports.sse import EventsResource
 from realtime_chat.transports.websocket import WebSocketResource
 from realtime_chat.values.access import Claims
 from realtime_chat.values.limits import Limits
+from realtime_chat.values.rates import RateLimits
 
 _SPARE_FILES = 64
 """Open files that are kept for the store, the logs and the reactor."""
@@ -70,7 +72,8 @@ def make_service(
     """
     time_steadily(reactor)
     tokens = configuration.access, configuration.verify, configuration.token_keys
-    hub = make_hub(store, reactor, configuration.limits, time, random_bytes, broker, node, *tokens)
+    limits, rates = configuration.limits, configuration.rate_limits
+    hub = make_hub(store, reactor, limits, time, random_bytes, broker, node, *tokens, rates)
     socket_reader = io.make_reader(reactor)
     make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
     return RealtimeService(
@@ -99,13 +102,15 @@ def make_hub(
     access: AccessPolicy | None = None,
     verify: Callable[[str], Claims] | None = None,
     token_keys: Callable[[], frozenset[str]] = frozenset,
+    rate_limits: RateLimits | None = None,
 ) -> Hub:
     """Build a hub, and what it is made of. The hub listens to nothing before the broker is started.
 
     :param time: seconds since 1970; orders nothing.
     :param random_bytes: so many random bytes.
     :param node: its name, up to 16 hexadecimal digits; see :class:`~realtime_chat.core.node.Node`. None draws one.
-    :param access: see :class:`~realtime_chat.service.Configuration`, as for the two that follow; None is open.
+    :param access: see :class:`~realtime_chat.service.Configuration`, as for the three that follow; None is open.
+    :param rate_limits: None for no limits.
     """
     shared = Node(node or random_bytes(4).hex(), clock, time, limits)
     identities = Identities(lambda: store.secret, random_bytes, shared.time_ms, token_keys)
@@ -114,7 +119,8 @@ def make_hub(
     cache = RoomCache(shared, store, broker, CatchUpScheduler(shared), presence)
     publisher = Publisher(shared, store, cache.announce)
     policy = AccessPolicy() if access is None else access
-    return Hub(shared, store, broker, identities, policy, users, verify, presence, cache, publisher)
+    limiter = RateLimiter(shared, rate_limits or RateLimits())
+    return Hub(shared, store, broker, identities, policy, users, verify, presence, cache, publisher, limiter)
 
 
 @attrs.frozen

@@ -28,6 +28,7 @@ from realtime_chat.listening import ListenRefused, is_local, listen, names, url
 from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
+from realtime_chat.values.rates import RateLimits
 
 _STEP_TIMEOUT = 1.5
 """Seconds that one step of stopping may take. Most steps take no time; all together have five seconds."""
@@ -51,6 +52,7 @@ class Configuration:
     :ivar access: who may do what in which room.
     :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if there are no keys.
     :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
+    :ivar rate_limits: how fast clients, users and addresses may go on.
     """
 
     listen: tuple[str, ...]
@@ -67,6 +69,7 @@ class Configuration:
     access: AccessPolicy = attrs.Factory(AccessPolicy)
     verify: Callable[[str], Claims] | None = None
     token_keys: Callable[[], frozenset[str]] = frozenset
+    rate_limits: RateLimits = attrs.Factory(RateLimits)
 
 
 class Sites(NamedTuple):

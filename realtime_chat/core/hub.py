@@ -11,6 +11,7 @@ from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
+from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.presence.presence import Presence
@@ -27,6 +28,7 @@ class Hub:
     :param verify: verifies a token; None if there are no keys.
     :ivar access: decides who may do what in which room.
     :ivar users: the sessions of users with tokens, which are among ``sessions``.
+    :ivar limiter: how much each client, user and address uses of what they are limited in.
     :ivar cache: the rooms that are in memory; it listens to the broker.
     :ivar rooms: the same rooms by name.
     :ivar sessions: those that are open.
@@ -44,6 +46,7 @@ class Hub:
         presence: Presence,
         cache: RoomCache,
         publisher: Publisher,
+        limiter: RateLimiter,
     ) -> None:
         self.clock = node.clock
         self.limits = node.limits
@@ -57,6 +60,7 @@ class Hub:
         self._verify = verify
         self.presence = presence
         self.publisher = publisher
+        self.limiter = limiter
         self.cache = cache
         self.rooms = cache.rooms
         self.sessions: dict[ClientConnection, None] = {}

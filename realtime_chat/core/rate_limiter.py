@@ -6,7 +6,7 @@ the usage of its client, that of its user, and that of its address. It takes fro
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
@@ -65,7 +65,7 @@ class Scope:
     :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
     """
 
-    __slots__ = ("depths", "intervals", "limits", "name")
+    __slots__ = ("depths", "intervals", "limits", "name", "publish_costs")
 
     def __init__(self, name: str, limits: ScopeLimits) -> None:
         self.name = name
@@ -77,6 +77,8 @@ class Scope:
         rates = [self.rate(kind) for kind in range(len(KINDS))]
         self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
         self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
+        of_publish = ((self.intervals[kind], self.depths[kind]) for kind in (COMMANDS, PUBLISHES, BYTES))
+        self.publish_costs = tuple(chain.from_iterable(of_publish))
 
     def cost(self, kind: int, tokens: float) -> float:
         """The seconds that some tokens take."""
@@ -125,7 +127,7 @@ class Usage:
 class RateLimiter:
     """The usages of all clients, users and addresses of this node.
 
-    Whoever asks for one holds it, until :meth:`release`. One that nobody holds is forgotten once it is full again.
+    One that nobody holds is forgotten once its buckets are full again.
     """
 
     def __init__(self, node: Node, limits: RateLimits) -> None:
@@ -135,6 +137,7 @@ class RateLimiter:
         self._limited = node.counters.limited
         self._scopes = {name: Scope(name, getattr(limits, name)) for name in (CLIENT, USER, ADDRESS)}
         self._usages: dict[str, dict[str, Usage]] = {name: {} for name in SCOPES}
+        self._clients, self._users, self._addresses, self._rooms = self._usages.values()
         self._idle: dict[Usage, None] = {}  # those that nobody holds
         self._is_sweeping = False
 
@@ -150,56 +153,59 @@ class RateLimiter:
     # Usages
 
     def client(self, mark: str) -> Usage:
-        """Hold the usage of a client.
+        """The usage of a client.
 
         :param mark: the client's mark; empty for one that hasn't said who it is, and has a usage of its own.
         """
-        if mark:
-            return self._hold(self._usages[CLIENT], mark, self._scopes[CLIENT])
-        usage = Usage("", self._scopes[CLIENT])
-        usage.holders = 1
-        return usage
+        if not mark:
+            return Usage("", self._scopes[CLIENT])
+        return self._clients.get(mark) or self._add(self._clients, mark, self._scopes[CLIENT])
 
     def user(self, id: str) -> Usage:
-        """Hold the usage of a user with a token."""
-        return self._hold(self._usages[USER], id, self._scopes[USER])
+        """The usage of a user with a token."""
+        return self._users.get(id) or self._add(self._users, id, self._scopes[USER])
 
     def address(self, key: str) -> Usage:
-        """Hold the usage of an address."""
-        return self._hold(self._usages[ADDRESS], key, self._scopes[ADDRESS])
+        """The usage of an address."""
+        return self._addresses.get(key) or self._add(self._addresses, key, self._scopes[ADDRESS])
 
     def in_room(self, sender: str, room: str, scope: Scope) -> Usage:
-        """Hold the usage of a sender in a room.
+        """The usage of a sender in a room.
 
         :param scope: the rates that a rule of the site has for the room.
         """
-        usage = self._hold(self._usages[ROOM], f"{room} {sender}", scope)
+        key = f"{room} {sender}"
+        usage = self._rooms.get(key) or self._add(self._rooms, key, scope)
         usage.scope = scope
         return usage
 
-    def _hold(self, usages: dict[str, Usage], key: str, scope: Scope) -> Usage:
-        usage = usages.get(key)
-        if usage is None:
-            usage = usages[key] = Usage(key, scope)
-        elif not usage.holders:
-            del self._idle[usage]
-        usage.holders += 1
+    def _add(self, usages: dict[str, Usage], key: str, scope: Scope) -> Usage:
+        usage = usages[key] = Usage(key, scope)
+        self._set_idle(usage)
         return usage
 
     def name(self, usage: Usage, mark: str) -> Usage:
-        """A client that held a usage of its own has said who it is. Hold that client's usage in its place."""
-        clients = self._usages[CLIENT]
-        if mark in clients:
-            return self.client(mark)
+        """A client that had a usage of its own has said who it is. Give back the usage that it has from now on."""
+        known = self._clients.get(mark)
+        if known is not None:
+            return known
         usage.key = mark
-        clients[mark] = usage
+        self._clients[mark] = usage
         return usage
 
+    def hold(self, usage: Usage) -> None:
+        """Keep a usage until :meth:`release`, though it may be full meanwhile."""
+        if not usage.holders:
+            self._idle.pop(usage, None)
+        usage.holders += 1
+
     def release(self, usage: Usage) -> None:
-        """End what :meth:`client`, :meth:`user`, :meth:`address` or :meth:`in_room` began."""
+        """End what :meth:`hold` began."""
         usage.holders -= 1
-        if usage.holders or not usage.key:
-            return
+        if not usage.holders and usage.key:
+            self._set_idle(usage)
+
+    def _set_idle(self, usage: Usage) -> None:
         self._idle[usage] = None
         if not self._is_sweeping:
             self._is_sweeping = True
@@ -260,38 +266,51 @@ class Quota:
 
     :param identity: who it is; None if it hasn't said that. Nobody has no client's usage.
     :param address: the key of its address; None where addresses are not limited.
+    :param is_held: whether the usages are held until :meth:`close`. A request that takes once needn't hold them.
     """
 
-    __slots__ = ("_limiter", "_sender", "_usages")
+    __slots__ = ("_is_held", "_limiter", "_sender", "_usages")
 
-    def __init__(self, limiter: RateLimiter, identity: Identity | None, address: str | None = None) -> None:
+    def __init__(
+        self, limiter: RateLimiter, identity: Identity | None, address: str | None = None, is_held: bool = True
+    ) -> None:
         self._limiter = limiter
         self._sender = ""
+        self._is_held = is_held
         self._usages: tuple[Usage, ...] = () if address is None else (limiter.address(address),)
         if identity is None:
             self._usages = (limiter.client(""), *self._usages)
-        else:
+        if is_held:
+            for usage in self._usages:
+                limiter.hold(usage)
+        if identity is not None:
             self.become(identity)
 
     def become(self, identity: Identity) -> None:
         """Belong to a client from now on. What was used before counts for it, if it is new."""
-        if identity.mark == self._sender or identity is NOBODY:
+        mark = identity.mark
+        if mark == self._sender or identity is NOBODY:
             return
-        limiter, others = self._limiter, self._usages
-        mine: tuple[Usage, ...]
-        if others and not others[0].key:
-            mine, others = (limiter.name(others[0], identity.mark),), others[1:]
-        else:
-            mine = (limiter.client(identity.mark),)
+        limiter, usages, before = self._limiter, self._usages, None
+        if usages and not usages[0].key:
+            before, usages = usages[0], usages[1:]
+        mine = limiter.client(mark) if before is None else limiter.name(before, mark)
         if identity.expires is not None:
-            mine += (limiter.user(identity.user.id),)
-        self._usages = mine + others
-        self._sender = identity.mark
+            usages = (limiter.user(identity.user.id), *usages)
+            self._hold(usages[0])
+        if mine is not before:
+            self._hold(mine)
+        self._usages = (mine, *usages)
+        self._sender = mark
+
+    def _hold(self, usage: Usage) -> None:
+        if self._is_held:
+            self._limiter.hold(usage)
 
     def close(self) -> None:
         """Draw no more."""
         usages, self._usages = self._usages, ()
-        for usage in usages:
+        for usage in usages if self._is_held else ():
             self._limiter.release(usage)
 
     # Taking
@@ -317,7 +336,20 @@ class Quota:
         :param rule: the rates that a rule has for the room.
         :raises RealtimeError: ``rate_limited``; then nothing is taken.
         """
-        self.take_all(((COMMANDS, 1.0), (PUBLISHES, 1.0), (BYTES, size)), room, rule)
+        usages = self._usages if rule is None else self._with_room(room, rule)
+        now = self._limiter.seconds()
+        latest = now + _ROUNDING
+        for usage in usages:  # as _take() does, but without a loop over kinds, as most commands are publishes
+            full_at = usage.full_at
+            commands, publishes, data = full_at[COMMANDS], full_at[PUBLISHES], full_at[BYTES]
+            of_command, commands_most, of_publish, publishes_most, of_byte, data_most = usage.scope.publish_costs
+            of_data = size * of_byte
+            full_at[COMMANDS] = commands = (commands if commands > now else now) + of_command
+            full_at[PUBLISHES] = publishes = (publishes if publishes > now else now) + of_publish
+            full_at[BYTES] = data = (data if data > now else now) + (of_data if of_data < data_most else data_most)
+            if commands - commands_most > latest or publishes - publishes_most > latest or data - data_most > latest:
+                costs = ((COMMANDS, 1.0), (PUBLISHES, 1.0), (BYTES, size))
+                raise self._refuse(usages, costs, now, (usage, BYTES))
 
     def take_connect(self) -> None:
         """Take what it costs a client and its user to connect. An address pays where its connection is made.
@@ -334,17 +366,16 @@ class Quota:
         :param rule: the rates that a rule has for a room; they are for each client there.
         :raises RealtimeError: ``rate_limited``; then nothing is taken.
         """
+        self._take(self._usages if rule is None else self._with_room(room, rule), costs)
+
+    def _with_room(self, room: str, rule: Scope) -> tuple[Usage, ...]:
         usages = self._usages
-        if rule is not None:
-            there = self._limiter.in_room(self._sender or _address_of(usages), room, rule)
-            self._limiter.release(there)
-            usages += (there,)
-        self._take(usages, costs)
+        return (*usages, self._limiter.in_room(self._sender or _address_of(usages), room, rule))
 
     def _take(self, usages: tuple[Usage, ...], costs: Costs) -> None:
         now = self._limiter.seconds()
         latest = now + _ROUNDING
-        for usage in usages:  # each message that is published comes here
+        for usage in usages:
             full_at, scope = usage.full_at, usage.scope
             intervals, depths = scope.intervals, scope.depths
             for kind, tokens in costs:
