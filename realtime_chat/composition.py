@@ -178,7 +178,7 @@ class _SiteMaker:
         """The tree of resources, and the paths in it that pages of every origin may read."""
         root = JSONResource()
         hashed = put_library(root)
-        put_page(root, self.configuration.page, {LIBRARY: hashed})
+        put_page(root, self.configuration.page, {LIBRARY: hashed}, self.configuration.token_url)
         for path, child in self._own_resources(turns):
             if path in root.children:
                 raise PageRefused(

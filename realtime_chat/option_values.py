@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
-from realtime_chat.http.host_list import HostList
+from realtime_chat.http.host_list import Authority, HostList
 from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import check_parent_directory
 from realtime_chat.redis.address import SCHEMES, parse_address
 
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
+
+_TOKEN_URL = re.compile(r"(?:https?://([^/]+))?/(?!/)[\w.~%!$&'()*+,;=:@/?-]*", re.ASCII)
+"""A path, or a URL; browsers take ``//`` and ``/\\`` for the beginning of a host."""
 
 _SIZES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -126,6 +130,21 @@ def read_page(text: str) -> str | Path:
     directory = Path(text).absolute()  # twistd changes the directory before it starts the service
     check_directory(directory)
     return directory
+
+
+def check_token_url(text: str) -> str:
+    """Return the address at which a site gives tokens: a path of the chat's own origin, or a URL of http or https.
+
+    :raises ValueError: it is neither.
+    """
+    match = _TOKEN_URL.fullmatch(text)
+    with contextlib.suppress(ValueError):
+        if match is not None and (match[1] is None or Authority.parse(match[1])):
+            return text
+    raise ValueError(
+        f"{text!r} is no address of a token; right would be a path from the root of the site, such as /token/, or a "
+        "URL such as https://example.com/token/"
+    )
 
 
 def read_text(text: str) -> str:

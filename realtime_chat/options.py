@@ -27,6 +27,7 @@ from realtime_chat.option_values import (
     check_host,
     check_origin,
     check_store,
+    check_token_url,
     read_count,
     read_duration,
     read_lifetime,
@@ -85,7 +86,9 @@ class Options(usage.Options):
         self._places: dict[str, str] = {}
         self._defaults: dict[str, Any] = {
             **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")),
-            **dict.fromkeys(("history-age", "max-connections", "token-audience", "token-issuer", "config")),
+            **dict.fromkeys(
+                ("history-age", "max-connections", "token-audience", "token-issuer", "token-url", "config")
+            ),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
             "max-message": limits.max_message,
@@ -169,6 +172,11 @@ class Options(usage.Options):
     def opt_token_issuer(self, name: str) -> None:
         """What iss of each token has to be. [default: any]"""
         self["token-issuer"] = self._read("token-issuer", name, read_text)
+
+    def opt_token_url(self, url: str) -> None:
+        """Where the chat page asks your site for a visitor's token: a path from the root of the site, such as /token/,
+        or a URL. [default: none, and all visitors of the page are guests]"""
+        self["token-url"] = self._read("token-url", url, check_token_url)
 
     def opt_max_message(self, size: str) -> None:
         """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
@@ -303,6 +311,10 @@ class Options(usage.Options):
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         self._refuse_same_endpoints()
         self._read_keys()
+        if self["token-url"] is not None and self["page"] != OWN_PAGE:
+            raise self._refused(
+                "token-url", "this is for the chat page; leave it out, as a page of yours names it itself"
+            )
         if not (self["open"] or self["token-key"]):
             self._refuse_strangers()
 
@@ -337,7 +349,7 @@ class Options(usage.Options):
         if self["token-key"]:
             self["keys"] = self._read("token-key", self["token-key"], TokenKeys.read)
             return
-        for option in ("token-audience", "token-issuer"):
+        for option in ("token-audience", "token-issuer", "token-url"):
             if self[option] is not None:
                 raise self._refused(option, "this is for tokens, which need --token-key FILE; leave it out")
 

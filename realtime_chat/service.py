@@ -47,6 +47,7 @@ class Configuration:
     :ivar jsonp: whether GET requests with a callback are answered as scripts.
     :ivar compress: whether WebSocket messages are compressed for clients that offer it.
     :ivar page: what is at ``/``, as :func:`~realtime_chat.http.static_files.put_page` takes it.
+    :ivar token_url: where the chat page asks for a visitor's token; None if all visitors are guests.
     :ivar access_log: the path of the access log; None for no log.
     :ivar metrics_listen: the endpoints for Prometheus.
     :ivar access: who may do what in which room.
@@ -63,6 +64,7 @@ class Configuration:
     jsonp: bool = False
     compress: bool = False
     page: str | Path = OWN_PAGE
+    token_url: str | None = None
     access_log: str | None = None
     metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)

@@ -165,6 +165,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         jsonp=bool(options["allow-jsonp"]),
         compress=bool(options["compress"]),
         page=options["page"],
+        token_url=options["token-url"],
         access_log=options["access-log"],
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,

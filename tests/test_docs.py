@@ -43,7 +43,7 @@ OPERATIONS = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
 PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
 
 OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid", "umask", "logger"}
-CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat", "key", "token", "config")
+CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat", "key", "token", "nginx", "config")
 OF_OTHERS = {"json", "draft", "now", "quick", "only", "runs", "noinput", "username", "email"}
 
 

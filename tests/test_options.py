@@ -44,6 +44,7 @@ VALUED = (
     "token-key",
     "token-audience",
     "token-issuer",
+    "token-url",
 )
 
 
@@ -319,15 +320,58 @@ class OpenTests(SynchronousTestCase):
 
     def test_tokens_alone(self) -> None:
         """What is for tokens is a mistake without a key."""
+        self.refused_without_key("token-url", "/token/")
         for option in ("token-audience", "token-issuer"):
-            message = str(self.assertRaises(UsageError, parsed, f"--{option}", "chat"))
-            self.assertTrue(message.startswith(f"--{option}: "), message)
-            self.assertIn("--token-key", message)
+            self.refused_without_key(option, "chat")
             for wrong in ("", " ", "a\nb"):
                 self.assertIn(
                     "right would be",
                     str(self.assertRaises(UsageError, parsed, "--token-key", self.key_file(), f"--{option}", wrong)),
                 )
+
+    def refused_without_key(self, option: str, value: str) -> None:
+        """Give an option alone: it is named, and so is what it needs."""
+        message = str(self.assertRaises(UsageError, parsed, f"--{option}", value))
+        self.assertTrue(message.startswith(f"--{option}: "), message)
+        self.assertIn("--token-key", message)
+
+    def test_token_url(self) -> None:
+        """Where tokens are is a path of the site or a URL; anything that a browser may take for another place isn't."""
+        key = ("--token-key", self.key_file())
+        for url in (
+            *("/token/", "/token.php", "/", "/a%20b/~ann/t?x=1&y=2"),
+            *("https://example.com/token", "http://localhost:8000/token/", "https://[2001:db8::7]:8443/t"),
+        ):
+            self.assertEqual(url, parsed(*key, "--token-url", url)["token-url"])
+        for wrong in (
+            *(
+                "",
+                "token.php",
+                "//example.com/token",
+                "/\\\\example.com/token",
+                "/\\example.com",
+                "/a b",
+                "/ä",
+                "/a\n",
+                "/a#b",
+            ),
+            *("https://example.com", "https:///token", "https://a@b.example/t", "https://b.example:99999/t"),
+            *("javascript:alert(1)", "ftp://b.example/t", "https://b.example;/t", 'https://b.example/"'),
+        ):
+            message = str(self.assertRaises(UsageError, parsed, *key, "--token-url", wrong))
+            self.assertTrue(message.startswith(f"--token-url: {wrong!r} "), message)
+            self.assertIn("right would be a path from the root of the site, such as /token/", message)
+
+    def test_token_url_without_page(self) -> None:
+        """Only the daemon's own page reads where tokens are, so this is refused with another one, and with none."""
+        page = Path(self.mktemp())
+        page.mkdir()
+        (page / "index.html").touch()
+        for other in ("off", str(page)):
+            given = ("--token-key", self.key_file(), "--token-url", "/token/", "--page", other)
+            message = str(self.assertRaises(UsageError, parsed, *given))
+            self.assertTrue(message.startswith("--token-url: this is for the chat page"), message)
+            self.assertIn("leave it out", message)
 
 
 class DataDirTests(SynchronousTestCase):

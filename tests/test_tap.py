@@ -124,6 +124,13 @@ class MakeServiceTests(SynchronousTestCase):
         self.assertEqual(expected, found)
         self.assertEqual(limits, service.hub.limits)
 
+    def test_token_url(self) -> None:
+        """Where the page asks for tokens arrives where the page is served."""
+        key = Path(self.mktemp())
+        key.write_text("x" * 32)
+        given = ("--store", "memory:", "--token-key", str(key), "--token-url", "/token/")
+        self.assertEqual("/token/", self.made(*given)[1].token_url)
+
     def test_access(self) -> None:
         """Without keys guests may do everything, with keys what rules give them; --open opens it again."""
         rules = Path(self.mktemp())

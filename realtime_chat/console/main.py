@@ -8,7 +8,7 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.client import TRANSPORTS, RealtimeError, Refused, State, Unreachable, connect
 from realtime_chat.console.commands import COMMANDS, Failed
+from realtime_chat.console.nginx import print_location
 from realtime_chat.console.options import read_options
 from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
@@ -24,6 +25,9 @@ from realtime_chat.console.tokens import TOKEN_COMMANDS
 
 FAILED = 1
 USAGE = 2
+
+_WITHOUT_DAEMON: Mapping[str, Callable[[argparse.Namespace], int]] = {**TOKEN_COMMANDS, "nginx": print_location}
+"""The commands that only print. Each gives the exit status."""
 
 
 def _connection_notes(terminal: Terminal) -> Callable[[State], None]:
@@ -186,8 +190,8 @@ class _Program:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``realtime-chat``; return the exit status."""
     options = read_options(sys.argv[1:] if arguments is None else arguments)
-    if options.command in TOKEN_COMMANDS:
-        return TOKEN_COMMANDS[options.command](options)
+    if options.command in _WITHOUT_DAEMON:
+        return _WITHOUT_DAEMON[options.command](options)
     if options.command == "config":
         from realtime_chat.console.config import print_config  # which imports all of the daemon
 

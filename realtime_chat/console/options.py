@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.server_url import ServerURL
+from realtime_chat.console.nginx import add_nginx_command
 from realtime_chat.console.tokens import add_token_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.json import decode_json
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
     chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
     add_token_commands(commands)
+    add_nginx_command(commands)
     what = "print which options are in force for a daemon, and where each comes from"
     config = commands.add_parser("config", help=what, description=f"{what.capitalize()}.")
     config.add_argument("daemon", nargs="*", metavar="OPTIONS", help="those of twistd realtime")

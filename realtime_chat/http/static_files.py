@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,10 +32,11 @@ _INDEX = "index.html"
 _MAX_FILES = 1000
 _MAX_BYTES = 64 * 1024**2
 
+_CONNECT = b"connect-src 'self'"
 # 'self' also allows WebSockets to the same host, in every browser since 2022. Older browsers use long polls.
 CONTENT_SECURITY_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; " + _CONNECT + b"; img-src 'self' data:; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 
 # The script contains no data, so every page may load it. The other addresses check who may use the daemon.
@@ -42,12 +44,17 @@ _PUBLIC_HEADERS = ((b"Cross-Origin-Resource-Policy", b"cross-origin"), (b"Referr
 _REVALIDATE = (b"Cache-Control", b"no-cache")
 _IMMUTABLE = (b"Cache-Control", b"public, max-age=31536000, immutable")
 
-_HEADERS = (
-    _REVALIDATE,
-    (b"Content-Security-Policy", CONTENT_SECURITY_POLICY),
-    (b"Referrer-Policy", b"no-referrer"),
-    (b"X-Frame-Options", b"DENY"),
-)
+
+def _headers(policy: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        _REVALIDATE,
+        (b"Content-Security-Policy", policy),
+        (b"Referrer-Policy", b"no-referrer"),
+        (b"X-Frame-Options", b"SAMEORIGIN"),
+    )
+
+
+_HEADERS = _headers(CONTENT_SECURITY_POLICY)
 
 _TYPES = MappingProxyType(
     {
@@ -67,6 +74,7 @@ _TYPES = MappingProxyType(
     }
 )
 
+_ORIGIN = re.compile(r"https?://[^/]+")
 _TAGS = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
 
 
@@ -173,39 +181,58 @@ def _kind(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def _read_package() -> dict[tuple[str, ...], bytes]:
-    return {(file.name,): file.read_bytes() for file in _STATIC.iterdir() if _kind(file.name) in _TYPES}
+def _read_package(token_url: str | None) -> dict[tuple[str, ...], bytes]:
+    found: dict[tuple[str, ...], bytes] = {
+        (file.name,): file.read_bytes() for file in _STATIC.iterdir() if _kind(file.name) in _TYPES
+    }
+    if token_url is not None:
+        body = f'<body data-token-url="{html.escape(token_url)}">'
+        found[_INDEX,] = found[_INDEX,].replace(b"<body>", body.encode())
+    return found
 
 
-def put_page(root: Resource, page: str | Path = OWN_PAGE, names: Mapping[str, str] = MappingProxyType({})) -> None:
+def put_page(
+    root: Resource,
+    page: str | Path = OWN_PAGE,
+    names: Mapping[str, str] = MappingProxyType({}),
+    token_url: str | None = None,
+) -> None:
     """Read the page's files, and put them below ``root``. Put each ``index.html`` at its directory's address too.
 
     :param page: :data:`OWN_PAGE`, :data:`NO_PAGE` or an operator's directory.
     :param names: files that ``root`` has already, each with its other name. In HTML, ``src="FILE"`` is changed to that.
+    :param token_url: where :data:`OWN_PAGE` asks for tokens: a path, or a URL, to whose origin it may then connect.
     :raises PageRefused: the directory can't be served.
     """
     if page == NO_PAGE:
         return
-    for path, content in (read_directory(page) if isinstance(page, Path) else _read_package()).items():
+    headers = _headers(_policy_for(token_url))
+    for path, content in (read_directory(page) if isinstance(page, Path) else _read_package(token_url)).items():
         if len(path) > 1:
-            _put(root, path, content)
+            _put(root, path, content, headers)
         elif path[0] not in names:
-            _put(root, path, _replace_sources(content, names) if _kind(path[0]) == "html" else content)
+            _put(root, path, _replace_sources(content, names) if _kind(path[0]) == "html" else content, headers)
 
 
-def _put(parent: Resource, path: tuple[str, ...], content: bytes) -> None:
+def _policy_for(token_url: str | None) -> bytes:
+    origin = _ORIGIN.match(token_url or "")
+    allowed = _CONNECT if origin is None else b"%b %b" % (_CONNECT, origin[0].encode())
+    return CONTENT_SECURITY_POLICY.replace(_CONNECT, allowed)
+
+
+def _put(parent: Resource, path: tuple[str, ...], content: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
     *directories, name = map(os.fsencode, path)
     for directory in directories:
         if directory not in parent.children:
             parent.putChild(directory, JSONResource())
         parent = parent.children[directory]
-    resource = FileResource(content, _kind(path[-1]))
+    resource = FileResource(content, _kind(path[-1]), headers)
     parent.putChild(name, resource)
     if path[-1] == _INDEX:
         parent.putChild(b"", resource)
 
 
-def _replace_sources(html: bytes, names: Mapping[str, str]) -> bytes:
+def _replace_sources(page: bytes, names: Mapping[str, str]) -> bytes:
     for name, other in names.items():
-        html = html.replace(f'src="{name}"'.encode(), f'src="{other}"'.encode())
-    return html
+        page = page.replace(f'src="{name}"'.encode(), f'src="{other}"'.encode())
+    return page

@@ -386,6 +386,9 @@
 
   Page.prototype.visibilityChanged = function () {
     this.sendAway();
+    if (document.hidden !== true) {
+      this.rt.renew(); // the visitor may have logged in or out in another tab
+    }
     if (document.hidden !== true && this.current) {
       this.pane.settle();
       this.minutePassed();

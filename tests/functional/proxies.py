@@ -116,15 +116,17 @@ def _user() -> str:
     return "User nobody\nGroup nogroup" if os.getuid() == 0 else ""
 
 
-def nginx(directory: Path, daemon: int, snippet: str, listen: str = "listen 443 ssl;") -> Proxy:
+def nginx(directory: Path, daemon: int | None, snippet: str, listen: str = "listen 443 ssl;") -> Proxy:
     """nginx, with this ``server`` in an otherwise empty configuration.
 
-    :param daemon: its port; so it is with the other proxies.
+    :param directory: files that it includes may be there already.
+    :param daemon: its port; so it is with the other proxies. None if an included file says it.
     :param listen: how it says there where it listens.
     """
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     port = free_port()
-    snippet = _at(snippet, (listen, f"listen 127.0.0.1:{port};"), _daemon(daemon))
+    places = [(listen, f"listen 127.0.0.1:{port};")]
+    snippet = _at(snippet, *places, *([] if daemon is None else [_daemon(daemon)]))
     (directory / "nginx.conf").write_text(_NGINX.format(directory=directory, snippet=snippet))
     arguments = [program("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     return Proxy([*arguments, "-e", str(directory / "error.log")], directory / "log", port)

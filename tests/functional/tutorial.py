@@ -19,18 +19,23 @@ from tests.functional.browsers import PROGRAMS, program
 from tests.functional.daemon import CHECKOUT, free_port, wait_until
 from tests.functional.proxies import Proxy, nginx
 
-__all__ = ["AT_ONCE", "Block", "Tutorial", "blocks"]
+__all__ = ["OWN_PAGE", "TO_TRY", "Block", "Tutorial", "blocks"]
 
-AT_ONCE = "Log out at once"
-"""The section whose lines are optional."""
+TO_TRY = "A site to try it with"
+"""The section with what a reader's own site has already."""
+
+OWN_PAGE = ("Your own page", "Log out at once")
+"""The sections after the main path."""
 
 _PAGES = CHECKOUT / "docs" / "tutorial"
 _BLOCK = re.compile(r"^\.\. code-block:: (\S+)\n((?:   :[\w-]+:.*\n)*)\n((?:   .*\n|\n)+)", re.MULTILINE)
 _ANY_BLOCK = re.compile(r"^\s*\.\. (?:code-block|literalinclude|parsed-literal|code)::|^(?!\.\. ).*::$", re.MULTILINE)
 _TERMINAL = "In a terminal of its own"
 _AT_ITS_END = ", at its end"
+_IN_PLACE = ", in the place of the frame"
 _SERVER_OF_NGINX = "/etc/nginx/sites-enabled/example.com"
 _APT = "# apt-get install "
+_ETC_NGINX = "/etc/nginx/"
 _INSTALLS = ("python3 -m venv venv", "venv/bin/pip install ")
 
 
@@ -52,7 +57,7 @@ class Block(NamedTuple):
     def pasted(self) -> list[str]:
         """The lines that a site's owner pastes: the marked ones, or all if none is marked; no empty ones."""
         lines = enumerate(self.text.splitlines(), 1)
-        return [line for number, line in lines if line and (number in self.marked or not self.marked)]
+        return [line for number, line in lines if line.strip() and (number in self.marked or not self.marked)]
 
 
 def blocks(*names: str) -> list[Block]:
@@ -124,14 +129,14 @@ class Tutorial:
         """
         for block in found:
             text = self._changed(block.text)
-            path, is_more, _ = block.caption.partition(_AT_ITS_END)
+            path, place, _ = re.split(f"({_AT_ITS_END}|{_IN_PLACE}|$)", block.caption, maxsplit=1)
             if block.language == "console":
                 self._type(text, block.caption)
             elif block.caption == _SERVER_OF_NGINX:
                 self._server = text
             else:
                 assert path, f"where does this belong?\n{text}"
-                self._write(self.directory / path, text, bool(is_more))
+                self._write(self.directory / path, text, place)
         assert not self._changes, f"not in the pages: {self._changes}"
 
     def _changed(self, text: str) -> str:
@@ -141,17 +146,27 @@ class Tutorial:
             text = text.replace(there, self._changes.pop(there))
         return text.replace("127.0.0.1:8000", f"127.0.0.1:{self._site}")
 
-    def _write(self, path: Path, text: str, is_more: bool) -> None:
-        assert path.exists() or not is_more, f"{path.name} isn't there yet"
+    def _write(self, path: Path, text: str, place: str) -> None:
+        """Write a file, or more into one.
+
+        :param place: where; ``""`` for the whole file.
+        """
+        assert path.exists() or not place, f"{path.name} isn't there yet"
         path.parent.mkdir(exist_ok=True)
-        with path.open("a" if is_more else "w") as file:
-            file.write(text)
+        before = path.read_text() if place else ""
+        if place == _IN_PLACE:
+            (frame,) = re.findall(r"^<iframe .*\n", before, re.MULTILINE)
+            before, text = before.replace(frame, text), ""
+        path.write_text(before + text)
 
     def _type(self, text: str, caption: str) -> None:
         lines = text.splitlines()
         if lines == ["# systemctl reload nginx"]:
-            self.proxy = nginx(self._beside / "nginx", self._daemon, self._server, listen="listen 80;")
+            self.proxy = nginx(self._nginx, None, self._server, listen="listen 80;")
             self._ends.append(self.proxy.end)
+            return
+        if _ETC_NGINX in text:
+            self._run_for_nginx(lines)
             return
         if lines[0].startswith(_APT):
             (line,) = lines
@@ -167,6 +182,18 @@ class Tutorial:
         else:
             assert not caption, caption
             self.run("\n".join(commands))
+
+    @property
+    def _nginx(self) -> Path:
+        """What stands for ``/etc/nginx``."""
+        return self._beside / "nginx"
+
+    def _run_for_nginx(self, lines: list[str]) -> None:
+        """Run root's command that writes a file of nginx, which has to find this daemon."""
+        (line,) = lines
+        (self._nginx / "snippets").mkdir(parents=True)
+        command = line.removeprefix("# ").replace(_ETC_NGINX, f"{self._nginx}/")
+        self.run(f"{command} --upstream http://127.0.0.1:{self._daemon}")
 
     def _install(self, commands: list[str]) -> None:
         """What the tests run in stands for what would be installed; tests/test_packaging.py installs the daemon."""

@@ -68,17 +68,19 @@ class PagesTests(SynchronousTestCase):
             self.assertEqual(self.content(response), text.encode())
 
     def test_policy(self) -> None:
-        """Pages may load what is the site's own, send no referrer, stand in no frame, and are asked for again."""
+        """Pages may load what is the site's own, send no referrer, stand in frames of their own origin alone, and are
+        asked for again."""
         headers = self.get("").headers
         for name, value in (
             ("Content-Security-Policy", CONTENT_SECURITY_POLICY.decode()),
             ("Referrer-Policy", "no-referrer"),
             ("X-Content-Type-Options", "nosniff"),
-            ("X-Frame-Options", "DENY"),
+            ("X-Frame-Options", "SAMEORIGIN"),
             ("Cache-Control", "no-cache"),
         ):
             self.assertEqual(headers.getRawHeaders(name), [value])
         self.assertNotIn(b"unsafe", CONTENT_SECURITY_POLICY)
+        self.assertIn(b"frame-ancestors 'self'", CONTENT_SECURITY_POLICY)
 
     def test_unchanged(self) -> None:
         """A browser that has the file already is told so, also where a proxy weakened the tag."""
@@ -188,6 +190,27 @@ class PagesTests(SynchronousTestCase):
         put_page(root)
         response = self.successResultOf(StubTreq(root).get("http://localhost/"))
         self.assertIn(b"<!doctype html>", self.content(response).lower())
+
+    def test_token_url(self) -> None:
+        """The package's page says where tokens are, whatever that address holds, and may connect there; what a browser
+        has of the page without it is old."""
+        own = CONTENT_SECURITY_POLICY.decode()
+        tags = set()
+        for url, attribute, allowed in (
+            (None, None, "'self'"),
+            ("/token/", "/token/", "'self'"),
+            ("/a?b&'=\"<>", "/a?b&amp;&#x27;=&quot;&lt;&gt;", "'self'"),
+            ("https://a.example:8443/t?u=v", "https://a.example:8443/t?u=v", "'self' https://a.example:8443"),
+        ):
+            root = JSONResource()
+            put_page(root, token_url=url)
+            response = self.successResultOf(StubTreq(root).get("http://localhost/"))
+            body = "<body>" if attribute is None else f'<body data-token-url="{attribute}">'
+            self.assertIn(body.encode(), self.content(response))
+            (policy,) = response.headers.getRawHeaders("Content-Security-Policy")
+            self.assertEqual(own.replace("connect-src 'self'", f"connect-src {allowed}"), policy)
+            tags.update(response.headers.getRawHeaders("ETag"))
+        self.assertEqual(4, len(tags))
 
 
 class LibraryTests(SynchronousTestCase):
