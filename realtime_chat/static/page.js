@@ -11,6 +11,7 @@
     this.conversations = {};
     this.current = null;
     this.rt = null;
+    this.isUnauthorized = false;
     this.requestedRoom = null; // the room that was typed, until the server has accepted it
     this.name = Chat.text.cleanName(Chat.storage.name() || '') || 'Guest ' + Math.floor(1000 + Math.random() * 9000);
     this.status = new Chat.Status({
@@ -54,6 +55,11 @@
         self.showIdentity(user);
       }
     });
+    rt.on('unauthorized', function (error) {
+      if (self.rt === rt) {
+        self.unauthorized(error);
+      }
+    });
     rt.on('$state', function (state) {
       if (self.rt === rt) {
         self.stateChanged(state);
@@ -73,6 +79,25 @@
     dom.setText(dom.byId('own-user'), Chat.text.toText(user.name));
     dom.show(dom.byId('own-identity'), !user.guest);
     dom.show(dom.byId('name-form'), user.guest);
+  };
+
+  // The site refuses guests, or its token is wrong. What is shown was for another user.
+  Page.prototype.unauthorized = function (error) {
+    this.isUnauthorized = true;
+    window.console.warn(error.message); // is for the site's owner
+    this.all().forEach(function (conversation) { conversation.clear(); });
+    [dom.byId('own-identity'), dom.byId('name-form'), this.composer.form].forEach(function (part) {
+      dom.show(part, false);
+    });
+  };
+
+  /** The visitor may have logged in or out in another tab. */
+  Page.prototype.checkIdentity = function () {
+    if (this.isUnauthorized) {
+      window.location.reload();
+    } else {
+      this.rt.renew();
+    }
   };
 
   Page.prototype.isRefusedHere = function (error) {
@@ -117,7 +142,9 @@
   };
 
   Page.prototype.retry = function () {
-    if (this.rt.state === 'closed') {
+    if (this.isUnauthorized) {
+      this.checkIdentity();
+    } else if (this.rt.state === 'closed') {
       this.reconnect();
     } else {
       this.rt.retry();
@@ -387,7 +414,7 @@
   Page.prototype.visibilityChanged = function () {
     this.sendAway();
     if (document.hidden !== true) {
-      this.rt.renew(); // the visitor may have logged in or out in another tab
+      this.checkIdentity();
     }
     if (document.hidden !== true && this.current) {
       this.pane.settle();

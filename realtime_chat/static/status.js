@@ -41,6 +41,9 @@
     case 'reconnecting':
       return (isOffline() ? 'Your device is offline.' : 'Connection lost.') + ' What you write is kept, and sent later.';
     default:
+      if (this.state.reason && this.state.reason.code === 'unauthorized') {
+        return 'Not connected: this site doesn\'t say who you are. Log in, and come back.';
+      }
       return 'Not connected' + (this.state.reason ? ': ' + this.state.reason.message : '.');
     }
   };

@@ -37,8 +37,8 @@ class Visitor:
 
     chat = "document.querySelector('iframe').contentDocument"
     field = "#message-text"
-    _names_user = "!chat.getElementById('own-identity').hidden && chat.getElementById('own-user').textContent"
-    _has_field = "!chat.getElementById('composer-form').hidden"
+    _names_user = "chat.getElementById('own-identity')?.hidden === false && chat.getElementById('own-user').textContent"
+    _has_field = "chat.getElementById('composer-form')?.hidden === false"
     _messages = "#message-pane .log .message"
     _line = "item.querySelector('.name').textContent + ': ' + item.querySelector('.text').textContent"
 
@@ -317,10 +317,10 @@ class TutorialTests(SynchronousTestCase):
         tab.say("With the second token")
         tab.sees("Ann: For users only", "Ann: With the second token")
         ann.follow("form button")
-        self.assert_ended(tab)
+        self.assert_ended(ann, tab)
         self.assertEqual((403, "forbidden"), self.ask(tutorial, "rooms/lobby/messages", ""))
 
-    def assert_ended(self, tab: Visitor) -> None:
+    def assert_ended(self, ann: Visitor, tab: Visitor) -> None:
         """It is a guest's."""
         tab.is_only_reader()
         tab.sees()
@@ -340,6 +340,13 @@ class DjangoTutorialTests(TutorialTests):
     ann, ann_id, bob = "Ann", "1", "Bob"
     refusal = {"status=204": "status=401"}
 
-    def assert_ended(self, tab: Visitor) -> None:
-        """It is closed, as the site refuses guests here."""
-        wait_until(lambda: "No token: 401" in tab.in_chat("return chat.getElementById('status-text').textContent"))
+    def assert_ended(self, ann: Visitor, tab: Visitor) -> None:
+        """It is closed, as the site refuses guests here, and shows nothing until somebody has logged in."""
+        tab.is_only_reader()
+        tab.sees()
+        self.assertIn("Log in, and come back.", tab.in_chat("return chat.getElementById('status-text').textContent"))
+        self.assertTrue(any("No token: 401" in line for line in tab.tab.console), tab.tab.console)
+        ann.log_in("Ann", self.ann)
+        tab.come_back()
+        tab.is_user("Ann")
+        tab.sees("Ann: For users only", "Ann: With the second token")

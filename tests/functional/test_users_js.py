@@ -81,6 +81,9 @@ class _Visitors(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
+        if self.server.allowed:
+            self.send_header("Access-Control-Allow-Origin", self.server.allowed)
+            self.send_header("Access-Control-Allow-Credentials", "true")
         if status != 204:
             self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -96,6 +99,7 @@ class LoginSite(http.server.ThreadingHTTPServer):
     :ivar asked: who has asked for a token.
     :ivar rooms: what its tokens grant.
     :ivar life: for how many seconds its tokens are good.
+    :ivar allowed: another origin whose pages may read its answers; ``""`` for none.
     """
 
     daemon_threads = True
@@ -112,6 +116,7 @@ class LoginSite(http.server.ThreadingHTTPServer):
         self.rooms = {"team": "rwsp"}
         self.life = 600
         self.status = 200
+        self.allowed = ""
 
     def token(self, user: str) -> str:
         """A token."""
@@ -370,6 +375,57 @@ class CopiedPageTests(BrowserTestCase):
         wait_until(lambda: shown.read("own-user") == "Ann")
         shown.type("hi")
         shown.wait_for("hi")
+
+
+class TokenURLTests(BrowserTestCase):
+    """The daemon's own page, which is told where tokens are."""
+
+    def setUp(self) -> None:
+        _site().reset()
+        self.directory = Path(self.mktemp()).resolve()
+        self.directory.mkdir()
+        (self.directory / "key").write_text(_SECRET)
+
+    def daemon(self, *options: str) -> Daemon:
+        """A daemon whose page asks the site, which lets it read the answers."""
+        given = ("--token-key", str(self.directory / "key"), "--token-url", f"{_site().origin}/token", *options)
+        started = Daemon(self.directory / "daemon", *given).start()
+        self.addCleanup(started.kill)
+        _site().allowed = started.url.removesuffix("/")
+        return started
+
+    def test_another_origin(self) -> None:
+        """Tokens may come from another origin, which allows it; the page says who has logged in there."""
+        daemon = self.daemon()
+        tab = browser(self.kind).open(f"{_site().origin}/login?ann", alone=True)
+        self.addCleanup(tab.close)
+        tab.goto(f"{daemon.url}?room=team&only")
+        page = Page(tab)
+        page.wait_connected()
+        wait_until(lambda: page.read("own-user") == "Ann", lambda: "\n".join(page.console))
+        page.type("hi")
+        page.wait_for("hi")
+
+    def test_foreign_frame(self) -> None:
+        """A page of another origin can't show the chat in a frame, even that of the site which gives the tokens."""
+        daemon = self.daemon("--allow-origin", _site().origin)
+        tab = browser(self.kind).open(f"{_site().origin}/login?ann", alone=True)
+        self.addCleanup(tab.close)
+        _site().asked.clear()
+        tab.run(f"""
+          const frame = document.createElement('iframe');
+          frame.src = {json.dumps(daemon.url)};
+          document.body.append(frame);
+          await new Promise((done) => {{ frame.onload = done; }});
+        """)
+        wait_until(lambda: any("frame" in line.lower() for line in tab.console), lambda: repr(tab.console))
+        self.assertEqual([], _site().asked)
+
+
+class FirefoxTokenURLTests(TokenURLTests):
+    """The same in Firefox."""
+
+    kind = "firefox"
 
 
 class FirefoxChatPageTests(ChatPageTests):
