@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import io
+import os
 import re
 import sys
 import tokenize
@@ -69,11 +70,11 @@ class Text(NamedTuple):
 @cache
 def _files() -> frozenset[str]:
     skipped = {"node_modules", "_build", ".build", "build", "dist", "_trial_temp", "__pycache__"}
-    found = set()
-    for path in CHECKOUT.rglob("*"):
-        parts = path.relative_to(CHECKOUT).parts
-        if not skipped & {*parts} and not (parts[0].startswith(".") and parts[0] != ".ci"):
-            found.add("/".join(parts) + "/" * path.is_dir())
+    found: set[str] = set()
+    for top, directories, files in os.walk(CHECKOUT):
+        directories[:] = [name for name in directories if name not in skipped and (name[0] != "." or name == ".ci")]
+        within = Path(top).relative_to(CHECKOUT)
+        found |= {f"{within / name}" for name in files} | {f"{within / name}/" for name in directories}
     return frozenset(found)
 
 
@@ -323,7 +324,8 @@ def _docstrings(module: str, node: ast.AST, owner: str) -> Iterator[Text]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) and isinstance(child.value.value, str):
             yield Text(f"{module}:{child.lineno}", child.value.value, module, owner)
-        yield from _docstrings(module, child, child.name if isinstance(child, ast.ClassDef) else owner)
+        elif not isinstance(child, ast.expr):
+            yield from _docstrings(module, child, child.name if isinstance(child, ast.ClassDef) else owner)
 
 
 def _comments(module: str) -> Iterator[Text]:
