@@ -83,11 +83,15 @@ class ChatContract:
         self.assert_never_lost(chat)
 
     async def test_since(self: Any) -> None:
-        """With a position, a new chat goes on where another one stopped."""
+        """With a position, of a message or of a room, a new chat goes on where another one stopped."""
         writer = await self.chat("websocket")
         positions = [await writer.publish("lobby", number) for number in range(250)]
         room = await (await self.chat()).join("lobby", since=str(positions[9]))
         self.assertEqual(list(range(10, 250)), await self.data(room, 240))
+        position = room.position
+        await writer.publish("lobby", 250)
+        again = await (await self.chat()).join("lobby", since=position)
+        self.assertEqual([250], await self.data(again, 1))
 
     async def test_reset(self: Any) -> None:
         """A position that the log no longer covers gives a reset before the messages that are left."""
