@@ -230,7 +230,7 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         if self.session is not None:
             self.session.close()
             self.stop_timers()
-            self._timeout = self.hub.wheel.call_later(_CLOSE_WAIT, self._abort)
+            self._timeout = self.hub.wheel.call_later(_CLOSE_WAIT, self.transport.abortConnection)
 
     def dropConnection(self, abort: bool = False) -> None:
         # Autobahn would reset the connection after the answer to its own close: the client would take that for a
@@ -238,10 +238,6 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         self.state = self.STATE_CLOSED
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-
-    def _abort(self) -> None:
-        self.dropConnection()
-        self.transport.abortConnection()
 
     # What the session calls
 
