@@ -32,7 +32,7 @@ class A:
     def __repr__(self) -> str:
         return str(1 + 1)
 
-    async def f(self, first: bool = False) -> int | None:
+    async def f(self, first: bool = False, unread: bool = False) -> int | None:
         """Whether 1 < 2."""
         self._log.info("{n} left", n=self.n - 1)
         assert self.n > 0
@@ -41,7 +41,7 @@ class A:
                 continue
             await self.call(x)
             self.count += 1
-        self.call("a" + x, f"{x - 1}")
+        self.call("a" + x, f"{x - 1}", first)
         return x - (  # -
             LIMIT)
 '''
@@ -51,7 +51,7 @@ _PYTHON_CHANGES = [
     "BYTES = 131072",
     "size: int = 2",
     "size: int = 4",
-    "async def f(self, first: bool = True) -> int | None:",
+    "async def f(self, first: bool = True, unread: bool = False) -> int | None:",
     "if x < 0 or not x:",
     "if x > 0 or not x:",
     "if x <= 1 or not x:",
@@ -127,7 +127,8 @@ class MutationTests(SynchronousTestCase):
     """What is changed."""
 
     def test_python(self) -> None:
-        """Operators, numbers, truth values, calls and results; no docstring, log, type, assertion, import or repr."""
+        """Operators, numbers, truth values, calls and results; no docstring, log, type, assertion, import or repr, and
+        no default that isn't read."""
         self.assertEqual(sorted(_PYTHON_CHANGES), sorted(changed_lines("a.py", _PYTHON)))
 
     def test_lua(self) -> None:
@@ -149,7 +150,8 @@ class MutationTests(SynchronousTestCase):
     def test_function(self) -> None:
         """A change knows its function by the name that code objects have, and else what its statement defines."""
         text = (
-            "A = B, C = 1\nclass D:\n    e = 2\n    def f(self, x=3):\n        def g():\n            return lambda: 4\n"
+            "A = B, C = 1\nclass D:\n    e = 2\n"
+            "    def f(self, x=3):\n        def g():\n            return lambda: 4 + x\n"
         )
         places = [(mutation.new, mutation.function, {*mutation.names}) for mutation in mutations("a.py", text)]
         self.assertIn(("0", "", {"A", "B", "C"}), places)

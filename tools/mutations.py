@@ -161,7 +161,7 @@ class _Finder(ast.NodeVisitor):
         if node.name == "__repr__" or decorators & _ABOUT_TYPES:
             return
         with self._inside(node.name, is_function=True):
-            self._visit_all([*node.args.defaults, *filter(None, node.args.kw_defaults), *node.body])
+            self._visit_all([*_defaults_read(node), *node.body])
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -277,6 +277,15 @@ class _Finder(ast.NodeVisitor):
         self._replace(node, new, f"{old} to {new}")
 
     visit_Continue = visit_Break
+
+
+def _defaults_read(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
+    """The defaults of parameters that a function reads: that of another, which only a base class has, is nothing."""
+    names, defaults = function.args.posonlyargs + function.args.args, function.args.defaults
+    by_name = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    pairs = [*zip(names[len(names) - len(defaults) :], defaults, strict=True), *by_name]
+    read = {node.id for part in function.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+    return [default for parameter, default in pairs if default is not None and parameter.arg in read]
 
 
 def _is_text(node: ast.expr) -> bool:
