@@ -10,6 +10,9 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.errors import Refused
 
+LARGEST_EVENT = 64 * 1024 * 1024
+"""The most bytes of an event that a stream or a WebSocket may bring."""
+
 
 class ClientIdentity(msgspec.Struct, frozen=True):
     """What a link says in its ``hello``: the secret of the client to resume, if there is one, and a name or a token."""

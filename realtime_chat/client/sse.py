@@ -11,12 +11,11 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.client.http_client import BodyReader, IdleTimeout, JSONResponse, read_json
 from realtime_chat.client.http_link import HTTPLink
-from realtime_chat.client.link import ClientIdentity, Disconnect, LinkListener
+from realtime_chat.client.link import LARGEST_EVENT, ClientIdentity, Disconnect, LinkListener
 from realtime_chat.client.server_url import ServerURL
 
 _HEADERS_WITHIN = 10.0
 _IDLE_TIMEOUT = 40.0
-_LARGEST = 64 * 1024 * 1024
 _NO_SSE = (404, 405, 406, 501)
 
 
@@ -29,30 +28,33 @@ class EventStreamParser:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._size = 0
 
     def feed(self, more: bytes) -> Iterator[bytes]:
         """Add bytes; returns the data of the events that are complete now.
 
-        :raises ValueError: a line is too long.
+        :raises ValueError: an event is too long.
         """
         # A CR at the end may be the first half of a CRLF, so it waits for the next bytes.
         text = self._rest + more
         keep = b"\r" if text.endswith(b"\r") else b""
         lines = text[: len(text) - len(keep)].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._rest = lines.pop() + keep
-        if len(self._rest) > _LARGEST:
-            raise ValueError("a line of the event stream has no end")
         for line in lines:
             yield from self._line(line)
+        if self._size + len(self._rest) > LARGEST_EVENT:
+            raise ValueError("an event of the stream has no end")
 
     def _line(self, line: bytes) -> Iterator[bytes]:
         if line:
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
+                self._size += len(line) + 1
         elif self._data:
             yield b"\n".join(self._data)
             self._data.clear()
+            self._size = 0
 
 
 class SSELink(HTTPLink):

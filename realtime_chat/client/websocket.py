@@ -18,11 +18,18 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from realtime_chat.client.errors import Refused
-from realtime_chat.client.link import ClientIdentity, Disconnect, JoinRequest, Link, LinkListener, refusal
+from realtime_chat.client.link import (
+    LARGEST_EVENT,
+    ClientIdentity,
+    Disconnect,
+    JoinRequest,
+    Link,
+    LinkListener,
+    refusal,
+)
 from realtime_chat.client.server_url import ServerURL, unsent_bytes
 
 _CLOSE_WITHIN = 1.0
-_MAX_MESSAGE = 64 * 1024 * 1024
 _PING = 25.0
 _PONG = 15.0
 _MESSAGE_TOO_BIG = 1009
@@ -259,7 +266,7 @@ def _factory(server: ServerURL, link: WebSocketLink) -> WebSocketClientFactory:
         openHandshakeTimeout=0,  # the connector has a deadline for all of it
         closeHandshakeTimeout=_CLOSE_WITHIN,
         serverConnectionDropTimeout=_CLOSE_WITHIN,
-        maxMessagePayloadSize=_MAX_MESSAGE,
+        maxMessagePayloadSize=LARGEST_EVENT,
     )
 
     factory.protocol = partial(_ClientProtocol, link)  # type: ignore[assignment]

@@ -22,7 +22,7 @@ from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.clients import identify_bearer
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
-from realtime_chat.transports.fast.choice import FAST, SocketIO
+from realtime_chat.transports.fast.choice import SocketIO
 from realtime_chat.transports.fast.direct_send import FrameFanout
 from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame
 from realtime_chat.transports.handshake import Upgrade, check_upgrade
@@ -293,9 +293,7 @@ class WebSocketResource(JSONResource):
 
     isLeaf = True
 
-    def __init__(
-        self, reactor: Any, hub: Hub, compress: bool = False, turns: Turns | None = None, io: SocketIO = FAST
-    ) -> None:
+    def __init__(self, reactor: Any, hub: Hub, compress: bool, turns: Turns, io: SocketIO) -> None:
         super().__init__()
         self._hub = hub
         factory = WebSocketServerFactory(reactor=reactor, server="")
@@ -308,7 +306,7 @@ class WebSocketResource(JSONResource):
             autoPingInterval=0,  # Keepalive pings
             **io.websocket.OPTIONS,
         )
-        common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns or Turns(hub.clock)}
+        common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns}
         bases = (RealtimeProtocol, io.sender, io.websocket)
         self._make_protocol: Callable[[], RealtimeProtocol] = type(
             "RealtimeProtocol", bases, {**io.websocket.class_attributes(factory, longest), **common}

@@ -30,10 +30,12 @@ class EventStreamTests(SynchronousTestCase):
             at = max(at, cut)
         self.assertEqual([b'{"a": 1}', b'{"b":2}', b"c\nd"], found)
 
-    def test_a_line_without_an_end(self) -> None:
-        """A line that is too long is refused before it fills the memory."""
-        self.patch(__import__("realtime_chat.client.sse", fromlist=["_LARGEST"]), "_LARGEST", 100)
-        stream = EventStreamParser()
-        with self.assertRaises(ValueError):
-            for _ in range(100):
-                list(stream.feed(b"data: xxxxxxxxxx"))
+    def test_largest(self) -> None:
+        """An event of up to 64 MiB comes; one that goes on is refused, whether it is one line or many."""
+        many, one = b"data:" + b"x" * 1018 + b"\n", b"data:" + b"x" * 1019
+        for begun, more in ((many * (64 * 1024 - 1), many), (one * (64 * 1024 - 1), one)):
+            stream = EventStreamParser()
+            self.assertEqual([], [*stream.feed(begun + more)])
+            self.assertEqual(1, len([*stream.feed(b"\n\n")]))
+            self.assertEqual([], [*stream.feed(begun + more)])
+            self.assertRaises(ValueError, list, stream.feed(more))

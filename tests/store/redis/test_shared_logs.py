@@ -7,11 +7,32 @@ from typing import Any
 
 from twisted.internet.defer import gatherResults
 
+from realtime_chat.store.redis.shared_logs import SharedLogs
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.values.model import AppendResult, Page
 from tests.contracts import append_all, draft, texts
 from tests.redis_server import PERSISTENT, RedisServer
 from tests.store.redis.fixtures import RedisTestCase
+
+
+class TimeTests(RedisTestCase):
+    """What Redis' clock shows."""
+
+    async def test_told(self) -> None:
+        """When a node connects, and at each check, it hears the time of Redis to the millisecond."""
+        self.serve()
+        heard: list[int] = []
+        self.patch(SharedLogs, "_note_redis_time", lambda logs, milliseconds: heard.append(milliseconds))
+        before = self.redis_time()
+        await self.open_store()
+        await self.until(lambda: len(heard) > 3)
+        self.assertEqual(sorted(heard), heard)
+        self.assertTrue(before <= heard[0] and heard[-1] <= self.redis_time(), (before, heard))
+
+    def redis_time(self) -> int:
+        """The same, as Redis itself says it."""
+        seconds, microseconds = map(int, self.server.command("TIME"))
+        return seconds * 1000 + microseconds // 1000
 
 
 class ForgettingTests(RedisTestCase):
