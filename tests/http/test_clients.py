@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,13 +13,15 @@ from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 
 from realtime_chat.http.answers import Answer
-from realtime_chat.http.clients import client_of, identity_of, wrap_for
+from realtime_chat.http.clients import client_of, find_identity, identity_of, wrap_for
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import ANONYMOUS
+from tests.exchange import Exchange, make_node
 from tests.fakes import make_hub, tokens
 from tests.http.test_commands import StubTestCase
+from tests.site_tokens import SiteTokens
 
 
 class FakeRequest:
@@ -68,6 +72,63 @@ class ClientTests(SynchronousTestCase):
         for client in ("", "A" * 32, self.issued[:-1], self.issued + "A", self.issued.lower(), "ä" * 32):
             given = request(f"client={client}")
             self.assert_code("unauthorized", identity_of, given, self.hub)
+
+
+class CredentialsTests(SynchronousTestCase):
+    """Tokens, clients and readers, each alone and several at once."""
+
+    def setUp(self) -> None:
+        clock, site = Clock(), SiteTokens(lambda: 1_795_000_000.0)
+        store = MemoryStore(Retention(20), clock.seconds, tokens())
+        self.hub, _ = make_node(Exchange(clock), store, 0, site)
+        self.token = site.issue("ann", lobby="rw")
+
+    def who(self, token: str, client: str, query: Mapping[str, str]) -> str | None:
+        """Who has sent a request, or why it is refused.
+
+        :param token: the header Authorization.
+        :param client: the header Realtime-Client.
+        """
+        given = request(urlencode(query), **({"Realtime_Client": client} if client else {}))
+        given.authorization = token.encode() or None
+        try:
+            identity = find_identity(given, self.hub)
+        except RealtimeError as error:
+            return error.code
+        return None if identity is None else identity.user.id
+
+    def test_who(self) -> None:
+        """Each alone says who somebody is. Two at once are refused, and so is what stands where others can read it."""
+        identities = self.hub.identities
+        ann, bob = self.hub.admit(self.hub.verify(self.token), None), identities.new_guest("Bob")
+        bearer, client, guest = f"Bearer {self.token}", ann.client, bob.client
+        reader = identities.reader_of(ann).client
+        for token, header, query, who in (
+            ("", "", {}, None),
+            (bearer, "", {}, "ann"),
+            (f"bEARER  {self.token} ", "", {}, "ann"),
+            ("Bearer nonsense", "", {}, "unauthorized"),
+            ("Basic YTpi", "", {}, None),
+            ("Basic YTpi", guest, {}, bob.user.id),
+            ("", guest, {}, bob.user.id),
+            ("", "", {"client": guest}, bob.user.id),
+            ("", client, {}, "ann"),
+            ("", "", {"client": client}, "unauthorized"),
+            ("", "", {"reader": reader}, "ann"),
+            ("", "", {"reader": client}, "unauthorized"),
+            ("", "", {"reader": guest}, "unauthorized"),
+            (bearer, client, {}, "ann"),
+            (bearer, "", {"client": client}, "unauthorized"),
+            (bearer, guest, {}, "forbidden"),
+            (bearer, "", {"client": guest}, "forbidden"),
+            (bearer, "", {"reader": reader}, "bad_request"),
+            ("", client, {"client": client}, "unauthorized"),
+            ("", client, {"client": guest}, "forbidden"),
+            ("", client, {"reader": reader}, "bad_request"),
+            ("", guest, {"reader": reader}, "bad_request"),
+            ("", "", {"client": guest, "reader": reader}, "bad_request"),
+        ):
+            self.assertEqual(who, self.who(token, header, query), (token, header, query))
 
 
 class WrapTests(SynchronousTestCase):
