@@ -46,6 +46,14 @@ class EncodeTests(SynchronousTestCase):
             self.assertEqual(messages[:kept], codec.first_of_page(page, most).messages)
             self.assertEqual(messages[-kept:], codec.last_of_page(page, most).messages)
 
+    def test_longest_names(self) -> None:
+        """Messages with the longest names, of the largest characters, are counted whole, too."""
+        letters = "😀" * 128
+        message = Message("r" * 128, Position("e" * 64, 10**15), letters, b"1", letters, "😀" * 64, 10**15, letters)
+        page = Page("e", 1, 100, (message,) * 100)
+        most = 99 * len(Entry(message).json)
+        self.assertEqual([99, 99], [len(cut(page, most).messages) for cut in (codec.first_of_page, codec.last_of_page)])
+
     def test_error(self) -> None:
         """An error says whether trying again may help."""
         error = RealtimeError("store_unavailable", "the disk is full", 3)
