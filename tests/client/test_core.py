@@ -246,6 +246,23 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(["a", "b"], [link.kind for link in world.links])
         self.assertTrue(world.links[0].closed)
 
+    def test_switch(self) -> None:
+        """A switch leaves one link, to the other transport, whether there was one, none, or one that opens."""
+        for state in ("connected", "waiting", "connecting"):
+            world = self.up(transports=("a",))
+            if state != "connected":
+                world.link.cut()
+            if state == "connecting":
+                world.clock.advance(20)
+            self.assertEqual(state, world.core.connector.state.kind)
+            switched = world.core.connector.switch(("b",))
+            world.settle()
+            self.successResultOf(switched)
+            self.assertEqual(["b"], [link.kind for link in world.links if not link.closed], state)
+            world.publish()
+            world.settle()
+            world.check()
+
     def test_backs_off(self) -> None:
         """Delays grow up to twenty seconds, and start again after a stable connection."""
         world = self.up()
