@@ -12,7 +12,7 @@ class NobodyThereTests(NodesWorld):
     """Polls of rooms without members, by clients that are no members either."""
 
     def test_told(self) -> None:
-        """One that knows members who are gone is told at once that nobody is there, whoever told it of them."""
+        """One that knows members who are gone is told once that nobody is there, whoever told it of them."""
         given = self.polled(0)
         self.wait(30)
         for version in (
@@ -25,8 +25,11 @@ class NobodyThereTests(NodesWorld):
         ):
             for node in (0, 1):
                 poll = self.poll(node, since=given["since"], presence=version)
-                (event,) = json.loads(poll.body)["events"]
+                answer = json.loads(poll.body)
+                (event,) = answer["events"]
                 self.assertEqual((0, []), (event["count"], event["members"]), version)
+                again = self.poll(node, since=given["since"], presence=answer["presence"]["lobby"])
+                self.assertEqual(b"", again.body, version)
 
     def test_known(self) -> None:
         """One that knows that nobody is there waits, on whichever node."""
