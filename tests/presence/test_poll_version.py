@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 from realtime_chat.presence.membership import DIGEST_OF_EMPTY
+from realtime_chat.transports.poll import PollResource
+from tests.fakes import FakeRequest
+from tests.presence.test_presence import PresenceWorld
 from tests.presence.test_remote_members import NodesWorld
 
 
@@ -38,6 +41,26 @@ class NobodyThereTests(NodesWorld):
         for node in (0, 1):
             poll = self.poll(node, since=since, presence=f"f00d.7.{DIGEST_OF_EMPTY}")
             self.assertEqual(b"", poll.body)
+
+
+class AloneTests(PresenceWorld):
+    """A daemon without other nodes."""
+
+    def test_started_again(self) -> None:
+        """A poll with a version from before the start is told once that nobody is there, and then waits."""
+        session, seen = self.arrive()
+        session.close()
+        self.wait(60)
+        self.assertEqual({}, self.hub.rooms)
+        (joined,) = seen.of_type("joined")
+        args = {b"room": [b"lobby"], b"since": [joined["position"].encode()], b"wait": [b"20"]}
+        told = FakeRequest({**args, b"presence": [b"f00d.7"]})
+        PollResource(self.hub, jsonp=False).render_GET(told)  # type: ignore[arg-type]
+        answer = json.loads(told.body)
+        self.assertEqual([[]], [event["members"] for event in answer["events"]])
+        waiting = FakeRequest({**args, b"presence": [answer["presence"]["lobby"].encode()]})
+        PollResource(self.hub, jsonp=False).render_GET(waiting)  # type: ignore[arg-type]
+        self.assertEqual(b"", waiting.body)
 
 
 class JustChangedTests(NodesWorld):
