@@ -6,6 +6,7 @@ import json
 
 from realtime_chat.presence.membership import DIGEST_OF_EMPTY
 from realtime_chat.transports.poll import PollResource
+from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.fakes import FakeRequest
 from tests.presence.test_presence import PresenceWorld
 from tests.presence.test_remote_members import NodesWorld
@@ -89,3 +90,19 @@ class JustChangedTests(NodesWorld):
         while not self.events(seen) and not poll.body:
             self.wait(0.05)
         self.assertEqual(["Bob"], [member["name"] for member in json.loads(poll.body)["events"][0]["joined"]])
+
+    def test_answered_before_the_event(self) -> None:
+        """One that a message answers before a change of the members is sent hears of that change on the next node."""
+        poll = self.poll(2, **self.given)
+        self.arrive(2, "Bob")
+        self.hubs[2].publish(Draft("lobby", "message", b"1", ANONYMOUS))
+        self.wait(0.1)
+        answer = json.loads(poll.body)
+        self.assertEqual(["message"], [event["type"] for event in answer["events"]])
+        since = answer["positions"]["lobby"]
+        for _ in range(2):  # the first is told of those whom the other node knows already
+            poll = self.poll(1, **{**self.given, "since": since, "presence": answer["presence"]["lobby"]})
+            self.wait(5)
+            answer = json.loads(poll.body)
+        (event,) = answer["events"]
+        self.assertIn("Bob", [member["name"] for member in event.get("joined") or event["members"]])
