@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.redis.rows import DAMAGED, MessageRow, encode_row, read_announcement, read_rows
+from realtime_chat.redis.rows import DAMAGED, MessageRow, encode_row, read_announcement, read_messages, read_rows
 
 ROW = b'[1700000000000,"message","u7","Bob",null,{"a": [1.50]}]'
 
@@ -24,6 +26,12 @@ class RowsTests(SynchronousTestCase):
         self.assertEqual([DAMAGED, read_rows([ROW])[0], DAMAGED, DAMAGED], read_rows([b"[1", ROW, b"", b"[1,2]"]))
         for row in (b"1],[2", ROW + b"," + ROW, ROW.replace(b"1.50", b'"\xff"')):
             self.assertEqual(read_rows([row]), [DAMAGED])
+
+    def test_messages(self) -> None:
+        """Rows that follow each other are messages from the first offset on, also where one is damaged."""
+        messages = read_messages("lobby", "k3x9", itertools.count(41), [ROW, b"", ROW])
+        told = [(str(message.position), message.event) for message in messages]
+        self.assertEqual([("k3x9:41", "message"), ("k3x9:42", "$damaged"), ("k3x9:43", "message")], told)
 
     def test_line_breaks(self) -> None:
         """A row is one line, whatever white space its data has."""
