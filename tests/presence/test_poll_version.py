@@ -82,6 +82,15 @@ class JustChangedTests(NodesWorld):
         (event,) = json.loads(poll.body)["events"]
         self.assertEqual(2, len(event["members"]))
 
+    def test_unknown(self) -> None:
+        """One that holds members whom this node may hear of yet waits for two intervals, and is told the true ones."""
+        poll = self.poll(2, **{**self.given, "presence": "f00d.1.00000000000000ff"})
+        self.wait(3.5)
+        self.assertEqual(b"", poll.body)
+        self.wait(2.5)
+        (event,) = json.loads(poll.body)["events"]
+        self.assertEqual(2, len(event["members"]))
+
     def test_next_event(self) -> None:
         """One that holds the members as they are is told of the next change together with all others."""
         poll = self.poll(2, **self.given)
