@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.shared_logs import SharedLogs
 from realtime_chat.store.redis.store import RedisStore
+from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.values.model import AppendResult, Page
 from tests.contracts import append_all, draft, texts
 from tests.redis_server import PERSISTENT, RedisServer
@@ -33,6 +38,21 @@ class TimeTests(RedisTestCase):
         """The same, as Redis itself says it."""
         seconds, microseconds = map(int, self.server.command("TIME"))
         return seconds * 1000 + microseconds // 1000
+
+
+class TopsTests(SynchronousTestCase):
+    """What a node remembers of tops, to notice that Redis has lost messages."""
+
+    def test_first_message(self) -> None:
+        """A room whose only message is gone has lost it; one that has it, or more by now, has not."""
+        clock = Clock()
+        retention = RetentionClock(Retention(), clock.seconds, clock.seconds)
+        logs = SharedLogs(RedisNames("realtime", 0), retention, 65536, clock.seconds, os.urandom)
+        logs.observe_top("lobby", 1)
+        for top, lost in ((None, True), (b"1 e 0", False), (b"2 e 0", False)):
+            connection: Any = SimpleNamespace(command=lambda *words, top=top: succeed([b"0", top]))
+            answer = Deferred.fromCoroutine(logs._has_lost_messages(connection))
+            self.assertEqual(lost, self.successResultOf(answer), top)
 
 
 class ForgettingTests(RedisTestCase):
