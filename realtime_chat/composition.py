@@ -113,7 +113,7 @@ def make_hub(
     :param rate_limits: None for no limits.
     """
     shared = Node(node or random_bytes(4).hex(), clock, time, limits)
-    identities = Identities(lambda: store.secret, random_bytes, shared.time_ms, token_keys)
+    identities = Identities(lambda: store.secret, random_bytes, time, token_keys)
     users = UserSessions(shared, identities, token_keys)
     presence = Presence(shared, broker)
     cache = RoomCache(shared, store, broker, CatchUpScheduler(shared), presence)

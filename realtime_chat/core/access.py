@@ -17,7 +17,6 @@ from realtime_chat.values.access import (
     SIGNAL,
     WRITE,
     RoomRules,
-    format_rights,
 )
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import is_private, private_room
@@ -96,7 +95,7 @@ class AccessPolicy:
             guests = users = self._default
         if identity is None:
             return guests
-        rights = guests if identity.user.guest else users | identity.grants.rights(room)
+        rights = guests if identity.user.guest else users | identity.grants.by_room[room]
         return rights | READ | PRESENCE if room[0] == "@" and room in self._own_rooms(identity) else rights
 
     def _own_rooms(self, identity: Identity) -> tuple[str, ...]:
@@ -121,10 +120,6 @@ class AccessPolicy:
         if identity is not None and identity.is_reader and right & _WRITING:
             raise forbid_reader()
         return room
-
-    def letters(self, identity: Identity | None, room: str) -> str:
-        """The rights in a room as letters."""
-        return format_rights(self.rights(identity, room))
 
     # The list of rooms
 

@@ -110,7 +110,7 @@ class Identities:
     :param secret: gives the key that all nodes share. It is called at each use, as a store has the key only
         once it is started.
     :param random_bytes: gives as many random bytes as it is asked for.
-    :param time_ms: milliseconds since 1970.
+    :param time: seconds since 1970.
     :param token_keys: gives the fingerprints of the keys that verify tokens now.
     """
 
@@ -118,12 +118,12 @@ class Identities:
         self,
         secret: Callable[[], bytes],
         random_bytes: Callable[[int], bytes],
-        time_ms: Callable[[], int] = lambda: 0,
+        time: Callable[[], float] = lambda: 0.0,
         token_keys: Callable[[], Container[str]] = frozenset,
     ) -> None:
         self._secret = secret
         self._random_bytes = random_bytes
-        self._time_ms = time_ms
+        self._time = time
         self._token_keys = token_keys
         self._spare = b""
         self._renewed: BoundedByUser[Identity] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by mark
@@ -178,7 +178,7 @@ class Identities:
             claims.info,
             claims.rooms,
             claims.expires,
-            self._time_ms() if claims.issued is None else claims.issued,
+            int(self._time() * 1000) if claims.issued is None else claims.issued,
             claims.key,
             admitted=self._admitted(before),
         )
@@ -188,7 +188,7 @@ class Identities:
         """The time with random bits, for what is admitted now. It is later than that of the client before."""
         earliest = 0 if before is None else (before.admitted >> _RANDOM_BITS) + 1
         random = int.from_bytes(self._random_bytes(4)) % (1 << _RANDOM_BITS)
-        return (max(self._time_ms(), earliest) << _RANDOM_BITS) + random
+        return (max(int(self._time() * 1000), earliest) << _RANDOM_BITS) + random
 
     def reader_of(self, identity: Identity) -> Identity:
         """The reader of a client: with the same mark, for addresses."""
@@ -214,22 +214,19 @@ class Identities:
             if identity is None:
                 return None
             self._known[key] = KeyedRef(identity, self._on_gone, key)
-        if identity.expires is not None and not may_be_over:
-            if self.is_over(identity):
-                raise self._why_over(identity)
-            if identity.mark in self._renewed:
-                return self._latest(identity)
-        return identity
+        return identity if may_be_over else self.look_again(identity)
 
     def look_again(self, identity: Identity) -> Identity:
         """What an identity is by now, after something was waited for.
 
         :raises RealtimeError: ``token_expired`` or ``unauthorized``: its time is over.
         """
-        if identity.expires is None:
+        expires = identity.expires
+        if expires is None:
             return identity
-        self.check_time(identity)
-        return self._latest(identity) if identity.mark in self._renewed else identity
+        if self._time() * 1000 >= expires or identity.key not in self._token_keys():  # as is_over(), for each poll
+            raise self._why_over(identity)
+        return self._latest(identity) if identity.mark in self._renewed.keys else identity
 
     def renew(self, identity: Identity) -> None:
         """A user's client was renewed. Who comes with the client from before is that identity, too.
@@ -276,9 +273,8 @@ class Identities:
 
     def is_over(self, identity: Identity) -> bool:
         """Whether the time of a user is over, or the key of its token is gone."""
-        if identity.expires is None:
-            return False
-        return self._time_ms() >= identity.expires or identity.key not in self._token_keys()
+        expires = identity.expires
+        return expires is not None and (self._time() * 1000 >= expires or identity.key not in self._token_keys())
 
     def check_time(self, identity: Identity) -> None:
         """Check that the time of a user isn't over.

@@ -94,8 +94,8 @@ class Session:
             for subscription in self.delivery.close():
                 self.hub.presence.exit(subscription, polls)
             self.hub.sessions.pop(self, None)
-            if self.identity is not None and self.identity.expires is not None:
-                self.hub.users.remove(self, self.identity)
+            if (identity := self.identity) is not None and identity.expires is not None:
+                self.hub.users.remove(self, identity)
 
     # What the transport sees of the delivery
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from realtime_chat.core.node import Node
 
 _LOOK = 0.75
 """Seconds between two looks at the time, at most: nothing goes on for a second after the end of its time."""
+
+_NEVER = sys.maxsize
 
 
 class UserSession(Protocol):
@@ -38,40 +41,51 @@ class UserSessions:
         self._identities = identities
         self._token_keys = token_keys
         self._keys_seen: Collection[str] = ()
-        self._by_mark: dict[str, dict[UserSession, None]] = {}
-        self._earliest = 0  # no session's time is over before this, in milliseconds since 1970
+        self._by_mark: dict[str, UserSession | dict[UserSession, None]] = {}  # nearly all clients have one at a time
+        self._earliest = _NEVER  # no session's time is over before this, in milliseconds since 1970
         self._is_looking = False
 
     def add(self, session: UserSession, identity: Identity) -> None:
         """A session belongs to a user from now on. It may be added again when it is renewed."""
-        sessions = self._by_mark.get(identity.mark)
-        if sessions is None:
-            sessions = self._by_mark[identity.mark] = {}
-        sessions[session] = None
-        if not self._is_looking:
-            self._is_looking = True
-            self._earliest = identity.expires or 0
-            self._keys_seen = self._token_keys()
-            self._wheel.call_within(_LOOK, self._look)
-        elif identity.expires is not None and identity.expires < self._earliest:
-            self._earliest = identity.expires
+        found = self._by_mark.setdefault(identity.mark, session)
+        if found is not session:
+            self._add_to(found, session, identity.mark)
+        if (identity.expires or 0) < self._earliest:
+            self._look_from(identity.expires or 0)
+
+    def _add_to(self, found: UserSession | dict[UserSession, None], session: UserSession, mark: str) -> None:
+        if not isinstance(found, dict):
+            found = self._by_mark[mark] = {found: None}
+        found[session] = None
 
     def remove(self, session: UserSession, identity: Identity) -> None:
         """A session has ended."""
-        sessions = self._by_mark.get(identity.mark)
-        if sessions is not None:
-            sessions.pop(session, None)
-            if not sessions:
-                del self._by_mark[identity.mark]
+        found = self._by_mark.pop(identity.mark, None)
+        if found is session:
+            return
+        if isinstance(found, dict):
+            found.pop(session, None)
+        if found:
+            self._by_mark[identity.mark] = found
 
     def of(self, mark: str) -> list[UserSession]:
         """The open sessions of one client."""
-        return list(self._by_mark.get(mark, ()))
+        found = self._by_mark.get(mark, {})
+        return [*found] if isinstance(found, dict) else [found]
+
+    def _look_from(self, earliest: int) -> None:
+        """A session's time is over before that of all others."""
+        self._earliest = earliest
+        if not self._is_looking:
+            self._is_looking = True
+            self._keys_seen = self._token_keys()
+            self._wheel.call_within(_LOOK, self._look)
 
     def _look(self) -> None:
         """End the sessions whose time is over, if there can be one."""
         if not self._by_mark:
             self._is_looking = False
+            self._earliest = _NEVER
             return
         self._wheel.call_within(_LOOK, self._look)
         keys = self._token_keys()
@@ -80,12 +94,11 @@ class UserSessions:
             self._end_some()
 
     def _end_some(self) -> None:
-        sessions = [session for sessions in self._by_mark.values() for session in sessions]
         left = []
-        for session in sessions:
+        for session in [session for mark in self._by_mark for session in self.of(mark)]:
             identity = session.identity
             if identity is not None and self._identities.is_over(identity):
                 session.dismiss("token_expired")
             elif identity is not None and identity.expires is not None:
                 left.append(identity.expires)
-        self._earliest = min(left, default=0)
+        self._earliest = min(left, default=_NEVER)

@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity, unknown_client
 from realtime_chat.http.answers import Answer
+from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values.errors import RealtimeError
@@ -48,13 +49,18 @@ def find_identity(request: Request, hub: Hub, name: str | None = None) -> Identi
         identity = identify_bearer(request, hub)
         if identity is not None:
             return identity
-    header, args = request.requestHeaders.getRawHeaders(CLIENT_HEADER), request.args
-    if header and len(header) == 1 and b"client" not in args and b"reader" not in args:  # nearly all polls
-        return hub.identities.find(header[0].decode("ascii", "replace"), name)
+    headers, args = request.requestHeaders, request.args
+    in_address = b"client" in args or b"reader" in args
+    cached = headers if isinstance(headers, CachedHeaders) and name is None and not in_address else None
+    if cached is not None and cached.identity is not None:  # nearly all polls
+        return hub.identities.look_again(cached.identity)
     client = client_of(request)
     if b"reader" in args:
         return _reader(request, hub, client)
-    return None if client is None else _find_client(request, hub, client, name)
+    identity = None if client is None else _find_client(request, hub, client, name)
+    if cached is not None and identity is not None and identity.client == client:  # and wasn't renewed
+        cached.remember(identity)
+    return identity
 
 
 def _find_client(

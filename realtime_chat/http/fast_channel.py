@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import NO_BODY_CODES
 from twisted.web.http_headers import Headers
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.http import answers
 from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.origins import FOR_SCRIPTS
@@ -282,14 +283,21 @@ class CachedHeaders(Headers):
     last answer, to save memory: requests of a kind ask for the same header.
 
     :ivar lines: the lines, with the empty one at their end.
+    :ivar identity: that of the client in the lines, once it was verified. Whether its time is over is asked each time.
     """
 
-    __slots__ = ("_name", "_values", "lines")
+    __slots__ = ("_name", "_values", "identity", "lines")
 
     def __init__(self, lines: bytes) -> None:
         self.lines = lines
+        self.identity: Identity | None = None
         self._name: Any = None
         self._values: Any = None
+
+    def remember(self, identity: Identity) -> None:
+        """Remember whose client stands in the lines, in place of the client's header."""
+        self.identity = identity
+        self._name = self._values = None
 
     @property
     def _rawHeaders(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]

@@ -23,8 +23,7 @@ from realtime_chat.http.subscribe_params import (
 from realtime_chat.transports.waiting_poll import WaitingPoll
 from realtime_chat.values.access import READ
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.json import encode_value
-from realtime_chat.values.model import is_private, is_room
+from realtime_chat.values.model import is_room
 
 _CACHED_ROOMS = 256
 
@@ -34,13 +33,11 @@ class _PollParams(NamedTuple):
 
     :ivar wait: seconds.
     :ivar is_public: whether everybody may read all of these rooms. If not, the client's permission is checked.
-    :ivar guest_rights: what guests may do in these rooms, encoded; None if guests differ.
     """
 
     params: SubscribeParams
     wait: float
     is_public: bool
-    guest_rights: bytes | None
 
 
 class PollResource(JSONResource):
@@ -56,7 +53,7 @@ class PollResource(JSONResource):
         self._hub = hub
         self._jsonp = jsonp
         self._params = memoized(self._read_params)
-        self._rights_in = lru_cache(_CACHED_ROOMS)(self._read_rights)
+        self._are_public = lru_cache(_CACHED_ROOMS)(self._find_public)
         self._deadlines: dict[float, DeadlineQueue[WaitingPoll]] = {}
 
     def is_guarded(self, request: Request) -> bool:
@@ -72,9 +69,9 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        params, wait, is_public, guest_rights = self._params(request.uri.partition(b"?")[2])
+        params, wait, is_public = self._params(request.uri.partition(b"?")[2])
         identity = self._identify(request, params)
-        poll = WaitingPoll(request, wrap, self._hub, identity, params, guest_rights)
+        poll = WaitingPoll(request, wrap, self._hub, identity, params)
         if not is_public:
             poll.check_readable(params)
         poll.begin(params, self._deadlines.get(wait) or self._make_deadlines(wait))
@@ -109,15 +106,9 @@ class PollResource(JSONResource):
         params = read_subscribe_params(args, limits.max_limit)
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
-        is_public, guest_rights = self._rights_in(tuple([room for room, _ in params.rooms]))
-        return _PollParams(params, limits.wait if wait is None else wait, is_public, guest_rights)
+        is_public = self._are_public(tuple([room for room, _ in params.rooms]))
+        return _PollParams(params, limits.wait if wait is None else wait, is_public)
 
-    def _read_rights(self, rooms: tuple[str, ...]) -> tuple[bool, bytes | None]:
-        """Whether everybody may read some rooms; and what guests may do there, encoded, or None if guests differ."""
-        access = self._hub.access
-        if not all(map(is_room, rooms)):
-            return False, None
-        is_public = all(access.everybody(room) & READ for room in rooms)
-        if any(map(is_private, rooms)):
-            return is_public, None
-        return is_public, encode_value({room: access.letters(None, room) for room in rooms})
+    def _find_public(self, rooms: tuple[str, ...]) -> bool:
+        """Whether everybody may read some rooms."""
+        return all(is_room(room) and self._hub.access.everybody(room) & READ for room in rooms)

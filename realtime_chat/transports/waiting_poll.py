@@ -29,7 +29,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import READ, format_rights
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error, token_expired
-from realtime_chat.values.json import encode_value
 from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Position, naming
 
@@ -121,7 +120,6 @@ class WaitingPoll:
         "_deadlines",
         "_events",
         "_events_left",
-        "_guest_rights",
         "_ignores_presence",
         "_is_reading",
         "_keeps_versions",
@@ -145,7 +143,6 @@ class WaitingPoll:
         hub: Hub,
         identity: Identity,
         params: SubscribeParams,
-        guest_rights: bytes | None,
     ) -> None:
         self.write_paused = False
         self._request: Request | None = request
@@ -154,7 +151,6 @@ class WaitingPoll:
         self._messages_left = hub.limits.page_messages
         self._bytes_left = hub.limits.page_bytes
         self._events_left = hub.limits.answer_bytes  # of events that are no messages
-        self._guest_rights = guest_rights
         self._events: list[bytes] = _NO_EVENTS
         self._positions: dict[str, str] | None = None  # where a batch was taken; elsewhere the subscription says it
         self._answers_at_once = False
@@ -308,28 +304,24 @@ class WaitingPoll:
         request, self._request = self._request, None
         if request is None:
             return
-        session, rights = self.session, self._guest_rights
+        session = self.session
         identity = session.identity or session.identify()
-        positions, versions = self._positions_now(), self._versions()
+        rooms = self._rooms_now()
         events, self._events = self._events, _NO_EVENTS
-        if rights is None or not identity.user.guest:
-            rights = encode_value({room: format_rights(one.rights) for room, one in session.subscriptions.items()})
         self._close()
         client = identity.client or session.hub.identities.issue()
-        body = codec.encode_poll(client, identity.is_reader, events, positions, versions, rights)
+        body = codec.encode_poll(client, identity.is_reader, events, *rooms)
         answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
 
-    def _positions_now(self) -> dict[str, str]:
-        taken = self._positions or {}
-        return {
-            room: taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
-            for room, subscription in self.session.subscriptions.items()
-        }
-
-    def _versions(self) -> dict[str, str]:
-        presence, remember = self.session.hub.presence, not self._keeps_versions
-        subscriptions = self.session.delivery.subscriptions.items()
-        return {room: presence.poll_version(subscription, remember) for room, subscription in subscriptions}
+    def _rooms_now(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+        """By room, its position, the version of its members, and the rights in it."""
+        positions, versions, rights = {}, {}, {}
+        taken, presence, remember = self._positions or {}, self.session.hub.presence, not self._keeps_versions
+        for room, subscription in self.session.delivery.subscriptions.items():
+            positions[room] = taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
+            versions[room] = presence.poll_version(subscription, remember)
+            rights[room] = format_rights(subscription.rights)
+        return positions, versions, rights
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error, and close."""

@@ -15,6 +15,9 @@ _TEXTS = tuple("".join(letter for letter, right in _LETTERS.items() if rights & 
 _PRIVATE = WRITE | SIGNAL
 """What a pattern can grant in a private room."""
 
+MOST_KNOWN_ROOMS = 64
+"""Rooms whose rights the grants of one token remember."""
+
 _PATTERN = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}|[A-Za-z0-9_.:@~-]{0,127}\*")
 
 
@@ -68,14 +71,35 @@ def _within(room: str, rights: int) -> int:
     return rights & _PRIVATE if room[0] == "@" else rights
 
 
+class _GrantedRights(dict[str, int]):
+    """The rights that some rules grant, by room. They are worked out once, as such rules never change."""
+
+    __slots__ = ("_rules",)
+
+    def __init__(self, rules: tuple[tuple[str, int], ...]) -> None:
+        self._rules = rules
+
+    def __missing__(self, room: str) -> int:
+        rights = 0
+        for pattern, granted in self._rules:
+            if pattern == room or (pattern[-1] == "*" and covers(pattern, room)):
+                rights |= granted
+        if len(self) >= MOST_KNOWN_ROOMS:
+            self.clear()
+        self[room] = rights = _within(room, rights)
+        return rights
+
+
 @attrs.frozen
 class Grants:
     """What a token grants.
 
     :param rules: patterns and the rights that they grant. All that match count together.
+    :ivar by_room: the rights in each room, whose name is valid.
     """
 
     rules: tuple[tuple[str, int], ...] = ()
+    by_room: Mapping[str, int] = attrs.field(init=False, eq=False, repr=False)
 
     @classmethod
     def of(cls, rooms: Mapping[str, str]) -> Grants:
@@ -87,11 +111,11 @@ class Grants:
 
     def rights(self, room: str) -> int:
         """The rights in a room, whose name is valid."""
-        rights = 0
-        for pattern, granted in self.rules:
-            if pattern == room or (pattern[-1] == "*" and covers(pattern, room)):
-                rights |= granted
-        return _within(room, rights) if rights else 0
+        return self.by_room[room]
+
+    @by_room.default
+    def _by_room(self) -> Mapping[str, int]:
+        return _GrantedRights(self.rules)
 
 
 def _named(pattern: str) -> str:

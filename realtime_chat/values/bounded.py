@@ -18,12 +18,14 @@ class BoundedByUser(Generic[V]):
 
     :param most: entries that there are at most.
     :param most_of_user: entries that one user has at most.
+    :ivar keys: those of all entries.
     """
 
     def __init__(self, most: int, most_of_user: int) -> None:
         self._most = most
         self._most_of_user = most_of_user
         self._entries: dict[str, tuple[str, V]] = {}  # the oldest first
+        self.keys = self._entries.keys()
         self._by_user: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:

@@ -291,23 +291,24 @@ def encode_poll(
     events: Sequence[bytes],
     positions: Mapping[str, str],
     presence: Mapping[str, str],
-    rights: bytes,
+    rights: Mapping[str, str],
 ) -> bytes:
     """The answer to a poll.
 
+    :param client: what this server has issued: its characters need no escapes in JSON.
     :param is_reader: whether ``client`` is a reader.
     :param events: encoded events; each string may hold several, with commas between them.
     :param positions: by room, after which position the next poll goes on.
     :param presence: by room, the version of the members that the poll was sent.
-    :param rights: by room, what the client may do there, as an encoded object.
+    :param rights: by room, what the client may do there, as letters.
     """
-    return b'{"type":"poll",%b:%b,"events":[%b],"positions":%b,"presence":%b,"rights":%b}' % (
+    return b'{"type":"poll",%b:"%b","events":[%b],"positions":%b,"presence":%b,"rights":%b}' % (
         b'"reader"' if is_reader else b'"client"',
-        encode_value(client),
+        client.encode(),
         b",".join(events),
         encode_value(positions),
         encode_value(presence),
-        rights,
+        encode_value(rights),
     )
 
 

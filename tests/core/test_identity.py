@@ -91,7 +91,7 @@ class SealedTests(SynchronousTestCase):
         self.identities = self.make()
 
     def make(self, secret: bytes = b"k" * 32, seed: int = 0) -> Identities:
-        return Identities(lambda: secret, tokens(seed), lambda: self.now, lambda: self.keys)
+        return Identities(lambda: secret, tokens(seed), lambda: self.now / 1000, lambda: self.keys)
 
     def claims(self, sub: str = "u7", expires: int = 2_000_000, **rooms: str) -> Claims:
         return Claims(sub, "Ann", b'{"role":"staff"}', Grants.of(rooms), expires, 500_000, "k1")
