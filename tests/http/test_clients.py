@@ -12,8 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import parse_qs
 from twisted.web.http_headers import Headers
 
+from realtime_chat.core.identity import Identity
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.clients import client_of, find_identity, identity_of, wrap_for
+from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import RealtimeError
@@ -129,6 +131,83 @@ class CredentialsTests(SynchronousTestCase):
             ("", "", {"client": guest, "reader": reader}, "bad_request"),
         ):
             self.assertEqual(who, self.who(token, header, query), (token, header, query))
+
+
+class CachedTests(SynchronousTestCase):
+    """Requests with the header lines of the request before, whose client isn't verified again."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.hub = make_hub(MemoryStore(Retention(20), self.clock.seconds, tokens()), self.clock)
+        self.site = SiteTokens(lambda: self.hub.time_ms() / 1000)
+        self.hub.identities._token_keys = self.site.token_keys
+        self.user = self.admit(lobby="rw")
+        self.headers = self.lines_of(self.user)
+
+    def admit(self, before: Identity | None = None, lifetime: float = 60.0, **rooms: str) -> Identity:
+        claims = self.site.verify(self.site.issue("u7", lifetime, **rooms))
+        return self.hub.identities.admit(claims, before)
+
+    def lines_of(self, identity: Identity) -> CachedHeaders:
+        return CachedHeaders(b"Host: localhost\r\nRealtime-Client: %b\r\n\r\n" % identity.client.encode())
+
+    def find(self, headers: CachedHeaders, query: str = "", name: str | None = None) -> Identity | None:
+        asked = request(query)
+        asked.requestHeaders = headers
+        return find_identity(asked, self.hub, name)
+
+    def assert_ends(self, code: str) -> None:
+        error = self.assertRaises(RealtimeError, self.find, self.headers)
+        self.assertEqual(code, error.code)
+
+    def test_verified_once(self) -> None:
+        """The identity that was verified first is found again, of users and of guests; others have their own."""
+        for identity in (self.user, self.hub.identities.new_guest(), self.hub.identities.new_guest("Bob")):
+            headers = self.lines_of(identity)
+            found = self.find(headers)
+            assert found is not None
+            self.assertEqual((identity.client, identity.user), (found.client, found.user))
+            headers.lines = b""  # they aren't read again
+            self.assertIs(found, self.find(headers))
+
+    def test_other_places(self) -> None:
+        """What the address says counts as ever, whatever the lines before said."""
+        guest = self.hub.identities.new_guest()
+        headers = self.lines_of(guest)
+        for _ in range(2):
+            self.assertEqual(guest.user, getattr(self.find(headers), "user", None))
+            self.assertEqual("Ann", getattr(self.find(headers, name="Ann"), "user", guest.user).name)
+            both = self.assertRaises(RealtimeError, self.find, headers, f"reader={self.user.client}")
+            self.assertEqual("bad_request", both.code)
+        self.find(self.headers)
+        twice = self.assertRaises(RealtimeError, self.find, self.headers, f"client={self.user.client}")
+        self.assertEqual("unauthorized", twice.code)
+
+    def test_renewed(self) -> None:
+        """After a renewal the next request has the rights of the new token, and no others."""
+        self.find(self.headers)
+        renewed = self.admit(self.user, 120.0, lobby="r")
+        self.hub.identities.renew(renewed)
+        self.assertIs(renewed, self.find(self.headers))
+        reader = self.lines_of(self.hub.identities.reader_of(self.user))
+        for _ in range(2):
+            found = self.find(reader)
+            assert found is not None
+            self.assertEqual((True, renewed.grants), (found.is_reader, found.grants))
+
+    def test_time_is_over(self) -> None:
+        """When its time is over, a client is refused, though it was renewed and came after that."""
+        self.hub.identities.renew(self.admit(self.user, 120.0, lobby="r"))
+        for _ in range(2):
+            self.find(self.headers)
+        self.clock.advance(60)
+        self.assert_ends("token_expired")
+
+    def test_key_is_gone(self) -> None:
+        """When the key of its token is gone, a client is refused."""
+        self.find(self.headers)
+        self.site.keys = frozenset()
+        self.assert_ends("unauthorized")
 
 
 class WrapTests(SynchronousTestCase):

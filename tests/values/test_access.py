@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.values.access import (
     MODERATE,
+    MOST_KNOWN_ROOMS,
     NO_GRANTS,
     PRESENCE,
     READ,
@@ -55,6 +56,17 @@ class GrantsTests(SynchronousTestCase):
         for pattern in ("@ann", "@*", "@an*", "@ann*"):
             self.assertEqual("ws", format_rights(Grants.of({pattern: "rwspm"}).rights("@ann")), pattern)
         self.assertEqual(0, Grants.of({"@*": "rwspm"}).rights("ann"))
+
+    def test_remembered(self) -> None:
+        """The rights in a room are the same whenever they are asked for; those of so many rooms are remembered."""
+        grants = Grants.of({"a*": "r", "a1": "s", "@a*": "rw"})
+        rooms = [f"{begin}{number}" for begin in ("a", "b", "@a") for number in range(MOST_KNOWN_ROOMS)]
+        expected = {room: "r" if room[0] == "a" else "w" if room[0] == "@" else "" for room in rooms} | {"a1": "rs"}
+        for room in (*rooms, *rooms, *reversed(rooms), *rooms[:2] * 5):
+            self.assertEqual(expected[room], format_rights(grants.rights(room)), room)
+            self.assertLessEqual(len(grants.by_room), MOST_KNOWN_ROOMS)
+        self.assertEqual(Grants(grants.rules), grants)
+        self.assertEqual(0, Grants.of({"b*": "r"}).rights("a1"))
 
     def test_refused(self) -> None:
         """A pattern or a text of rights that can't be one is refused; the message names the pattern."""
