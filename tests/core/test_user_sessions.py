@@ -56,7 +56,7 @@ class UserSessionsTests(SynchronousTestCase):
     def test_begins_again(self) -> None:
         """After nobody was there for a while, the next session ends with its time, too."""
         for lifetime in (30.0, 10.0, 40.0):
-            self.begin(self.admit("ann")).close()
+            self.begin(self.admit("ann", 5.0)).close()
             self.clock.pump([0.25] * 8)
             self.assertEqual(0, len(self.hub.wheel))
             session = self.begin(self.admit("ann", lifetime))
