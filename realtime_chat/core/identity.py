@@ -392,9 +392,11 @@ def unknown_client() -> RealtimeError:
 
 
 def _decode_base64(text: str) -> bytes:
-    """Decode base64url without padding; empty if it isn't the one spelling of its bytes."""
-    padded = text + "=" * (-len(text) % 4)
-    if len(padded) - len(text) > 2:
+    """Decode characters of base64url, without padding; empty if they aren't the one spelling of their bytes."""
+    rest = len(text) % 4
+    if rest == 1:
         return b""
-    raw = base64.urlsafe_b64decode(padded)
-    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text else b""
+    raw = base64.urlsafe_b64decode(text + "=" * (-rest % 4))
+    if rest and base64.urlsafe_b64encode(raw[1 - rest :]).rstrip(b"=").decode() != text[-rest:]:
+        return b""  # only in the last characters there are bits that aren't used
+    return raw
