@@ -31,9 +31,6 @@ class BoundedByUser(Generic[V]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._entries
-
     def __iter__(self) -> Iterator[V]:
         return iter([value for _, value in self._entries.values()])
 

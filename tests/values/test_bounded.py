@@ -24,7 +24,7 @@ class BoundedByUserTests(SynchronousTestCase):
         for number, key in enumerate("xyxz"):
             bounded.put(key, "a", number)
         self.assertEqual([2, 3], [*bounded])
-        self.assertEqual((True, False), ("x" in bounded, "y" in bounded))
+        self.assertEqual((True, False), ("x" in bounded.keys, "y" in bounded.keys))
         for key in "xxz":
             bounded.drop(key)
         self.assertEqual((0, {}), (len(bounded), bounded._by_user))
