@@ -1,11 +1,11 @@
 """The versions that polls carry: which members a poll's client has been sent.
 
-A version is ``NODE.NUMBER``, then ``.DIGEST`` where there are other nodes, and then ``.SIGNAL`` if a signal answered
-the poll.
+A version is ``NODE.NUMBER``, then ``.DIGEST`` where there are other nodes, and then ``.SIGNALS`` if the client had
+signals in the last seconds.
 
 * NODE and NUMBER are the node that answered and the members' version there.
 * DIGEST is a hash of the members at that version, by which other nodes understand it.
-* SIGNAL is a hash of the signal; see :class:`~realtime_chat.presence.signals.SignalDelivery`.
+* SIGNALS are the hashes of the signals; see :class:`~realtime_chat.presence.signals.SignalDelivery`.
 
 If a poll came with a digest that this node didn't know, and was answered before it did, NODE is ``0``. Then NUMBER says
 since when the digest is unknown, in milliseconds since 1970.
@@ -14,6 +14,7 @@ since when the digest is unknown, in milliseconds since 1970.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from realtime_chat.core.node import Node
@@ -22,10 +23,13 @@ from realtime_chat.presence.leases import UNKNOWN, UNSEEING, Lease
 from realtime_chat.presence.membership import DIGEST_OF_EMPTY, AwaitingDigest, Membership
 from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.presence.remote_members import RemoteMembers
-from realtime_chat.presence.signals import SignalDelivery
+from realtime_chat.presence.signals import MOST_HASHES, SignalDelivery
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
-_VERSION = re.compile(rf"([0-9a-f]{{1,16}})\.({_NUMBER.pattern})(?:\.([0-9a-f]{{16}})?(?:\.([0-9a-f]{{8}}))?)?(?<!\.)")
+_VERSION = re.compile(
+    rf"([0-9a-f]{{1,16}})\.({_NUMBER.pattern})(?:\.([0-9a-f]{{16}})?(?:\.((?:[0-9a-f]{{8}}){{1,{MOST_HASHES}}}))?)?(?<!\.)"
+)
+_HASH = re.compile("[0-9a-f]{8}")
 _NO_NODE = "0"
 
 
@@ -35,18 +39,18 @@ class PollVersion(NamedTuple):
     node: str
     number: int
     digest: str | None
-    signal: str | None
+    signals: Sequence[str] = ()
 
     @classmethod
     def parse(cls, text: str) -> PollVersion | None:
         """Read a version; None if it isn't one."""
         match = _VERSION.fullmatch(text)
-        return None if match is None else cls(match[1], int(match[2]), match[3], match[4])
+        return None if match is None else cls(match[1], int(match[2]), match[3], _HASH.findall(match[4] or ""))
 
     def __str__(self) -> str:
         text = f"{self.node}.{self.number}"
-        if self.signal is not None:
-            return f"{text}.{self.digest or ''}.{self.signal}"
+        if self.signals:
+            return f"{text}.{self.digest or ''}.{''.join(self.signals)}"
         return text if self.digest is None else f"{text}.{self.digest}"
 
 
@@ -87,12 +91,12 @@ class PollVersions:
         version = PollVersion.parse(text)
         if version is None:
             return UNKNOWN
+        if version.signals and self._shared:
+            self._signals.has_had(reader, version.signals)
         if version.node == self._node:
             return self._read_own(reader, version)
         if not self._shared:
             return UNKNOWN
-        if version.signal is not None:
-            self._signals.has_received(reader, version.signal)
         if version.digest is None:
             return UNKNOWN
         since = self._time_ms()
@@ -191,4 +195,4 @@ class PollVersions:
             number, digest = membership.awaiting_digest[reader]
         else:
             digest = membership.digest_at(sent)
-        return str(PollVersion(node, number, digest, self._signals.hash_for(room.name)))
+        return str(PollVersion(node, number, digest, self._signals.hashes_for(reader)))

@@ -66,7 +66,7 @@ class Presence:
         self.remote = RemoteMembers(table, node.wheel, self._take_change, self._carry_out)
         self._outbox = PresenceOutbox(node, broker)
         self.visibility = Visibility(table, self._outbox)
-        self._signals = SignalDelivery(node)
+        self._signals = SignalDelivery(node, broker.shared)
         self._versions = PollVersions(node, table, self.remote, self._signals, broker.shared)
         self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
         self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)

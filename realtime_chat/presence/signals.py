@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import islice
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -12,8 +13,14 @@ from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.presence.leases import Lease
 
-_OVERLAP = 0.5
-"""Seconds by which a signal may reach one node later than another."""
+_OVERLAP = 5.0
+"""Seconds by which a signal may reach one node later than another, if that one is very busy."""
+
+MOST_HASHES = 16
+"""Signals that a poll's version names at most; these are the newest."""
+
+_MOST_RECENT = 10_000
+"""Signals of the last seconds that are known at most; each takes some 300 bytes."""
 
 
 class KeptSignals:
@@ -117,23 +124,31 @@ class SignalDelivery:
     """Delivers signals to live readers, and to clients that are between two polls.
 
     A poll may be answered with a signal by one node, and its next poll may reach another node before the signal does.
-    So the answer's version has a hash of the signal, and the other node doesn't deliver that signal again.
+    So the answer's version has hashes of the signals that its client had in the last seconds. A node that has had no
+    signal of a hash yet doesn't send the next one to that poll. What is relayed has no id, and may be the same each
+    second: so the one after that is sent.
 
+    :param shared: whether there may be other nodes.
     :ivar kept: the signals that are kept for clients between two polls.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, shared: bool) -> None:
         self.kept = KeptSignals(node.limits.signal_memory, node.limits.signals_bytes)
         self._clock = node.clock
         self._counters = node.counters
         self._room_bytes = node.limits.signal_bytes
+        self._shared = shared
         self._rooms: dict[str, RoomSignals] = {}  # by name, of rooms with clients between two polls
-        self._delivering: tuple[str, bytes] | None = None  # a room, and the signal that its readers are sent now
-        self._received: dict[Subscription, tuple[float, str]] = {}  # until when, and the hash of the signal
+        self._delivering: tuple[str, str] | None = None  # a room, and the hash of what its readers are sent now
+        self._recent: dict[tuple[str, str], float] = {}  # when a room had a signal of a hash, the oldest first
+        self._had: dict[Subscription, list[str]] = {}  # the hashes of what a poll's client had in the last seconds
+        self._to_come: dict[Subscription, set[str]] = {}  # those of which this node has had no signal yet
 
     def stop(self) -> None:
         """Forget all signals."""
-        self._received.clear()
+        self._recent.clear()
+        self._had.clear()
+        self._to_come.clear()
         self._rooms.clear()
 
     # Clients between two polls
@@ -162,16 +177,18 @@ class SignalDelivery:
         """Send a signal to a room's live readers, and keep it for clients between two polls.
 
         :param signal: the encoded event.
-        :param client_hash: of the client that sent it.
+        :param client_hash: of the client that sent it; empty for one that is relayed.
         :param skip: the readers of that client.
         """
         behind = room.reader_count - room.live_count()
         signals = self._rooms.get(room.name)
         if signals is not None:  # first, as polls that are answered now are away after that
             signals.add(self._clock.seconds(), client_hash, signal)
-        if self._received:
-            skip = [*skip, *self._have_received(_hash(signal))]
-        self._delivering = room.name, signal
+        if self._shared:
+            signal_hash = _hash(signal)
+            self._note(room.name, signal_hash)
+            skip = [*skip, *self._have_had(room, signal_hash)]
+            self._delivering = room.name, signal_hash
         try:
             delivered, missed = room.broadcast("signal", signal, skip)
         finally:
@@ -182,28 +199,70 @@ class SignalDelivery:
     def resume(self, reader: Subscription, lease: Lease) -> None:
         """Send a poll the signals that were sent after its client's last poll."""
         signals = self._rooms.get(lease.room.name)
+        to_come, lease.signals_to_come = lease.signals_to_come, None
         if signals is not None:
             for signal in signals.missed(lease, self._clock):
+                if self._shared and self._is_had(reader, _hash(signal), to_come or set()):
+                    continue
                 self._counters.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
             self.drop_unneeded(lease.room.name)
 
-    def hash_for(self, room: str) -> str | None:
-        """The hash of the signal that a room's readers are sent now; None if they are sent none."""
-        delivering = self._delivering
-        return None if delivering is None or delivering[0] != room else _hash(delivering[1])
+    def _is_had(self, reader: Subscription, signal_hash: str, to_come: set[str]) -> bool:
+        """Whether a poll's client has had a signal from another node. It has had it from now on."""
+        if signal_hash in to_come:
+            to_come.discard(signal_hash)
+            return True
+        self._had.setdefault(reader, []).append(signal_hash)
+        return False
 
-    def has_received(self, reader: Subscription, signal_hash: str) -> None:
-        """A poll has received a signal from another node already."""
-        self._received[reader] = self._clock.seconds() + _OVERLAP, signal_hash
+    # What a poll's client has had from other nodes
+
+    def has_had(self, reader: Subscription, hashes: Sequence[str]) -> None:
+        """A poll comes, whose client had signals of these hashes in the last seconds."""
+        self._drop_old()
+        room = reader.room.name
+        self._had[reader] = [*hashes]
+        if to_come := {known for known in hashes if (room, known) not in self._recent}:
+            self._to_come[reader] = to_come
+
+    def hashes_for(self, reader: Subscription) -> Sequence[str]:
+        """The hashes of what a poll's client has had in the last seconds, with what it is sent now; the newest last."""
+        hashes: list[str] = []
+        if reader in self._had:
+            self._drop_old()
+            room, to_come = reader.room.name, self._to_come.get(reader, ())
+            hashes = [known for known in self._had[reader] if known in to_come or (room, known) in self._recent]
+        if self._delivering is not None and self._delivering[0] == reader.room.name:
+            hashes.append(self._delivering[1])
+        return hashes[-MOST_HASHES:]
 
     def forget(self, reader: Subscription) -> None:
-        """A reader has gone."""
-        self._received.pop(reader, None)
+        """A poll has gone. What it isn't sent again may come before the client's next poll."""
+        self._had.pop(reader, None)
+        to_come = self._to_come.pop(reader, None)
+        if reader.lease is not None:
+            reader.lease.signals_to_come = to_come
 
-    def _have_received(self, signal_hash: str) -> list[Subscription]:
-        now = self._clock.seconds()
-        return [reader for reader, (until, known) in self._received.items() if known == signal_hash and until > now]
+    def _have_had(self, room: Room, signal_hash: str) -> list[Subscription]:
+        """The readers of a room that have had a signal from another node. They get the next one that is the same."""
+        found = [reader for reader, known in self._to_come.items() if signal_hash in known and reader.room is room]
+        for reader in found:
+            self._to_come[reader].discard(signal_hash)
+        return found
+
+    def _note(self, room: str, signal_hash: str) -> None:
+        """This node has a signal."""
+        self._recent.pop((room, signal_hash), None)
+        self._recent[room, signal_hash] = self._clock.seconds()
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        oldest = self._clock.seconds() - _OVERLAP
+        for signal, at in [*islice(self._recent.items(), 8)]:  # one comes at a time, so this is soon done
+            if at > oldest and len(self._recent) <= _MOST_RECENT:
+                break
+            del self._recent[signal]
 
 
 def _hash(signal: bytes) -> str:

@@ -153,7 +153,7 @@ class TypeScriptTests(ProjectTestCase):
         self.write("mistaken.ts", _MODULE.replace("  try {", ";\n".join((*_MISTAKES, "  try {"))))
         self.write_page("https://example.com/chat/")
         told = node(NPM_MODULES / "typescript" / "bin" / "tsc", "--project", self.directory).stdout
-        places = set(re.findall(r"^(\S+)\((\d+)", told, re.MULTILINE))
+        places = set(re.findall(r"(\w+\.tsx?)\((\d+)", told))
         self.assertEqual(["mistaken.ts"] * len(_MISTAKES), [file for file, _ in places], told)
 
 

@@ -185,15 +185,16 @@ class FirefoxOldBrowserTests(OldBrowserTests):
 
 
 _CONNECT = """
-const begun = Date.now();
 const rt = window.rt = Realtime.connect(%s), room = window.room = rt.room(%s);
 const got = window.got = []; // its own: an earlier connection of this page may still hear something
 room.on('message', (data) => got.push(data));
 room.publish(%s);
-while (!got.length && Date.now() - begun < 15000) {
+let turns = 0;
+while (!got.length && turns < 750) {
   await new Promise((resolve) => setTimeout(resolve, 20));
+  turns += 1;
 }
-return [rt.transport, Date.now() - begun];
+return [rt.transport, turns * 20];
 """
 
 
@@ -201,7 +202,10 @@ class NetworkTests(BrowserTestCase):
     """Networks and proxies that get in the way."""
 
     def connect(self, tab: Tab, options: str = "{}", room: str = "lobby") -> tuple[str, float]:
-        """Connect, publish, and receive that; give the transport and how long it took, in seconds."""
+        """Connect, publish, and receive that; give the transport and how long it took.
+
+        It took so many seconds of the page's timers. So a busy machine, whose pages all wait, makes it no longer.
+        """
         transport, took = tab.run(_CONNECT % (f"'', {options}", json.dumps(room), json.dumps("hi")))
         return transport, took / 1000
 

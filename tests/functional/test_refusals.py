@@ -101,6 +101,7 @@ EARLY = (
     Row("--token-key {here}/short.key", "short.key, line 2: the secret has 5 bytes", "32 or more"),
     Row("--token-audience chat", "--token-audience: this is for tokens", "need --token-key FILE"),
     Row("--token-issuer chat", "--token-issuer: this is for tokens", "need --token-key FILE"),
+    Row("--token-key {here}/short.key --token-url chat", "--token-url: 'chat' is no address", "such as /token/"),
     Row("--config /nowhere.toml", "--config: /nowhere.toml: it can't be read", "a file in TOML"),
     Row("--config {here}/wrong.toml", "wrong.toml, line 2: 'histroy' is not an option", "did you mean history?"),
     Row("--histroy 5", "option --histroy not recognized", "right would be --history"),
