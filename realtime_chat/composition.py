@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -57,7 +57,7 @@ def make_service(
     random_bytes: Callable[[int], bytes],
     give_up: Callable[[str], None] | None = None,
     started: Callable[[], None] = lambda: None,
-    starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
+    starting: Callable[[RealtimeService], None] = lambda service: None,
     io: SocketIO = FAST,
     node: str | None = None,
 ) -> RealtimeService:
@@ -75,14 +75,14 @@ def make_service(
     limits, rates = configuration.limits, configuration.rate_limits
     hub = make_hub(store, reactor, limits, time, random_bytes, broker, node, *tokens, rates)
     socket_reader = io.make_reader(reactor)
-    make_sites = _SiteMaker(reactor, hub, store, broker, configuration, time, random_bytes, io, socket_reader)
+    site_maker = _SiteMaker(reactor, hub, store, broker, time, random_bytes, io, socket_reader)
     return RealtimeService(
         reactor,
         store,
         broker,
         hub,
         configuration,
-        make_sites,
+        site_maker,
         io.accept_few,
         socket_reader.close,
         give_up=give_up,
@@ -131,29 +131,50 @@ class _SiteMaker:
     hub: Hub
     store: IMessageStore
     broker: IBroker
-    configuration: Configuration
     time: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     io: SocketIO
     socket_reader: SocketReader
+    _own: dict[bytes, JSONResource] = attrs.field(init=False, factory=dict)
 
-    def __call__(self, open_files: int) -> Sites:
+    def __call__(self, configuration: Configuration, open_files: int) -> Sites:
         """Make the sites.
 
         :param open_files: how many files the process may have open.
         :raises PageRefused: the page at ``/`` can't be served.
         """
         turns = Turns(self.reactor, monotonic)
-        root, public = self._chat_resources(turns)
-        chat = self._site(root, turns, open_files, public)
-        if not self.configuration.metrics_listen:
+        self._own.update(self._own_resources(configuration, turns))
+        root, public = _tree(configuration, self._own)
+        chat = self._site(configuration, root, turns, open_files, public)
+        if not configuration.metrics_listen:
             return Sites(chat)
-        return Sites(chat, self._site(self._metrics_resources(), turns, open_files))
+        return Sites(chat, self._site(configuration, self._metrics_resources(), turns, open_files))
+
+    def read_again(self, configuration: Configuration, sites: Sites, open_files: int) -> Callable[[], None]:
+        """Read again what the site for clients serves.
+
+        :returns: a function that makes the sites go on with that, and with the configuration.
+        :raises PageRefused: the page at ``/`` can't be served.
+        """
+        own = {**self._own, b"poll": PollResource(self.hub, configuration.jsonp)}  # as it keeps what is public
+        root, public = _tree(configuration, own)
+
+        def serve() -> None:
+            sites.chat.resource, sites.chat.origins = root, OriginPolicy(configuration.origins, public)
+            for site in filter(None, sites):
+                site.max_connections = _most_connections(configuration, open_files)
+
+        return serve
 
     def _site(
-        self, root: JSONResource, turns: Turns, open_files: int, public: frozenset[bytes] = frozenset()
+        self,
+        configuration: Configuration,
+        root: JSONResource,
+        turns: Turns,
+        open_files: int,
+        public: frozenset[bytes] = frozenset(),
     ) -> RealtimeSite:
-        configuration = self.configuration
         return RealtimeSite(
             root,
             self.reactor,
@@ -163,7 +184,7 @@ class _SiteMaker:
             FastChannel if self.io.fast_requests else RealtimeChannel,
             OriginPolicy(configuration.origins, public),
             self.time,
-            max_connections=configuration.max_connections or max(1, open_files - _SPARE_FILES),
+            max_connections=_most_connections(configuration, open_files),
             turns=turns,
             read=self.socket_reader.adopt,
             access_log=configuration.access_log,
@@ -174,30 +195,36 @@ class _SiteMaker:
         root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self.store, self.broker)))
         return root
 
-    def _chat_resources(self, turns: Turns) -> tuple[JSONResource, frozenset[bytes]]:
-        """The tree of resources, and the paths in it that pages of every origin may read."""
-        root = JSONResource()
-        hashed = put_library(root)
-        put_page(root, self.configuration.page, {LIBRARY: hashed}, self.configuration.token_url)
-        for path, child in self._own_resources(turns):
-            if path in root.children:
-                raise PageRefused(
-                    f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise"
-                )
-            root.putChild(path, child)
-        return root, frozenset(f"/{name}".encode() for name in (LIBRARY, hashed))
+    def _own_resources(self, configuration: Configuration, turns: Turns) -> Mapping[bytes, JSONResource]:
+        hub, jsonp = self.hub, configuration.jsonp
+        return {
+            b"ws": WebSocketResource(self.reactor, hub, configuration.compress, turns, self.io),
+            b"poll": PollResource(hub, jsonp),
+            b"sse": EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io),
+            b"commands": CommandsResource(hub, jsonp, turns),
+            b"rooms": RoomsResource(hub),
+            b"healthz": HealthResource(),
+            b"readyz": ReadinessResource(hub),
+        }
 
-    def _own_resources(self, turns: Turns) -> tuple[tuple[bytes, JSONResource], ...]:
-        hub, jsonp = self.hub, self.configuration.jsonp
-        return (
-            (b"ws", WebSocketResource(self.reactor, hub, self.configuration.compress, turns, self.io)),
-            (b"poll", PollResource(hub, jsonp)),
-            (b"sse", EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io)),
-            (b"commands", CommandsResource(hub, jsonp, turns)),
-            (b"rooms", RoomsResource(hub)),
-            (b"healthz", HealthResource()),
-            (b"readyz", ReadinessResource(hub)),
-        )
+
+def _most_connections(configuration: Configuration, open_files: int) -> int:
+    return configuration.max_connections or max(1, open_files - _SPARE_FILES)
+
+
+def _tree(configuration: Configuration, own: Mapping[bytes, JSONResource]) -> tuple[JSONResource, frozenset[bytes]]:
+    """The tree of resources, and the paths in it that pages of every origin may read.
+
+    :param own: what stands there besides the page and the library.
+    """
+    root = JSONResource()
+    hashed = put_library(root)
+    put_page(root, configuration.page, {LIBRARY: hashed}, configuration.token_url)
+    for path, child in own.items():
+        if path in root.children:
+            raise PageRefused(f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise")
+        root.putChild(path, child)
+    return root, frozenset(f"/{name}".encode() for name in (LIBRARY, hashed))
 
 
 def _random_fraction(random_bytes: Callable[[int], bytes]) -> float:

@@ -66,12 +66,14 @@ class ConfigFile:
     :ivar settings: what it says of options, in the order of the file.
     :ivar rules: its rules for rooms.
     :ivar rule_lines: where each rule begins.
+    :ivar is_empty: whether there is nothing in it, not even a comment.
     """
 
     path: str
     settings: tuple[Setting, ...] = ()
     rules: RoomRules = attrs.field(factory=RoomRules)
     rule_lines: tuple[int, ...] = ()
+    is_empty: bool = False
 
     @classmethod
     def read(cls, path: str, names: Names) -> ConfigFile:
@@ -92,7 +94,7 @@ class ConfigFile:
         except msgspec.ValidationError as error:
             raise _explained(path, str(error), lines) from None
         settings = tuple(Setting(name, _texts(value), lines[name,]) for name, value in found.items() if name != "room")
-        return cls(path, settings, *_read_rules(path, rooms, lines))
+        return cls(path, settings, *_read_rules(path, rooms, lines), not text)
 
 
 _Lines = Mapping[tuple[str | int, ...], int]

@@ -89,9 +89,10 @@ def read_log_path(directory: Path | None, text: str) -> str:
     """The path of a log file. It may be in a directory that the daemon will create.
 
     :param directory: that directory; None if the daemon creates none.
+    :param text: an absolute path.
     :raises ValueError: no file can be there.
     """
-    path = Path(text).absolute()  # twistd changes the directory before it starts the service
+    path = Path(text)
     if not text or path.is_dir():
         raise ValueError(f"{text!r} is no file; right would be {_LOG_EXAMPLE}")
     made = () if directory is None else (directory.absolute(), *directory.absolute().parents)
@@ -119,7 +120,7 @@ def check_origin(text: str) -> str:
 
 
 def read_page(text: str) -> str | Path:
-    """What is at ``/``: on, off, or a directory.
+    """What is at ``/``: on, off, or the absolute path of a directory.
 
     :raises ValueError: it is nothing of these, or the directory can't be served.
     """
@@ -127,7 +128,7 @@ def read_page(text: str) -> str | Path:
         return text
     if not text:
         raise ValueError(f"{text!r} is no page; right would be {OWN_PAGE}, {NO_PAGE} or a directory")
-    directory = Path(text).absolute()  # twistd changes the directory before it starts the service
+    directory = Path(text)
     check_directory(directory)
     return directory
 

@@ -21,7 +21,7 @@ from realtime_chat import __version__
 from realtime_chat.broker.relay import read_relay
 from realtime_chat.config_file import ConfigFile, Names
 from realtime_chat.http.host_list import names_loopback
-from realtime_chat.http.static_files import OWN_PAGE
+from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE
 from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is_loopback
 from realtime_chat.option_values import (
     check_host,
@@ -47,6 +47,8 @@ from realtime_chat.values.limits import Limits
 
 _DATABASE = "realtime.sqlite"
 _REPEATABLE = ("listen", "relay", "host", "allow-origin", "metrics-listen", "token-key")
+PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
+"""The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
 DEFAULT_PREFIX = "realtime"
 
@@ -59,6 +61,9 @@ class Options(usage.Options):
 
     Besides, ``keys`` are the keys that verify tokens, and ``rules`` those for rooms.
 
+    :param started: the options that the daemon was started with, if it runs already; see :meth:`again`.
+    :ivar words: the command line.
+    :ivar directory: the one in which the daemon was started.
     :ivar given: the texts of the options on the command line.
     :ivar file: the configuration file; None if there is none.
     """
@@ -75,8 +80,12 @@ class Options(usage.Options):
         ["open", None, "Let guests read and write every room that no rule is for, though others can reach the daemon."],
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, started: Options | None = None) -> None:
         super().__init__()
+        self.directory: str = os.getcwd() if started is None else started.directory
+        self._base = "" if started is None else started.directory  # from which paths count
+        self._listening = () if started is None else (*started["listen"], *started["metrics-listen"])
+        self.words: list[str] = []
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
         self.update({name: [] for name in _REPEATABLE})
@@ -110,13 +119,14 @@ class Options(usage.Options):
 
     def opt_listen(self, endpoint: str) -> None:
         """Where to listen: a Twisted endpoint; may be given more than once. [default: tcp:8080:interface=127.0.0.1]"""
-        self["listen"].append(self._read("listen", endpoint, check_endpoint))
+        self["listen"].append(self._read_endpoint("listen", endpoint))
 
     def opt_store(self, store: str) -> None:
         """Where messages are kept: sqlite:PATH, memory:, or a Redis server that several nodes share:
         redis://[USER:PASSWORD@]HOST[:PORT]/DB, rediss://... (TLS) or redis+unix:///PATH?db=DB
         [default: realtime.sqlite in the data directory]"""
-        self["store"] = self._read("store", store, check_store)
+        kind, _, path = self._read("store", store, check_store).partition(":")
+        self["store"] = f"{kind}:{self._path(path)}" if kind == "sqlite" else store
 
     def opt_store_prefix(self, prefix: str) -> None:
         """The prefix of all keys and channels in Redis. Nodes with the same prefix share their rooms.
@@ -125,11 +135,11 @@ class Options(usage.Options):
 
     def opt_store_password_file(self, path: str) -> None:
         """A file whose first line is the password for Redis, so that no list of processes shows it."""
-        self["store-password-file"] = path
+        self["store-password-file"] = self._path(path)
 
     def opt_store_ca(self, path: str) -> None:
         """A file with the CA certificates (PEM) for a rediss:// server. [default: those of the system]"""
-        self["store-ca"] = path
+        self["store-ca"] = self._path(path)
 
     def opt_relay(self, relay: str) -> None:
         """PATTERN=ROOM: what is published in Redis on a channel that matches PATTERN (as with PSUBSCRIBE) becomes a
@@ -139,7 +149,7 @@ class Options(usage.Options):
     def opt_data_dir(self, directory: str) -> None:
         """The data directory; it is created if it is missing. [default: /var/lib/realtime_chat for root, else
         realtime_chat in $XDG_DATA_HOME or ~/.local/share]"""
-        self["data-dir"] = directory
+        self["data-dir"] = self._path(directory)
 
     def opt_history(self, count: str) -> None:
         """How many messages each room keeps. [default: 1000]"""
@@ -161,9 +171,8 @@ class Options(usage.Options):
 
     def opt_token_key(self, path: str) -> None:
         """A file with the keys that verify your site's tokens: a secret a line, or public keys in PEM or a JWKS; may be
-        given more than once. It is read again on SIGHUP. With it, guests may do what rules for rooms say, and else
-        nothing. [default: none]"""
-        self["token-key"].append(os.path.abspath(path))  # twistd changes the directory before it starts the service
+        given more than once. With it, guests may do what rules for rooms say, and else nothing. [default: none]"""
+        self["token-key"].append(self._path(path))
 
     def opt_token_audience(self, name: str) -> None:
         """What aud of each token has to name. [default: a token has no aud]"""
@@ -219,17 +228,25 @@ class Options(usage.Options):
 
     def opt_page(self, page: str) -> None:
         """What is at /: the chat page (on), nothing (off), or your own page: a directory with an index.html; it is read
-        at start. [default: on]"""
-        self["page"] = self._read("page", page, read_page)
+        at start and on SIGHUP. [default: on]"""
+        self["page"] = self._read("page", page if page in (OWN_PAGE, NO_PAGE) else self._path(page), read_page)
 
     def opt_access_log(self, path: str) -> None:
         """Write one line for each request to this file; secrets in URLs are masked. [default: no access log]"""
-        self["access-log"] = path
+        self["access-log"] = self._path(path)
 
     def opt_metrics_listen(self, endpoint: str) -> None:
         """A separate endpoint for Prometheus, which serves /metrics, such as tcp:9100:interface=127.0.0.1; may be given
         more than once. [default: none]"""
-        self["metrics-listen"].append(self._read("metrics-listen", endpoint, check_endpoint))
+        self["metrics-listen"].append(self._read_endpoint("metrics-listen", endpoint))
+
+    def _read_endpoint(self, option: str, endpoint: str) -> str:
+        """Check an endpoint, unless it is listened on: a socket that was handed over can be taken once."""
+        return endpoint if endpoint in self._listening else self._read(option, endpoint, check_endpoint)
+
+    def _path(self, text: str) -> str:
+        """Make a path absolute, as twistd changes the directory later. It counts from where it is written."""
+        return os.path.abspath(os.path.join(self._base, text)) if text else text
 
     def _read_count(self, option: str, text: str, example: int | None = None) -> None:
         """Set an option to a number. If the text is not one, the message gives the default as an example."""
@@ -257,13 +274,25 @@ class Options(usage.Options):
         its own options first.
         """
         try:
-            self.given = self._texts_given(sys.argv[1:] if options is None else options)
-            super().parseOptions(options)
+            self.words = list(sys.argv[1:] if options is None else options)
+            self.given = self._texts_given(self.words)
+            super().parseOptions(self.words)
         except usage.UsageError as error:
             if self.parent is None:
                 raise
             message = f"realtime: {error}{self.suggestion(error)}\nAll options: twistd realtime --help"
             raise SystemExit(message) from error
+
+    def again(self) -> Options:
+        """Read the same command line again, and the files as they are now. This object stays as it is.
+
+        :raises twisted.python.usage.UsageError: something is wrong; the message says where.
+        """
+        options = Options(self)
+        options.parseOptions(self.words)
+        if options.file is not None and options.file.is_empty:  # as while somebody writes it
+            raise usage.UsageError(f"--config: {options.file.path}: it is empty; right would be a comment at least")
+        return options
 
     def _texts_given(self, words: list[str]) -> dict[str, list[str]]:
         """The options on a command line, by their full names. What is wrong there is told by :meth:`parseOptions`."""
@@ -322,9 +351,10 @@ class Options(usage.Options):
         """Take from the configuration file what the command line doesn't say."""
         names = self.names()
         try:
-            file = self.file = ConfigFile.read(self["config"], names)
+            file = self.file = ConfigFile.read(os.path.join(self._base, self["config"]), names)
         except FileRefused as error:
             raise usage.UsageError(str(error) if error.line else f"--config: {error}") from error
+        self._base = os.path.join(self._base, os.path.dirname(self["config"]))
         for name, texts, line in file.settings:
             if name in self.given:
                 continue
@@ -356,7 +386,7 @@ class Options(usage.Options):
     def _refuse_strangers(self) -> None:
         """Without keys everybody is a guest, who may do anything. So others may not come in by mistake."""
         for option, is_ours, names in (
-            ("listen", is_loopback, self["listen"]),
+            ("listen", is_loopback, dict.fromkeys((*self["listen"], *self._listening))),
             ("host", names_loopback, self["host"]),
         ):
             for name in names:

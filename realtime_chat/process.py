@@ -93,10 +93,11 @@ class Process:
                 self._terminal = os.dup(2)  # twistd closes it before the service starts
             atexit.register(self._on_exit)
 
-    def starting(self, reopen_logs: Callable[[], None]) -> None:
+    def starting(self, reopen_logs: Callable[[], None], reload: Callable[[], None]) -> None:
         """Catch signals, and take over the pipe for the exit status.
 
         :param reopen_logs: opens the service's own logs again.
+        :param reload: is called after all logs were opened again.
         """
         self._pipe = self._runner.pop(_STATUS_PIPE, None)
         if self._pipe is not None:
@@ -104,10 +105,11 @@ class Process:
             self._reactor.addSystemEventTrigger("after", "shutdown", self._on_exit)
         for number in _REOPEN_SIGNALS:
             if signal.getsignal(number) in (None, signal.SIG_DFL, signal.SIG_IGN):
-                signal.signal(number, partial(self._reopen_later, reopen_logs))
+                signal.signal(number, partial(self._on_signal, reopen_logs, reload))
 
-    def _reopen_later(self, reopen_logs: Callable[[], None], *signalled: object) -> None:
+    def _on_signal(self, reopen_logs: Callable[[], None], reload: Callable[[], None], *signalled: object) -> None:
         self._reactor.callFromThread(self._reopen, reopen_logs)
+        self._reactor.callFromThread(reload)
 
     def _reopen(self, reopen_logs: Callable[[], None]) -> None:
         reopen_logs()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 from twisted.application.service import Service
@@ -18,13 +18,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat import __version__
+from realtime_chat.certificates import Certificates
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.http.host_list import HostList
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
-from realtime_chat.listening import ListenRefused, is_local, listen, names, url
+from realtime_chat.listening import Endpoint, ListenRefused, is_local, listen, names, url
 from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
@@ -32,6 +33,10 @@ from realtime_chat.values.rates import RateLimits
 
 _STEP_TIMEOUT = 1.5
 """Seconds that one step of stopping may take. Most steps take no time; all together have five seconds."""
+
+
+_RELOADED = ("hosts", "origins", "max_connections", "page", "token_url", "access_log", "access", "rate_limits")
+"""The parts of a configuration that take effect while the daemon runs."""
 
 
 @attrs.frozen
@@ -51,7 +56,7 @@ class Configuration:
     :ivar access_log: the path of the access log; None for no log.
     :ivar metrics_listen: the endpoints for Prometheus.
     :ivar access: who may do what in which room.
-    :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if there are no keys.
+    :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if no key ever comes.
     :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
     :ivar rate_limits: how fast clients, users and addresses may go on.
     """
@@ -81,15 +86,28 @@ class Sites(NamedTuple):
     metrics: RealtimeSite | None = None
 
 
+class SiteFactory(Protocol):
+    """Makes the sites of a daemon; ``composition.py`` has one."""
+
+    def __call__(self, configuration: Configuration, open_files: int) -> Sites:
+        """Make the sites.
+
+        :param open_files: how many files the process may have open.
+        """
+
+    def read_again(self, configuration: Configuration, sites: Sites, open_files: int) -> Callable[[], None]:
+        """Read again what the sites serve, and return a function that makes them serve it."""
+
+
 class RealtimeService(Service):
     """One daemon: starts its parts, listens, and stops them.
 
-    :param make_sites: makes the sites when the daemon starts; it takes the limit of open files.
+    :param site_factory: makes the sites when the daemon starts.
     :param adjust_port: is called with each port that is listened on.
     :param stop_reading: is called after all connections are closed.
     :param give_up: is called with the reason if the daemon can't start. By default it stops the reactor.
     :param started: is called when the daemon listens.
-    :param starting: is called first, with a function that opens the access logs again.
+    :param starting: is called first, with the service.
     :ivar hub: the rooms and sessions.
     """
 
@@ -102,19 +120,20 @@ class RealtimeService(Service):
         broker: IBroker,
         hub: Hub,
         configuration: Configuration,
-        make_sites: Callable[[int], Sites],
+        site_factory: SiteFactory,
         adjust_port: Callable[[IListeningPort], None],
         stop_reading: Callable[[], None],
         give_up: Callable[[str], None] | None = None,
         started: Callable[[], None] = lambda: None,
-        starting: Callable[[Callable[[], None]], None] = lambda reopen: None,
+        starting: Callable[[RealtimeService], None] = lambda service: None,
     ) -> None:
         self.hub = hub
         self._reactor = reactor
         self._store = store
         self._broker = broker
         self._configuration = configuration
-        self._make_sites = make_sites
+        self._site_factory = site_factory
+        self._certificates = Certificates(reactor)
         self._adjust_port = adjust_port
         self._stop_reading = stop_reading
         self._give_up = self._stop_reactor if give_up is None else give_up
@@ -122,12 +141,14 @@ class RealtimeService(Service):
         self._starting = starting
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
-        self._sites: list[RealtimeSite] = []
+        self._sites: Sites | None = None
+        self._names: set[str] = set()  # of the addresses that are listened on
+        self._open_files = 0
 
     def startService(self) -> None:
         """Open the store and listen. If that fails, log the reason in one line and give up."""
         super().startService()
-        self._starting(self._reopen_logs)
+        self._starting(self)
         Deferred.fromCoroutine(self._start()).addErrback(self._not_started)
 
     def _not_started(self, failure: Failure) -> None:
@@ -139,12 +160,8 @@ class RealtimeService(Service):
     def _stop_reactor(self, why: str) -> None:
         self._reactor.callWhenRunning(self._reactor.stop)
 
-    def _reopen_logs(self) -> None:
-        for site in self._sites:
-            site.access_log.reopen()
-
     async def _start(self) -> None:
-        open_files = raise_file_limit()
+        self._open_files = raise_file_limit()
         directory = self._configuration.directory
         if directory is not None:
             _make_directory(directory)
@@ -154,30 +171,69 @@ class RealtimeService(Service):
         if self._broker.shared:
             self._log.info("other nodes: {broker}", broker=self._broker.describe())
         configuration = self._configuration
-        sites = self._make_sites(open_files)
-        self._sites = [site for site in sites if site is not None]
-        await self._listen("listen", configuration.listen, sites.chat, self._ports, configuration.hosts)
+        sites = self._sites = self._site_factory(configuration, self._open_files)
+        self._names = await self._listen("listen", configuration.listen, sites.chat, self._ports)
+        sites.chat.hosts = self._hosts()
         if sites.metrics is not None:
-            await self._listen("metrics-listen", configuration.metrics_listen, sites.metrics, self._metrics_ports)
+            ports = self._metrics_ports
+            served = await self._listen("metrics-listen", configuration.metrics_listen, sites.metrics, ports)
+            sites.metrics.hosts = HostList.listening_on(served)
         self._log_addresses()
         self._started()
 
     async def _listen(
-        self,
-        option: str,
-        descriptions: tuple[str, ...],
-        site: RealtimeSite,
-        ports: list[IListeningPort],
-        hosts: tuple[str, ...] = (),
-    ) -> None:
-        """Listen on endpoints, and serve the given host names, or else the addresses that are listened on."""
+        self, option: str, descriptions: tuple[str, ...], site: RealtimeSite, ports: list[IListeningPort]
+    ) -> set[str]:
+        """Listen on endpoints, and give back the addresses."""
         served: set[str] = set()
         for description in descriptions:
-            port = await listen(self._reactor, description, site, option)
+            secure = Endpoint.parse(description).kind == "ssl"
+            reactor = self._certificates.listener(description) if secure else self._reactor
+            port = await listen(reactor, description, site, option)
             self._adjust_port(port)
             ports.append(port)
             served |= names(port, description)
-        site.hosts = HostList.listening_on((), hosts) if hosts else HostList.listening_on(served)
+        return served
+
+    def _all_sites(self) -> list[RealtimeSite]:
+        return [site for site in self._sites or () if site is not None]
+
+    def _hosts(self) -> HostList:
+        """The host names that are given, or else the addresses that are listened on."""
+        hosts = self._configuration.hosts
+        return HostList.listening_on((), hosts) if hosts else HostList.listening_on(self._names)
+
+    # Going on with another configuration
+
+    def reopen_logs(self) -> None:
+        """Open the access logs again, after a rotation."""
+        for site in self._all_sites():
+            site.access_log.reopen()
+
+    def reload(self, configuration: Configuration) -> bool:
+        """Go on with another configuration, as far as that needs no restart, and with the files as they are now.
+
+        :returns: whether a certificate differs.
+        :raises ListenRefused: a certificate can't be used.
+        :raises PageRefused: the page can't be served.
+        :raises OSError: the access log can't be opened. In all cases nothing has changed.
+        """
+        changes = {name: getattr(configuration, name) for name in _RELOADED}
+        configuration = attrs.evolve(self._configuration, **changes)
+        take_certificates = self._certificates.read_again()
+        if self._sites is not None:
+            serve = self._site_factory.read_again(configuration, self._sites, self._open_files)
+            for site in self._all_sites():
+                site.access_log.move(configuration.access_log)
+            serve()
+        self._configuration = configuration
+        if self._sites is not None:
+            self._sites.chat.hosts = self._hosts()
+            self._sites.chat.check_again()
+        if not self.hub.access.decides_like(configuration.access):
+            self.hub.replace_access(configuration.access)
+        self.hub.limiter.replace(configuration.rate_limits)
+        return take_certificates()
 
     def ports(self) -> list[int]:
         """The TCP ports that are listened on, in the order of the configuration, ports for metrics last."""
@@ -220,7 +276,7 @@ class RealtimeService(Service):
         await _finish(self._reactor, self.hub.publisher.all_done())
         self.hub.stop()
         # A DeferredList, unlike gatherResults, ends without an error when the timeout cancels it.
-        await _finish(self._reactor, DeferredList([site.stop() for site in self._sites], consumeErrors=True))
+        await _finish(self._reactor, DeferredList([site.stop() for site in self._all_sites()], consumeErrors=True))
         await _finish(self._reactor, self._broker.stop())
         await _finish(self._reactor, self._store.stop())
         self._stop_reading()

@@ -30,6 +30,7 @@ from realtime_chat.logs import throttle
 from realtime_chat.options import Options, database_path
 from realtime_chat.process import Process
 from realtime_chat.redis.names import RedisNames
+from realtime_chat.reload import Reload
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -92,40 +93,27 @@ def makeService(options: Options) -> IService:
         os.urandom,
         process.give_up,
         partial(_on_started, reactor, process),
-        partial(_on_starting, process, verifier, tuple(options["token-key"])),
+        partial(_on_starting, process, verifier, options),
         node=node,
     )
 
 
-def _on_starting(
-    process: Process, verifier: TokenVerifier, paths: tuple[str, ...], reopen_logs: Callable[[], None]
-) -> None:
-    """Read the keys again whenever the logs are opened again."""
+def _on_starting(process: Process, verifier: TokenVerifier, options: Options, service: RealtimeService) -> None:
+    """Reload on signals from now on."""
     _log_keys(verifier)
-    for path in paths:
+    for path in options["token-key"]:
         _warn_of_readers(path)
-
-    def reopen() -> None:
-        reopen_logs()
-        if paths:
-            _read_keys_again(verifier, paths)
-
-    process.starting(reopen)
+    process.starting(service.reopen_logs, Reload(options, partial(_go_on, service, verifier)))
 
 
-def _read_keys_again(verifier: TokenVerifier, paths: tuple[str, ...]) -> None:
-    """Verify tokens with what stands in the files now. If they can't be read, the keys from before stay."""
+def _go_on(service: RealtimeService, verifier: TokenVerifier, options: Options) -> bool:
+    """Go on with other options; see :class:`~realtime_chat.reload.Reload`."""
+    is_certified = service.reload(_read_configuration(options, None, verifier))
     before = verifier.fingerprints()
-    try:
-        verifier.replace_keys(TokenKeys.read(paths))
-    except FileRefused as error:
-        _log.error(
-            "--token-key: {error}; the keys from before stay in force. To revoke them, put another in their place",
-            error=str(error),
-        )
-        return
+    verifier.replace(options["keys"], options["token-audience"], options["token-issuer"])
     if verifier.fingerprints() != before:
         _log_keys(verifier)
+    return is_certified
 
 
 def _warn_of_readers(path: str) -> None:
@@ -170,7 +158,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
         access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),
-        verify=verifier.verify if options["token-key"] else None,
+        verify=verifier.verify,
         token_keys=verifier.fingerprints,
     )
 
@@ -189,7 +177,8 @@ def _throttle_log(reactor: Any) -> None:
     def later(seconds: float, call: Callable[[], object]) -> None:
         reactor.callFromThread(reactor.callLater, seconds, call)
 
-    undo = throttle(globalLogPublisher, time.monotonic, later, (f"{RealtimeService.__module__}.RealtimeService",))
+    spared = [f"{kind.__module__}.{kind.__name__}" for kind in (RealtimeService, Reload)]
+    undo = throttle(globalLogPublisher, time.monotonic, later, spared)
     reactor.addSystemEventTrigger("after", "shutdown", undo)
 
 

@@ -42,13 +42,13 @@ class OptionTests(ConfigTestCase):
 
     def test_every_option(self) -> None:
         """Every option has its own name in a file, and means what it means on the command line."""
-        key = self.file("x" * 32)
+        key = str(Path(self.file("x" * 32)).absolute())
         values = {
             "listen": ["tcp:0", "tcp:8081"],
             "store": "redis://127.0.0.1/3",
             "store-prefix": "chat",
             "relay": ["a=b"],
-            "store-password-file": self.file("secret"),
+            "store-password-file": str(Path(self.file("secret")).absolute()),
             "history": 5,
             "history-age": "2h",
             "host": ["a.example", "b.example"],

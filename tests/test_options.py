@@ -87,7 +87,7 @@ class OptionsTests(SynchronousTestCase):
         for option, text, value in (
             ("store", "memory:", "memory:"),
             ("store", "sqlite:/a/b.sqlite", "sqlite:/a/b.sqlite"),
-            ("store", "sqlite:c:d", "sqlite:c:d"),
+            ("store", "sqlite:c:d", f"sqlite:{Path('c:d').absolute()}"),
             ("data-dir", "/srv/chat", "/srv/chat"),
             ("history", "1", 1),
             ("history", "999999999", 999_999_999),

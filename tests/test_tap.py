@@ -41,6 +41,21 @@ def parsed(*arguments: str) -> Options:
     return options
 
 
+def reload_of(service: RealtimeService) -> Callable[[], None]:
+    """What a signal calls, as a daemon starts."""
+    calls: list[Callable[[], None]] = []
+    with patch.object(Process, "starting", lambda process, reopen, reload: calls.append(reload)):
+        service._starting(service)
+    return calls[0]
+
+
+def said_by(call: Callable[[], object]) -> list[str]:
+    """What is logged meanwhile."""
+    with capturedLogs() as events:
+        call()
+    return [formatEvent(event) for event in events]
+
+
 class MakeServiceTests(SynchronousTestCase):
     """What is wired."""
 
@@ -120,7 +135,8 @@ class MakeServiceTests(SynchronousTestCase):
             metrics_listen=("tcp:9100",),
             limits=limits,
         )
-        found = attrs.evolve(configuration, access=expected.access, token_keys=expected.token_keys)
+        given = {name: getattr(expected, name) for name in ("access", "verify", "token_keys")}
+        found = attrs.evolve(configuration, **given)
         self.assertEqual(expected, found)
         self.assertEqual(limits, service.hub.limits)
 
@@ -146,7 +162,6 @@ class MakeServiceTests(SynchronousTestCase):
             service, configuration, _ = self.made("--store", "memory:", "--config", str(rules), *arguments)
             self.assertEqual(is_open, configuration.access.is_open, arguments)
             self.assertEqual("news", configuration.access.rules.rules[0].match)
-            self.assertEqual(has_keys, configuration.verify is not None)
             self.assertEqual(has_keys, bool(configuration.token_keys()))
             claims = {"exp": int(time.time()) + 60, "aud": "chat"}
             if has_keys:
@@ -158,7 +173,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_readable_keys(self) -> None:
         """A file of secrets that everybody on the machine can read is told at the start; public keys may be read."""
-        self.patch(Process, "starting", lambda process, call: None)
+        self.patch(Process, "starting", lambda process, *calls: None)
         for content, mode, is_told in (
             (SECRET, 0o644, True),
             (SECRET, 0o640, False),
@@ -169,35 +184,32 @@ class MakeServiceTests(SynchronousTestCase):
             key.chmod(mode)
             service, _, _ = self.made("--store", "memory:", "--token-key", str(key))
             with capturedLogs() as events:
-                service._starting(lambda: None)
+                service._starting(service)
             told = [text for text in map(str, map(formatEvent, events)) if "everybody on this machine" in text]
             self.assertEqual(is_told, bool(told), (mode, told))
             self.assertTrue(all(f"--token-key: everybody on this machine can read {key}" in text for text in told))
 
     def test_keys_again(self) -> None:
-        """Keys are read again when the logs are opened again; what can't be read leaves the keys from before."""
+        """Keys are read again by a reload; what can't be read leaves the keys from before."""
         key = Path(self.mktemp())
         key.write_text(SECRET)
         service, configuration, _ = self.made("--store", "memory:", "--token-key", str(key))
-        reopen: list[Callable[[], None]] = []
-        self.patch(Process, "starting", lambda process, call: reopen.append(call))
-        service._starting(lambda: None)
+        reload = reload_of(service)
         before = configuration.token_keys()
         for content in ("short", None, f"{SECRET}\n"):
             key.unlink() if content is None else key.write_text(content)
-            with capturedLogs() as events:
-                reopen[0]()
+            (text,) = said_by(reload)
             self.assertEqual(before, configuration.token_keys())
-            texts = [formatEvent(event) for event in events]
-            self.assertEqual(content not in ("short", None), texts == [], texts)
-            for text in texts:
-                self.assertIn("the keys from before stay in force", text)
+            if content in ("short", None):
+                self.assertIn(f"nothing was reloaded, and all goes on as before: --token-key: {key.absolute()}", text)
                 self.assertNotIn("short;", text)
+            else:
+                self.assertEqual("reloaded; nothing has changed", text)
         key.write_text(OTHER_SECRET)
-        with capturedLogs() as events:
-            reopen[0]()
+        said = said_by(reload)
         (fingerprint,) = configuration.token_keys()
-        self.assertEqual([f"tokens are verified by the keys {fingerprint}"], [formatEvent(event) for event in events])
+        now = "reloaded; in force now: token-key"
+        self.assertEqual([f"tokens are verified by the keys {fingerprint}", now], said)
         self.assertNotIn(fingerprint, before)
 
     def test_kept(self) -> None:

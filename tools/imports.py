@@ -25,10 +25,10 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("clock", "hosts", "listening", "logs", "process", "text_files"),
+    ("certificates", "clock", "hosts", "listening", "logs", "process", "text_files"),
     ("values",),
     ("core.identity", "core.interfaces", "core.turns", "tokens"),
-    ("core.access", "core.wheel"),
+    ("core.access", "core.access_renewal", "core.wheel"),
     ("core.node", "core.tail"),
     ("core.rate_limiter", "core.user_sessions"),
     ("core.log_view",),
@@ -44,6 +44,7 @@ LAYERS = (
     ("transports",),
     ("composition", "service", "config_file", "option_values"),
     ("options",),
+    ("reload",),
     ("tap",),
 )
 """From the bottom up. A module imports from its own layer and from the layers below it. A package stands for all of its

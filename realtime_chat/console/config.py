@@ -15,7 +15,7 @@ from typing import Any
 from twisted.python.usage import UsageError
 
 from realtime_chat.console.text import safe
-from realtime_chat.options import Options
+from realtime_chat.options import PATHS, Options
 from realtime_chat.values.access import RoomRule, format_rights
 
 _USAGE = 2
@@ -54,6 +54,8 @@ def _lines(daemon: Options) -> Iterator[str]:
 def _line(daemon: Options, name: str, texts: Sequence[str], source: str) -> str:
     names = daemon.names()
     value: Any = list(texts) if name in names.repeatable else bool(texts) if name in names.flags else texts[-1]
+    if name in PATHS:
+        value = daemon[name] if name in names.repeatable else str(daemon[name])
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if name == "store" and daemon["redis"] is not None:

@@ -61,6 +61,10 @@ class AccessPolicy:
         self._bounds = bounds  # between two that follow each other, the same rules match all names
         self._ruled = lru_cache(_CACHED_ROOMS + 2 * len(bounds))(self._find) if rules.rules else None
 
+    def decides_like(self, other: AccessPolicy) -> bool:
+        """Whether both decide the same."""
+        return (self.rules, self.is_open) == (other.rules, other.is_open)
+
     def describe(self) -> str:
         """One line for the operator: what guests may do."""
         if not self.is_open:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred
 
 from realtime_chat.core.access import AccessPolicy
+from realtime_chat.core.access_renewal import AccessRenewal
 from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
@@ -18,7 +20,7 @@ from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, Claims
 from realtime_chat.values.commands import CommandId
-from realtime_chat.values.errors import RealtimeError, StoreError
+from realtime_chat.values.errors import RealtimeError, StoreError, no_keys
 from realtime_chat.values.model import AppendResult, Draft, Page, Position
 
 
@@ -57,6 +59,7 @@ class Hub:
         self.identities = identities
         self.access = access
         self.users = users
+        self._access_renewal = AccessRenewal(node.clock, self._access_renewals)
         self._verify = verify
         self.presence = presence
         self.publisher = publisher
@@ -77,11 +80,7 @@ class Hub:
         :raises RealtimeError: ``unauthorized`` or ``token_expired``.
         """
         if self._verify is None:
-            raise RealtimeError(
-                "unauthorized",
-                "this server has no keys for tokens, so leave the token out to be a guest; its operator can give it "
-                "one with --token-key",
-            )
+            raise no_keys()
         return self._verify(token)
 
     def admit(self, claims: Claims, before: Identity | None) -> Identity:
@@ -123,6 +122,20 @@ class Hub:
         if identity is not None and identity.expires is not None and not identity.is_reader:
             self._renew_here(identity)
 
+    def replace_access(self, access: AccessPolicy) -> None:
+        """Decide by another policy from now on. What is open follows within a second."""
+        self.access = access
+        self._access_renewal.begin()
+
+    def _access_renewals(self) -> Iterator[Callable[[], object]]:
+        for identity in self.presence.identities():
+            yield partial(self._renew_leases, identity)
+        for session in self.sessions:
+            yield session.renew_rights
+
+    def _renew_leases(self, identity: Identity) -> None:
+        self.presence.renew(identity, self.access.rights)
+
     def welcome(self, id: CommandId | None, identity: Identity, ping: float) -> bytes:
         """The encoded ``welcome`` of a client. With a reader, it doesn't tell the client.
 
@@ -140,6 +153,7 @@ class Hub:
         """Take no more messages, and tell everybody goodbye."""
         self.stopping = True
         self.flush_queue.flush()
+        self._access_renewal.stop()
         self.cache.stop()
         self.presence.stop()
         for session in list(self.sessions):
@@ -182,7 +196,8 @@ class Hub:
         :param is_gone: whether nobody waits for it any more.
         :raises StoreError:
         """
-        found = await self._listed(identity, after, limit, is_gone)
+        listed = await self._listed(identity, after, limit, is_gone)
+        found = [room for room in listed if self.access.is_listed(identity, room)]  # by the rules that count now
         seen = [room for room in found if self.access.rights(identity, room) & PRESENCE]
         counts = dict(zip(seen, await self._count(seen), strict=True))
         return [(room, counts.get(room)) for room in found]

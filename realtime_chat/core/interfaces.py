@@ -303,6 +303,9 @@ class ClientConnection(Protocol):
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
 
+    def renew_rights(self) -> None:
+        """Go on with the rights that it has now."""
+
 
 R = TypeVar("R", bound=Reader)
 

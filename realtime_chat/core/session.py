@@ -200,7 +200,10 @@ class Session:
         self._become(self.hub.identities.reader_of(identity) if before.is_reader else identity)
         if self.hub.identities.is_over(identity):
             self.dismiss("token_expired")
-            return
+        self.renew_rights()
+
+    def renew_rights(self) -> None:
+        """Go on with the rights that it has now, in all rooms that it reads."""
         if (transport := self.transport) is not None:
             for subscription in tuple(self.subscriptions.values()):
                 self._renew_rights(transport, subscription)
@@ -235,12 +238,12 @@ class Session:
             self.hub.identities.check_time(self.identity)
 
     def check_still(self, room: str, right: int) -> None:
-        """Check a right of a user again, after something was waited for.
+        """Check a right again, after something was waited for.
 
-        :raises RealtimeError: ``forbidden``, or why the user's time is over.
+        :raises RealtimeError: ``forbidden``, or why a user's time is over.
         """
-        if self.identity is not None and self.identity.expires is not None:
-            self.hub.access.check(self.hub.identities.look_again(self.identity), room, right)
+        identity = None if self.identity is None else self.hub.identities.look_again(self.identity)
+        self.hub.access.check(identity, room, right)
 
     def _check_writer(self) -> None:
         if self.identity is not None and self.identity.is_reader:
@@ -301,11 +304,10 @@ class Session:
         """
         if self.closed:
             return None
-        access = self.hub.access
         identity = self.identity or self.identify()
-        rights = access.rights(identity, room.name)
+        rights = self.hub.access.rights(identity, room.name)
         if not rights & READ:
-            access.check(identity, room.name, READ)
+            self.hub.access.check(identity, room.name, READ)
         subscription = self.delivery.subscribe(room, start)
         subscription.rights = rights
         if not self._is_request:
@@ -317,8 +319,7 @@ class Session:
 
         :returns: False if it wasn't read.
         """
-        subscription = self.delivery.unsubscribe(room)
-        if subscription is not None:
+        if (subscription := self.delivery.unsubscribe(room)) is not None:
             self.hub.presence.exit(subscription, False)
         return subscription is not None
 
@@ -386,8 +387,7 @@ class Session:
         return Deferred.fromCoroutine(self._read_history(command))
 
     async def _read_history(self, command: commands.ReadHistory) -> bytes:
-        limits = self.hub.limits
-        limit = limits.default_last if command.limit is None else min(command.limit, limits.max_limit)
+        limit = self.last(command.limit)
         since = None if command.since is None else Position.parse(command.since)
         before = None if command.before is None else Position.parse(command.before)
         page, position, recovered = await self.hub.read_history(command.room, since, before, limit)

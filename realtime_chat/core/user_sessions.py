@@ -32,7 +32,8 @@ class UserSession(Protocol):
 class UserSessions:
     """The open sessions of users with tokens. Guests' sessions are not among them, as their time is never over.
 
-    :param token_keys: gives the fingerprints of the keys that verify tokens now. Sessions end whose key is gone.
+    :param token_keys: gives the fingerprints of the keys that verify tokens now. Sessions end whose key is gone. After
+        keys were read again it gives another object, as a key may come and go between two looks.
     """
 
     def __init__(self, node: Node, identities: Identities, token_keys: Callable[[], Collection[str]]) -> None:
@@ -89,7 +90,7 @@ class UserSessions:
             return
         self._wheel.call_within(_LOOK, self._look)
         keys = self._token_keys()
-        if keys != self._keys_seen or self._time_ms() >= self._earliest:
+        if keys is not self._keys_seen or self._time_ms() >= self._earliest:
             self._keys_seen = keys
             self._end_some()
 

@@ -63,6 +63,16 @@ class AccessLog:
         except OSError as error:
             self._log.error("the access log can't be opened again: {error}", error=error)
 
+    def move(self, path: str | None) -> None:
+        """Write to another file from now on, or to none.
+
+        :raises OSError: it can't be opened; then nothing has changed.
+        """
+        if path != self.path:
+            file = None if path is None else _open_private(path)
+            self.close()
+            self.path, self._file = path, file
+
     def close(self) -> None:
         """Close the file, if it is open."""
         if self._file is not None:

@@ -96,6 +96,8 @@ class RealtimeChannel(StrictChannel):
     What still comes is discarded for a while, so that the client can read the error.
     """
 
+    cached_headers: Any = None
+    """Header lines that were checked before, where a channel keeps them."""
     _deadline_for: tuple[_Phase, int] | None = None
     """Which phase, after how many answers, the deadline is for."""
     _answered = 0

@@ -176,7 +176,7 @@ class FastChannel(RealtimeChannel):
     """
 
     requestFactory = FastRequest  # type: ignore[assignment]
-    cached_headers: CachedHeaders | None = None
+    cached_headers: CachedHeaders | None
 
     def _read_whole_head(self, data: bytes) -> bool:
         if len(data) > self.MAX_LENGTH:

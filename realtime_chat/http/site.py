@@ -35,6 +35,7 @@ class Channel(Protocol):
     """What the site and requests use of a connection, :class:`~realtime_chat.http.channel.RealtimeChannel`."""
 
     factory: Any
+    cached_headers: Any
     site: RealtimeSite
     transport: Any
     is_closing: bool
@@ -175,6 +176,11 @@ class RealtimeSite(server.Site):
         """Count a new connection, and let the site's reader read from it."""
         self._read(channel.transport)
         self._channels.add(channel)
+
+    def check_again(self) -> None:
+        """Check the next header lines of each connection, though the same were checked before: hosts may differ now."""
+        for channel in self._channels:
+            channel.cached_headers = None
 
     def disconnected(self, channel: object) -> None:
         """Count a connection no more."""

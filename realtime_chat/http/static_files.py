@@ -7,6 +7,7 @@ import html
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -116,8 +117,7 @@ def put_library(root: Resource) -> str:
 
     :returns: that name, ``realtime.HASH.js``.
     """
-    content = _STATIC.joinpath(LIBRARY).read_bytes()
-    types = _STATIC.joinpath(_LIBRARY_TYPES).read_bytes()
+    content, types = _read_package_file(LIBRARY), _read_package_file(_LIBRARY_TYPES)
     root.putChild(_LIBRARY_TYPES.encode(), FileResource(types, "txt", (*_PUBLIC_HEADERS, _REVALIDATE)))
     hashed = f"realtime.{hashlib.sha256(content).hexdigest()[:16]}.js"
     for name, policy in ((LIBRARY, _REVALIDATE), (hashed, _IMMUTABLE)):
@@ -183,12 +183,17 @@ def _kind(name: str) -> str:
 
 def _read_package(token_url: str | None) -> dict[tuple[str, ...], bytes]:
     found: dict[tuple[str, ...], bytes] = {
-        (file.name,): file.read_bytes() for file in _STATIC.iterdir() if _kind(file.name) in _TYPES
+        (file.name,): _read_package_file(file.name) for file in _STATIC.iterdir() if _kind(file.name) in _TYPES
     }
     if token_url is not None:
         body = f'<body data-token-url="{html.escape(token_url)}">'
         found[_INDEX,] = found[_INDEX,].replace(b"<body>", body.encode())
     return found
+
+
+@cache  # or a daemon that reads its page again would serve that of a newer version
+def _read_package_file(name: str) -> bytes:
+    return _STATIC.joinpath(name).read_bytes()
 
 
 def put_page(

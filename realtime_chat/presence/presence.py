@@ -77,13 +77,9 @@ class Presence:
     def stop(self) -> None:
         """Forget everybody, and tell nobody."""
         self._stopped = True
-        self._leaving.stop()
-        self._between_polls.stop()
         self._clients.clear()
-        self._table.stop()
-        self._outbox.stop()
-        self._signals.stop()
-        self.remote.stop()
+        for part in (self._leaving, self._between_polls, self._table, self._outbox, self._signals, self.remote):
+            part.stop()
 
     # Rooms
 
@@ -159,8 +155,12 @@ class Presence:
         self.visibility.add(lease)
         return lease
 
+    def identities(self) -> list[Identity]:
+        """The clients of this node that are in rooms."""
+        return [client.identity for client in self._clients.values()]
+
     def renew(self, identity: Identity, rights: Callable[[Identity, str], int]) -> None:
-        """A client was renewed: its user may have another name, and other rights where nothing reads by its leases.
+        """A client or the rules were renewed: its user may have another name, and other rights where nothing reads.
 
         :param rights: what an identity may do in a room. Where the client reads, its sessions see to that.
         """

@@ -18,7 +18,7 @@ from realtime_chat.tokens.keys import TokenKeys
 from realtime_chat.tokens.signed import SignedToken, refuse, shown
 from realtime_chat.tokens.token_key import TokenKey
 from realtime_chat.values.access import NO_GRANTS, Claims, Grants
-from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.errors import RealtimeError, no_keys
 from realtime_chat.values.json import encode_value
 from realtime_chat.values.model import check_name, is_guest_id, is_room, private_room
 
@@ -62,9 +62,9 @@ class TokenVerifier:
     _time: Callable[[], float]
     _remembered: dict[bytes, _Verified] = attrs.field(init=False, factory=dict, repr=False)
 
-    def replace_keys(self, keys: TokenKeys) -> None:
-        """Verify with other keys from now on."""
-        self._keys = keys
+    def replace(self, keys: TokenKeys, audience: str | None, issuer: str | None) -> None:
+        """Verify with these from now on."""
+        self._keys, self._audience, self._issuer = keys, audience, issuer
         self._remembered.clear()
 
     def fingerprints(self) -> frozenset[str]:
@@ -77,6 +77,8 @@ class TokenVerifier:
         :raises RealtimeError: ``token_expired``, or ``unauthorized``. The message says which claim is wrong and what
             would be right.
         """
+        if not self._keys.keys:
+            raise no_keys()
         digest = sha256(text.encode(errors="surrogatepass")).digest()
         verified = self._remembered.get(digest)
         if verified is None:
@@ -110,7 +112,7 @@ class TokenVerifier:
     def _find_key(self, token: SignedToken) -> TokenKey:
         algorithms = self._keys.algorithms
         if token.algorithm not in algorithms:
-            refuse(f"no key here is for its alg; right would be {' or '.join(algorithms) or 'a key, with --token-key'}")
+            refuse(f"no key here is for its alg; right would be {' or '.join(algorithms)}")
         keys = self._keys.matching(token.algorithm, token.kid)
         if not keys:
             refuse("no key here has its kid; right would be the kid of one, or none")

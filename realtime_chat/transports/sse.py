@@ -145,8 +145,11 @@ class RoomStream(BackpressuredSender, Protocol):
 
     def send_event(self, kind: str, data: bytes) -> None:
         """Send an event that stands in no log."""
+        block = encode_block(kind, data)
         if self.may_send:
-            self.write(self.fanout.envelope(encode_block(kind, data)))
+            self.write(self.fanout.envelope(block))
+        else:
+            self._opening.append(block)
 
     def reset(self, room: str, position: Position) -> None:
         """Say that messages are missing, and that delivery goes on after ``position``."""

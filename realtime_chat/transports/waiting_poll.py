@@ -215,9 +215,9 @@ class WaitingPoll:
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
             return
+        self._deadlines = deadlines
         self.session.delivery.pump()
         if self._request is not None:
-            self._deadlines = deadlines
             deadlines.add(self)
             if isinstance(self._request, RealtimeRequest):
                 self._request.release_memory()
@@ -285,6 +285,8 @@ class WaitingPoll:
 
     def caught_up(self) -> None:
         """All that the rooms have is read: answer with it, or wait."""
+        if self._deadlines is None:
+            return  # rights have changed while the rooms are looked up
         self._is_reading = False
         if self._events or self._answers_at_once:
             self.answer()

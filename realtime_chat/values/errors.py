@@ -106,6 +106,15 @@ def internal_error(id: str | int | float | None = None) -> RealtimeError:
     return RealtimeError("internal", "something went wrong here; it has been logged", id)
 
 
+def no_keys() -> RealtimeError:
+    """The error for a token where there are no keys."""
+    return RealtimeError(
+        "unauthorized",
+        "this server has no keys for tokens, so leave the token out to be a guest; its operator can give it one with "
+        "--token-key",
+    )
+
+
 def token_expired() -> RealtimeError:
     """The error for a client whose time is over."""
     return RealtimeError("token_expired", "the time of this client's token is over; send a new token in hello")

@@ -243,6 +243,14 @@ class ConfigTests(CommandTestCase):
         ):
             self.assertIn(line, said.out.splitlines())
 
+    def test_whole_paths(self) -> None:
+        """Paths are printed as a whole, as they count from elsewhere in what is printed."""
+        path = self.file('access-log = "chat.log"\n')
+        said = self.run_command("config", "--config", path, "--store", "sqlite:here")
+        log = Path(path).absolute().with_name("chat.log")
+        for line in (f'access-log = "{log}"', f'store = "sqlite:{Path("here").absolute()}"'):
+            self.assertIn(line, said.out)
+
     def test_is_a_file(self) -> None:
         """What is printed is a configuration file that means the same."""
         words = ("--history-age", "2h", "--store", "memory:", "--page", "off", "--host", "::1", "--token-key", self.key)

@@ -135,7 +135,7 @@ class ReloadTests(KeyTestCase):
         """A file that is wrong changes nothing, and the log says what is wrong with it."""
         daemon = await self.begin()
         await self.reload(daemon, "short", f"--token-key: {self.file}, line 1: the secret has 5 bytes")
-        self.assertIn("the keys from before stay in force", daemon.log)
+        self.assertIn("nothing was reloaded, and all goes on as before: --token-key", daemon.log)
         self.assertEqual(200, (await deferToThread(answer, daemon, "rooms/lobby/messages", now_token()))[0])
         await self.reload(daemon, OTHER_SECRET, "tokens are verified by the keys")
         text = now_token(key=OTHER_SECRET)

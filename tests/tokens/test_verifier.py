@@ -15,7 +15,7 @@ from realtime_chat.tokens.keys import TokenKeys, secret_key
 from realtime_chat.tokens.signed import MAX_TOKEN
 from realtime_chat.tokens.verifier import MAX_INFO, TokenVerifier
 from realtime_chat.values.access import READ, SIGNAL, WRITE, Claims, Grants
-from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.errors import RealtimeError, no_keys
 from tests.tokens.made import (
     NOW,
     OTHER_SECRET,
@@ -160,7 +160,7 @@ class TimeTests(VerifierTestCase):
         verifier = self.verifier(SECRET)
         verified = verifier.verify(token())
         self.assertEqual({verified.key}, verifier.fingerprints())
-        verifier.replace_keys(self.keys(OTHER_SECRET))
+        verifier.replace(self.keys(OTHER_SECRET), None, None)
         self.assertNotIn(verified.key, verifier.fingerprints())
         self.refused(token(), verifier)
         verifier.verify(token(key=OTHER_SECRET))
@@ -372,7 +372,8 @@ class AttackTests(VerifierTestCase):
             self.assertIn(says, self.refused(token(claims), self.verifier(audience="chat", issuer="site")))
 
     def test_no_keys(self) -> None:
-        """Without a key nothing is verified."""
+        """Without a key nothing is verified, and the message says that."""
         verifier = TokenVerifier(TokenKeys(), None, None, lambda: NOW)
         for text in (token(), token(algorithm="none")):
-            self.refused(text, verifier)
+            error = self.assertRaises(RealtimeError, verifier.verify, text)
+            self.assertEqual(("unauthorized", no_keys().message), (error.code, error.message))

@@ -17,10 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.http.monitoring import make_registry
 from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.store.memory import MemoryStore
 from realtime_chat.transports.event_blocks import RoomFanout, encode_block
 from realtime_chat.transports.fast import direct_send
+from realtime_chat.values.access import RoomRule, RoomRules
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from tests.clients import EventClient, EventStream, SocketClient
@@ -285,10 +288,40 @@ class LookingTests(EventsTestCase):
         stream, opening = await self.begin()
         stream.transport.abortConnection()
         await opening
-        await self.until(lambda: not any(site.connections for site in self.service._sites))
+        await self.until(lambda: not any(site.connections for site in self.service._all_sites()))
         self.held.callback(None)
         self.assertEqual(0, len(self.service.hub.sessions))
         self.assertEqual(0, self.service.hub.rooms["lobby"].reader_count)
+
+    async def begin_while_rules_change(self, closed: str) -> EventClient:
+        """A stream of two rooms, of which one is closed while the second one is looked up."""
+        later, store = self.store.read_before, self.store
+
+        def read(room: str, *args: Any) -> Any:
+            return later(room, *args) if room == "b" else MemoryStore.read_before(store, room, *args)
+
+        self.patch(store, "read_before", read)
+        client: EventClient = self.client(EventClient)
+        opening = Deferred.fromCoroutine(client.connect([("room", "a"), ("room", "b")]))
+        hub = self.service.hub
+        await self.until(lambda: any("a" in session.subscriptions for session in hub.sessions))
+        hub.replace_access(AccessPolicy(RoomRules((RoomRule(closed, 0),))))
+        await self.until(lambda: not hub._access_renewal._left)
+        self.held.callback(None)
+        await opening
+        return client
+
+    async def test_room_is_closed(self) -> None:
+        """A room that is closed meanwhile is left, and the stream begins all the same."""
+        client = await self.begin_while_rules_change("a")
+        await client.until(lambda: len(client.of_type("joined")) == 2)
+        told = [(event["type"], event["room"]) for event in client.events if event["type"] in ("joined", "left")]
+        self.assertEqual([("joined", "a"), ("left", "a"), ("joined", "b")], told)
+
+    async def test_next_room_is_closed(self) -> None:
+        """If the room is closed that is looked up, the stream is forbidden."""
+        client = await self.begin_while_rules_change("b")
+        self.assertEqual((403, "forbidden"), self.read_refusal(client.stream))
 
     async def test_server_stops(self) -> None:
         """Where the server stops meanwhile, the answer is an error to try again."""

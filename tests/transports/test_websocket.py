@@ -364,7 +364,7 @@ class TurnTests(RawTestCase):
 
     async def test_heap(self) -> None:
         """Of a heap that came at once a turn does a part, and others are heard between; all is done, in order."""
-        turns = self.service._sites[0].turns
+        turns = self.service._all_sites()[0].turns
         seconds = itertools.count()  # each look takes longer than a share
         shares: list[int] = []
         later = turns.later
@@ -388,7 +388,7 @@ class TurnTests(RawTestCase):
     async def test_closing(self) -> None:
         """A connection that is to end while frames of it wait hears the client's close behind them."""
         seconds = itertools.count()
-        self.patch(self.service._sites[0].turns, "_seconds", lambda: next(seconds))
+        self.patch(self.service._all_sites()[0].turns, "_seconds", lambda: next(seconds))
         client = await self.raw()
         client.write(*[masked(TEXT, b'{"type":"ping"}')] * 50, masked(CLOSE, struct.pack("!H", 1000)))
         await client.until(lambda: client.lost)
