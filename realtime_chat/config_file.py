@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import attrs
 import msgspec
 
+from realtime_chat.option_values import read_limit, read_rate
 from realtime_chat.text_files import FileRefused, read_text_file
 from realtime_chat.values.access import MODERATE, RoomRule, RoomRules, check_pattern, covers, parse_rights
 
@@ -50,13 +51,16 @@ class Setting(NamedTuple):
     line: int
 
 
-class _Room(msgspec.Struct, forbid_unknown_fields=True):
+class _Room(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """A ``[[room]]`` as it is written."""
 
     match: str
     guests: str | None = None
     users: str | None = None
     listed: bool = False
+    publish_rate: str | int | None = None
+    signal_rate: str | int | None = None
+    max_members: str | int | None = None
 
 
 @attrs.frozen
@@ -88,7 +92,7 @@ class ConfigFile:
         _check_names(path, found, lines, (*names.flags, *names.repeatable, *names.single, "room"), ())
         for index, room in enumerate(found["room"] if isinstance(found.get("room"), list) else ()):
             if isinstance(room, dict):
-                _check_names(path, room, lines, _Room.__struct_fields__, ("room", index))
+                _check_names(path, room, lines, _Room.__struct_encode_fields__, ("room", index))
         try:
             rooms = msgspec.convert(found, _struct(names)).room
         except msgspec.ValidationError as error:
@@ -221,7 +225,10 @@ def _read_rules(path: str, rooms: list[_Room], lines: _Lines) -> tuple[RoomRules
     begins: list[int] = []
     for index, room in enumerate(rooms):
         begin = lines.get(("room", index), lines.get(("room",), 1))
-        given = {name: _checked(path, lines, ("room", index, name), begin, getattr(room, name)) for name in _CHECKS}
+        given = {
+            name: _checked(path, lines, ("room", index, name.replace("_", "-")), begin, getattr(room, name))
+            for name in _CHECKS
+        }
         rule = RoomRule(**given, listed=room.listed)
         for earlier, line in zip(rules, begins, strict=True):
             if covers(earlier.match, rule.match):
@@ -236,10 +243,10 @@ def _read_rules(path: str, rooms: list[_Room], lines: _Lines) -> tuple[RoomRules
     return RoomRules(tuple(rules)), tuple(begins)
 
 
-def _checked(path: str, lines: _Lines, key: tuple[str, int, str], begin: int, text: str | None) -> Any:
+def _checked(path: str, lines: _Lines, key: tuple[str, int, str], begin: int, value: str | int | None) -> Any:
     """The value of a key of a rule; None if it isn't given."""
     try:
-        return None if text is None else _CHECKS[key[2]](text)
+        return None if value is None else _CHECKS[key[2].replace("-", "_")](str(value))
     except ValueError as error:
         raise FileRefused(path, lines.get(key, begin), f"{key[2]}: {error}") from None
 
@@ -251,5 +258,12 @@ def _guest_rights(text: str) -> int:
     return rights
 
 
-_CHECKS: Mapping[str, Callable[[str], Any]] = {"match": check_pattern, "guests": _guest_rights, "users": parse_rights}
+_CHECKS: Mapping[str, Callable[[str], Any]] = {
+    "match": check_pattern,
+    "guests": _guest_rights,
+    "users": parse_rights,
+    "publish_rate": read_rate,
+    "signal_rate": read_rate,
+    "max_members": read_limit,
+}
 """What the texts of a rule may be."""

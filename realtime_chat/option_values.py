@@ -11,6 +11,7 @@ from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import check_parent_directory
 from realtime_chat.redis.address import SCHEMES, parse_address
+from realtime_chat.values.rates import Rate
 
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
 
@@ -38,6 +39,30 @@ def _parse_quantity(text: str, units: dict[str, int], example: str) -> int:
         known = " ".join(filter(None, units))
         raise ValueError(f"{text!r} is not a number above 0 and perhaps a unit ({known}); right would be {example}")
     return int(match[1]) * units[match[2].lower()]
+
+
+def read_limit(text: str) -> int | None:
+    """A whole number; None for 0, which is no limit.
+
+    :raises ValueError: it is something else.
+    """
+    return None if text == "0" else read_count(text, 1000)
+
+
+def read_rate(text: str, in_bytes: bool = False) -> Rate | None:
+    """A rate; None for 0, which is no limit.
+
+    :raises ValueError: it is something else.
+    """
+    return None if text == "0" else Rate.parse(text, in_bytes)
+
+
+def read_size_rate(text: str) -> Rate | None:
+    """A rate in bytes, perhaps with units; None for 0, which is no limit.
+
+    :raises ValueError: it is something else.
+    """
+    return read_rate(text, True)
 
 
 def read_size(text: str) -> int:

@@ -22,6 +22,7 @@ from realtime_chat.broker.relay import read_relay
 from realtime_chat.config_file import ConfigFile, Names
 from realtime_chat.http.host_list import names_loopback
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE
+from realtime_chat.limit_options import LIMIT_OPTIONS, with_limit_options
 from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is_loopback
 from realtime_chat.option_values import (
     check_host,
@@ -56,6 +57,7 @@ G = TypeVar("G")
 T = TypeVar("T")
 
 
+@with_limit_options
 class Options(usage.Options):
     """The options, as a mapping from their names to their values: of the command line, and of ``--config``.
 
@@ -106,8 +108,9 @@ class Options(usage.Options):
             "max-rooms-stored": retention.rooms,
             "room-rate": retention.room_rate,
             "stream-lifetime": limits.stream_lifetime,
+            "max-members": limits.max_members,
             "presence-limit": limits.presence_limit,
-            "signal-rate": limits.signal_rate,
+            **{option.name: option.default for option in LIMIT_OPTIONS},
             "page": OWN_PAGE,
         }
         self.update(self._defaults)
@@ -125,13 +128,13 @@ class Options(usage.Options):
         """Where messages are kept: sqlite:PATH, memory:, or a Redis server that several nodes share:
         redis://[USER:PASSWORD@]HOST[:PORT]/DB, rediss://... (TLS) or redis+unix:///PATH?db=DB
         [default: realtime.sqlite in the data directory]"""
-        kind, _, path = self._read("store", store, check_store).partition(":")
+        kind, _, path = self.check_value("store", store, check_store).partition(":")
         self["store"] = f"{kind}:{self._path(path)}" if kind == "sqlite" else store
 
     def opt_store_prefix(self, prefix: str) -> None:
         """The prefix of all keys and channels in Redis. Nodes with the same prefix share their rooms.
         [default: realtime]"""
-        self["store-prefix"] = self._read("store-prefix", prefix, check_prefix)
+        self["store-prefix"] = self.check_value("store-prefix", prefix, check_prefix)
 
     def opt_store_password_file(self, path: str) -> None:
         """A file whose first line is the password for Redis, so that no list of processes shows it."""
@@ -144,7 +147,7 @@ class Options(usage.Options):
     def opt_relay(self, relay: str) -> None:
         """PATTERN=ROOM: what is published in Redis on a channel that matches PATTERN (as with PSUBSCRIBE) becomes a
         signal in the room; may be given more than once. [default: PREFIX:relay:ROOM for every room]"""
-        self["relay"].append(self._read("relay", relay, read_relay))
+        self["relay"].append(self.check_value("relay", relay, read_relay))
 
     def opt_data_dir(self, directory: str) -> None:
         """The data directory; it is created if it is missing. [default: /var/lib/realtime_chat for root, else
@@ -157,17 +160,17 @@ class Options(usage.Options):
 
     def opt_history_age(self, age: str) -> None:
         """How long messages are kept: seconds, or with a unit s m h d. [default: for ever]"""
-        self["history-age"] = self._read("history-age", age, read_duration)
+        self["history-age"] = self.check_value("history-age", age, read_duration)
 
     def opt_host(self, name: str) -> None:
         """A host name that is served, with :PORT to serve that port only; may be given more than once. Requests for
         other hosts get 421; localhost is always served. [default: the addresses that are listened on]"""
-        self["host"].append(self._read("host", name, check_host))
+        self["host"].append(self.check_value("host", name, check_host))
 
     def opt_allow_origin(self, origin: str) -> None:
         """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
         than once. * allows all."""
-        self["allow-origin"].append(self._read("allow-origin", origin, check_origin))
+        self["allow-origin"].append(self.check_value("allow-origin", origin, check_origin))
 
     def opt_token_key(self, path: str) -> None:
         """A file with the keys that verify your site's tokens: a secret a line, or public keys in PEM or a JWKS; may be
@@ -176,20 +179,20 @@ class Options(usage.Options):
 
     def opt_token_audience(self, name: str) -> None:
         """What aud of each token has to name. [default: a token has no aud]"""
-        self["token-audience"] = self._read("token-audience", name, read_text)
+        self["token-audience"] = self.check_value("token-audience", name, read_text)
 
     def opt_token_issuer(self, name: str) -> None:
         """What iss of each token has to be. [default: any]"""
-        self["token-issuer"] = self._read("token-issuer", name, read_text)
+        self["token-issuer"] = self.check_value("token-issuer", name, read_text)
 
     def opt_token_url(self, url: str) -> None:
         """Where the chat page asks your site for a visitor's token: a path from the root of the site, such as /token/,
         or a URL. [default: none, and all visitors of the page are guests]"""
-        self["token-url"] = self._read("token-url", url, check_token_url)
+        self["token-url"] = self.check_value("token-url", url, check_token_url)
 
     def opt_max_message(self, size: str) -> None:
         """The largest message, frame or request body: bytes, or with a unit k m. [default: 64k]"""
-        self["max-message"] = self._read("max-message", size, read_size)
+        self["max-message"] = self.check_value("max-message", size, read_size)
 
     def opt_max_connections(self, count: str) -> None:
         """How many connections are served at once. [default: what the limit of open files allows]"""
@@ -216,20 +219,20 @@ class Options(usage.Options):
         """After how long an event stream ends, so that its client reconnects, perhaps to another process: seconds, or
         with a unit s m h d. Each stream varies by a tenth, so that clients don't reconnect all at once. 0 for no end.
         [default: 1h]"""
-        self["stream-lifetime"] = self._read("stream-lifetime", age, read_lifetime)
+        self["stream-lifetime"] = self.check_value("stream-lifetime", age, read_lifetime)
 
     def opt_presence_limit(self, count: str) -> None:
         """Up to how many members a room lists them. Larger rooms give only the number. [default: 200]"""
         self._read_count("presence-limit", count)
 
-    def opt_signal_rate(self, count: str) -> None:
-        """How many signals one client may send a second; a burst may be twice that. [default: 30]"""
-        self._read_count("signal-rate", count)
+    def opt_max_members(self, count: str) -> None:
+        """How many members one room may have. Who would be one more may not join. [default: 100000]"""
+        self._read_count("max-members", count)
 
     def opt_page(self, page: str) -> None:
         """What is at /: the chat page (on), nothing (off), or your own page: a directory with an index.html; it is read
         at start and on SIGHUP. [default: on]"""
-        self["page"] = self._read("page", page if page in (OWN_PAGE, NO_PAGE) else self._path(page), read_page)
+        self["page"] = self.check_value("page", page if page in (OWN_PAGE, NO_PAGE) else self._path(page), read_page)
 
     def opt_access_log(self, path: str) -> None:
         """Write one line for each request to this file; secrets in URLs are masked. [default: no access log]"""
@@ -242,7 +245,7 @@ class Options(usage.Options):
 
     def _read_endpoint(self, option: str, endpoint: str) -> str:
         """Check an endpoint, unless it is listened on: a socket that was handed over can be taken once."""
-        return endpoint if endpoint in self._listening else self._read(option, endpoint, check_endpoint)
+        return endpoint if endpoint in self._listening else self.check_value(option, endpoint, check_endpoint)
 
     def _path(self, text: str) -> str:
         """Make a path absolute, as twistd changes the directory later. It counts from where it is written."""
@@ -250,9 +253,13 @@ class Options(usage.Options):
 
     def _read_count(self, option: str, text: str, example: int | None = None) -> None:
         """Set an option to a number. If the text is not one, the message gives the default as an example."""
-        self[option] = self._read(option, text, lambda text: read_count(text, example or self._defaults[option]))
+        self[option] = self.check_value(option, text, lambda text: read_count(text, example or self._defaults[option]))
 
-    def _read(self, option: str, given: G, read: Callable[[G], T]) -> T:
+    def check_value(self, option: str, given: G, read: Callable[[G], T]) -> T:
+        """The value of an option.
+
+        :raises UsageError: ``read`` refuses it. The message says where it was given.
+        """
         try:
             return read(given)
         except ValueError as error:
@@ -336,7 +343,7 @@ class Options(usage.Options):
             self._refuse_redis_options()
         directory = database_path(self).parent if kind == "sqlite" else None
         if self["access-log"] is not None:
-            self["access-log"] = self._read("access-log", self["access-log"], partial(read_log_path, directory))
+            self["access-log"] = self.check_value("access-log", self["access-log"], partial(read_log_path, directory))
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         self._refuse_same_endpoints()
         self._read_keys()
@@ -377,7 +384,7 @@ class Options(usage.Options):
 
     def _read_keys(self) -> None:
         if self["token-key"]:
-            self["keys"] = self._read("token-key", self["token-key"], TokenKeys.read)
+            self["keys"] = self.check_value("token-key", self["token-key"], TokenKeys.read)
             return
         for option in ("token-audience", "token-issuer", "token-url"):
             if self[option] is not None:
@@ -404,7 +411,7 @@ class Options(usage.Options):
             ("store-ca", RedisAddress.with_authorities),
         ):
             if self[option] is not None:
-                address = self._read(option, self[option], partial(read, address))
+                address = self.check_value(option, self[option], partial(read, address))
         return address
 
     def _refuse_redis_options(self) -> None:

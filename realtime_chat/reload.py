@@ -8,12 +8,14 @@ from twisted.logger import Logger
 from twisted.python.usage import UsageError
 
 from realtime_chat.http.static_files import PageRefused
+from realtime_chat.limit_options import LIMIT_OPTIONS
 from realtime_chat.listening import ListenRefused
 from realtime_chat.options import Options
 
 RELOADED = (
     *("rules", "open", "keys", "token-key", "token-audience", "token-issuer"),
     *("host", "allow-origin", "max-connections", "page", "token-url", "access-log"),
+    *(option.name for option in LIMIT_OPTIONS),
 )
 """The options that take effect at once. All others need a restart."""
 

@@ -26,6 +26,7 @@ from realtime_chat.clock import time_steadily
 from realtime_chat.composition import make_service
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.limit_options import read_limits
 from realtime_chat.logs import throttle
 from realtime_chat.options import Options, database_path
 from realtime_chat.process import Process
@@ -141,8 +142,8 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         max_rooms=options["max-rooms"],
         max_rooms_total=options["max-rooms-total"],
         stream_lifetime=options["stream-lifetime"] or None,
+        max_members=options["max-members"],
         presence_limit=options["presence-limit"],
-        signal_rate=options["signal-rate"],
     )
     return Configuration(
         listen=tuple(options["listen"]),
@@ -160,6 +161,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),
         verify=verifier.verify,
         token_keys=verifier.fingerprints,
+        rate_limits=read_limits(options),
     )
 
 

@@ -15,6 +15,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, Listener
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
+from realtime_chat.values.rates import DEFAULTS, RateLimits, ScopeLimits
 from tests.fakes import tokens
 from tests.site_tokens import SiteTokens
 
@@ -197,6 +198,7 @@ def make_node(
     end = End(exchange, f"node{number}")
     keys: Any = () if site is None else (None, AccessPolicy(is_open=False), site.verify, site.token_keys)
     time = lambda: 1_795_000_000.0 + clock.seconds()  # noqa: E731
-    hub = make_hub(store, clock, Limits(**limits), time, tokens(number + 1), end, *keys)
+    rates = RateLimits(client=ScopeLimits(signals=DEFAULTS.client.signals))
+    hub = make_hub(store, clock, Limits(**limits), time, tokens(number + 1), end, *keys, rate_limits=rates)
     end.start(hub.cache)
     return hub, end

@@ -27,6 +27,7 @@ from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, StoreError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ForwardedCommand, Message, Position, RemoteClient
+from realtime_chat.values.rates import DEFAULTS, RateLimits, ScopeLimits
 
 
 def tokens(seed: int = 0) -> Callable[[int], bytes]:
@@ -374,12 +375,21 @@ class FakeRequest:
 
 
 def make_hub(
-    store: Any, clock: Clock, broker: Any = None, time: Callable[[], float] | None = None, **limits: Any
+    store: Any,
+    clock: Clock,
+    broker: Any = None,
+    time: Callable[[], float] | None = None,
+    rates: RateLimits | None = None,
+    **limits: Any,
 ) -> Hub:
-    """A hub with small limits, so that tests meet them."""
+    """A hub with small limits, so that tests meet them.
+
+    :param rates: how fast clients, users and addresses may go on; None for no limit but that of signals.
+    """
     broker = LocalBroker() if broker is None else broker
     time = time or (lambda: 1_795_000_000.0 + clock.seconds())
-    return composition.make_hub(store, clock, Limits(**limits), time, tokens(1), broker)
+    rates = rates or RateLimits(client=ScopeLimits(signals=DEFAULTS.client.signals))
+    return composition.make_hub(store, clock, Limits(**limits), time, tokens(1), broker, rate_limits=rates)
 
 
 def identify(hub: Hub, client: str | None, name: str | None = None) -> Identity | None:

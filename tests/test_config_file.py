@@ -8,8 +8,10 @@ from pathlib import Path
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.limit_options import LIMIT_OPTIONS
 from realtime_chat.options import Options
 from realtime_chat.values.access import RoomRule, RoomRules, parse_rights
+from realtime_chat.values.rates import Rate
 
 
 class ConfigTestCase(SynchronousTestCase):
@@ -61,7 +63,8 @@ class OptionTests(ConfigTestCase):
             "room-rate": 11,
             "stream-lifetime": 0,
             "presence-limit": 12,
-            "signal-rate": 13,
+            "max-members": 13,
+            **{option.name: 14 for option in LIMIT_OPTIONS},
             "page": "on",
             "token-url": "/token/",
             "access-log": "/var/log/chat.log",
@@ -126,18 +129,25 @@ class RuleTests(ConfigTestCase):
             match = "help-*"  # everybody
             guests = ""
             [[room]]
+            match = "slow"
+            publish-rate = "6/m+2"
+            signal-rate = 3
+            max-members = 50
+            [[room]]
             match = "@*"
         """
         rights = parse_rights
         expected = (
             RoomRule("news", rights("r"), rights("rw"), True),
             RoomRule("help-*", 0),
+            RoomRule("slow", publish_rate=Rate(0.1, 2), signal_rate=Rate(3, 6), max_members=50),
             RoomRule("@*"),
         )
         self.assertEqual(RoomRules(expected), self.options(text)["rules"])
         inline = (
             'room = [\n {match = "news", guests = "r", users = "rw", listed = true},\n'
-            ' {match = "help-*", guests = ""},\n {match = "@*"}]'
+            ' {match = "help-*", guests = ""},\n'
+            ' {match = "slow", publish-rate = "6/m+2", signal-rate = 3, max-members = "50"},\n {match = "@*"}]'
         )
         self.assertEqual(RoomRules(expected), self.options(inline)["rules"])
 
@@ -155,6 +165,10 @@ class RuleTests(ConfigTestCase):
             (rule + 'guests = "rm"', 3, "guests can't moderate"),
             (rule + 'users = ["r"]', 3, "users is a list; right would be text"),
             (rule + 'listed = "yes"', 3, "listed is text; right would be true or false"),
+            (rule + 'publish-rate = "5/d"', 3, "publish-rate: '5/d' is no rate; right would be COUNT, COUNT/s"),
+            (rule + "signal-rate = true", 3, "signal-rate is true or false; right would be a whole number or text"),
+            (rule + "max-members = -1", 3, "max-members: '-1' is not a whole number above 0"),
+            (rule + 'publish_rate = "5"', 3, "'publish_rate' is not a key of [[room]]; did you mean publish-rate?"),
             (rule + 'guest = "r"', 3, "'guest' is not a key of [[room]]; did you mean guests?"),
             (rule + "# more\n\nhistory = 7", 5, "'history' is not a key of [[room]]; right would be one of guests, "),
             (f'{rule}guests = "r"\nusers = "r"\n\n[[room]]\nmatch = "b"\nguests = "x"', 8, "guests: rights are some"),

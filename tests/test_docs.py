@@ -26,6 +26,7 @@ from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.monitoring import make_registry
 from realtime_chat.http.request import MAX_LINE
 from realtime_chat.http.subscribe_params import MAX_PARAMETERS
+from realtime_chat.limit_options import LIMIT_OPTIONS
 from realtime_chat.options import Options
 from realtime_chat.redis.connection import ConnectionCounts
 from realtime_chat.store.append_queue import CommitCounts
@@ -34,6 +35,7 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits
+from realtime_chat.values.rates import DEFAULTS
 from tests.functional.daemon import CHECKOUT, Daemon
 from tools.references import Text, dead_in, dead_references
 
@@ -78,7 +80,9 @@ class OptionTests(SynchronousTestCase):
     def test_all_are_described(self) -> None:
         """The README's table and the operator's list have every option, and no other."""
         options = _options()
-        self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)``", README, re.MULTILINE)))
+        limits = {option.name for option in LIMIT_OPTIONS}  # which stand in one row
+        listed = set(re.findall(r"^``--([a-z-]+)``", README, re.MULTILINE))
+        self.assertEqual(options - limits, listed)
         self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)[^`]*``$", OPERATIONS, re.MULTILINE)))
 
     def test_console(self) -> None:
@@ -98,7 +102,8 @@ class OptionTests(SynchronousTestCase):
 
     def test_limits(self) -> None:
         """The numbers in the protocol are those of the limits."""
-        limits = Limits()
+        limits, signals = Limits(), DEFAULTS.client.signals
+        assert signals is not None
         for number, sentence in (
             (limits.default_last, "{} if left out"),
             (limits.wait, "{:g} if left out, at most"),
@@ -124,12 +129,12 @@ class OptionTests(SynchronousTestCase):
             (limits.leave_delay, "takes effect after {:g} seconds"),
             (limits.poll_grace, "each of which counts for {:g} seconds after its end"),
             (limits.max_state, "an object of at most {:,} bytes"),
-            (limits.signal_rate, "may send {:g} signals a second"),
+            (signals.per_second, "may send {:g} signals a second"),
             (limits.signal_memory, "ended less than {:g} seconds ago"),
             (limits.signal_bytes // 1024, "goes into {} KiB"),
             (limits.signals_bytes // 1024**2, "and into {} MiB with what is kept"),
-            (limits.signal_rate, "tell its state to {:g} rooms a second"),
-            (limits.signal_rate * 2, "and to {:g} at once"),
+            (signals.per_second, "tell its state to {:g} rooms a second"),
+            (signals.burst, "and to {:g} at once"),
             (MAX_PARAMETERS, "A query has at most {:,} parameters"),
         ):
             self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))

@@ -19,7 +19,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identity
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
@@ -136,7 +136,7 @@ class SocketReader:
     def __init__(self, world: World, room: str) -> None:
         self.world = world
         self.account = Account(world, room, lasting=True)
-        self.session: Session | None = None
+        self.session: PerformingSession | None = None
 
     def connect(self, last: int) -> None:
         if self.session is None:
@@ -388,7 +388,7 @@ class World:
             self.unsure.append((room, number))
         command = commands.Publish(room=room, data=number, key=f"k{number}")
         hub = self.some_node().hub
-        session = Session(hub, identity=SOMEBODY)
+        session = PerformingSession(hub, identity=SOMEBODY)
         hub.sessions.pop(session, None)
         answer = session.act(command)
         assert isinstance(answer, Deferred)

@@ -7,14 +7,17 @@ import io
 import os
 from pathlib import Path
 
+import attrs
 from twisted.python import usage
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import __version__
+from realtime_chat.limit_options import LIMIT_OPTIONS, read_limits
 from realtime_chat.listening import DEFAULT_LISTEN
 from realtime_chat.options import Options, default_data_dir
 from realtime_chat.redis.address import RedisAddress
+from realtime_chat.values.rates import DEFAULTS, Rate
 
 VALUED = (
     "listen",
@@ -36,7 +39,8 @@ VALUED = (
     "room-rate",
     "stream-lifetime",
     "presence-limit",
-    "signal-rate",
+    "max-members",
+    *(option.name for option in LIMIT_OPTIONS),
     "page",
     "access-log",
     "metrics-listen",
@@ -55,6 +59,23 @@ def parsed(*arguments: str) -> Options:
     return options
 
 
+class LimitTests(SynchronousTestCase):
+    """The options for limits."""
+
+    def test_defaults(self) -> None:
+        """Without options the limits are the daemon's own, and no option is missing."""
+        self.assertEqual(DEFAULTS, read_limits(parsed()))
+
+    def test_each(self) -> None:
+        """Each option sets one limit, and 0 takes it away."""
+        for option in LIMIT_OPTIONS:
+            text, value = ("7/m+5", Rate(7 / 60, 5)) if option.name.endswith("-rate") else ("7", 7)
+            for given, expected in ((text, value), ("0", None)):
+                scope = attrs.evolve(getattr(DEFAULTS, option.scope), **{option.field: expected})
+                limits = attrs.evolve(DEFAULTS, **{option.scope: scope})
+                self.assertEqual(limits, read_limits(parsed(f"--{option.name}", given)), option.name)
+
+
 class OptionsTests(SynchronousTestCase):
     """The command line."""
 
@@ -70,7 +91,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
         self.assertEqual((50_000, 3600), (options["max-rooms-total"], options["stream-lifetime"]))
         self.assertEqual((1_000_000, 100), (options["max-rooms-stored"], options["room-rate"]))
-        self.assertEqual((200, 30), (options["presence-limit"], options["signal-rate"]))
+        self.assertEqual((200, "30/s+60"), (options["presence-limit"], options["signal-rate"]))
         self.assertFalse(options["allow-jsonp"])
         self.assertEqual("on", options["page"])
 
@@ -106,7 +127,11 @@ class OptionsTests(SynchronousTestCase):
             ("stream-lifetime", "2h", 7200.0),
             ("stream-lifetime", "0", 0.0),
             ("presence-limit", "1", 1),
-            ("signal-rate", "5", 5),
+            ("max-members", "5", 5),
+            *((option.name, "0", "0") for option in LIMIT_OPTIONS),
+            *((option.name, "5/m+9", "5/m+9") for option in LIMIT_OPTIONS if option.name.endswith("-rate")),
+            ("user-byte-rate", "64k/s+1m", "64k/s+1m"),
+            ("address-polls", "17", "17"),
             ("access-log", "/var/log/chat.log", "/var/log/chat.log"),
         ):
             self.assertEqual(value, parsed(f"--{option}", text)[option], (option, text))
@@ -148,7 +173,11 @@ class OptionsTests(SynchronousTestCase):
             ("room-rate", ("", "0", "0.5", "all"), "be 100"),
             ("stream-lifetime", ("", "-1", "00", "0s", "1w", "1.5h", "never"), "0 for no end"),
             ("presence-limit", ("", "0", "-5", "all"), "be 200"),
-            ("signal-rate", ("", "0", "0.5", "all"), "be 30"),
+            ("max-members", ("", "0", "-5", "all"), "be 100000"),
+            *((option.name, ("", "-5", "0.5", "5/d", "all"), "right would be") for option in LIMIT_OPTIONS),
+            ("signal-rate", ("1e3",), "10/s+200"),
+            ("client-byte-rate", ("64kb",), "512k/s+8m"),
+            ("address-connections", ("5/s",), "be 1000"),
             ("access-log", ("", "/", "/nowhere/at/all", "/nowhere/access.log"), "right would be"),
             ("page", ("", "/nowhere/at/all", __file__), "right would be"),
             (

@@ -29,6 +29,7 @@ from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.tap import makeService
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
+from realtime_chat.values.rates import DEFAULTS, Rate
 from tests.tokens.made import OTHER_SECRET, SECRET, private_key, public_pem, token
 
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -122,7 +123,7 @@ class MakeServiceTests(SynchronousTestCase):
             *("--max-connections", "9", "--access-log", "/log", "--metrics-listen", "tcp:9100"),
             *("--stream-lifetime", "10m", "--page", "off"),
         )
-        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7, signal_rate=4)
+        limits = Limits(history=5, history_age=86400.0, max_message=2048, max_rooms=3, presence_limit=7)
         limits = attrs.evolve(limits, stream_lifetime=600.0, max_rooms_total=6)
         expected = Configuration(
             listen=("tcp:0",),
@@ -134,6 +135,7 @@ class MakeServiceTests(SynchronousTestCase):
             access_log="/log",
             metrics_listen=("tcp:9100",),
             limits=limits,
+            rate_limits=attrs.evolve(DEFAULTS, client=attrs.evolve(DEFAULTS.client, signals=Rate(4, 8))),
         )
         given = {name: getattr(expected, name) for name in ("access", "verify", "token_keys")}
         found = attrs.evolve(configuration, **given)

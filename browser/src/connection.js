@@ -267,7 +267,13 @@
 
       function sendQuery(link) {
         link.request(command, function (reply) {
-          if (reply.type === 'error') {
+          if (reply.code === 'rate_limited') {
+            later(reply.after || 1, function () {
+              if (self.link === link && self.queries.indexOf(sendQuery) >= 0) {
+                sendQuery(link); // another link has been sent it already
+              }
+            });
+          } else if (reply.type === 'error') {
             end(toError(reply));
           } else if (onPage(reply, end.bind(null, null))) {
             sendQuery(link);

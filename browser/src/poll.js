@@ -57,7 +57,9 @@
   PollTransport.prototype.handlePoll = function (answer, group, took) {
     var self = this;
     group.stop = noop;
-    if (!answer || (answer.client !== this.client && !(this.reader && answer.client))) {
+    if (answer && answer.code === 'rate_limited' && !answer.room) {
+      this.pollAgain(group, answer.after);
+    } else if (!answer || (answer.client !== this.client && !(this.reader && answer.client))) {
       if (!this.canGoOn(answer)) {
         this.end(answer && answer.type === 'error' ? {error: answer} : {});
       }

@@ -296,7 +296,8 @@ class Connector:
             self._stop_or_retry(disconnect)
 
     def _stop_or_retry(self, disconnect: Disconnect) -> None:
-        may_retry = self._ever_up or (self._options.patient and not disconnect.unavailable)
+        is_soon = disconnect.error is not None and disconnect.error.after is not None
+        may_retry = self._ever_up or is_soon or (self._options.patient and not disconnect.unavailable)
         if disconnect.permanent or not may_retry:
             self._stop((disconnect.error if disconnect.permanent else None) or self._unreachable())
         else:

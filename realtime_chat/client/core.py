@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from realtime_chat.client.connector import ClientOptions, Connector, ConnectorListener
@@ -51,7 +51,9 @@ class Core(ConnectorListener):
         self._next_id = partial(next, count(1))
         self._member_state: Any = None
         self.rooms: dict[str, RoomSubscription] = {}
+        self._clock = clock
         self._queries: dict[int, tuple[dict[str, Any], Deferred[dict[str, Any]]]] = {}  # commands that only read, by id
+        self._delayed: set[IDelayedCall] = set()  # which send queries again
         self.connector = Connector(clock, random, links, options, self, on_state)
         self._flow_control = FlowControl(self.connector, self.rooms, lambda: bool(self.outbox or self._queries))
         self.outbox = Outbox(
@@ -134,6 +136,9 @@ class Core(ConnectorListener):
 
     def disconnected(self) -> None:
         """Nothing is on the wire any more."""
+        delayed, self._delayed = self._delayed, set()
+        for call in delayed:
+            call.cancel()
         self._flow_control.disconnected()
         self.outbox.disconnected()
         self.subscriptions.disconnected()
@@ -211,6 +216,9 @@ class Core(ConnectorListener):
             self.closed(self.connector.link, Disconnect("the server is stopping", 1.0, error))
             return
         id = event.get("id")
+        if error.after is not None and id in self._queries:
+            self._query_later(id, error.after)
+            return
         query = self._take_query(id)
         if self.outbox.refused(id, error):
             return
@@ -220,6 +228,17 @@ class Core(ConnectorListener):
             self._unreadable(error)
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
+
+    def _query_later(self, id: int, after: float) -> None:
+        """Send a query again after some seconds; a new connection sends it anyway."""
+        delayed = self._clock.callLater(after, lambda: self._query_again(id, delayed))
+        self._delayed.add(delayed)
+
+    def _query_again(self, id: int, delayed: IDelayedCall) -> None:
+        self._delayed.discard(delayed)
+        link = self.connector.open_link
+        if link is not None and id in self._queries:
+            link.send(self._queries[id][0])
 
     def _unreadable(self, error: Refused) -> None:
         """The server could not read a command, and doesn't say which: fail all that wait for a reply."""

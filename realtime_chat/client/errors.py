@@ -12,14 +12,16 @@ class ChatError(RealtimeError):
         ``queue_full``, ``fate_unknown`` or ``closed``.
     :ivar message: what was wrong, and what would be right.
     :ivar temporary: whether the same may succeed later, unchanged.
+    :ivar after: seconds to wait before that, if the server says so.
     """
 
-    def __init__(self, code: str, message: str, temporary: bool = False) -> None:
+    def __init__(self, code: str, message: str, temporary: bool = False, after: float | None = None) -> None:
         Exception.__init__(self, f"{code}: {message}")
         self.kind = ErrorKind(ERRORS[code].status if code in ERRORS else 0, temporary)
         self.code = code
         self.message = message
         self.id = None
+        self.after = after
 
 
 class Refused(ChatError):

@@ -63,7 +63,7 @@ class Disconnect(msgspec.Struct, frozen=True):
     @classmethod
     def by_error(cls, error: Refused, retry_after: float = 0.0) -> Disconnect:
         """The server answered with an error."""
-        return cls(error.message, retry_after, error, not error.temporary)
+        return cls(error.message, error.after or retry_after, error, not error.temporary)
 
     @classmethod
     def by_goodbye(cls, goodbye: Mapping[str, Any]) -> Disconnect:
@@ -80,7 +80,8 @@ class Disconnect(msgspec.Struct, frozen=True):
 def refusal(error: Mapping[str, Any]) -> Refused:
     """The exception for an ``error`` of the server."""
     code, message = str(error.get("code", "internal")), str(error.get("message", ""))
-    return Refused(code, message, bool(error.get("temporary")))
+    after = error.get("after")
+    return Refused(code, message, bool(error.get("temporary")), after if isinstance(after, (int, float)) else None)
 
 
 class Link(Protocol):

@@ -261,7 +261,7 @@ class Outbox:
         if publish is None:
             return False
         if error.temporary:
-            self._retry_later(publish, error.code)
+            self._retry_later(publish, error)
         else:
             self.settle(publish, error)
         return True
@@ -290,12 +290,12 @@ class Outbox:
 
     # Retries, gaps and lost connections
 
-    def _retry_later(self, publish: PendingPublish, code: str) -> None:
+    def _retry_later(self, publish: PendingPublish, error: Refused) -> None:
         """After a temporary error, whatever waits in the room waits on."""
-        publish.refused_for_now(code)
+        publish.refused_for_now(error.code)
         self._one_at_a_time.add(publish.room)
         if self._retry_timer is None:
-            self._retry_timer = self._clock.callLater(self._backoff.next(), self._retry)
+            self._retry_timer = self._clock.callLater((error.after or 0.0) + self._backoff.next(), self._retry)
         self._flow_control.update()
 
     def _retry(self) -> None:

@@ -37,6 +37,9 @@ class PollLink(HTTPLink):
             started = self._server.reactor.seconds()
             response = await self._poll(rooms)
             error = response.error("poll")
+            if error is not None and error.after is not None and generation == self._generation:
+                await deferLater(self._server.reactor, error.after)
+                continue
             if error is not None:
                 self._read_refused(response, error, generation)
                 return

@@ -85,20 +85,23 @@ class Subscriptions:
             self._flow_control.update()
 
     def refused(self, room: str, error: Refused) -> None:
-        """The server has refused a ``join``: end the room, or join it later if it was read before."""
+        """The server has refused a ``join``: end the room, or join it later if it was read before, or may be soon."""
         subscription = self._rooms[room]
-        if error.temporary and subscription.ever_joined and error.code != "too_many":
-            self._rejoin_later(subscription)
+        if error.after is not None or (error.temporary and subscription.ever_joined and error.code != "too_many"):
+            self._rejoin_later(subscription, error.after or 0.0)
             return
         del self._rooms[room]
         self._outbox.on_gap(room, False)
         subscription.end(error)
         self._outbox.flush()
 
-    def _rejoin_later(self, subscription: RoomSubscription) -> None:
-        """The room can't be read for a while; the others can."""
+    def _rejoin_later(self, subscription: RoomSubscription, after: float) -> None:
+        """The room can't be read for a while; the others can.
+
+        :param after: seconds to wait at least.
+        """
         subscription.disconnected()
-        timer = self._clock.callLater(self._backoff.next(), self._rejoin, subscription)
+        timer = self._clock.callLater(after + self._backoff.next(), self._rejoin, subscription)
         self._rejoins[subscription.room] = timer
 
     def _rejoin(self, subscription: RoomSubscription) -> None:

@@ -70,6 +70,11 @@ def _rule_lines(rule: RoomRule) -> Iterator[str]:
             yield f"{name} = {_toml(format_rights(rights))}"
     if rule.listed:
         yield "listed = true"
+    for name, rate in (("publish-rate", rule.publish_rate), ("signal-rate", rule.signal_rate)):
+        if rate is not None:
+            yield f"{name} = {_toml(rate.text())}"
+    if rule.max_members is not None:
+        yield f"max-members = {rule.max_members}"
 
 
 def _default_line(daemon: Options, name: str, is_flag: bool) -> str:

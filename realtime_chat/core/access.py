@@ -16,10 +16,12 @@ from realtime_chat.values.access import (
     READ,
     SIGNAL,
     WRITE,
+    RoomRule,
     RoomRules,
 )
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import is_private, private_room
+from realtime_chat.values.rates import ROOM, Scope, ScopeLimits
 
 _CACHED_ROOMS = 1024
 _EVERYTHING = READ | WRITE | SIGNAL | PRESENCE
@@ -48,6 +50,7 @@ class AccessPolicy:
 
     :param rules: the site's rules for its rooms.
     :param is_open: whether guests may do everything but moderate where no rule says what they may do.
+    :ivar limits_rooms: whether a rule limits how fast clients go on in its rooms, or how many there are.
     """
 
     def __init__(self, rules: RoomRules = RoomRules(), is_open: bool = True) -> None:  # noqa: B008
@@ -59,6 +62,9 @@ class AccessPolicy:
         self._guests_have_own = is_open or any(rule.guests for rule in rules.rules)
         bounds = _bounds(rule.match for rule in rules.rules)
         self._bounds = bounds  # between two that follow each other, the same rules match all names
+        limited = [rule for rule in rules.rules if rule.publish_rate or rule.signal_rate or rule.max_members]
+        self.limits_rooms = bool(limited)
+        self._rates = {rule.match: _rates(rule) for rule in limited}
         self._ruled = lru_cache(_CACHED_ROOMS + 2 * len(bounds))(self._find) if rules.rules else None
 
     def decides_like(self, other: AccessPolicy) -> bool:
@@ -125,6 +131,18 @@ class AccessPolicy:
             raise forbid_reader()
         return room
 
+    # How much may be done there
+
+    def room_rates(self, room: str) -> Scope | None:
+        """How fast one client may go on in a room; None where no rule says that."""
+        rule = self.rules.find(room) if self.limits_rooms else None
+        return None if rule is None else self._rates.get(rule.match)
+
+    def most_members(self, room: str) -> int | None:
+        """How many members a room may have; None where no rule says that."""
+        rule = self.rules.find(room) if self.limits_rooms else None
+        return None if rule is None else rule.max_members
+
     # The list of rooms
 
     def is_listed(self, identity: Identity, room: str) -> bool:
@@ -156,6 +174,12 @@ class AccessPolicy:
             before = bound
         if begin is not None:
             yield begin, before
+
+
+def _rates(rule: RoomRule) -> Scope | None:
+    if rule.publish_rate is None and rule.signal_rate is None:
+        return None
+    return Scope(ROOM, ScopeLimits(publishes=rule.publish_rate, signals=rule.signal_rate))
 
 
 def own_rooms(identity: Identity) -> tuple[str, ...]:

@@ -7,13 +7,16 @@ from twisted.python.failure import Failure
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink, ReplySink
-from realtime_chat.core.session import Command, Session, encode_published, name_command
+from realtime_chat.core.performing_session import Command, PerformingSession, encode_published, name_command
 from realtime_chat.values.commands import Publish, decode_command
-from realtime_chat.values.errors import RealtimeError, UnreadableCommand
+from realtime_chat.values.errors import RateLimited, RealtimeError, UnreadableCommand
 from realtime_chat.values.model import AppendResult
 
+_LONGEST_PAUSE = 1.0
+"""Seconds for which nothing is read after a limit was reached, at most: pings and a close have to be read, too."""
 
-class CommandSession(Session):
+
+class CommandSession(PerformingSession):
     """A session with a queue of commands.
 
     Commands take effect in the order in which they came. A publish doesn't hold up what follows it; everything else
@@ -27,6 +30,7 @@ class CommandSession(Session):
         "_blocked",
         "_early",
         "_held_up",
+        "_is_limited",
         "_last_publish",
         "_publishing",
         "_publishing_bytes",
@@ -41,10 +45,12 @@ class CommandSession(Session):
         replies: ReplySink,
         identity: Identity | None = None,
         name: str | None = None,
+        address: str | None = None,
     ) -> None:
-        super().__init__(hub, transport, identity, name)
+        super().__init__(hub, transport, identity, name, address=address)
         self._replies = replies
         self._blocked = False
+        self._is_limited = False
         self._queue: list[Command] | None = None  # made when a command has to wait
         self._publishing = 0
         self._publishing_bytes = 0
@@ -61,7 +67,7 @@ class CommandSession(Session):
     @property
     def busy(self) -> bool:
         """Whether no more commands should be read for now."""
-        return self._blocked or self._held_up or bool(self._queue) or self._publishes_enough
+        return self._blocked or self._held_up or self._is_limited or bool(self._queue) or self._publishes_enough
 
     @property
     def _publishes_enough(self) -> bool:
@@ -71,6 +77,18 @@ class CommandSession(Session):
     def _resume_after_hold_up(self) -> None:
         """Less waits for the store now."""
         self._held_up = False
+        self._resume_commands()
+
+    def refuse(self, error: RealtimeError) -> bytes:
+        """Encode an error. After a limit was reached, nothing is read for a while, so that a flood costs little."""
+        if isinstance(error, RateLimited) and not self._is_limited:
+            self._is_limited = True
+            wheel = self.hub.wheel
+            wheel.call_later(min(error.after or 0.0, _LONGEST_PAUSE - wheel.lateness), self._resume_after_limit)
+        return super().refuse(error)
+
+    def _resume_after_limit(self) -> None:
+        self._is_limited = False
         self._resume_commands()
 
     def _resume_commands(self) -> None:
@@ -160,6 +178,8 @@ class CommandSession(Session):
         if isinstance(result, Failure):
             answer = self.fail(name_command(result, command.id), command.id)
         else:
+            if result.message.position.offset == 1:  # else it has made no room
+                self.quota.on_stored(result)
             answer = encode_published(result, command)
         self._acknowledge(number, answer, command.room, size)
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from realtime_chat.core.access import forbid_reader
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.rate_limiter import Quota
 from realtime_chat.values.commands import Hello
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.rates import GUESTS
 
 
-def say_hello(hub: Hub, before: Identity | None, hello: Hello, name: str | None) -> Identity:
+def say_hello(hub: Hub, before: Identity | None, hello: Hello, name: str | None, quota: Quota) -> Identity:
     """Find out who says hello. A client that is renewed is renewed everywhere.
 
     :param before: who the session has been so far; None or nobody if it hasn't said that.
     :param name: the name of a guest that gives no other.
-    :raises RealtimeError: ``bad_request``, ``forbidden``, or why the token or the client isn't accepted.
+    :param quota: what a new guest draws from.
+    :raises RealtimeError: ``bad_request``, ``forbidden``, ``rate_limited``, or why the token or the client isn't
+        accepted.
     """
     if hello.v != 1:
         raise RealtimeError("bad_request", "this server speaks version 1 of the protocol")
@@ -22,16 +26,17 @@ def say_hello(hub: Hub, before: Identity | None, hello: Hello, name: str | None)
     if hello.token is not None:
         return _log_in(hub, known, hello, hello.token)
     if known is None:
-        return _introduce(hub, hello.client, hello.name or name)
+        return _introduce(hub, hello.client, hello.name or name, quota)
     if hello.client not in (None, known.client) or hello.name not in (None, known.user.name):
         raise _said_once()
     return known
 
 
-def _introduce(hub: Hub, client: str | None, name: str | None) -> Identity:
+def _introduce(hub: Hub, client: str | None, name: str | None, quota: Quota) -> Identity:
     """Who says hello without a token."""
     known = hub.identities.find(client) if client else None
     if known is None:
+        quota.take(GUESTS)
         return hub.identities.new_guest(name)
     is_renamed = name and known.user.guest and not (known.is_named and name.strip() == known.user.name)
     return hub.identities.rename(known, name) if name and is_renamed else known

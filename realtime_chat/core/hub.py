@@ -13,7 +13,7 @@ from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
-from realtime_chat.core.rate_limiter import RateLimiter
+from realtime_chat.core.rate_limiter import Quota, RateLimiter
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.presence.presence import Presence
@@ -22,6 +22,7 @@ from realtime_chat.values.access import PRESENCE, Claims
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import RealtimeError, StoreError, no_keys
 from realtime_chat.values.model import AppendResult, Draft, Page, Position
+from realtime_chat.values.rates import ROOMS
 
 
 class Hub:
@@ -185,6 +186,18 @@ class Hub:
         answer: Deferred[AppendResult] = Deferred()
         self.publisher.publish(draft, answer.callback)  # a Failure that it is called with goes to its errbacks
         return answer
+
+    def take_publish(self, quota: Quota, draft: Draft) -> None:
+        """Take what a publish costs, before it is stored. Afterwards :meth:`Quota.on_stored` charges for a new room.
+
+        :raises RateLimited: nothing is taken then.
+        """
+        name = draft.room
+        room = self.rooms.get(name)
+        if (room is None or not room.top) and name not in self.limiter.rooms_made:
+            quota.check(ROOMS)
+        access = self.access
+        quota.take_publish(len(draft.data), name, access.room_rates(name) if access.limits_rooms else None)
 
     async def list_rooms(
         self, identity: Identity, after: str, limit: int, is_gone: Callable[[], bool] = lambda: False

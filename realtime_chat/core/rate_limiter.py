@@ -6,21 +6,30 @@ the usage of its client, that of its user, and that of its address. It takes fro
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import islice
 
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
-from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.errors import RateLimited
 from realtime_chat.values.limits import NEVER
-from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
-
-KINDS = ("commands", "publishes", "bytes", "signals", "states", "joins", "connects", "guests", "rooms")
-"""What is counted in buckets."""
-
-COMMANDS, PUBLISHES, BYTES, SIGNALS, STATES, JOINS, CONNECTS, GUESTS, ROOMS = range(len(KINDS))
-
-CLIENT, USER, ADDRESS, ROOM = SCOPES = ("client", "user", "address", "room")
-"""Whose use is counted; ``room`` is one client in one room, which a rule of the site limits."""
+from realtime_chat.values.model import AppendResult
+from realtime_chat.values.rates import (
+    ADDRESS,
+    BYTES,
+    CLIENT,
+    COMMANDS,
+    CONNECTS,
+    GUESTS,
+    KINDS,
+    PUBLISHES,
+    ROOM,
+    ROOMS,
+    SCOPES,
+    SIGNALS,
+    USER,
+    RateLimits,
+    Scope,
+)
 
 _SUBJECTS = {CLIENT: "a client", USER: "a user", ADDRESS: "an address", ROOM: "a client in this room"}
 _ACTS = dict(
@@ -49,45 +58,14 @@ _SWEEP_SOON = 0.25
 _SWEEP_AT_ONCE = 500
 _MOST_IDLE = 100_000
 """Usages that are kept though nobody holds them; each takes some 300 bytes."""
+_MOST_ROOMS = 10_000
 
 Costs = tuple[tuple[int, float], ...]
 """Kinds, and how many tokens of each."""
 
-_ONE_COMMAND: Costs = ((COMMANDS, 1.0),)
-
-
-class Scope:
-    """The rates that all usages of one scope have, as numbers by kind.
-
-    :ivar name: one of :data:`SCOPES`.
-    :ivar limits: the limits as they are configured.
-    :ivar intervals: seconds that one token of each kind takes; 0 without a limit.
-    :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
-    """
-
-    __slots__ = ("depths", "intervals", "limits", "name", "publish_costs")
-
-    def __init__(self, name: str, limits: ScopeLimits) -> None:
-        self.name = name
-        self.replace(limits)
-
-    def replace(self, limits: ScopeLimits) -> None:
-        """Go on with other limits."""
-        self.limits = limits
-        rates = [self.rate(kind) for kind in range(len(KINDS))]
-        self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
-        self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
-        of_publish = ((self.intervals[kind], self.depths[kind]) for kind in (COMMANDS, PUBLISHES, BYTES))
-        self.publish_costs = tuple(chain.from_iterable(of_publish))
-
-    def cost(self, kind: int, tokens: float) -> float:
-        """The seconds that some tokens take."""
-        return min(tokens * self.intervals[kind], self.depths[kind])
-
-    def rate(self, kind: int) -> Rate | None:
-        """The rate of a kind; None without a limit."""
-        rate: Rate | None = getattr(self.limits, "signals" if kind == STATES else KINDS[kind])
-        return rate
+ONE_COMMAND: Costs = ((COMMANDS, 1.0),)
+ONE_SIGNAL: Costs = ((SIGNALS, 1.0),)
+ONE_GUEST: Costs = ((GUESTS, 1.0),)
 
 
 class Usage:
@@ -128,6 +106,8 @@ class RateLimiter:
     """The usages of all clients, users and addresses of this node.
 
     One that nobody holds is forgotten once its buckets are full again.
+
+    :ivar rooms_made: the rooms that were made last through this node.
     """
 
     def __init__(self, node: Node, limits: RateLimits) -> None:
@@ -140,6 +120,7 @@ class RateLimiter:
         self._clients, self._users, self._addresses, self._rooms = self._usages.values()
         self._idle: dict[Usage, None] = {}  # those that nobody holds
         self._is_sweeping = False
+        self.rooms_made: dict[str, None] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._usages.values()))
@@ -237,9 +218,15 @@ class RateLimiter:
     def _forget(self, usage: Usage) -> None:
         del self._usages[usage.scope.name][usage.key]
 
+    def room_made(self, room: str) -> None:
+        """A room was made through this node: it exists, though it may not be in memory."""
+        self.rooms_made[room] = None
+        if len(self.rooms_made) > _MOST_ROOMS:
+            del self.rooms_made[next(iter(self.rooms_made))]
+
     # Refusals
 
-    def refusal(self, scope: Scope, kind: int, after: float) -> RealtimeError:
+    def refusal(self, scope: Scope, kind: int, after: float) -> RateLimited:
         """Count that a limit was reached, and make the error that says so.
 
         :param after: seconds after which there is enough again.
@@ -247,11 +234,11 @@ class RateLimiter:
         self._limited[scope.name, KINDS[kind]] += 1
         rate = scope.rate(kind)
         if rate is None:  # the limits have changed meanwhile
-            return RealtimeError("rate_limited", "that was too fast; try again in a moment", after=after)
+            return RateLimited("that was too fast; try again in a moment", after)
         act, word = _ACTS[KINDS[kind]]
         allowed = f"{_SUBJECTS[scope.name]} may {act.format(rate.count)} a {rate.unit}, and {rate.burst:.10g} at once"
         message = f"{allowed} ({_setting(scope.name, word)}); wait as many seconds as after says"
-        return RealtimeError("rate_limited", message, after=after)
+        return RateLimited(message, after)
 
 
 def _setting(scope: str, word: str) -> str:
@@ -308,9 +295,8 @@ class Quota:
             self._limiter.hold(usage)
 
     def close(self) -> None:
-        """Draw no more."""
-        usages, self._usages = self._usages, ()
-        for usage in usages if self._is_held else ():
+        """Draw no more, but for what was begun before."""
+        for usage in self._usages if self._is_held else ():
             self._limiter.release(usage)
 
     # Taking
@@ -318,23 +304,23 @@ class Quota:
     def take(self, kind: int, tokens: float = 1.0) -> None:
         """Take tokens of one kind.
 
-        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        :raises RateLimited: nothing is taken then.
         """
         self.take_all(((kind, tokens),))
 
     def take_command(self) -> None:
         """Take what a command costs.
 
-        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        :raises RateLimited: nothing is taken then.
         """
-        self.take_all(_ONE_COMMAND)
+        self.take_all(ONE_COMMAND)
 
     def take_publish(self, size: int, room: str = "", rule: Scope | None = None) -> None:
         """Take what a publish costs.
 
         :param size: bytes of the data.
         :param rule: the rates that a rule has for the room.
-        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        :raises RateLimited: nothing is taken then.
         """
         usages = self._usages if rule is None else self._with_room(room, rule)
         now = self._limiter.seconds()
@@ -354,7 +340,7 @@ class Quota:
     def take_connect(self) -> None:
         """Take what it costs a client and its user to connect. An address pays where its connection is made.
 
-        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        :raises RateLimited: nothing is taken then.
         """
         usages = tuple(usage for usage in self._usages if usage.scope.name != ADDRESS)
         self._take(usages, ((CONNECTS, 1.0),))
@@ -364,7 +350,7 @@ class Quota:
 
         :param costs: more than a bucket holds count as that.
         :param rule: the rates that a rule has for a room; they are for each client there.
-        :raises RealtimeError: ``rate_limited``; then nothing is taken.
+        :raises RateLimited: nothing is taken then.
         """
         self._take(self._usages if rule is None else self._with_room(room, rule), costs)
 
@@ -386,7 +372,7 @@ class Quota:
                 if at - depth > latest:
                     raise self._refuse(usages, costs, now, (usage, kind))
 
-    def _refuse(self, usages: tuple[Usage, ...], costs: Costs, now: float, last: tuple[Usage, int]) -> RealtimeError:
+    def _refuse(self, usages: tuple[Usage, ...], costs: Costs, now: float, last: tuple[Usage, int]) -> RateLimited:
         """Give back what was taken up to the last bucket, which had not enough, and say for how long to wait."""
         taken = [(usage, kind, tokens) for usage in usages for kind, tokens in costs]
         count = next(index for index, (usage, kind, _) in enumerate(taken) if (usage, kind) == last) + 1
@@ -396,12 +382,12 @@ class Quota:
         after, scope, kind = max(waits, key=lambda wait: wait[0])
         return self._limiter.refusal(scope, kind, after)
 
-    # A room is known to be new only once it is made
+    # Whether a publish makes a room is known only once it is stored
 
     def check(self, kind: int) -> None:
         """Check that a token could be taken.
 
-        :raises RealtimeError: ``rate_limited``.
+        :raises RateLimited: it couldn't.
         """
         self.take(kind)
         for usage in self._usages:
@@ -412,6 +398,12 @@ class Quota:
         now = self._limiter.seconds()
         for usage in self._usages:
             usage.full_at[kind] = max(usage.full_at[kind], now) + usage.scope.intervals[kind]
+
+    def on_stored(self, stored: AppendResult) -> None:
+        """Charge for a room that a publish has made."""
+        if stored.message.position.offset == 1 and not stored.duplicate:
+            self.charge(ROOMS)
+            self._limiter.room_made(stored.message.room)
 
 
 def _address_of(usages: tuple[Usage, ...]) -> str:

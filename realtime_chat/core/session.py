@@ -1,68 +1,51 @@
-"""One connected client: who it is, what it reads, and what each command does."""
+"""One connected client: who it is, and what it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-
-from realtime_chat.core.access import forbid_reader
 from realtime_chat.core.delivery import Delivery
-from realtime_chat.core.hello import say_hello
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.rate_limiter import Quota
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
-from realtime_chat.values.access import PRESENCE, READ, SIGNAL, WRITE
-from realtime_chat.values.errors import GOODBYES, RealtimeError, UnreadableCommand, internal_error
-from realtime_chat.values.json import encode_value
+from realtime_chat.values.access import PRESENCE, READ
+from realtime_chat.values.errors import GOODBYES
 from realtime_chat.values.model import (
-    AppendResult,
-    Draft,
-    Position,
-    author,
-    check_event,
-    check_key,
     check_room,
-    naming,
 )
-
-Answer = bytes | Deferred[bytes]
-Command = commands.Command | UnreadableCommand
-C = TypeVar("C", bound=commands.Command)
+from realtime_chat.values.rates import GUESTS
 
 
 class Session:
     """A client on one transport: who it is, and what it reads.
 
-    It does single commands. A client that sends one after another has a
-    :class:`~realtime_chat.core.command_session.CommandSession`.
+    One that sends commands has a :class:`~realtime_chat.core.performing_session.PerformingSession`.
 
     :param transport: where messages are sent; None for one HTTP request of commands, to which none are.
     :param identity: who it is, if that is known already.
     :param name: the name of the guest that it becomes if it doesn't say who it is.
     :param on_caught_up: called whenever everything was sent that could be sent.
+    :param address: what its address is limited by; None if it is not.
     """
 
     __slots__ = (
         "__weakref__",
+        "_address",
         "_errors",
         "_is_request",
         "_name",
+        "_quota",
+        "_refused",
         "_state",
         "closed",
         "delivery",
         "hub",
         "identity",
     )
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -71,14 +54,18 @@ class Session:
         identity: Identity | None = None,
         name: str | None = None,
         on_caught_up: Callable[[], object] | None = None,
+        address: str | None = None,
     ) -> None:
         self.hub = hub
         self.delivery = Delivery(hub, transport, on_caught_up)
         self.identity = identity
         self.closed = False
         self._name = name
+        self._address = address
+        self._quota: Quota | None = None  # no waiting poll has one
         self._state = b"{}"
         self._errors = 0
+        self._refused: dict[str, str | None] | None = None  # by room, the last key after which none can be stored now
         self._is_request = transport is None  # what it says is said for whatever else its client reads by
         hub.sessions[self] = None
         if identity is not None and identity.expires is not None:
@@ -94,6 +81,8 @@ class Session:
             for subscription in self.delivery.close():
                 self.hub.presence.exit(subscription, polls)
             self.hub.sessions.pop(self, None)
+            if self._quota is not None:
+                self._quota.close()
             if (identity := self.identity) is not None and identity.expires is not None:
                 self.hub.users.remove(self, identity)
 
@@ -117,52 +106,12 @@ class Session:
         """The transport takes more again."""
         self.delivery.pump()
 
-    # Commands
-
-    def perform(self, command: Command) -> Answer:
-        """Do one command.
-
-        :returns: the encoded reply or error, now or later; empty if the command has no reply.
-        """
-        if isinstance(command, UnreadableCommand):
-            return self.refuse(command)  # if it were raised, it and this frame would hold each other
-        try:
-            answer = self.act(command)
-        except RealtimeError as error:
-            return self.refuse(error)
-        return answer.addErrback(self.fail, command.id) if isinstance(answer, Deferred) else answer
-
-    def act(self, command: Command) -> Answer:
-        """Do one command.
-
-        :returns: the encoded reply, now or later; empty if the command has no reply.
-        :raises RealtimeError: also by way of the Deferred; it carries the command's id.
-        """
-        if isinstance(command, UnreadableCommand):
-            raise command
-        try:
-            self._check_time(command)
-            answer = _ACTIONS[type(command)](self, command)
-        except RealtimeError as error:
-            error.id = command.id
-            raise
-        return answer.addErrback(name_command, command.id) if isinstance(answer, Deferred) else answer
-
-    def fail(self, failure: Failure, id: commands.CommandId | None) -> bytes:
-        """Encode the error that a command ended with."""
-        if isinstance(failure.value, RealtimeError):
-            return self.refuse(failure.value)
-        self._log.failure("a command failed", failure)
-        return codec.encode_error(internal_error(id))
-
-    def refuse(self, error: RealtimeError) -> bytes:
-        """Encode an error, and count it; after too many the client is dismissed in the next turn."""
-        if error.temporary:  # the server's fault, and not the client's
-            return codec.encode_error(error)
-        self._errors += 1
-        if self._errors == self.hub.limits.max_errors:
-            self.hub.clock.callLater(0, self.dismiss, "too_many_errors")
-        return codec.encode_error(error)
+    @property
+    def quota(self) -> Quota:
+        """What its commands draw from."""
+        if self._quota is None:
+            self._quota = Quota(self.hub.limiter, self.identity, self._address)
+        return self._quota
 
     def dismiss(self, reason: str) -> None:
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
@@ -175,20 +124,21 @@ class Session:
     # Who it is
 
     def identify(self) -> Identity:
-        """Who it is. A client that has not said that becomes a guest."""
-        if self.identity is None:
-            self.identity = self.hub.identities.new_guest(self._name)
-        return self.identity
+        """Who it is. A client that has not said that becomes a guest.
 
-    def _hello(self, command: commands.Hello) -> bytes:
-        identity = say_hello(self.hub, self.identity, command, self._name)
-        if self.identity is None or self.identity is NOBODY:
-            self._become(identity)
-        return self.hub.welcome(command.id, self.identify(), self.hub.limits.ping)
+        :raises RateLimited: too many guests come from its address.
+        """
+        if self.identity is None:
+            self.quota.take(GUESTS)
+            self._become(self.hub.identities.new_guest(self._name))
+        assert self.identity is not None
+        return self.identity
 
     def _become(self, identity: Identity) -> None:
         """Be somebody from now on."""
         self.identity = identity
+        if self._quota is not None:
+            self._quota.become(identity)
         if identity.expires is not None:
             self.hub.users.add(self, identity)
 
@@ -228,15 +178,6 @@ class Session:
         """
         return self.hub.access.check(self.identity, check_room(room), right)
 
-    def _check_time(self, command: commands.Command) -> None:
-        """Check that the time of a user isn't over. With a new token it may go on.
-
-        :raises RealtimeError: ``token_expired``, or ``unauthorized``: the key of its token is gone.
-        """
-        goes_on = isinstance(command, commands.Hello) and command.token is not None
-        if self.identity is not None and not goes_on:
-            self.hub.identities.check_time(self.identity)
-
     def check_still(self, room: str, right: int) -> None:
         """Check a right again, after something was waited for.
 
@@ -245,30 +186,7 @@ class Session:
         identity = None if self.identity is None else self.hub.identities.look_again(self.identity)
         self.hub.access.check(identity, room, right)
 
-    def _check_writer(self) -> None:
-        if self.identity is not None and self.identity.is_reader:
-            raise forbid_reader()
-
     # What it reads
-
-    def _join(self, command: commands.Join) -> Deferred[bytes]:
-        with naming(command.room):
-            self._check_joinable(command.room)
-            since = None if command.since is None else Position.parse(command.since)
-        return Deferred.fromCoroutine(self._joined(command, since))
-
-    def _check_joinable(self, room: str) -> None:
-        if self.check_right(room, READ) in self.subscriptions:
-            raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
-        if len(self.subscriptions) >= self.hub.limits.max_rooms:
-            raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
-
-    async def _joined(self, command: commands.Join, since: Position | None) -> bytes:
-        with naming(command.room):
-            room = await self.hub.cache.load(command.room)
-            start = await room.start(since, self.last(command.last))
-        self.check_still(command.room, READ)
-        return self.enter(room, start, command.id)
 
     def enter(
         self,
@@ -300,7 +218,8 @@ class Session:
         """Read a room from a position on; :meth:`Delivery.pump` sends what follows.
 
         :returns: None if the client is gone by now.
-        :raises RealtimeError: ``forbidden``: the client may not read the room, or may not any more.
+        :raises RealtimeError: ``forbidden``: the client may not read the room, or may not any more; ``too_many``: the
+            room has as many members as it may have.
         """
         if self.closed:
             return None
@@ -308,6 +227,8 @@ class Session:
         rights = self.hub.access.rights(identity, room.name)
         if not rights & READ:
             self.hub.access.check(identity, room.name, READ)
+        if rights & PRESENCE:
+            self.hub.presence.check_place(identity, room.name, self.hub.access.most_members(room.name))
         subscription = self.delivery.subscribe(room, start)
         subscription.rights = rights
         if not self._is_request:
@@ -322,129 +243,3 @@ class Session:
         if (subscription := self.delivery.unsubscribe(room)) is not None:
             self.hub.presence.exit(subscription, False)
         return subscription is not None
-
-    def _leave(self, command: commands.Leave) -> Answer:
-        self._check_writer()
-        if self._end_subscription(check_room(command.room)):
-            return codec.encode_reply(command.id, {"type": "left", "room": command.room})
-        if self._is_request:
-            may_read = self.hub.access.rights(self.identity, command.room) & READ
-            asked = self.hub.await_presence(command.room, self.identity) if may_read else None
-            return self._once_known(asked, self._leave_by_request, command)
-        raise RealtimeError("not_joined", "this connection doesn't read that room")
-
-    def _leave_by_request(self, command: commands.Leave) -> bytes:
-        self.hub.presence.leave(self.identify(), command.room)
-        return codec.encode_reply(command.id, {"type": "left", "room": command.room})
-
-    # Members, states and signals
-
-    def _members(self, command: commands.ReadMembers) -> Answer:
-        room = self.check_right(command.room, PRESENCE)
-        return self._once_known(self.hub.await_presence(room), self._members_known, command)
-
-    def _members_known(self, command: commands.ReadMembers) -> bytes:
-        self.check_still(command.room, PRESENCE)
-        return codec.encode_members(command.id, command.room, *self.hub.presence.page(command.room, command.after))
-
-    def _once_known(self, asked: Deferred[None] | None, act: Callable[[C], bytes], command: C) -> Answer:
-        """Do what depends on who is in a room: at once if that is known here, else later."""
-        return act(command) if asked is None else asked.addCallback(lambda _: act(command))
-
-    def _set_state(self, command: commands.SetState) -> bytes:
-        self._check_writer()
-        state = encode_value(command.state)
-        most = self.hub.limits.max_state
-        if len(state) > most:
-            raise RealtimeError("too_large", f"a state has at most {most} bytes of JSON, this one has {len(state)}")
-        identity = self.identify()
-        known = identity is not NOBODY and self.hub.presence.set_state(identity, state)
-        self._state = state
-        if self._is_request and not known:
-            raise RealtimeError(
-                "not_joined", "this client is in no room that could be told; join one first, or poll it"
-            )
-        return b""
-
-    def _signal(self, command: commands.SendSignal) -> Answer:
-        self.check_right(command.room, SIGNAL)
-        check_event(command.event)
-        asked = self.hub.await_presence(command.room, self.identity)
-        return self._once_known(asked, self._signal_known, command)
-
-    def _signal_known(self, command: commands.SendSignal) -> bytes:
-        self.check_still(command.room, SIGNAL)
-        data = encode_value(command.data)
-        self.hub.presence.signal(self.identify(), command.room, command.event, data, self.hub.time_ms())
-        return b""
-
-    # History
-
-    def _history(self, command: commands.ReadHistory) -> Deferred[bytes]:
-        self.check_right(command.room, READ)
-        if (command.before is not None) and (command.since is not None):
-            raise RealtimeError("bad_request", "history takes before or since, not both")
-        return Deferred.fromCoroutine(self._read_history(command))
-
-    async def _read_history(self, command: commands.ReadHistory) -> bytes:
-        limit = self.last(command.limit)
-        since = None if command.since is None else Position.parse(command.since)
-        before = None if command.before is None else Position.parse(command.before)
-        page, position, recovered = await self.hub.read_history(command.room, since, before, limit)
-        self.check_still(command.room, READ)
-        return codec.encode_history(command.id, command.room, position, page, recovered)
-
-    def _ping(self, command: commands.Ping) -> bytes:
-        return codec.encode_reply(command.id, {"type": "pong"})
-
-    # Publishing
-
-    def _publish(self, command: commands.Publish) -> Deferred[bytes]:
-        return self.hub.publish(self.draft(command)).addCallback(encode_published, command)
-
-    def draft(self, command: commands.Publish) -> Draft:
-        """The message that a command publishes.
-
-        :raises RealtimeError: a part of it is refused.
-        """
-        return Draft(
-            self.hub.access.check(self.identity, check_room(command.room), WRITE),
-            check_event(command.event),
-            encode_value(command.data),
-            author((self.identity or self.identify()).user),
-            None if command.key is None else check_key(command.key),
-            None if command.after is None else _check_after(command),
-        )
-
-
-def name_command(failure: Failure, id: commands.CommandId | None) -> Failure:
-    """Put a command's id into the error that it ended with."""
-    if isinstance(failure.value, RealtimeError):
-        failure.value.id = id
-    return failure
-
-
-def _check_after(command: commands.Publish) -> str:
-    if command.key is None or command.after is None:
-        raise RealtimeError("bad_request", "who publishes after another message gives this one a key, too")
-    return check_key(command.after)
-
-
-def encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
-    """The reply to a publish."""
-    return codec.encode_published(command.id, command.room, stored.message.position)
-
-
-_ACTIONS: Mapping[type[commands.Command], Callable[[Session, Any], Answer]] = MappingProxyType(
-    {
-        commands.Hello: Session._hello,
-        commands.Join: Session._join,
-        commands.Leave: Session._leave,
-        commands.Publish: Session._publish,
-        commands.SendSignal: Session._signal,
-        commands.SetState: Session._set_state,
-        commands.ReadMembers: Session._members,
-        commands.ReadHistory: Session._history,
-        commands.Ping: Session._ping,
-    }
-)

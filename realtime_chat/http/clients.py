@@ -10,11 +10,13 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity, unknown_client
+from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_GUEST, Costs, Quota
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.http.origins import FOR_SCRIPTS
-from realtime_chat.http.subscribe_params import one
+from realtime_chat.http.subscribe_params import SubscribeParams, one
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.rates import JOINS
 
 CLIENT_HEADER = b"Realtime-Client"
 
@@ -36,6 +38,12 @@ def client_of(request: Request) -> str | None:
     if len(header) > 1:
         raise RealtimeError("bad_request", "the header Realtime-Client is given at most once")
     return str(header[0].decode("ascii", "replace"))
+
+
+def address_of(request: Request) -> str | None:
+    """Return what the address of a request is limited by; None if it is not."""
+    address = getattr(request, "client_address", None)
+    return None if address is None else address.key
 
 
 def find_identity(request: Request, hub: Hub, name: str | None = None) -> Identity | None:
@@ -61,6 +69,29 @@ def find_identity(request: Request, hub: Hub, name: str | None = None) -> Identi
     if cached is not None and identity is not None and identity.client == client:  # and wasn't renewed
         cached.remember(identity)
     return identity
+
+
+def take(request: Request, hub: Hub, identity: Identity, costs: Costs = ONE_COMMAND) -> None:
+    """Take what a request costs from its client, its user and its address.
+
+    :raises RateLimited: nothing is taken then.
+    """
+    Quota(hub.limiter, identity, address_of(request), is_held=False).take_all(costs)
+
+
+def costs_of(params: SubscribeParams) -> Costs:
+    """What a poll or a stream costs: a command, and a join for each room that its client doesn't know yet."""
+    joins = sum(since is None for _, since in params.rooms)
+    return (*ONE_COMMAND, (JOINS, joins)) if joins else ONE_COMMAND
+
+
+def new_guest(request: Request, hub: Hub, name: str | None) -> Identity:
+    """Make a new guest for a request.
+
+    :raises RealtimeError: ``rate_limited``: too many come from its address; ``bad_request``: the name can't be one.
+    """
+    take(request, hub, NOBODY, ONE_GUEST)
+    return hub.identities.new_guest(name)
 
 
 def _find_client(

@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import Answer, JSONResource, Later, error_headers
-from realtime_chat.http.clients import asks_for_script, client_of, identity_of, wrap_for
+from realtime_chat.http.clients import address_of, asks_for_script, client_of, identity_of, wrap_for
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
 from realtime_chat.values.commands import Command, Publish, decode_commands
@@ -64,23 +64,25 @@ class CommandsResource(JSONResource):
         finally:
             session.close()
 
-    def _session(self, request: Request) -> Session:
-        return Session(self._hub, identity=identity_of(request, self._hub))
+    def _session(self, request: Request) -> PerformingSession:
+        return PerformingSession(self._hub, identity=identity_of(request, self._hub), address=address_of(request))
 
 
-async def _place_for(session: Session, command: Command | UnreadableCommand) -> None:
+async def _place_for(session: PerformingSession, command: Command | UnreadableCommand) -> None:
     """Wait while too many publishes wait for the store. The publishes of one request queue there one at a time."""
     place = session.hub.publisher.place() if isinstance(command, Publish) else None
     if place is not None:
         await place
 
 
-async def _perform_one(session: Session, command: Command | UnreadableCommand) -> bytes:
+async def _perform_one(session: PerformingSession, command: Command | UnreadableCommand) -> bytes:
     answer = session.act(command)
     return (await answer if isinstance(answer, Deferred) else answer) or codec.encode_reply(command.id, {"type": "ok"})
 
 
-async def _perform_all(session: Session, commands: list[Command | UnreadableCommand], most: int, turns: Turns) -> bytes:
+async def _perform_all(
+    session: PerformingSession, commands: list[Command | UnreadableCommand], most: int, turns: Turns
+) -> bytes:
     """Run commands in order, and return their replies. Publishes don't wait for each other.
 
     :param most: bytes of replies after which no further command is started. A pending publish counts as none.

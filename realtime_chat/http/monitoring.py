@@ -18,6 +18,7 @@ from realtime_chat.http.answers import Answer, JSONResource
 from realtime_chat.values.counters import Histogram
 from realtime_chat.values.errors import GOODBYES
 from realtime_chat.values.json import encode_value
+from realtime_chat.values.rates import LIMITED
 
 # Counters start at 0 with all their labels, so that the first event is an increase.
 _TRANSPORTS = dict.fromkeys(("poll", "sse", "websocket"), 0)
@@ -26,6 +27,7 @@ _CODES = dict.fromkeys(
     ("in_doubt", "internal", "key_reused", "out_of_order", "rate_limited", "stopping", "store_unavailable", "too_many"),
     0,
 )
+_LIMITED = {(scope, kind): 0 for scope, kinds in LIMITED.items() for kind in kinds}
 _COUNTERS = (
     ("published", "Messages stored.", "published"),
     ("duplicates", "Publishes repeated under their key.", "duplicates"),
@@ -90,6 +92,11 @@ class _HubCollector(Collector):
         )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
+        limited = {**_LIMITED, **counts.limited}
+        family = CounterMetricFamily("realtime_limited", "What limits have refused.", labels=["scope", "kind"])
+        for labels in sorted(limited):
+            family.add_metric(labels, limited[labels])
+        yield family
         resumes = {str(recovered).lower(): counts.resumes[recovered] for recovered in (False, True)}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
 

@@ -10,8 +10,9 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
+from realtime_chat.core.rate_limiter import ONE_COMMAND, Costs, Quota
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
-from realtime_chat.http.clients import identity_of
+from realtime_chat.http.clients import address_of, identity_of, take
 from realtime_chat.http.commands import body_of, json_body, media_type
 from realtime_chat.http.subscribe_params import natural, one, unquoted
 from realtime_chat.values import codec
@@ -40,6 +41,7 @@ class RoomsResource(JSONResource):
     async def render_GET(self, request: Request) -> bytes:
         """Give a page of the list of rooms."""
         identity = identity_of(request, self._hub)
+        take(request, self._hub, identity)
         after = one(request.args, b"after") or ""
         most = self._hub.limits.max_limit
         limit = natural(request.args, b"limit", most)
@@ -69,12 +71,14 @@ class _RoomLeaf(JSONResource):
         self._hub = hub
         self._room = room
 
-    def _check_right(self, request: Request, right: int) -> Identity:
+    def _check_right(self, request: Request, right: int, costs: Costs = ONE_COMMAND) -> Identity:
         """Check the room's name, and that the sender has a right in the room. Return who sent the request.
 
+        :param costs: what that costs.
         :raises RealtimeError:
         """
         identity = identity_of(request, self._hub)
+        take(request, self._hub, identity, costs)
         self._hub.access.check(identity, check_room(self._room), right)
         return identity
 
@@ -120,13 +124,16 @@ class _MessagesResource(_RoomLeaf):
         return limits.default_last
 
     async def render_POST(self, request: Request) -> Answer:
-        identity = self._check_right(request, WRITE)
+        identity = self._check_right(request, WRITE, ())
         draft = _draft(self._room, author(identity.user), _fields(request))
+        quota = Quota(self._hub.limiter, identity, address_of(request), is_held=False)
+        self._hub.take_publish(quota, draft)
         place = self._hub.publisher.place()
         if place is not None:
             await place
             self._check_still(identity, WRITE)
         stored = await self._hub.publish(draft)
+        quota.on_stored(stored)
         body = codec.encode_published(None, draft.room, stored.message.position)
         return Answer(body, 200 if stored.duplicate else 201)
 

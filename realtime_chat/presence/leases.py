@@ -17,7 +17,6 @@ from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.values import codec
 from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import RemoteClient, User
-from realtime_chat.values.rates import Rate, TokenBucket
 
 UNKNOWN = -1
 """The members' version of a reader that may have been sent nothing."""
@@ -37,7 +36,7 @@ class Client:
     :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
     """
 
-    __slots__ = ("_json", "_signals", "_states", "changed", "client_hash", "identity", "leases", "state", "user")
+    __slots__ = ("_json", "changed", "client_hash", "identity", "leases", "state", "user")
 
     def __init__(self, identity: Identity, user: User, state: bytes, changed: int) -> None:
         self.identity = identity
@@ -47,8 +46,6 @@ class Client:
         self.changed = changed
         self.leases: dict[str, Lease] = {}
         self._json: bytes | None = None
-        self._signals: TokenBucket | None = None
-        self._states: TokenBucket | None = None
 
     @property
     def json(self) -> bytes:
@@ -61,18 +58,6 @@ class Client:
         """Set the client's user and state."""
         self.user, self.state, self.changed = user, state, changed
         self._json = None
-
-    def take_signal_token(self, now: float, rate: Rate) -> float:
-        """Count one signal. Returns for how many seconds to wait, if the client has sent too many."""
-        if self._signals is None:
-            self._signals = TokenBucket()
-        return self._signals.take(now, rate)
-
-    def take_state_tokens(self, now: float, rate: Rate, rooms: float) -> float:
-        """Count one change of the state for each room. Returns for how many seconds to wait, if there were too many."""
-        if self._states is None:
-            self._states = TokenBucket()
-        return self._states.take(now, rate, max(1.0, rooms))
 
 
 @attrs.define(eq=False, weakref_slot=False)

@@ -35,10 +35,11 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, READ
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
-from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
-from realtime_chat.values.rates import Rate
+from realtime_chat.values.model import ForwardedCommand, RemoteClient, User, naming
 
 _EMPTY_STATE = b"{}"
+_ROOMS_ELSEWHERE = 30
+"""In how many rooms a client counts as being that only other nodes know."""
 
 
 class Presence:
@@ -58,7 +59,6 @@ class Presence:
         self._clock = node.clock
         self._limits = limits
         self._counters = node.counters
-        self._signal_rate = Rate(limits.signal_rate, 2 * limits.signal_rate)
         self._broker = broker
         self._time_ms = node.time_ms
         self._table = table = MembershipTable(node)
@@ -128,6 +128,20 @@ class Presence:
         lease.leaving = False
         lease.readers += (reader,)
         reader.lease = lease
+
+    def check_place(self, identity: Identity, room: str, most: int | None) -> None:
+        """Check that a client may come into a room.
+
+        :param most: how many members the room may have, if that is fewer than any room may have.
+        :raises RealtimeError: ``too_many``.
+        """
+        membership = self.memberships.get(room)
+        most = self._limits.max_members if most is None else min(most, self._limits.max_members)
+        if membership is None or len(membership.members) < most or identity is NOBODY:
+            return
+        if identity.user.id not in membership.members:
+            with naming(room):
+                raise RealtimeError("too_many", f"this room has {most} members, as many as it may have; try later")
 
     def _create_client(self, identity: Identity, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
@@ -259,10 +273,11 @@ class Presence:
 
     # States
 
-    def set_state(self, identity: Identity, state: bytes) -> bool:
+    def set_state(self, identity: Identity, state: bytes, charge: Callable[[float], None]) -> bool:
         """Set a client's state, on all nodes that it is with.
 
         :param state: a compact JSON object.
+        :param charge: takes what a new state costs: as much as a signal for each room.
         :returns: False if the client is in no room. Where there are other nodes, that isn't known.
         :raises RealtimeError: ``rate_limited``.
         """
@@ -271,24 +286,11 @@ class Presence:
             return False
         if known is not None and known.state == state:
             return True
-        if known is None:  # other nodes know how many rooms it is in: here it may set one state a second
-            self._count_state(self.remote.remote_sender(identity, identity.user), self._limits.signal_rate)
-        else:
-            self._count_state(known, len(known.leases))
+        charge(_ROOMS_ELSEWHERE if known is None else max(1, len(known.leases)))
+        if known is not None:
             self._update_client(known, known.user, state)
         self._broker.forward(ForwardedCommand(identity.mark, state))
         return True
-
-    def _count_state(self, client: Client, rooms: float) -> None:
-        """Count a new state, which costs as much as a signal for each room.
-
-        :raises RealtimeError: ``rate_limited``.
-        """
-        rate = self._signal_rate
-        after = client.take_state_tokens(self._clock.seconds(), rate, rooms)
-        if after:
-            message = f"a client may tell its state to {rate.count} rooms a second; say the state again after that time"
-            raise RealtimeError("rate_limited", message, after=after)
 
     def _update_client(self, client: Client, user: User, state: bytes) -> None:
         seen = [lease for lease in client.leases.values() if not lease.hidden]
@@ -375,33 +377,28 @@ class Presence:
 
         :param data: an encoded value.
         :param at: milliseconds since 1970.
-        :raises RealtimeError: ``not_joined`` or ``rate_limited``.
+        :raises RealtimeError: ``not_joined``.
         """
-        sender, there, readers = self._sender(identity, room)
-        rate = self._signal_rate
-        after = sender.take_signal_token(self._clock.seconds(), rate)
-        if after:
-            message = f"a client may send {rate.count} signals a second; send fewer of them"
-            raise RealtimeError("rate_limited", message, after=after)
-        signal = codec.encode_signal(room, event, data, sender.user, at)
+        user, there, readers = self._sender(identity, room)
+        signal = codec.encode_signal(room, event, data, user, at)
         self._counters.signals += 1
-        self._signals.deliver(there, signal, sender.client_hash, readers)
-        self._broker.signal(room, sender.client_hash, signal)
+        self._signals.deliver(there, signal, identity.mark, readers)
+        self._broker.signal(room, identity.mark, signal)
 
-    def _sender(self, identity: Identity, room: str) -> tuple[Client, Room, Sequence[Subscription]]:
-        """The client that sends a signal, the room, and the subscriptions by which the client reads it here.
+    def _sender(self, identity: Identity, room: str) -> tuple[User, Room, Sequence[Subscription]]:
+        """The user who sends a signal, the room, and the subscriptions by which the client reads it here.
 
         :raises RealtimeError: ``not_joined``: it isn't in the room through any node.
         """
         lease = self._reading_lease(identity, room)
         if lease is not None:
-            return lease.client, lease.room, lease.readers
+            return lease.client.user, lease.room, lease.readers
         there = self.remote.rooms.get(room)
         known = None if there is None else self.remote.find(room, identity.mark)
         if there is None or known is None:
             raise _not_joined()
-        sender = self._clients.get(identity.mark) or self.remote.remote_sender(identity, known.user)
-        return sender, there, ()
+        here = self._clients.get(identity.mark)
+        return known.user if here is None else here.user, there, ()
 
     def deliver_signal(self, room: Room, signal: bytes, client_hash: str = "") -> None:
         """Deliver an encoded signal to a room's live readers, and to clients that are between two polls.

@@ -12,18 +12,15 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import IBroker, MembersListener
 from realtime_chat.core.node import Node
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import Timeout, Wheel
-from realtime_chat.presence.leases import Client, Lease, RemoteLease
+from realtime_chat.presence.leases import Lease, RemoteLease
 from realtime_chat.presence.membership import Membership
 from realtime_chat.presence.membership_table import MembershipTable
 from realtime_chat.values.limits import NEVER
-from realtime_chat.values.model import ForwardedCommand, RemoteClient, User
-
-_MAX_SENDERS = 10_000
+from realtime_chat.values.model import ForwardedCommand, RemoteClient
 
 
 class RemoteMembers(MembersListener):
@@ -50,7 +47,6 @@ class RemoteMembers(MembersListener):
         self._nodes: dict[str, dict[str, dict[str, RemoteLease]]] = {}  # by node, room and client hash
         self._leaving: dict[str, Timeout] = {}  # nodes that have stopped, and whose clients stay for a while
         self._waiting: dict[tuple[str, str], list[Deferred[None]]] = {}  # for a client to be in a room
-        self._senders: dict[str, Client] = {}
         self._stopped = False
 
     def stop(self) -> None:
@@ -58,7 +54,7 @@ class RemoteMembers(MembersListener):
         self._stopped = True
         for timeout in self._leaving.values():
             timeout.cancel()
-        for known in (self.rooms, self._nodes, self._leaving, self._senders):
+        for known in (self.rooms, self._nodes, self._leaving):
             known.clear()
         for room, client_hash in list(self._waiting):
             self._stop_waiting(room, client_hash)
@@ -119,17 +115,6 @@ class RemoteMembers(MembersListener):
     def _stop_waiting(self, room: str, client_hash: str) -> None:
         for answer in self._waiting.pop((room, client_hash), ()):
             answer.callback(None)
-
-    def remote_sender(self, identity: Identity, user: User) -> Client:
-        """A client that is with another node, and sends a command to this one. It is kept for its rate limits."""
-        sender = self._senders.pop(identity.mark, None)
-        if sender is None:
-            sender = Client(identity, user, b"{}", 0)
-        sender.user = user
-        self._senders[identity.mark] = sender
-        if len(self._senders) > _MAX_SENDERS:
-            del self._senders[next(iter(self._senders))]
-        return sender
 
     # What other nodes publish (see interfaces.MembersListener)
 

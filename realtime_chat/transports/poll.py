@@ -9,9 +9,19 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.rate_limiter import ONE_GUEST, Costs
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import JSONResource, answer, error_headers
-from realtime_chat.http.clients import Wrap, asks_for_script, find_identity, is_readable, wrap_for
+from realtime_chat.http.clients import (
+    Wrap,
+    asks_for_script,
+    costs_of,
+    find_identity,
+    is_readable,
+    new_guest,
+    take,
+    wrap_for,
+)
 from realtime_chat.http.subscribe_params import (
     SubscribeParams,
     check_rooms,
@@ -33,11 +43,13 @@ class _PollParams(NamedTuple):
 
     :ivar wait: seconds.
     :ivar is_public: whether everybody may read all of these rooms. If not, the client's permission is checked.
+    :ivar costs: a command, and a join for each room that is new to the client.
     """
 
     params: SubscribeParams
     wait: float
     is_public: bool
+    costs: Costs
 
 
 class PollResource(JSONResource):
@@ -69,8 +81,9 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        params, wait, is_public = self._params(request.uri.partition(b"?")[2])
+        params, wait, is_public, costs = self._params(request.uri.partition(b"?")[2])
         identity = self._identify(request, params)
+        take(request, self._hub, identity, costs)
         poll = WaitingPoll(request, wrap, self._hub, identity, params)
         if not is_public:
             poll.check_readable(params)
@@ -85,9 +98,9 @@ class PollResource(JSONResource):
         if identity is not None:
             return identity
         if all(since is not None for _, since in params.rooms):
+            take(request, self._hub, NOBODY, ONE_GUEST)  # it is given a client, too, which it may use
             return NOBODY
-        identities = self._hub.identities
-        return identities.remember(identities.new_guest(params.name))
+        return self._hub.identities.remember(new_guest(request, self._hub, params.name))
 
     def _make_deadlines(self, wait: float) -> DeadlineQueue[WaitingPoll]:
         """The queue that ends polls after ``wait`` seconds: at most one for each whole second in ``max_wait``."""
@@ -107,7 +120,7 @@ class PollResource(JSONResource):
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
         is_public = self._are_public(tuple([room for room, _ in params.rooms]))
-        return _PollParams(params, limits.wait if wait is None else wait, is_public)
+        return _PollParams(params, limits.wait if wait is None else wait, is_public, costs_of(params))
 
     def _find_public(self, rooms: tuple[str, ...]) -> bool:
         """Whether everybody may read some rooms."""

@@ -18,7 +18,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.session import Session
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
-from realtime_chat.http.clients import find_identity, is_readable
+from realtime_chat.http.clients import address_of, costs_of, find_identity, is_readable, new_guest
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.transports.backpressure import BackpressuredSender, abort_when_stalled
@@ -272,8 +272,10 @@ class EventsResource(JSONResource):
         check_id_length(rooms)
         stream = self._make_stream(request.clientproto == b"HTTP/1.1", rooms)
         identity = self._identify(request, params)
-        session = stream.session = Session(hub, stream, identity)
+        session = stream.session = Session(hub, stream, identity, address=address_of(request))
         try:
+            session.quota.take_all(costs_of(params))
+            session.quota.take_connect()
             await stream.open_rooms(session, params)
             hub.check_open()
             hub.identities.look_again(session.identify())  # if its time is over, the session is closed
@@ -289,7 +291,7 @@ class EventsResource(JSONResource):
     def _identify(self, request: RealtimeRequest, params: SubscribeParams) -> Identity:
         if not is_readable(request, False):
             return NOBODY
-        return find_identity(request, self._hub, params.name) or self._hub.identities.new_guest(params.name)
+        return find_identity(request, self._hub, params.name) or new_guest(request, self._hub, params.name)
 
     def _make_stream(self, chunked: bool, rooms: Sequence[str]) -> RoomStream:
         stream: RoomStream = self._room_stream(chunked) if len(rooms) == 1 else self._rooms_stream(chunked, rooms)

@@ -165,13 +165,18 @@ class WaitingPoll:
         """Find where the reading of each room starts, and answer with what is there already, or wait.
 
         :param deadlines: ends the polls that wait as long as this one.
+        :raises RealtimeError: a room may not be read, or has too many members; if that is known at once.
         """
         starts = self._starts_in_memory(params)
         if starts is None:
             Deferred.fromCoroutine(self._read_rooms(params, deadlines)).addErrback(self.fail)
             return
-        for index, (room, start) in enumerate(starts):
-            self._start_at(room, start, False, _version(params, index))
+        try:
+            for index, (room, start) in enumerate(starts):
+                self._start_at(room, start, False, _version(params, index))
+        except RealtimeError:
+            self._close()
+            raise
         self._wait(deadlines)
 
     def check_readable(self, params: SubscribeParams) -> None:

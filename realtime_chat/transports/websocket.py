@@ -17,9 +17,10 @@ from twisted.web.server import NOT_DONE_YET
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
+from realtime_chat.core.rate_limiter import Quota
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
-from realtime_chat.http.clients import identify_bearer
+from realtime_chat.http.clients import address_of, identify_bearer
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_params
 from realtime_chat.transports.fast.choice import SocketIO
@@ -106,12 +107,13 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
         """Send compressed messages, as was agreed."""
         self.fanout = _COMPRESSED
 
-    def begin(self, params: SubscribeParams, identity: Identity | None) -> None:
+    def begin(self, params: SubscribeParams, identity: Identity | None, address: str | None) -> None:
         """Start the session, with the rooms that the URL names.
 
         :param identity: the user of the token that came with the request; None if none came.
+        :param address: what the address is limited by.
         """
-        session = self.session = CommandSession(self.hub, self, self, identity, params.name)
+        session = self.session = CommandSession(self.hub, self, self, identity, params.name, address)
         for room, since in params.rooms:
             text = None if since is None else str(since)
             session.execute(commands.Join(room=room, since=text, last=params.last))
@@ -318,8 +320,11 @@ class WebSocketResource(JSONResource):
         self._hub.check_open()
         params = read_subscribe_params(request.args, self._hub.limits.max_limit)
         identity = None if request.authorization is None else identify_bearer(request, self._hub)
+        if identity is not None:
+            Quota(self._hub.limiter, identity, is_held=False).take_connect()
+        address = address_of(request)
         protocol = self._make_protocol()
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.answer_handshake(upgrade)
-        protocol.begin(params, identity)
+        protocol.begin(params, identity, address)
         return NOT_DONE_YET

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from realtime_chat.values.rates import Rate
+
 READ, WRITE, SIGNAL, PRESENCE, MODERATE = 1, 2, 4, 8, 16
 """Read a room; publish to it; signal in it; see who is there and be seen; moderate."""
 
@@ -144,12 +146,18 @@ class RoomRule:
     :param users: what users of tokens may do besides what their tokens grant; None if the rule doesn't say. Then they
         may do what guests may.
     :param listed: whether ``GET /rooms`` lists these rooms to everyone who may read them.
+    :param publish_rate: how fast each client may publish to one of these rooms; None for no limit but its own.
+    :param signal_rate: the same for signals.
+    :param max_members: how many members one of these rooms has at most; None for as many as any room.
     """
 
     match: str = attrs.field(converter=check_pattern)
     guests: int | None = None
     users: int | None = None
     listed: bool = False
+    publish_rate: Rate | None = None
+    signal_rate: Rate | None = None
+    max_members: int | None = None
 
     def granted(self, room: str, guest: bool) -> int | None:
         """What the rule gives to a guest or a user in a room that it matches; None if it doesn't say."""

@@ -17,6 +17,7 @@ __all__ = [
     "ErrorKind",
     "Goodbye",
     "InDoubt",
+    "RateLimited",
     "RealtimeError",
     "StoreError",
     "StoreRefused",
@@ -95,6 +96,13 @@ class RealtimeError(Exception):
     def temporary(self) -> bool:
         """Whether the same request may succeed later, unchanged."""
         return self.kind.temporary
+
+
+class RateLimited(RealtimeError):
+    """A client, a user or an address has reached a limit of its own; ``after`` says when it may go on."""
+
+    def __init__(self, message: str, after: float) -> None:
+        super().__init__("rate_limited", message, after=after)
 
 
 class UnreadableCommand(RealtimeError):

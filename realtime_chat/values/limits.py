@@ -49,6 +49,7 @@ class Limits:
         from the store.
     :ivar max_catch_ups: how many rooms with a possible gap read the store at the same time.
     :ivar presence_limit: how many members a room lists; larger rooms give only their count.
+    :ivar max_members: how many members one room may have.
     :ivar presence_page: how many members are on one page of the ``members`` reply.
     :ivar presence_gather: seconds from the first change of a room's members to the event, which carries all changes by
         then.
@@ -59,8 +60,6 @@ class Limits:
     :ivar poll_grace: seconds after a poll in which its client still counts as in the room.
     :ivar presence_wait: seconds that a node waits for news that a client is in a room, before it answers the client.
     :ivar max_state: bytes of a client's presence state.
-    :ivar signal_rate: how many signals a second one client may send, and to how many rooms a second it may send its
-        state. A burst may be twice that.
     :ivar signal_memory: seconds for which signals are kept for the next poll.
     :ivar signal_bytes: bytes of kept signals of one room.
     :ivar signals_bytes: the same for all rooms together.
@@ -97,6 +96,7 @@ class Limits:
     retry: float = 1.0
     gap_grace: float = 0.01
     max_catch_ups: int = 16
+    max_members: int = 100_000
     presence_limit: int = 200
     presence_page: int = 200
     presence_gather: float = 0.05
@@ -106,7 +106,6 @@ class Limits:
     poll_grace: float = 10.0
     presence_wait: float = 1.0
     max_state: int = 1024
-    signal_rate: float = 30
     signal_memory: float = 5.0
     signal_bytes: int = 256 * 1024
     signals_bytes: int = 16 * 1024 * 1024

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import chain
+from types import MappingProxyType
 
 import attrs
 
 from realtime_chat.values.limits import NEVER
+
+KINDS = ("commands", "publishes", "bytes", "signals", "states", "joins", "connects", "guests", "rooms")
+"""What is counted in buckets."""
+
+COMMANDS, PUBLISHES, BYTES, SIGNALS, STATES, JOINS, CONNECTS, GUESTS, ROOMS = range(len(KINDS))
+
+CLIENT, USER, ADDRESS, ROOM = SCOPES = ("client", "user", "address", "room")
+"""Whose use is counted; ``room`` is one client in one room, which a rule of the site limits."""
+
+_BY_ALL = tuple(kind for kind in KINDS if kind != "guests")
+LIMITED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        CLIENT: _BY_ALL,
+        USER: _BY_ALL,
+        ADDRESS: (*KINDS, "connections", "polls"),
+        ROOM: ("publishes", "signals"),
+    }
+)
+"""What is limited for each scope."""
 
 _TEXT = re.compile(
     r"(?P<count>[1-9][0-9]{0,8})(?P<size>[kKmM]?)(?:/(?P<unit>[smh]))?"
@@ -78,8 +100,16 @@ class Rate:
         """The shortest unit of time in which a whole number of tokens is added: second, minute or hour."""
         return next((unit for unit in _UNITS if _is_whole(self.per_second * _SECONDS[unit[0]])), _UNITS[0])
 
-    def __str__(self) -> str:
-        return f"{self.count}/{self.unit[0]}+{self.burst:.10g}"
+    def text(self, in_bytes: bool = False) -> str:
+        """The rate as :meth:`parse` takes it."""
+        count, burst = self.per_second * _SECONDS[self.unit[0]], self.burst
+        shown = (_size_text(count), _size_text(burst)) if in_bytes else (f"{count:.10g}", f"{burst:.10g}")
+        return f"{shown[0]}/{self.unit[0]}+{shown[1]}"
+
+
+def _size_text(count: float) -> str:
+    unit = next((unit for unit in ("m", "k") if count >= _SIZES[unit] and count % _SIZES[unit] == 0), "")
+    return f"{count / _SIZES[unit]:.10g}{unit}"
 
 
 def _is_whole(count: float) -> bool:
@@ -174,3 +204,37 @@ DEFAULTS = RateLimits(
     _default(10, connects=Rate(20, 1000), guests=Rate(1, 500), connections=1000, polls=1000),
 )
 """The limits of the daemon: a busy and honest user never meets them."""
+
+
+class Scope:
+    """The rates that all usages of one scope have, as numbers by kind.
+
+    :ivar name: one of :data:`SCOPES`.
+    :ivar limits: the limits as they are configured.
+    :ivar intervals: seconds that one token of each kind takes; 0 without a limit.
+    :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
+    """
+
+    __slots__ = ("depths", "intervals", "limits", "name", "publish_costs")
+
+    def __init__(self, name: str, limits: ScopeLimits) -> None:
+        self.name = name
+        self.replace(limits)
+
+    def replace(self, limits: ScopeLimits) -> None:
+        """Go on with other limits."""
+        self.limits = limits
+        rates = [self.rate(kind) for kind in range(len(KINDS))]
+        self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
+        self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
+        of_publish = ((self.intervals[kind], self.depths[kind]) for kind in (COMMANDS, PUBLISHES, BYTES))
+        self.publish_costs = tuple(chain.from_iterable(of_publish))
+
+    def cost(self, kind: int, tokens: float) -> float:
+        """The seconds that some tokens take."""
+        return min(tokens * self.intervals[kind], self.depths[kind])
+
+    def rate(self, kind: int) -> Rate | None:
+        """The rate of a kind; None without a limit."""
+        rate: Rate | None = getattr(self.limits, "signals" if kind == STATES else KINDS[kind])
+        return rate

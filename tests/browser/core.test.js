@@ -325,6 +325,44 @@ test('fails a read that the server refuses, and each that waits when it is close
   }
 });
 
+test('asks again, after the time that the server gives, what a limit refused, unless a new connection has asked', async () => {
+  const limited = {type: 'error', code: 'rate_limited', message: 'no', temporary: true, after: 3};
+  for (const isLost of [false, true]) {
+    const world = connected(), asked = world.room.history(), count = () => world.socket.sent.filter(({type}) => type === 'history').length;
+    world.socket.answer('history', limited);
+    if (isLost) {
+      again(world);
+    } else {
+      world.advance(2.9);
+      assert.equal(count(), 1);
+    }
+    world.advance(4);
+    assert.equal(count(), isLost ? 1 : 2);
+    world.socket.answer('history', PAGE);
+    assert.equal((await asked).position, 'e:0');
+  }
+});
+
+test('sends a message again that a limit refused, and joins a room again, after the time that the server gives', () => {
+  const limited = {type: 'error', code: 'rate_limited', message: 'no', temporary: true, after: 7}, world = connected();
+  const entries = [world.room.publish(1), world.room.publish(2)];
+  world.socket.sent.filter(({type}) => type === 'publish').forEach(({id}) => world.socket.say({...limited, id}));
+  world.advance(7);
+  assert.deepEqual(publishes(world), [1, 2]);
+  world.advance(1);
+  assert.deepEqual(publishes(world), [1, 2, 1]);
+  world.socket.answer('publish', {type: 'published', position: 'e:1'});
+  world.socket.answer('publish', {type: 'published', position: 'e:2'});
+  assert.deepEqual(entries.map(({state}) => state), ['sent', 'sent']);
+  const joins = () => world.socket.sent.filter(({room, type}) => type === 'join' && room === 'other').length;
+  world.rt.room('other');
+  world.socket.answer('join', limited);
+  world.advance(7);
+  assert.equal(joins(), 1);
+  world.advance(1);
+  assert.equal(joins(), 2);
+});
+
 test('says whether there is more history, in both directions', async () => {
   const message = (offset) => ({type: 'message', room: 'lobby', position: 'e:' + offset, event: 'message', data: offset, from: {id: 'u1', name: 'Ann'}});
   for (const [options, offsets, more] of [

@@ -71,6 +71,16 @@ test('posts hello and joins in one request, and is connected when a poll has ans
   assert.deepEqual([next.query.get('since'), next.query.get('presence')], ['e:1', 'v1']);
 });
 
+test('polls again, after the time that the server gives, when a limit refused it', async () => {
+  const world = await polling(['lobby']);
+  await world.answerPoll([message(1)]);
+  world.open('poll')[0].answer(429, {type: 'error', code: 'rate_limited', message: 'no', temporary: true, after: 3});
+  await world.advance(2.9);
+  assert.deepEqual([world.open('poll').length, world.rt.state], [0, 'connected']);
+  await world.advance(0.2);
+  assert.equal(world.open('poll').length, 1);
+});
+
 test('polls again at once after events, and not at once if a poll returns at once without any', async () => {
   const world = await polling(['lobby']);
   await world.answerPoll([message(1)]);

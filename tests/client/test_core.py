@@ -451,6 +451,76 @@ class CoreTests(SynchronousTestCase):
         self.assertEqual(["k", "l", "m", "k", "k", "k", "k", "l", "m"], sent)
         self.assertEqual(["k", "l", "m"], [message["data"] for message in world.server.log.messages])
 
+    def test_keeps_after(self) -> None:
+        """A publish that a limit refuses is sent again after the time that the server gives, in order."""
+        world = self.up()
+        promises = [world.core.outbox.publish("other", b"%d" % number, "message", None) for number in range(3)]
+        for command in list(world.link.commands):
+            world.link.replies.append(self.limited(command["id"], 7.5))
+        world.link.commands.clear()
+        while world.step():
+            pass
+        world.clock.pump([0.5] * 14)
+        self.assertFalse(world.link.commands)
+        world.settle()
+        self.assertEqual([1, 2, 3], [self.successResultOf(promise).offset for promise in promises])
+        self.assertEqual([0, 1, 2], [message["data"] for message in world.server.log.messages])
+
+    def limited(self, id: Any, after: float) -> dict[str, Any]:
+        """The error of a limit that was reached."""
+        error = {"type": "error", "code": "rate_limited", "message": "slower", "temporary": True, "after": after}
+        return error if id is None else {**error, "id": id}
+
+    def test_first_join_keeps_after(self) -> None:
+        """A join that a limit refuses is sent again after the time that the server gives, even the first one."""
+        world = World()
+        while not world.core.connector.up:
+            world.step()
+        joining = world.core.subscriptions.join("lobby", None, None)
+        world.link.commands.clear()
+        world.link.events.append({**self.limited(None, 3.0), "type": "refused"})
+        world.link.deliver_event()
+        world.clock.advance(3)
+        self.assertEqual([], [command["type"] for command in world.link.commands])
+        world.settle()
+        self.assertTrue(self.successResultOf(joining).joined)
+
+    def test_query_keeps_after(self) -> None:
+        """A query that a limit refuses is sent again after that time, and not after its connection is lost."""
+        world = self.up()
+        for is_lost in (False, True):
+            reply = world.core.query({"type": "history", "room": "lobby"})
+            (command,) = world.link.commands
+            world.link.commands.clear()
+            world.link.replies.append(self.limited(command["id"], 2.0))
+            world.link.deliver_reply()
+            world.clock.advance(1.9)
+            self.assertFalse(world.link.commands)
+            if is_lost:
+                world.link.cut()
+                break
+            world.clock.advance(0.2)
+            self.assertEqual([command], list(world.link.commands))
+            world.link.commands.clear()
+            world.link.replies.append({"type": "history", "id": command["id"]})
+            world.link.deliver_reply()
+            self.assertEqual("history", self.successResultOf(reply)["type"])
+        reply.addErrback(lambda failure: failure.trap(Closed))
+        self.successResultOf(world.core.connector.close())
+        self.assertEqual([], world.clock.getDelayedCalls())
+
+    def test_first_hello_keeps_after(self) -> None:
+        """A first hello that a limit refuses is said again after that time, though the client isn't patient."""
+        world = World(("a",))
+        world.link.commands.clear()
+        world.link.events.append(self.limited(None, 5.0))
+        world.link.deliver_event()
+        self.assertEqual("waiting", world.states[-1].kind)
+        world.clock.advance(5)
+        self.assertEqual(1, len(world.links))
+        world.settle()
+        self.assertEqual("connected", world.states[-1].kind)
+
     def test_in_doubt_after_a_loss(self) -> None:
         """A temporary error of a retry doesn't prove that the first attempt was not stored."""
         world = self.up()

@@ -239,6 +239,7 @@ class ConfigTests(CommandTestCase):
             'listen = ["tcp:8080:interface=127.0.0.1"]  # default',
             "compress = false  # default",
             "# history-age: for ever",
+            'client-byte-rate = "512k/s+8m"  # default',
             f"[[room]]  # {path}, line 5",
         ):
             self.assertIn(line, said.out.splitlines())
@@ -255,7 +256,8 @@ class ConfigTests(CommandTestCase):
         """What is printed is a configuration file that means the same."""
         words = ("--history-age", "2h", "--store", "memory:", "--page", "off", "--host", "::1", "--token-key", self.key)
         path = self.file(
-            'max-message = "32k"\n[[room]]\nmatch = "@*"\nusers = "ws"\n[[room]]\nmatch = "*"\nguests = ""\n'
+            'max-message = "32k"\n[[room]]\nmatch = "@*"\nusers = "ws"\n'
+            'publish-rate = "90/m+7"\nsignal-rate = 5\nmax-members = 9\n[[room]]\nmatch = "*"\nguests = ""\n'
         )
         given, printed = Options(), Options()
         given.parseOptions(["--config", path, *words])

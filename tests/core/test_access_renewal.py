@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.access_renewal import AccessRenewal
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.access import RoomRule, RoomRules, parse_rights
@@ -260,7 +260,7 @@ class ReplacedTests(World):
         self.equip()
         session, guest = self.client()
         self.tell(session, "join", room="lobby")
-        request = Session(self.hub, identity=self.hub.identities.new_guest())
+        request = PerformingSession(self.hub, identity=self.hub.identities.new_guest())
         history = request.perform(commands.ReadHistory(room="lobby"))
         self.replace(self.policy(""))
         self.held.settle()

@@ -3,10 +3,13 @@
 from twisted.internet.defer import fail
 
 from realtime_chat.values.errors import InDoubt, StoreError
+from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
 from tests.core.world import World
 from tests.fakes import (
     FakeFanout,
+    FakeTransport,
     left_to_collect,
+    make_hub,
 )
 
 
@@ -283,3 +286,73 @@ class GarbageTests(World):
             b'{"type":"history","room":"a","after":"x"}',
         ):
             self.assertEqual(0, left_to_collect(lambda command=command: session.receive(command)), command)  # type: ignore[misc]
+
+
+class LimitTests(World):
+    """What a session does whose client has reached a limit."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        limits = ScopeLimits(publishes=Rate(1, 3), commands=Rate(2, 20), signals=Rate(1, 2))
+        self.hub = make_hub(self.store, self.clock, rates=RateLimits(client=limits))
+
+    def codes(self, transport: FakeTransport) -> list[str]:
+        return [reply.get("code", reply["type"]) for reply in transport.received if "id" in reply]
+
+    def test_pauses(self) -> None:
+        """After a refusal no commands are read for a while, at most for a second, and then they are again."""
+        session, transport = self.client()
+        for number in range(4):
+            self.assertFalse(session.busy)
+            self.tell(session, "publish", room="lobby", data=number, id=number)
+        self.turn()
+        self.assertTrue(session.busy)
+        self.clock.pump([0.1] * 11)
+        self.assertFalse(session.busy)
+        self.tell(session, "publish", room="lobby", data=4, id=4)
+        self.turn()
+        self.assertEqual(["published"] * 3 + ["rate_limited", "published"], self.codes(transport))
+
+    def test_order(self) -> None:
+        """What follows a refused message isn't stored before it, nor does it take what others could use."""
+        session, transport = self.client()
+        before: dict[str, str] = {}
+        for number in range(8):
+            self.tell(session, "publish", room="lobby", data=number, id=number, key=f"k{number}", **before)
+            before = {"after": f"k{number}"}
+        self.turn()
+        self.assertEqual(["published"] * 3 + ["rate_limited"] + ["out_of_order"] * 4, self.codes(transport))
+        self.clock.pump([1.0] * 5)
+        transport.received.clear()
+        for number in range(3, 6):
+            self.tell(
+                session, "publish", room="lobby", data=number, id=number, key=f"k{number}", after=f"k{number - 1}"
+            )
+        self.turn()
+        self.assertEqual(["published"] * 3, self.codes(transport))
+
+    def test_nothing_is_left(self) -> None:
+        """When all sessions have ended, nothing is kept of them once their buckets are full."""
+        sessions = [self.client()[0] for _ in range(5)]
+        for session in sessions:
+            self.tell(session, "hello")
+            self.tell(session, "publish", room="lobby", data=1)
+        self.turn()
+        self.assertEqual(5, len(self.hub.limiter))
+        for session in sessions:
+            session.close()
+        self.clock.pump([1.0] * 60)
+        self.assertEqual(0, len(self.hub.limiter))
+
+    def test_new_rooms(self) -> None:
+        """Who makes a room is charged for it; a message to one that exists costs nothing of that."""
+        limits = ScopeLimits(rooms=Rate(1, 2))
+        self.publish("before", room="old")
+        self.hub = make_hub(self.store, self.clock, rates=RateLimits(client=limits))
+        session, transport = self.client()
+        rooms = ("old", "a", "a", "b", "a", "c", "b")
+        for number, room in enumerate(rooms):
+            self.tell(session, "publish", room=room, data=1, id=number)
+            self.turn()
+        refused = [rooms[error["id"]] for error in transport.of_type("error")]
+        self.assertEqual(["c"], refused)

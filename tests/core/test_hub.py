@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.log_view import EntryPage
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.core.room import Room
-from realtime_chat.core.session import Session
 from realtime_chat.logs import ThrottledLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -569,7 +569,7 @@ class RelayTests(SharedWorld):
 class SignalTests(SharedWorld):
     """Signals of clients, from node to node."""
 
-    def arrive(self, client: str) -> tuple[Session, FakeTransport]:
+    def arrive(self, client: str) -> tuple[PerformingSession, FakeTransport]:
         transport = FakeTransport()
         session = make_session(self.hub, transport, client, "Ann")
         session.receive(b'{"type": "join", "room": "lobby"}')

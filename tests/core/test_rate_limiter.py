@@ -13,11 +13,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.core import rate_limiter
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
-from realtime_chat.core.rate_limiter import BYTES, COMMANDS, CONNECTS, PUBLISHES, ROOMS, Quota, RateLimiter, Scope
+from realtime_chat.core.rate_limiter import Quota, RateLimiter
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import User
-from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
+from realtime_chat.values.rates import (
+    BYTES,
+    COMMANDS,
+    CONNECTS,
+    PUBLISHES,
+    ROOMS,
+    Rate,
+    RateLimits,
+    Scope,
+    ScopeLimits,
+)
 
 _SLOW = Rate(1, 3)
 

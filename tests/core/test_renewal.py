@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.identity import NOBODY
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
@@ -50,7 +50,7 @@ class NodesTests(SynchronousTestCase):
 
     def renew(self, node: int, client: str, token: str) -> dict[str, Any]:
         """Renew a client by a request to a node."""
-        session = Session(self.hubs[node], identity=self.hubs[node].identities.check(client))
+        session = PerformingSession(self.hubs[node], identity=self.hubs[node].identities.check(client))
         answer = session.perform(commands.Hello(token=token))
         session.close()
         assert isinstance(answer, bytes)
@@ -103,7 +103,7 @@ class NodesTests(SynchronousTestCase):
             client = transport.of_type("welcome")[0]["client"]
             sessions = [session, self.arrive(1, room, client=client)[0], self.arrive(2, room, client=client)[0]]
             for node, token in enumerate(tokens_of_both):
-                renewing = Session(self.hubs[node], identity=self.hubs[node].identities.check(client))
+                renewing = PerformingSession(self.hubs[node], identity=self.hubs[node].identities.check(client))
                 renewing.perform(commands.Hello(token=token))
                 renewing.close()
             self.wait(1.0)
@@ -161,7 +161,7 @@ class NodesTests(SynchronousTestCase):
             welcome = session.perform(hello)
             session.execute(commands.Join(room="lobby"))
             client = json.loads(welcome)["client"]  # type: ignore[arg-type]
-            request = Session(self.hubs[1], identity=self.hubs[1].identities.check(client))
+            request = PerformingSession(self.hubs[1], identity=self.hubs[1].identities.check(client))
             answer = request.perform(commands.SendSignal(room="lobby", event="e", data=1))
             assert isinstance(answer, Deferred), "it was known already"
             if renewed:
@@ -178,7 +178,7 @@ class NodesTests(SynchronousTestCase):
         """A request to leave a room that its sender may not read is answered at once, and no room is loaded for it."""
         client = self.hubs[0].identities.admit(self.site.verify(self.site.issue("u7", other="r"))).client
         for who in (self.hubs[0].identities.check(client), self.hubs[0].identities.new_guest(), NOBODY, None):
-            request = Session(self.hubs[0], identity=who)
+            request = PerformingSession(self.hubs[0], identity=who)
             answer = request.perform(commands.Leave(room="lobby"))
             assert isinstance(answer, bytes), "it was waited for"
             self.assertEqual("not_joined", json.loads(answer)["code"])

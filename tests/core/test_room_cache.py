@@ -5,7 +5,7 @@ import json
 import tracemalloc
 from collections.abc import Callable
 
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values.errors import GOODBYES, RealtimeError
 from tests.core.world import World
@@ -143,7 +143,7 @@ class EmptyRoomTests(World):
     def test_size(self) -> None:
         """One takes less than a kilobyte with its reader, its member and all."""
 
-        def read(number: int) -> Session:
+        def read(number: int) -> PerformingSession:
             session, transport = self.client()
             for room in range(100):
                 self.tell(session, "join", room=f"made-up-{number}-{room}")

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.model import ANONYMOUS, Draft
@@ -35,14 +35,14 @@ class World(SynchronousTestCase):
         """From now on the store answers when it is told to."""
         self.hub = make_hub(self.held, self.clock, **{"history": self.history, **self.limits})
 
-    def client(self, window: int | None = None, **transport: Any) -> tuple[Session, FakeTransport]:
+    def client(self, window: int | None = None, **transport: Any) -> tuple[PerformingSession, FakeTransport]:
         fake = FakeTransport(window, **transport)
         return make_session(self.hub, fake), fake
 
-    def tell(self, session: Session, type: str, **fields: Any) -> None:
+    def tell(self, session: PerformingSession, type: str, **fields: Any) -> None:
         session.receive(json.dumps({"type": type, **fields}).encode())
 
-    def joined(self, room: str = "lobby", **fields: Any) -> tuple[Session, FakeTransport]:
+    def joined(self, room: str = "lobby", **fields: Any) -> tuple[PerformingSession, FakeTransport]:
         session, transport = self.client()
         self.tell(session, "join", room=room, **fields)
         return session, transport

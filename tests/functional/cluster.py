@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tests.functional.daemon import TWISTD, Daemon, DaemonTestCase, wait_until
+from tests.functional.daemon import NO_LIMITS, TWISTD, Daemon, DaemonTestCase, wait_until
 from tests.functional.load import Load, Place
 from tests.redis_server import RedisServer
 
@@ -47,7 +47,7 @@ class ClusterTestCase(DaemonTestCase):
 
     async def nodes(self, count: int, store: str, *options: str, program: str = TWISTD) -> list[Daemon]:
         """Start so many daemons."""
-        words = ("--store", store, "--history", HISTORY, *options)
+        words = ("--store", store, "--history", HISTORY, *NO_LIMITS, *options)
         daemons = [self.daemon(*words, program=program) for _ in range(count)]
         await gatherResults([deferToThread(daemon.start) for daemon in daemons])
         return daemons

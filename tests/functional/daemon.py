@@ -23,15 +23,29 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from realtime_chat.limit_options import LIMIT_OPTIONS
 from tests.functional.forked import ForkedProcess
 from tests.secrecy import Secrets, access_logs
 from tests.soak import SOAK
 
-__all__ = ["CHECKOUT", "SOAK", "TWISTD", "Daemon", "DaemonTestCase", "free_port", "wait_until", "with_limits"]
+__all__ = [
+    "CHECKOUT",
+    "NO_LIMITS",
+    "SOAK",
+    "TWISTD",
+    "Daemon",
+    "DaemonTestCase",
+    "free_port",
+    "wait_until",
+    "with_limits",
+]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
+NO_LIMITS = tuple(f"--{option.name}=0" for option in LIMIT_OPTIONS)
+"""Options for a daemon whose load is more than one client may cause."""
+
 _PAGES = ("metrics", "healthz", "rooms", "")
 _PATIENCE = 60.0
 """Seconds after which nobody waits any longer, where no promise says how long something takes."""

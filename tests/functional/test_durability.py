@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.clients import PollClient, SocketClient
 from tests.functional.browsers import program
-from tests.functional.daemon import Daemon, DaemonTestCase, wait_until
+from tests.functional.daemon import NO_LIMITS, Daemon, DaemonTestCase, wait_until
 from tests.functional.test_restart import LedgerTestCase, make_agent, pause
 
 
@@ -217,7 +217,7 @@ class DiskTests(ServedTestCase):
 
     async def assert_survives(self, disk: Shortage) -> None:
         """A daemon with its data there refuses what it can't store, and nothing else."""
-        self.server = await self.started("--data-dir", str(disk.directory), "--history", "100000")
+        self.server = await self.started("--data-dir", str(disk.directory), "--history", "100000", *NO_LIMITS)
         pid = self.server.pid
         readers = [await self.reader(SocketClient), await self.reader(PollClient)]
         self.connection = await self.writer()

@@ -23,7 +23,7 @@ import attrs
 from twisted.logger import Logger
 
 from tests.functional.attackers import Attackers, get, post, upgrade
-from tests.functional.daemon import SOAK, TWISTD, Daemon, DaemonTestCase, free_port, with_limits
+from tests.functional.daemon import NO_LIMITS, SOAK, TWISTD, Daemon, DaemonTestCase, free_port, with_limits
 from tests.functional.healthy_client import HealthyClient
 from tests.redis_server import RedisServer
 
@@ -374,6 +374,7 @@ class ExhaustionTestCase(DaemonTestCase):
         """A daemon, and who talks to it."""
         metrics = free_port()
         options = [*attack.options, "--metrics-listen", f"tcp:{metrics}:interface=127.0.0.1", "--history", KEPT]
+        options += NO_LIMITS
         prefix: tuple[str, ...] = ()
         if attack.descriptors is not None:
             prefix = ("prlimit", f"--nofile={attack.descriptors}:{attack.descriptors}")

@@ -378,11 +378,13 @@ class FirefoxForgottenOriginTests(ForgottenOriginTests):
     kind = "firefox"
 
 
-class OutageTests(BrowserTestCase):
-    """Whatever happens to the daemon, the network or the page: nothing is lost, and nothing doubled."""
+class LedgerTestCase(BrowserTestCase):
+    """A page with a client of each transport, which keep what they are sent, and a daemon of its own."""
+
+    limits: tuple[str, ...] = ()
 
     def setUp(self) -> None:
-        options = ("--allow-jsonp", "--allow-origin", site().origin)
+        options = ("--allow-jsonp", "--allow-origin", site().origin, *self.limits)
         self.daemon = Daemon(self.mktemp(), *options, program=with_limits(ping=PING, pong=PONG)).start()
         self.addCleanup(self.daemon.kill)
         self.tab = self.open(self.daemon.url)
@@ -416,6 +418,23 @@ class OutageTests(BrowserTestCase):
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.daemon.url}rooms/ledger/messages", body, headers)
         urllib.request.urlopen(request, timeout=20).close()
+
+
+class LimitTests(LedgerTestCase):
+    """Clients that say more than they may."""
+
+    limits = ("--client-publish-rate=20/s+5", "--client-command-rate=40/s+30", "--client-join-rate=2/s+1")
+
+    def test_kept(self) -> None:
+        """All is stored in the end, each message once and in order, and no connection is lost for it."""
+        self.tab.run("talk(40, 1)")
+        self.check_ledger(self.said(40))
+        states = self.tab.run("return clients.map((client) => client.states)")
+        self.assertEqual([["connecting", "connected"]] * len(TRANSPORTS), states)
+
+
+class OutageTests(LedgerTestCase):
+    """Whatever happens to the daemon, the network or the page: nothing is lost, and nothing doubled."""
 
     def test_killed(self) -> None:
         """The daemon is killed while everybody talks, and started again."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import DeferredSemaphore, gatherResults
 from twisted.internet.threads import deferToThread
 
+from realtime_chat.limit_options import LIMIT_OPTIONS
 from realtime_chat.options import Options
 from realtime_chat.store.sqlite.file import APPLICATION_ID
 from tests.functional.daemon import CHECKOUT, TWISTD, DaemonTestCase, wait_until
@@ -89,7 +90,10 @@ EARLY = (
     Row("--room-rate 0.5", "--room-rate: '0.5'", "right would be 100"),
     Row("--stream-lifetime never", "--stream-lifetime: 'never'", "1h, or 0 for no end"),
     Row("--presence-limit 0", "--presence-limit: '0'", "right would be 200"),
-    Row("--signal-rate 1e3", "--signal-rate: '1e3'", "right would be 30"),
+    Row("--signal-rate 1e3", "--signal-rate: '1e3'", "right would be COUNT, COUNT/s"),
+    Row("--client-byte-rate 5/d", "--client-byte-rate: '5/d'", "right would be COUNT, COUNT/s"),
+    Row("--address-polls all", "--address-polls: 'all'", "right would be 1000"),
+    Row("--max-members 0", "--max-members: '0'", "right would be 100000"),
     Row("--page /nowhere", "'/nowhere' is not a directory", "index.html"),
     Row("--page {here}/empty", "holds no index.html", "put one there"),
     Row("--access-log /nowhere/access.log", "there is no directory /nowhere", "/var/log/realtime/access.log"),
@@ -217,12 +221,15 @@ class RefusalTests(DaemonTestCase):
         self.assertEqual({"rooms": []}, await deferToThread(self.daemon_there.get, "rooms"))
 
     def test_size(self) -> None:
-        """The table has forty mistakes at least, each once, and every option that has a value."""
+        """The table has forty mistakes at least, each once, and every option that has a value; of limits some."""
         rows = EARLY + LATE
         self.assertGreaterEqual(len(set(rows)), 40)
         self.assertEqual(len(rows), len(set(rows)))
+        limits = {option.name for option in LIMIT_OPTIONS}  # all are read in one way; see tests.test_options
         tried = set(re.findall(r"--([a-z-]+)", " ".join(row.options for row in rows)))
-        self.assertEqual(set(), {name.removesuffix("=") for name in Options().longOpt if name.endswith("=")} - tried)
+        self.assertEqual(
+            set(), {name.removesuffix("=") for name in Options().longOpt if name.endswith("=")} - tried - limits
+        )
 
     async def test_early(self) -> None:
         """What is seen before anything starts."""

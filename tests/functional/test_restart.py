@@ -22,7 +22,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from tests.clients import Client, EventClient, PollClient, SocketClient
-from tests.functional.daemon import DaemonTestCase
+from tests.functional.daemon import NO_LIMITS, DaemonTestCase
 
 ROOM = "lobby"
 WINDOW = 8
@@ -426,7 +426,7 @@ class LedgerTestCase(DaemonTestCase):
         self.writers: list[Writer] = []
         self.readers: list[Any] = []
         self.addCleanup(self.end)
-        self.server = await self.started("--history", str(history))
+        self.server = await self.started("--history", str(history), *NO_LIMITS)
         self.writers = [
             SocketWriter("ws1", self.ledger, self.server.port),
             SocketWriter("ws2", self.ledger, self.server.port),

@@ -124,6 +124,13 @@ class AnswerTests(AnswerTestCase):
             response = self.ask(lambda request, code=code: error_answer(request, RealtimeError(code, "why")))
             self.assertTrue(response.headers.hasHeader(name), code)
 
+    def test_retry_after(self) -> None:
+        """Retry-After has whole seconds, rounded up and at least one; two where the server doesn't know better."""
+        for after, expected in ((0.01, "1"), (1.0, "1"), (1.2, "2"), (100.5, "101"), (None, "2")):
+            error = RealtimeError("rate_limited", "slower", after=after)
+            response = self.ask(lambda request, error=error: error_answer(request, error))
+            self.assertEqual([expected], response.headers.getRawHeaders("Retry-After"))
+
     def test_another_status(self) -> None:
         """An error can be answered with another status than its own."""
         response = self.ask(lambda request: error_answer(request, RealtimeError("bad_request", "slow"), 408))

@@ -49,7 +49,7 @@ class MetricsTests(ServedTestCase):
         samples: dict[str, float] = {}
         for family in families:
             for sample in family.samples:
-                label = next((value for name, value in sample.labels.items() if name != "le"), "")
+                label = " ".join(value for name, value in sorted(sample.labels.items()) if name != "le")
                 samples[f"{sample.name} {label}".strip()] = sample.value
         return samples
 
@@ -61,6 +61,10 @@ class MetricsTests(ServedTestCase):
             "realtime_delivered_total websocket",
             "realtime_publish_errors_total store_unavailable",
             "realtime_publish_errors_total in_doubt",
+            "realtime_limited_total commands client",
+            "realtime_limited_total guests address",
+            "realtime_limited_total polls address",
+            "realtime_limited_total publishes room",
             "realtime_goodbyes_total slow",
             "realtime_resumes_total true",
             "realtime_resumes_total false",

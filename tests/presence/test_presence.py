@@ -13,13 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.core.identity import NOBODY
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.presence.signals import KeptSignals, RoomSignals
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
 from realtime_chat.values.model import ANONYMOUS, Draft, RemoteClient
+from realtime_chat.values.rates import RateLimits
 from tests.core.world import World
 from tests.fakes import FakeRequest, FakeTransport, identify, make_hub, make_session, tokens
 from tests.soak import examples
@@ -142,7 +143,7 @@ class JoinedTests(PresenceWorld):
 
     def test_anonymous(self) -> None:
         """Anonymous readers, and requests that join, are no members."""
-        session = Session(self.hub)
+        session = PerformingSession(self.hub)
         session.identity = NOBODY
         reply = self.successResultOf(session.act(commands.Join(room="lobby")))
         self.assertEqual((0, []), (json.loads(reply)["count"], json.loads(reply)["members"]))
@@ -655,7 +656,7 @@ class EndTests(PresenceWorld):
         seen.received.clear()
         self.hub.stop()
         self.assert_nobody()
-        self.assertEqual(1, len(self.hub.wheel))  # the sweep of idle rooms
+        self.assertEqual(2, len(self.hub.wheel))  # the sweeps of idle rooms and of what limits count
         self.wait(5)
         self.assertEqual([], seen.received)
 
@@ -730,7 +731,7 @@ class Person:
 
     def act(self, command: commands.Command) -> str:
         """Do something by a request of its own; give the type of the reply, which is empty where there is none."""
-        session = Session(self.street.hub, identity=identify(self.street.hub, self.key))
+        session = PerformingSession(self.street.hub, identity=identify(self.street.hub, self.key))
         answer = session.perform(command)
         session.close()
         assert isinstance(answer, bytes)
@@ -924,7 +925,7 @@ class Street:
         self.clock = Clock()
         self.limit = limit
         store = MemoryStore(Retention(20), self.clock.seconds, tokens())
-        self.hub = make_hub(store, self.clock, presence_limit=limit, signal_rate=1000)
+        self.hub = make_hub(store, self.clock, rates=RateLimits(), presence_limit=limit)
         self.people: list[Person] = []
         self.people += [Person(self) for _ in range(5)]
         one, two, three, four, five = self.people

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.session import Session
+from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.transports.poll import PollResource
@@ -44,12 +44,12 @@ class NodesWorld(SynchronousTestCase):
         """Let time go by."""
         self.clock.pump([STEP / 5] * round(seconds / STEP * 5))
 
-    def tell(self, session: Session, type: str, **fields: Any) -> None:
+    def tell(self, session: PerformingSession, type: str, **fields: Any) -> None:
         session.receive(json.dumps({"type": type, **fields}).encode())
 
     def arrive(
         self, node: int, name: str | None = None, client: str | None = None, room: str = "lobby", **state: Any
-    ) -> tuple[Session, FakeTransport]:
+    ) -> tuple[PerformingSession, FakeTransport]:
         """A client joins on a node, and was answered."""
         transport = FakeTransport()
         session = make_session(self.hubs[node], transport, client, name)
@@ -78,7 +78,7 @@ class NodesWorld(SynchronousTestCase):
 
     def request(self, node: int, client: str | None, command: commands.Command) -> Any:
         """Send a command to a node by a request, and return the reply."""
-        session = Session(self.hubs[node], identity=identify(self.hubs[node], client))
+        session = PerformingSession(self.hubs[node], identity=identify(self.hubs[node], client))
         answer = session.perform(command)
         self.wait(2)
         if isinstance(answer, Deferred):
@@ -494,7 +494,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask(self, node: int, client: str, command: commands.Command) -> str:
         """Send a command to a node by a request. It is answered at once if the node knows all that it needs."""
-        session = Session(self.hubs[node], identity=identify(self.hubs[node], client))
+        session = PerformingSession(self.hubs[node], identity=identify(self.hubs[node], client))
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             self.wait(0.1)
@@ -517,7 +517,7 @@ class AnyNodeTests(NodesWorld):
 
     def ask_soon(self, node: int, client: str, command: commands.Command) -> str:
         """The same where the answer takes longer."""
-        answer = Session(self.hubs[node], identity=identify(self.hubs[node], client)).perform(command)
+        answer = PerformingSession(self.hubs[node], identity=identify(self.hubs[node], client)).perform(command)
         assert isinstance(answer, Deferred), "it was known already"
         self.wait(0.5)
         return self.successResultOf(answer).decode()
@@ -668,7 +668,7 @@ class Citizen(Person):
     def act(self, command: commands.Command) -> str:
         """Do something by a request to any node; it is answered later."""
         self.street.pick()  # type: ignore[attr-defined]
-        session = Session(self.street.hub, identity=identify(self.street.hub, self.key))
+        session = PerformingSession(self.street.hub, identity=identify(self.street.hub, self.key))
         answer = session.perform(command)
         if isinstance(answer, Deferred):
             answer.addCallback(self._acted)

@@ -66,6 +66,12 @@ class EncodeTests(SynchronousTestCase):
         }
         self.assertEqual(expected, json.loads(codec.encode_error(error)))
 
+    def test_error_with_after(self) -> None:
+        """An error says after how many seconds to try again, rounded up to milliseconds."""
+        for after, expected in ((0.25, 0.25), (1.00001, 1.001), (1e-9, 0.001), (3, 3)):
+            error = codec.encode_error(RealtimeError("rate_limited", "slower", after=after))
+            self.assertEqual(expected, json.loads(error)["after"])
+
     def test_goodbye(self) -> None:
         """A goodbye says whether and when to come back."""
         said = json.loads(codec.encode_goodbye(GOODBYES["stopping"]))

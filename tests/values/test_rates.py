@@ -37,7 +37,9 @@ class RateTests(SynchronousTestCase):
     def test_text(self) -> None:
         """A rate reads as it was written, in the shortest unit in which it is whole."""
         for text in ("20/s+40", "90/m+3", "1/h+1", "524288/s+8388608"):
-            self.assertEqual(text, str(Rate.parse(text)))
+            self.assertEqual(text, Rate.parse(text).text())
+        for text in ("512k/s+8m", "1/m+1k", "1025/s+1025"):
+            self.assertEqual(text, Rate.parse(text, True).text(True))
         self.assertEqual(("100", "minute"), (Rate.parse("100/m").count, Rate.parse("100/m").unit))
 
     def test_limits(self) -> None:
