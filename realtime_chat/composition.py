@@ -27,6 +27,7 @@ from realtime_chat.core.turns import Turns
 from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.channel import RealtimeChannel
+from realtime_chat.http.client_address import ClientAddresses
 from realtime_chat.http.commands import CommandsResource
 from realtime_chat.http.fast_channel import FastChannel
 from realtime_chat.http.monitoring import HealthResource, MetricsResource, ReadinessResource, make_registry
@@ -146,7 +147,7 @@ class _SiteMaker:
         turns = Turns(self.reactor, monotonic)
         self._own.update(self._own_resources(configuration, turns))
         root, public = _tree(configuration, self._own)
-        chat = self._site(configuration, root, turns, open_files, public)
+        chat = self._site(configuration, root, turns, open_files, public, self.hub.limiter)
         if not configuration.metrics_listen:
             return Sites(chat)
         return Sites(chat, self._site(configuration, self._metrics_resources(), turns, open_files))
@@ -164,6 +165,7 @@ class _SiteMaker:
             sites.chat.resource, sites.chat.origins = root, OriginPolicy(configuration.origins, public)
             for site in filter(None, sites):
                 site.max_connections = _most_connections(configuration, open_files)
+                site.trust(configuration.trusted_proxies)
 
         return serve
 
@@ -174,6 +176,7 @@ class _SiteMaker:
         turns: Turns,
         open_files: int,
         public: frozenset[bytes] = frozenset(),
+        limiter: RateLimiter | None = None,
     ) -> RealtimeSite:
         return RealtimeSite(
             root,
@@ -188,6 +191,8 @@ class _SiteMaker:
             turns=turns,
             read=self.socket_reader.adopt,
             access_log=configuration.access_log,
+            client_addresses=ClientAddresses(configuration.trusted_proxies),
+            limiter=limiter,
         )
 
     def _metrics_resources(self) -> JSONResource:

@@ -6,6 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
+from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.http.host_list import Authority, HostList
 from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
@@ -141,6 +142,15 @@ def check_origin(text: str) -> str:
     :raises ValueError: it is none.
     """
     OriginPolicy([text])
+    return text
+
+
+def check_proxy(text: str) -> str:
+    """Return what names proxies that can be trusted.
+
+    :raises ValueError: it names none.
+    """
+    TrustedProxies.parse([text])
     return text
 
 

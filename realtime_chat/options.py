@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.python import usage
@@ -20,6 +19,7 @@ import twisted
 from realtime_chat import __version__
 from realtime_chat.broker.relay import read_relay
 from realtime_chat.config_file import ConfigFile, Names
+from realtime_chat.data_dir import database_path
 from realtime_chat.http.host_list import names_loopback
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE
 from realtime_chat.limit_options import LIMIT_OPTIONS, with_limit_options
@@ -27,6 +27,7 @@ from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is
 from realtime_chat.option_values import (
     check_host,
     check_origin,
+    check_proxy,
     check_store,
     check_token_url,
     read_count,
@@ -46,8 +47,7 @@ from realtime_chat.tokens.keys import TokenKeys
 from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
-_DATABASE = "realtime.sqlite"
-_REPEATABLE = ("listen", "relay", "host", "allow-origin", "metrics-listen", "token-key")
+_REPEATABLE = ("listen", "relay", "host", "allow-origin", "metrics-listen", "token-key", "trusted-proxy")
 PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
 """The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
@@ -171,6 +171,12 @@ class Options(usage.Options):
         """A web origin whose pages may use this daemon, besides its own, such as https://example.com; may be given more
         than once. * allows all."""
         self["allow-origin"].append(self.check_value("allow-origin", origin, check_origin))
+
+    def opt_trusted_proxy(self, proxy: str) -> None:
+        """A proxy that is believed about its clients' addresses (X-Forwarded-For, Forwarded, the PROXY protocol): an
+        address, a network, loopback or unix; may be given more than once. Limits by address need it behind a proxy.
+        [default: none]"""
+        self["trusted-proxy"].append(self.check_value("trusted-proxy", proxy, check_proxy))
 
     def opt_token_key(self, path: str) -> None:
         """A file with the keys that verify your site's tokens: a secret a line, or public keys in PEM or a JWKS; may be
@@ -425,26 +431,3 @@ def _check_redis_installed() -> None:
         raise usage.UsageError(
             "--store: Redis needs txredisapi, which is not installed; right would be pip install txredisapi hiredis"
         )
-
-
-def default_data_dir(environ: Any = os.environ) -> Path:
-    """The data directory if no option names one.
-
-    :raises twisted.python.usage.UsageError: the user has no home directory.
-    """
-    if os.geteuid() == 0:
-        return Path("/var/lib/realtime_chat")
-    try:
-        return Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "realtime_chat"
-    except RuntimeError as error:  # neither HOME nor an entry in /etc/passwd
-        raise usage.UsageError(
-            f"--data-dir: user {os.geteuid()} has no home directory; name one with --data-dir /srv/chat"
-        ) from error
-
-
-def database_path(options: Options) -> Path:
-    """The path of the SQLite database."""
-    store: str | None = options["store"]
-    return (
-        Path(options["data-dir"] or default_data_dir()) / _DATABASE if store is None else Path(store.partition(":")[2])
-    )

@@ -14,7 +14,7 @@ from realtime_chat.options import Options
 
 RELOADED = (
     *("rules", "open", "keys", "token-key", "token-audience", "token-issuer"),
-    *("host", "allow-origin", "max-connections", "page", "token-url", "access-log"),
+    *("host", "allow-origin", "max-connections", "trusted-proxy", "page", "token-url", "access-log"),
     *(option.name for option in LIMIT_OPTIONS),
 )
 """The options that take effect at once. All others need a restart."""

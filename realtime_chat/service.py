@@ -22,6 +22,7 @@ from realtime_chat.certificates import Certificates
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.http.host_list import HostList
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
@@ -29,13 +30,16 @@ from realtime_chat.listening import Endpoint, ListenRefused, is_local, listen, n
 from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
-from realtime_chat.values.rates import RateLimits
+from realtime_chat.values.rates import RateLimits, ScopeLimits
 
 _STEP_TIMEOUT = 1.5
 """Seconds that one step of stopping may take. Most steps take no time; all together have five seconds."""
 
 
-_RELOADED = ("hosts", "origins", "max_connections", "page", "token_url", "access_log", "access", "rate_limits")
+_RELOADED = (
+    *("hosts", "origins", "max_connections", "page", "token_url", "access_log"),
+    *("access", "rate_limits", "trusted_proxies"),
+)
 """The parts of a configuration that take effect while the daemon runs."""
 
 
@@ -54,6 +58,7 @@ class Configuration:
     :ivar page: what is at ``/``, as :func:`~realtime_chat.http.static_files.put_page` takes it.
     :ivar token_url: where the chat page asks for a visitor's token; None if all visitors are guests.
     :ivar access_log: the path of the access log; None for no log.
+    :ivar trusted_proxies: who is believed about where requests come from.
     :ivar metrics_listen: the endpoints for Prometheus.
     :ivar access: who may do what in which room.
     :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if no key ever comes.
@@ -71,6 +76,7 @@ class Configuration:
     page: str | Path = OWN_PAGE
     token_url: str | None = None
     access_log: str | None = None
+    trusted_proxies: TrustedProxies = attrs.Factory(TrustedProxies)
     metrics_listen: tuple[str, ...] = ()
     limits: Limits = attrs.Factory(Limits)
     access: AccessPolicy = attrs.Factory(AccessPolicy)
@@ -248,6 +254,12 @@ class RealtimeService(Service):
         for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
             self._log.info("metrics: {url}metrics", url=url(port, description))
         self._log_access()
+        self._log_limits()
+
+    def _log_limits(self) -> None:
+        has_limits = self._configuration.rate_limits.address != ScopeLimits()
+        text = self._configuration.trusted_proxies.describe() if has_limits else "none, as each of them is 0"
+        self._log.info("limits by address: {text}", text=text)
 
     def _log_access(self) -> None:
         configuration = self._configuration

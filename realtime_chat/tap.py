@@ -26,9 +26,11 @@ from realtime_chat.clock import time_steadily
 from realtime_chat.composition import make_service
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.data_dir import database_path
+from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.limit_options import read_limits
 from realtime_chat.logs import throttle
-from realtime_chat.options import Options, database_path
+from realtime_chat.options import Options
 from realtime_chat.process import Process
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.reload import Reload
@@ -156,6 +158,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         page=options["page"],
         token_url=options["token-url"],
         access_log=options["access-log"],
+        trusted_proxies=TrustedProxies.parse(options["trusted-proxy"]),
         metrics_listen=tuple(options["metrics-listen"]),
         limits=limits,
         access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),

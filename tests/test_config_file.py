@@ -67,6 +67,7 @@ class OptionTests(ConfigTestCase):
             **{option.name: 14 for option in LIMIT_OPTIONS},
             "page": "on",
             "token-url": "/token/",
+            "trusted-proxy": ["10.0.0.5", "unix"],
             "access-log": "/var/log/chat.log",
             "metrics-listen": "tcp:9100",
             "token-key": [key],

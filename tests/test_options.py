@@ -13,9 +13,10 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat import __version__
+from realtime_chat.data_dir import default_data_dir
 from realtime_chat.limit_options import LIMIT_OPTIONS, read_limits
 from realtime_chat.listening import DEFAULT_LISTEN
-from realtime_chat.options import Options, default_data_dir
+from realtime_chat.options import Options
 from realtime_chat.redis.address import RedisAddress
 from realtime_chat.values.rates import DEFAULTS, Rate
 
@@ -49,6 +50,7 @@ VALUED = (
     "token-audience",
     "token-issuer",
     "token-url",
+    "trusted-proxy",
 )
 
 
@@ -86,7 +88,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual("tcp:8080:interface=127.0.0.1", DEFAULT_LISTEN)
         for name in ("store", "data-dir", "history-age", "max-connections", "access-log"):
             self.assertIsNone(options[name], name)
-        for name in ("host", "allow-origin", "metrics-listen"):
+        for name in ("host", "allow-origin", "metrics-listen", "trusted-proxy"):
             self.assertEqual([], options[name], name)
         self.assertEqual((1000, 65536, 100), tuple(options[name] for name in ("history", "max-message", "max-rooms")))
         self.assertEqual((50_000, 3600), (options["max-rooms-total"], options["stream-lifetime"]))
@@ -144,6 +146,7 @@ class OptionsTests(SynchronousTestCase):
             ("listen", ["haproxy:tcp:8080", "tcp:port=0", "tcp:port=0"]),
             ("metrics-listen", ["tcp:9100:interface=127.0.0.1", "tcp:9101"]),
             ("host", ["chat.example.com", "example.com:8080", "::1", "192.0.2.7"]),
+            ("trusted-proxy", ["10.0.0.5", "10.1.0.0/16", "2001:db8::1", "loopback", "unix"]),
             ("allow-origin", ["https://example.com", "*", "null", "http://localhost:3000"]),
         ):
             arguments = [argument for value in values for argument in (f"--{option}", value)]
@@ -178,6 +181,7 @@ class OptionsTests(SynchronousTestCase):
             ("signal-rate", ("1e3",), "10/s+200"),
             ("client-byte-rate", ("64kb",), "512k/s+8m"),
             ("address-connections", ("5/s",), "be 1000"),
+            ("trusted-proxy", ("", "proxy.example", "10.0.0.5:80", "::/0", "Unix"), "10.0.0.5"),
             ("access-log", ("", "/", "/nowhere/at/all", "/nowhere/access.log"), "right would be"),
             ("page", ("", "/nowhere/at/all", __file__), "right would be"),
             (

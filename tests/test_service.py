@@ -25,10 +25,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.composition import make_service
+from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.listening import Endpoint
 from realtime_chat.service import Configuration, RealtimeService
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.rates import DEFAULTS, RateLimits
 from tests.clients import PollClient, SocketClient
 from tests.functional.daemon import CHECKOUT, Daemon, DaemonTestCase
 from tests.transports.test_contract import ServedTestCase
@@ -85,15 +87,30 @@ class StartTests(TestCase):
         ]
 
     async def test_lines(self) -> None:
-        """At the start it says in one line each what it is, where it is, where messages are kept, and who may come."""
+        """At the start it says in one line each what it is, where it is, where messages are kept, who may come, and
+        whether there are limits by address."""
         _, lines = await self.said(listen=(LOCAL,))
-        self.assertEqual(4, len(lines), lines)
+        self.assertEqual(5, len(lines), lines)
         self.assertIn(f"realtime_chat {__version__}", lines)
         self.assertIn(f"chat page: http://127.0.0.1:{self.ports[0]}/", lines)
         self.assertEqual(1, len([line for line in lines if line.startswith("store: ") and "memory" in line.lower()]))
         (who,) = (line for line in lines if line.startswith("open to: "))
         self.assertIn("this machine only", who)
         self.assertIn("pages of other origins: none", who)
+
+    async def test_limits_by_address(self) -> None:
+        """It says for whom limits by address are off, and how they come on; or which proxies are trusted; or that there
+        are none."""
+        for trusted, rate_limits, words in (
+            ([], DEFAULTS, ("off for loopback and Unix sockets", "--trusted-proxy")),
+            (["10.0.0.1", "unix"], DEFAULTS, ("on; ", "10.0.0.1, unix")),
+            (["unix"], RateLimits(), ("none",)),
+        ):
+            proxies = TrustedProxies.parse(trusted)
+            _, lines = await self.said(listen=(LOCAL,), trusted_proxies=proxies, rate_limits=rate_limits)
+            (limits,) = (line for line in lines if line.startswith("limits by address: "))
+            for word in words:
+                self.assertIn(word, limits)
 
     async def test_every_url(self) -> None:
         """Each endpoint has its own line, that of the metrics too."""

@@ -18,7 +18,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from realtime_chat import options
+from realtime_chat import data_dir
 from realtime_chat.options import Options
 from realtime_chat.process import Process
 from realtime_chat.service import Configuration, RealtimeService
@@ -69,6 +69,12 @@ class MakeServiceTests(SynchronousTestCase):
         """It is a service."""
         self.assertTrue(verifyObject(IService, makeService(parsed("--store", "memory:"))))
 
+    def test_trusted_proxies(self) -> None:
+        """The proxies that are trusted are those of the options."""
+        arguments = ("--store", "memory:", "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "unix")
+        self.assertEqual("10.0.0.1, unix", str(self.made(*arguments)[1].trusted_proxies))
+        self.assertFalse(self.made("--store", "memory:")[1].trusted_proxies)
+
     def test_memory(self) -> None:
         """memory: needs no directory."""
         _, configuration, store = self.made("--store", "memory:")
@@ -101,7 +107,7 @@ class MakeServiceTests(SynchronousTestCase):
 
     def test_default_directory(self) -> None:
         """Without options it is the default one."""
-        self.patch(options, "default_data_dir", lambda: Path("/somewhere/realtime_chat"))
+        self.patch(data_dir, "default_data_dir", lambda: Path("/somewhere/realtime_chat"))
         self.assertEqual(Path("/somewhere/realtime_chat"), self.made()[1].directory)
 
     def test_everything(self) -> None:

@@ -15,6 +15,8 @@ location {path} {{
     proxy_set_header Host $http_host;
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection upgrade;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header Forwarded "";
 }}
 """
 _PATH = re.compile(r"/(?:(?!\.\.?/)[\w.~-]+/)*", re.ASCII)

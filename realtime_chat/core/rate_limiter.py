@@ -10,7 +10,7 @@ from itertools import islice
 
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
-from realtime_chat.values.errors import RateLimited
+from realtime_chat.values.errors import RateLimited, RealtimeError
 from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import AppendResult
 from realtime_chat.values.rates import (
@@ -50,6 +50,11 @@ _ACTS = dict(
     )
 )
 """What a kind limits, and the word for it in the options."""
+
+_OPEN = {"connections": "connections", "polls": "polls that wait"}
+"""What an address may have only so many of at once, and the words for it."""
+
+_AFTER_TOO_MANY = 5.0  # seconds; nobody knows when one is closed
 
 _ROUNDING = 1e-6
 _SWEEP = 5.0
@@ -185,6 +190,33 @@ class RateLimiter:
         usage.holders -= 1
         if not usage.holders and usage.key:
             self._set_idle(usage)
+
+    def open(self, address: str, kind: str) -> Usage:
+        """Count what an address opens, and hold its usage, until :meth:`close`.
+
+        :param kind: ``connections`` or ``polls``.
+        """
+        usage = self.address(address)
+        self.hold(usage)
+        setattr(usage, kind, getattr(usage, kind) + 1)
+        return usage
+
+    def close(self, usage: Usage, kind: str) -> None:
+        """End what :meth:`open` began."""
+        setattr(usage, kind, getattr(usage, kind) - 1)
+        self.release(usage)
+
+    def excess(self, usage: Usage, kind: str) -> int:
+        """How many more an address has open than it may; 0 or less if it may."""
+        most: int | None = getattr(self.limits.address, kind)
+        return 0 if most is None else getattr(usage, kind) - most
+
+    def too_many(self, kind: str) -> RealtimeError:
+        """Count that an address has too many open, and make the error that says so."""
+        self._limited[ADDRESS, kind] += 1
+        allowed = f"{getattr(self.limits.address, kind)} {_OPEN[kind]} (--address-{kind})"
+        message = f"an address may have {allowed}; close some, or come back in a while"
+        return RealtimeError("too_many", message, after=_AFTER_TOO_MANY)
 
     def _set_idle(self, usage: Usage) -> None:
         self._idle[usage] = None

@@ -105,10 +105,10 @@ def access_line(when: str, request: http.Request) -> str:
 
     :param when: the formatted time, with its brackets.
     """
-    address = getattr(request.getClientAddress(), "host", None) or "-"
+    address = getattr(request, "client_address", None)
     target = _redact(request.uri) if request.uri.startswith(b"/") else b"-"
     fields = (
-        address,
+        (address and address.host) or "-",
         "- -",
         when,
         _quote(b" ".join((request.method, target, request.clientproto))),

@@ -15,9 +15,10 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from realtime_chat.core.rate_limiter import Usage
+from realtime_chat.http.limited_channel import LimitedChannel
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.site import RealtimeSite
-from realtime_chat.http.strict_channel import StrictChannel
 from realtime_chat.values.errors import RealtimeError
 
 _CHUNKED_PIECE = 1024
@@ -54,13 +55,15 @@ class CountedProtocol:
     """Takes the channel's place in front of the new protocol, so that the site still counts the connection.
 
     :param protocol: gets everything that comes in.
+    :param usage: of the address that the connection is counted for.
     """
 
-    __slots__ = ("_protocol", "_site")
+    __slots__ = ("_protocol", "_site", "_usage")
 
-    def __init__(self, protocol: IProtocol, site: RealtimeSite) -> None:
+    def __init__(self, protocol: IProtocol, site: RealtimeSite, usage: Usage | None) -> None:
         self._protocol: IProtocol | None = protocol
         self._site = site
+        self._usage = usage
 
     def dataReceived(self, data: bytes) -> None:
         """Pass data on, unless the connection is lost."""
@@ -70,12 +73,12 @@ class CountedProtocol:
     def connectionLost(self, reason: Failure) -> None:
         """Tell the site, then the protocol."""
         protocol, self._protocol = self._protocol, None
-        self._site.taken_over_lost()
+        self._site.taken_over_lost(self._usage)
         if protocol is not None:
             protocol.connectionLost(reason)
 
 
-class RealtimeChannel(StrictChannel):
+class RealtimeChannel(LimitedChannel):
     """One HTTP/1.1 connection.
 
     The connection is in one phase at a time (:class:`_Phase`), and each phase has at most one deadline:
@@ -119,7 +122,7 @@ class RealtimeChannel(StrictChannel):
             self.transport.abortConnection()
         elif excess > 0:
             self.refuse(RealtimeError("too_many", "too many connections are open; come back in a while"), 503)
-        else:
+        elif self.count_for_address():
             self.update_deadline()
 
     def _phase(self) -> _Phase:
@@ -251,6 +254,8 @@ class RealtimeChannel(StrictChannel):
     def requestDone(self, request: RealtimeRequest) -> None:
         """Go on to the next request."""
         self._answered += 1
+        if self.admitted is not None:
+            self.end_admitted()
         if self.site.stopping:
             self.persistent = False
         if self._waitingForTransport and self.persistent and not self.is_closing:
@@ -326,8 +331,9 @@ class RealtimeChannel(StrictChannel):
         if self.is_closing or not self._handlingRequest:
             raise RuntimeError("only the connection of a request that waits for its answer can be taken over")
         transport: ITransport = self.transport
-        new_protocol = CountedProtocol(protocol, self.site)
+        new_protocol = CountedProtocol(protocol, self.site, self.counted or self.admitted)
         _replace_protocol(transport, self, new_protocol)
+        self.counted = self.admitted = None
         self.site.taken_over(self)
         rest = self._detach(new_protocol, status)
         _release(transport, new_protocol, rest, self.site.reactor)

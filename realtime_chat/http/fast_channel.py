@@ -33,6 +33,7 @@ from twisted.web.http_headers import Headers
 from realtime_chat.core.identity import Identity
 from realtime_chat.http import answers
 from realtime_chat.http.channel import RealtimeChannel
+from realtime_chat.http.client_address import ClientAddress
 from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.request import REASONS, RealtimeRequest
 from realtime_chat.http.site import Channel
@@ -194,6 +195,7 @@ class FastChannel(RealtimeChannel):
     def _reuse_checked_headers(self, cached: CachedHeaders, target: Target) -> None:
         """Start a request with the header lines of the request before, which were checked."""
         request = FastRequest(self, headers=cached)
+        request.client_address = cached.client_address
         if self.site.origins.varies:
             self.site.origins.set_vary(request.responseHeaders)
         self._deadline_for = None
@@ -229,7 +231,12 @@ class FastChannel(RealtimeChannel):
             and request.authorization is None
             and self.site.access_log.path is None
         )
-        self.cached_headers = CachedHeaders(lines) if can_be_reused else None
+        self.cached_headers = CachedHeaders(lines, request.client_address) if can_be_reused else None
+
+    def forget_peer(self) -> None:
+        """Find out again, with the next request, whose connection this is."""
+        super().forget_peer()
+        self.cached_headers = None
 
 
 class Target(NamedTuple):
@@ -283,13 +290,15 @@ class CachedHeaders(Headers):
     last answer, to save memory: requests of a kind ask for the same header.
 
     :ivar lines: the lines, with the empty one at their end.
+    :ivar client_address: where requests with these lines come from.
     :ivar identity: that of the client in the lines, once it was verified. Whether its time is over is asked each time.
     """
 
-    __slots__ = ("_name", "_values", "identity", "lines")
+    __slots__ = ("_name", "_values", "client_address", "identity", "lines")
 
-    def __init__(self, lines: bytes) -> None:
+    def __init__(self, lines: bytes, client_address: ClientAddress | None = None) -> None:
         self.lines = lines
+        self.client_address = client_address
         self.identity: Identity | None = None
         self._name: Any = None
         self._values: Any = None

@@ -21,6 +21,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 
 from realtime_chat.http import answers
+from realtime_chat.http.client_address import ClientAddress
 from realtime_chat.http.origins import FOR_SCRIPTS, FOREIGN_PAGE, allow_preflight
 from realtime_chat.http.site import Channel, RealtimeSite
 from realtime_chat.http.subscribe_params import read_query
@@ -52,6 +53,7 @@ class RealtimeRequest(server.Request):
     :ivar is_cross_origin: whether a page of another origin that is listed sent the request.
     :ivar is_foreign: whether a browser says that another origin's page caused the request, without naming the origin.
     :ivar authorization: the ``Authorization`` header.
+    :ivar client_address: where it comes from; None until its headers are there.
     :ivar destination: what a browser wants the answer for; ``empty`` is a script.
     :ivar lost: is called if the connection is lost before the answer; see :func:`when_lost`.
     """
@@ -62,6 +64,7 @@ class RealtimeRequest(server.Request):
     is_cross_origin = False
     is_foreign = False
     authorization: bytes | None = None
+    client_address: ClientAddress | None = None
     destination = FOR_SCRIPTS
     lost: Callable[[], object] | None = None
     defaultContentType = b"application/json"

@@ -12,9 +12,11 @@ from twisted.web import http, server
 from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource, Resource, getChildForRequest
 
+from realtime_chat.core.rate_limiter import RateLimiter, Usage
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.wheel import DeadlineQueue, Wheel
 from realtime_chat.http.access_log import AccessLog
+from realtime_chat.http.client_address import ClientAddresses, TrustedProxies
 from realtime_chat.http.host_list import HostList
 from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.values.errors import RealtimeError
@@ -46,6 +48,9 @@ class Channel(Protocol):
     def close_if_idle(self) -> None:
         """Close, unless a request has been begun that isn't answered."""
 
+    def forget_peer(self) -> None:
+        """Find out again, with the next request, whose connection this is."""
+
     def getPeer(self) -> Any:
         """Return the address of the other end."""
 
@@ -60,6 +65,9 @@ class Channel(Protocol):
 
     def requestDone(self, request: Any) -> None:
         """Go on to the next request."""
+
+    def admit(self, request: Any) -> None:
+        """Count a WebSocket or a stream for its address, before it begins."""
 
     def take_over(self, protocol: IProtocol, status: int = ...) -> ITransport:
         """Give the connection to another protocol."""
@@ -81,6 +89,8 @@ class RealtimeSite(server.Site):
     :param turns: the line of those that have more to do than fits a turn.
     :param read: gets the transport of each new connection, and may read from it in place of the reactor.
     :param access_log: the file of the access log; None for no log.
+    :param client_addresses: finds where requests come from.
+    :param limiter: limits the connections of each address; None for no limits.
     :ivar hosts: the host names that are served.
     :ivar deadlines: seconds by phase: until the first byte, for a head, for a body, until a next request.
     :ivar body_rate: bytes a second; a body that comes at least as fast gets more time.
@@ -108,6 +118,8 @@ class RealtimeSite(server.Site):
         turns: Turns,
         read: Callable[[Any], None] = lambda transport: None,
         access_log: str | None = None,
+        client_addresses: ClientAddresses | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         super().__init__(resource, reactor=reactor, parsePOSTFormSubmission=False)
         self.wheel = wheel
@@ -120,6 +132,8 @@ class RealtimeSite(server.Site):
         self.max_connections = max_connections
         self.turns = turns
         self.access_log = AccessLog(access_log, time)
+        self.client_addresses = client_addresses or ClientAddresses()
+        self.limiter = limiter
         self.log = self.access_log.write  # type: ignore[method-assign]
         self.idle: DeadlineQueue[Any] = DeadlineQueue(wheel, self.deadlines["IDLE"], methodcaller("deadline_passed"))
         self.stopping = False
@@ -192,10 +206,22 @@ class RealtimeSite(server.Site):
         self._channels.discard(channel)
         self._taken_over += 1
 
-    def taken_over_lost(self) -> None:
-        """Count a connection of another protocol no more."""
+    def taken_over_lost(self, usage: Usage | None) -> None:
+        """Count a connection of another protocol no more, and not for its address either."""
         self._taken_over -= 1
+        self.end_connection(usage)
         self._check_drained()
+
+    def trust(self, proxies: TrustedProxies) -> None:
+        """Believe these proxies, and no others, about their clients' addresses from the next request on."""
+        self.client_addresses = ClientAddresses(proxies)
+        for channel in self._channels:
+            channel.forget_peer()
+
+    def end_connection(self, usage: Usage | None) -> None:
+        """Count a connection no more for the address whose usage this is."""
+        if usage is not None and self.limiter is not None:
+            self.limiter.close(usage, "connections")
 
     def stop(self) -> Deferred[None]:
         """Close every connection as soon as no request waits on it. Leave those of other protocols alone.

@@ -18,12 +18,14 @@ from twisted.web.http_headers import Headers
 
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.http import answers
+from realtime_chat.http.client_address import ClientAddress, Peer
 from realtime_chat.http.origins import destination_of, is_foreign
 from realtime_chat.http.request import REASONS, RealtimeRequest
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.values.errors import RealtimeError
 
 _LENGTH_DIGITS = 15
+_NO_HEADERS = Headers()
 
 
 class StrictChannel(http.HTTPChannel):
@@ -41,6 +43,7 @@ class StrictChannel(http.HTTPChannel):
     is_closing = False
     _timeout: Timeout | Stall | None = None
     _discarded = 0
+    _peer: Peer | None = None
 
     # Heads
 
@@ -100,6 +103,7 @@ class StrictChannel(http.HTTPChannel):
 
     def _check(self, request: RealtimeRequest) -> None:
         headers = request.requestHeaders
+        request.client_address = self._client_address(headers)
         hosts = headers.getRawHeaders(b"Host", ())
         self._path = self.site.hosts.origin_form(self._path, self.site.hosts.check(hosts), self._command)
         origins = headers.getRawHeaders(b"Origin", ())
@@ -122,6 +126,16 @@ class StrictChannel(http.HTTPChannel):
             raise RealtimeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
         if self.length is not None and self.length > self.site.max_body:
             raise self.site.body_too_large()
+
+    def _client_address(self, headers: Headers) -> ClientAddress:
+        """Where a request with these headers comes from."""
+        if self._peer is None:
+            self._peer = self.site.client_addresses.peer_of(self.transport)
+        return self.site.client_addresses.of(self._peer, headers)
+
+    def forget_peer(self) -> None:
+        """Find out again, with the next request, whose connection this is."""
+        self._peer = None
 
     def checkPersistence(self, request: RealtimeRequest, version: bytes) -> bool:
         """Return whether the connection may stay open. Twisted's own method overlooks ``close`` in a list."""
@@ -162,6 +176,8 @@ class StrictChannel(http.HTTPChannel):
         self._linger()
 
     def _log_refused(self, request: RealtimeRequest, given: answers.Answer) -> None:
+        # Without all of its headers, a request may lack the line that its proxy has added.
+        request.client_address = request.client_address or self._client_address(_NO_HEADERS)
         request.method = getattr(self, "_command", b"-")
         request.uri = getattr(self, "_path", b"-")
         request.clientproto = getattr(self, "_version", b"-")

@@ -81,7 +81,6 @@ class Lease:
     :ivar leaving: whether the client has said that its last poll was the last.
     :ivar members_version_sent: the version that its polls were sent, for clients that don't keep it themselves.
     :ivar last_signal: the number of the last signal that was kept before its last poll ended.
-    :ivar signals_to_come: hashes of what its client had from other nodes, and is yet to come here.
     :ivar polled_at: when its last poll ended.
     :ivar published: whether other nodes know of it.
     :ivar hidden: whether its client may not be seen, and so is no member.
@@ -95,7 +94,6 @@ class Lease:
     leaving: bool = False
     members_version_sent: int = UNKNOWN
     last_signal: int = 0
-    signals_to_come: set[str] | None = None
     polled_at: float = NEVER
     published: bool = False
     hidden: bool = False

@@ -232,7 +232,7 @@ class Presence:
         """A client has not come back in time."""
         self._cancel_expiry(lease)
         client, room = lease.client, lease.room
-        self._signals.drop_unneeded(room.name)
+        self._signals.end(lease)
         del client.leases[room.name]
         if not client.leases:
             del self._clients[client.client_hash]

@@ -143,12 +143,14 @@ class SignalDelivery:
         self._recent: dict[tuple[str, str], float] = {}  # when a room had a signal of a hash, the oldest first
         self._had: dict[Subscription, list[str]] = {}  # the hashes of what a poll's client had in the last seconds
         self._to_come: dict[Subscription, set[str]] = {}  # those of which this node has had no signal yet
+        self._to_come_later: dict[Lease, set[str]] = {}  # the same, of clients between two polls
 
     def stop(self) -> None:
         """Forget all signals."""
         self._recent.clear()
         self._had.clear()
         self._to_come.clear()
+        self._to_come_later.clear()
         self._rooms.clear()
 
     # Clients between two polls
@@ -170,6 +172,11 @@ class SignalDelivery:
         if signals is not None and not signals.waiting:
             signals.drop_if_unneeded()
             del self._rooms[room]
+
+    def end(self, lease: Lease) -> None:
+        """A client's lease has ended."""
+        self._to_come_later.pop(lease, None)
+        self.drop_unneeded(lease.room.name)
 
     # Delivery
 
@@ -199,10 +206,10 @@ class SignalDelivery:
     def resume(self, reader: Subscription, lease: Lease) -> None:
         """Send a poll the signals that were sent after its client's last poll."""
         signals = self._rooms.get(lease.room.name)
-        to_come, lease.signals_to_come = lease.signals_to_come, None
+        to_come = self._to_come_later.pop(lease, None) or set()
         if signals is not None:
             for signal in signals.missed(lease, self._clock):
-                if self._shared and self._is_had(reader, _hash(signal), to_come or set()):
+                if self._shared and self._is_had(reader, _hash(signal), to_come):
                     continue
                 self._counters.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
@@ -241,8 +248,8 @@ class SignalDelivery:
         """A poll has gone. What it isn't sent again may come before the client's next poll."""
         self._had.pop(reader, None)
         to_come = self._to_come.pop(reader, None)
-        if reader.lease is not None:
-            reader.lease.signals_to_come = to_come
+        if to_come and reader.lease is not None:
+            self._to_come_later[reader.lease] = to_come
 
     def _have_had(self, room: Room, signal_hash: str) -> list[Subscription]:
         """The readers of a room that have had a signal from another node. They get the next one that is the same."""

@@ -14,6 +14,7 @@ from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import JSONResource, answer, error_headers
 from realtime_chat.http.clients import (
     Wrap,
+    address_of,
     asks_for_script,
     costs_of,
     find_identity,
@@ -30,7 +31,7 @@ from realtime_chat.http.subscribe_params import (
     read_query,
     read_subscribe_params,
 )
-from realtime_chat.transports.waiting_poll import WaitingPoll
+from realtime_chat.transports.waiting_poll import WaitingPoll, open_poll
 from realtime_chat.values.access import READ
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import is_room
@@ -84,7 +85,8 @@ class PollResource(JSONResource):
         params, wait, is_public, costs = self._params(request.uri.partition(b"?")[2])
         identity = self._identify(request, params)
         take(request, self._hub, identity, costs)
-        poll = WaitingPoll(request, wrap, self._hub, identity, params)
+        usage = open_poll(self._hub, address_of(request))
+        poll = WaitingPoll(request, wrap, self._hub, identity, params, usage)
         if not is_public:
             poll.check_readable(params)
         poll.begin(params, self._deadlines.get(wait) or self._make_deadlines(wait))

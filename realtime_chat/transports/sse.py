@@ -270,6 +270,7 @@ class EventsResource(JSONResource):
         check_rooms(params, hub.limits.max_rooms, "a stream", "sse?room=lobby")
         rooms = [name for name, _ in params.rooms]
         check_id_length(rooms)
+        request.channel.admit(request)
         stream = self._make_stream(request.clientproto == b"HTTP/1.1", rooms)
         identity = self._identify(request, params)
         session = stream.session = Session(hub, stream, identity, address=address_of(request))

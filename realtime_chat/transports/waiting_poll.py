@@ -18,6 +18,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.interfaces import R
 from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.rate_limiter import Usage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
@@ -126,6 +127,7 @@ class WaitingPoll:
         "_messages_left",
         "_positions",
         "_request",
+        "_usage",
         "_wrap",
         "session",
         "write_paused",
@@ -143,6 +145,7 @@ class WaitingPoll:
         hub: Hub,
         identity: Identity,
         params: SubscribeParams,
+        usage: Usage | None,
     ) -> None:
         self.write_paused = False
         self._request: Request | None = request
@@ -151,6 +154,7 @@ class WaitingPoll:
         self._messages_left = hub.limits.page_messages
         self._bytes_left = hub.limits.page_bytes
         self._events_left = hub.limits.answer_bytes  # of events that are no messages
+        self._usage = usage  # of its address
         self._events: list[bytes] = _NO_EVENTS
         self._positions: dict[str, str] | None = None  # where a batch was taken; elsewhere the subscription says it
         self._answers_at_once = False
@@ -348,8 +352,28 @@ class WaitingPoll:
 
     def _close(self) -> None:
         self.session.close(polls=True)
+        usage, self._usage = self._usage, None
+        if usage is not None:
+            self.session.hub.limiter.close(usage, "polls")
         if self._deadlines is not None:
             self._deadlines.drop(self)
+
+
+def open_poll(hub: Hub, address: str | None) -> Usage | None:
+    """Count a poll for its address, until the poll is closed.
+
+    :param address: None if there is no limit.
+    :returns: the usage of the address.
+    :raises RealtimeError: ``too_many``: too many polls of the address wait.
+    """
+    if address is None:
+        return None
+    limiter = hub.limiter
+    usage = limiter.open(address, "polls")
+    if limiter.excess(usage, "polls") <= 0:
+        return usage
+    limiter.close(usage, "polls")
+    raise limiter.too_many("polls")
 
 
 def _version(params: SubscribeParams, index: int) -> str | None:

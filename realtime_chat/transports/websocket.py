@@ -319,6 +319,7 @@ class WebSocketResource(JSONResource):
         upgrade = check_upgrade(request)
         self._hub.check_open()
         params = read_subscribe_params(request.args, self._hub.limits.max_limit)
+        request.channel.admit(request)
         identity = None if request.authorization is None else identify_bearer(request, self._hub)
         if identity is not None:
             Quota(self._hub.limiter, identity, is_held=False).take_connect()

@@ -263,3 +263,40 @@ class LimiterTests(Limited):
         self.assertEqual(1, self.count_taken(quota, COMMANDS))
         limiter.replace(RateLimits(client=ScopeLimits(commands=Rate(10, 20))))
         self.assertLessEqual(self.refused(quota.take_command).after or 0, 4)
+
+
+class OpenTests(Limited):
+    """What an address has open."""
+
+    def test_excess(self) -> None:
+        """Each kind is counted by itself, up to its limit; the error names option and limit, and is counted."""
+        limiter = self.limiter(address=ScopeLimits(connections=2, polls=1))
+        for kind, allowed in (("connections", 2), ("polls", 1)):
+            usages = [limiter.open("192.0.2.1", kind) for _ in range(allowed)]
+            self.assertEqual(0, limiter.excess(usages[0], kind))
+            self.assertEqual(1, limiter.excess(limiter.open("192.0.2.1", kind), kind))
+            self.assertEqual(1 - allowed, limiter.excess(limiter.open("192.0.2.2", kind), kind))
+            error = limiter.too_many(kind)
+            self.assertEqual(("too_many", 5.0), (error.code, error.after))
+            self.assertIn(f"an address may have {allowed} ", error.message)
+            self.assertIn(f"(--address-{kind})", error.message)
+        counted = {("address", "connections"): 1, ("address", "polls"): 1}
+        self.assertEqual(counted, self.node.counters.limited)
+
+    def test_no_limit(self) -> None:
+        """Without a limit there is no excess, and what is open is counted all the same, for limits that come later."""
+        limiter = self.limiter()
+        usages = [limiter.open("192.0.2.1", "polls") for _ in range(50)]
+        self.assertEqual(0, limiter.excess(usages[0], "polls"))
+        limiter.replace(RateLimits(address=ScopeLimits(polls=20)))
+        self.assertEqual(30, limiter.excess(usages[0], "polls"))
+
+    def test_forgotten(self) -> None:
+        """An address is remembered while it has something open, and then forgotten."""
+        limiter = self.limiter(address=ScopeLimits(connections=5))
+        for usage in [limiter.open("192.0.2.1", "connections") for _ in range(3)]:
+            self.clock.pump([1] * 20)
+            self.assertIs(usage, limiter.address("192.0.2.1"))
+            limiter.close(usage, "connections")
+        self.clock.pump([1] * 20)
+        self.assertEqual((0, []), (len(limiter), self.clock.getDelayedCalls()))

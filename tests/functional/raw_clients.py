@@ -52,16 +52,17 @@ class _RawConnection(asyncio.Protocol):
         self._data = b""
 
     @classmethod
-    async def connect(cls, port: int, request: bytes, take: Callable[[bytes], None]) -> Any:
+    async def connect(cls, port: int, request: bytes, take: Callable[[bytes], None], source: str = "127.0.0.1") -> Any:
         """Connect, send the request, and wait for the head of the answer.
 
         :param take: is called with each piece of the body.
+        :param source: the address to connect from.
         :raises Unavailable: the status is neither 101 nor 200.
         """
         loop = asyncio.get_running_loop()
         raw = cls(take)
         async with asyncio.timeout(_PATIENCE):
-            raw.transport, _ = await loop.create_connection(lambda: raw, "127.0.0.1", port)
+            raw.transport, _ = await loop.create_connection(lambda: raw, "127.0.0.1", port, local_addr=(source, 0))
             raw.transport.write(request)
             try:
                 await raw.opened

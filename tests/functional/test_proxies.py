@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import itertools
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -188,35 +189,106 @@ class DocumentedTests(ProxyTestCase):
 class AddressTests(ProxyTestCase):
     """Whose address the daemon's log has."""
 
-    def address(self, name: str, *changes: tuple[str, str], proxied: bool = True) -> str:
-        """The address in the access log, of a request that a browser elsewhere sends through the proxy.
+    def addresses(self, name: str, *changes: tuple[str, str], proxied: bool = False, trusted: bool = True) -> set[str]:
+        """The addresses in the access log, of requests that a browser elsewhere sends through the proxy.
+
+        The browser claims to be others, in each way that there is.
 
         :param proxied: whether the proxy sends the PROXY protocol.
+        :param trusted: whether the daemon trusts the proxy.
         """
         log = Path(self.mktemp()).resolve()
-        options = ["--access-log", str(log)]
+        options = ["--access-log", str(log), *["--trusted-proxy", "127.0.0.1"] * trusted]
         port = free_port() if proxied else 0
         if proxied:
             options += ["--listen", f"haproxy:tcp:{port}:interface=127.0.0.1"]
         proxy = self.behind(name, *options, port=port, changes=changes)
-        self.assertEqual(200, _ask(proxy.port, "GET", "rooms/whose/messages")[0])
-        lines = wait_until(lambda: [line for line in log.read_text().splitlines() if "/rooms/whose/" in line])
-        return str(lines[0].split()[0])
+        for headers in ({}, {"X-Forwarded-For": "198.51.100.7, 127.0.0.1"}, {"X-Forwarded-For": "garbage"}):
+            self.assertEqual(200, _ask(proxy.port, "GET", "rooms/whose/messages", **headers)[0])
+        asyncio.run(self._upgrade(proxy.port))
+        lines = wait_until(lambda: (lines := _logged(log, "room")) if len(_logged(log, "room")) == 5 else None)
+        return {line.split()[0] for line in lines}
+
+    async def _upgrade(self, port: int) -> None:
+        """A WebSocket and a stream of the same browser, which claims that it is another."""
+        claimed = "X-Forwarded-For: 198.51.100.7"
+        for path, more in (("ws", _UPGRADE), ("sse", ("Accept: text/event-stream",))):
+            request = _get(f"{path}?room=lobby", *more, claimed)
+            raw = await _RAW[path].connect(port, request, lambda data: None, _BROWSER)
+            raw.close()
+
+    def test_headers(self) -> None:
+        """Each proxy names the browser in X-Forwarded-For, by its documented lines, and what the browser claims counts
+        for nothing."""
+        for name in PROXIES:
+            self.assertEqual({_BROWSER}, self.addresses(name), name)
+
+    def test_forwarded(self) -> None:
+        """If a browser sends Forwarded, the proxies of the documents remove it."""
+        for name in ("nginx", "haproxy"):
+            log = Path(self.mktemp()).resolve()
+            proxy = self.behind(name, "--access-log", str(log), "--trusted-proxy", "loopback")
+            self.assertEqual(200, _ask(proxy.port, "GET", "rooms/a/messages", Forwarded="for=198.51.100.7")[0])
+            self.assertEqual(_BROWSER, wait_until(lambda log=log: _logged(log, "room"))[0].split()[0], name)
 
     def test_varnish(self) -> None:
-        """Varnish tells whom it speaks for, by the documented word."""
+        """Varnish tells whom it speaks for, by the documented word for the PROXY protocol."""
         port = '.port = "8080";'
-        self.assertEqual(_BROWSER, self.address("Varnish", (port, f"{port} .proxy_header = 1;")))
+        change = (port, f"{port} .proxy_header = 1;")
+        self.assertEqual({_BROWSER}, self.addresses("Varnish", change, proxied=True))
 
     def test_haproxy(self) -> None:
-        """haproxy does so by its documented words."""
-        words = "send-proxy check-send-proxy"
-        self.assertEqual(_BROWSER, self.address("haproxy", ("8080 check", f"8080 {words} check")))
+        """haproxy does so by its documented words, in both versions of the protocol."""
+        for words in ("send-proxy", "send-proxy-v2"):
+            change = ("8080 check", f"8080 {words} check-send-proxy check")
+            self.assertEqual({_BROWSER}, self.addresses("haproxy", change, proxied=True))
 
-    def test_nobody_else(self) -> None:
-        """Where only headers say it, which anybody can send, the address is the proxy's."""
-        for name in ("Apache", "lighttpd", "nginx"):
-            self.assertEqual("127.0.0.1", self.address(name, proxied=False), name)
+    def test_not_trusted(self) -> None:
+        """Where the daemon doesn't trust the proxy, the address is the proxy's, whatever it sends."""
+        self.assertEqual({"127.0.0.1"}, self.addresses("nginx", trusted=False))
+        change = ("8080 check", "8080 send-proxy check-send-proxy check")
+        self.assertEqual({"127.0.0.1"}, self.addresses("haproxy", change, proxied=True, trusted=False))
+        self.assertIn("--trusted-proxy 127.0.0.1", self.daemon.log)
+
+    def test_others(self) -> None:
+        """Who isn't the proxy that is trusted has its own address, whatever it claims to the daemon."""
+        log, port = Path(self.mktemp()).resolve(), free_port()
+        options = ("--listen", f"haproxy:tcp:{port}:interface=127.0.0.1", "--access-log", str(log))
+        self.daemon = Daemon(self.mktemp(), "--open", "--trusted-proxy", "127.0.0.1", *options).start()
+        self.addCleanup(self.daemon.kill)
+        request = b"GET /rooms/a/messages HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n"
+        version_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x07\x7f\0\0\1\0\1\0\2"
+        for count, (to, claimed) in enumerate(
+            ((self.daemon.port, b""), (port, b"PROXY TCP4 198.51.100.7 127.0.0.1 1 2\r\n"), (port, version_2)), 1
+        ):
+            with socket.create_connection(("127.0.0.1", to), 20, (_BROWSER, 0)) as browser:
+                browser.sendall(claimed + request)
+                self.assertIn(b" 200 ", browser.recv(4096))
+            lines = wait_until(lambda count=count: (lines := _logged(log, "/a/"))[count - 1 :] and lines)
+            self.assertEqual({_BROWSER}, {line.split()[0] for line in lines})
+
+    def test_two_proxies(self) -> None:
+        """Through haproxy and then nginx, the address is the browser's."""
+        log = Path(self.mktemp()).resolve()
+        inner = self.behind("nginx", "--access-log", str(log), "--trusted-proxy", "127.0.0.1")
+        start, language = PROXIES["haproxy"]
+        path = ("http-request replace-path /chat/(.*) /\\1\n", "http-request set-header X-Outer yes\n")
+        snippet = documented(language)
+        self.assertIn(path[0], snippet)
+        outer = start(
+            Path(self.mktemp()).resolve(), inner.port, snippet.replace(*path).replace("/readyz", "/chat/readyz")
+        )
+        self.addCleanup(outer.end)
+        _ask(outer.port, "GET", "rooms/a/messages", **{"X-Forwarded-For": "198.51.100.7"})
+        self.assertEqual(_BROWSER, wait_until(lambda: _logged(log, "/rooms/a/"))[0].split()[0])
+
+
+def _logged(log: Path, word: str) -> list[str]:
+    """The lines of an access log with a word."""
+    return [line for line in log.read_text().splitlines() if word in line]
+
+
+_RAW = {"ws": RawWebSocket, "sse": RawEventStream}
 
 
 class ListTests(SynchronousTestCase):

@@ -106,6 +106,8 @@ EARLY = (
     Row("--token-audience chat", "--token-audience: this is for tokens", "need --token-key FILE"),
     Row("--token-issuer chat", "--token-issuer: this is for tokens", "need --token-key FILE"),
     Row("--token-key {here}/short.key --token-url chat", "--token-url: 'chat' is no address", "such as /token/"),
+    Row("--trusted-proxy proxy.example", "--trusted-proxy: 'proxy.example' is no address", "10.0.0.5, a network"),
+    Row("--trusted-proxy 10.0.0.7/8", "has more digits than its network", "right would be 10.0.0.0/8"),
     Row("--config /nowhere.toml", "--config: /nowhere.toml: it can't be read", "a file in TOML"),
     Row("--config {here}/wrong.toml", "wrong.toml, line 2: 'histroy' is not an option", "did you mean history?"),
     Row("--histroy 5", "option --histroy not recognized", "right would be --history"),
