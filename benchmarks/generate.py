@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.abuse import abuse
 from benchmarks.dial import Joined, dial, dial_one
 from benchmarks.hotloop import EVENTS, POLL, SINK, WEBSOCKET, HotLoop
 from benchmarks.servers import METRICS
@@ -371,6 +372,19 @@ def _crossing(job: Job) -> Figures:
     return figures | {"poll to WebSocket": bench.phase(phase, 2 * half, WEBSOCKET)}
 
 
+def _abuse(job: Job) -> Figures:
+    """How late others' messages are before somebody begins to abuse the server, and meanwhile."""
+    members = job["members"]
+    bench = Bench(job, members)
+    bench.join(members)
+    phase = {"rate": job["rate"], "seconds": job["seconds"]}
+    figures: Figures = {"quiet": bench.phase(phase, members)}
+    with abuse(job["kind"], bench.ports[0]) as counts:
+        figures["abused"] = bench.phase(phase, members, warm=False)
+        sent, struck = counts()
+    return figures | {"sent": sent, "struck": struck, "abused_share": figures["abused"]["server_share"]}
+
+
 def _resume(job: Job) -> Figures:
     """All clients come back at once, each so many messages behind."""
     clients, behind = job["clients"], job["behind"]
@@ -455,6 +469,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "memory": _memory,
     "storm": _storm,
     "crossing": _crossing,
+    "abuse": _abuse,
     "resume": _resume,
     "fall behind": _fall_behind,
     "client": _client,

@@ -6,8 +6,21 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
+from benchmarks.abuse import ABUSES
 from benchmarks.run import Results
-from benchmarks.servers import ALONE, COMMIT, OURS, OURS_DURABLE, OURS_GUESTS, OURS_SOCKETS, OURS_USERS
+from benchmarks.scenarios import abuse_title
+from benchmarks.servers import (
+    ALONE,
+    COMMIT,
+    OURS,
+    OURS_DEFAULTS,
+    OURS_DURABLE,
+    OURS_GUESTS,
+    OURS_LIMITED,
+    OURS_SOCKETS,
+    OURS_UNLIMITED,
+    OURS_USERS,
+)
 
 __all__ = ["GOALS", "Goal", "Verdict", "judge"]
 
@@ -108,6 +121,22 @@ def _users(measurement: str, *path: str) -> Number:
     return _ratio(_figure(measurement, OURS_USERS, *path), _figure(measurement, OURS_GUESTS, *path))
 
 
+def _limited(measurement: str, *path: str) -> Number:
+    """A figure with all limits on to that without any."""
+    return _ratio(*(_figure(f"limits, {measurement}", server, *path) for server in (OURS_LIMITED, OURS_UNLIMITED)))
+
+
+def _abused(kind: str) -> Number:
+    """How late others' messages are while somebody abuses the daemon, to what they may be: twice as late as without
+    that, or 20 ms later."""
+
+    def measure(results: Results) -> float:
+        abused, quiet = (_figure(abuse_title(kind), OURS_DEFAULTS, phase, "p99_ms") for phase in ("abused", "quiet"))
+        return abused(results) / max(2 * quiet(results), quiet(results) + 20)
+
+    return measure
+
+
 def _memory(kind: str) -> Number:
     return _figure(f"memory, {kind}", OURS, "kilobytes")
 
@@ -202,6 +231,18 @@ GOALS = (
     ),
     Goal("5,000 that come back at once, CPU: users' to guests'", 1.1, _users(_COMING_BACK, "cpu_us")),
     Goal("long poll, 1,000 waiting, CPU an answer: users' to guests'", 1.03, _users(_USERS_POLL, _ONE, "answer_us")),
+    Goal(
+        "publish, 100 over WebSocket, CPU: with all limits on to off",
+        1.02,
+        _limited("publish, 100 over WebSocket", "cpu_us"),
+    ),
+    Goal(
+        "long poll, 1,000 waiting, CPU an answer: the same",
+        1.02,
+        _limited("long poll, 1,000 waiting", _ONE, "answer_us"),
+    ),
+    Goal("connect and join, CPU: the same", 1.02, _limited("connect and join", "cpu_us")),
+    *(Goal(f"abuse, {kind}: others' p99, to twice as much or 20 ms more", 1.0, _abused(kind)) for kind in ABUSES),
     Goal("what counting takes of a publish (memory, 100 publishers)", 0.02, _counting, unit="× its CPU"),
 )
 

@@ -10,7 +10,7 @@ from benchmarks import machine
 from benchmarks.goals import Verdict, judge
 from benchmarks.run import Outcome, Results
 from benchmarks.scenarios import Column, Measurement
-from benchmarks.servers import AS_IT_IS, OURS, OURS_DURABLE, SERVERS
+from benchmarks.servers import AS_IT_IS, OURS, OURS_DEFAULTS, OURS_DURABLE, OURS_UNLIMITED, SERVERS
 
 __all__ = ["as_json", "as_markdown", "remarks"]
 
@@ -78,7 +78,9 @@ def _measurement(measurement: Measurement, outcomes: dict[str, Outcome]) -> Iter
 def _base(column: Column, outcomes: dict[str, Outcome]) -> float | None:
     """This daemon's figure; with the store that is named first, where there are two."""
     for name, outcome in outcomes.items():
-        values = outcome.values(column.path) if name in (OURS, OURS_DURABLE, AS_IT_IS) else []
+        values = (
+            outcome.values(column.path) if name in (OURS, OURS_DURABLE, OURS_DEFAULTS, OURS_UNLIMITED, AS_IT_IS) else []
+        )
         if values:
             return statistics.median(values)
     return None

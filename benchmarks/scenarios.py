@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from benchmarks.abuse import ABUSES
 from benchmarks.servers import (
     ALONE,
     COMMIT,
     OURS,
+    OURS_DEFAULTS,
     OURS_DURABLE,
     OURS_GUESTS,
+    OURS_LIMITED,
     OURS_NODES,
     OURS_REDIS,
     OURS_REDIS_SYNCED,
     OURS_SOCKETS,
+    OURS_UNLIMITED,
     OURS_USERS,
     VARIANTS,
 )
 
-__all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale"]
+__all__ = ["FULL", "QUICK", "SCENARIOS", "Column", "Measurement", "Scale", "abuse_title"]
 
 AUTOBAHN, NCHAN, SOCKET_IO, WS = "Autobahn", "nchan", "socket.io", "ws"
 SEND, NOT_DONE_YET = "floor: send()", "floor: NOT_DONE_YET"
@@ -261,6 +265,52 @@ def _users(scale: Scale) -> list[Measurement]:
     ]
 
 
+def _limits(scale: Scale) -> list[Measurement]:
+    """What limits cost those who never meet one, and what they spare others when somebody does."""
+    servers = (OURS_UNLIMITED, OURS_LIMITED)
+    (publishers,), (polls,) = _sizes(scale, 100), _sizes(scale, 1_000)
+    cpu = (Column("µs CPU", ("cpu_us",), 2),)
+    return [
+        Measurement(
+            f"limits, publish, {publishers} over WebSocket",
+            {"measure": "publish", "publishers": publishers, "seconds": scale.seconds},
+            servers,
+            (*cpu, Column("acknowledged/s", ("rate",), 0)),
+        ),
+        Measurement(
+            f"limits, long poll, {polls:,} waiting",
+            {"measure": "poll", "members": polls, "phases": _phases(scale, _ONE)},
+            servers,
+            (Column("µs CPU an answer", (_ONE, "answer_us"), 2),),
+        ),
+        Measurement("limits, connect and join", {"measure": "connect", "clients": scale.most // 5}, servers, cpu),
+        *(_abuse(scale, kind) for kind in ABUSES),
+    ]
+
+
+def _abuse(scale: Scale, kind: str) -> Measurement:
+    (members,) = _sizes(scale, 20)
+    seconds = min(10.0, 4 * scale.seconds)
+    return Measurement(
+        abuse_title(kind),
+        {"measure": "abuse", "kind": kind, "members": members, "rate": 40, "seconds": seconds},
+        (OURS_DEFAULTS, OURS_UNLIMITED),
+        (
+            *_latency("abused", "p99", "p50"),
+            *_latency("quiet", "p99"),
+            Column("share of the daemon's core", ("abused_share",), 2),
+            Column("sent by the abuser", ("sent",), 0),
+            Column("refused", ("struck",), 0),
+        ),
+        f"Others, who are {members} in a room with 40 messages a second, before somebody begins and meanwhile.",
+    )
+
+
+def abuse_title(kind: str) -> str:
+    """The title of a measurement in which somebody does too much of something."""
+    return f"abuse, {kind}"
+
+
 def _memory(scale: Scale) -> list[Measurement]:
     columns = (Column("KB a client", ("kilobytes",)),)
     return [
@@ -385,6 +435,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "publish": _publish,
     "connect": _connect,
     "users": _users,
+    "limits": _limits,
     "memory": _memory,
     "storm": _storm,
     "resume": _resume,

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks import machine
 from benchmarks.hotloop import BUILD, HERE, compile_c
@@ -28,12 +28,15 @@ __all__ = [
     "COMMIT",
     "METRICS",
     "OURS",
+    "OURS_DEFAULTS",
     "OURS_DURABLE",
     "OURS_GUESTS",
+    "OURS_LIMITED",
     "OURS_NODES",
     "OURS_REDIS",
     "OURS_REDIS_SYNCED",
     "OURS_SOCKETS",
+    "OURS_UNLIMITED",
     "OURS_USERS",
     "SERVERS",
     "VARIANTS",
@@ -110,25 +113,45 @@ def _debian_version(package: str) -> str:
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
-_FAR_LIMITS = tuple(
-    f"--{scope}-{kind}-rate=100000000"
-    for scope in ("client", "user")
-    for kind in ("command", "publish", "byte", "join", "connect", "room")
-)
+_FAR = "900000000"
+_BY_ADDRESS = ("--trusted-proxy", "192.0.2.1")
+"""Once some proxy is trusted, limits by address are on for loopback, too."""
+
+
+def _limits(limit: str, *more: str) -> Callable[[], list[str]]:
+    """All limits of a client, a user and an address set to the same.
+
+    :param more: further options.
+    """
+
+    def options() -> list[str]:
+        from realtime_chat.limit_options import LIMIT_OPTIONS  # brings Twisted, which no generator wants
+
+        return [*(f"--{option.name}={limit}" for option in LIMIT_OPTIONS), *more]
+
+    return options
+
+
+_far_limits = _limits(_FAR)
 """One client of a benchmark does more than it may by default. The limits are on, as they cost something."""
 
 
-def _realtime(port: int | str, store: str, twistd: tuple[str, ...] = _TWISTD) -> list[str]:
+def _realtime(
+    port: int | str,
+    store: str,
+    twistd: tuple[str, ...] = _TWISTD,
+    limits: Callable[[], list[str]] = _far_limits,
+) -> list[str]:
     return [
         *(sys.executable, *twistd, "-n", "--pidfile=", "realtime"),
         *("--listen", f"tcp:{port}:interface=127.0.0.1", "--store", store),
-        *_FAR_LIMITS,
+        *limits(),
     ]
 
 
-def _daemon(store: Callable[[Path], str] = lambda directory: "memory:", twistd: tuple[str, ...] = _TWISTD) -> Command:
+def _daemon(store: Callable[[Path], str] = lambda directory: "memory:", **how: Any) -> Command:
     return lambda port, directory: [
-        *_realtime(port, store(directory), twistd),
+        *_realtime(port, store(directory), **how),
         *("--metrics-listen", f"unix:{directory}/{METRICS}"),
     ]
 
@@ -165,6 +188,12 @@ def _over_redis(nodes: int, command: list[str], keeping: str = "memory") -> Comm
     return lambda port, directory: [*launcher, str(port), str(nodes), keeping, *command]
 
 
+def _ours_over_redis(nodes: int, keeping: str) -> Command:
+    return lambda port, directory: _over_redis(nodes, _realtime("@PORT@", "redis://127.0.0.1:@REDIS@/0"), keeping)(
+        port, directory
+    )
+
+
 def _floor(port: int, directory: Path) -> list[str]:
     return [str(compile_c(PROGRAMS / "floor.c", BUILD / "floor")), str(port)]
 
@@ -179,6 +208,9 @@ OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
 OURS_GUESTS = "realtime_chat, guests"
 OURS_USERS = "realtime_chat, users"
+OURS_UNLIMITED = "realtime_chat, no limits"
+OURS_LIMITED = "realtime_chat, all limits"
+OURS_DEFAULTS = "realtime_chat, default limits"
 OURS_REDIS = "realtime_chat, Redis"
 OURS_REDIS_SYNCED = "realtime_chat, Redis that syncs"
 OURS_NODES = "realtime_chat, Redis, two nodes"
@@ -196,7 +228,6 @@ VARIANTS = {
 
 _NODE = (("node", "nodejs"),)
 _REDIS = (("redis-server", "redis-server"),)
-_OVER_REDIS = _realtime("@PORT@", "redis://127.0.0.1:@REDIS@/0")
 
 SERVERS = {
     server.name: server
@@ -218,6 +249,14 @@ SERVERS = {
             for title, name in VARIANTS.items()
         ),
         Server(OURS_SOCKETS, "realtime sockets", _daemon(), ("Twisted", "autobahn")),
+        *(
+            Server(title, "realtime", _daemon(limits=limits), ("Twisted", "autobahn"))
+            for title, limits in (
+                (OURS_UNLIMITED, _limits("0")),
+                (OURS_LIMITED, _limits(_FAR, *_BY_ADDRESS)),
+                (OURS_DEFAULTS, lambda: list(_BY_ADDRESS)),
+            )
+        ),
         Server(OURS_GUESTS, "realtime guests", _closed, ("Twisted", "autobahn")),
         Server(OURS_USERS, "realtime users", _closed, ("Twisted", "autobahn", "PyJWT")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
@@ -241,7 +280,7 @@ SERVERS = {
             Server(
                 title,
                 "realtime",
-                _over_redis(nodes, _OVER_REDIS, keeping),
+                _ours_over_redis(nodes, keeping),
                 ("Twisted", "txredisapi", "hiredis"),
                 programs=_REDIS,
                 nodes=nodes,

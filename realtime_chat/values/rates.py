@@ -24,7 +24,7 @@ LIMITED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         CLIENT: _BY_ALL,
         USER: _BY_ALL,
-        ADDRESS: (*KINDS, "connections", "polls"),
+        ADDRESS: (*(kind for kind in KINDS if kind != "states"), "connections", "polls"),
         ROOM: ("publishes", "signals"),
     }
 )
@@ -201,7 +201,14 @@ def _default(times: int, **others: Rate | int) -> ScopeLimits:
 DEFAULTS = RateLimits(
     _default(1),
     _default(3),
-    _default(10, connects=Rate(20, 1000), guests=Rate(1, 500), connections=1000, polls=1000),
+    _default(
+        10,
+        signals=Rate(1000, 2000),
+        connects=Rate(20, 3000),
+        guests=Rate(1, 2000),
+        connections=3000,
+        polls=2000,
+    ),
 )
 """The limits of the daemon: a busy and honest user never meets them."""
 
@@ -235,6 +242,11 @@ class Scope:
         return min(tokens * self.intervals[kind], self.depths[kind])
 
     def rate(self, kind: int) -> Rate | None:
-        """The rate of a kind; None without a limit."""
+        """The rate of a kind; None without a limit.
+
+        An address has none for states: a whole school that comes to another node tells its states at once.
+        """
+        if kind == STATES and self.name == ADDRESS:
+            return None
         rate: Rate | None = getattr(self.limits, "signals" if kind == STATES else KINDS[kind])
         return rate

@@ -23,6 +23,7 @@ from realtime_chat.values.rates import (
     CONNECTS,
     PUBLISHES,
     ROOMS,
+    STATES,
     Rate,
     RateLimits,
     Scope,
@@ -70,6 +71,13 @@ class Limited(SynchronousTestCase):
 
 class QuotaTests(Limited):
     """What one session draws from."""
+
+    def test_states(self) -> None:
+        """States are limited by client and by user. An address has no limit for them, as many come back at once."""
+        limits = ScopeLimits(signals=_SLOW)
+        for scope, most in (("client", 3), ("user", 3), ("address", 100)):
+            quota = Quota(self.limiter(**{scope: limits}), user("a"), "192.0.2.1")
+            self.assertEqual(most, self.count_taken(quota, STATES), scope)
 
     def test_without_limits(self) -> None:
         """Without limits nothing is refused, and nothing stands still."""

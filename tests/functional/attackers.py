@@ -1,8 +1,9 @@
 """Strangers who take what they can of a daemon, in a process of their own:
-``python -m tests.functional.attackers PORT``.
+``python -m tests.functional.attackers PORT SOURCE``.
 
 Each thing that the process does is a *way* to attack, bounded in seconds; connections stay open until ``release``.
-In what is sent, ``{name}`` stands for a room that nobody has named before, and ``{names}`` for a query of a hundred.
+In what is sent, ``{name}`` stands for a room that nobody has named before, ``{names}`` for a query of a hundred, and
+``{address}`` for an address from which nobody has come before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
 from typing import Any
 
 from tests.functional.raw_clients import GONE, frame
@@ -29,6 +31,8 @@ _LEAST = 5
 """What is done at least, connections not counted: on a busy machine a short attack would be none."""
 _SMALL = 4096
 _ONCE_READ = 1 << 20
+_ADDRESSES = int(IPv4Address("198.18.0.0"))
+"""Where addresses begin that are given to nobody (RFC 2544); there are 131,072."""
 
 
 def get(path: str, *headers: str, method: str = "GET") -> str:
@@ -59,6 +63,7 @@ class _Names:
         if "{names}" in text:
             text = text.replace("{names}", "&".join(f"room={self._new()}" for _ in range(100)))
         text = re.sub(r"{name}", lambda _: self._new(), text)
+        text = re.sub(r"{address}", lambda _: str(IPv4Address(_ADDRESSES + next(self._numbers))), text)
         if "{length}" in text:
             text = text.replace("{length}", str(len(text.partition("\r\n\r\n")[2])))
         return text.encode("latin-1")
@@ -68,14 +73,19 @@ class _Names:
 
 
 class _AttackWorker:
-    """What the process does."""
+    """What the process does.
 
-    def __init__(self, port: int) -> None:
+    :param source: the address from which it comes.
+    """
+
+    def __init__(self, port: int, source: str) -> None:
         os.nice(10)  # the load is not to take the time of those whom it is measured on
         self.port = port
+        self._source = (source, 0)
         self._names = _Names()
         self._open: list[socket.socket] = []
         self._counters: Counter[str] = Counter()
+        self._insists = False
 
     # What the ways have in common
 
@@ -97,11 +107,21 @@ class _AttackWorker:
             async with asyncio.timeout(seconds + _PATIENCE), asyncio.TaskGroup() as group:
                 lives = [group.create_task(again()) for _ in range(connections)]
                 await asyncio.sleep(seconds)
-                while self._counters.total() - self._counters["connections"] < _LEAST:
+                while not self._has_done_enough():
                     await asyncio.sleep(0.01)
                 for life in lives:
                     life.cancel()
         return dict(self._counters)
+
+    def _has_done_enough(self) -> bool:
+        if self._insists and not self._counters["429"] + self._counters["errors"]:
+            return False
+        return self._counters.total() - self._counters["connections"] >= _LEAST
+
+    async def insist(self) -> dict[str, Any]:
+        """From now on, end nothing before something was refused, however slow the machine is."""
+        self._insists = True
+        return {}
 
     async def _connect(self, receive: int = 0) -> socket.socket:
         """A connection, which is kept.
@@ -112,6 +132,7 @@ class _AttackWorker:
         if receive:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         connection.setblocking(False)
+        connection.bind(self._source)
         self._open.append(connection)
         async with asyncio.timeout(_PATIENCE):
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
@@ -260,7 +281,7 @@ class _AttackWorker:
         """Send requests one after the other, and read each answer."""
 
         async def live() -> None:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=self._source)
             try:
                 while True:
                     for request in requests:
@@ -339,7 +360,8 @@ class _AttackWorker:
             connection = await self._connect()
             self._counters["silent"] += 1
             try:
-                await asyncio.get_running_loop().sock_recv(connection, 1)
+                data = await asyncio.get_running_loop().sock_recv(connection, _ONCE_READ)
+                self._counters[data[9:12].decode("latin-1") or "closed"] += 1
             finally:
                 self._drop(connection)
 
@@ -349,9 +371,9 @@ class _AttackWorker:
 class Attackers(WorkerProcess):
     """Such a process, as a test has it."""
 
-    def __init__(self, port: int) -> None:
-        super().__init__("tests.functional.attackers", str(port))
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        super().__init__("tests.functional.attackers", str(port), source)
 
 
 if __name__ == "__main__":
-    serve(_AttackWorker(int(sys.argv[1])))
+    serve(_AttackWorker(int(sys.argv[1]), sys.argv[2]))

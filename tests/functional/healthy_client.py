@@ -80,6 +80,7 @@ class _HealthyWorker:
         self._threads = _Threads(servers), _Threads([os.getpid()])
         self.sent: dict[str, _Since] = {}
         self.missing: dict[str, set[str]] = {"websocket": set(), "poll": set()}
+        self._next = dict.fromkeys(self.missing, 0)
         self.delays: list[float] = []
         self.lags: list[float] = []
         self.wrong: list[str] = []
@@ -126,9 +127,16 @@ class _HealthyWorker:
     def _got(self, reader: str, event: dict[str, Any]) -> None:
         if event["type"] == "message" and event["key"] in self.missing[reader]:
             self.missing[reader].remove(event["key"])
+            self._check_order(reader, event["key"])
             self.delays.append(self._delay(self.sent[event["key"]], self._now()))
         elif event["type"] not in ("joined", "published", "presence"):
             self.wrong.append(f"{reader}: {event}")
+
+    def _check_order(self, reader: str, key: str) -> None:
+        """Nothing is left out, and nothing comes after what was sent later."""
+        before, self._next[reader] = self._next[reader], self._next[reader] + 1
+        if key != f"b-{before}":
+            self.wrong.append(f"{reader}: {key} came in the place of b-{before}")
 
     async def _poll(self, polling: asyncio.Event) -> None:
         raw, query, headers = RawHTTP(self.port), "last=0", ()

@@ -247,15 +247,16 @@ class Figures:
 class Scene:
     """A daemon that is attacked, a healthy client, and the attackers.
 
+    :param source: the attackers' address.
     :ivar redis: the store, if it isn't SQLite.
     """
 
-    def __init__(self, daemon: Daemon, metrics: int, redis: RedisServer | None) -> None:
+    def __init__(self, daemon: Daemon, metrics: int, redis: RedisServer | None, source: str) -> None:
         self.daemon = daemon
         self.redis = redis
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
         self.healthy_client = HealthyClient(daemon.port, daemon.pid, *([] if redis is None else [redis.pid]))
-        self.attackers = Attackers(daemon.port)
+        self.attackers = Attackers(daemon.port, source)
 
     def end(self) -> None:
         """End those who talk to the daemon."""
@@ -311,9 +312,14 @@ class Scene:
         looks = [self.held() for _ in range(10)]
         return {name: max(look[name] for look in looks) for name in looks[0]}
 
-    def _counted(self) -> dict[str, int]:
+    def metrics(self) -> str:
+        """The page for Prometheus."""
         with urllib.request.urlopen(self._metrics, timeout=20) as answer:
-            text = answer.read().decode()
+            text: str = answer.read().decode()
+        return text
+
+    def _counted(self) -> dict[str, int]:
+        text = self.metrics()
         names = ("realtime_sessions", "realtime_members", "realtime_rooms")
         return {
             name: sum(int(float(count)) for count in re.findall(rf"^{name}(?:{{.*}})? (.*)$", text, re.MULTILINE))
@@ -348,9 +354,15 @@ class ExhaustionTestCase(DaemonTestCase):
     _log = Logger()
     timeout = 600
     on_redis: ClassVar[bool] = False
+    source: ClassVar[str] = "127.0.0.1"
+    """From where the attackers come."""
+    left: ClassVar[int] = LEFT
 
-    def withstand(self, attack: Attack) -> None:
-        """Measure what an attack takes, and see that it isn't too much."""
+    def withstand(self, attack: Attack) -> tuple[Scene, dict[str, int]]:
+        """Measure what an attack takes, and see that it isn't too much.
+
+        :returns: where that was, and what was done.
+        """
         scene = self.scene(attack)
         scene.healthy_client.ask("start")
         for what in attack.prepare:
@@ -369,12 +381,19 @@ class ExhaustionTestCase(DaemonTestCase):
         self.assertNotIn("Traceback", scene.daemon.log)
         if not attack.stores:
             self.assertEqual(stored, scene.stored())
+        return scene, done
 
     def scene(self, attack: Attack) -> Scene:
         """A daemon, and who talks to it."""
         metrics = free_port()
-        options = [*attack.options, "--metrics-listen", f"tcp:{metrics}:interface=127.0.0.1", "--history", KEPT]
-        options += NO_LIMITS
+        options = [
+            *NO_LIMITS,
+            *attack.options,
+            "--metrics-listen",
+            f"tcp:{metrics}:interface=127.0.0.1",
+            "--history",
+            KEPT,
+        ]
         prefix: tuple[str, ...] = ()
         if attack.descriptors is not None:
             prefix = ("prlimit", f"--nofile={attack.descriptors}:{attack.descriptors}")
@@ -384,7 +403,7 @@ class ExhaustionTestCase(DaemonTestCase):
             self.addCleanup(redis.kill)
             redis.start()
             options += ["--store", redis.url]
-        scene = Scene(self.daemon(*options, prefix=prefix, program=PROGRAM).start(), metrics, redis)
+        scene = Scene(self.daemon(*options, prefix=prefix, program=PROGRAM).start(), metrics, redis, self.source)
         self.addCleanup(scene.end)
         return scene
 
@@ -406,7 +425,7 @@ class ExhaustionTestCase(DaemonTestCase):
                 now = scene.held()
                 if attack.stores:
                     now["keys in Redis"] = held.get("keys in Redis", 0)
-                if scene.memory() - memory <= LEFT and all(now[name] <= count for name, count in held.items()):
+                if scene.memory() - memory <= self.left and all(now[name] <= count for name, count in held.items()):
                     break
             time.sleep(0.1)
         return took

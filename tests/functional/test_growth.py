@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from tests.clients import EventClient, SocketClient
-from tests.functional.daemon import SOAK, Daemon, DaemonTestCase, free_port, wait_until
+from tests.functional.daemon import NO_LIMITS, SOAK, Daemon, DaemonTestCase, free_port, wait_until
 from tests.transports.test_contract import ServedTestCase
 
 MESSAGES = 1_000_000 if SOAK else 40_000
@@ -152,7 +152,7 @@ class GrowthTests(DaemonTestCase):
         the allocator's slack of a few MB may come. Disk: the history and a tenth, at most 512 bytes each with their
         indexes, and a write-ahead log of 8 MiB and what is written between two looks at it, 8 MiB more.
         """
-        self.server = await self.started("--history", str(HISTORY))
+        self.server = await self.started("--history", str(HISTORY), *NO_LIMITS)
         await self.connect(_Reader, "?room=lobby")
         await self.joined  # or it would start at the last of what was written by then
         begun = time.monotonic()
