@@ -18,9 +18,14 @@ from twisted.internet import endpoints
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
+from realtime_chat.proxy_protocol import ProxiedConnections
+
 DEFAULT_LISTEN = "tcp:8080:interface=127.0.0.1"
 _LISTEN_BY_ADDRESS = r"tcp6:8080:interface=\:\:1 (a backslash before each colon of an address)"
 _SOCKET_EXAMPLE = "unix:/run/chat.sock"
+_PROXIED = "haproxy:"
+"""How the description of an endpoint begins on which proxies send the PROXY protocol."""
+
 _BACKLOG = 1024
 _INTERFACE_AT = {"tcp": 1, "tcp4": 1, "tcp6": 2, "ssl": 4}
 """The place of the interface among an endpoint's positional arguments, by kind."""
@@ -125,7 +130,7 @@ def check_endpoint(text: str) -> str:
 def is_loopback(description: str) -> bool:
     """Whether only programs of this machine reach an endpoint, and no proxy stands before it by its kind."""
     endpoint = Endpoint.parse(description)
-    if not endpoint.is_tcp or description.startswith("haproxy:"):
+    if not endpoint.is_tcp or description.startswith(_PROXIED):
         return False
     try:
         return endpoint.interface == "localhost" or ip_address(endpoint.interface).is_loopback
@@ -150,14 +155,14 @@ _ENDPOINT_EXAMPLES = {
 
 
 def _example_for(text: str) -> str:
-    kind = text.removeprefix("haproxy:").partition(":")[0]
+    kind = text.removeprefix(_PROXIED).partition(":")[0]
     if kind not in _ENDPOINT_EXAMPLES and ("::" in text or "[" in text):
         return f"right would be {_LISTEN_BY_ADDRESS}"
     return "right would be " + _ENDPOINT_EXAMPLES.get(kind, f"{DEFAULT_LISTEN} or {_SOCKET_EXAMPLE}")
 
 
 def _why_invalid(text: str, error: Exception) -> str:
-    if text.removeprefix("haproxy:").startswith("systemd:") and isinstance(error, LookupError):
+    if text.removeprefix(_PROXIED).startswith("systemd:") and isinstance(error, LookupError):
         return "no such socket was handed over, see LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID"
     return " ".join(str(error).split())[:200]
 
@@ -216,8 +221,10 @@ async def listen(reactor: Any, description: str, factory: IProtocolFactory, opti
     path = Endpoint.parse(description).path
     try:
         with _abandoned_socket_removed(path) if path else contextlib.nullcontext():
-            endpoint = endpoints.serverFromString(reactor, _with_backlog(description))
-            port: IListeningPort = await endpoint.listen(factory)
+            below = description.removeprefix(_PROXIED)
+            made = factory if below == description else ProxiedConnections(factory)
+            endpoint = endpoints.serverFromString(reactor, _with_backlog(below))
+            port: IListeningPort = await endpoint.listen(made)
     except (ListenRefused, CannotListenError, OSError) as error:
         why = _NO_PLACE if path and isinstance(error, PermissionError) else _explain(error)
         raise ListenRefused(f"--{option}: {description!r} can't be listened on: {why}") from error

@@ -12,7 +12,7 @@ import random
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,30 +104,45 @@ def makeService(options: Options) -> IService:
 def _on_starting(process: Process, verifier: TokenVerifier, options: Options, service: RealtimeService) -> None:
     """Reload on signals from now on."""
     _log_keys(verifier)
-    for path in options["token-key"]:
-        _warn_of_readers(path)
-    process.starting(service.reopen_logs, Reload(options, partial(_go_on, service, verifier)))
+    told: set[str] = set()
+    _warn_of_readers(options["token-key"], told)
+    process.starting(service.reopen_logs, Reload(options, partial(_go_on, service, verifier, told)))
 
 
-def _go_on(service: RealtimeService, verifier: TokenVerifier, options: Options) -> bool:
-    """Go on with other options; see :class:`~realtime_chat.reload.Reload`."""
+def _go_on(service: RealtimeService, verifier: TokenVerifier, told: set[str], options: Options) -> bool:
+    """Go on with other options; see :class:`~realtime_chat.reload.Reload`.
+
+    :param told: see :func:`_warn_of_readers`.
+    """
     is_certified = service.reload(_read_configuration(options, None, verifier))
     before = verifier.fingerprints()
     verifier.replace(options["keys"], options["token-audience"], options["token-issuer"])
     if verifier.fingerprints() != before:
         _log_keys(verifier)
+    _warn_of_readers(options["token-key"], told)
     return is_certified
 
 
-def _warn_of_readers(path: str) -> None:
-    """Warn if everybody on this machine can read a file with secrets."""
+def _warn_of_readers(paths: Iterable[str], told: set[str]) -> None:
+    """Warn of the files with secrets that everybody on this machine can read.
+
+    :param told: those of which was warned before and which are still like that; they aren't told again.
+    """
+    readable = set(filter(_is_readable_secret, paths))
+    for path in sorted(readable - told):
+        _log.warn(
+            "--token-key: everybody on this machine can read {path}, and so make tokens; right would be chmod 640, "
+            "with the group of your site",
+            path=path,
+        )
+    told.clear()
+    told.update(readable)
+
+
+def _is_readable_secret(path: str) -> bool:
     with contextlib.suppress(FileRefused, OSError):
-        if os.stat(path).st_mode & stat.S_IROTH and "HS256" in TokenKeys.read([path]).algorithms:
-            _log.warn(
-                "--token-key: everybody on this machine can read {path}, and so make tokens; right would be chmod 640, "
-                "with the group of your site",
-                path=path,
-            )
+        return bool(os.stat(path).st_mode & stat.S_IROTH) and "HS256" in TokenKeys.read([path]).algorithms
+    return False
 
 
 def _log_keys(verifier: TokenVerifier) -> None:

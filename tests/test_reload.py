@@ -360,6 +360,23 @@ class DaemonTests(TestCase):
         self.assertIn("has no keys", self.assertRaises(RealtimeError, hub.verify, audience).message)
         self.assertTrue(hub.access.is_open)
 
+    async def test_readable_keys(self) -> None:
+        """A file of secrets that everybody can read is warned of when it comes, once; again after it was mended."""
+        await self.start("", site_key=SECRET, other_key=OTHER_SECRET)
+        site, other = (self.directory / name for name in ("site.key", "other.key"))
+        warned = lambda said: [path for path in (site, other) if f"can read {path}, and so make tokens" in said]  # noqa: E731
+        both = "token-key = ['site.key', 'other.key']\n"
+        site.chmod(0o640)
+        for mode, text, of in (
+            (0o644, "token-key = 'site.key'\n", []),
+            (0o644, both, [other]),
+            (0o644, both, []),
+            (0o640, both, []),
+            (0o644, both, [other]),
+        ):
+            other.chmod(mode)
+            self.assertEqual(of, warned(self.reloaded(text)))
+
     async def test_rules(self) -> None:
         """Rules count from then on, and nothing of the daemon keeps those from before."""
         rule = '[[room]]\nmatch = "lobby"\nguests = "{}"\n'

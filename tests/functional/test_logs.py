@@ -240,7 +240,17 @@ class FloodTests(DaemonTestCase):
         """Garbage where haproxy's protocol is expected."""
         port = free_port()
         daemon = await self.started("--open", "--listen", f"haproxy:tcp:{port}:interface=127.0.0.1")
-        await self.attacked(daemon, garbage, port=port)
+        self.assertNotIn("Traceback", await self.attacked(daemon, garbage, port=port))
+
+    async def test_proxy_that_is_trusted(self) -> None:
+        """The same from a proxy that is trusted: it is told in few lines, without anything that it has sent."""
+        port = free_port()
+        where = f"haproxy:tcp:{port}:interface=127.0.0.1"
+        daemon = await self.started("--open", "--listen", where, "--trusted-proxy", "loopback")
+        said = await self.attacked(daemon, garbage, port=port)
+        self.assertIn("127.0.0.1 sent no PROXY header that can be read", said)
+        self.assertLessEqual(said.count("can be read"), 4)
+        self.assertNotIn("Traceback", said)
 
     async def test_too_few_files(self) -> None:
         """Connections that can't be accepted, as there are no file descriptors left."""

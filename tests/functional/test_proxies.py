@@ -8,6 +8,7 @@ import itertools
 import json
 import socket
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,82 @@ class AddressTests(ProxyTestCase):
         self.addCleanup(outer.end)
         _ask(outer.port, "GET", "rooms/a/messages", **{"X-Forwarded-For": "198.51.100.7"})
         self.assertEqual(_BROWSER, wait_until(lambda: _logged(log, "/rooms/a/"))[0].split()[0])
+
+
+_CLAIMS = (
+    (),
+    ("X-Forwarded-For: 198.51.100.7",),
+    ("Forwarded: for=198.51.100.8",),
+    ("X-Forwarded-For: 198.51.100.9, 127.0.0.1", "Forwarded: for=198.51.100.9, for=127.0.0.1"),
+)
+"""Headers by which a browser claims that it is another."""
+
+
+class AddressLimitTests(ProxyTestCase):
+    """How many connections an address may have, where a proxy that is trusted says whose they are."""
+
+    def open(self, port: int, source: str, *claims: str, path: str = "ws") -> tuple[int, bytes]:
+        """Ask for a WebSocket, which stays open if there is one. Return the status, and the head of the answer."""
+        connection = socket.create_connection(("127.0.0.1", port), 20, (source, 0))
+        self.addCleanup(connection.close)
+        connection.sendall(_get(path, *_UPGRADE, *claims).replace(b"/chat/../", b"/"))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += (more := connection.recv(4096))
+            self.assertTrue(more, head)
+        status = int(head[9:12])
+        if status == 101:
+            self.opened = connection
+        else:
+            connection.close()  # until then it counts, too
+        return status, head.lower()
+
+    def refused(self) -> float:
+        """How many connections ``/metrics`` says that were refused."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=20) as answer:
+            name = 'realtime_limited_total{kind="connections",scope="address"} '
+            (line,) = (line for line in answer.read().decode().splitlines() if line.startswith(name))
+        return float(line.removeprefix(name))
+
+    def check(self, port: int, path: str = "ws") -> None:
+        """The third WebSocket of an address is refused, whatever it claims, until another one has ended; another
+        address has its own."""
+        before = self.refused()
+        self.assertEqual([101, 101], [self.open(port, _BROWSER, *claims, path=path)[0] for claims in _CLAIMS[2:]])
+        last = self.opened
+        for claims in _CLAIMS:
+            status, head = self.open(port, _BROWSER, *claims, path=path)
+            self.assertEqual(429, status, head)
+            self.assertIn(b"\r\nretry-after: 5\r\n", head)
+        self.assertEqual(len(_CLAIMS), self.refused() - before)
+        self.assertEqual(101, self.open(port, "127.0.0.3", "X-Forwarded-For: " + _BROWSER, path=path)[0])
+        last.close()
+        wait_until(lambda: self.open(port, _BROWSER, path=path)[0] == 101)
+
+    def limited(self, name: str, *changes: tuple[str, str], proxied: bool = False) -> Proxy:
+        """Start a proxy, and a daemon with a limit."""
+        port = free_port() if proxied else 0
+        listen = ("--listen", f"haproxy:tcp:{port}:interface=127.0.0.1") * proxied
+        self.metrics = free_port()
+        limit = ("--address-connections", "2", "--trusted-proxy", "127.0.0.1")
+        listen += ("--metrics-listen", f"tcp:{self.metrics}:interface=127.0.0.1")
+        return self.behind(name, *limit, *listen, port=port, changes=changes)
+
+    def test_headers(self) -> None:
+        """Behind nginx and haproxy as they are documented."""
+        for name in ("nginx", "haproxy"):
+            self.check(self.limited(name).port)
+
+    def test_proxy_protocol(self) -> None:
+        """Behind haproxy with both versions of the PROXY protocol."""
+        for words in ("send-proxy", "send-proxy-v2"):
+            change = ("8080 check", f"8080 {words} check-send-proxy check")
+            self.check(self.limited("haproxy", change, proxied=True).port)
+
+    def test_past_the_proxy(self) -> None:
+        """Who goes past the proxy has the same limit, whatever it claims."""
+        self.limited("nginx")
+        self.check(self.daemon.port, "../ws")
 
 
 def _logged(log: Path, word: str) -> list[str]:

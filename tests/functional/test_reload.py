@@ -6,18 +6,22 @@ import http.client
 import json
 import os
 import signal
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.certificates import self_signed, write_self_signed
 from tests.clients import Client, EventClient, SocketClient
 from tests.functional.cluster import HISTORY, ClusterTestCase
-from tests.functional.daemon import Daemon, wait_until
+from tests.functional.daemon import Daemon, free_port, wait_until
 from tests.soak import SOAK
 from tests.tokens.made import OTHER_SECRET, SECRET, token
 
@@ -135,6 +139,53 @@ class TightenedTests(ReloadTestCase):
         self.assertEqual(([], None), (guest.of_type("left"), guest.close_code))
 
 
+class CertificateTests(ReloadTestCase):
+    """The certificate of an endpoint with TLS."""
+
+    async def test_renewed(self) -> None:
+        """New connections get the new certificate, and living ones go on; one that doesn't fit its key changes
+        nothing."""
+        key, certificate = write_self_signed(self.mktemp(), "localhost")
+        port = free_port()
+        where = f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        await self.begin("lobby=r", "--listen", where)
+        first = certificate.read_text()
+        stays = await deferToThread(connect, port)
+        self.addCleanup(stays.close)
+        await self.reload("reloaded; nothing has changed")
+        private, second = (pem.decode() for pem in self_signed("localhost"))
+        certificate.write_text(second)
+        await self.reload(f"{REFUSED}{where!r} is no endpoint (")
+        self.assertEqual(first, await deferToThread(served, port))
+        key.write_text(private)
+        await self.reload("reloaded; in force now: the certificate")
+        self.assertEqual(second, await deferToThread(served, port))
+        stays.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertTrue((await deferToThread(stays.recv, 4096)).startswith(b"HTTP/1.1 200 "))
+        self.assertNotIn("Traceback", self.server.log)
+
+
+def connect(port: int) -> ssl.SSLSocket:
+    """Connect with TLS, whoever it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20))
+
+
+def served(port: int) -> str:
+    """The certificate that a new connection gets."""
+    with connect(port) as connection:
+        return ssl.DER_cert_to_PEM_cert(connection.getpeercert(True) or b"")
+
+
+FORWARDED = "203.0.113.9"
+"""Whom a proxy speaks for, if it is believed."""
+
+STRICT = ("trusted-proxy = '127.0.0.1'", "user-publish-rate = '1/h+1'")
+RELAXED = ("trusted-proxy = '10.0.0.0/8'", "user-publish-rate = '1000/s+20'")
+CHANGES = "max-connections{}, trusted-proxy, user-publish-rate"
+
+
 class LoadTests(ReloadTestCase):
     """Reloads while others write and read."""
 
@@ -142,13 +193,15 @@ class LoadTests(ReloadTestCase):
     rounds = 200 if SOAK else 20
 
     async def test_under_load(self) -> None:
-        """Rules, keys and limits change again and again, every third file is wrong: nobody is cut off who may stay,
-        whoever may not is told within a second, and the ledger balances."""
-        await self.begin("lobby=rwsp side=r")
+        """Rules, keys, limits and trusted proxies change again and again, every third file is wrong: nobody is cut off
+        who may stay, whoever may not is told within a second, and the ledger balances."""
+        await self.begin("lobby=rwsp side=r", "--access-log", "access.log")
         load = self.load([self.server])
         await self.ask(load, "read", kinds={"socket": 4, "events": 4, "poll": 4})
         await self.ask(load, "write", kinds={"socket": 1, "rooms": 1, "commands": 1}, rate=200)
         stays = await self.arrive(SocketClient, text=user_token("ann", lobby="r"))
+        self.struck = await self.arrive(SocketClient, "mine", user_token("eve", mine="rw"))
+        self.accepted = 0
         self.side = await gatherResults([self.arriving(kind) for kind in (SocketClient, EventClient)])
         is_open = True
         for number in range(self.rounds):
@@ -169,6 +222,8 @@ class LoadTests(ReloadTestCase):
         cut = {name: one["connections"] for name, one in report["readers"].items() if not name.startswith("poll")}
         self.assertEqual({1}, set(cut.values()), cut)
         self.assertEqual((None, [], []), (stays.close_code, stays.of_type("left"), stays.of_type("rights")))
+        await self.struck.count(self.accepted)
+        self.assertEqual((list(range(self.accepted)), None), (self.struck.data, self.struck.close_code))
         self.assertNotIn("Traceback", self.server.log)
 
     def arriving(self, kind: type[Client]) -> Deferred[Any]:
@@ -181,20 +236,44 @@ class LoadTests(ReloadTestCase):
         await self.reload("token-key")
         goes = await self.arrive(SocketClient, text=user_token("ben", OTHER_SECRET, lobby="r"))
         self.keys.write_text(SECRET)
-        self.file.write_text(self.text("lobby=rwsp side=", f"max-connections = {500 + number}"))
-        begun = await self.reload("in force now: [[room]], max-connections, token-key")
+        self.file.write_text(self.text("lobby=rwsp side=", f"max-connections = {500 + number}", *STRICT))
+        begun = await self.reload(f"in force now: [[room]], {CHANGES.format(', token-key')}\n")
         for client in self.side:
             await self.told(client, lambda client=client: client.of_type("left"), begun)
         await self.told(goes, lambda: goes.close_code, begun)
         self.assertEqual(4004, goes.close_code)
         for client in self.side:
             await client.stop()
+        await self.is_seen_as(FORWARDED, number)
+        refusal = await self.publish_until("error")
+        self.assertEqual("rate_limited", refusal["code"])
+        self.assertGreater(refusal["after"], 1000)
 
     async def open_side(self, number: int) -> None:
         """Guests may read the room again."""
-        self.file.write_text(self.text("lobby=rwsp side=r", f"max-connections = {500 + number}"))
-        await self.reload("in force now: [[room]], max-connections")
+        self.file.write_text(self.text("lobby=rwsp side=r", f"max-connections = {500 + number}", *RELAXED))
+        await self.reload(f"in force now: [[room]], {CHANGES.format('')}\n")
         self.side = await gatherResults([self.arriving(kind) for kind in (SocketClient, EventClient)])
+        await self.is_seen_as("127.0.0.1", number)
+        await self.publish_until("published")
+
+    async def publish_until(self, kind: str) -> dict[str, Any]:
+        """Let the user whose limit changes publish, until that is answered so; a few times at most."""
+        for _ in range(5):
+            reply: dict[str, Any] = await self.struck.publish(self.accepted)
+            self.accepted += reply["type"] == "published"
+            if reply["type"] == kind:
+                return reply
+        raise AssertionError(f"never {kind}")
+
+    async def is_seen_as(self, address: str, number: int) -> None:
+        """What a proxy says on this machine is believed or not."""
+        path, log = f"healthz?round={number}", self.server.directory / "access.log"
+        request = Request(self.server.url + path, headers={"X-Forwarded-For": FORWARDED})
+        await deferToThread(lambda: urlopen(request, timeout=20).close())
+        lines = lambda: [line for line in log.read_text().splitlines() if f"{path} " in line]  # noqa: E731
+        (line,) = await deferToThread(wait_until, lines)
+        self.assertEqual(address, line.split()[0])
 
     async def break_something(self, number: int) -> None:
         """A file is wrong: the log says where, and nothing changes."""

@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.testing import MemoryReactor
 from twisted.logger import capturedLogs, formatEvent
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
@@ -21,6 +18,7 @@ from twisted.web.server import Request
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.client_address import ClientAddress, ClientAddresses, TrustedProxies
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.proxy_protocol import ProxiedConnections
 from tests.http.site_case import SiteTestCase, SocketLike, get
 
 _XFF, _FWD = b"X-Forwarded-For: ", b"Forwarded: "
@@ -220,9 +218,7 @@ class AddressTestCase(SiteTestCase):
         transport = SocketLike(peerAddress=_address(peer))
         factory: Any = self.site
         if proxied:
-            reactor = MemoryReactor()
-            proxyEndpoint(TCP4ServerEndpoint(reactor, 0)).listen(self.site)
-            factory = reactor.tcpServers[0][1]
+            factory = ProxiedConnections(self.site)
         transport.protocol = factory.buildProtocol(transport.getPeer())
         self.transports.append(transport)
         transport.protocol.makeConnection(transport)

@@ -8,9 +8,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.testing import MemoryReactor
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.web.server import NOT_DONE_YET
 
 from realtime_chat.core.node import Node
@@ -18,6 +15,7 @@ from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.client_address import ClientAddresses, TrustedProxies
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.proxy_protocol import ProxiedConnections
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
 from tests.http.site_case import CHUNKED, SiteTestCase, SocketLike, Upgrade, get, post, read_answers
@@ -163,9 +161,7 @@ class ConnectionTests(LimitedCase):
 
     def test_proxy_protocol(self) -> None:
         """On an endpoint for the PROXY protocol, who isn't trusted counts, whatever it claims."""
-        reactor = MemoryReactor()
-        proxyEndpoint(TCP4ServerEndpoint(reactor, 0)).listen(self.site)
-        factory = reactor.tcpServers[0][1]
+        factory = ProxiedConnections(self.site)
         for number in range(2):
             self.come(CLIENT, b"PROXY TCP4 198.51.100.%d 192.0.2.1 1 2\r\n" % number, site=factory)
         self.assertTrue(self.come(CLIENT, site=factory).value().startswith(b"HTTP/1.1 429 "))

@@ -10,7 +10,6 @@ from typing import Any
 import twisted.test
 from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
@@ -21,6 +20,7 @@ from realtime_chat.core.wheel import Wheel
 from realtime_chat.http.fast_channel import FastChannel
 from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.site import RealtimeSite
+from realtime_chat.listening import listen
 from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.values.limits import Limits
 from tests.http.site_case import (
@@ -90,7 +90,7 @@ class SocketTests(TestCase):
         self.ports = {
             "tcp": reactor.listenTCP(0, self.site, interface="127.0.0.1"),
             "tls": reactor.listenSSL(0, self.site, context, interface="127.0.0.1"),
-            "haproxy": await serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1").listen(self.site),
+            "haproxy": await listen(reactor, "haproxy:tcp:0:interface=127.0.0.1", self.site, "listen"),
         }
         for port in self.ports.values():
             self.addCleanup(port.stopListening)
