@@ -144,7 +144,7 @@ class Hub:
         """
         clients = {} if identity.is_reader else {"client": identity.client or self.identities.issue()}
         if identity.expires is not None:
-            clients["reader"] = self.identities.reader_of(identity).client
+            clients["reader"] = self.identities.reader_client(identity)
         bounds = ping, self.limits.max_rooms, self.limits.max_message
         return codec.encode_welcome(id, identity.user, clients, identity.info, identity.expires, bounds)
 

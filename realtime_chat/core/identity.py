@@ -192,7 +192,13 @@ class Identities:
 
     def reader_of(self, identity: Identity) -> Identity:
         """The reader of a client: with the same mark, for addresses."""
-        return identity if identity.is_reader else self._sealed(replace(identity, is_reader=True))
+        return replace(identity, client=self.reader_client(identity), is_reader=True)
+
+    def reader_client(self, identity: Identity) -> str:
+        """What the reader of a client sends: the same seal, of the other kind."""
+        if identity.is_reader:
+            return identity.client
+        return self._with_mac(True, _decode_base64(identity.client)[1:-_SEAL_MAC])
 
     # Clients that come back
 
@@ -320,7 +326,6 @@ class Identities:
         :raises RealtimeError: ``too_large``.
         """
         user = identity.user
-        kind, person = _KINDS[identity.is_reader]
         seal = _Seal(
             bytes.fromhex(identity.mark),
             user.id,
@@ -331,8 +336,7 @@ class Identities:
             identity.order,
             identity.key,
         )
-        raw = kind + _encode_seal(seal)
-        client = base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
+        client = self._with_mac(identity.is_reader, _encode_seal(seal))
         if len(client) > _MAX_SEALED:
             raise RealtimeError(
                 "too_large",
@@ -340,6 +344,12 @@ class Identities:
                 "give the token fewer patterns in rooms, or a smaller info",
             )
         return replace(identity, client=client)
+
+    def _with_mac(self, is_reader: bool, seal: bytes) -> str:
+        """The text of a sealed client, or of a reader."""
+        kind, person = _KINDS[is_reader]
+        raw = kind + seal
+        return base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
 
     def _open(self, client: str) -> Identity:
         """Verify a sealed client.

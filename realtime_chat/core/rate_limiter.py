@@ -13,6 +13,7 @@ from realtime_chat.core.node import Node
 from realtime_chat.values.errors import RateLimited, RealtimeError
 from realtime_chat.values.limits import NEVER
 from realtime_chat.values.model import AppendResult
+from realtime_chat.values.rate_messages import explain
 from realtime_chat.values.rates import (
     ADDRESS,
     BYTES,
@@ -22,7 +23,6 @@ from realtime_chat.values.rates import (
     GUESTS,
     KINDS,
     PUBLISHES,
-    ROOM,
     ROOMS,
     SCOPES,
     SIGNALS,
@@ -30,26 +30,6 @@ from realtime_chat.values.rates import (
     RateLimits,
     Scope,
 )
-
-_SUBJECTS = {CLIENT: "a client", USER: "a user", ADDRESS: "an address", ROOM: "a client in this room"}
-_ACTS = dict(
-    zip(
-        KINDS,
-        (
-            ("send {} commands", "command"),
-            ("publish {} messages", "publish"),
-            ("publish {} bytes", "byte"),
-            ("send {} signals", "signal"),
-            ("tell its state to {} rooms", "signal"),
-            ("join {} rooms", "join"),
-            ("connect {} times", "connect"),
-            ("bring {} new guests", "guest"),
-            ("make {} rooms", "room"),
-        ),
-        strict=True,
-    )
-)
-"""What a kind limits, and the word for it in the options."""
 
 _OPEN = {"connections": "connections", "polls": "polls that wait"}
 """What an address may have only so many of at once, and the words for it."""
@@ -120,7 +100,8 @@ class RateLimiter:
         self.limits = limits
         self._wheel = node.wheel
         self._limited = node.counters.limited
-        self._scopes = {name: Scope(name, getattr(limits, name)) for name in (CLIENT, USER, ADDRESS)}
+        self._scopes = tuple([Scope(name, getattr(limits, name)) for name in (CLIENT, USER, ADDRESS)])
+        self._of_client, self._of_user, self._of_address = self._scopes
         self._usages: dict[str, dict[str, Usage]] = {name: {} for name in SCOPES}
         self._clients, self._users, self._addresses, self._rooms = self._usages.values()
         self._idle: dict[Usage, None] = {}  # those that nobody holds
@@ -133,8 +114,8 @@ class RateLimiter:
     def replace(self, limits: RateLimits) -> None:
         """Go on with other limits. What was used counts on."""
         self.limits = limits
-        for name, scope in self._scopes.items():
-            scope.replace(getattr(limits, name))
+        for scope in self._scopes:
+            scope.replace(getattr(limits, scope.name))
 
     # Usages
 
@@ -144,16 +125,27 @@ class RateLimiter:
         :param mark: the client's mark; empty for one that hasn't said who it is, and has a usage of its own.
         """
         if not mark:
-            return Usage("", self._scopes[CLIENT])
-        return self._clients.get(mark) or self._add(self._clients, mark, self._scopes[CLIENT])
+            return Usage("", self._of_client)
+        return self._clients.get(mark) or self._add(self._clients, mark, self._of_client)
 
     def user(self, id: str) -> Usage:
         """The usage of a user with a token."""
-        return self._users.get(id) or self._add(self._users, id, self._scopes[USER])
+        return self._users.get(id) or self._add(self._users, id, self._of_user)
 
     def address(self, key: str) -> Usage:
         """The usage of an address."""
-        return self._addresses.get(key) or self._add(self._addresses, key, self._scopes[ADDRESS])
+        return self._addresses.get(key) or self._add(self._addresses, key, self._of_address)
+
+    def usages(self, identity: Identity, address: str | None) -> tuple[Usage, ...]:
+        """The usages that a request draws from: of its client, its user and its address, where these have a rate."""
+        found: tuple[Usage, ...] = ()
+        if address is not None and self._of_address.has_rates:
+            found = (self.address(address),)
+        if identity.expires is not None and self._of_user.has_rates:
+            found = (self.user(identity.user.id), *found)
+        if identity.mark and self._of_client.has_rates:
+            found = (self.client(identity.mark), *found)
+        return found
 
     def in_room(self, sender: str, room: str, scope: Scope) -> Usage:
         """The usage of a sender in a room.
@@ -264,20 +256,7 @@ class RateLimiter:
         :param after: seconds after which there is enough again.
         """
         self._limited[scope.name, KINDS[kind]] += 1
-        rate = scope.rate(kind)
-        if rate is None:  # the limits have changed meanwhile
-            return RateLimited("that was too fast; try again in a moment", after)
-        act, word = _ACTS[KINDS[kind]]
-        allowed = f"{_SUBJECTS[scope.name]} may {act.format(rate.count)} a {rate.unit}, and {rate.burst:.10g} at once"
-        message = f"{allowed} ({_setting(scope.name, word)}); wait as many seconds as after says"
-        return RateLimited(message, after)
-
-
-def _setting(scope: str, word: str) -> str:
-    """The option, or the key of a rule, that sets a limit."""
-    if scope == ROOM:
-        return f"{word}-rate of the room's rule"
-    return "--signal-rate" if (scope, word) == (CLIENT, "signal") else f"--{scope}-{word}-rate"
+        return RateLimited(explain(scope, kind), after)
 
 
 class Quota:
@@ -288,20 +267,24 @@ class Quota:
     :param is_held: whether the usages are held until :meth:`close`. A request that takes once needn't hold them.
     """
 
-    __slots__ = ("_is_held", "_limiter", "_sender", "_usages")
+    __slots__ = ("_address", "_is_held", "_limiter", "_sender", "_usages")
 
     def __init__(
         self, limiter: RateLimiter, identity: Identity | None, address: str | None = None, is_held: bool = True
     ) -> None:
         self._limiter = limiter
         self._sender = ""
+        self._address = address
         self._is_held = is_held
-        self._usages: tuple[Usage, ...] = () if address is None else (limiter.address(address),)
+        if not is_held and identity is not None:
+            self._sender = identity.mark
+            self._usages = limiter.usages(identity, address)
+            return
+        self._usages = () if address is None else (limiter.address(address),)
         if identity is None:
             self._usages = (limiter.client(""), *self._usages)
-        if is_held:
-            for usage in self._usages:
-                limiter.hold(usage)
+        for usage in self._usages:
+            self._hold(usage)
         if identity is not None:
             self.become(identity)
 
@@ -387,8 +370,7 @@ class Quota:
         self._take(self._usages if rule is None else self._with_room(room, rule), costs)
 
     def _with_room(self, room: str, rule: Scope) -> tuple[Usage, ...]:
-        usages = self._usages
-        return (*usages, self._limiter.in_room(self._sender or _address_of(usages), room, rule))
+        return (*self._usages, self._limiter.in_room(self._sender or self._address or "", room, rule))
 
     def _take(self, usages: tuple[Usage, ...], costs: Costs) -> None:
         now = self._limiter.seconds()
@@ -436,7 +418,3 @@ class Quota:
         if stored.message.position.offset == 1 and not stored.duplicate:
             self.charge(ROOMS)
             self._limiter.room_made(stored.message.room)
-
-
-def _address_of(usages: tuple[Usage, ...]) -> str:
-    return usages[-1].key if usages else ""

@@ -220,9 +220,10 @@ class Scope:
     :ivar limits: the limits as they are configured.
     :ivar intervals: seconds that one token of each kind takes; 0 without a limit.
     :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
+    :ivar has_rates: whether there is any limit of this kind.
     """
 
-    __slots__ = ("depths", "intervals", "limits", "name", "publish_costs")
+    __slots__ = ("depths", "has_rates", "intervals", "limits", "name", "publish_costs")
 
     def __init__(self, name: str, limits: ScopeLimits) -> None:
         self.name = name
@@ -234,6 +235,7 @@ class Scope:
         rates = [self.rate(kind) for kind in range(len(KINDS))]
         self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
         self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
+        self.has_rates = any(rate is not None for rate in rates)
         of_publish = ((self.intervals[kind], self.depths[kind]) for kind in (COMMANDS, PUBLISHES, BYTES))
         self.publish_costs = tuple(chain.from_iterable(of_publish))
 
