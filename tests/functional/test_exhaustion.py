@@ -208,7 +208,7 @@ TURNS = (
     attack("arrays of numbers", "ask", post("/commands", NUMBERS), connections=20),
     attack("arrays of arrays", "ask", post("/commands", LISTS), connections=20),
     attack("large publishes", "command", LARGE, connections=20, stores=True, redis=True),
-    attack("halves of messages", "hold_halves", connections=500),
+    attack("halves of messages", "hold_halves", connections=400),  # 25 MiB, of which none may go back to the system
 )
 """What is small, but comes all at once, or in large pieces: a turn of the reactor is everybody's."""
 
