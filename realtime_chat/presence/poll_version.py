@@ -5,7 +5,8 @@ signals in the last seconds.
 
 * NODE and NUMBER are the node that answered and the members' version there.
 * DIGEST is a hash of the members at that version, by which other nodes understand it.
-* SIGNALS are the hashes of the signals; see :class:`~realtime_chat.presence.signals.SignalDelivery`.
+* SIGNALS are for each signal a hash and the seconds since 1970, in eight hexadecimal digits each; see
+  :class:`~realtime_chat.presence.signals.SignalDelivery`.
 
 If a poll came with a digest that this node didn't know, and was answered before it did, NODE is ``0``. Then NUMBER says
 since when the digest is unknown, in milliseconds since 1970.
@@ -14,7 +15,8 @@ since when the digest is unknown, in milliseconds since 1970.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from realtime_chat.core.node import Node
@@ -27,9 +29,9 @@ from realtime_chat.presence.signals import MOST_HASHES, SignalDelivery
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 _VERSION = re.compile(
-    rf"([0-9a-f]{{1,16}})\.({_NUMBER.pattern})(?:\.([0-9a-f]{{16}})?(?:\.((?:[0-9a-f]{{8}}){{1,{MOST_HASHES}}}))?)?(?<!\.)"
+    rf"([0-9a-f]{{1,16}})\.({_NUMBER.pattern})(?:\.([0-9a-f]{{16}})?(?:\.((?:[0-9a-f]{{16}}){{1,{MOST_HASHES}}}))?)?(?<!\.)"
 )
-_HASH = re.compile("[0-9a-f]{8}")
+_SIGNAL = re.compile("([0-9a-f]{8})([0-9a-f]{8})")
 _NO_NODE = "0"
 
 
@@ -39,18 +41,22 @@ class PollVersion(NamedTuple):
     node: str
     number: int
     digest: str | None
-    signals: Sequence[str] = ()
+    signals: Mapping[str, int] = MappingProxyType({})
 
     @classmethod
     def parse(cls, text: str) -> PollVersion | None:
         """Read a version; None if it isn't one."""
         match = _VERSION.fullmatch(text)
-        return None if match is None else cls(match[1], int(match[2]), match[3], _HASH.findall(match[4] or ""))
+        if match is None:
+            return None
+        signals = {known: int(at, 16) for known, at in _SIGNAL.findall(match[4] or "")}
+        return cls(match[1], int(match[2]), match[3], signals)
 
     def __str__(self) -> str:
         text = f"{self.node}.{self.number}"
         if self.signals:
-            return f"{text}.{self.digest or ''}.{''.join(self.signals)}"
+            signals = "".join(f"{known}{at:08x}" for known, at in self.signals.items())
+            return f"{text}.{self.digest or ''}.{signals}"
         return text if self.digest is None else f"{text}.{self.digest}"
 
 
@@ -195,4 +201,4 @@ class PollVersions:
             number, digest = membership.awaiting_digest[reader]
         else:
             digest = membership.digest_at(sent)
-        return str(PollVersion(node, number, digest, self._signals.hashes_for(reader)))
+        return str(PollVersion(node, number, digest, self._signals.had_by(reader)))

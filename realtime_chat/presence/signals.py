@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from itertools import islice
+from itertools import takewhile
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,6 +18,9 @@ _OVERLAP = 5.0
 
 MOST_HASHES = 16
 """Signals that a poll's version names at most; these are the newest."""
+
+Hashes = dict[str, int]
+"""Signals by their hashes, and when somebody had them, in seconds since 1970; the oldest first."""
 
 _MOST_RECENT = 10_000
 """Signals of the last seconds that are known at most; each takes some 300 bytes."""
@@ -99,10 +102,10 @@ class RoomSignals:
         while self._kept and self._kept[0][0] <= number:
             self._drop_oldest(self._kept)
 
-    def missed(self, lease: Lease, clock: IReactorTime) -> Sequence[bytes]:
+    def missed(self, lease: Lease, clock: IReactorTime) -> Sequence[tuple[str, bytes]]:
         """The signals that other clients sent since a lease's last poll.
 
-        :returns: encoded events; none if the last poll is too long ago.
+        :returns: who sent them, and encoded events; none if the last poll is too long ago.
         """
         if self._kept is None:
             return ()
@@ -110,7 +113,7 @@ class RoomSignals:
         if lease.polled_at < clock.seconds() - self._all.seconds:
             return ()
         own = lease.client.client_hash
-        return [data for number, client_hash, data in self._kept if number > last and client_hash != own]
+        return [(client_hash, data) for number, client_hash, data in self._kept if number > last and client_hash != own]
 
     def drop_if_unneeded(self) -> None:
         """Drop all signals if no client is between two polls."""
@@ -124,9 +127,9 @@ class SignalDelivery:
     """Delivers signals to live readers, and to clients that are between two polls.
 
     A poll may be answered with a signal by one node, and its next poll may reach another node before the signal does.
-    So the answer's version has hashes of the signals that its client had in the last seconds. A node that has had no
-    signal of a hash yet doesn't send the next one to that poll. What is relayed has no id, and may be the same each
-    second: so the one after that is sent.
+    So the answer's version has hashes of the signals that its client had in the last seconds, and when. If a node has
+    had no signal of a hash yet, it doesn't send the next one to that poll, while it is no older than that. What is
+    relayed has no id, and may be the same each second: so the one after that is sent.
 
     :param shared: whether there may be other nodes.
     :ivar kept: the signals that are kept for clients between two polls.
@@ -140,10 +143,11 @@ class SignalDelivery:
         self._shared = shared
         self._rooms: dict[str, RoomSignals] = {}  # by name, of rooms with clients between two polls
         self._delivering: tuple[str, str] | None = None  # a room, and the hash of what its readers are sent now
+        self._time = node.time
         self._recent: dict[tuple[str, str], float] = {}  # when a room had a signal of a hash, the oldest first
-        self._had: dict[Subscription, list[str]] = {}  # the hashes of what a poll's client had in the last seconds
-        self._to_come: dict[Subscription, set[str]] = {}  # those of which this node has had no signal yet
-        self._to_come_later: dict[Lease, set[str]] = {}  # the same, of clients between two polls
+        self._had: dict[Subscription, Hashes] = {}  # of what a poll's client had in the last seconds
+        self._to_come: dict[Subscription, Hashes] = {}  # those of which this node has had no signal yet
+        self._to_come_later: dict[Lease, Hashes] = {}  # the same, of clients between two polls
 
     def stop(self) -> None:
         """Forget all signals."""
@@ -192,7 +196,7 @@ class SignalDelivery:
         if signals is not None:  # first, as polls that are answered now are away after that
             signals.add(self._clock.seconds(), client_hash, signal)
         if self._shared:
-            signal_hash = _hash(signal)
+            signal_hash = _hash(signal, client_hash)
             self._note(room.name, signal_hash)
             skip = [*skip, *self._have_had(room, signal_hash)]
             self._delivering = room.name, signal_hash
@@ -206,43 +210,38 @@ class SignalDelivery:
     def resume(self, reader: Subscription, lease: Lease) -> None:
         """Send a poll the signals that were sent after its client's last poll."""
         signals = self._rooms.get(lease.room.name)
-        to_come = self._to_come_later.pop(lease, None) or set()
+        to_come = self._to_come_later.pop(lease, {})
         if signals is not None:
-            for signal in signals.missed(lease, self._clock):
-                if self._shared and self._is_had(reader, _hash(signal), to_come):
+            for client_hash, signal in signals.missed(lease, self._clock):
+                if self._shared and self._is_had(reader, _hash(signal, client_hash), to_come):
                     continue
                 self._counters.signals_delivered += 1
                 reader.transport.send_event("signal", signal)
             self.drop_unneeded(lease.room.name)
 
-    def _is_had(self, reader: Subscription, signal_hash: str, to_come: set[str]) -> bool:
+    def _is_had(self, reader: Subscription, signal_hash: str, to_come: Hashes) -> bool:
         """Whether a poll's client has had a signal from another node. It has had it from now on."""
-        if signal_hash in to_come:
-            to_come.discard(signal_hash)
+        if self._is_new(to_come.pop(signal_hash, None)):
             return True
-        self._had.setdefault(reader, []).append(signal_hash)
+        self._had.setdefault(reader, {})[signal_hash] = int(self._time())
         return False
 
     # What a poll's client has had from other nodes
 
-    def has_had(self, reader: Subscription, hashes: Sequence[str]) -> None:
+    def has_had(self, reader: Subscription, hashes: Mapping[str, int]) -> None:
         """A poll comes, whose client had signals of these hashes in the last seconds."""
         self._drop_old()
         room = reader.room.name
-        self._had[reader] = [*hashes]
-        if to_come := {known for known in hashes if (room, known) not in self._recent}:
+        self._had[reader] = {known: at for known, at in hashes.items() if self._is_new(at)}
+        if to_come := {known: at for known, at in self._had[reader].items() if (room, known) not in self._recent}:
             self._to_come[reader] = to_come
 
-    def hashes_for(self, reader: Subscription) -> Sequence[str]:
+    def had_by(self, reader: Subscription) -> Hashes:
         """The hashes of what a poll's client has had in the last seconds, with what it is sent now; the newest last."""
-        hashes: list[str] = []
-        if reader in self._had:
-            self._drop_old()
-            room, to_come = reader.room.name, self._to_come.get(reader, ())
-            hashes = [known for known in self._had[reader] if known in to_come or (room, known) in self._recent]
+        hashes = [(known, at) for known, at in self._had.get(reader, {}).items() if self._is_new(at)]
         if self._delivering is not None and self._delivering[0] == reader.room.name:
-            hashes.append(self._delivering[1])
-        return hashes[-MOST_HASHES:]
+            hashes.append((self._delivering[1], int(self._time())))
+        return dict(hashes[-MOST_HASHES:])
 
     def forget(self, reader: Subscription) -> None:
         """A poll has gone. What it isn't sent again may come before the client's next poll."""
@@ -254,24 +253,26 @@ class SignalDelivery:
     def _have_had(self, room: Room, signal_hash: str) -> list[Subscription]:
         """The readers of a room that have had a signal from another node. They get the next one that is the same."""
         found = [reader for reader, known in self._to_come.items() if signal_hash in known and reader.room is room]
-        for reader in found:
-            self._to_come[reader].discard(signal_hash)
-        return found
+        return [reader for reader in found if self._is_new(self._to_come[reader].pop(signal_hash))]
+
+    def _is_new(self, at: int | None) -> bool:
+        """Whether something was in the last seconds. The clocks of the nodes may differ by some."""
+        return at is not None and abs(self._time() - at) <= _OVERLAP
 
     def _note(self, room: str, signal_hash: str) -> None:
         """This node has a signal."""
         self._recent.pop((room, signal_hash), None)
         self._recent[room, signal_hash] = self._clock.seconds()
         self._drop_old()
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     def _drop_old(self) -> None:
         oldest = self._clock.seconds() - _OVERLAP
-        for signal, at in [*islice(self._recent.items(), 8)]:  # one comes at a time, so this is soon done
-            if at > oldest and len(self._recent) <= _MOST_RECENT:
-                break
+        for signal in [signal for signal, _ in takewhile(lambda item: item[1] <= oldest, self._recent.items())]:
             del self._recent[signal]
 
 
-def _hash(signal: bytes) -> str:
-    """A hash that is the same on all nodes: without the time, which each node adds to what it relays."""
-    return blake2b(signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()
+def _hash(signal: bytes, client_hash: str) -> str:
+    """A hash that is the same on all nodes: of what is relayed without the time, which each node adds."""
+    return blake2b(signal if client_hash else signal.rpartition(b',"at":')[0], digest_size=4).hexdigest()

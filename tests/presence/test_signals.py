@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import attrs
@@ -36,7 +37,7 @@ class FakeRoom:
         for reader in self.readers:
             if reader not in skip:
                 reader.got.append(signal)
-                reader.version = reader.node.hashes_for(reader)  # type: ignore[arg-type]
+                reader.version = reader.node.had_by(reader)  # type: ignore[arg-type]
         return len(self.readers), []
 
 
@@ -63,7 +64,7 @@ class FakeReader:
     node: SignalDelivery
     lease: Any = None
     got: list[bytes] = attrs.Factory(list)
-    version: Sequence[str] = ()
+    version: Mapping[str, int] = MappingProxyType({})
     transport: FakeTransport | None = None
 
 
@@ -79,7 +80,9 @@ class RoamingTests(SynchronousTestCase):
         self.addCleanup(node.wheel.stop)
         return SignalDelivery(node, True), FakeRoom("news")
 
-    def poll(self, there: tuple[SignalDelivery, FakeRoom], version: Sequence[str] = ()) -> FakeReader:
+    def poll(
+        self, there: tuple[SignalDelivery, FakeRoom], version: Mapping[str, int] = MappingProxyType({})
+    ) -> FakeReader:
         delivery, room = there
         reader = FakeReader(room, delivery)
         room.readers.append(reader)
@@ -122,6 +125,30 @@ class RoamingTests(SynchronousTestCase):
                 self.tell(second, b"1")
             self.assertEqual(3, len(later.got), is_late)
 
+    def test_never_comes(self) -> None:
+        """What a node never got, as nobody read the room there, takes nothing else away after some seconds."""
+        first, second = self.node(), self.node()
+        poll = self.poll(first)
+        self.tell(first, b"1")
+        for _ in range(3):  # the poll goes to and fro, and is answered with something else
+            for there in (second, first):
+                version = poll.node.had_by(poll) or poll.version  # type: ignore[arg-type]
+                there[1].readers.clear()
+                poll = self.poll(there, version)
+                self.clock.advance(1)
+        self.tell(first, b"1")
+        self.assertEqual(1, len(poll.got))
+
+    def test_client_says_the_same(self) -> None:
+        """Two equal signals of a client are two, as each has its time."""
+        first, second = self.node(), self.node()
+        poll = self.poll(first)
+        self.tell(first, b"1", User("ann", "Ann"))
+        later = self.poll(second, poll.version)
+        self.at += 1
+        self.tell(second, b"1", User("ann", "Ann"))
+        self.assertEqual(1, len(later.got))
+
     def test_several_answers(self) -> None:
         """What several answers had is not sent again, whichever node the poll goes to meanwhile."""
         first, second = self.node(), self.node()
@@ -132,7 +159,7 @@ class RoamingTests(SynchronousTestCase):
         self.tell(first, b"2")
         poll = self.poll(second, poll.version)
         second[1].readers.clear()  # it is answered with something else
-        poll = self.poll(second, second[0].hashes_for(poll))  # type: ignore[arg-type]
+        poll = self.poll(second, second[0].had_by(poll))  # type: ignore[arg-type]
         for data in (b"1", b"2", b"3"):
             self.tell(second, data)
         self.assertEqual([3], [json.loads(signal)["data"] for signal in poll.got])
