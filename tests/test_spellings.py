@@ -121,7 +121,7 @@ class OneSpellingTests(SynchronousTestCase):
 
     @given(
         st.from_regex(
-            r"[0-9a-f]{8}\.(0|[1-9][0-9]{0,8})(\.[0-9a-f]{16}|\.[0-9a-f]{16}\.[0-9a-f]{8}|\.\.[0-9a-f]{8})?",
+            r"[0-9a-f]{8}\.(0|[1-9][0-9]{0,8})(\.[0-9a-f]{16}|\.[0-9a-f]{16}\.[0-9a-f]{16}|\.\.[0-9a-f]{32})?",
             fullmatch=True,
         ).flatmap(lambda text: st.tuples(st.just(text), respellings(text)))
     )

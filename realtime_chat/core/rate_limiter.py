@@ -24,6 +24,7 @@ from realtime_chat.values.rates import (
     KINDS,
     PUBLISHES,
     ROOMS,
+    ROUNDING,
     SCOPES,
     SIGNALS,
     USER,
@@ -36,7 +37,6 @@ _OPEN = {"connections": "connections", "polls": "polls that wait"}
 
 _AFTER_TOO_MANY = 5.0  # seconds; nobody knows when one is closed
 
-_ROUNDING = 1e-6
 _SWEEP = 5.0
 """Seconds after which usages that nobody holds are looked at."""
 _SWEEP_SOON = 0.25
@@ -339,7 +339,7 @@ class Quota:
         """
         usages = self._usages if rule is None else self._with_room(room, rule)
         now = self._limiter.seconds()
-        latest = now + _ROUNDING
+        latest = now + ROUNDING
         for usage in usages:  # as _take() does, but without a loop over kinds, as most commands are publishes
             full_at = usage.full_at
             commands, publishes, data = full_at[COMMANDS], full_at[PUBLISHES], full_at[BYTES]
@@ -374,7 +374,7 @@ class Quota:
 
     def _take(self, usages: tuple[Usage, ...], costs: Costs) -> None:
         now = self._limiter.seconds()
-        latest = now + _ROUNDING
+        latest = now + ROUNDING
         for usage in usages:
             full_at, scope = usage.full_at, usage.scope
             intervals, depths = scope.intervals, scope.depths

@@ -37,7 +37,7 @@ _TEXT = re.compile(
 _UNITS = ("second", "minute", "hour")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SIZES = {"": 1, "k": 1024, "m": 1024**2}
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Seconds that a token may come early, as sums of floats are not exact."""
 
 
@@ -113,7 +113,7 @@ def _size_text(count: float) -> str:
 
 
 def _is_whole(count: float) -> bool:
-    return abs(count - round(count)) < _ROUNDING
+    return abs(count - round(count)) < 1e-6
 
 
 def _count(digits: str, unit: str) -> int:
@@ -141,7 +141,7 @@ class TokenBucket:
         """
         full_at = max(self.full_at, now) + min(tokens * rate.interval, rate.depth)
         wait = full_at - now - rate.depth
-        if wait > _ROUNDING:
+        if wait > ROUNDING:
             return wait
         self.full_at = full_at
         return 0.0
