@@ -7,7 +7,8 @@
    *
    * If one request can't read all rooms, two requests wait side by side: a browser has six connections to a host, for
    * all of its tabs. If these are not enough either, groups of rooms take turns, and each poll waits for a short time. If
-   * the pages of an origin have no connections left, no poll waits, and each page polls about once a second.
+   * the pages of an origin have no connections left, no poll waits, and each page polls about once a second. The first
+   * poll doesn't wait either: its answer says that there is a connection, and that we are connected.
    */
   function PollTransport(base) {
     HttpTransport.call(this, base);
@@ -45,16 +46,16 @@
   };
 
   PollTransport.prototype.startPoll = function (group) {
-    var self = this, started = now(), wait = isCrowded() ? 0 :
+    var self = this, started = now(), isFirst = !this.isReading, wait = isCrowded() || isFirst ? 0 :
       this.groupCount > MAX_WAITING_POLLS ? Math.floor(CYCLE / this.groupCount) : this.wait;
     this.groups.push(group);
     group.query.push('wait=' + wait);
     group.stop = this.request('poll', group.query, null, wait + ANSWER_WITHIN, function (answer) {
-      self.handlePoll(answer, group, now() - started);
+      self.handlePoll(answer, group, isFirst || now() - started > 1000);
     });
   };
 
-  PollTransport.prototype.handlePoll = function (answer, group, took) {
+  PollTransport.prototype.handlePoll = function (answer, group, isRepeatedAtOnce) {
     var self = this;
     group.stop = noop;
     if (answer && answer.code === 'rate_limited' && !answer.room) {
@@ -79,7 +80,7 @@
         (self.roomsByName[name] || {}).presenceVersion = answer.presence[name];
         self.received({type: 'rights', room: name, rights: (answer.rights || {})[name]});
       });
-      this.pollAgain(group, answer.events.length || took > 1000 ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));
+      this.pollAgain(group, answer.events.length || isRepeatedAtOnce ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));
     }
   };
 

@@ -63,12 +63,12 @@ test('posts hello and joins in one request, and is connected when a poll has ans
   assert.deepEqual(world.posted(), [['hello', 'join']]);
   assert.equal(world.requests[0].url, 'http://example.com/chat/commands?name=Ann');
   const [poll] = world.open('poll');
-  assert.deepEqual([...poll.query], [['room', 'lobby'], ['since', 'e:0'], ['presence', ''], ['wait', '25'], ['name', 'Ann']]);
+  assert.deepEqual([...poll.query], [['room', 'lobby'], ['since', 'e:0'], ['presence', ''], ['wait', '0'], ['name', 'Ann']]);
   assert.deepEqual([poll.method, poll.headers, world.rt.state], ['GET', {'Realtime-Client': 'secret'}, 'connecting']);
   await world.answerPoll([{type: 'presence', room: 'lobby', count: 1, members: [{id: 'u1', name: 'Ann'}]}, message(1)]);
   assert.deepEqual([world.rt.state, world.rt.transport, world.rooms[0].count, world.rooms[0].members.length, world.got], ['connected', 'poll', 1, 1, [1]]);
   const [next] = world.open('poll');
-  assert.deepEqual([next.query.get('since'), next.query.get('presence')], ['e:1', 'v1']);
+  assert.deepEqual([next.query.get('since'), next.query.get('presence'), next.query.get('wait')], ['e:1', 'v1', '25']);
 });
 
 test('polls again, after the time that the server gives, when a limit refused it', async () => {
@@ -110,6 +110,15 @@ test('gives a request fifteen seconds without progress, and a large one the time
     world.advance(0.2);
     assert.deepEqual([request.aborted, world.rt.state], [true, 'reconnecting']);
   }
+});
+
+test('asks other pages of its origin for a connection when the first poll waits for a second, and polls on at once', async () => {
+  const world = await polling(['lobby']), stored = [];
+  world.window.localStorage.setItem = (name, value) => stored.push([name, value]);
+  world.advance(1);
+  assert.deepEqual([stored, world.rt.state], [[['realtime crowded', 1]], 'connecting']);
+  await world.answerPoll([]);
+  assert.deepEqual([world.rt.state, world.open('poll').map(({query}) => query.get('wait'))], ['connected', ['25']]);
 });
 
 test('asks other pages of its origin for a connection when a request waits for a second', async () => {
