@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tools.imports import circles, imports, is_below, modules, wrong_arrows
 
-PLAIN = frozenset(("values", "core.identity", "core.tail"))
+PLAIN = frozenset(("values", "core.identity", "core.tail", "engineio.packets", "socketio.packets"))
 """Plain values: nothing of Twisted at all."""
 
 DOMAIN = PLAIN | {"core", "presence"}

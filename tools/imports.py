@@ -43,6 +43,8 @@ LAYERS = (
     ("core.command_session",),
     ("http",),
     ("transports",),
+    ("engineio",),
+    ("socketio",),
     ("composition", "service", "config_file", "option_values", "limit_options"),
     ("options",),
     ("reload",),

@@ -36,13 +36,13 @@ cut off there."""
 _NO_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
 
-def decode_body(raw: bytes) -> Any:
+def decode_body(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Decode any JSON value, and check it against the protocol's limits.
 
     :raises UnreadableCommand: ``bad_request``.
     """
-    value = decode_json(raw)
-    check_value(value, raw, MAX_DEPTH)
+    value = decode_json(raw, max_depth)
+    check_value(value, raw, max_depth, stated=max_depth)
     return value
 
 
@@ -77,24 +77,25 @@ def _has_nan_or_infinity(value: Any) -> bool:
     return False
 
 
-def decode_json(raw: bytes) -> Any:
+def decode_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Decode JSON of any depth and size.
 
+    :param max_depth: what an error states, where the JSON nests so deep that nobody can decode it.
     :raises UnreadableCommand: it is not JSON. The message says why and where, and repeats nothing of the text.
     """
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
+        raise UnreadableCommand("bad_request", why_not_json(raw, error, max_depth)) from error
 
 
-def why_not_json(raw: bytes, error: Exception) -> str:
+def why_not_json(raw: bytes, error: Exception, max_depth: int = MAX_DEPTH) -> str:
     """Say why bytes are not JSON, where, and what would be right. The message repeats nothing of the bytes.
 
     :param error: what msgspec raised.
     """
     if isinstance(error, RecursionError):
-        return f"the JSON nests deeper than {MAX_DEPTH} levels"
+        return f"the JSON nests deeper than {max_depth} levels"
     if isinstance(error, UnicodeDecodeError):
         return f"JSON is UTF-8, and this is not{_first_invalid_byte(raw)}"
     place = _BYTE.search(str(error))
@@ -120,15 +121,18 @@ def _first_invalid_byte(raw: bytes) -> str:
     return ""
 
 
-def check_value(value: Any, raw: bytes, most: int, id: str | int | float | None = None) -> None:
+def check_value(
+    value: Any, raw: bytes, most: int, id: str | int | float | None = None, stated: int = MAX_DEPTH
+) -> None:
     """Refuse what some JSON parsers can't read: deep nesting, and integers outside the range of a double.
 
     :param raw: the bytes that ``value`` was decoded from. Most values are seen to be right by their bytes alone.
     :param most: how deep the value may nest.
+    :param stated: the depth that an error states, with what the value stands in.
     :raises UnreadableCommand: ``bad_request``.
     """
     if raw.count(b"{") + raw.count(b"[") > most and _nests_deeper(value, most):
-        raise UnreadableCommand("bad_request", f"the JSON nests deeper than {MAX_DEPTH} levels", id)
+        raise UnreadableCommand("bad_request", f"the JSON nests deeper than {stated} levels", id)
     if len(raw) >= _INTEGER_DIGITS and _LONG_RUN in raw.translate(_ONE_DIGIT) and _has_huge_integer(value):
         raise UnreadableCommand("bad_request", "a number is out of range", id)
 
