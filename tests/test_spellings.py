@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identities
+from realtime_chat.engineio.packets import PacketError, decode_payload
 from realtime_chat.http.host_list import Authority
 from realtime_chat.http.origins import _normalise
 from realtime_chat.presence.poll_version import _NUMBER, _VERSION
+from realtime_chat.socketio.packets import MAX_ID, PacketReader
 from realtime_chat.transports.event_blocks import read_id
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, check_event, check_key, check_room
@@ -159,6 +161,42 @@ class OneSpellingTests(SynchronousTestCase):
         doubtful = "a.example:080" if data is None else data.draw(respellings(host))
         self.check(doubtful.lower(), Authority.parse, str)
         self.check(f"app://{doubtful.lower()}", _normalise, str)  # whose port is never left out
+
+    @given(respelled(st.integers(0, MAX_ID).map(str)))
+    def test_ids_of_acknowledgements(self, pair: tuple[str, str]) -> None:
+        """The id of a Socket.IO event has one spelling, and nothing before it is taken for a part of it."""
+
+        def decode(text: str) -> int:
+            packet = PacketReader(5, 1000).read_text(f"3{text}[]".encode())
+            if packet is None or packet.id is None or packet.namespace != "/":
+                raise PacketError("another packet")
+            return packet.id
+
+        for text in pair:
+            self.check(text, decode, str)
+
+    @given(respelled(st.sampled_from(("1", "2", "10"))))
+    def test_numbers_of_attachments(self, pair: tuple[str, str]) -> None:
+        """The number of a packet's attachments has one spelling."""
+
+        def decode(text: str) -> int:
+            reader = PacketReader(5, 1000)
+            reader.read_text(f'5{text}-["a"]'.encode())
+            return reader._missing
+
+        for text in pair:
+            self.check(text, decode, str)
+
+    @given(respelled(st.integers(1, 999).map(str)), st.sampled_from("xä"))
+    def test_lengths_of_packets(self, pair: tuple[str, str], filler: str) -> None:
+        """The length of a packet has one spelling in a payload of Engine.IO 3, of ASCII and of other text."""
+
+        def decode(text: str) -> int:
+            packets = list(decode_payload(f"{text}:4{filler * (int(pair[0]) - 1)}".encode(), 3))
+            return 1 + len(packets[0].data.decode())
+
+        for text in pair:
+            self.check(text, decode, str)
 
 
 def _encode_id(positions: dict[str, Position]) -> str:

@@ -65,7 +65,7 @@ _DIGITS: Mapping[int, bytes] = {type: b"%d" % type for type in EnginePacketType}
 _BAD_TYPE = "an Engine.IO packet begins with its type, a digit from 0 to 6"
 
 _LENGTH = re.compile(rb"(0|[1-9][0-9]{0,9}):")
-_WIDE_LENGTH = re.compile(rb"((?:[0-9]\x00){1,10}):\x00")
+_WIDE_LENGTH = re.compile(rb"(0\x00|[1-9]\x00(?:[0-9]\x00){0,9}):\x00")
 _BINARY_LENGTH = re.compile(rb"([\x00\x01])([\x00-\x09]{1,10})\xff")
 _TO_DIGITS = bytes.maketrans(bytes(range(10)), b"0123456789")
 _FROM_DIGITS = bytes.maketrans(b"0123456789", bytes(range(10)))

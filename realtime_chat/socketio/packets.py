@@ -240,9 +240,12 @@ def _decode_text(text: bytes) -> str:
 
 def _decode_json(raw: bytes) -> Any:
     try:
-        return decode_body(raw, MAX_DEPTH)
+        value = decode_body(raw, MAX_DEPTH)
     except UnreadableCommand as error:
         raise PacketError(error.message) from error
+    if value is None:
+        raise PacketError("the data of a packet is never null; leave it out where there is none")
+    return value
 
 
 def _read_id(digits: bytes) -> int:
@@ -278,6 +281,7 @@ def _take_attachment(number: Any, attachments: list[bytes | None]) -> bytes:
 
 
 _BINARY = (bytes, bytearray, memoryview)
+_DIGITS = tuple(b"%d" % type for type in PacketType)
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -293,7 +297,6 @@ def encode_packet(type: PacketType, namespace: str = "/", data: Any = None) -> E
     rule = _RULES[type]
     if rule.type is not type or not rule.accepts(data):
         raise ValueError(f"this can't be sent: {rule.wanted}")
-    path = b"" if namespace == "/" else namespace.encode() + b","
     attachments: list[bytes] = []
     try:
         payload = b"" if data is None else encode_value(data)
@@ -302,9 +305,10 @@ def encode_packet(type: PacketType, namespace: str = "/", data: Any = None) -> E
             payload = encode_value(_without_attachments(plain, attachments))
     except (OverflowError, RecursionError, UnicodeError) as error:
         raise ValueError(f"this can't be said in JSON: {error}") from error
+    path = b"" if namespace == "/" else namespace.encode() + b","
     if attachments:
-        return EncodedPacket(b"%d%d-%b" % (type + 3, len(attachments), path), payload, tuple(attachments))
-    return EncodedPacket(b"%d%b" % (type, path), payload)
+        return EncodedPacket(b"%b%d-%b" % (_DIGITS[type + 3], len(attachments), path), payload, tuple(attachments))
+    return EncodedPacket(_DIGITS[type] + path, payload)
 
 
 def _is_plain(value: Any) -> bool:

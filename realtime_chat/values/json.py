@@ -15,6 +15,7 @@ MAX_DEPTH = 32
 """How deep arrays and objects may nest; the command's own object counts as one level."""
 
 encode_value = msgspec.json.Encoder().encode
+_decode_value = msgspec.json.Decoder().decode
 _INTEGER_LIMIT = int(1.7976931348623157e308)
 _INTEGER_DIGITS = len(str(_INTEGER_LIMIT))
 """An integer with fewer digits than these is within the limit."""
@@ -42,7 +43,8 @@ def decode_body(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     :raises UnreadableCommand: ``bad_request``.
     """
     value = decode_json(raw, max_depth)
-    check_value(value, raw, max_depth, stated=max_depth)
+    if len(raw) > min(2 * max_depth, _INTEGER_DIGITS - 1):  # fewer bytes can break neither limit
+        check_value(value, raw, max_depth, stated=max_depth)
     return value
 
 
@@ -84,7 +86,7 @@ def decode_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     :raises UnreadableCommand: it is not JSON. The message says why and where, and repeats nothing of the text.
     """
     try:
-        return msgspec.json.decode(raw)
+        return _decode_value(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", why_not_json(raw, error, max_depth)) from error
 
@@ -98,6 +100,8 @@ def why_not_json(raw: bytes, error: Exception, max_depth: int = MAX_DEPTH) -> st
         return f"the JSON nests deeper than {max_depth} levels"
     if isinstance(error, UnicodeDecodeError):
         return f"JSON is UTF-8, and this is not{_first_invalid_byte(raw)}"
+    if isinstance(error, msgspec.ValidationError):  # the one that JSON of any type can have
+        return "a number is out of range"
     place = _BYTE.search(str(error))
     end = len(raw) if place is None else int(place[1])
     lone = _LONE_SURROGATE.match(raw)

@@ -186,6 +186,7 @@ class DecodeTests(SynchronousTestCase):
         for raw, wrong in (
             (rb'["\ud83d\ude00', "it ends too early, after 14 bytes"),
             (rb'["\ud83d', "it ends too early, after 8 bytes"),
+            (b'{"type":"ping","id":1e400}', "a number is out of range"),
             (b'{"type":"ping"', "it ends too early, after 14 bytes"),
             (b" ", "it is empty"),
             (b"", "it is empty"),
