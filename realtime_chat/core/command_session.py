@@ -12,9 +12,6 @@ from realtime_chat.values.commands import Publish, decode_command
 from realtime_chat.values.errors import RateLimited, RealtimeError, UnreadableCommand
 from realtime_chat.values.model import AppendResult
 
-_LONGEST_PAUSE = 1.0
-"""Seconds for which nothing is read after a limit was reached, at most: pings and a close have to be read, too."""
-
 
 class CommandSession(PerformingSession):
     """A session with a queue of commands.
@@ -83,8 +80,7 @@ class CommandSession(PerformingSession):
         """Encode an error. After a limit was reached, nothing is read for a while, so that a flood costs little."""
         if isinstance(error, RateLimited) and not self._is_limited:
             self._is_limited = True
-            wheel = self.hub.wheel
-            wheel.call_later(min(error.after or 0.0, _LONGEST_PAUSE - wheel.lateness), self._resume_after_limit)
+            self.hub.limiter.call_after(error.after or 0.0, self._resume_after_limit)
         return super().refuse(error)
 
     def _resume_after_limit(self) -> None:

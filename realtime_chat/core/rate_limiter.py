@@ -6,6 +6,7 @@ the usage of its client, that of its user, and that of its address. It takes fro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 
 from realtime_chat.core.identity import NOBODY, Identity
@@ -28,14 +29,22 @@ from realtime_chat.values.rates import (
     SCOPES,
     SIGNALS,
     USER,
+    Rate,
     RateLimits,
     Scope,
+    TokenBucket,
 )
 
 _OPEN = {"connections": "connections", "polls": "polls that wait"}
 """What an address may have only so many of at once, and the words for it."""
 
 _AFTER_TOO_MANY = 5.0  # seconds; nobody knows when one is closed
+
+LONGEST_PAUSE = 1.0
+"""Seconds for which a refused connection isn't read, at most: pings and a close have to be read, too."""
+
+_STRIKES = Rate(20, 100)
+"""How many requests of an address may be refused before its new connections have to wait. It is full within a sweep."""
 
 _SWEEP = 5.0
 """Seconds after which usages that nobody holds are looked at."""
@@ -60,9 +69,10 @@ class Usage:
     :ivar holders: how many sessions and requests hold it.
     :ivar connections: how many connections are open. Only addresses have that, and ``polls``.
     :ivar polls: how many polls wait.
+    :ivar strikes: how many more of an address's requests may be refused; None before the first.
     """
 
-    __slots__ = ("connections", "full_at", "holders", "key", "polls", "scope")
+    __slots__ = ("connections", "full_at", "holders", "key", "polls", "scope", "strikes")
 
     def __init__(self, key: str, scope: Scope) -> None:
         self.key = key
@@ -71,6 +81,7 @@ class Usage:
         self.holders = 0
         self.connections = 0
         self.polls = 0
+        self.strikes: TokenBucket | None = None
 
     def is_full(self, now: float) -> bool:
         """Whether all buckets are full, as those of a new usage are."""
@@ -257,6 +268,23 @@ class RateLimiter:
         """
         self._limited[scope.name, KINDS[kind]] += 1
         return RateLimited(explain(scope, kind), after)
+
+    def call_after(self, after: float, call: Callable[[], object]) -> None:
+        """Call ``call()`` when a refused connection is read again.
+
+        :param after: seconds, of which :data:`LONGEST_PAUSE` count at most.
+        """
+        self._wheel.call_later(min(after, LONGEST_PAUSE - self._wheel.lateness), call)
+
+    def strike(self, address: Usage) -> None:
+        """Count that a request from an address was refused."""
+        if address.strikes is None:
+            address.strikes = TokenBucket()
+        address.strikes.take(self.seconds(), _STRIKES)
+
+    def is_flooding(self, address: Usage) -> bool:
+        """Whether so many requests from an address were refused lately that its new connections have to wait."""
+        return address.strikes is not None and address.strikes.wait(self.seconds(), _STRIKES) > 0
 
 
 class Quota:

@@ -117,13 +117,18 @@ def head(
     return b"".join(lines)
 
 
-def error_answer(request: Request, error: RealtimeError, status: int | None = None) -> int:
+def error_answer(request: Request, error: RealtimeError) -> int:
     """Answer with an error object, unless the client has gone.
 
-    :param status: another status than the error's own.
     :returns: NOT_DONE_YET.
     """
-    return answer(request, error_headers(request.responseHeaders, error, status))
+    return answer(request, charged_error(request, error))
+
+
+def charged_error(request: Request, error: RealtimeError) -> Answer:
+    """Charge a request's address for an error, set the headers of the error's status, and return its answer."""
+    charge = getattr(request, "charge", None)  # which a RealtimeRequest has
+    return error_headers(request.responseHeaders, error if charge is None else charge(error))
 
 
 def error_headers(headers: Headers, error: RealtimeError, status: int | None = None) -> Answer:

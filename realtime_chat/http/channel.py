@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IProtocol, IReactorTime, ITransport
@@ -258,7 +260,11 @@ class RealtimeChannel(LimitedChannel):
             self.end_admitted()
         if self.site.stopping:
             self.persistent = False
-        if self._waitingForTransport and self.persistent and not self.is_closing:
+        pause = self.strike() if self.refused_for else 0.0
+        if pause and self.persistent and not self.is_closing:
+            self._stop_reading(request)
+            self.pause_for(pause)
+        elif self._waitingForTransport and self.persistent and not self.is_closing:
             self._stop_reading(request)
         elif self._busyReceiving and (self._buffer or any(self._dataBuffer)) and self._used_its_share():
             self._stop_reading(request)
@@ -281,6 +287,18 @@ class RealtimeChannel(LimitedChannel):
     def _used_its_share(self) -> bool:
         """Return whether what else the client has sent must wait for a later turn."""
         return bool(self.persistent) and not self.is_closing and self.site.turns.is_over(self._share_ends)
+
+    def pause_for(self, seconds: float, then: Callable[[], object] = lambda: None) -> None:
+        """Read nothing for some seconds, and call ``then()`` after them, also if the connection is lost meanwhile."""
+        assert self.site.limiter is not None
+        self._awaits_turn = True
+        self.paused = True
+        self._networkProducer.pauseProducing()
+        self.site.limiter.call_after(seconds, partial(self._end_pause, then))
+
+    def _end_pause(self, then: Callable[[], object]) -> None:
+        then()
+        self._resume_in_turn()
 
     def _await_turn(self) -> None:
         self._awaits_turn = True

@@ -10,12 +10,13 @@ from twisted.web.server import Request
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.performing_session import PerformingSession
 from realtime_chat.core.turns import Turns
-from realtime_chat.http.answers import Answer, JSONResource, Later, error_headers
+from realtime_chat.http.answers import Answer, JSONResource, Later, charged_error
 from realtime_chat.http.clients import address_of, asks_for_script, client_of, identity_of, wrap_for
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
 from realtime_chat.values.commands import Command, Publish, decode_commands
-from realtime_chat.values.errors import RealtimeError, UnreadableCommand
+from realtime_chat.values.errors import RateLimited, RealtimeError, UnreadableCommand
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
 _MEDIA_TYPE = re.compile(rb"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
@@ -50,7 +51,7 @@ class CommandsResource(JSONResource):
         try:
             return wrap(Answer(await self._run(request, _script_commands(request))))
         except RealtimeError as error:
-            return wrap(error_headers(request.responseHeaders, error))
+            return wrap(charged_error(request, error))
 
     async def _run(self, request: Request, body: bytes) -> bytes:
         commands, many = decode_commands(body)
@@ -65,7 +66,23 @@ class CommandsResource(JSONResource):
             session.close()
 
     def _session(self, request: Request) -> PerformingSession:
-        return PerformingSession(self._hub, identity=identity_of(request, self._hub), address=address_of(request))
+        return _RequestSession(self._hub, request)
+
+
+class _RequestSession(PerformingSession):
+    """The session of one request."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, hub: Hub, request: Request) -> None:
+        super().__init__(hub, identity=identity_of(request, hub), address=address_of(request))
+        self._request = request
+
+    def refuse(self, error: RealtimeError) -> bytes:
+        """Encode the error of a command in an array, which has paid for it already."""
+        if isinstance(error, RateLimited) and isinstance(self._request, RealtimeRequest):
+            self._request.charge(error)
+        return super().refuse(error)
 
 
 async def _place_for(session: PerformingSession, command: Command | UnreadableCommand) -> None:

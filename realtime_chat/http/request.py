@@ -159,6 +159,10 @@ class RealtimeRequest(server.Request):
         if self.lost is not None:
             self.lost()
 
+    def charge(self, error: RealtimeError) -> RealtimeError:
+        """Charge the address for an error; see :meth:`~realtime_chat.http.limited_channel.LimitedChannel.charge`."""
+        return error if self.channel is None else self.channel.charge(self, error)
+
     def release_memory(self) -> None:
         """Drop what the client sent, as the request may wait long. With an access log, keep it for the line."""
         if self.site.access_log.path is None:

@@ -69,6 +69,9 @@ class Channel(Protocol):
     def admit(self, request: Any) -> None:
         """Count a WebSocket or a stream for its address, before it begins."""
 
+    def charge(self, request: Any, error: RealtimeError) -> RealtimeError:
+        """Charge an address for an error, and return the error to answer with."""
+
     def take_over(self, protocol: IProtocol, status: int = ...) -> ITransport:
         """Give the connection to another protocol."""
 
@@ -96,6 +99,7 @@ class RealtimeSite(server.Site):
     :ivar body_rate: bytes a second; a body that comes at least as fast gets more time.
     :ivar idle: connections that wait for a next request.
     :ivar stopping: whether no connection is kept open for a next request any more.
+    :ivar waiting: new connections that aren't read yet, as their addresses flood; ``max_waiting`` is how many may be.
     """
 
     deadlines = {"CONNECTED": 10.0, "HEADERS": 10.0, "BODY": 30.0, "IDLE": 60.0}
@@ -103,6 +107,7 @@ class RealtimeSite(server.Site):
     linger_seconds = 5.0
     linger_bytes = 4 * 1024 * 1024
     max_refusals = 64
+    max_waiting = 256
 
     def __init__(
         self,
@@ -137,6 +142,7 @@ class RealtimeSite(server.Site):
         self.log = self.access_log.write  # type: ignore[method-assign]
         self.idle: DeadlineQueue[Any] = DeadlineQueue(wheel, self.deadlines["IDLE"], methodcaller("deadline_passed"))
         self.stopping = False
+        self.waiting = 0
         self._read = read
         self._time = time
         self._channels: set[Channel] = set()

@@ -25,7 +25,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.values.errors import RealtimeError
 
 _LENGTH_DIGITS = 15
-_NO_HEADERS = Headers()
+NO_HEADERS = Headers()
 
 
 class StrictChannel(http.HTTPChannel):
@@ -177,7 +177,7 @@ class StrictChannel(http.HTTPChannel):
 
     def _log_refused(self, request: RealtimeRequest, given: answers.Answer) -> None:
         # Without all of its headers, a request may lack the line that its proxy has added.
-        request.client_address = request.client_address or self._client_address(_NO_HEADERS)
+        request.client_address = request.client_address or self._client_address(NO_HEADERS)
         request.method = getattr(self, "_command", b"-")
         request.uri = getattr(self, "_path", b"-")
         request.clientproto = getattr(self, "_version", b"-")

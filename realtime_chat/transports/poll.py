@@ -11,7 +11,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.rate_limiter import ONE_GUEST, Costs
 from realtime_chat.core.wheel import DeadlineQueue
-from realtime_chat.http.answers import JSONResource, answer, error_headers
+from realtime_chat.http.answers import JSONResource, answer, charged_error
 from realtime_chat.http.clients import (
     Wrap,
     address_of,
@@ -78,7 +78,7 @@ class PollResource(JSONResource):
         try:
             return self._begin(request, wrap)
         except RealtimeError as error:
-            return answer(request, wrap(error_headers(request.responseHeaders, error)))
+            return answer(request, wrap(charged_error(request, error)))
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()

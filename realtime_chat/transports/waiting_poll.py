@@ -22,7 +22,7 @@ from realtime_chat.core.rate_limiter import Usage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
-from realtime_chat.http.answers import Answer, answer, error_headers
+from realtime_chat.http.answers import Answer, answer, charged_error
 from realtime_chat.http.clients import Wrap, as_it_is
 from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import SubscribeParams
@@ -344,7 +344,7 @@ class WaitingPoll:
         if not isinstance(error, RealtimeError):
             self._log.failure("a poll failed", failure)
             error = internal_error()
-        answer(request, self._wrap(error_headers(request.responseHeaders, error)))
+        answer(request, self._wrap(charged_error(request, error)))
 
     def _lost(self) -> None:
         self._request = None

@@ -139,12 +139,15 @@ class TokenBucket:
         :param tokens: how many to take; more than the bucket holds count as that.
         :returns: 0 if they were taken, else the seconds until there are enough.
         """
-        full_at = max(self.full_at, now) + min(tokens * rate.interval, rate.depth)
-        wait = full_at - now - rate.depth
-        if wait > ROUNDING:
-            return wait
-        self.full_at = full_at
-        return 0.0
+        wait = self.wait(now, rate, tokens)
+        if not wait:
+            self.full_at = max(self.full_at, now) + min(tokens * rate.interval, rate.depth)
+        return wait
+
+    def wait(self, now: float, rate: Rate, tokens: float = 1.0) -> float:
+        """Return the seconds until there are enough tokens; 0 if there are."""
+        wait = max(self.full_at, now) + min(tokens * rate.interval, rate.depth) - now - rate.depth
+        return wait if wait > ROUNDING else 0.0
 
 
 @attrs.frozen

@@ -131,11 +131,6 @@ class AnswerTests(AnswerTestCase):
             response = self.ask(lambda request, error=error: error_answer(request, error))
             self.assertEqual([expected], response.headers.getRawHeaders("Retry-After"))
 
-    def test_another_status(self) -> None:
-        """An error can be answered with another status than its own."""
-        response = self.ask(lambda request: error_answer(request, RealtimeError("bad_request", "slow"), 408))
-        self.check_error(response, 408, "bad_request")
-
     def test_once(self) -> None:
         """A second answer is dropped."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -351,3 +352,147 @@ class SequenceTests(LimitedCase):
             transport.lose()
         elif step == "ask" and not transport.closed:
             transport.protocol.dataReceived(get())
+
+
+NOWHERE = get(b"/nothing")
+FLOOD = 200
+"""Requests that are sent in one piece."""
+
+
+class FloodTests(LimitedCase):
+    """A connection on which a limit refuses requests isn't read for a while."""
+
+    limits = ScopeLimits(commands=Rate(2, 4))
+
+    def statuses(self, transport: SocketLike) -> list[int]:
+        return [said.status for said in read_answers(transport.value())]
+
+    def test_bounded(self) -> None:
+        """A flood over one connection gets what the rate allows, and one refusal a pause: 24 of each in ten seconds."""
+        transport = self.come(CLIENT, NOWHERE * FLOOD)
+        self.wait(10)
+        said = Counter(self.statuses(transport))
+        self.assertEqual({404, 429}, set(said))
+        self.assertGreaterEqual(4 + 2 * 10, said[404])
+        self.assertGreaterEqual(4 + 2 * 10, said[429])
+        self.assertEqual("paused", transport.producerState)
+
+    def test_nothing_lost(self) -> None:
+        """Requests that were sent behind a refused one are answered in their order, and the connection goes on."""
+        sent = [NOWHERE, *(get(b"/?n=%d" % number) for number in range(5))]
+        transport = self.come(CLIENT, b"".join(sent) * 6 + sent[1][:9])
+        self.assertEqual("paused", transport.producerState)
+        self.wait(10)
+        transport.protocol.dataReceived(sent[1][9:])
+        said = read_answers(transport.value())
+        self.assertEqual(6 * 6 + 1, len(said))
+        self.assertEqual([b'{"n": "%d"}' % (n % 5) for n in range(31)], [one.body for one in said if one.status == 200])
+        self.assertIn(429, self.statuses(transport))
+        self.assertEqual("producing", transport.producerState)
+
+    def test_pause(self) -> None:
+        """The pause is as long as the refusal says, and a second at most; other connections of the address go on."""
+        for rate, least, most in ((Rate(2, 1), 0.5, 1.0), (Rate(0.1, 1), 0.5, 1.0)):
+            self.limiter.replace(RateLimits(address=ScopeLimits(commands=rate)))
+            transport = self.come(CLIENT, NOWHERE, NOWHERE)
+            self.assertEqual([404, 429], self.statuses(transport))
+            self.assertEqual([200], self.statuses(self.come(CLIENT, get())))
+            self.wait(least - 0.25)
+            self.assertEqual("paused", transport.producerState)
+            self.wait(most - least + 0.25)
+            self.assertEqual("producing", transport.producerState)
+            transport.protocol.dataReceived(get())
+            self.assertEqual([404, 429, 200], self.statuses(transport))
+            self.wait(20)
+
+    def test_full_transport(self) -> None:
+        """A pause isn't ended by the client's reading of its answers, and a client that reads none goes on waiting."""
+        transport = self.come(CLIENT, NOWHERE * FLOOD)
+        transport.protocol.pauseProducing()
+        transport.protocol.resumeProducing()
+        self.assertEqual("paused", transport.producerState)
+        before = len(transport.value())
+        transport.protocol.pauseProducing()
+        self.wait(2)
+        self.assertEqual(before, len(transport.value()))
+        transport.protocol.resumeProducing()
+        self.assertGreater(len(transport.value()), before)
+
+    def test_proxy(self) -> None:
+        """A proxy's connection is read on, as others use it too; the address behind it pays for what is wrong."""
+        line = b"X-Forwarded-For: " + CLIENT.encode()
+        transport = self.come(PROXY, *[get(b"/nothing", line)] * 6, get(b"/nothing", line[:-1] + b"8"))
+        self.assertEqual([404] * 4 + [429] * 2 + [404], self.statuses(transport))
+        self.assertEqual("producing", transport.producerState)
+
+    def test_last_request(self) -> None:
+        """If a refused request is the connection's last one, or the daemon stops, the connection is closed at once."""
+        self.come(CLIENT, NOWHERE * 4)
+        self.assertTrue(self.come(CLIENT, get(b"/nothing", b"Connection: close")).disconnecting)
+        self.site.stopping = True
+        self.assertTrue(self.come(CLIENT, NOWHERE).disconnecting)
+
+    def test_stop(self) -> None:
+        """A daemon that stops closes a connection that is paused; what was sent on it before is answered first."""
+        paused, full = self.come(CLIENT, *[NOWHERE] * 5), self.come(CLIENT, NOWHERE * 2)
+        self.site.stop()
+        self.assertTrue(paused.disconnecting)
+        self.wait(1)
+        self.assertEqual(2, len(self.statuses(full)))
+        self.assertTrue(full.disconnecting)
+
+    def test_malformed(self) -> None:
+        """What is no request costs a command, too; then it is refused as a flood, and closed all the same."""
+        said = [self.come(CLIENT, b"nonsense\r\n\r\n") for _ in range(6)]
+        self.assertEqual([[400]] * 4 + [[429]] * 2, [self.statuses(one) for one in said])
+        self.assertTrue(all(one.half_closed for one in said))
+
+
+class PlainFloodTests(FloodTests):
+    """The same where Twisted reads all requests."""
+
+    fast = False
+
+
+class NewConnectionTests(LimitedCase):
+    """An address that floods over a new connection for each request."""
+
+    limits = ScopeLimits(commands=Rate(2, 4))
+
+    def flood(self) -> None:
+        for _ in range(4 + 100):
+            self.come(CLIENT, get(b"/nothing", b"Connection: close")).lose()
+
+    def test_wait(self) -> None:
+        """Its new connections are accepted, and read a second later at most; those of others are read at once."""
+        self.flood()
+        late = self.come(CLIENT)
+        self.assertEqual(("paused", "producing"), (late.producerState, self.come(OTHER).producerState))
+        self.wait(1)
+        self.assertEqual(("producing", 0), (late.producerState, self.site.waiting))
+        late.protocol.dataReceived(get())
+        self.assertEqual(200, read_answers(late.value())[0].status)
+
+    def test_most(self) -> None:
+        """So many wait; further ones are cut off. Whoever goes away while waiting makes room when its time is over."""
+        self.flood()
+        self.site.max_waiting = 3
+        waiting = [self.come(CLIENT) for _ in range(3)]
+        self.assertTrue(self.come(CLIENT).closed)
+        self.assertFalse(self.come(OTHER).closed)
+        waiting[0].lose()
+        self.assertEqual(3, self.site.waiting)
+        self.wait(1)
+        self.assertEqual((0, 2), (self.site.waiting, self.open(CLIENT)[0]))
+
+    def test_over(self) -> None:
+        """When the flood is over, new connections are read at once again; five seconds later nothing of it counts."""
+        self.come(CLIENT)
+        self.flood()
+        self.assertEqual("paused", self.come(CLIENT).producerState)
+        self.wait(1)
+        self.assertEqual("producing", self.come(CLIENT).producerState)
+        self.wait(5)
+        strikes = self.limiter.address(CLIENT).strikes
+        assert strikes is not None
+        self.assertLessEqual(strikes.full_at, self.clock.seconds())
