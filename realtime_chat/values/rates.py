@@ -206,6 +206,10 @@ DEFAULTS = RateLimits(
     _default(3),
     _default(
         10,
+        commands=Rate(2000, 10_000),
+        publishes=Rate(1000, 5000),
+        bytes=Rate(5 * 1024**2, 40 * 1024**2),
+        rooms=Rate(10, 500),
         signals=Rate(1000, 2000),
         connects=Rate(20, 3000),
         guests=Rate(1, 2000),
