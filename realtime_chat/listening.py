@@ -68,6 +68,8 @@ class Endpoint(NamedTuple):
             words = words[1:]
         if not words:
             raise ValueError("it has no kind, such as tcp")
+        if words[0] == "haproxy":
+            raise ValueError("haproxy stands there twice, and a connection has one header of the PROXY protocol")
         return cls(words[0], tuple(words[1:]), named)
 
     @property

@@ -157,6 +157,7 @@ class OptionsTests(SynchronousTestCase):
         """A bad value is refused: the message names the option, says what was wrong, and what would be right."""
         for option, texts, right in (
             ("listen", ("", "8080", "tcp", "tcp:http", "carrier:pigeon", "tcp:8080:nonsense=1"), DEFAULT_LISTEN),
+            ("listen", ("haproxy:haproxy:tcp:8080", "haproxy:haproxy:haproxy:unix:chat.sock"), DEFAULT_LISTEN),
             ("listen", ("tcp:99999", "tcp:65536", "tcp:-1", "haproxy:tcp:70000", "tcp6:99999"), DEFAULT_LISTEN),
             ("listen", ("tcp:interface=127.0.0.1:port=99999",), DEFAULT_LISTEN),
             ("listen", ("unix:/nowhere/chat.sock", "unix:address=/nowhere/chat.sock"), "/run/chat.sock"),
