@@ -352,6 +352,7 @@ class Options(usage.Options):
             self["access-log"] = self.check_value("access-log", self["access-log"], partial(read_log_path, directory))
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         self._refuse_same_endpoints()
+        self._check_connections()
         self._read_keys()
         if self["token-url"] is not None and self["page"] != OWN_PAGE:
             raise self._refused(
@@ -387,6 +388,13 @@ class Options(usage.Options):
                     raise self._refused(option, f"{endpoint!r} is there already; right would be another port")
                 if int(Endpoint.parse(endpoint).port or 1) != 0:  # port 0 is any free port
                     taken.add(endpoint)
+
+    def _check_connections(self) -> None:
+        """Refuse a limit of an address that the limit of all addresses together would always come before."""
+        name, most = "address-connections", self["max-connections"]
+        is_set = name in self.given or name in self._places
+        if is_set and most is not None and int(self[name]) > most:
+            raise self._refused(name, f"all addresses together have {most} (max-connections); right would be fewer")
 
     def _read_keys(self) -> None:
         if self["token-key"]:

@@ -56,7 +56,7 @@ class OptionTests(ConfigTestCase):
             "host": ["a.example", "b.example"],
             "allow-origin": "https://a.example",
             "max-message": "32k",
-            "max-connections": 7,
+            "max-connections": 5000,
             "max-rooms": 8,
             "max-rooms-total": 9,
             "max-rooms-stored": "10",

@@ -231,6 +231,17 @@ class OptionsTests(SynchronousTestCase):
                 self.assertTrue(message.startswith(f"--{option}: "), message)
                 self.assertIn("redis://HOST/0", message)
 
+    def test_connections_of_an_address(self) -> None:
+        """One address may not be given more connections than all together have; the default isn't taken for given."""
+        most = ("--max-connections", "1000")
+        message = str(self.assertRaises(UsageError, parsed, *most, "--address-connections", "1001"))
+        self.assertEqual(
+            "--address-connections: all addresses together have 1000 (max-connections); right would be fewer", message
+        )
+        for given in ((), ("--address-connections", "1000"), ("--address-connections", "0")):
+            self.assertEqual(1000, parsed(*most, *given)["max-connections"])
+        self.assertEqual("5000", parsed("--address-connections", "5000")["address-connections"])
+
     def test_relay(self) -> None:
         """A relay is a pattern and a room, more than one if need be; what is none is told with what would be one."""
         given = ("--relay", "alerts:*=news", "--relay", "a=b=news", "--relay", "[ab]?=@u7")
