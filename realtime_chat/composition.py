@@ -158,8 +158,7 @@ class _SiteMaker:
         :returns: a function that makes the sites go on with that, and with the configuration.
         :raises PageRefused: the page at ``/`` can't be served.
         """
-        own = {**self._own, b"poll": PollResource(self.hub, configuration.jsonp)}  # as it keeps what is public
-        root, public = _tree(configuration, own)
+        root, public = _tree(configuration, self._own)
 
         def serve() -> None:
             sites.chat.resource, sites.chat.origins = root, OriginPolicy(configuration.origins, public)

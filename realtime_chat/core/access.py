@@ -20,10 +20,11 @@ from realtime_chat.values.access import (
     RoomRules,
 )
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import is_private, private_room
+from realtime_chat.values.model import is_private, is_room, private_room
 from realtime_chat.values.rates import ROOM, Scope, ScopeLimits
 
 _CACHED_ROOMS = 1024
+_CACHED_POLLS = 256
 _EVERYTHING = READ | WRITE | SIGNAL | PRESENCE
 _WRITING = WRITE | SIGNAL | MODERATE
 _HIGH = "\x7f"
@@ -66,6 +67,7 @@ class AccessPolicy:
         self.limits_rooms = bool(limited)
         self._rates = {rule.match: _rates(rule) for rule in limited}
         self._ruled = lru_cache(_CACHED_ROOMS + 2 * len(bounds))(self._find) if rules.rules else None
+        self.are_public = lru_cache(_CACHED_POLLS)(self._are_public)
 
     def decides_like(self, other: AccessPolicy) -> bool:
         """Whether both decide the same."""
@@ -111,6 +113,10 @@ class AccessPolicy:
     def _own_rooms(self, identity: Identity) -> tuple[str, ...]:
         """The private rooms of somebody. Guests have none where they may do nothing else."""
         return own_rooms(identity) if self._guests_have_own or not identity.user.guest else ()
+
+    def _are_public(self, rooms: tuple[str, ...]) -> bool:
+        """Whether everybody may read some rooms, and their names are valid."""
+        return all(is_room(room) and self.everybody(room) & READ for room in rooms)
 
     def everybody(self, room: str) -> int:
         """The rights that everybody has in a room."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from twisted.web.server import NOT_DONE_YET, Request
@@ -32,24 +31,20 @@ from realtime_chat.http.subscribe_params import (
     read_subscribe_params,
 )
 from realtime_chat.transports.waiting_poll import WaitingPoll, open_poll
-from realtime_chat.values.access import READ
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import is_room
-
-_CACHED_ROOMS = 256
 
 
 class _PollParams(NamedTuple):
     """The parameters of a poll's address.
 
     :ivar wait: seconds.
-    :ivar is_public: whether everybody may read all of these rooms. If not, the client's permission is checked.
+    :ivar rooms: their names.
     :ivar costs: a command, and a join for each room that is new to the client.
     """
 
     params: SubscribeParams
     wait: float
-    is_public: bool
+    rooms: tuple[str, ...]
     costs: Costs
 
 
@@ -66,7 +61,6 @@ class PollResource(JSONResource):
         self._hub = hub
         self._jsonp = jsonp
         self._params = memoized(self._read_params)
-        self._are_public = lru_cache(_CACHED_ROOMS)(self._find_public)
         self._deadlines: dict[float, DeadlineQueue[WaitingPoll]] = {}
 
     def is_guarded(self, request: Request) -> bool:
@@ -82,12 +76,12 @@ class PollResource(JSONResource):
 
     def _begin(self, request: Request, wrap: Wrap) -> int:
         self._hub.check_open()
-        params, wait, is_public, costs = self._params(request.uri.partition(b"?")[2])
+        params, wait, rooms, costs = self._params(request.uri.partition(b"?")[2])
         identity = self._identify(request, params)
         take(request, self._hub, identity, costs)
         usage = open_poll(self._hub, address_of(request))
         poll = WaitingPoll(request, wrap, self._hub, identity, params, usage)
-        if not is_public:
+        if not self._hub.access.are_public(rooms):
             poll.check_readable(params)
         poll.begin(params, self._deadlines.get(wait) or self._make_deadlines(wait))
         return NOT_DONE_YET
@@ -121,9 +115,5 @@ class PollResource(JSONResource):
         params = read_subscribe_params(args, limits.max_limit)
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
-        is_public = self._are_public(tuple([room for room, _ in params.rooms]))
-        return _PollParams(params, limits.wait if wait is None else wait, is_public, costs_of(params))
-
-    def _find_public(self, rooms: tuple[str, ...]) -> bool:
-        """Whether everybody may read some rooms."""
-        return all(is_room(room) and self._hub.access.everybody(room) & READ for room in rooms)
+        rooms = tuple([room for room, _ in params.rooms])
+        return _PollParams(params, limits.wait if wait is None else wait, rooms, costs_of(params))

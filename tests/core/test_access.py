@@ -56,6 +56,20 @@ class AccessPolicyTests(SynchronousTestCase):
         self.assertEqual(["rwsp"] * 4 + ["rwspm"], self.letters(AccessPolicy(), "lobby"))
         self.assertEqual(["ws"] * 5, self.letters(AccessPolicy(), "@u8"))
 
+    def test_public(self) -> None:
+        """A poll's rooms are public if guests and users may read each of them, and each has a valid name."""
+        rule = RoomRule("news", guests=READ, users=0)
+        for policy, rooms, expected in (
+            (AccessPolicy(), ("lobby", "news"), True),
+            (AccessPolicy(), ("lobby", "@u8"), False),
+            (AccessPolicy(), ("lobby", "a room"), False),
+            (AccessPolicy(is_open=False), ("lobby",), False),
+            (AccessPolicy(RoomRules((rule,))), ("lobby",), True),
+            (AccessPolicy(RoomRules((rule,))), ("lobby", "news"), False),
+        ):
+            for _ in range(2):  # it is remembered
+                self.assertIs(expected, policy.are_public(rooms), rooms)
+
     def test_closed(self) -> None:
         """Where it is closed, guests may do nothing, and users what their tokens grant."""
         policy = AccessPolicy(is_open=False)
