@@ -216,6 +216,7 @@ class PerformingSession(Session):
         self.check_right(command.room, READ)
         if (command.before is not None) and (command.since is not None):
             raise RealtimeError("bad_request", "history takes before or since, not both")
+        self.quota.take(JOINS)
         return Deferred.fromCoroutine(self._read_history(command))
 
     async def _read_history(self, command: commands.ReadHistory) -> bytes:

@@ -22,6 +22,7 @@ from realtime_chat.values.rates import (
     COMMANDS,
     CONNECTS,
     GUESTS,
+    JOINS,
     KINDS,
     PUBLISHES,
     ROOMS,
@@ -58,6 +59,8 @@ Costs = tuple[tuple[int, float], ...]
 """Kinds, and how many tokens of each."""
 
 ONE_COMMAND: Costs = ((COMMANDS, 1.0),)
+ONE_READ: Costs = ((COMMANDS, 1.0), (JOINS, 1.0))
+"""What it costs to read a page of the store."""
 ONE_SIGNAL: Costs = ((SIGNALS, 1.0),)
 ONE_GUEST: Costs = ((GUESTS, 1.0),)
 

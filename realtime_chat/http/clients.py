@@ -14,7 +14,7 @@ from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_GUEST, Costs, Quota
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.http.origins import FOR_SCRIPTS
-from realtime_chat.http.subscribe_params import SubscribeParams, one
+from realtime_chat.http.subscribe_params import one
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.rates import JOINS
 
@@ -79,9 +79,8 @@ def take(request: Request, hub: Hub, identity: Identity, costs: Costs = ONE_COMM
     Quota(hub.limiter, identity, address_of(request), is_held=False).take_all(costs)
 
 
-def costs_of(params: SubscribeParams) -> Costs:
-    """What a poll or a stream costs: a command, and a join for each room that its client doesn't know yet."""
-    joins = sum(since is None for _, since in params.rooms)
+def costs_of(joins: int) -> Costs:
+    """What a poll or a stream costs: a command, and a join for each room whose reading begins."""
     return (*ONE_COMMAND, (JOINS, joins)) if joins else ONE_COMMAND
 
 

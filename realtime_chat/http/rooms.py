@@ -10,7 +10,7 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
-from realtime_chat.core.rate_limiter import ONE_COMMAND, Costs, Quota
+from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_READ, Costs, Quota
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import address_of, identity_of, take
 from realtime_chat.http.commands import body_of, json_body, media_type
@@ -107,7 +107,7 @@ class _MessagesResource(_RoomLeaf):
     """``/rooms/{room}/messages``."""
 
     async def render_GET(self, request: Request) -> bytes:
-        identity = self._check_right(request, READ)
+        identity = self._check_right(request, READ, ONE_READ)
         since, before = _position(request, b"since"), _position(request, b"before")
         if since is not None and before is not None:
             raise RealtimeError("bad_request", "give since or before, not both")

@@ -39,7 +39,8 @@ class _PollParams(NamedTuple):
 
     :ivar wait: seconds.
     :ivar rooms: their names.
-    :ivar costs: a command, and a join for each room that is new to the client.
+    :ivar costs: a command, and a join for each room that is new to the client. A room in which it has a position costs
+        a join only if the store has to be read.
     """
 
     params: SubscribeParams
@@ -116,4 +117,5 @@ class PollResource(JSONResource):
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
         rooms = tuple([room for room, _ in params.rooms])
-        return _PollParams(params, limits.wait if wait is None else wait, rooms, costs_of(params))
+        costs = costs_of(sum(since is None for _, since in params.rooms))
+        return _PollParams(params, limits.wait if wait is None else wait, rooms, costs)

@@ -23,15 +23,16 @@ from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, answer, charged_error
-from realtime_chat.http.clients import Wrap, as_it_is
+from realtime_chat.http.clients import Wrap, as_it_is, take
 from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.http.subscribe_params import SubscribeParams
 from realtime_chat.values import codec
 from realtime_chat.values.access import READ, format_rights
 from realtime_chat.values.codec import Entry
-from realtime_chat.values.errors import Goodbye, RealtimeError, internal_error, token_expired
+from realtime_chat.values.errors import Goodbye, RateLimited, RealtimeError, internal_error, token_expired
 from realtime_chat.values.limits import begin_within
 from realtime_chat.values.model import Position, naming
+from realtime_chat.values.rates import JOINS
 
 
 class MessageBatch:
@@ -173,6 +174,7 @@ class WaitingPoll:
         """
         starts = self._starts_in_memory(params)
         if starts is None:
+            self._take_reads(params)
             Deferred.fromCoroutine(self._read_rooms(params, deadlines)).addErrback(self.fail)
             return
         try:
@@ -182,6 +184,20 @@ class WaitingPoll:
             self._close()
             raise
         self._wait(deadlines)
+
+    def _take_reads(self, params: SubscribeParams) -> None:
+        """Take what it costs to read the store after positions.
+
+        :raises RateLimited: nothing is taken then.
+        """
+        reads = sum(since is not None for _, since in params.rooms)
+        if self._request is None or not reads:
+            return
+        try:
+            take(self._request, self.session.hub, self.session.identify(), ((JOINS, reads),))
+        except RateLimited:
+            self._close()
+            raise
 
     def check_readable(self, params: SubscribeParams) -> None:
         """Check that the client may read all rooms.

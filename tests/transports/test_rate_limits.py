@@ -171,6 +171,36 @@ class CommandTests(LimitedTestCase):
             self.assertEqual((429, "5"), (status, after))
             self.assert_told(error, "client", "joins")
 
+    async def test_reads(self) -> None:
+        """What reads the store counts as a join: the history, by a command and over HTTP; streams that go on after a
+        position; polls that do, if what they read isn't in memory."""
+        await self.limit("client", joins=_SLOW)
+        socket = self.client(SocketClient)
+        await socket.connect()
+        replies = [await socket.tell(type="history", room="lobby") for _ in range(5)]
+        self.assertEqual(["history"] * 4 + ["error"], [reply["type"] for reply in replies])
+        self.assert_told(replies[-1], "client", "joins")
+        two = "room=d&since=abcdefgh:1&room=e&since=abcdefgh:1"
+        for path in ("rooms/lobby/messages", f"sse?{two}", f"poll?{two}"):
+            await self.limit("client", joins=Rate(0.2, 3))
+            _, welcome, _ = await self.request("POST", "commands", {"type": "hello"})
+            client = {"Realtime_Client": welcome["client"]}
+            await self.request("GET", "poll?room=a&room=b&room=c&wait=0", **client)
+            status, error, _ = await self.request("GET", path, **client)
+            self.assertEqual(429, status, path)
+            self.assert_told(error, "client", "joins")
+
+    async def test_polls_in_memory(self) -> None:
+        """A poll that goes on in a room that is in memory reads no store, and is no join."""
+        await self.limit("client", joins=_SLOW)
+        _, welcome, _ = await self.request("POST", "commands", {"type": "hello"})
+        client = {"Realtime_Client": welcome["client"]}
+        _, answer, _ = await self.request("GET", "poll?room=lobby&wait=0", **client)
+        for _ in range(9):
+            since = answer["positions"]["lobby"]
+            status, answer, _ = await self.request("GET", f"poll?room=lobby&wait=0&since={since}", **client)
+            self.assertEqual(200, status)
+
     async def test_connects(self) -> None:
         """A client that connects too often is told so in the answer to its hello, or to its stream."""
         await self.limit("client", connects=_SLOW)
