@@ -7,6 +7,7 @@
   var LONGEST_PROBE = 300;
   var LAST_CODE_TO_RECONNECT = 4499;
   var LAST_OWN_CODE = 4999;
+  var STATE_ID = 'state'; // A state has no reply unless it is refused.
 
   /**
    * Keeps a page's rooms connected, over one link after the other.
@@ -58,7 +59,19 @@
 
   Connection.prototype.setState = function (state) {
     this.memberState = state;
-    this.eachLink(function (link) { link.sendCommand({type: 'state', state: state}); });
+    this.sendState();
+  };
+
+  Connection.prototype.sendState = function () {
+    var self = this;
+    this.eachLink(function (link) { link.sendCommand({type: 'state', id: STATE_ID, state: self.memberState}); });
+  };
+
+  /** A limit refused a state: send the last one again later. */
+  Connection.prototype.stateRefused = function (after) {
+    var self = this;
+    cancel(this.stateTimer);
+    this.stateTimer = later(after || 1, function () { self.sendState(); });
   };
 
   Connection.prototype.close = function () {
@@ -122,7 +135,7 @@
       token: this.token || undefined
     }, noop, true);
     if (this.memberState) {
-      link.sendCommand({type: 'state', state: this.memberState});
+      link.sendCommand({type: 'state', id: STATE_ID, state: this.memberState});
     }
     this.eachRoom(function (room) { room.joinOn(link); });
   };
@@ -298,6 +311,8 @@
     if (event.type === 'error' && room) {
       room.pause();
       room.joinRefused(event, room.position, link);
+    } else if (event.id === STATE_ID && event.code === 'rate_limited') {
+      this.stateRefused(event.after);
     } else if (event.type === 'error') {
       this.emit('$error', toError(event));
     } else if (event.type === 'left' && room) {

@@ -273,10 +273,7 @@ class RateLimiter:
         return RateLimited(explain(scope, kind), after)
 
     def call_after(self, after: float, call: Callable[[], object]) -> None:
-        """Call ``call()`` when a refused connection is read again.
-
-        :param after: seconds, of which :data:`LONGEST_PAUSE` count at most.
-        """
+        """Call ``call()``, which reads a refused connection again, after that time, or :data:`LONGEST_PAUSE`."""
         self._wheel.call_later(min(after, LONGEST_PAUSE - self._wheel.lateness), call)
 
     def strike(self, address: Usage) -> None:

@@ -343,6 +343,29 @@ test('asks again, after the time that the server gives, what a limit refused, un
   }
 });
 
+test('sends the last state again that a limit refused, after the time that the server gives', () => {
+  const limited = {type: 'error', id: 'state', code: 'rate_limited', message: 'no', temporary: true, after: 3};
+  const world = connected(), errors = [];
+  const states = () => world.socket.sent.filter(({type}) => type === 'state').map(({state}) => state);
+  world.rt.on('$error', (error) => errors.push(error.code));
+  [1, 2].forEach((state) => world.rt.setState(state));
+  world.socket.say(limited);
+  world.socket.say(limited);
+  world.advance(2.9);
+  assert.deepEqual(states(), [1, 2]);
+  world.advance(0.2);
+  assert.deepEqual(states(), [1, 2, 2]);
+  world.socket.say(limited);
+  again(world);
+  world.advance(4);
+  assert.ok(states().every((state) => state === 2));
+  world.socket.say({...limited, code: 'too_large'});
+  world.socket.say(limited);
+  world.rt.close();
+  world.advance(9);
+  assert.deepEqual(errors, ['too_large']);
+});
+
 test('sends a message again that a limit refused, and joins a room again, after the time that the server gives', () => {
   const limited = {type: 'error', code: 'rate_limited', message: 'no', temporary: true, after: 7}, world = connected();
   const entries = [world.room.publish(1), world.room.publish(2)];
