@@ -35,7 +35,7 @@ class Exchange:
     """What connects the nodes, and the members of the rooms as stored there.
 
     :param lag: seconds that everything takes, each way.
-    :ivar members: who is in a room, by node and mark.
+    :ivar members: who is in a room, by node and client hash.
     :ivar versions: how often that has changed.
     :ivar announcements: how many times a node announced something.
     """

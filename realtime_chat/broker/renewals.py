@@ -30,7 +30,7 @@ _PAUSE = 0.1
 class _Kept(NamedTuple):
     """A renewal that was published, and until when it is kept."""
 
-    mark: str
+    client_hash: str
     order: tuple[int, int]
     until: float
     payload: bytes
@@ -44,7 +44,7 @@ class Renewals:
         self._names = names
         self._node = node
         self._connection = connection
-        self._kept: BoundedByUser[_Kept] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by mark
+        self._kept: BoundedByUser[_Kept] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by client hash
         self._asking: IDelayedCall | None = None
         self._saying: IDelayedCall | None = None
         self._stopped = False
@@ -64,11 +64,11 @@ class Renewals:
             self._kept.put(command.client_hash, command.user, kept)
         self._send(payload)
 
-    def forget(self, mark: str, order: tuple[int, int]) -> None:
+    def forget(self, client_hash: str, order: tuple[int, int]) -> None:
         """Another node has renewed a client, and publishes that. Here it is forgotten, unless that here counts."""
-        kept = self._kept.get(mark)
+        kept = self._kept.get(client_hash)
         if kept is not None and kept.order <= order:
-            self._kept.drop(mark)
+            self._kept.drop(client_hash)
 
     def _send(self, payload: bytes) -> None:
         self._connection.command("PUBLISH", self._names.nodes, payload).addErrback(ignore_store_error)
@@ -96,4 +96,4 @@ class Renewals:
             if kept.until > now:
                 self._send(kept.payload)
             else:
-                self._kept.drop(kept.mark)
+                self._kept.drop(kept.client_hash)

@@ -50,7 +50,7 @@ def _log_in(hub: Hub, before: Identity | None, hello: Hello, token: str) -> Iden
     said = hub.identities.find(hello.client, may_be_over=True) if hello.client else None
     if any(one is not None and one.is_reader for one in (before, said)):
         raise forbid_reader()
-    if before is not None and said is not None and said.mark != before.mark:
+    if before is not None and said is not None and said.client_hash != before.client_hash:
         raise _said_once()
     before = before or said
     identity = hub.admit(claims, before)

@@ -87,7 +87,7 @@ class Hub:
     def admit(self, claims: Claims, before: Identity | None) -> Identity:
         """The user of a token, with a new client. If the client has had a later token, it goes on with that.
 
-        :param before: who the same client was before; it keeps its mark. None for a new client.
+        :param before: who the same client was before; it keeps its hash. None for a new client.
         :raises RealtimeError: ``forbidden``: that was somebody else; ``too_large``; or why the time of the later one is
             over.
         """
@@ -111,7 +111,7 @@ class Hub:
     def _renew_here(self, identity: Identity) -> None:
         self.identities.renew(identity)
         self.presence.renew(identity, self.access.rights)
-        for session in self.users.of(identity.mark):
+        for session in self.users.of(identity.client_hash):
             session.renew(identity)
 
     def _renewed_elsewhere(self, client: str) -> None:

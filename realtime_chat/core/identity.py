@@ -8,8 +8,8 @@ There are two forms.
   between a byte for its kind and 16 bytes of MAC, in base64url without padding. A *reader* is of the other kind: with
   it nobody can write, so it may stand in addresses.
 
-Both have a *mark*, which is the same on every node and survives renewal and renaming. A guest's user id is a keyed hash
-of its first client. Nobody can find the client from either.
+Both have a *client hash*, which is the same on every node and survives renewal and renaming. A guest's user id is a
+keyed hash of its first client. Nobody can find the client from either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from realtime_chat.values.errors import RealtimeError, token_expired
 from realtime_chat.values.model import ANONYMOUS, User, check_name, is_guest_id
 
 _RANDOM = 18
-_MARK = 8
+_HASH_BYTES = 8
 _MAC = 6
 _AT_ONCE = 64
 _CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _MAC) * 4 // 3}}}")
@@ -50,7 +50,7 @@ class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
     """A client that was verified, and its user. Times are milliseconds since 1970.
 
     :ivar client: the text that the client sends; empty for the anonymous user.
-    :ivar mark: names the client between nodes and in presence: 16 hexadecimal digits.
+    :ivar client_hash: names the client between nodes and in presence: 16 hexadecimal digits.
     :ivar is_named: whether a client or a token gave the user's name; else it was made up.
     :ivar info: what the token's site vouches for besides, as a compact JSON object.
     :ivar expires: when the client's time is over; None for a guest, whose time is never over.
@@ -61,7 +61,7 @@ class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
     """
 
     client: str
-    mark: str
+    client_hash: str
     user: User
     is_named: bool = False
     info: bytes | None = None
@@ -83,12 +83,12 @@ NOBODY = Identity("", "", ANONYMOUS)
 
 
 class _Seal(msgspec.Struct, frozen=True, array_like=True):
-    """What is sealed in a client; see :class:`Identity`. It has the random part and not the mark's digits.
+    """What is sealed in a client; see :class:`Identity`. It has the random part and not the client hash's digits.
 
     The access log knows clients by the number of these fields, as they begin with it.
     """
 
-    mark: bytes
+    client_hash: bytes
     id: str
     name: str
     info: bytes | None
@@ -126,7 +126,7 @@ class Identities:
         self._time = time
         self._token_keys = token_keys
         self._spare = b""
-        self._renewed: BoundedByUser[Identity] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by mark
+        self._renewed: BoundedByUser[Identity] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by client hash
         self._known: dict[object, KeyedRef[object, Identity]] = {}
         self._on_gone = self._forget  # one for all, as each reference would keep one of its own otherwise
 
@@ -151,11 +151,11 @@ class Identities:
         if not name:
             return self._guest(self.issue(), None)
         random = self._draw()
-        user = User(_guest_id(random[_MARK:]), check_name(name))
-        return self._sealed(Identity("", random[:_MARK].hex(), user, True))
+        user = User(_guest_id(random[_HASH_BYTES:]), check_name(name))
+        return self._sealed(Identity("", random[:_HASH_BYTES].hex(), user, True))
 
     def rename(self, guest: Identity, name: str) -> Identity:
-        """A guest under another name, in a sealed client with the same mark.
+        """A guest under another name, in a sealed client with the same client hash.
 
         :raises RealtimeError: ``bad_request``: the name can't be one.
         """
@@ -165,14 +165,14 @@ class Identities:
     def admit(self, claims: Claims, before: Identity | None = None) -> Identity:
         """The user of a token, with a new client.
 
-        :param before: the user's client before, whose mark it keeps; None for a mark that is drawn.
+        :param before: the user's client before, whose hash it keeps; None for one that is drawn.
         :raises RealtimeError: ``unauthorized``: the user would be a guest; ``too_large``: the claims fit no client.
         """
         if is_guest_id(claims.sub):
             raise RealtimeError("unauthorized", "sub: this is the id of a guest; give the site's users other ids")
         identity = Identity(
             "",
-            self._random_bytes(_MARK).hex() if before is None else before.mark,
+            self._random_bytes(_HASH_BYTES).hex() if before is None else before.client_hash,
             User(claims.sub, claims.name or claims.sub, False),
             True,
             claims.info,
@@ -191,7 +191,7 @@ class Identities:
         return (max(int(self._time() * 1000), earliest) << _RANDOM_BITS) + random
 
     def reader_of(self, identity: Identity) -> Identity:
-        """The reader of a client: with the same mark, for addresses."""
+        """The reader of a client: with the same client hash, for addresses."""
         return replace(identity, client=self.reader_client(identity), is_reader=True)
 
     def reader_client(self, identity: Identity) -> str:
@@ -232,7 +232,7 @@ class Identities:
             return identity
         if self._time() * 1000 >= expires or identity.key not in self._token_keys():  # as is_over(), for each poll
             raise self._why_over(identity)
-        return self._latest(identity) if identity.mark in self._renewed.keys else identity
+        return self._latest(identity) if identity.client_hash in self._renewed.keys else identity
 
     def renew(self, identity: Identity) -> None:
         """A user's client was renewed. Who comes with the client from before is that identity, too.
@@ -240,11 +240,11 @@ class Identities:
         So rights that are lost are over for a request that was under way meanwhile, or was sent to another node. Only
         the latest renewals are remembered.
         """
-        self._renewed.put(identity.mark, identity.user.id, self.later(identity))
+        self._renewed.put(identity.client_hash, identity.user.id, self.later(identity))
 
     def later(self, identity: Identity, before: Identity | None = None) -> Identity:
         """Of an identity, that from before and the last renewal of the client, the one that counts."""
-        known = (identity, before, self._renewed.get(identity.mark))
+        known = (identity, before, self._renewed.get(identity.client_hash))
         return max((one for one in known if one is not None), key=_order)
 
     def _latest(self, identity: Identity) -> Identity:
@@ -252,7 +252,7 @@ class Identities:
 
         :raises RealtimeError: ``token_expired`` or ``unauthorized``: the time of that is over.
         """
-        renewed = self._renewed.get(identity.mark)
+        renewed = self._renewed.get(identity.client_hash)
         if renewed is None or renewed.order <= identity.order:
             return identity
         self.check_time(renewed)
@@ -314,9 +314,9 @@ class Identities:
 
     def _guest(self, client: str, name: str | None) -> Identity:
         text, key = client.encode(), self._secret()[:64]
-        id = _guest_id(blake2b(text, digest_size=_RANDOM - _MARK, key=key, person=b"user").digest())
-        mark = blake2b(text, digest_size=_MARK, key=key, person=b"mark").hexdigest()
-        return Identity(client, mark, User(id, check_name(name) if name else f"Guest {id[2:6]}"), bool(name))
+        id = _guest_id(blake2b(text, digest_size=_RANDOM - _HASH_BYTES, key=key, person=b"user").digest())
+        client_hash = blake2b(text, digest_size=_HASH_BYTES, key=key, person=b"mark").hexdigest()
+        return Identity(client, client_hash, User(id, check_name(name) if name else f"Guest {id[2:6]}"), bool(name))
 
     # Sealed clients
 
@@ -327,7 +327,7 @@ class Identities:
         """
         user = identity.user
         seal = _Seal(
-            bytes.fromhex(identity.mark),
+            bytes.fromhex(identity.client_hash),
             user.id,
             user.name,
             identity.info,
@@ -365,7 +365,7 @@ class Identities:
                 issued, admitted = seal.order
                 return Identity(
                     client,
-                    seal.mark.hex(),
+                    seal.client_hash.hex(),
                     user,
                     True,
                     seal.info,

@@ -133,14 +133,14 @@ class RateLimiter:
 
     # Usages
 
-    def client(self, mark: str) -> Usage:
+    def client(self, client_hash: str) -> Usage:
         """The usage of a client.
 
-        :param mark: the client's mark; empty for one that hasn't said who it is, and has a usage of its own.
+        :param client_hash: its hash; empty for one that hasn't said who it is, and has a usage of its own.
         """
-        if not mark:
+        if not client_hash:
             return Usage("", self._of_client)
-        return self._clients.get(mark) or self._add(self._clients, mark, self._of_client)
+        return self._clients.get(client_hash) or self._add(self._clients, client_hash, self._of_client)
 
     def user(self, id: str) -> Usage:
         """The usage of a user with a token."""
@@ -157,8 +157,8 @@ class RateLimiter:
             found = (self.address(address),)
         if identity.expires is not None and self._of_user.has_rates:
             found = (self.user(identity.user.id), *found)
-        if identity.mark and self._of_client.has_rates:
-            found = (self.client(identity.mark), *found)
+        if identity.client_hash and self._of_client.has_rates:
+            found = (self.client(identity.client_hash), *found)
         return found
 
     def in_room(self, sender: str, room: str, scope: Scope) -> Usage:
@@ -176,13 +176,13 @@ class RateLimiter:
         self._set_idle(usage)
         return usage
 
-    def name(self, usage: Usage, mark: str) -> Usage:
+    def name(self, usage: Usage, client_hash: str) -> Usage:
         """A client that had a usage of its own has said who it is. Give back the usage that it has from now on."""
-        known = self._clients.get(mark)
+        known = self._clients.get(client_hash)
         if known is not None:
             return known
-        usage.key = mark
-        self._clients[mark] = usage
+        usage.key = client_hash
+        self._clients[client_hash] = usage
         return usage
 
     def hold(self, usage: Usage) -> None:
@@ -305,7 +305,7 @@ class Quota:
         self._address = address
         self._is_held = is_held
         if not is_held and identity is not None:
-            self._sender = identity.mark
+            self._sender = identity.client_hash
             self._usages = limiter.usages(identity, address)
             return
         self._usages = () if address is None else (limiter.address(address),)
@@ -318,20 +318,20 @@ class Quota:
 
     def become(self, identity: Identity) -> None:
         """Belong to a client from now on. What was used before counts for it, if it is new."""
-        mark = identity.mark
-        if mark == self._sender or identity is NOBODY:
+        client_hash = identity.client_hash
+        if client_hash == self._sender or identity is NOBODY:
             return
         limiter, usages, before = self._limiter, self._usages, None
         if usages and not usages[0].key:
             before, usages = usages[0], usages[1:]
-        mine = limiter.client(mark) if before is None else limiter.name(before, mark)
+        mine = limiter.client(client_hash) if before is None else limiter.name(before, client_hash)
         if identity.expires is not None:
             usages = (limiter.user(identity.user.id), *usages)
             self._hold(usages[0])
         if mine is not before:
             self._hold(mine)
         self._usages = (mine, *usages)
-        self._sender = mark
+        self._sender = client_hash
 
     def _hold(self, usage: Usage) -> None:
         if self._is_held:

@@ -143,7 +143,7 @@ class Session:
             self.hub.users.add(self, identity)
 
     def renew(self, identity: Identity) -> None:
-        """Go on with an identity of the same mark, which was issued later. Give up what it may not do any more."""
+        """Go on with a later identity of the same client hash. Give up what it may not do any more."""
         before = self.identity
         if self.closed or before is None or before.order > identity.order:
             return

@@ -1,4 +1,4 @@
-"""The sessions of users with tokens: found by their client's mark, and ended when its time is over."""
+"""The sessions of users with tokens: found by their client's hash, and ended when its time is over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UserSession(Protocol):
         """Say goodbye for one of the reasons in :data:`realtime_chat.values.errors.GOODBYES`, and close."""
 
     def renew(self, identity: Identity) -> None:
-        """Go on with an identity of the same mark, and give up what it may not do any more."""
+        """Go on with an identity of the same client hash, and give up what it may not do any more."""
 
 
 class UserSessions:
@@ -42,36 +42,38 @@ class UserSessions:
         self._identities = identities
         self._token_keys = token_keys
         self._keys_seen: Collection[str] = ()
-        self._by_mark: dict[str, UserSession | dict[UserSession, None]] = {}  # nearly all clients have one at a time
+        self._by_client_hash: dict[
+            str, UserSession | dict[UserSession, None]
+        ] = {}  # nearly all clients have one at a time
         self._earliest = _NEVER  # no session's time is over before this, in milliseconds since 1970
         self._is_looking = False
 
     def add(self, session: UserSession, identity: Identity) -> None:
         """A session belongs to a user from now on. It may be added again when it is renewed."""
-        found = self._by_mark.setdefault(identity.mark, session)
+        found = self._by_client_hash.setdefault(identity.client_hash, session)
         if found is not session:
-            self._add_to(found, session, identity.mark)
+            self._add_to(found, session, identity.client_hash)
         if (identity.expires or 0) < self._earliest:
             self._look_from(identity.expires or 0)
 
-    def _add_to(self, found: UserSession | dict[UserSession, None], session: UserSession, mark: str) -> None:
+    def _add_to(self, found: UserSession | dict[UserSession, None], session: UserSession, client_hash: str) -> None:
         if not isinstance(found, dict):
-            found = self._by_mark[mark] = {found: None}
+            found = self._by_client_hash[client_hash] = {found: None}
         found[session] = None
 
     def remove(self, session: UserSession, identity: Identity) -> None:
         """A session has ended."""
-        found = self._by_mark.pop(identity.mark, None)
+        found = self._by_client_hash.pop(identity.client_hash, None)
         if found is session:
             return
         if isinstance(found, dict):
             found.pop(session, None)
         if found:
-            self._by_mark[identity.mark] = found
+            self._by_client_hash[identity.client_hash] = found
 
-    def of(self, mark: str) -> list[UserSession]:
+    def of(self, client_hash: str) -> list[UserSession]:
         """The open sessions of one client."""
-        found = self._by_mark.get(mark, {})
+        found = self._by_client_hash.get(client_hash, {})
         return [*found] if isinstance(found, dict) else [found]
 
     def _look_from(self, earliest: int) -> None:
@@ -84,7 +86,7 @@ class UserSessions:
 
     def _look(self) -> None:
         """End the sessions whose time is over, if there can be one."""
-        if not self._by_mark:
+        if not self._by_client_hash:
             self._is_looking = False
             self._earliest = _NEVER
             return
@@ -96,7 +98,7 @@ class UserSessions:
 
     def _end_some(self) -> None:
         left = []
-        for session in [session for mark in self._by_mark for session in self.of(mark)]:
+        for session in [session for client_hash in self._by_client_hash for session in self.of(client_hash)]:
             identity = session.identity
             if identity is not None and self._identities.is_over(identity):
                 session.dismiss("token_expired")

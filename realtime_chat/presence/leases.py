@@ -29,7 +29,7 @@ class Client:
     """A client of this node that is in at least one room, or that sends commands to it.
 
     :ivar identity: what was verified of it last. It is kept here, so that it needn't be verified again.
-    :ivar client_hash: its name between nodes, the identity's mark.
+    :ivar client_hash: its name between nodes, as in its identity.
     :ivar user: the identity's user, with the name that counts now.
     :ivar leases: by room.
     :ivar state: its state, as a compact JSON object.
@@ -40,7 +40,7 @@ class Client:
 
     def __init__(self, identity: Identity, user: User, state: bytes, changed: int) -> None:
         self.identity = identity
-        self.client_hash = identity.mark
+        self.client_hash = identity.client_hash
         self.user = user
         self.state = state
         self.changed = changed

@@ -70,7 +70,7 @@ class Presence:
         self._versions = PollVersions(node, table, self.remote, self._signals, broker.shared)
         self._leaving = DeadlineQueue(node.wheel, limits.leave_delay, self._end)
         self._between_polls = DeadlineQueue(node.wheel, limits.poll_grace - node.wheel.lateness, self._end)
-        self._clients: dict[str, Client] = {}  # by mark
+        self._clients: dict[str, Client] = {}  # by client hash
         self.on_renewed: Callable[[str], None] = lambda client: None
         self._stopped = False
 
@@ -113,7 +113,7 @@ class Presence:
             self.visibility.blind(reader)
         if self._stopped or identity is NOBODY:
             return
-        client = self._clients.get(identity.mark)
+        client = self._clients.get(identity.client_hash)
         if client is None:
             client = self._create_client(identity, state, reader.room.name)
         elif client.identity is not identity:
@@ -146,14 +146,14 @@ class Presence:
     def _create_client(self, identity: Identity, state: bytes, room: str) -> Client:
         """A client that is new to this node. Another node may know what it doesn't say."""
         user = identity.user
-        other = self.remote.find(room, identity.mark)
+        other = self.remote.find(room, identity.client_hash)
         changed = self._time_ms() if state != _EMPTY_STATE else int(identity.is_named)
         if other is not None and other.user.id == user.id:
             user = user if identity.is_named else other.user
             state = other.state if state == _EMPTY_STATE else state
             same = user == other.user and state == other.state
             changed = other.changed if same else max(self._time_ms(), other.changed + 1)
-        client = self._clients[identity.mark] = Client(identity, user, state, changed)
+        client = self._clients[identity.client_hash] = Client(identity, user, state, changed)
         return client
 
     def _take_identity(self, client: Client, identity: Identity) -> None:
@@ -178,7 +178,7 @@ class Presence:
 
         :param rights: what an identity may do in a room. Where the client reads, its sessions see to that.
         """
-        client = self._clients.get(identity.mark)
+        client = self._clients.get(identity.client_hash)
         if client is None:
             return
         self._take_identity(client, identity)
@@ -209,7 +209,7 @@ class Presence:
             self._expire(lease, polls and not lease.leaving)
 
     def _find_lease(self, identity: Identity, room: str) -> Lease | None:
-        known = self._clients.get(identity.mark)
+        known = self._clients.get(identity.client_hash)
         return None if known is None else known.leases.get(room)
 
     def _expire(self, lease: Lease, between_polls: bool) -> None:
@@ -244,9 +244,9 @@ class Presence:
 
         :raises RealtimeError: ``not_joined``.
         """
-        if self._reading_lease(identity, room) is None and not self.remote.is_in(room, identity.mark):
+        if self._reading_lease(identity, room) is None and not self.remote.is_in(room, identity.client_hash):
             raise _not_joined()
-        command = ForwardedCommand(identity.mark, leaves=room)
+        command = ForwardedCommand(identity.client_hash, leaves=room)
         self._carry_out(command)
         self._broker.forward(command)
 
@@ -262,13 +262,15 @@ class Presence:
         """
         if identity is NOBODY or self._stopped or self._reading_lease(identity, room) is not None:
             return None
-        if self.remote.is_in(room, identity.mark):
+        if self.remote.is_in(room, identity.client_hash):
             return None
-        return self.remote.wait_for(room, identity.mark, self._limits.presence_wait)
+        return self.remote.wait_for(room, identity.client_hash, self._limits.presence_wait)
 
     def forward_renewal(self, identity: Identity) -> None:
         """Tell the other nodes that a client was renewed."""
-        renewal = ForwardedCommand(identity.mark, renewed=identity.client, user=identity.user.id, order=identity.order)
+        renewal = ForwardedCommand(
+            identity.client_hash, renewed=identity.client, user=identity.user.id, order=identity.order
+        )
         self._broker.forward(renewal)
 
     # States
@@ -281,7 +283,7 @@ class Presence:
         :returns: False if the client is in no room. Where there are other nodes, that isn't known.
         :raises RealtimeError: ``rate_limited``.
         """
-        known = self._clients.get(identity.mark)
+        known = self._clients.get(identity.client_hash)
         if known is None and not self._broker.shared:
             return False
         if known is not None and known.state == state:
@@ -289,7 +291,7 @@ class Presence:
         charge(_ROOMS_ELSEWHERE if known is None else max(1, len(known.leases)))
         if known is not None:
             self._update_client(known, known.user, state)
-        self._broker.forward(ForwardedCommand(identity.mark, state))
+        self._broker.forward(ForwardedCommand(identity.client_hash, state))
         return True
 
     def _update_client(self, client: Client, user: User, state: bytes) -> None:
@@ -382,8 +384,8 @@ class Presence:
         user, there, readers = self._sender(identity, room)
         signal = codec.encode_signal(room, event, data, user, at)
         self._counters.signals += 1
-        self._signals.deliver(there, signal, identity.mark, readers)
-        self._broker.signal(room, identity.mark, signal)
+        self._signals.deliver(there, signal, identity.client_hash, readers)
+        self._broker.signal(room, identity.client_hash, signal)
 
     def _sender(self, identity: Identity, room: str) -> tuple[User, Room, Sequence[Subscription]]:
         """The user who sends a signal, the room, and the subscriptions by which the client reads it here.
@@ -394,10 +396,10 @@ class Presence:
         if lease is not None:
             return lease.client.user, lease.room, lease.readers
         there = self.remote.rooms.get(room)
-        known = None if there is None else self.remote.find(room, identity.mark)
+        known = None if there is None else self.remote.find(room, identity.client_hash)
         if there is None or known is None:
             raise _not_joined()
-        here = self._clients.get(identity.mark)
+        here = self._clients.get(identity.client_hash)
         return known.user if here is None else here.user, there, ()
 
     def deliver_signal(self, room: Room, signal: bytes, client_hash: str = "") -> None:

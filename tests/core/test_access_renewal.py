@@ -234,8 +234,10 @@ class ReplacedTests(World):
             self.clock.advance(0.2)
             self.assertEqual((True, 1), (bool(request.body), self.hub.presence.count("lobby")))
             self.replace(self.policy(rights))
-            mark = self.hub.identities.check(client).mark
-            self.assertEqual((0, is_there), (self.hub.presence.count("lobby"), mark in self.hub.presence._clients))
+            client_hash = self.hub.identities.check(client).client_hash
+            self.assertEqual(
+                (0, is_there), (self.hub.presence.count("lobby"), client_hash in self.hub.presence._clients)
+            )
 
     def test_presence_follows(self) -> None:
         """Without ``p`` a guest is no member and is told of nobody; with it again, it is one and gets the list."""

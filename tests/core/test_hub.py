@@ -577,12 +577,12 @@ class SignalTests(SharedWorld):
         return session, transport
 
     def test_sent(self) -> None:
-        """A signal is told to the other nodes with its sender's mark."""
+        """A signal is told to the other nodes with its sender's client hash."""
         client = self.hub.identities.issue()
         session, _ = self.arrive(client)
         session.receive(b'{"type": "signal", "room": "lobby", "event": "typing", "data": true}')
         ((room, client_hash, data),) = self.broker.signals
-        self.assertEqual(("lobby", self.hub.identities.check(client).mark), (room, client_hash))
+        self.assertEqual(("lobby", self.hub.identities.check(client).client_hash), (room, client_hash))
         self.assertEqual(("signal", True, "Ann"), (*map(json.loads(data).get, ("type", "data")), "Ann"))
 
     def test_heard(self) -> None:
@@ -591,7 +591,7 @@ class SignalTests(SharedWorld):
         _, own = self.arrive(client)
         _, other = self.arrive(self.hub.identities.issue())
         signal = {"type": "signal", "room": "lobby", "event": "e", "data": 1, "from": {"id": "u", "name": "n"}, "at": 1}
-        self.hub.cache.signalled("lobby", self.hub.identities.check(client).mark, json.dumps(signal).encode())
+        self.hub.cache.signalled("lobby", self.hub.identities.check(client).client_hash, json.dumps(signal).encode())
         self.hub.cache.signalled("unread", "0" * 16, json.dumps(signal).encode())
         self.assertEqual(([], [signal]), (own.of_type("signal"), other.of_type("signal")))
 

@@ -68,15 +68,15 @@ class IdentitiesTests(SynchronousTestCase):
         user = self.identities.new_guest().user
         self.assertEqual(f"Guest {user.id[2:6]}", user.name)
 
-    def test_mark(self) -> None:
-        """Nodes with the same secret give a client the same mark, which no other client has, and which doesn't show
+    def test_client_hash(self) -> None:
+        """Nodes with the same secret give a client the same hash, which no other client has, and which doesn't show
         the client, nor its user."""
         client, other = self.identities.issue(), self.identities.issue()
-        client_hash = self.identities.check(client).mark
-        self.assertEqual(client_hash, Identities(lambda: b"k" * 32, tokens(9)).check(client).mark)
+        client_hash = self.identities.check(client).client_hash
+        self.assertEqual(client_hash, Identities(lambda: b"k" * 32, tokens(9)).check(client).client_hash)
         elsewhere = Identities(lambda: b"x" * 32, tokens())
-        self.assertNotEqual(client_hash, elsewhere.check(elsewhere.issue()).mark)
-        self.assertNotEqual(client_hash, self.identities.check(other).mark)
+        self.assertNotEqual(client_hash, elsewhere.check(elsewhere.issue()).client_hash)
+        self.assertNotEqual(client_hash, self.identities.check(other).client_hash)
         self.assertRegex(client_hash, "^[0-9a-f]{16}$")
         self.assertNotIn(client[:8], client_hash)
         self.assertNotIn(self.identities.check(client).user.id[1:], client_hash)
@@ -97,21 +97,21 @@ class SealedTests(SynchronousTestCase):
         return Claims(sub, "Ann", b'{"role":"staff"}', Grants.of(rooms), expires, 500_000, "k1")
 
     def test_says_all(self) -> None:
-        """A sealed client says all that the token said, on every node, and has one more name: its mark."""
+        """A sealed client says all that the token said, on every node, and has one more name: its hash."""
         admitted = self.identities.admit(self.claims(lobby="rw", news="r"))
         found = self.make(seed=9).check(admitted.client)
         self.assertEqual(msgspec.structs.astuple(admitted), msgspec.structs.astuple(found))
         self.assertEqual(User("u7", "Ann", False), found.user)
         self.assertEqual((3, 1, 0), (*map(found.grants.rights, ("lobby", "news", "other")),))
-        self.assertRegex(found.mark, "^[0-9a-f]{16}$")
+        self.assertRegex(found.client_hash, "^[0-9a-f]{16}$")
 
     def test_renewed(self) -> None:
-        """A renewed client keeps its mark, and a new one gets another."""
+        """A renewed client keeps its hash, and a new one gets another."""
         first, other = self.identities.admit(self.claims()), self.identities.admit(self.claims())
         renewed = self.identities.admit(self.claims(expires=3_000_000), first)
-        self.assertEqual(first.mark, renewed.mark)
+        self.assertEqual(first.client_hash, renewed.client_hash)
         self.assertNotEqual(first.client, renewed.client)
-        self.assertNotEqual(first.mark, other.mark)
+        self.assertNotEqual(first.client_hash, other.client_hash)
 
     def test_client_from_before(self) -> None:
         """After a renewal, the client from before is the renewed one, unless that was issued earlier; so is the reader.
@@ -167,7 +167,7 @@ class SealedTests(SynchronousTestCase):
         """A reader is the same client, only reads, and can't be made a client by changing its kind."""
         client = self.identities.admit(self.claims(lobby="rw"))
         reader = self.identities.check(self.identities.reader_of(client).client)
-        self.assertEqual((client.mark, client.user, True), (reader.mark, reader.user, reader.is_reader))
+        self.assertEqual((client.client_hash, client.user, True), (reader.client_hash, reader.user, reader.is_reader))
         for one, other in ((client, reader), (reader, client)):
             raw, kind = base64.urlsafe_b64decode(one.client + "=="), base64.urlsafe_b64decode(other.client + "==")
             made_up = base64.urlsafe_b64encode(kind[:1] + raw[1:]).rstrip(b"=").decode()
@@ -214,11 +214,13 @@ class SealedTests(SynchronousTestCase):
         self.assertEqual({}, self.identities._known)
 
     def test_guests(self) -> None:
-        """A guest with a name has a sealed client; renamed, it keeps its id and its mark. Its time is never over."""
+        """A guest with a name has a sealed client; renamed, it keeps its id and its hash. Its time is never over."""
         classic = self.identities.check(self.identities.issue())
         for guest in (classic, self.identities.new_guest("Bob")):
             renamed = self.identities.check(self.identities.rename(guest, " Rob ").client)
-            self.assertEqual((guest.mark, guest.user.id, "Rob"), (renamed.mark, renamed.user.id, renamed.user.name))
+            self.assertEqual(
+                (guest.client_hash, guest.user.id, "Rob"), (renamed.client_hash, renamed.user.id, renamed.user.name)
+            )
             self.assertEqual((True, None), (renamed.user.guest, renamed.expires))
             self.assertRegex(renamed.user.id, r"^~u[a-z2-7]{16}$")
 

@@ -33,14 +33,14 @@ from realtime_chat.values.rates import (
 _SLOW = Rate(1, 3)
 
 
-def guest(mark: str) -> Identity:
+def guest(client_hash: str) -> Identity:
     """A guest's identity."""
-    return Identity(f"client-{mark}", mark, User(f"~{mark}", mark))
+    return Identity(f"client-{client_hash}", client_hash, User(f"~{client_hash}", client_hash))
 
 
-def user(mark: str, id: str = "ann") -> Identity:
+def user(client_hash: str, id: str = "ann") -> Identity:
     """One client of a user with a token."""
-    return Identity(f"client-{mark}", mark, User(id, id, False), expires=10**15)
+    return Identity(f"client-{client_hash}", client_hash, User(id, id, False), expires=10**15)
 
 
 class Limited(SynchronousTestCase):
@@ -206,12 +206,12 @@ class QuotaTests(Limited):
         self.setUp()
         limits = ScopeLimits(publishes=Rate(2, 4), bytes=Rate(100, 1000))
         limiter = self.limiter(client=limits, user=limits)
-        quotas = {mark: Quota(limiter, user(mark)) for mark in "abc"}
+        quotas = {client_hash: Quota(limiter, user(client_hash)) for client_hash in "abc"}
         taken: list[tuple[float, int]] = []
-        for mark, size, pause in asked:
+        for client_hash, size, pause in asked:
             self.clock.advance(pause)
             try:
-                quotas[mark].take_publish(size)
+                quotas[client_hash].take_publish(size)
             except RealtimeError:
                 continue
             taken.append((self.clock.seconds(), size))

@@ -199,7 +199,7 @@ class NodesTests(SynchronousTestCase):
             self.renew(2, client, self.site.issue("u7", name="Ann", lobby=rights))
             left = [member["id"] for event in watcher.of_type("presence") for member in event.get("left", ())]
             self.assertEqual((members, 2 - members), (self.hubs[1].presence.count("lobby"), len(left)), rights)
-            mark = hub.identities.check(client).mark
-            self.assertEqual(is_there, mark in hub.presence._clients, rights)
+            client_hash = hub.identities.check(client).client_hash
+            self.assertEqual(is_there, client_hash in hub.presence._clients, rights)
             self.wait(30)
         self.assertEqual(({}, {}), (hub.presence._clients, hub.presence._table.hidden))

@@ -38,11 +38,11 @@ class UserSessionsTests(SynchronousTestCase):
             sessions = [self.begin(ann) for _ in order]
             self.hub.users.add(sessions[1], ann)  # as a renewal does
             for index in order:
-                self.assertEqual({one for one in sessions if not one.closed}, {*self.hub.users.of(ann.mark)})
-                self.assertEqual(sum(not one.closed for one in sessions), len(self.hub.users.of(ann.mark)))
+                self.assertEqual({one for one in sessions if not one.closed}, {*self.hub.users.of(ann.client_hash)})
+                self.assertEqual(sum(not one.closed for one in sessions), len(self.hub.users.of(ann.client_hash)))
                 sessions[index].close()
-            self.assertEqual([], self.hub.users.of(ann.mark))
-        self.assertEqual([other], self.hub.users.of(ben.mark))
+            self.assertEqual([], self.hub.users.of(ann.client_hash))
+        self.assertEqual([other], self.hub.users.of(ben.client_hash))
 
     def test_end_in_order(self) -> None:
         """Each session ends with its own time, though it began while another one that ends later was open."""

@@ -42,7 +42,7 @@ class FakeRoom:
 
 
 class FakeClient:
-    """A client of which only its mark is asked."""
+    """A client of which only its hash is asked."""
 
     client_hash = "2" * 16
 

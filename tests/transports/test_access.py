@@ -483,7 +483,7 @@ class LifeTests(AccessTestCase):
         return welcome, [*readers[:2], waiting]
 
     async def test_renewed(self) -> None:
-        """A renewed client keeps its mark and its readers: nobody leaves, and nobody joins."""
+        """A renewed client keeps its hash and its readers: nobody leaves, and nobody joins."""
         watcher = self.client(SocketClient, "open")
         await watcher.start()
         token = self.tokens.issue("u7", name="Ann")
@@ -587,8 +587,8 @@ class LifeTests(AccessTestCase):
         rights = [format_rights(session.identity.grants.rights("lobby")) for session in reading]
         self.assertEqual(["r"] * 3, rights)
         self.assertFalse(waiting.called)
-        marks = {session.identity.mark for session in sessions}
-        self.assertEqual(4, len(marks))
+        client_hashes = {session.identity.client_hash for session in sessions}
+        self.assertEqual(4, len(client_hashes))
         await self.service.hub.publish(Draft("lobby", "message", b"1", ANONYMOUS))
         await waiting
 
