@@ -27,6 +27,7 @@ from realtime_chat.http.host_list import HostList
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
 from realtime_chat.listening import Endpoint, ListenRefused, is_local, listen, names, url
+from realtime_chat.malloc import MemoryTrimmer
 from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
@@ -140,6 +141,7 @@ class RealtimeService(Service):
         self._configuration = configuration
         self._site_factory = site_factory
         self._certificates = Certificates(reactor)
+        self._memory_trimmer = MemoryTrimmer(reactor)
         self._adjust_port = adjust_port
         self._stop_reading = stop_reading
         self._give_up = self._stop_reactor if give_up is None else give_up
@@ -185,6 +187,7 @@ class RealtimeService(Service):
             served = await self._listen("metrics-listen", configuration.metrics_listen, sites.metrics, ports)
             sites.metrics.hosts = HostList.listening_on(served)
         self._log_addresses()
+        self._memory_trimmer.start()
         self._started()
 
     async def _listen(
@@ -291,6 +294,7 @@ class RealtimeService(Service):
         await _finish(self._reactor, DeferredList([site.stop() for site in self._all_sites()], consumeErrors=True))
         await _finish(self._reactor, self._broker.stop())
         await _finish(self._reactor, self._store.stop())
+        self._memory_trimmer.stop()
         self._stop_reading()
         self.hub.wheel.stop()
         self._log.info("stopped")

@@ -25,7 +25,18 @@ __all__ = [
 PACKAGE = Path(__file__).resolve().parents[1] / "realtime_chat"
 
 LAYERS = (
-    ("certificates", "clock", "data_dir", "hosts", "listening", "logs", "process", "proxy_protocol", "text_files"),
+    (
+        "certificates",
+        "clock",
+        "data_dir",
+        "hosts",
+        "listening",
+        "logs",
+        "malloc",
+        "process",
+        "proxy_protocol",
+        "text_files",
+    ),
     ("values",),
     ("core.identity", "core.interfaces", "core.turns", "tokens"),
     ("core.access", "core.access_renewal", "core.wheel"),
