@@ -57,11 +57,26 @@
     return this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight < NEAR;
   };
 
+  // When the event comes a banner may have made the pane smaller, and the reader hasn't scrolled.
   Pane.prototype.scrolled = function () {
-    if (this.current) {
-      this.current.following = this.isAtEnd();
+    var conversation = this.current;
+    if (conversation) {
+      if (this.isAtEnd()) {
+        conversation.following = true;
+        this.rememberPlace();
+      } else {
+        conversation.following = conversation.following && this.isAtLastPlace();
+      }
       this.settle();
     }
+  };
+
+  Pane.prototype.rememberPlace = function () {
+    this.lastPlace = {height: this.node.scrollHeight, visible: this.node.clientHeight};
+  };
+
+  Pane.prototype.isAtLastPlace = function () {
+    return this.node.scrollTop + this.lastPlace.visible >= this.lastPlace.height - NEAR;
   };
 
   Pane.prototype.settle = function () {
@@ -85,16 +100,16 @@
     var node = this.node;
     if (this.current && this.isFollowing()) {
       node.scrollTop = node.scrollHeight;
-      this.lastPlace = {height: node.scrollHeight, visible: node.clientHeight};
+      this.rememberPlace();
     }
   };
 
   // Scroll events come late; a message that comes first must not drag the reader back to the end. So the place is compared
   // with where we last scrolled to. A pane that has grown has moved it, and isn't compared.
   Pane.prototype.isFollowing = function () {
-    var conversation = this.current, node = this.node, lastPlace = this.lastPlace;
-    if (conversation.following && node.clientHeight <= lastPlace.visible && !this.isAtEnd() &&
-        node.scrollTop + lastPlace.visible < lastPlace.height - NEAR) {
+    var conversation = this.current;
+    if (conversation.following && this.node.clientHeight <= this.lastPlace.visible && !this.isAtEnd() &&
+        !this.isAtLastPlace()) {
       conversation.following = false;
     }
     return conversation.following;

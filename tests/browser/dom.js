@@ -5,7 +5,7 @@ const fs = require('node:fs');
 const path = require('node:path');
 const vm = require('node:vm');
 
-const PARTS = ['dom', 'text', 'times', 'storage', 'positions', 'page_url', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people'];
+const PARTS = ['dom', 'text', 'times', 'storage', 'positions', 'page_url', 'log', 'outbox', 'typing', 'conversation', 'rooms', 'people', 'pane'];
 
 class Node {
   constructor(tagName) {
@@ -80,6 +80,8 @@ exports.makeChat = function makeChat(clock, stored) {
   const document = {hidden: false, createElement: (tagName) => new Node(tagName), createTextNode: makeText};
   const window = {
     document,
+    innerHeight: 600,
+    addEventListener: () => undefined,
     setTimeout: (action, milliseconds) => clock.set(action, milliseconds),
     clearTimeout: (timer) => clock.timers.delete(timer),
     localStorage: {getItem: (name) => stored[name] || null, setItem: (name, value) => { stored[name] = value; }}

@@ -244,6 +244,51 @@ test('makes a bounded number of elements for a text', () => {
   assert.equal(node.textContent, text);
 });
 
+/** A pane that shows a conversation of 1000 pixels, of which it has 400 in sight, at its end. */
+function makePane() {
+  const {Chat, makeNode} = makeChat(makeWorld().clock, {}), node = makeNode(), noop = () => undefined;
+  let top = 0;
+  Object.defineProperty(node, 'scrollTop', {get: () => top, set: (to) => { top = Math.min(to, node.scrollHeight - node.clientHeight); }});
+  Object.assign(node, {scrollHeight: 1000, clientHeight: 400});
+  const pane = new Chat.Pane(node, makeNode(), {reachedEnd: noop});
+  const conversation = {node: makeNode(), log: {}, following: true, unread: 0, scrollTop: 0, loadEarlier: noop};
+  pane.show(conversation);
+  return {pane, node, conversation};
+}
+
+test('follows the end when a banner comes before the event of an earlier scroll', () => {
+  const {pane, node} = makePane();
+  node.clientHeight = 320;
+  node.onscroll();
+  pane.followEnd();
+  assert.equal(node.scrollTop, 680);
+});
+
+test('leaves a reader alone who scrolls up, also while a banner comes or messages do', () => {
+  for (const [visible, height] of [[400, 1000], [320, 1000], [400, 1500]]) {
+    const {pane, node, conversation} = makePane();
+    Object.assign(node, {scrollTop: 500, scrollHeight: height, clientHeight: visible});
+    node.onscroll();
+    pane.grew(conversation);
+    assert.equal(node.scrollTop, 500);
+  }
+});
+
+test('leaves a reader alone who scrolls up once more', () => {
+  const {pane, node, conversation} = makePane();
+  node.scrollTop = 300;
+  node.onscroll();
+  node.scrollHeight = 1500;
+  pane.grew(conversation);
+  for (const [top, follows] of [[1100, true], [800, false]]) {
+    node.scrollTop = top;
+    node.onscroll();
+    assert.equal(conversation.following, follows);
+  }
+  pane.followEnd();
+  assert.equal(node.scrollTop, 800);
+});
+
 test('keeps a bounded number of messages, also if the reader has scrolled up', () => {
   const {world, conversation} = makeConversation();
   conversation.following = false;
