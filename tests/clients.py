@@ -17,10 +17,9 @@ from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 from twisted.web.http import _ChunkedTransferDecoder
 
+from tests.deadlines import DEADLINE
 from tests.secrecy import assert_tells_nothing
 from tests.views import View
-
-PATIENCE = 60.0
 
 
 class Watched:
@@ -39,7 +38,7 @@ class Watched:
                 # In a later turn: the code that waited may stop this object, which may be in the middle of something.
                 self.reactor.callLater(0, lambda deferred=deferred: deferred.called or deferred.callback(None))
 
-    def until(self, condition: Callable[[], Any], patience: float = PATIENCE) -> Deferred[None]:
+    def until(self, condition: Callable[[], Any], patience: float = DEADLINE) -> Deferred[None]:
         """Wait till a condition on what has come is true.
 
         :raises twisted.internet.defer.TimeoutError: it doesn't become true in time.
@@ -154,16 +153,16 @@ class SocketClient(Client):
         self.opened: Deferred[None] = Deferred()
         url = f"ws://127.0.0.1:{self.port}/ws?" + urlencode(query or {})
         factory = WebSocketClientFactory(url, reactor=self.reactor, **options)
-        factory.setProtocolOptions(openHandshakeTimeout=PATIENCE, closeHandshakeTimeout=1)
+        factory.setProtocolOptions(openHandshakeTimeout=DEADLINE, closeHandshakeTimeout=1)
         if offers:
             factory.setProtocolOptions(
                 perMessageCompressionOffers=offers, perMessageCompressionAccept=PerMessageDeflateResponseAccept
             )
         factory.protocol = _Protocol
-        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={PATIENCE:.0f}")
+        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={DEADLINE:.0f}")
         self.protocol = await endpoint.connect(factory)
         self.protocol.client = self
-        await self.opened.addTimeout(PATIENCE, self.reactor)
+        await self.opened.addTimeout(DEADLINE, self.reactor)
         self.open = True
 
     @property
@@ -220,7 +219,7 @@ class HTTPClient(Client):
     async def get(self, path: str, **query: Any) -> Any:
         """The JSON that a GET answers."""
         url = f"http://127.0.0.1:{self.port}/{path}" + ("?" + urlencode(query) if query else "")
-        response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=70)
+        response = await treq.get(url, agent=self._agent, headers=self._headers(), timeout=DEADLINE)
         return _told(await response.json())
 
     def _headers(self) -> dict[str, str]:
@@ -238,7 +237,7 @@ class HTTPClient(Client):
 
     async def _post(self, body: Any) -> Any:
         url = f"http://127.0.0.1:{self.port}/commands"
-        response = await treq.post(url, json=body, agent=self._agent, headers=self._headers(), timeout=PATIENCE)
+        response = await treq.post(url, json=body, agent=self._agent, headers=self._headers(), timeout=DEADLINE)
         return _told(await response.json())
 
     async def publish(self, data: Any, **fields: Any) -> dict[str, Any]:
@@ -385,7 +384,7 @@ class EventClient(HTTPClient):
     async def connect(self, query: Mapping[str, Any] | Sequence[tuple[str, Any]], *headers: str) -> EventStream:
         """Open a stream, perhaps with further headers, and wait for the head of the answer."""
         stream = self.stream = EventStream(self.reactor, self.request(query, headers), self.take)
-        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={PATIENCE:.0f}")
+        endpoint = clientFromString(self.reactor, f"tcp:127.0.0.1:{self.port}:timeout={DEADLINE:.0f}")
         await connectProtocol(endpoint, stream)
         await stream.until(lambda: stream.head or stream.lost)
         return stream

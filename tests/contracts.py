@@ -29,6 +29,7 @@ from realtime_chat.values.model import (
     RemoteClient,
     User,
 )
+from tests.deadlines import DEADLINE
 from tests.fakes import Recorder
 
 __all__ = [
@@ -184,7 +185,7 @@ class MessageStoreContract:
 
     async def forgotten(self, store: Any, *rooms: str, step: float) -> None:
         """Let time pass, so many seconds at a time, till rooms are not listed any more."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE
         while listed := set(rooms) & set(await store.rooms("", 1000)):
             assert time.monotonic() < deadline, f"{listed} are still there"
             self.clock.advance(step)

@@ -27,6 +27,7 @@ from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.clients import PollClient
+from tests.deadlines import DEADLINE
 from tests.redis_server import RedisServer
 
 
@@ -159,7 +160,7 @@ class NodesTestCase(TestCase):
             except StoreError:
                 await deferLater(reactor, 0.1, lambda: None)  # type: ignore[arg-type]
 
-    async def until(self, condition: Callable[[], Any], patience: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], Any], patience: float = DEADLINE) -> None:
         """Wait for a condition, with a deadline."""
         deadline = time.monotonic() + patience
         while not condition():

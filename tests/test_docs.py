@@ -36,6 +36,7 @@ from realtime_chat.values.commands import COMMANDS
 from realtime_chat.values.errors import ERRORS, GOODBYES
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.rates import DEFAULTS
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import CHECKOUT, Daemon
 from tools.references import Text, dead_in, dead_references
 
@@ -319,7 +320,7 @@ class _Curl:
                 assert not word.startswith("-"), f"this test doesn't know {word}"
                 self.url = word
         data = None if self.data is None else self.data.encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url, data, self.headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(self.url, data, self.headers), timeout=DEADLINE) as answer:
             result: dict[str, Any] = json.load(answer)
         return result
 

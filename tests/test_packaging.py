@@ -25,6 +25,7 @@ from typing import IO, NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import CHECKOUT, free_port, wait_until
 
 _NOT_OURS = ("PYTHON", "VIRTUAL_ENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "REALTIME_")
@@ -217,9 +218,9 @@ class InstalledTests(SynchronousTestCase):
             )
         self.addCleanup(_end, process)
         wait_until(lambda: _answers(process, url + "healthz"), lambda: f"it did not answer:\n{log.read_text()}")
-        with urllib.request.urlopen(url + "rooms/lobby/messages", b"text=hi", timeout=5) as answer:
+        with urllib.request.urlopen(url + "rooms/lobby/messages", b"text=hi", timeout=DEADLINE) as answer:
             self.assertEqual("published", json.load(answer)["type"])
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
             self.assertIn(b"page.js", answer.read())
         said = _run(self.programs / "realtime-chat", "publish", "lobby", "hi", "--url", url, cwd=self.directory)
         self.assertRegex(said, r"^\S+:2\n$")
@@ -238,7 +239,7 @@ class InstalledFromSdistTests(InstalledTests):
 
 def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
     assert process.poll() is None, f"it ended with {process.returncode}"
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=DEADLINE) as answer:
         return bool(answer.status == 200)
     return False
 

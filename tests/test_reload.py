@@ -31,6 +31,7 @@ from realtime_chat.service import RealtimeService
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.rates import Rate, RateLimits, ScopeLimits
 from tests.certificates import self_signed
+from tests.deadlines import DEADLINE
 from tests.tokens.made import OTHER_SECRET, SECRET, token
 
 LOCAL = "tcp:0:interface=127.0.0.1"
@@ -252,7 +253,7 @@ class DaemonTests(TestCase):
         def ask() -> tuple[int, bytes]:
             request = Request(f"http://127.0.0.1:{self.port}/{path}", headers=dict(headers or {}))
             try:
-                with urlopen(request, timeout=20) as answer:
+                with urlopen(request, timeout=DEADLINE) as answer:
                     return answer.status, answer.read()
             except HTTPError as error:
                 return error.code, error.read()
@@ -284,7 +285,7 @@ class DaemonTests(TestCase):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n")
             return bytes(connection.recv(65536).split(b"\r\n")[0])
 
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as connection:
             first = [await deferToThread(ask, connection) for _ in range(3)]
             self.reloaded("host = 'b.example'\n")
             self.assertEqual([b"HTTP/1.1 200 OK"] * 3, first)
@@ -431,7 +432,7 @@ class DaemonTests(TestCase):
         def connect() -> ssl.SSLSocket:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            return context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout=20))
+            return context.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE))
 
         def seen() -> bytes:
             with connect() as wrapped:

@@ -32,6 +32,7 @@ from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.rates import DEFAULTS, RateLimits
 from tests.clients import PollClient, SocketClient
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.daemon import CHECKOUT, Daemon, DaemonTestCase
 from tests.transports.test_contract import ServedTestCase
 
@@ -44,7 +45,7 @@ def memory() -> MemoryStore:
 
 def _status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -210,7 +211,7 @@ class FileLimitTests(DaemonTestCase):
             "print(raise_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE), raise_file_limit())\n"
         )
         answer = subprocess.run(
-            [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, check=True, timeout=DEADLINE
         )
         self.assertEqual(b"300 300 300 300\n", answer.stdout)
 
@@ -288,9 +289,9 @@ class StopTests(ServedTestCase):
         reader = await self.started(SocketClient)
         reader.send(type="publish", room="lobby", data="for ever", id="first")
         await self.until(lambda: self.holding.held)
-        begun = time.monotonic()
+        watch = Stopwatch()
         await self.service.stopService()
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(watch.seconds(), 5)
         await reader.until(lambda: reader.close_code)
         self.assertEqual((4000, []), (reader.close_code, reader.of_type("published")))
 

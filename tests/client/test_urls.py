@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from realtime_chat.client import TRANSPORTS, State, Unreachable, connect
 from tests.certificates import write_self_signed
 from tests.client.served import ChatTestCase
+from tests.deadlines import DEADLINE
 
 
 class UrlTestCase(ChatTestCase):
@@ -27,12 +28,12 @@ class UrlTestCase(ChatTestCase):
                 await room.publish(kind)
                 self.assertEqual([kind], await self.data(room, 1), url)
 
-    async def assert_fails(self, url: str, words: str, patience: float = 5.0) -> None:
-        """On each transport, connecting fails in time with an error that has these words."""
+    async def assert_fails(self, url: str, words: str) -> None:
+        """On each transport, connecting fails with an error that has these words, and no other attempt is made."""
         for kind in TRANSPORTS:
             states: list[State] = []
             chat = connect(reactor, url, transports=(kind,), on_state=states.append)
-            opening = Deferred.fromCoroutine(chat.__aenter__()).addTimeout(patience, reactor)
+            opening = Deferred.fromCoroutine(chat.__aenter__()).addTimeout(DEADLINE, reactor)
             error = await self.assertFailure(opening, Unreachable)
             self.assertIn(words, error.message, f"{url} {kind}")
             self.assertNotIn("\n", error.message)
@@ -86,7 +87,7 @@ class IPv6Tests(UrlTestCase):
 
 def _status(request: urllib.request.Request) -> int:
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         error.close()

@@ -20,13 +20,13 @@ from collections.abc import Callable, Coroutine
 from ipaddress import IPv4Address
 from typing import Any
 
+from tests.deadlines import DEADLINE
 from tests.functional.raw_clients import GONE, frame
 from tests.functional.worker_process import WorkerProcess, serve
 
 __all__ = ["Attackers", "get", "post", "upgrade"]
 
 _TEXT = 1
-_PATIENCE = 20.0
 _LEAST = 5
 """What is done at least, connections not counted: on a busy machine a short attack would be none."""
 _SMALL = 4096
@@ -104,7 +104,7 @@ class _AttackWorker:
 
         self._counters.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds + _PATIENCE), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(seconds + DEADLINE), asyncio.TaskGroup() as group:
                 lives = [group.create_task(again()) for _ in range(connections)]
                 await asyncio.sleep(seconds)
                 while not self._has_done_enough():
@@ -134,7 +134,7 @@ class _AttackWorker:
         connection.setblocking(False)
         connection.bind(self._source)
         self._open.append(connection)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", self.port))
         self._counters["connections"] += 1
         return connection

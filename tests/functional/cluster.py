@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import NO_LIMITS, TWISTD, Daemon, DaemonTestCase, wait_until
 from tests.functional.load import Load, Place
 from tests.redis_server import RedisServer
@@ -63,7 +64,7 @@ class ClusterTestCase(DaemonTestCase):
         """Call a function of the load process; the reactor goes on meanwhile."""
         return await deferToThread(load.ask, do, **arguments)
 
-    async def eventually(self, condition: Any, describe: Any = lambda: "", patience: float = 20.0) -> Any:
+    async def eventually(self, condition: Any, describe: Any = lambda: "", patience: float = DEADLINE) -> Any:
         """Wait until a blocking function returns something true."""
         return await deferToThread(wait_until, condition, describe, patience)
 
@@ -71,7 +72,7 @@ class ClusterTestCase(DaemonTestCase):
         """Sleep, while the reactor goes on."""
         await deferLater(reactor, seconds, lambda: None)
 
-    async def all_see(self, load: Load, count: int, patience: float = 20.0) -> None:
+    async def all_see(self, load: Load, count: int, patience: float = DEADLINE) -> None:
         """Wait until all readers see so many members, and forget the leaves that they saw until then.
 
         While many clients join at once, one node may know of some of them before another node does.

@@ -24,6 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.limit_options import LIMIT_OPTIONS
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.forked import ForkedProcess
 from tests.secrecy import Secrets, access_logs
 from tests.soak import SOAK
@@ -47,8 +48,6 @@ NO_LIMITS = tuple(f"--{option.name}=0" for option in LIMIT_OPTIONS)
 """Options for a daemon whose load is more than one client may cause."""
 
 _PAGES = ("metrics", "healthz", "rooms", "")
-_PATIENCE = 60.0
-"""Seconds after which nobody waits any longer, where no promise says how long something takes."""
 
 
 def with_limits(node_timeout: float | None = None, **limits: float) -> str:
@@ -117,7 +116,7 @@ def free_port() -> int:
 
 
 def wait_until(
-    condition: Callable[[], Any], describe: Callable[[], str] = lambda: "", patience: float = _PATIENCE
+    condition: Callable[[], Any], describe: Callable[[], str] = lambda: "", patience: float = DEADLINE
 ) -> Any:
     """Wait until ``condition()`` returns something true, and return that.
 
@@ -187,7 +186,7 @@ class Daemon:
         self._run()
         assert self._process is not None
         try:
-            self.status = self._process.wait(_PATIENCE)
+            self.status = self._process.wait(DEADLINE)
         finally:
             self.kill()
         return self.log[before:]
@@ -224,31 +223,33 @@ class Daemon:
 
     def get(self, path: str) -> Any:
         """The JSON at a path."""
-        with urllib.request.urlopen(self.url + path, timeout=_PATIENCE) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=DEADLINE) as answer:
             return json.load(answer)
 
     def kill(self) -> None:
         """Kill the daemon with SIGKILL, as a power cut would."""
         self._end(signal.SIGKILL)
 
-    def terminate(self, patience: float = 10.0) -> float:
-        """Stop the daemon with SIGTERM; return how many seconds that took."""
-        begun = time.monotonic()
-        self._end(signal.SIGTERM, patience)
-        return time.monotonic() - begun
+    def terminate(self) -> float:
+        """Stop the daemon with SIGTERM; return how many seconds that took, as a stopwatch has them."""
+        return self._end(signal.SIGTERM)
 
-    def _end(self, how: signal.Signals, patience: float = 10.0) -> None:
+    def _end(self, how: signal.Signals) -> float:
         process, self._process = self._process, None
         if process is None:
-            return
+            return 0.0
+        watch = Stopwatch(process.pid)
         process.send_signal(how)
-        try:
-            self.status = process.wait(patience)
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and watch.seconds() < DEADLINE:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        took, self.status = watch.seconds(), process.poll()
+        if self.status is None:
             process.kill()
             process.wait()
-            raise AssertionError(f"not stopped within {patience} s; its log:\n{self.log}") from None
+            raise AssertionError(f"not stopped within {DEADLINE} s; its log:\n{self.log}")
         self.check_secrecy(*access_logs(self.options, self.directory))
+        return took
 
     def check_secrecy(self, *more: Path, text: str = "") -> None:
         """No secret, token, client or reader is in the log.

@@ -8,7 +8,6 @@ the client itself was ready to go on and had no processor isn't counted.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tests.deadlines import RunDelay
 from tests.functional.attackers import upgrade
 from tests.functional.raw_clients import RawHTTP, RawWebSocket
 from tests.functional.worker_process import WorkerProcess, serve
@@ -24,32 +24,6 @@ __all__ = ["HealthyClient"]
 
 _ROOM = "healthy"
 _SECONDS_BETWEEN = 0.02
-
-
-class _Threads:
-    """All threads of some processes. The files that tell of them stay open, as they are read at each message."""
-
-    def __init__(self, processes: Sequence[int]) -> None:
-        self._directories = [f"/proc/{process}/task" for process in processes]
-        self._files: dict[str, int] = {}
-
-    def seconds_without_processor(self) -> float:
-        """How long they have waited for a processor so far; 0 where the kernel doesn't say."""
-        waited = 0
-        for directory in self._directories:
-            with contextlib.suppress(FileNotFoundError):  # the process has ended
-                waited += sum(self._waited(f"{directory}/{thread}/schedstat") for thread in os.listdir(directory))
-        return waited / 1e9
-
-    def _waited(self, path: str) -> int:
-        try:
-            if path not in self._files:
-                self._files[path] = os.open(path, os.O_RDONLY)
-            return int(os.pread(self._files[path], 100, 0).split()[1])
-        except OSError:  # the thread has ended; another one may come to have its number
-            if path in self._files:
-                os.close(self._files.pop(path))
-            return 0
 
 
 class _Since(NamedTuple):
@@ -77,7 +51,7 @@ class _HealthyWorker:
 
     def __init__(self, port: int, servers: Sequence[int]) -> None:
         self.port = port
-        self._threads = _Threads(servers), _Threads([os.getpid()])
+        self._delays = RunDelay(*servers), RunDelay(os.getpid())
         self.sent: dict[str, _Since] = {}
         self.missing: dict[str, set[str]] = {"websocket": set(), "poll": set()}
         self._next = dict.fromkeys(self.missing, 0)
@@ -110,7 +84,7 @@ class _HealthyWorker:
             await asyncio.sleep(due - time.monotonic())
 
     def _now(self) -> _Since:
-        return _Since(time.monotonic(), *(threads.seconds_without_processor() for threads in self._threads))
+        return _Since(time.monotonic(), *(delay.seconds() for delay in self._delays))
 
     def _delay(self, since: _Since, now: _Since) -> float:
         """How much of the time is the daemon's doing: first this process needs a processor, then the daemon, then this

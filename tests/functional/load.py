@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tests.deadlines import DEADLINE
 from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 from tests.functional.raw_clients import GONE, RawEventStream, RawHTTP, RawRedis, RawWebSocket, RedisError, Unavailable
 from tests.functional.worker_process import WorkerProcess, serve
@@ -26,7 +27,6 @@ from tests.views import View
 
 __all__ = ["Load"]
 
-_PATIENCE = 20.0
 _WAIT = 4
 
 
@@ -185,7 +185,7 @@ class _SocketWriter(_Writer):
                 await self._open()
         answer = self._waiting[key] = asyncio.get_running_loop().create_future()
         self._send(type="publish", id=key, room=self.load.place.room, data=data, key=key)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             return self.check(await answer)
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class _SocketWriter(_Writer):
         answer = self._waiting["hello"] = asyncio.get_running_loop().create_future()
         # A key is a user's own: nothing may be published before it is known who that is.
         self._send(type="hello", id="hello", **({"client": self.client} if self.client else {}))
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             welcome = await answer
         if self.client not in ("", welcome.client):
             self.load.fail(f"{self.name} is another client on another node")
@@ -577,7 +577,7 @@ class _LoadWorker:
         self.readers += new
         for reader in new:
             self._go(reader.run())
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             for reader in new:
                 await reader.known.wait()
         return {}
@@ -602,7 +602,7 @@ class _LoadWorker:
         """Let the writers finish."""
         self.ledger.is_open = False
         writing, self._writing = self._writing, []
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*writing, return_exceptions=True)
         return await self.progress()
 
@@ -611,7 +611,7 @@ class _LoadWorker:
         await asyncio.gather(*self._writing, return_exceptions=True)
         return await self.rest()
 
-    async def balance(self, patience: float = _PATIENCE) -> dict[str, Any]:
+    async def balance(self, patience: float = DEADLINE) -> dict[str, Any]:
         """Wait until the readers have reached the log's end, and report on all of them."""
         logs = [await self._read_log(port) for port in self.place.nodes]
         log = logs[0]
@@ -696,7 +696,7 @@ class _LoadWorker:
 
         request = upgrade(f"/ws?room={self.place.room}&last=0")
         raw: RawWebSocket = await RawWebSocket.connect(self.node(), request, take)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             await joined.wait()
         return raw
 
@@ -720,7 +720,7 @@ class _LoadWorker:
             if not left:
                 all_joined.set()
 
-        async with waiting, asyncio.timeout(_PATIENCE):
+        async with waiting, asyncio.timeout(DEADLINE):
             raw = await RawWebSocket.connect(self.node(), upgrade("/ws"), take)
             self._visitors.append(raw)
             for number in rooms:

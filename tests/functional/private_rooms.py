@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from tests.deadlines import DEADLINE
 from tests.functional.raw_clients import RawEventStream, RawHTTP, RawWebSocket
 from tests.tokens.made import SECRET, token
 
 __all__ = ["WAYS", "Person", "gather", "room_of", "until"]
 
 WAYS = ("websocket", "sse", "poll", "history")
-_PATIENCE = 60.0
 _MARK = re.compile(rb"(?:a secret of room-|user )([0-9]+)")
 
 
@@ -34,9 +34,9 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 
     :raises AssertionError: it isn't, in the end.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {_PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
         await asyncio.sleep(0.02)
 
 
@@ -214,7 +214,7 @@ class Person:
         self._ids += 1
         reply = self._waiting[self._ids] = asyncio.get_running_loop().create_future()
         self.socket.send(json.dumps({"id": self._ids, **command}).encode())
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             return await reply
 
     async def ask(

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import program
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 
@@ -85,7 +86,7 @@ class Proxy:
     def _answers(self) -> bool:
         assert self._process.poll() is None, f"the proxy ended:\n{self._log.read_text()}"
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._path}healthz", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}{self._path}healthz", timeout=DEADLINE).close()
         except (urllib.error.URLError, OSError):
             return False
         return True

@@ -10,10 +10,11 @@ from typing import Any
 
 from twisted.web.http import _ChunkedTransferDecoder
 
+from tests.deadlines import DEADLINE
+
 __all__ = ["GONE", "RawEventStream", "RawHTTP", "RawRedis", "RawWebSocket", "RedisError", "Unavailable", "frame"]
 
 _TEXT, _CLOSE, _PING, _PONG = 1, 8, 9, 10
-_PATIENCE = 20.0
 
 
 class Unavailable(Exception):
@@ -61,7 +62,7 @@ class _RawConnection(asyncio.Protocol):
         """
         loop = asyncio.get_running_loop()
         raw = cls(take)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             raw.transport, _ = await loop.create_connection(lambda: raw, "127.0.0.1", port, local_addr=(source, 0))
             raw.transport.write(request)
             try:
@@ -182,7 +183,7 @@ class RawHTTP:
         reader, writer = self._streams
         lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers, "", ""]
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(DEADLINE):
                 writer.write("\r\n".join(lines).encode() + body)
                 status, length, keep = _read_head(await reader.readuntil(b"\r\n\r\n"))
                 answer = await (reader.read() if length is None else reader.readexactly(length))
@@ -232,7 +233,7 @@ class RawRedis:
                 if self._database:
                     self._send(("SELECT", self._database))
         answer = self._send(words)
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             return await answer
 
     def _send(self, words: tuple[str | bytes | int, ...]) -> asyncio.Future[Any]:

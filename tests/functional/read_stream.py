@@ -13,6 +13,8 @@ from typing import Any
 import requests
 import sseclient
 
+from tests.deadlines import DEADLINE
+
 
 def read_sseclient(response: Any, ids: list[str]) -> Iterator[str]:
     """As sseclient-py's documentation shows it."""
@@ -40,7 +42,7 @@ def main(library: str, url: str) -> None:
     while True:
         headers = {"Last-Event-ID": ids[-1]} if ids else {}
         try:
-            response = requests.get(url, headers=headers, stream=True, timeout=60)
+            response = requests.get(url, headers=headers, stream=True, timeout=DEADLINE)
             for data in LIBRARIES[library](response, ids):
                 print(data, flush=True)
         except requests.RequestException:

@@ -1,5 +1,5 @@
 /*
- * What realtime.js promises a page, on whatever transport. runSuite({url, transports, switching}) gives what was wrong,
+ * What realtime.js promises a page, on whatever transport. runSuite({url, transports, switching, deadline}) gives what was wrong,
  * one line for each test that failed, and nothing where all is well.
  *
  * The daemon keeps 50 messages a room. With `switching` the clients move over to the next transport before every step.
@@ -8,12 +8,13 @@
 'use strict';
 
 const Intrinsic = (async () => {})().constructor; // also where window.Promise was deleted
+let deadline = 60; // seconds after which a condition isn't waited for any longer
 const sleep = (seconds) => new Intrinsic((resolve) => setTimeout(resolve, seconds * 1000));
 
 async function until(condition, what, seconds) {
-  const deadline = Date.now() + (seconds || 15) * 1000;
+  const end = Date.now() + (seconds || deadline) * 1000;
   while (!condition()) {
-    if (Date.now() > deadline) {
+    if (Date.now() > end) {
       throw new Error('not in time: ' + (typeof what === 'function' ? what() : what));
     }
     await sleep(0.01);
@@ -206,7 +207,7 @@ const TESTS = {
     await suite.step(ann, bob);
     ann.presence = [];
     bob.room.leave();
-    await until(() => names() === 'Ann{}', names, 30); // a poll that was given up for another transport counts for 10 s
+    await until(() => names() === 'Ann{}', names);
     same(ann.presence.pop().left.map((member) => member.name), ['Bob'], 'who left');
     same(ann.room.count, 1, 'count');
   },
@@ -222,7 +223,7 @@ const TESTS = {
       const tries = suite.options.switching ? 10 : 1;
       for (let attempt = 0; attempt < tries && ann.signals.length === number; attempt += 1) {
         same(bob.room.signal('typing', number), true, 'that it was sent');
-        await until(() => ann.signals.length > number, `signal ${number}`, 15 / tries).catch((error) => {
+        await until(() => ann.signals.length > number, `signal ${number}`, deadline / tries).catch((error) => {
           if (attempt + 1 === tries) {
             throw error;
           }
@@ -287,7 +288,7 @@ const TESTS = {
     await suite.publish({rt: ann.rt, room: second}, 2);
     await until(() => heard.length === 2, 'its own message');
     second.leave();
-    await until(() => bob.room.count === 1, 'the last one to leave', 30);
+    await until(() => bob.room.count === 1, 'the last one to leave');
     same([heard, second.joined], [[1, 2], false], 'after that');
   },
 
@@ -311,6 +312,7 @@ window.used = [];
 
 window.runSuite = async (options) => {
   const wrong = [], suite = new Suite(options);
+  deadline = options.deadline;
   for (const name of Object.keys(TESTS)) {
     const begun = Date.now();
     try {

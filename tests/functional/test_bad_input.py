@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.clients import Client, EventClient, PollClient, SocketClient, Watched
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.daemon import Daemon
 
 EVIL = "EVIL-MARKER<script>"
@@ -762,10 +763,12 @@ SOCKET = [
 class Healthy:
     """Clients of one room, one a transport, that publish in turns as long as it takes.
 
+    :param daemon: the process that serves them.
     :ivar slowest: seconds from a publish till all had it, at worst.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, daemon: int) -> None:
+        self._daemon = daemon
         kinds: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
         self.clients = tuple(kind(reactor, port) for kind in kinds)
         self.sent: list[str] = []
@@ -782,11 +785,11 @@ class Healthy:
         while not self.over:
             for writer in self.clients:
                 self.sent.append(f"{type(writer).__name__} {len(self.sent)}")
-                begun = time.monotonic()
+                watch = Stopwatch(self._daemon)
                 await writer.publish(self.sent[-1])  # type: ignore[attr-defined]
                 for reader in self.clients:
                     await reader.count(len(self.sent))
-                self.slowest = max(self.slowest, time.monotonic() - begun)
+                self.slowest = max(self.slowest, watch.seconds())
             await deferLater(reactor, 0.05)
 
     async def stop(self) -> None:
@@ -820,7 +823,7 @@ class TableTests(SynchronousTestCase):
 class BadInputTests(TestCase):
     """Bad input against daemons in processes of their own: one as it comes, and one that allows JSONP."""
 
-    timeout = 90
+    timeout = 300
     ACCESS_LINE = re.compile(
         r'(127\.0\.0\.1|-) - - \[[^]]+\] "([^"\\]|\\x[0-9a-f]{2})*" \d{3} (\d+|-) "([^"\\]|\\x[0-9a-f]{2})*" '
         r'"([^"\\]|\\x[0-9a-f]{2})*"'
@@ -861,7 +864,7 @@ class BadInputTests(TestCase):
     async def test_table(self) -> None:
         """Every row gets its documented outcome; healthy clients of the same room notice nothing; nothing is left
         of it all, in memory, among the descriptors or in the log."""
-        healthy = Healthy(self.daemons[0].port)
+        healthy = Healthy(self.daemons[0].port, self.daemons[0].pid)
         self.addCleanup(healthy.stop)
         await healthy.start()
         before = [(descriptors(daemon), resident(daemon)) for daemon in self.daemons]
@@ -879,7 +882,7 @@ class BadInputTests(TestCase):
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition, with a deadline."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + DEADLINE
         while not condition():
             self.assertLess(time.monotonic(), deadline, "not in time")
             await deferLater(reactor, 0.05)

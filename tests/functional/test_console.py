@@ -12,6 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client import TRANSPORTS
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 from tests.functional.forked import ForkedProcess
 from tests.redis_server import RedisServer
@@ -59,7 +60,7 @@ class Console:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def end(self, patience: float = 30.0) -> int:
+    def end(self, patience: float = DEADLINE) -> int:
         """End its input, and wait for its status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -317,7 +318,7 @@ class UseTests(ConsoleTestCase):
         self.done("publish", "lobby", "hi")
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "REALTIME_URL": self.url, "PROGRAM": _PROGRAM}
         line = f'"{sys.executable}" -c "$PROGRAM" tail lobby | head -n 1; echo "${{PIPESTATUS[0]}}"'
-        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=DEADLINE)
         self.assertRegex(done.stdout, r"hi\n0\n$")
         self.assertEqual("", done.stderr)
 

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.clients import PollClient, SocketClient
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import program
 from tests.functional.daemon import NO_LIMITS, Daemon, DaemonTestCase, wait_until
 from tests.functional.test_restart import LedgerTestCase, make_agent, pause
@@ -46,7 +47,7 @@ class ServedTestCase(DaemonTestCase):
         headers = {} if client is None else {"Realtime-Client": client}
         more: dict[str, Any] = {} if body is None else {"json": body}
         response = await treq.request(
-            method, self.server.url + path, headers=headers, agent=self.agent, timeout=30, **more
+            method, self.server.url + path, headers=headers, agent=self.agent, timeout=DEADLINE, **more
         )
         (retry_after,) = response.headers.getRawHeaders("Retry-After", [None])
         return Reply(response.code, json.loads(await response.content()), retry_after)
@@ -80,7 +81,7 @@ class ServedTestCase(DaemonTestCase):
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait till something is true, with a deadline; ``condition`` may be a coroutine function."""
-        deadline = reactor.seconds() + 30
+        deadline = reactor.seconds() + DEADLINE
         while True:
             found = condition()
             if found if isinstance(found, bool) else await found:

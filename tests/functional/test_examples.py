@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 
 from realtime_chat.client import Message, Room, connect
 from tests.clients import SocketClient
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import node_environment, program
 from tests.functional.cluster import ClusterTestCase
 from tests.functional.daemon import CHECKOUT, DaemonTestCase, wait_until
@@ -58,7 +59,7 @@ class ExampleTests(DaemonTestCase):
         """The client works on asyncio's event loop, from asyncio's coroutines."""
         server = await self.started("--store=memory:")
         program = self.start("asyncio_bot.py", server.url, "lobby")
-        output, _ = await deferToThread(program.communicate, timeout=30)
+        output, _ = await deferToThread(program.communicate, timeout=DEADLINE)
         self.assertEqual(b"message 0\nmessage 1\nmessage 2\n", output)
         self.assertEqual(0, program.returncode)
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import attrs
 from twisted.logger import Logger
 
+from tests.deadlines import DEADLINE
 from tests.functional.attackers import Attackers, get, post, upgrade
 from tests.functional.daemon import NO_LIMITS, SOAK, TWISTD, Daemon, DaemonTestCase, free_port, with_limits
 from tests.functional.healthy_client import HealthyClient
@@ -37,7 +38,6 @@ LOG = MIB * SECONDS / 30
 """By how much its log may grow: a mebibyte while the longest attack lasts."""
 DELAY = 250.0
 """How late the daemon may make a healthy client's messages, in milliseconds, but for the last hundredth of them."""
-PATIENCE = 60.0
 """Seconds after which all is as before."""
 KEPT = "10000"
 """More messages than the healthy client sends: Redis gets a key more when the first message of a room goes."""
@@ -234,7 +234,7 @@ class Figures:
 
     def too_much(self) -> list[str]:
         """Which of these are more than there may be."""
-        most = {"memory": MEMORY, "log": LOG, "late": DELAY, "back": PATIENCE}
+        most = {"memory": MEMORY, "log": LOG, "late": DELAY + self.lag, "back": DEADLINE}
         return [name for name, bound in most.items() if getattr(self, name) > bound]
 
     def account(self) -> str:
@@ -282,7 +282,7 @@ class Scene:
     def _post(self, path: str, value: Any) -> None:
         body = json.dumps(value).encode()
         request = urllib.request.Request(self.daemon.url + path, body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=DEADLINE).close()
 
     # What is measured
 
@@ -314,7 +314,7 @@ class Scene:
 
     def metrics(self) -> str:
         """The page for Prometheus."""
-        with urllib.request.urlopen(self._metrics, timeout=20) as answer:
+        with urllib.request.urlopen(self._metrics, timeout=DEADLINE) as answer:
             text: str = answer.read().decode()
         return text
 
@@ -409,7 +409,7 @@ class ExhaustionTestCase(DaemonTestCase):
 
     def settle(self, scene: Scene) -> None:
         """Wait till what was prepared takes no more memory: twice the same within half a second."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + DEADLINE
         before = 0
         while abs(scene.memory() - before) > MIB:
             self.assertLess(time.monotonic(), deadline)
@@ -420,7 +420,7 @@ class ExhaustionTestCase(DaemonTestCase):
         """Let the attackers go, and see after how many seconds all is as before."""
         begun = time.monotonic()
         scene.attackers.ask("release")
-        while (took := time.monotonic() - begun) <= PATIENCE:
+        while (took := time.monotonic() - begun) <= DEADLINE:
             with contextlib.suppress(OSError):  # it may have no descriptor for us yet
                 now = scene.held()
                 if attack.stores:

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import Site, browser, serve
 from tests.functional.daemon import Daemon, wait_until
 
@@ -36,7 +37,7 @@ def status(daemon: Daemon, path: str, headers: dict[str, str], method: str = "GE
     """What a request is answered with: its status, and an error's code."""
     request = urllib.request.Request(daemon.url + path, None, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             return answer.status, None
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read() or b"{}").get("code")
@@ -53,7 +54,7 @@ class ForeignTestCase(SynchronousTestCase):
 
     def members(self, room: str) -> list[str]:
         """The names of a room's members."""
-        with urllib.request.urlopen(f"{self.daemon.url}rooms/{room}/members", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.daemon.url}rooms/{room}/members", timeout=DEADLINE) as answer:
             return sorted(member["name"] for member in json.load(answer)["members"])
 
 
@@ -80,7 +81,7 @@ class HeaderTests(ForeignTestCase):
 
     def test_unreadable(self) -> None:
         """What no script can read makes nobody a member, on every transport that makes members, client or not."""
-        with urllib.request.urlopen(f"{self.daemon.url}poll?room=other&wait=0", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.daemon.url}poll?room=other&wait=0", timeout=DEADLINE) as answer:
             client = json.load(answer)["client"]
         unreadable: list[dict[str, str]] = [
             {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},

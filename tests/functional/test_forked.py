@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import CHECKOUT, wait_until
 from tests.functional.forked import ForkedProcess
 
@@ -102,5 +103,5 @@ class ForkedTests(SynchronousTestCase):
 
     def test_first_ones_together(self) -> None:
         """The first forks of a process may be asked for by several threads at once, and each runs to its end."""
-        done = subprocess.run([sys.executable, "-c", _IN_THREADS], cwd=CHECKOUT, capture_output=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", _IN_THREADS], cwd=CHECKOUT, capture_output=True, timeout=DEADLINE)
         self.assertEqual(b"[0, 0, 0, 0]\n", done.stdout, done.stderr.decode())

@@ -23,6 +23,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from tests.clients import EventClient, SocketClient
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import NO_LIMITS, SOAK, Daemon, DaemonTestCase, free_port, wait_until
 from tests.transports.test_contract import ServedTestCase
 
@@ -269,7 +270,7 @@ class ConnectionTests(DaemonTestCase):
 
     def sessions(self) -> int:
         """WebSockets and waiting polls, as the daemon counts them."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=DEADLINE) as answer:
             text = answer.read().decode()
         return sum(int(float(count)) for count in re.findall(r"^realtime_sessions{.*} (.*)$", text, re.MULTILINE))
 
@@ -332,7 +333,7 @@ class StreamTests(DaemonTestCase):
 
     def queued(self) -> int:
         """The bytes that wait in the daemon for clients to read."""
-        with urllib.request.urlopen(self.metrics, timeout=20) as answer:
+        with urllib.request.urlopen(self.metrics, timeout=DEADLINE) as answer:
             text = answer.read().decode()
         return int(float(re.findall(r"^realtime_queued_bytes (.*)$", text, re.MULTILINE)[0]))
 

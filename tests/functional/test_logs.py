@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThread
 
 from realtime_chat import __version__
 from tests.certificates import write_self_signed
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import Daemon, DaemonTestCase, free_port, wait_until
 
 ROUNDS = 200
@@ -32,7 +33,7 @@ HOST = b"Host: 127.0.0.1\r\n"
 
 def connect(port: int) -> socket.socket:
     """A connection to the daemon."""
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
 
 
 def drain(connection: socket.socket) -> bytes:
@@ -191,7 +192,7 @@ def broken_handshakes(port: int) -> None:
 def status(url: str, data: bytes | None = None) -> tuple[int, Any]:
     """The status and the JSON of one request's answer."""
     try:
-        with urllib.request.urlopen(url, data, timeout=20) as answer:
+        with urllib.request.urlopen(url, data, timeout=DEADLINE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

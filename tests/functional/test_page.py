@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 import urllib.request
 from importlib.resources import files
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.daemon import SOAK, wait_until
 from tests.functional.pages import DEAF_AT_FIRST, WITHOUT_WEBSOCKET, Page, PageTestCase
 
@@ -212,7 +212,7 @@ class PageTests(PageTestCase):
         commands = [{"type": "hello", "name": name}, {"type": "publish", "room": "lobby", "data": {"text": text}}]
         body = json.dumps(commands).encode()
         asked = urllib.request.Request(f"{self.daemon.url}commands", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(asked, timeout=20).close()
+        urllib.request.urlopen(asked, timeout=DEADLINE).close()
 
     def assert_only_text(self, *pages: Page) -> None:
         """Nothing that somebody sent has become an element."""
@@ -359,7 +359,7 @@ class PageTests(PageTestCase):
         other.run("document.getElementById('message-text').focus()")
         other.write("Well")
         wait_until(lambda: page.read("typing-line") == "Bob (guest) is typing …")
-        wait_until(lambda: page.read("typing-line") == "", patience=10.0)
+        wait_until(lambda: page.read("typing-line") == "")
 
     def test_closing_and_reloading(self) -> None:
         """Who leaves the page is no member after two seconds, whatever its transport was; who reloads it stays one."""
@@ -373,10 +373,10 @@ class PageTests(PageTestCase):
             page.reload()
             page.wait_connected()
             self.assertEqual([member], members())
-            begun = time.monotonic()
+            watch = Stopwatch(self.daemon.pid)
             page.run("window.location = 'about:blank'")
-            wait_until(lambda: not members(), lambda: str(members()), 8)
-            self.assertLess(time.monotonic() - begun, 4)  # of which the browser takes some
+            wait_until(lambda: not members(), lambda: str(members()))
+            self.assertLess(watch.seconds(), 4)  # of which the browser takes some
 
     def test_text_is_text(self) -> None:
         """Whatever is sent is shown, as it was sent, and is nothing but text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import wait_until
 from tests.functional.pages import SIZES, Page, PageTestCase
 
@@ -68,7 +69,7 @@ class SignCase(PageTestCase):
             body = json.dumps({"data": {"text": f"Line {number}"}}).encode()
             kind = {"Content-Type": "application/json"}
             urllib.request.urlopen(
-                urllib.request.Request(f"{self.daemon.url}rooms/lobby/messages", body, kind), timeout=10
+                urllib.request.Request(f"{self.daemon.url}rooms/lobby/messages", body, kind), timeout=DEADLINE
             ).close()
         page = self.open(name="Ann", before=before)
         if count:
@@ -77,7 +78,7 @@ class SignCase(PageTestCase):
 
     def check_newest(self, page: Page, what: str) -> None:
         """The newest message is wholly in sight."""
-        wait_until(lambda: page.run(_BELOW) == [0, False], lambda: f"{what}: {page.run(_BELOW)}", 5)
+        wait_until(lambda: page.run(_BELOW) == [0, False], lambda: f"{what}: {page.run(_BELOW)}")
 
 
 class BannerTests(SignCase):

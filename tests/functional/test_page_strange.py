@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import wait_until
 from tests.functional.pages import PageTestCase
 
@@ -25,7 +26,7 @@ class StrangeTests(PageTestCase):
         body = json.dumps({"data": data, "event": event}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.daemon.url}rooms/lobby/messages", body, headers)
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=DEADLINE).close()
 
     def test_all_are_shown(self) -> None:
         """Links with sixty thousand brackets, and data of every shape, stand in the history and arrive live."""

@@ -10,6 +10,7 @@ import json
 import sqlite3
 import urllib.request
 
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import SOAK, wait_until
 from tests.functional.pages import SIZES, Page, PageTestCase
 
@@ -114,7 +115,7 @@ class UseTests(PageTestCase):
             asked = urllib.request.Request(
                 f"{self.daemon.url}rooms/{room}/messages", body, {"Content-Type": "application/json"}
             )
-            urllib.request.urlopen(asked, timeout=10).close()
+            urllib.request.urlopen(asked, timeout=DEADLINE).close()
 
     def scroll(self, page: Page, place: int) -> None:
         page.run("document.getElementById('message-pane').scrollTop = arguments[0]", place)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.daemon import SOAK, Daemon, DaemonTestCase, wait_until
 from tests.functional.swarm import Swarm
 from tests.functional.test_growth import MIB, descriptors, memory
@@ -40,7 +40,7 @@ class _Writer:
 
     def _run(self) -> None:
         while not self._over.wait(0.03):
-            with urllib.request.urlopen(self._url, b"text=hi", timeout=20) as answer:
+            with urllib.request.urlopen(self._url, b"text=hi", timeout=DEADLINE) as answer:
                 self._top = json.load(answer)["position"]
 
     def end(self) -> str:
@@ -66,7 +66,7 @@ class CrowdTestCase(DaemonTestCase):
         """How many members the lobby has, as the daemon says."""
         return int(self.server.get("rooms/lobby/members")["count"])
 
-    def agree(self, swarms: list[Swarm], condition: Callable[[dict[str, Any]], bool], patience: float) -> None:
+    def agree(self, swarms: list[Swarm], condition: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until the reports of all swarms fulfil a condition."""
         for swarm in swarms:
             report: dict[str, Any] = {}
@@ -75,7 +75,7 @@ class CrowdTestCase(DaemonTestCase):
                 report.update(swarm.ask("report"))
                 return condition(report)
 
-            wait_until(agreed, lambda report=report: str(report)[:3000], patience)  # type: ignore[misc]
+            wait_until(agreed, lambda report=report: str(report)[:3000])  # type: ignore[misc]
 
     def assert_nothing_wrong(self, swarm: Swarm) -> dict[str, Any]:
         """Nobody has noticed a mistake; give what they know."""
@@ -95,14 +95,14 @@ class ManyTests(CrowdTestCase):
 
     def _test(self) -> None:
         staying, vanishing = self.swarm(), self.swarm()
-        begun = time.monotonic()
+        watch = Stopwatch(self.server.pid, staying.process.pid, vanishing.process.pid)
         stay = MANY - VANISHING
         staying.ask("open", sockets=stay // 2, polls=stay - stay // 2, over=7.5, name="s")
         before = descriptors(self.server.pid)
         self._come(vanishing)
-        joining = time.monotonic() - begun
-        self.agree([staying, vanishing], lambda report: set(report["counts"]) == {str(MANY)}, 30)
-        known = time.monotonic() - begun
+        joining = watch.seconds()
+        self.agree([staying, vanishing], lambda report: set(report["counts"]) == {str(MANY)})
+        known = watch.seconds()
         reports = [self.assert_nothing_wrong(swarm) for swarm in (staying, vanishing)]
         received = sum(report["received"] for report in reports)
         told = sum(report["presence"] for report in reports)
@@ -128,13 +128,13 @@ class ManyTests(CrowdTestCase):
         stay = MANY - VANISHING
         memory_before = self._go(vanishing)
         self._come(vanishing)
-        self.agree([staying, vanishing], lambda report: set(report["counts"]) == {str(MANY)}, 30)
+        self.agree([staying, vanishing], lambda report: set(report["counts"]) == {str(MANY)})
         vanishing.signal(signal.SIGSTOP)  # the kernel goes on acknowledging for it, so that nothing breaks
-        begun = time.monotonic()
-        wait_until(lambda: self.members() == stay, lambda: f"{self.members()} members", 45)
-        gone = time.monotonic() - begun
-        self.agree([staying], lambda report: set(report["counts"]) == {str(stay)}, 15)
-        told = time.monotonic() - begun
+        watch = Stopwatch(self.server.pid)
+        wait_until(lambda: self.members() == stay, lambda: f"{self.members()} members")
+        gone = watch.seconds()
+        self.agree([staying], lambda report: set(report["counts"]) == {str(stay)})
+        told = watch.seconds()
         vanishing.kill()
         wait_until(
             lambda: descriptors(self.server.pid) <= before,
@@ -162,10 +162,10 @@ class SomeTests(CrowdTestCase):
         swarms[1].ask("open", sockets=15, polls=60, over=0, name="b")
         ids = self._ids()
         self.assertEqual(150, len(ids))
-        self.agree(swarms, lambda report: report["lists"] == [[" ".join(ids), 75]], 20)
+        self.agree(swarms, lambda report: report["lists"] == [[" ".join(ids), 75]])
         swarms[1].ask("close")
         wait_until(lambda: self.members() == 75, lambda: f"{self.members()} members")
-        self.agree(swarms[:1], lambda report: report["lists"] == [[" ".join(self._ids()), 75]], 20)
+        self.agree(swarms[:1], lambda report: report["lists"] == [[" ".join(self._ids()), 75]])
         for swarm in swarms:
             self.assert_nothing_wrong(swarm)
 
@@ -184,15 +184,15 @@ class ReloadTests(CrowdTestCase):
     def _test(self) -> None:
         swarm = self.swarm()
         swarm.ask("open", sockets=RELOADING // 2, polls=RELOADING - RELOADING // 2, over=1)
-        self.agree([swarm], lambda report: set(report["counts"]) == {str(RELOADING)}, 20)
+        self.agree([swarm], lambda report: set(report["counts"]) == {str(RELOADING)})
         writer = _Writer(self.server)
         self.addCleanup(writer.end)
         swarm.ask("storm", times=10, away=0.9)
         top = writer.end()
-        self.agree([swarm], lambda report: set(report["positions"]) == {top}, 30)
+        self.agree([swarm], lambda report: set(report["positions"]) == {top})
         report = self.assert_nothing_wrong(swarm)
         number = top.partition(":")[2]
         self._log.info(f"{RELOADING} came back ten times each, and got {number} messages")
         self.assertEqual(({number: RELOADING}, []), (report["messages"], report["left"]))
-        self.agree([swarm], lambda report: len(report["lists"]) == 1 and len(report["lists"][0][0]) > 0, 20)
+        self.agree([swarm], lambda report: len(report["lists"]) == 1 and len(report["lists"][0][0]) > 0)
         self.assertEqual({str(RELOADING): RELOADING}, swarm.ask("report")["counts"])

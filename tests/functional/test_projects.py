@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import NPM_MODULES, browser, node, serve
 from tests.functional.daemon import CHECKOUT, Daemon, wait_until
 from tests.functional.proxies import documented
@@ -180,7 +181,7 @@ class ReactTests(ProjectTestCase):
             body = json.dumps({"data": {"text": text}}).encode()
             request = urllib.request.Request(f"{daemon.url}rooms/react/messages", body)
             request.add_header("Content-Type", "application/json")
-            urllib.request.urlopen(request, timeout=20).close()
+            urllib.request.urlopen(request, timeout=DEADLINE).close()
 
         def shows(first: str, second: str) -> None:
             wait_until(lambda: tab.run(read) == [first, second], lambda: str((tab.run(read), tab.console)))

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import PROGRAMS
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 from tests.functional.proxies import PROXIES, Proxy, documented
@@ -61,14 +62,14 @@ class _Reader:
 
     async def until(self, condition: Callable[[], Any]) -> None:
         """Wait till it is so."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while not condition():
                 self._more.clear()
                 await self._more.wait()
 
 
 def _ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=(_BROWSER, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE, source_address=(_BROWSER, 0))
     try:
         usual = {"Host": "example.com", "Origin": "https://example.com", "Content-Type": "application/json"}
         connection.request(method, f"/chat/{path}", body and json.dumps(body), {**usual, **headers})
@@ -314,7 +315,7 @@ class AddressLimitTests(ProxyTestCase):
 
     def refused(self) -> float:
         """How many connections ``/metrics`` says that were refused."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=DEADLINE) as answer:
             name = 'realtime_limited_total{kind="connections",scope="address"} '
             (line,) = (line for line in answer.read().decode().splitlines() if line.startswith(name))
         return float(line.removeprefix(name))

@@ -20,6 +20,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import Site, Tab, browser, serve
 from tests.functional.daemon import SOAK, Daemon, wait_until, with_limits
 from tests.functional.proxies import Proxy, documented, haproxy, nginx
@@ -74,7 +75,7 @@ class BrowserTestCase(SynchronousTestCase):
     def run_suite(self, tab: Tab, transports: Any, url: str = "", switching: bool = False) -> None:
         """Run the suite in a page, and say what was wrong."""
         tab.run(f"(0, eval)({json.dumps(_SUITE)})")
-        options = json.dumps({"url": url, "transports": transports, "switching": switching})
+        options = json.dumps({"url": url, "transports": transports, "switching": switching, "deadline": DEADLINE})
         wrong = tab.run(f"return window.runSuite({options})")
         self.assertEqual([], wrong, "\n".join(wrong))
 
@@ -258,7 +259,7 @@ class NetworkTests(BrowserTestCase):
             request = urllib.request.Request(
                 f"{daemon().url}rooms/slow/messages", body, {"Content-Type": "application/json"}
             )
-            urllib.request.urlopen(request, timeout=10).close()
+            urllib.request.urlopen(request, timeout=DEADLINE).close()
         slow = "limit_rate 40k;\n    proxy_max_temp_file_size 0;\n    location"
         got, states, took = self.behind(nginx, _BARE.replace("location", slow)).run(_SLOW)
         self.assertEqual((list("01234567"), ["connecting", "connected"]), (got, states))
@@ -391,10 +392,10 @@ class LedgerTestCase(BrowserTestCase):
         self.tab.run(_LEDGER % json.dumps(TRANSPORTS))
         self.wait_for("clients.every((client) => client.room.joined)")
 
-    def wait_for(self, condition: str, patience: float = 45) -> None:
+    def wait_for(self, condition: str) -> None:
         """Wait until something is true in the page."""
         state = "clients.map((client) => [client.kind, client.got.length, client.states.slice(-3), client.wrong])"
-        wait_until(lambda: self.tab.run(f"return {condition}"), lambda: str(self.tab.run(f"return {state}")), patience)
+        wait_until(lambda: self.tab.run(f"return {condition}"), lambda: str(self.tab.run(f"return {state}")))
 
     def check_ledger(self, expected: set[str]) -> None:
         """All clients have the same messages in the same order, each once, and each sender's in its own order."""
@@ -417,7 +418,7 @@ class LedgerTestCase(BrowserTestCase):
         body = json.dumps({"data": text}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.daemon.url}rooms/ledger/messages", body, headers)
-        urllib.request.urlopen(request, timeout=20).close()
+        urllib.request.urlopen(request, timeout=DEADLINE).close()
 
 
 class LimitTests(LedgerTestCase):
@@ -485,6 +486,6 @@ class ReadmeTests(BrowserTestCase):
         tab.run("document.getElementById('hello').click();")
         wait_until(lambda: "Hello from my page" in tab.run(read), lambda: str((tab.run(read), tab.console)))
         body = urllib.parse.urlencode({"text": "<b>Hello</b> from elsewhere"}).encode()
-        urllib.request.urlopen(f"{daemon().url}rooms/lobby/messages", body, timeout=20).close()
+        urllib.request.urlopen(f"{daemon().url}rooms/lobby/messages", body, timeout=DEADLINE).close()
         wait_until(lambda: "<b>Hello</b> from elsewhere" in tab.run(read), lambda: str(tab.run(read)))
         self.assertEqual([], tab.console)

@@ -20,6 +20,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.certificates import self_signed, write_self_signed
 from tests.clients import Client, EventClient, SocketClient
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.cluster import HISTORY, ClusterTestCase
 from tests.functional.daemon import Daemon, free_port, wait_until
 from tests.soak import SOAK
@@ -56,14 +57,14 @@ class ReloadTestCase(ClusterTestCase):
         """A configuration file."""
         return "\n".join(['token-key = "site.key"', *lines, *(_rule(*rule.split("=")) for rule in rules.split())])
 
-    async def reload(self, says: str) -> float:
-        """Send SIGHUP, and wait until the log says how it ended; give the time before."""
-        before, begun = len(self.server.log), time.monotonic()
+    async def reload(self, says: str) -> Stopwatch:
+        """Send SIGHUP, and wait until the log says how it ended; give a watch that was started before."""
+        before, watch = len(self.server.log), Stopwatch(self.server.pid)
         os.kill(self.server.pid, signal.SIGHUP)
         log = lambda: self.server.log[before:]  # noqa: E731
         await deferToThread(wait_until, lambda: DONE in log() or REFUSED in log(), lambda: self.server.log)
         self.assertIn(says, log())
-        return begun
+        return watch
 
     async def arrive(self, kind: type[Client], room: str = "lobby", text: str | None = None) -> Any:
         """A guest, or a user with a token, reads a room."""
@@ -77,10 +78,10 @@ class ReloadTestCase(ClusterTestCase):
             await client.start()  # type: ignore[attr-defined]
         return client
 
-    async def told(self, client: Any, condition: Callable[[], Any], begun: float) -> None:
+    async def told(self, client: Any, condition: Callable[[], Any], watch: Stopwatch) -> None:
         """A client is told something within a second."""
         await client.until(condition)
-        self.assertLess(time.monotonic() - begun, WITHIN)
+        self.assertLess(watch.seconds(), WITHIN)
 
 
 def _rule(room: str, guests: str) -> str:
@@ -95,21 +96,21 @@ class TightenedTests(ReloadTestCase):
         await self.begin("lobby=rwsp")
         guests = [await self.arrive(kind) for kind in (SocketClient, EventClient)]
         user = await self.arrive(SocketClient, text=user_token("ann", lobby="rw"))
-        waiting = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        waiting = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=DEADLINE)
         self.addCleanup(waiting.close)
         waiting.request("GET", f"/poll?room=lobby&since={user.position}&wait=50")
         await deferToThread(self.server.get, "healthz")  # what came before this waits now
         self.file.write_text(self.text("lobby=r"))
-        begun = await self.reload("in force now: [[room]]")
+        watch = await self.reload("in force now: [[room]]")
         for client in guests:
-            await self.told(client, lambda client=client: client.of_type("rights"), begun)
+            await self.told(client, lambda client=client: client.of_type("rights"), watch)
             self.assertEqual(["r"], [event["rights"] for event in client.of_type("rights")])
         polled = json.load(await deferToThread(waiting.getresponse))
         self.assertEqual({"lobby": "r"}, polled["rights"])
         self.file.write_text(self.text("lobby="))
-        begun = await self.reload("in force now: [[room]]")
+        watch = await self.reload("in force now: [[room]]")
         for client in guests:
-            await self.told(client, lambda client=client: client.of_type("left"), begun)
+            await self.told(client, lambda client=client: client.of_type("left"), watch)
         self.assertEqual("published", (await user.publish("still here"))["type"])
         await user.count(1)
         self.assertEqual([[], []], [client.messages for client in guests])
@@ -169,7 +170,7 @@ def connect(port: int) -> ssl.SSLSocket:
     """Connect with TLS, whoever it is."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20))
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=DEADLINE))
 
 
 def served(port: int) -> str:
@@ -237,10 +238,10 @@ class LoadTests(ReloadTestCase):
         goes = await self.arrive(SocketClient, text=user_token("ben", OTHER_SECRET, lobby="r"))
         self.keys.write_text(SECRET)
         self.file.write_text(self.text("lobby=rwsp side=", f"max-connections = {500 + number}", *STRICT))
-        begun = await self.reload(f"in force now: [[room]], {CHANGES.format(', token-key')}\n")
+        watch = await self.reload(f"in force now: [[room]], {CHANGES.format(', token-key')}\n")
         for client in self.side:
-            await self.told(client, lambda client=client: client.of_type("left"), begun)
-        await self.told(goes, lambda: goes.close_code, begun)
+            await self.told(client, lambda client=client: client.of_type("left"), watch)
+        await self.told(goes, lambda: goes.close_code, watch)
         self.assertEqual(4004, goes.close_code)
         for client in self.side:
             await client.stop()
@@ -270,7 +271,7 @@ class LoadTests(ReloadTestCase):
         """What a proxy says on this machine is believed or not."""
         path, log = f"healthz?round={number}", self.server.directory / "access.log"
         request = Request(self.server.url + path, headers={"X-Forwarded-For": FORWARDED})
-        await deferToThread(lambda: urlopen(request, timeout=20).close())
+        await deferToThread(lambda: urlopen(request, timeout=DEADLINE).close())
         lines = lambda: [line for line in log.read_text().splitlines() if f"{path} " in line]  # noqa: E731
         (line,) = await deferToThread(wait_until, lines)
         self.assertEqual(address, line.split()[0])

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from tests.clients import SocketClient
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import Daemon, DaemonTestCase
 from tests.functional.raw_clients import RawHTTP
 from tests.tokens.made import SECRET, token
@@ -68,7 +69,7 @@ class RightsTestCase(DaemonTestCase):
         answers = []
         try:
             writer.write(data)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE):
                 for _ in range(count):
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = re.search(rb"(?i)content-length: (\d+)", head)
@@ -264,7 +265,7 @@ class MixedTests(RightsTestCase):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         try:
             writer.write(data)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE):
                 return await reader.readuntil(b"\r\n\r\n")
         finally:
             writer.transport.abort()

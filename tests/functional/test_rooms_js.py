@@ -60,7 +60,7 @@ class RoomsTests(BrowserTestCase):
             self.redis.command("SET", f"realtime:0:stream:sick-{kind}", "no stream")
             tab = self.page()
             tab.run(f"window.running = window.runRooms('sick', '{kind}').then((wrong) => {{ window.wrong = wrong; }})")
-            wait_until(lambda tab=tab: tab.run("return window.isTold || window.wrong"), patience=60)
+            wait_until(lambda tab=tab: tab.run("return window.isTold || window.wrong"))
             self.redis.command("DEL", f"realtime:0:stream:sick-{kind}")
             tab.run("await window.running")
             self.assertIsNone(tab.run("return window.wrong"))

@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identities
 from realtime_chat.values.access import NO_GRANTS, Claims
+from tests.deadlines import DEADLINE
 from tests.functional.daemon import Daemon, DaemonTestCase
 from tests.functional.raw_clients import frame
 from tests.secrecy import Secrets, remember
@@ -187,7 +188,7 @@ class Scene:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.daemon.port)
         try:
             writer.write(request)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE):
                 return await reader.read() if b"Upgrade: websocket" not in request else await reader.read(65536)
         except ConnectionError:
             return b""
@@ -216,7 +217,7 @@ class Scene:
                 else:
                     writer.write(frame(1, _filled(body, secret.text).encode()))
                 writer.write(frame(1, b'{"type":"ping","id":1}') + frame(8, b"\x0f\xa0" + secret.text[:100].encode()))
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(DEADLINE):
                     answer = await reader.read()
             finally:
                 writer.transport.abort()

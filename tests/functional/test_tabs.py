@@ -48,7 +48,7 @@ class ManyTabsTests(BrowserTestCase):
             tab = self.open(before=before)
             tab.run(_JOIN % (json.dumps(room), _SECONDS * 1000))
             self.tabs.append(tab)
-            self.wait_for(tab, "room.joined", 10)
+            self.wait_for(tab, "room.joined")
         self.assertEqual([transport] * _TABS, [tab.run("return rt.transport") for tab in self.tabs])
         said = []
         for number, tab in enumerate(self.tabs):
@@ -63,10 +63,10 @@ class ManyTabsTests(BrowserTestCase):
             self.wait_for(tab, f"got.length >= {len(said)}")
             self.assertEqual((said, [], []), tuple(tab.run("return [got, late, wrong]")))
 
-    def wait_for(self, tab: Tab, condition: str, patience: float = 5) -> None:
+    def wait_for(self, tab: Tab, condition: str) -> None:
         """Wait until something is true in a page."""
         state = "[rt.state, rt.transport, got]"
-        wait_until(lambda: tab.run(f"return {condition}"), lambda: str(tab.run(f"return {state}")), patience)
+        wait_until(lambda: tab.run(f"return {condition}"), lambda: str(tab.run(f"return {state}")))
 
     def test_streams(self) -> None:
         """On event streams."""

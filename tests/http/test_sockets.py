@@ -23,6 +23,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.listening import listen
 from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.values.limits import Limits
+from tests.deadlines import DEADLINE
 from tests.http.site_case import (
     CHUNK,
     CHUNKED,
@@ -63,6 +64,9 @@ class RawClient(Protocol):
         return waiting
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting[1].errback(reason)
         self.lost.callback(reason.value)
 
 
@@ -85,6 +89,7 @@ class SocketTests(TestCase):
             max_connections=1000,
             turns=Turns(reactor),
         )
+        self.site.deadlines = dict.fromkeys(self.site.deadlines, DEADLINE)  # how long it takes is not what is tested
         pem = Path(twisted.test.__file__).with_name("server.pem").read_bytes()
         context = ssl.PrivateCertificate.loadPEM(pem).options()
         self.ports = {
@@ -106,7 +111,7 @@ class SocketTests(TestCase):
         return client
 
     async def check_all_gone(self) -> None:
-        await self.site.stop().addTimeout(5, reactor)
+        await self.site.stop().addTimeout(DEADLINE, reactor)
         self.assertEqual((self.site.connections, len(self.wheel)), (0, 0))
 
     async def test_unread_body(self) -> None:
@@ -213,7 +218,7 @@ class SocketTests(TestCase):
                 await _turn(0.02)
                 slow.transport.pauseProducing()
                 await _turn(0.3)
-                self.assertLess(reactor.seconds(), begun + 20)
+                self.assertLess(reactor.seconds(), begun + DEADLINE)
             slow.transport.resumeProducing()
             await slow.until(b'"not_found"')
             slow.transport.loseConnection()

@@ -21,6 +21,7 @@ from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.limits import Limits
 from tests.clients import Client, EventClient, PollClient, SocketClient
+from tests.deadlines import DEADLINE
 from tests.soak import SOAK
 
 KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
@@ -84,7 +85,7 @@ class ServedTestCase(TestCase):
 
     async def until(self, condition: Any) -> None:
         """Wait for a condition, with a deadline."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE
         while not condition():
             self.assertLess(time.monotonic(), deadline, "not in time")
             await deferLater(reactor, 0.01, lambda: None)

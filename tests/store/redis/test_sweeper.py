@@ -14,6 +14,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import KEY_SECONDS
 from tests.contracts import append_all, draft, offsets, texts
+from tests.deadlines import DEADLINE
 from tests.redis_server import PERSISTENT, RedisServer
 from tests.store.redis.fixtures import RedisTestCase, failures
 
@@ -23,7 +24,7 @@ class ListTests(RedisTestCase):
 
     async def listed(self, store: RedisStore, *rooms: str) -> None:
         """Let time pass till these are the rooms."""
-        deadline = reactor.seconds() + 20
+        deadline = reactor.seconds() + DEADLINE
         while list(await store.rooms("", 99)) != list(rooms):
             assert reactor.seconds() < deadline, await store.rooms("", 99)
             self.later += 31

@@ -22,6 +22,7 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.values.errors import StoreError, StoreRefused
 from tests.contracts import START, offsets, whole_log
+from tests.deadlines import DEADLINE
 from tests.functional.browsers import program
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +78,7 @@ class SQLiteTestCase(TestCase):
             return error
         raise AssertionError(f"{result!r} instead of an error")
 
-    async def eventually(self, attempt: Any, seconds: float = 20) -> Any:
+    async def eventually(self, attempt: Any, seconds: float = DEADLINE) -> Any:
         """What ``attempt()`` gives as soon as it is true and raises no StoreError."""
         end = reactor.seconds() + seconds
         while True:
