@@ -50,7 +50,7 @@ test: $(VENV)/test.installed programs browser/node_modules/installed
 
 # A test among these that starts a process or opens a port fails.
 check: $(VENV)/test.installed
-	@exec env QUICK=1 $(BIN)/trial -j3 $(TRIAL_ARGS) tests.quick
+	@exec env QUICK=1 $(BIN)/trial -j2 $(TRIAL_ARGS) tests.quick
 
 # The same tests, each in its long form.
 test-all:

@@ -1,3 +1,4 @@
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,3 +17,4 @@ settings.load_profile("suite")
 # Where tests run side by side, only the interpreters that run them: the first one starts those.
 if os.environ.get("QUICK") == "1" and sys.argv[0].endswith("workertrial.py"):
     refuse_more()
+    gc.set_threshold(50_000)  # what thousands of tests have loaded would be looked through again and again

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.broker.subscriptions import ChannelSubscriptions
 from realtime_chat.redis.wire import Argument
 from realtime_chat.values.errors import StoreError
+from tests.fakes import new_objects_alone
 
 
 class LostConnection:
@@ -27,8 +28,9 @@ class SubscriptionsTests(SynchronousTestCase):
         """If the connection is lost under many channels, one error is told, none is logged, and none is subscribed."""
         subscriptions = ChannelSubscriptions({}, {})
         channels = {f"channel {number}": lambda *_: None for number in range(3)}
-        adding = Deferred.fromCoroutine(subscriptions.add(LostConnection(), "lobby", channels))
-        self.failureResultOf(adding, StoreError)
-        del adding
-        gc.collect()
+        with new_objects_alone():
+            adding = Deferred.fromCoroutine(subscriptions.add(LostConnection(), "lobby", channels))
+            self.failureResultOf(adding, StoreError)
+            del adding
+            gc.collect()
         self.assertEqual(([], 0), (self.flushLoggedErrors(), len(subscriptions)))

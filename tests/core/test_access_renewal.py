@@ -22,7 +22,7 @@ from realtime_chat.values import commands
 from realtime_chat.values.access import RoomRule, RoomRules, parse_rights
 from realtime_chat.values.errors import GOODBYES
 from tests.core.world import World
-from tests.fakes import FakeRequest
+from tests.fakes import FakeRequest, new_objects_alone
 from tests.site_tokens import SiteTokens
 
 FORBIDDEN = {"type": "left", "room": "lobby", "reason": "forbidden"}
@@ -286,16 +286,17 @@ class ReplacedTests(World):
 
     def test_nobody_keeps_the_old_one(self) -> None:
         """After a second nothing refers to the policy from before, whatever is open."""
-        old = self.policy("rwsp")
-        self.hub.access = old
-        kept = weakref.ref(old)
-        del old
-        self.joined()
-        self.client()
-        self.waiting_poll()
-        self.replace(self.policy("r"))
-        gc.collect()
-        self.assertIsNone(kept())
+        with new_objects_alone():
+            old = self.policy("rwsp")
+            self.hub.access = old
+            kept = weakref.ref(old)
+            del old
+            self.joined()
+            self.client()
+            self.waiting_poll()
+            self.replace(self.policy("r"))
+            gc.collect()
+            self.assertIsNone(kept())
 
     def test_many(self) -> None:
         """All of many sessions are told, also those that come while others are renewed."""

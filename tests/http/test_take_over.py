@@ -60,7 +60,6 @@ class TakeOverTests(SiteTestCase):
 
     def test_nothing_of_http_is_left(self) -> None:
         """Request and channel leave no garbage cycles, and the request's notifyFinish fires."""
-        gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
         transport = self.send(get(b"/upgrade?later=1"))
