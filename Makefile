@@ -12,8 +12,8 @@ ARGS ?=
 TRIAL_ARGS ?=
 # All of them, in a mixed order.
 TESTS ?= tests.shuffled
-# How many tests run at the same time. With more, two processors have no less to do, and each test takes longer.
-JOBS ?= 3
+# How many tests run at the same time: many of them wait. With more, two processors have no less to do.
+JOBS ?= 5
 BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=

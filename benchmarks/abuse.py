@@ -13,6 +13,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import count, cycle, islice
 from typing import Any, NamedTuple
 
@@ -119,8 +120,8 @@ def _again(once: Callable[[_Abuser], None]) -> Callable[[_Abuser], None]:
 
 def _commands(*commands: str) -> Callable[[_Abuser], None]:
     """The same commands again and again, on a WebSocket."""
-    piece = b"".join(map(frame, islice(cycle(commands), _AT_ONCE)))
-    return _again(lambda abuser: abuser.flood(abuser.open_websocket(), cycle((piece,))))
+    piece = cache(lambda: b"".join(map(frame, islice(cycle(commands), _AT_ONCE))))  # a second for all of them
+    return _again(lambda abuser: abuser.flood(abuser.open_websocket(), cycle((piece(),))))
 
 
 def _request(method: str, path: str, body: str = "", *headers: str) -> bytes:
