@@ -35,6 +35,8 @@ from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.rooms import RoomsResource
 from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import LIBRARY, PageRefused, put_library, put_page
+from realtime_chat.legacy.poll import LegacyResource
+from realtime_chat.legacy.websocket import LegacyWebSocketResource
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
 from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
@@ -147,10 +149,16 @@ class _SiteMaker:
         turns = Turns(self.reactor, monotonic)
         self._own.update(self._own_resources(configuration, turns))
         root, public = _tree(configuration, self._own)
-        chat = self._site(configuration, root, turns, open_files, public, self.hub.limiter)
-        if not configuration.metrics_listen:
-            return Sites(chat)
-        return Sites(chat, self._site(configuration, self._metrics_resources(), turns, open_files))
+        limiter = self.hub.limiter
+        chat = self._site(configuration, root, turns, open_files, public, limiter)
+        metrics = legacy = None
+        if configuration.metrics_listen:
+            metrics = self._site(configuration, self._metrics_resources(), turns, open_files)
+        if configuration.legacy_listen:
+            resources = self._legacy_resources(configuration, turns)
+            legacy = self._site(configuration, resources, turns, open_files, limiter=limiter)
+            chat.count_with(legacy)
+        return Sites(chat, metrics, legacy)
 
     def read_again(self, configuration: Configuration, sites: Sites, open_files: int) -> Callable[[], None]:
         """Read again what the site for clients serves.
@@ -161,7 +169,9 @@ class _SiteMaker:
         root, public = _tree(configuration, self._own)
 
         def serve() -> None:
-            sites.chat.resource, sites.chat.origins = root, OriginPolicy(configuration.origins, public)
+            sites.chat.resource = root
+            for site in sites.for_clients():
+                site.origins = OriginPolicy(configuration.origins, public)
             for site in filter(None, sites):
                 site.max_connections = _most_connections(configuration, open_files)
                 site.trust(configuration.trusted_proxies)
@@ -197,6 +207,13 @@ class _SiteMaker:
     def _metrics_resources(self) -> JSONResource:
         root = JSONResource()
         root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self.store, self.broker)))
+        return root
+
+    def _legacy_resources(self, configuration: Configuration, turns: Turns) -> JSONResource:
+        hub, room, root = self.hub, configuration.legacy_room, JSONResource()
+        root.putChild(b"", LegacyResource(hub, room))
+        compress = configuration.compress
+        root.putChild(b"ws", LegacyWebSocketResource(self.reactor, hub, compress, turns, self.io, room))
         return root
 
     def _own_resources(self, configuration: Configuration, turns: Turns) -> Mapping[bytes, JSONResource]:

@@ -12,6 +12,7 @@ from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import check_parent_directory
 from realtime_chat.redis.address import SCHEMES, parse_address
+from realtime_chat.values.model import is_room
 from realtime_chat.values.rates import Rate
 
 _LOG_EXAMPLE = "/var/log/realtime/access.log"
@@ -133,6 +134,16 @@ def check_host(text: str) -> str:
     :raises ValueError: it can't be.
     """
     HostList([text])
+    return text
+
+
+def check_room_name(text: str) -> str:
+    """Return the name of a room.
+
+    :raises ValueError: no room can have it.
+    """
+    if not is_room(text):
+        raise ValueError(f"{text!r} is no room's name; right would be lobby, or up to 128 of A-Z a-z 0-9 _ - . : @ ~")
     return text
 
 

@@ -28,6 +28,7 @@ from realtime_chat.option_values import (
     check_host,
     check_origin,
     check_proxy,
+    check_room_name,
     check_store,
     check_token_url,
     read_count,
@@ -47,7 +48,17 @@ from realtime_chat.tokens.keys import TokenKeys
 from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
-_REPEATABLE = ("listen", "relay", "host", "allow-origin", "metrics-listen", "token-key", "trusted-proxy")
+_REPEATABLE = (
+    "listen",
+    "relay",
+    "host",
+    "allow-origin",
+    "metrics-listen",
+    "legacy-listen",
+    "token-key",
+    "trusted-proxy",
+)
+_ENDPOINTS = ("listen", "legacy-listen", "metrics-listen")
 PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
 """The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
@@ -86,7 +97,7 @@ class Options(usage.Options):
         super().__init__()
         self.directory: str = os.getcwd() if started is None else started.directory
         self._base = "" if started is None else started.directory  # from which paths count
-        self._listening = () if started is None else (*started["listen"], *started["metrics-listen"])
+        self._listening = () if started is None else [text for name in _ENDPOINTS for text in started[name]]
         self.words: list[str] = []
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
@@ -112,6 +123,7 @@ class Options(usage.Options):
             "presence-limit": limits.presence_limit,
             **{option.name: option.default for option in LIMIT_OPTIONS},
             "page": OWN_PAGE,
+            "legacy-room": "lobby",
         }
         self.update(self._defaults)
 
@@ -249,6 +261,15 @@ class Options(usage.Options):
         more than once. [default: none]"""
         self["metrics-listen"].append(self._read_endpoint("metrics-listen", endpoint))
 
+    def opt_legacy_listen(self, endpoint: str) -> None:
+        """A separate endpoint for the unchanged pages of the chat tutorial of 2013, such as tcp:1025; may be given more
+        than once. [default: none]"""
+        self["legacy-listen"].append(self._read_endpoint("legacy-listen", endpoint))
+
+    def opt_legacy_room(self, room: str) -> None:
+        """The room of those pages that name none with ?room=. Guests have to be able to read it. [default: lobby]"""
+        self["legacy-room"] = self.check_value("legacy-room", room, check_room_name)
+
     def _read_endpoint(self, option: str, endpoint: str) -> str:
         """Check an endpoint, unless it is listened on: a socket that was handed over can be taken once."""
         return endpoint if endpoint in self._listening else self.check_value(option, endpoint, check_endpoint)
@@ -382,7 +403,7 @@ class Options(usage.Options):
 
     def _refuse_same_endpoints(self) -> None:
         taken: set[str] = set()
-        for option in ("listen", "metrics-listen"):
+        for option in _ENDPOINTS:
             for endpoint in self[option]:
                 if endpoint in taken:
                     raise self._refused(option, f"{endpoint!r} is there already; right would be another port")
@@ -408,6 +429,7 @@ class Options(usage.Options):
         """Without keys everybody is a guest, who may do anything. So others may not come in by mistake."""
         for option, is_ours, names in (
             ("listen", is_loopback, dict.fromkeys((*self["listen"], *self._listening))),
+            ("legacy-listen", is_loopback, self["legacy-listen"]),
             ("host", names_loopback, self["host"]),
         ):
             for name in names:

@@ -61,6 +61,8 @@ class Configuration:
     :ivar access_log: the path of the access log; None for no log.
     :ivar trusted_proxies: who is believed about where requests come from.
     :ivar metrics_listen: the endpoints for Prometheus.
+    :ivar legacy_listen: the endpoints for pages of the chat tutorial of 2013.
+    :ivar legacy_room: the room of those of them that name none.
     :ivar access: who may do what in which room.
     :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if no key ever comes.
     :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
@@ -79,6 +81,8 @@ class Configuration:
     access_log: str | None = None
     trusted_proxies: TrustedProxies = attrs.Factory(TrustedProxies)
     metrics_listen: tuple[str, ...] = ()
+    legacy_listen: tuple[str, ...] = ()
+    legacy_room: str = "lobby"
     limits: Limits = attrs.Factory(Limits)
     access: AccessPolicy = attrs.Factory(AccessPolicy)
     verify: Callable[[str], Claims] | None = None
@@ -87,10 +91,15 @@ class Configuration:
 
 
 class Sites(NamedTuple):
-    """The HTTP sites of a daemon: for clients, and for Prometheus if it is served."""
+    """The HTTP sites of a daemon: for clients, and for Prometheus and for old pages if these are served."""
 
     chat: RealtimeSite
     metrics: RealtimeSite | None = None
+    legacy: RealtimeSite | None = None
+
+    def for_clients(self) -> list[RealtimeSite]:
+        """The sites that clients use: by all that they have in common, these are one."""
+        return [self.chat, *filter(None, [self.legacy])]
 
 
 class SiteFactory(Protocol):
@@ -149,6 +158,7 @@ class RealtimeService(Service):
         self._starting = starting
         self._ports: list[IListeningPort] = []
         self._metrics_ports: list[IListeningPort] = []
+        self._legacy_ports: list[IListeningPort] = []
         self._sites: Sites | None = None
         self._names: set[str] = set()  # of the addresses that are listened on
         self._open_files = 0
@@ -181,7 +191,12 @@ class RealtimeService(Service):
         configuration = self._configuration
         sites = self._sites = self._site_factory(configuration, self._open_files)
         self._names = await self._listen("listen", configuration.listen, sites.chat, self._ports)
-        sites.chat.hosts = self._hosts()
+        if sites.legacy is not None:
+            self._names |= await self._listen(
+                "legacy-listen", configuration.legacy_listen, sites.legacy, self._legacy_ports
+            )
+        for site in sites.for_clients():
+            site.hosts = self._hosts()
         if sites.metrics is not None:
             ports = self._metrics_ports
             served = await self._listen("metrics-listen", configuration.metrics_listen, sites.metrics, ports)
@@ -237,17 +252,21 @@ class RealtimeService(Service):
             serve()
         self._configuration = configuration
         if self._sites is not None:
-            self._sites.chat.hosts = self._hosts()
-            self._sites.chat.check_again()
+            for site in self._sites.for_clients():
+                site.hosts = self._hosts()
+                site.check_again()
         if not self.hub.access.decides_like(configuration.access):
             self.hub.replace_access(configuration.access)
         self.hub.limiter.replace(configuration.rate_limits)
         return take_certificates()
 
     def ports(self) -> list[int]:
-        """The TCP ports that are listened on, in the order of the configuration, ports for metrics last."""
-        ports = self._ports + self._metrics_ports
+        """The TCP ports that are listened on, in the order of the configuration: for clients, old pages and metrics."""
+        ports = self._all_ports()
         return [address.port for port in ports if hasattr(address := port.getHost(), "port")]
+
+    def _all_ports(self) -> list[IListeningPort]:
+        return self._ports + self._legacy_ports + self._metrics_ports
 
     def _log_addresses(self) -> None:
         self._log.info("realtime_chat {version}", version=__version__)
@@ -256,6 +275,9 @@ class RealtimeService(Service):
             self._log.info("{what}: {url}", what=what, url=url(port, description))
         for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
             self._log.info("metrics: {url}metrics", url=url(port, description))
+        for port, description in zip(self._legacy_ports, self._configuration.legacy_listen, strict=True):
+            room = self._configuration.legacy_room
+            self._log.info("old pages: {url} in {room}", url=url(port, description), room=room)
         self._log_access()
         self._log_limits()
 
@@ -266,7 +288,9 @@ class RealtimeService(Service):
 
     def _log_access(self) -> None:
         configuration = self._configuration
-        who = "this machine only" if all(map(is_local, self._ports)) else "everyone who can reach it"
+        who = (
+            "this machine only" if all(map(is_local, self._ports + self._legacy_ports)) else "everyone who can reach it"
+        )
         origins = ", ".join(configuration.origins) or "none"
         hosts = ", ".join(configuration.hosts) or "those of this machine"
         self._log.info(
@@ -285,7 +309,7 @@ class RealtimeService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        for port in self._ports + self._metrics_ports:
+        for port in self._all_ports():
             await _finish(self._reactor, port.stopListening())
         self.hub.stopping = True
         await _finish(self._reactor, self.hub.publisher.all_done())

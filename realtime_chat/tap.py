@@ -175,6 +175,8 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         access_log=options["access-log"],
         trusted_proxies=TrustedProxies.parse(options["trusted-proxy"]),
         metrics_listen=tuple(options["metrics-listen"]),
+        legacy_listen=tuple(options["legacy-listen"]),
+        legacy_room=options["legacy-room"],
         limits=limits,
         access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),
         verify=verifier.verify,

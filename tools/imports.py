@@ -54,6 +54,7 @@ LAYERS = (
     ("core.command_session",),
     ("http",),
     ("transports",),
+    ("legacy",),
     ("engineio",),
     ("socketio",),
     ("composition", "service", "config_file", "option_values", "limit_options"),

@@ -145,14 +145,14 @@ class CommandSession(PerformingSession):
     # Publishes: what comes most often, with as few callbacks as can be
 
     def _execute_publish(self, command: Publish) -> None:
-        number = self._last_publish = self._last_publish + 1
         try:
             draft = self.draft(command)
             self.hub.check_open()
         except RealtimeError as error:
             error.id = command.id
-            self._refuse_publish(number, self.refuse(error), command.room)
+            self.refuse_publish(command, error)
             return
+        number = self._last_publish = self._last_publish + 1
         size = len(draft.data)
         self._publishing += 1
         self._publishing_bytes += size
@@ -162,13 +162,15 @@ class CommandSession(PerformingSession):
             self._held_up = True
             publisher.hold_up(self._resume_after_hold_up)
 
-    def _refuse_publish(self, number: int, answer: bytes, room: str) -> None:
+    def refuse_publish(self, command: Publish, error: RealtimeError) -> None:
         """Refuse a publish at once, but after the replies to those before it."""
+        answer = self.refuse(error)
         if not self._publishing:
             self._reply(answer)
             return
+        number = self._last_publish = self._last_publish + 1
         self._publishing += 1
-        self._acknowledge(number, answer, room, 0)
+        self._acknowledge(number, answer, command.room, 0)
 
     def _on_published(self, result: AppendResult | Failure, command: Publish, number: int, size: int) -> None:
         if isinstance(result, Failure):

@@ -20,7 +20,7 @@ from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, Claims
 from realtime_chat.values.commands import CommandId
-from realtime_chat.values.errors import RealtimeError, StoreError, no_keys
+from realtime_chat.values.errors import RealtimeError, StoreError, no_keys, stopping
 from realtime_chat.values.model import AppendResult, Draft, Page, Position
 from realtime_chat.values.rates import ROOMS
 
@@ -166,7 +166,7 @@ class Hub:
         :raises RealtimeError: ``stopping``.
         """
         if self.stopping:
-            raise RealtimeError("stopping", "this server is stopping; connect again")
+            raise stopping()
 
     def check_store(self) -> Deferred[None]:
         """Answer when messages can be stored.

@@ -44,6 +44,9 @@ class Answer(NamedTuple):
     content_type: bytes = JSON
 
 
+TAKEN_OVER = Answer(b"")
+"""The answer to a request whose connection is no longer HTTP's: it goes nowhere."""
+
 Answerable: TypeAlias = bytes | Answer
 """An answer, or the JSON body of an answer with status 200."""
 

@@ -119,7 +119,7 @@ class RealtimeChannel(LimitedChannel):
         super().connectionMade()
         site = self.site
         site.connected(self)
-        excess = site.connections - site.max_connections
+        excess = site.excess()
         if excess > site.max_refusals:
             self.transport.abortConnection()
         elif excess > 0:

@@ -177,14 +177,23 @@ def wrap_for(request: Request, jsonp: bool) -> Wrap:
     :param jsonp: whether JSONP is on.
     :raises RealtimeError: ``forbidden`` or ``bad_request``.
     """
+    if b"callback" in request.args and not jsonp:
+        raise RealtimeError("forbidden", "JSONP is off on this server; its operator can start it with --allow-jsonp")
+    callback = callback_of(request)
+    return as_it_is if callback is None else partial(_script, callback)
+
+
+def callback_of(request: Request) -> bytes | None:
+    """Return the ``callback`` of a request for a script, or None if it names none.
+
+    :raises RealtimeError: ``bad_request``: it is no name of a function.
+    """
     callback = one(request.args, b"callback")
     if callback is None:
-        return as_it_is
-    if not jsonp:
-        raise RealtimeError("forbidden", "JSONP is off on this server; its operator can start it with --allow-jsonp")
+        return None
     if len(callback) > 64 or not _CALLBACK.fullmatch(callback):
         raise RealtimeError("bad_request", "callback is a plain JavaScript name of at most 64 characters")
-    return partial(_script, callback.encode())
+    return callback.encode()
 
 
 def as_it_is(answer: Answer) -> Answer:
@@ -195,6 +204,10 @@ def as_it_is(answer: Answer) -> Answer:
 def _script(callback: bytes, answer: Answer) -> Answer:
     """Return a script that calls ``callback`` with the JSON. Its status is 200, as browsers drop any other script."""
     # The comment keeps content sniffers from taking the callback's name for another file type ("Rosetta Flash").
-    # JSON may contain two line separators that scripts before ES2019 may not.
-    text = answer.body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return Answer(b"/**/%b(%b);" % (callback, text), 200, b"application/javascript; charset=utf-8")
+    script = b"/**/%b(%b);" % (callback, json_in_script(answer.body))
+    return Answer(script, 200, b"application/javascript; charset=utf-8")
+
+
+def json_in_script(body: bytes) -> bytes:
+    """Return JSON as it may stand in a script: without two line separators that scripts before ES2019 may not have."""
+    return body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -21,7 +21,7 @@ from realtime_chat.values.json import encode_value
 from realtime_chat.values.rates import LIMITED
 
 # Counters start at 0 with all their labels, so that the first event is an increase.
-_TRANSPORTS = dict.fromkeys(("poll", "sse", "websocket"), 0)
+_TRANSPORTS = dict.fromkeys(("legacy_poll", "legacy_websocket", "poll", "sse", "websocket"), 0)
 _REASONS = dict.fromkeys(GOODBYES, 0)
 _CODES = dict.fromkeys(
     ("in_doubt", "internal", "key_reused", "out_of_order", "rate_limited", "stopping", "store_unavailable", "too_many"),

@@ -19,9 +19,9 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, READ, WRITE
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.model import Draft, Position, User, author, check_event, check_key, check_room
+from realtime_chat.values.model import AppendResult, Draft, Position, User, author, check_event, check_key, check_room
 
-_FORM = b"application/x-www-form-urlencoded"
+FORM = b"application/x-www-form-urlencoded"
 _MAX_FIELDS = 100
 _FOR_JSON = "for JSON, say Content-Type: application/json"
 
@@ -87,7 +87,7 @@ class _RoomLeaf(JSONResource):
 
         :raises RealtimeError:
         """
-        self._hub.access.check(self._hub.identities.look_again(identity), self._room, right)
+        _check_still(self._hub, identity, self._room, right)
 
 
 class _MembersResource(_RoomLeaf):
@@ -126,16 +126,29 @@ class _MessagesResource(_RoomLeaf):
     async def render_POST(self, request: Request) -> Answer:
         identity = self._check_right(request, WRITE, ())
         draft = _draft(self._room, author(identity.user), _fields(request))
-        quota = Quota(self._hub.limiter, identity, address_of(request), is_held=False)
-        self._hub.take_publish(quota, draft)
-        place = self._hub.publisher.place()
-        if place is not None:
-            await place
-            self._check_still(identity, WRITE)
-        stored = await self._hub.publish(draft)
-        quota.on_stored(stored)
+        stored = await publish(request, self._hub, identity, draft)
         body = codec.encode_published(None, draft.room, stored.message.position)
         return Answer(body, 200 if stored.duplicate else 201)
+
+
+async def publish(request: Request, hub: Hub, identity: Identity, draft: Draft) -> AppendResult:
+    """Publish what a request brings, after it has paid for that. The right to write was checked before.
+
+    :raises RealtimeError:
+    """
+    quota = Quota(hub.limiter, identity, address_of(request), is_held=False)
+    hub.take_publish(quota, draft)
+    place = hub.publisher.place()
+    if place is not None:
+        await place
+        _check_still(hub, identity, draft.room, WRITE)
+    stored = await hub.publish(draft)
+    quota.on_stored(stored)
+    return stored
+
+
+def _check_still(hub: Hub, identity: Identity, room: str, right: int) -> None:
+    hub.access.check(hub.identities.look_again(identity), room, right)
 
 
 def _position(request: Request, name: bytes) -> Position | None:
@@ -145,9 +158,9 @@ def _position(request: Request, name: bytes) -> Position | None:
 
 def _fields(request: Request) -> dict[str, Any]:
     """Read the body of a publish: ``data``, and perhaps ``event`` and ``key``."""
-    if media_type(request) == _FORM:
+    if media_type(request) == FORM:
         return _form_fields(body_of(request))
-    body = decode_body(json_body(request, f", or a form as {_FORM.decode()}"))
+    body = decode_body(json_body(request, f", or a form as {FORM.decode()}"))
     if not isinstance(body, dict) or "data" not in body:
         raise RealtimeError("bad_request", 'the body is a JSON object with "data", or a form with text=…')
     return body

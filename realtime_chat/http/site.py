@@ -147,6 +147,7 @@ class RealtimeSite(server.Site):
         self._time = time
         self._channels: set[Channel] = set()
         self._taken_over = 0
+        self._counted_with: RealtimeSite | None = None
         self._drained: Deferred[None] | None = None
         self._second = -1
         self._common_headers = b""
@@ -191,6 +192,15 @@ class RealtimeSite(server.Site):
     def connections(self) -> int:
         """The number of open connections, with those that other protocols have taken over."""
         return len(self._channels) + self._taken_over
+
+    def count_with(self, other: RealtimeSite) -> None:
+        """Let both sites together have as many connections as one may have."""
+        self._counted_with, other._counted_with = other, self
+
+    def excess(self) -> int:
+        """Return how many connections are open beyond those that are served."""
+        beside = 0 if self._counted_with is None else self._counted_with.connections
+        return self.connections + beside - self.max_connections
 
     def connected(self, channel: Channel) -> None:
         """Count a new connection, and let the site's reader read from it."""

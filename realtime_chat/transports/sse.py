@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.session import Session
-from realtime_chat.http.answers import Answer, JSONResource, is_gone
+from realtime_chat.http.answers import TAKEN_OVER, Answer, JSONResource, is_gone
 from realtime_chat.http.clients import address_of, costs_of, find_identity, is_readable, new_guest
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
@@ -39,9 +39,6 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import READ
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.model import Position, naming
-
-_TAKEN_OVER = Answer(b"")
-"""The answer to a request whose connection is no longer HTTP's: it goes nowhere."""
 
 _HEADERS = (
     (b"Content-Type", b"text/event-stream"),
@@ -287,7 +284,7 @@ class EventsResource(JSONResource):
             stream.connectionLost()
         else:
             _take_over(request, stream, session)
-        return _TAKEN_OVER
+        return TAKEN_OVER
 
     def _identify(self, request: RealtimeRequest, params: SubscribeParams) -> Identity:
         if not is_readable(request, False):

@@ -179,7 +179,7 @@ class WaitingPoll:
             return
         try:
             for index, (room, start) in enumerate(starts):
-                self._start_at(room, start, False, _version(params, index))
+                self.start_at(room, start, False, _version(params, index))
         except RealtimeError:
             self._close()
             raise
@@ -231,11 +231,15 @@ class WaitingPoll:
         for index, (name, since) in enumerate(params.rooms):
             with naming(name):
                 room = await hub.cache.load(name)
-                start = await room.start(since, last)
+                start = await self.find_start(room, since, last)
             if self._request is None:
                 return  # the client has gone: no more rooms are looked up
-            self._start_at(room, start, since is None, _version(params, index))
+            self.start_at(room, start, since is None, _version(params, index))
         self._wait(deadlines)
+
+    async def find_start(self, room: Room, since: Position | None, last: int) -> StartPosition:
+        """Where the reading of a room starts, by the store; see :meth:`LogView.start`."""
+        return await room.start(since, last)
 
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
@@ -247,7 +251,12 @@ class WaitingPoll:
             if isinstance(self._request, RealtimeRequest):
                 self._request.release_memory()
 
-    def _start_at(self, room: Room, start: StartPosition, is_first: bool, version: str | None) -> None:
+    def start_at(self, room: Room, start: StartPosition, is_first: bool, version: str | None) -> None:
+        """Read a room from a position on.
+
+        :param is_first: whether the client has given no position.
+        :param version: of the members that the client knows; None if it gives none.
+        """
         hub = self.session.hub
         room.used = hub.clock.seconds()
         self._answers_at_once = self._answers_at_once or is_first
@@ -331,14 +340,17 @@ class WaitingPoll:
         request, self._request = self._request, None
         if request is None:
             return
+        body = self.encode()
+        self._close()
+        answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
+
+    def encode(self) -> bytes:
+        """Encode what was collected."""
         session = self.session
         identity = session.identity or session.identify()
-        rooms = self._rooms_now()
         events, self._events = self._events, _NO_EVENTS
-        self._close()
         client = identity.client or session.hub.identities.issue()
-        body = codec.encode_poll(client, identity.is_reader, events, *rooms)
-        answer(request, body if self._wrap is as_it_is else self._wrap(Answer(body)))
+        return codec.encode_poll(client, identity.is_reader, events, *self._rooms_now())
 
     def _rooms_now(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         """By room, its position, the version of its members, and the rights in it."""

@@ -47,7 +47,7 @@ _MANY_PIECES = 64
 """Pieces of a frame that are joined into one, as each takes more memory than a few bytes do."""
 
 
-class _WebSocketFanout(FrameFanout):
+class WebSocketFanout(FrameFanout):
     """The same frames for all WebSockets.
 
     :param encode: makes a message's frame.
@@ -65,8 +65,8 @@ class _WebSocketFanout(FrameFanout):
         return FrameBatch([self._encode(data)])
 
 
-_UNCOMPRESSED = _WebSocketFanout(frame)
-_COMPRESSED = _WebSocketFanout(deflated_frame)
+_UNCOMPRESSED = WebSocketFanout(frame)
+_COMPRESSED = WebSocketFanout(deflated_frame)
 
 
 class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc]  # Autobahn's own bases disagree
@@ -288,16 +288,18 @@ class RealtimeProtocol(Keepalive, WebSocketServerProtocol):  # type: ignore[misc
 class WebSocketResource(JSONResource):
     """``/ws``: turns a GET into a WebSocket.
 
+    :cvar protocol: what a connection does; the sender and the receiver are mixed in.
     :param compress: whether messages are compressed for clients that offer it.
     :param turns: the line of connections that have more to do than fits a turn.
     :param io: how bytes get to sockets and come from them.
     """
 
     isLeaf = True
+    protocol = RealtimeProtocol
 
     def __init__(self, reactor: Any, hub: Hub, compress: bool, turns: Turns, io: SocketIO) -> None:
         super().__init__()
-        self._hub = hub
+        self.hub = hub
         factory = WebSocketServerFactory(reactor=reactor, server="")
         longest = hub.limits.max_message
         factory.setProtocolOptions(
@@ -309,23 +311,27 @@ class WebSocketResource(JSONResource):
             **io.websocket.OPTIONS,
         )
         common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns}
-        bases = (RealtimeProtocol, io.sender, io.websocket)
-        self._make_protocol: Callable[[], RealtimeProtocol] = type(
+        bases = (self.protocol, io.sender, io.websocket)
+        self.make_protocol: Callable[[], Any] = type(
             "RealtimeProtocol", bases, {**io.websocket.class_attributes(factory, longest), **common}
         )
 
     def render_GET(self, request: RealtimeRequest) -> int:
         """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
         upgrade = check_upgrade(request)
-        self._hub.check_open()
-        params = read_subscribe_params(request.args, self._hub.limits.max_limit)
+        self.hub.check_open()
+        params = read_subscribe_params(request.args, self.hub.limits.max_limit)
         request.channel.admit(request)
-        identity = None if request.authorization is None else identify_bearer(request, self._hub)
+        identity = None if request.authorization is None else identify_bearer(request, self.hub)
         if identity is not None:
-            Quota(self._hub.limiter, identity, is_held=False).take_connect()
+            Quota(self.hub.limiter, identity, is_held=False).take_connect()
         address = address_of(request)
-        protocol = self._make_protocol()
+        self.take_over(request, upgrade).begin(params, identity, address)
+        return NOT_DONE_YET
+
+    def take_over(self, request: RealtimeRequest, upgrade: Upgrade) -> Any:
+        """Answer a handshake that was checked, and return the protocol that has the connection now."""
+        protocol = self.make_protocol()
         protocol.makeConnection(request.channel.take_over(protocol))
         protocol.answer_handshake(upgrade)
-        protocol.begin(params, identity, address)
-        return NOT_DONE_YET
+        return protocol

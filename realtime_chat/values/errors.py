@@ -24,6 +24,7 @@ __all__ = [
     "UnreadableCommand",
     "internal_error",
     "out_of_order",
+    "stopping",
     "token_expired",
 ]
 
@@ -112,6 +113,11 @@ class UnreadableCommand(RealtimeError):
 def internal_error(id: str | int | float | None = None) -> RealtimeError:
     """The error for a failure of the daemon itself, which has been logged."""
     return RealtimeError("internal", "something went wrong here; it has been logged", id)
+
+
+def stopping() -> RealtimeError:
+    """The error while the daemon stops."""
+    return RealtimeError("stopping", "this server is stopping; connect again")
 
 
 def no_keys() -> RealtimeError:
