@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 from pathlib import Path
 
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.http.host_list import Authority, HostList
 from realtime_chat.http.origins import OriginPolicy
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, check_directory
 from realtime_chat.listening import check_parent_directory
 from realtime_chat.redis.address import SCHEMES, parse_address
+from realtime_chat.values.access import READ
 from realtime_chat.values.model import is_room
 from realtime_chat.values.rates import Rate
 
@@ -112,6 +115,18 @@ def check_store(text: str) -> str:
     return text
 
 
+def check_redis_installed(text: str) -> str:
+    """Return the address of a Redis server, if the package for Redis is there.
+
+    :raises ValueError: it isn't.
+    """
+    if importlib.util.find_spec("txredisapi") is None:
+        raise ValueError(
+            "Redis needs txredisapi, which is not installed; right would be pip install txredisapi hiredis"
+        )
+    return text
+
+
 def read_log_path(directory: Path | None, text: str) -> str:
     """The path of a log file. It may be in a directory that the daemon will create.
 
@@ -145,6 +160,18 @@ def check_room_name(text: str) -> str:
     if not is_room(text):
         raise ValueError(f"{text!r} is no room's name; right would be lobby, or up to 128 of A-Z a-z 0-9 _ - . : @ ~")
     return text
+
+
+def check_guests_read(access: AccessPolicy, room: str) -> str:
+    """Return the name of a room that guests may read.
+
+    :raises ValueError: they may not.
+    """
+    if not access.rights(None, room) & READ:
+        raise ValueError(
+            f'guests may not read {room!r}; right would be a rule for it, [[room]] with guests = "rw", or another room'
+        )
+    return room
 
 
 def check_origin(text: str) -> str:

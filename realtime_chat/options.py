@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getopt
-import importlib.util
 import os
 import re
 import sys
@@ -19,15 +18,18 @@ import twisted
 from realtime_chat import __version__
 from realtime_chat.broker.relay import read_relay
 from realtime_chat.config_file import ConfigFile, Names
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.data_dir import database_path
 from realtime_chat.http.host_list import names_loopback
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE
 from realtime_chat.limit_options import LIMIT_OPTIONS, with_limit_options
 from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is_loopback
 from realtime_chat.option_values import (
+    check_guests_read,
     check_host,
     check_origin,
     check_proxy,
+    check_redis_installed,
     check_room_name,
     check_store,
     check_token_url,
@@ -48,17 +50,8 @@ from realtime_chat.tokens.keys import TokenKeys
 from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
-_REPEATABLE = (
-    "listen",
-    "relay",
-    "host",
-    "allow-origin",
-    "metrics-listen",
-    "legacy-listen",
-    "token-key",
-    "trusted-proxy",
-)
 _ENDPOINTS = ("listen", "legacy-listen", "metrics-listen")
+_REPEATABLE = (*_ENDPOINTS, "relay", "host", "allow-origin", "token-key", "trusted-proxy")
 PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
 """The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
@@ -96,6 +89,7 @@ class Options(usage.Options):
     def __init__(self, started: Options | None = None) -> None:
         super().__init__()
         self.directory: str = os.getcwd() if started is None else started.directory
+        self._is_reload = started is not None
         self._base = "" if started is None else started.directory  # from which paths count
         self._listening = () if started is None else [text for name in _ENDPOINTS for text in started[name]]
         self.words: list[str] = []
@@ -107,10 +101,8 @@ class Options(usage.Options):
         self.file: ConfigFile | None = None
         self._places: dict[str, str] = {}
         self._defaults: dict[str, Any] = {
-            **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log")),
-            **dict.fromkeys(
-                ("history-age", "max-connections", "token-audience", "token-issuer", "token-url", "config")
-            ),
+            **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log", "config")),
+            **dict.fromkeys(("history-age", "max-connections", "token-audience", "token-issuer", "token-url")),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
             "max-message": limits.max_message,
@@ -364,7 +356,7 @@ class Options(usage.Options):
         if kind != "sqlite" and self["data-dir"] is not None:
             raise self._refused("data-dir", f"leave it out with --store {kind}:, which keeps nothing on this disk")
         if kind in SCHEMES:
-            _check_redis_installed()
+            self.check_value("store", self["store"], check_redis_installed)
             self["redis"] = self._read_address()
         else:
             self._refuse_redis_options()
@@ -381,6 +373,15 @@ class Options(usage.Options):
             )
         if not (self["open"] or self["token-key"]):
             self._refuse_strangers()
+        if self["legacy-listen"] and not self._is_reload:
+            self.check_value("legacy-room", self["legacy-room"], partial(check_guests_read, self.access))
+        elif not self["legacy-listen"] and self["legacy-room"] != self._defaults["legacy-room"]:
+            raise self._refused("legacy-room", "this is for --legacy-listen ENDPOINT; leave it out")
+
+    @property
+    def access(self) -> AccessPolicy:
+        """Who may do what in which room."""
+        return AccessPolicy(self["rules"], bool(self["open"] or not self["token-key"]))
 
     def _apply_file(self) -> None:
         """Take from the configuration file what the command line doesn't say."""
@@ -454,10 +455,3 @@ class Options(usage.Options):
         for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
             if self[option] not in (self._defaults.get(option), []):
                 raise self._refused(option, "this is for --store redis://HOST/0; leave it out")
-
-
-def _check_redis_installed() -> None:
-    if importlib.util.find_spec("txredisapi") is None:
-        raise usage.UsageError(
-            "--store: Redis needs txredisapi, which is not installed; right would be pip install txredisapi hiredis"
-        )

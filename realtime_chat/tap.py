@@ -24,12 +24,12 @@ from twisted.logger import Logger, globalLogPublisher
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.clock import time_steadily
 from realtime_chat.composition import make_service
-from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.interfaces import IBroker, IMessageStore
 from realtime_chat.data_dir import database_path
 from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.limit_options import read_limits
 from realtime_chat.logs import throttle
+from realtime_chat.option_values import check_guests_read
 from realtime_chat.options import Options
 from realtime_chat.process import Process
 from realtime_chat.redis.names import RedisNames
@@ -120,7 +120,17 @@ def _go_on(service: RealtimeService, verifier: TokenVerifier, told: set[str], op
     if verifier.fingerprints() != before:
         _log_keys(verifier)
     _warn_of_readers(options["token-key"], told)
+    _warn_of_legacy_room(options)
     return is_certified
+
+
+def _warn_of_legacy_room(options: Options) -> None:
+    """Warn if new rules have closed the room of old pages. At a start that is refused."""
+    try:
+        check_guests_read(options.access, options["legacy-room"])
+    except ValueError as error:
+        if options["legacy-listen"]:
+            _log.warn("--legacy-room: {why}", why=str(error))
 
 
 def _warn_of_readers(paths: Iterable[str], told: set[str]) -> None:
@@ -178,7 +188,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         legacy_listen=tuple(options["legacy-listen"]),
         legacy_room=options["legacy-room"],
         limits=limits,
-        access=AccessPolicy(options["rules"], bool(options["open"] or not options["token-key"])),
+        access=options.access,
         verify=verifier.verify,
         token_keys=verifier.fingerprints,
         rate_limits=read_limits(options),

@@ -70,6 +70,8 @@ class OptionTests(ConfigTestCase):
             "trusted-proxy": ["10.0.0.5", "unix"],
             "access-log": "/var/log/chat.log",
             "metrics-listen": "tcp:9100",
+            "legacy-listen": ["tcp:1025", "tcp:1026"],
+            "legacy-room": "old",
             "token-key": [key],
             "token-audience": "chat",
             "token-issuer": "https://a.example",

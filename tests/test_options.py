@@ -45,6 +45,8 @@ VALUED = (
     "page",
     "access-log",
     "metrics-listen",
+    "legacy-listen",
+    "legacy-room",
     "config",
     "token-key",
     "token-audience",
@@ -164,6 +166,8 @@ class OptionsTests(SynchronousTestCase):
             ("listen", ("tcp6:8080:interface=::1", "tcp:8080:interface=[::1]", "[::1]:8080"), r"interface=\:\:1"),
             ("listen", (r"tcp6:8080:interface=[\:\:1]", r"tcp6:8080:interface=\:\:g"), r"interface=\:\:1"),
             ("metrics-listen", ("9100", "tcp:99999"), DEFAULT_LISTEN),
+            ("legacy-listen", ("1025", "tcp:99999"), DEFAULT_LISTEN),
+            ("legacy-room", ("", "a b", "..", "a" * 129), "lobby"),
             ("metrics-listen", ("tcp6:9100:interface=::1",), r"interface=\:\:1"),
             ("store", ("", "sqlite", "sqlite:", "memory", "memory:x", "SQLITE:a"), "sqlite:PATH"),
             ("store-prefix", ("", "a:b", "a b", "a*", "x" * 65), "realtime"),
@@ -209,6 +213,7 @@ class OptionsTests(SynchronousTestCase):
         for arguments, option in (
             (("--listen", "tcp:8080", "--listen", "tcp:8080"), "listen"),
             (("--listen", "tcp:8080", "--metrics-listen", "tcp:8080"), "metrics-listen"),
+            (("--listen", "tcp:8080", "--legacy-listen", "tcp:8080"), "legacy-listen"),
             (("--metrics-listen", DEFAULT_LISTEN), "metrics-listen"),
         ):
             message = str(self.assertRaises(UsageError, parsed, *arguments))

@@ -66,6 +66,13 @@ EARLY = (
     Row("--listen systemd:domain=CARRIER:index=0", "is no endpoint", "domain=INET"),
     Row("--listen tcp:81 --listen tcp:81", "'tcp:81' is there already", "another port"),
     Row("--listen tcp:81 --metrics-listen tcp:81", "--metrics-listen: 'tcp:81' is there already", "another port"),
+    Row("--listen tcp:81 --legacy-listen tcp:81", "--legacy-listen: 'tcp:81' is there already", "another port"),
+    Row("--legacy-listen 1025", "--legacy-listen: '1025' is no endpoint", "tcp:8080:interface=127.0.0.1"),
+    Row("--legacy-listen tcp:1025", "--legacy-listen: others can reach 'tcp:1025'", "--token-key FILE .* or --open"),
+    Row("--legacy-room 'a b'", "--legacy-room: 'a b' is no room's name", "right would be lobby"),
+    Row("--legacy-room old", "--legacy-room: this is for --legacy-listen", "leave it out"),
+    Row("--open --legacy-listen tcp:1025 --legacy-room @x", "guests may not read '@x'", "or another room"),
+    Row("--token-key {here}/good.key --legacy-listen tcp:1025", "guests may not read 'lobby'", "a rule for it"),
     Row("--metrics-listen 9100", "--metrics-listen: '9100' is no endpoint", "tcp:8080:interface=127.0.0.1"),
     Row("--store postgres://host", "names no store", "sqlite:PATH, redis://HOST/0, or memory:"),
     Row("--store sqlite:", "'sqlite:' names no store", "sqlite:PATH"),
@@ -123,6 +130,7 @@ EARLY = (
 LATE = (
     Row("--store memory: --listen tcp:{port}:interface=127.0.0.1", "--listen: .*:{port}:.* in use", "another endpoint"),
     Row("--data-dir data --listen tcp:{port}:interface=127.0.0.1", "--listen: .*:{port}:.* in use", "another endpoint"),
+    Row(f"{MEMORY} --legacy-listen tcp:{{port}}:interface=127.0.0.1", "--legacy-listen: .* in use", "another endpoint"),
     Row(f"{MEMORY} --metrics-listen tcp:{{port}}", "--metrics-listen: .*:{port}' .* in use", "another endpoint"),
     Row("--store memory: --open --listen tcp:0:interface=192.0.2.1", "this machine hasn't that address", "its own"),
     Row("--store memory: --open --listen tcp:0:interface=a.invalid", "this machine hasn't that address", "its own"),
@@ -153,6 +161,7 @@ class RefusalTests(DaemonTestCase):
             (self.here / name).mkdir(parents=True)
         for name in ("page/index.html", "page/rooms/index.html"):
             (self.here / name).write_text("<!doctype html><title>Ours</title>")
+        (self.here / "good.key").write_text("x" * 32)
         (self.here / "short.key").write_text("# ours\nshort\n")
         (self.here / "wrong.toml").write_text("# ours\nhistroy = 5\n")
         (self.here / "text").write_text("this is a text of some length, and not a database at all. " * 100)

@@ -81,9 +81,12 @@ class RawClient(Watched, Protocol):
             return False
         self.frames.append((data[0] & 15, data[start : start + size]))
         if self.frames[-1][0] == TEXT:
-            self.events.append(json.loads(self.frames[-1][1]))
+            self.note_text(self.frames[-1][1])
         self._data = data[start + size :]
         return True
+
+    def note_text(self, payload: bytes) -> None:
+        self.events.append(json.loads(payload))
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost = True
