@@ -151,6 +151,7 @@ class LegacyWebSocketResource(WebSocketResource):
         room = await hub.cache.load(name)
         start = await room.start(None, 0)
         hub.check_open()
+        hub.access.check(NOBODY, name, READ)
         if not is_gone(request):
             self.take_over(request, upgrade).open_room(room, start, address_of(request))
         return TAKEN_OVER
