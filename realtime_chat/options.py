@@ -89,9 +89,8 @@ class Options(usage.Options):
     def __init__(self, started: Options | None = None) -> None:
         super().__init__()
         self.directory: str = os.getcwd() if started is None else started.directory
-        self._is_reload = started is not None
         self._base = "" if started is None else started.directory  # from which paths count
-        self._listening = () if started is None else [text for name in _ENDPOINTS for text in started[name]]
+        self._listening: dict[str, list[str]] = {name: [] if started is None else started[name] for name in _ENDPOINTS}
         self.words: list[str] = []
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
@@ -264,7 +263,8 @@ class Options(usage.Options):
 
     def _read_endpoint(self, option: str, endpoint: str) -> str:
         """Check an endpoint, unless it is listened on: a socket that was handed over can be taken once."""
-        return endpoint if endpoint in self._listening else self.check_value(option, endpoint, check_endpoint)
+        is_open = any(endpoint in listening for listening in self._listening.values())
+        return endpoint if is_open else self.check_value(option, endpoint, check_endpoint)
 
     def _path(self, text: str) -> str:
         """Make a path absolute, as twistd changes the directory later. It counts from where it is written."""
@@ -373,7 +373,7 @@ class Options(usage.Options):
             )
         if not (self["open"] or self["token-key"]):
             self._refuse_strangers()
-        if self["legacy-listen"] and not self._is_reload:
+        if self["legacy-listen"] and not self._listening["listen"]:  # a reload may close the room
             self.check_value("legacy-room", self["legacy-room"], partial(check_guests_read, self.access))
         elif not self["legacy-listen"] and self["legacy-room"] != self._defaults["legacy-room"]:
             raise self._refused("legacy-room", "this is for --legacy-listen ENDPOINT; leave it out")
@@ -429,8 +429,7 @@ class Options(usage.Options):
     def _refuse_strangers(self) -> None:
         """Without keys everybody is a guest, who may do anything. So others may not come in by mistake."""
         for option, is_ours, names in (
-            ("listen", is_loopback, dict.fromkeys((*self["listen"], *self._listening))),
-            ("legacy-listen", is_loopback, self["legacy-listen"]),
+            *((name, is_loopback, (*self[name], *self._listening[name])) for name in ("listen", "legacy-listen")),
             ("host", names_loopback, self["host"]),
         ):
             for name in names:

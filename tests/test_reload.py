@@ -118,6 +118,10 @@ class OptionsAgainTests(FilesTestCase):
         self.write("realtime.toml", f"listen = '{LOCAL}'\nopen = true\n")
         first.again()
 
+    def test_metrics_for_others(self) -> None:
+        """Where others reach the metrics alone, a daemon without keys is read again."""
+        self.parsed("--store", "memory:", "--metrics-listen", "tcp:9100").again()
+
 
 class ReloadTests(FilesTestCase):
     """What it says, and what it compares with."""
@@ -394,6 +398,29 @@ class DaemonTests(TestCase):
             since = f"&since={answer['positions']['lobby']}" if rights else since
         gc.collect()
         self.assertIsNone(old())
+
+    async def test_old_pages(self) -> None:
+        """Hosts, origins and rules count for old pages, too. Their endpoints and their room wait for a restart.
+
+        Rules that close their room are not refused. A warning says so.
+        """
+        rule = '[[room]]\nmatch = "lobby"\nguests = "{}"\n'
+        await self.start(f"legacy-listen = '{LOCAL}'\n{rule.format('rw')}", "--open")
+        self.port = self.service.ports()[1]
+        page, host = {"Origin": "https://b.example"}, {"Host": "b.example"}
+        for headers, status in ((page, 403), (host, 421)):
+            self.assertEqual(status, (await self.status("?lastupdate=-1", headers))[0])
+        said = self.reloaded(
+            f"host = 'b.example'\nallow-origin = 'https://b.example'\nlegacy-listen = '{LOCAL}'\n"
+            f"legacy-room = 'other'\n{rule.format('rw')}"
+        )
+        self.assertIn("in force after a restart: legacy-room", said)
+        for headers in (page, host):
+            self.assertEqual(200, (await self.status("?lastupdate=-1", headers))[0])
+        said = self.reloaded(f"legacy-listen = '{LOCAL}'\n{rule.format('')}")
+        self.assertIn("--legacy-room: guests may not read 'lobby'; right would be a rule for it", said)
+        self.assertEqual(403, (await self.status("?lastupdate=-1"))[0])
+        self.assertIn("in force after a restart: legacy-listen", self.reloaded(rule.format("rw")))
 
     async def test_rate_limits(self) -> None:
         """Rate limits count from then on."""
