@@ -272,7 +272,7 @@ class EventsResource(JSONResource):
         identity = self._identify(request, params)
         session = stream.session = Session(hub, stream, identity, address=address_of(request))
         try:
-            session.quota.take_all(costs_of(len(rooms)))
+            session.quota.take_all(costs_of(sum(since is None for _, since in params.rooms)))
             session.quota.take_connect()
             await stream.open_rooms(session, params)
             hub.check_open()

@@ -72,7 +72,7 @@ FLOODS = (
     flood("pings", "command", '{"type":"ping"}', of=("client", "commands")),
     flood("signals", "command", _SIGNAL, of=("client", "signals")),
     flood("joins", "command", JOIN, LEAVE, of=("client", "joins")),
-    flood("histories", "command", '{"type":"history","room":"flood"}', of=("client", "commands")),
+    flood("histories", "command", '{"type":"history","room":"flood"}', of=("client", "joins")),
     flood("new rooms", "command", PUBLISH, of=("client", "rooms")),
     flood("messages over HTTP", "ask", _POST, connections=4, of=("address", "publishes")),
     flood("guests", "ask", post("/commands", '{"type":"hello"}'), connections=4, of=("address", "guests")),

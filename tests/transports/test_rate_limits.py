@@ -172,8 +172,8 @@ class CommandTests(LimitedTestCase):
             self.assert_told(error, "client", "joins")
 
     async def test_reads(self) -> None:
-        """What reads the store counts as a join: the history, by a command and over HTTP; streams that go on after a
-        position; polls that do, if what they read isn't in memory."""
+        """What reads the store counts as a join: the history, by a command and over HTTP; polls that go on
+        after a position, if what they read isn't in memory."""
         await self.limit("client", joins=_SLOW)
         socket = self.client(SocketClient)
         await socket.connect()
@@ -181,7 +181,7 @@ class CommandTests(LimitedTestCase):
         self.assertEqual(["history"] * 4 + ["error"], [reply["type"] for reply in replies])
         self.assert_told(replies[-1], "client", "joins")
         two = "room=d&since=abcdefgh:1&room=e&since=abcdefgh:1"
-        for path in ("rooms/lobby/messages", f"sse?{two}", f"poll?{two}"):
+        for path in ("rooms/lobby/messages", f"poll?{two}"):
             await self.limit("client", joins=Rate(0.2, 3))
             _, welcome, _ = await self.request("POST", "commands", {"type": "hello"})
             client = {"Realtime_Client": welcome["client"]}
