@@ -204,7 +204,7 @@ class CommandSession(PerformingSession):
         if self.closed:
             return
         self._replies.buffer_reply(answer)
-        subscription = self.delivery.subscriptions.get(room)
+        subscription = self.delivery.find(room)
         if subscription is not None and subscription.live:
             subscription.room.answer(subscription, self._replies)
         else:

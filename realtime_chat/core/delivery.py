@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from realtime_chat.core.by_room import ByRoom
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import EntryPage, StartPosition
@@ -23,19 +24,18 @@ from realtime_chat.values.model import Position
 _log = Logger()
 
 
-class Delivery:
+class Delivery(ByRoom[Subscription]):
     """The subscriptions of one transport, of which those that are behind are sent page after page.
 
     :param transport: where messages are sent. Without one nothing is delivered.
     :param on_caught_up: called whenever everything was sent that could be sent.
-    :ivar subscriptions: by room.
     """
 
-    __slots__ = ("_behind", "_hub", "_on_caught_up", "_reading", "subscriptions", "transport")
+    __slots__ = ("_behind", "_hub", "_on_caught_up", "_reading", "transport")
 
     def __init__(self, hub: Hub, transport: MessageSink | None, on_caught_up: Callable[[], object] | None) -> None:
+        super().__init__()
         self.transport: MessageSink = transport  # type: ignore[assignment]  # without one nothing is delivered
-        self.subscriptions: dict[str, Subscription] = {}
         self._hub = hub
         self._on_caught_up = on_caught_up
         self._behind: tuple[Subscription, ...] = ()  # as it is empty nearly always, and an empty tuple takes no memory
@@ -43,7 +43,7 @@ class Delivery:
 
     def close(self) -> Collection[Subscription]:
         """End all subscriptions, and give them back."""
-        ended, self.subscriptions = self.subscriptions.values(), {}
+        ended, self._items = self.all(), None
         for subscription in ended:
             subscription.room.remove(subscription)
         self._behind = ()
@@ -53,15 +53,17 @@ class Delivery:
 
     def subscribe(self, room: Room, start: StartPosition) -> Subscription:
         """Read a room from a position on; :meth:`pump` sends what follows."""
-        subscription = self.subscriptions[room.name] = Subscription(self, self.transport, room, start)
+        subscription = Subscription(self, self.transport, room, start)
+        self.add(subscription)
         room.add()
         self._behind += (subscription,)
         return subscription
 
     def unsubscribe(self, room: str) -> Subscription | None:
         """End the subscription of a room, and give it back; None if there is none."""
-        subscription = self.subscriptions.pop(room, None)
+        subscription = self.find(room)
         if subscription is not None:
+            self.remove(subscription)
             if not subscription.live:
                 self._no_longer_behind(subscription)
             subscription.room.remove(subscription)
@@ -69,7 +71,7 @@ class Delivery:
 
     def pause_writing(self) -> None:
         """The transport takes no more for now: no subscription is live until it resumes writing."""
-        for subscription in self.subscriptions.values():
+        for subscription in self.all():
             subscription.room.fall_behind(subscription)
 
     def fell_behind(self, reader: Subscription) -> None:

@@ -140,9 +140,9 @@ class PerformingSession(Session):
         return Deferred.fromCoroutine(self._joined(command, since))
 
     def _check_joinable(self, room: str) -> None:
-        if self.check_right(room, READ) in self.subscriptions:
+        if self.delivery.find(self.check_right(room, READ)) is not None:
             raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
-        if len(self.subscriptions) >= self.hub.limits.max_rooms:
+        if len(self.delivery.all()) >= self.hub.limits.max_rooms:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
         self.quota.take(JOINS)
 

@@ -96,7 +96,7 @@ class Session:
     @property
     def subscriptions(self) -> Mapping[str, Subscription]:
         """What it reads, by room."""
-        return self.delivery.subscriptions
+        return {subscription.room.name: subscription for subscription in self.delivery.all()}
 
     def pause_writing(self) -> None:
         """The transport takes no more for now."""
@@ -155,7 +155,7 @@ class Session:
     def renew_rights(self) -> None:
         """Go on with the rights that it has now, in all rooms that it reads."""
         if (transport := self.transport) is not None:
-            for subscription in tuple(self.subscriptions.values()):
+            for subscription in tuple(self.delivery.all()):
                 self._renew_rights(transport, subscription)
             self.delivery.pump()
 

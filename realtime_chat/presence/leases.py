@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from realtime_chat.core.by_room import ByRoom
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.core.wheel import DeadlineQueue
@@ -25,26 +26,25 @@ UNSEEING = sys.maxsize
 """The members' version of a reader that may not see who is in the room: it lacks nothing, whatever happens."""
 
 
-class Client:
-    """A client of this node that is in at least one room, or that sends commands to it.
+class Client(ByRoom["Lease"]):
+    """A client of this node that is in at least one room, and its leases.
 
     :ivar identity: what was verified of it last. It is kept here, so that it needn't be verified again.
     :ivar client_hash: its name between nodes, as in its identity.
     :ivar user: the identity's user, with the name that counts now.
-    :ivar leases: by room.
     :ivar state: its state, as a compact JSON object.
     :ivar changed: when its name or state changed last; see :class:`~realtime_chat.values.model.RemoteClient`.
     """
 
-    __slots__ = ("_json", "changed", "client_hash", "identity", "leases", "state", "user")
+    __slots__ = ("_json", "changed", "client_hash", "identity", "state", "user")
 
     def __init__(self, identity: Identity, user: User, state: bytes, changed: int) -> None:
+        super().__init__()
         self.identity = identity
         self.client_hash = identity.client_hash
         self.user = user
         self.state = state
         self.changed = changed
-        self.leases: dict[str, Lease] = {}
         self._json: bytes | None = None
 
     @property

@@ -118,7 +118,7 @@ class Presence:
             client = self._create_client(identity, state, reader.room.name)
         elif client.identity is not identity:
             self._take_identity(client, identity)
-        lease = client.leases.get(reader.room.name)
+        lease = client.find(reader.room.name)
         if lease is None:
             lease = self._add_lease(client, reader.room, is_seen)
         else:
@@ -165,7 +165,8 @@ class Presence:
             self._update_client(client, identity.user, client.state)
 
     def _add_lease(self, client: Client, room: Room, is_seen: bool) -> Lease:
-        lease = client.leases[room.name] = Lease(client, room, hidden=not is_seen)
+        lease = Lease(client, room, hidden=not is_seen)
+        client.add(lease)
         self.visibility.add(lease)
         return lease
 
@@ -182,7 +183,7 @@ class Presence:
         if client is None:
             return
         self._take_identity(client, identity)
-        for lease in [lease for lease in client.leases.values() if not lease.readers]:
+        for lease in [lease for lease in client.all() if not lease.readers]:
             left = rights(client.identity, lease.room.name)
             if not left & READ:
                 self._end(lease)
@@ -210,7 +211,7 @@ class Presence:
 
     def _find_lease(self, identity: Identity, room: str) -> Lease | None:
         known = self._clients.get(identity.client_hash)
-        return None if known is None else known.leases.get(room)
+        return None if known is None else known.find(room)
 
     def _expire(self, lease: Lease, between_polls: bool) -> None:
         """End a lease in a while, as nothing reads by it."""
@@ -233,8 +234,8 @@ class Presence:
         self._cancel_expiry(lease)
         client, room = lease.client, lease.room
         self._signals.end(lease)
-        del client.leases[room.name]
-        if not client.leases:
+        client.remove(lease)
+        if not client.all():
             del self._clients[client.client_hash]
         self.visibility.remove(lease)
         room.release()
@@ -288,14 +289,14 @@ class Presence:
             return False
         if known is not None and known.state == state:
             return True
-        charge(_ROOMS_ELSEWHERE if known is None else max(1, len(known.leases)))
+        charge(_ROOMS_ELSEWHERE if known is None else max(1, len(known.all())))
         if known is not None:
             self._update_client(known, known.user, state)
         self._broker.forward(ForwardedCommand(identity.client_hash, state))
         return True
 
     def _update_client(self, client: Client, user: User, state: bytes) -> None:
-        seen = [lease for lease in client.leases.values() if not lease.hidden]
+        seen = [lease for lease in client.all() if not lease.hidden]
         memberships = [self.memberships[lease.room.name] for lease in seen]
         for membership in memberships:
             membership.before_change(user.id)
@@ -408,7 +409,7 @@ class Presence:
         :param client_hash: of the client that sent it, which doesn't get it; empty if no client did.
         """
         client = self._clients.get(client_hash)
-        lease = None if client is None else client.leases.get(room.name)
+        lease = None if client is None else client.find(room.name)
         self._signals.deliver(room, signal, client_hash, () if lease is None else lease.readers)
 
     # Changes on other nodes
@@ -429,7 +430,7 @@ class Presence:
             return
         if command.state is not None and command.state != client.state:
             self._update_client(client, client.user, command.state)
-        lease = None if command.leaves is None else client.leases.get(command.leaves)
+        lease = None if command.leaves is None else client.find(command.leaves)
         if lease is not None:
             lease.leaving = True
             if lease.between_polls:

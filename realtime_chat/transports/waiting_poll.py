@@ -356,7 +356,8 @@ class WaitingPoll:
         """By room, its position, the version of its members, and the rights in it."""
         positions, versions, rights = {}, {}, {}
         taken, presence, remember = self._positions or {}, self.session.hub.presence, not self._keeps_versions
-        for room, subscription in self.session.delivery.subscriptions.items():
+        for subscription in self.session.delivery.all():
+            room = subscription.room.name
             positions[room] = taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
             versions[room] = presence.poll_version(subscription, remember)
             rights[room] = format_rights(subscription.rights)
