@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools import imports
 
-START = ("tap", "options", "option_values", "config_file", "composition", "service")
+START = ("tap", "options", "option_combinations", "option_values", "config_file", "composition", "service")
 """The modules beside the packages that put everything together. All other ones are the base."""
 
 LINE, LETTER, GAP, RISE = 17, 7.2, 26, 40

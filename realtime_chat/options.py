@@ -20,12 +20,11 @@ from realtime_chat.broker.relay import read_relay
 from realtime_chat.config_file import ConfigFile, Names
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.data_dir import database_path
-from realtime_chat.http.host_list import names_loopback
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE
 from realtime_chat.limit_options import LIMIT_OPTIONS, with_limit_options
-from realtime_chat.listening import DEFAULT_LISTEN, Endpoint, check_endpoint, is_loopback
+from realtime_chat.listening import DEFAULT_LISTEN, check_endpoint
+from realtime_chat.option_combinations import ENDPOINTS, check_combinations
 from realtime_chat.option_values import (
-    check_guests_read,
     check_host,
     check_origin,
     check_proxy,
@@ -50,8 +49,7 @@ from realtime_chat.tokens.keys import TokenKeys
 from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
-_ENDPOINTS = ("listen", "legacy-listen", "metrics-listen")
-_REPEATABLE = (*_ENDPOINTS, "relay", "host", "allow-origin", "token-key", "trusted-proxy")
+_REPEATABLE = (*ENDPOINTS, "relay", "host", "allow-origin", "token-key", "trusted-proxy")
 PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
 """The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
@@ -72,6 +70,8 @@ class Options(usage.Options):
     :ivar directory: the one in which the daemon was started.
     :ivar given: the texts of the options on the command line.
     :ivar file: the configuration file; None if there is none.
+    :ivar defaults: the values of options that are not given.
+    :ivar listening: the endpoints that the daemon listens on already, by option.
     """
 
     synopsis = "[--listen ENDPOINT] [--store STORE] [options]"
@@ -90,7 +90,7 @@ class Options(usage.Options):
         super().__init__()
         self.directory: str = os.getcwd() if started is None else started.directory
         self._base = "" if started is None else started.directory  # from which paths count
-        self._listening: dict[str, list[str]] = {name: [] if started is None else started[name] for name in _ENDPOINTS}
+        self.listening: dict[str, list[str]] = {name: [] if started is None else started[name] for name in ENDPOINTS}
         self.words: list[str] = []
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
@@ -99,7 +99,7 @@ class Options(usage.Options):
         self.given: dict[str, list[str]] = {}
         self.file: ConfigFile | None = None
         self._places: dict[str, str] = {}
-        self._defaults: dict[str, Any] = {
+        self.defaults: dict[str, Any] = {
             **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log", "config")),
             **dict.fromkeys(("history-age", "max-connections", "token-audience", "token-issuer", "token-url")),
             "store-prefix": DEFAULT_PREFIX,
@@ -116,7 +116,7 @@ class Options(usage.Options):
             "page": OWN_PAGE,
             "legacy-room": "lobby",
         }
-        self.update(self._defaults)
+        self.update(self.defaults)
 
     def opt_config(self, path: str) -> None:
         """A file in TOML with options under their own names, and rules for rooms ([[room]]). The command line wins.
@@ -263,7 +263,7 @@ class Options(usage.Options):
 
     def _read_endpoint(self, option: str, endpoint: str) -> str:
         """Check an endpoint, unless it is listened on: a socket that was handed over can be taken once."""
-        is_open = any(endpoint in listening for listening in self._listening.values())
+        is_open = any(endpoint in listening for listening in self.listening.values())
         return endpoint if is_open else self.check_value(option, endpoint, check_endpoint)
 
     def _path(self, text: str) -> str:
@@ -272,7 +272,7 @@ class Options(usage.Options):
 
     def _read_count(self, option: str, text: str, example: int | None = None) -> None:
         """Set an option to a number. If the text is not one, the message gives the default as an example."""
-        self[option] = self.check_value(option, text, lambda text: read_count(text, example or self._defaults[option]))
+        self[option] = self.check_value(option, text, lambda text: read_count(text, example or self.defaults[option]))
 
     def check_value(self, option: str, given: G, read: Callable[[G], T]) -> T:
         """The value of an option.
@@ -282,9 +282,13 @@ class Options(usage.Options):
         try:
             return read(given)
         except ValueError as error:
-            raise self._refused(option, str(error)) from error
+            raise self.refused(option, str(error)) from error
 
-    def _refused(self, option: str, what: str) -> usage.UsageError:
+    def is_given(self, name: str) -> bool:
+        """Whether the command line or the file says it."""
+        return name in self.given or name in self._places
+
+    def refused(self, option: str, what: str) -> usage.UsageError:
         """The error for an option, which says where it was given."""
         return usage.UsageError(f"{self._places.get(option, f'--{option}')}: {what}")
 
@@ -354,29 +358,16 @@ class Options(usage.Options):
             self._apply_file()
         kind = (self["store"] or "sqlite:").partition(":")[0]
         if kind != "sqlite" and self["data-dir"] is not None:
-            raise self._refused("data-dir", f"leave it out with --store {kind}:, which keeps nothing on this disk")
+            raise self.refused("data-dir", f"leave it out with --store {kind}:, which keeps nothing on this disk")
         if kind in SCHEMES:
             self.check_value("store", self["store"], check_redis_installed)
             self["redis"] = self._read_address()
-        else:
-            self._refuse_redis_options()
         directory = database_path(self).parent if kind == "sqlite" else None
         if self["access-log"] is not None:
             self["access-log"] = self.check_value("access-log", self["access-log"], partial(read_log_path, directory))
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
-        self._refuse_same_endpoints()
-        self._check_connections()
         self._read_keys()
-        if self["token-url"] is not None and self["page"] != OWN_PAGE:
-            raise self._refused(
-                "token-url", "this is for the chat page; leave it out, as a page of yours names it itself"
-            )
-        if not (self["open"] or self["token-key"]):
-            self._refuse_strangers()
-        if self["legacy-listen"] and not self._listening["listen"]:  # a reload may close the room
-            self.check_value("legacy-room", self["legacy-room"], partial(check_guests_read, self.access))
-        elif not self["legacy-listen"] and self["legacy-room"] != self._defaults["legacy-room"]:
-            raise self._refused("legacy-room", "this is for --legacy-listen ENDPOINT; leave it out")
+        check_combinations(self)
 
     @property
     def access(self) -> AccessPolicy:
@@ -402,43 +393,13 @@ class Options(usage.Options):
                     getattr(self, f"opt_{name.replace('-', '_')}")(text)
         self["rules"] = file.rules
 
-    def _refuse_same_endpoints(self) -> None:
-        taken: set[str] = set()
-        for option in _ENDPOINTS:
-            for endpoint in self[option]:
-                if endpoint in taken:
-                    raise self._refused(option, f"{endpoint!r} is there already; right would be another port")
-                if int(Endpoint.parse(endpoint).port or 1) != 0:  # port 0 is any free port
-                    taken.add(endpoint)
-
-    def _check_connections(self) -> None:
-        """Refuse a limit of an address that the limit of all addresses together would always come before."""
-        name, most = "address-connections", self["max-connections"]
-        is_set = name in self.given or name in self._places
-        if is_set and most is not None and int(self[name]) > most:
-            raise self._refused(name, f"all addresses together have {most} (max-connections); right would be fewer")
-
     def _read_keys(self) -> None:
         if self["token-key"]:
             self["keys"] = self.check_value("token-key", self["token-key"], TokenKeys.read)
             return
         for option in ("token-audience", "token-issuer", "token-url"):
             if self[option] is not None:
-                raise self._refused(option, "this is for tokens, which need --token-key FILE; leave it out")
-
-    def _refuse_strangers(self) -> None:
-        """Without keys everybody is a guest, who may do anything. So others may not come in by mistake."""
-        for option, is_ours, names in (
-            *((name, is_loopback, (*self[name], *self._listening[name])) for name in ("listen", "legacy-listen")),
-            ("host", names_loopback, self["host"]),
-        ):
-            for name in names:
-                if not is_ours(name):
-                    raise self._refused(
-                        option,
-                        f"others can reach {name!r}, and without keys anybody may read and write every room; right "
-                        "would be --token-key FILE (realtime-chat key makes one), or --open if anybody may",
-                    )
+                raise self.refused(option, "this is for tokens, which need --token-key FILE; leave it out")
 
     def _read_address(self) -> RedisAddress:
         address = parse_address(self["store"])
@@ -449,8 +410,3 @@ class Options(usage.Options):
             if self[option] is not None:
                 address = self.check_value(option, self[option], partial(read, address))
         return address
-
-    def _refuse_redis_options(self) -> None:
-        for option in ("store-prefix", "store-password-file", "store-ca", "relay"):
-            if self[option] not in (self._defaults.get(option), []):
-                raise self._refused(option, "this is for --store redis://HOST/0; leave it out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from realtime_chat.core.access import forbid_reader
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
-from realtime_chat.core.rate_limiter import Quota
+from realtime_chat.core.quota import Quota
 from realtime_chat.values.commands import Hello
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.rates import GUESTS

@@ -13,7 +13,8 @@ from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
-from realtime_chat.core.rate_limiter import Quota, RateLimiter
+from realtime_chat.core.quota import Quota
+from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.presence.presence import Presence

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from realtime_chat.core.access import forbid_reader
 from realtime_chat.core.hello import say_hello
 from realtime_chat.core.identity import NOBODY
-from realtime_chat.core.rate_limiter import ONE_SIGNAL, Quota
+from realtime_chat.core.rate_limiter import ONE_CONNECT, ONE_SIGNAL
 from realtime_chat.core.session import Session
 from realtime_chat.values import codec, commands
 from realtime_chat.values.access import PRESENCE, READ, SIGNAL, WRITE
@@ -114,7 +114,7 @@ class PerformingSession(Session):
         identity = say_hello(self.hub, self.identity, command, self._name, self.quota)
         if self.identity is None or self.identity is NOBODY:
             if command.client is not None or command.token is not None:
-                Quota(self.hub.limiter, identity, is_held=False).take_connect()
+                self.hub.limiter.draw(identity, None, ONE_CONNECT)  # the address has paid
             self._become(identity)
         return self.hub.welcome(command.id, self.identify(), self.hub.limits.ping)
 

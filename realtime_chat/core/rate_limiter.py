@@ -1,31 +1,27 @@
 """How much each client, user and address uses of what they are limited in.
 
-A :class:`Usage` has one token bucket for each kind of use. A :class:`Quota` is what one session or request draws from:
-the usage of its client, that of its user, and that of its address. It takes from all of them or from none.
+A :class:`Usage` has one token bucket for each kind of use. What one session draws from is a
+:class:`~realtime_chat.core.quota.Quota`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
-from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.identity import Identity
 from realtime_chat.core.node import Node
 from realtime_chat.values.errors import RateLimited, RealtimeError
 from realtime_chat.values.limits import NEVER
-from realtime_chat.values.model import AppendResult
 from realtime_chat.values.rate_messages import explain
 from realtime_chat.values.rates import (
     ADDRESS,
-    BYTES,
     CLIENT,
     COMMANDS,
     CONNECTS,
     GUESTS,
     JOINS,
     KINDS,
-    PUBLISHES,
-    ROOMS,
     ROUNDING,
     SCOPES,
     SIGNALS,
@@ -63,6 +59,7 @@ ONE_READ: Costs = ((COMMANDS, 1.0), (JOINS, 1.0))
 """What it costs to read a page of the store."""
 ONE_SIGNAL: Costs = ((SIGNALS, 1.0),)
 ONE_GUEST: Costs = ((GUESTS, 1.0),)
+ONE_CONNECT: Costs = ((CONNECTS, 1.0),)
 
 
 class Usage:
@@ -92,7 +89,7 @@ class Usage:
 
     def wait(self, kind: int, tokens: float, now: float) -> float:
         """Seconds until there are so many tokens. A debt is at most what the bucket holds."""
-        cost, depth = self.scope.cost(kind, tokens), self.scope.depths[kind]
+        cost, depth = self.scope.cost(kind, tokens), self.scope.buckets[kind][1]
         self.full_at[kind] = min(self.full_at[kind], now + 2 * depth)
         return max(self.full_at[kind], now) + cost - depth - now
 
@@ -262,9 +259,42 @@ class RateLimiter:
         if len(self.rooms_made) > _MOST_ROOMS:
             del self.rooms_made[next(iter(self.rooms_made))]
 
-    # Refusals
+    # Taking
 
-    def refusal(self, scope: Scope, kind: int, after: float) -> RateLimited:
+    def draw(self, identity: Identity, address: str | None, costs: Costs) -> None:
+        """Take what a request costs from its client, its user and its address.
+
+        :raises RateLimited: nothing is taken then.
+        """
+        self.take(self.usages(identity, address), costs)
+
+    def take(self, usages: Iterable[Usage], costs: Costs) -> None:
+        """Take tokens of several kinds, from all usages or from none.
+
+        :raises RateLimited: nothing is taken then.
+        """
+        now = self.seconds()
+        latest = now + ROUNDING
+        for usage in usages:
+            full_at, buckets = usage.full_at, usage.scope.buckets
+            for kind, tokens in costs:
+                interval, depth = buckets[kind]
+                at, cost = full_at[kind], tokens * interval
+                full_at[kind] = at = (at if at > now else now) + (cost if cost < depth else depth)
+                if at - depth > latest:
+                    raise self.refuse(usages, costs, now, (usage, kind))
+
+    def refuse(self, usages: Iterable[Usage], costs: Costs, now: float, last: tuple[Usage, int]) -> RateLimited:
+        """Give back what was taken up to the last bucket, which had not enough, and say for how long to wait."""
+        taken = [(usage, kind, tokens) for usage in usages for kind, tokens in costs]
+        count = next(index for index, (usage, kind, _) in enumerate(taken) if (usage, kind) == last) + 1
+        for usage, kind, tokens in taken[:count]:
+            usage.give_back(kind, tokens)
+        waits = [(usage.wait(kind, tokens, now), usage.scope, kind) for usage, kind, tokens in taken]
+        after, scope, kind = max(waits, key=lambda wait: wait[0])
+        return self._refusal(scope, kind, after)
+
+    def _refusal(self, scope: Scope, kind: int, after: float) -> RateLimited:
         """Count that a limit was reached, and make the error that says so.
 
         :param after: seconds after which there is enough again.
@@ -285,164 +315,3 @@ class RateLimiter:
     def is_flooding(self, address: Usage) -> bool:
         """Whether so many requests from an address were refused lately that its new connections have to wait."""
         return address.strikes is not None and address.strikes.wait(self.seconds(), _STRIKES) > 0
-
-
-class Quota:
-    """What one session or one request draws from.
-
-    :param identity: who it is; None if it hasn't said that. Nobody has no client's usage.
-    :param address: the key of its address; None where addresses are not limited.
-    :param is_held: whether the usages are held until :meth:`close`. A request that takes once needn't hold them.
-    """
-
-    __slots__ = ("_address", "_is_held", "_limiter", "_sender", "_usages")
-
-    def __init__(
-        self, limiter: RateLimiter, identity: Identity | None, address: str | None = None, is_held: bool = True
-    ) -> None:
-        self._limiter = limiter
-        self._sender = ""
-        self._address = address
-        self._is_held = is_held
-        if not is_held and identity is not None:
-            self._sender = identity.client_hash
-            self._usages = limiter.usages(identity, address)
-            return
-        self._usages = () if address is None else (limiter.address(address),)
-        if identity is None:
-            self._usages = (limiter.client(""), *self._usages)
-        for usage in self._usages:
-            self._hold(usage)
-        if identity is not None:
-            self.become(identity)
-
-    def become(self, identity: Identity) -> None:
-        """Belong to a client from now on. What was used before counts for it, if it is new."""
-        client_hash = identity.client_hash
-        if client_hash == self._sender or identity is NOBODY:
-            return
-        limiter, usages, before = self._limiter, self._usages, None
-        if usages and not usages[0].key:
-            before, usages = usages[0], usages[1:]
-        mine = limiter.client(client_hash) if before is None else limiter.name(before, client_hash)
-        if identity.expires is not None:
-            usages = (limiter.user(identity.user.id), *usages)
-            self._hold(usages[0])
-        if mine is not before:
-            self._hold(mine)
-        self._usages = (mine, *usages)
-        self._sender = client_hash
-
-    def _hold(self, usage: Usage) -> None:
-        if self._is_held:
-            self._limiter.hold(usage)
-
-    def close(self) -> None:
-        """Draw no more, but for what was begun before."""
-        for usage in self._usages if self._is_held else ():
-            self._limiter.release(usage)
-
-    # Taking
-
-    def take(self, kind: int, tokens: float = 1.0) -> None:
-        """Take tokens of one kind.
-
-        :raises RateLimited: nothing is taken then.
-        """
-        self.take_all(((kind, tokens),))
-
-    def take_command(self) -> None:
-        """Take what a command costs.
-
-        :raises RateLimited: nothing is taken then.
-        """
-        self.take_all(ONE_COMMAND)
-
-    def take_publish(self, size: int, room: str = "", rule: Scope | None = None) -> None:
-        """Take what a publish costs.
-
-        :param size: bytes of the data.
-        :param rule: the rates that a rule has for the room.
-        :raises RateLimited: nothing is taken then.
-        """
-        usages = self._usages if rule is None else self._with_room(room, rule)
-        now = self._limiter.seconds()
-        latest = now + ROUNDING
-        for usage in usages:  # as _take() does, but without a loop over kinds, as most commands are publishes
-            full_at = usage.full_at
-            commands, publishes, data = full_at[COMMANDS], full_at[PUBLISHES], full_at[BYTES]
-            of_command, commands_most, of_publish, publishes_most, of_byte, data_most = usage.scope.publish_costs
-            of_data = size * of_byte
-            full_at[COMMANDS] = commands = (commands if commands > now else now) + of_command
-            full_at[PUBLISHES] = publishes = (publishes if publishes > now else now) + of_publish
-            full_at[BYTES] = data = (data if data > now else now) + (of_data if of_data < data_most else data_most)
-            if commands - commands_most > latest or publishes - publishes_most > latest or data - data_most > latest:
-                costs = ((COMMANDS, 1.0), (PUBLISHES, 1.0), (BYTES, size))
-                raise self._refuse(usages, costs, now, (usage, BYTES))
-
-    def take_connect(self) -> None:
-        """Take what it costs a client and its user to connect. An address pays where its connection is made.
-
-        :raises RateLimited: nothing is taken then.
-        """
-        usages = tuple(usage for usage in self._usages if usage.scope.name != ADDRESS)
-        self._take(usages, ((CONNECTS, 1.0),))
-
-    def take_all(self, costs: Costs, room: str = "", rule: Scope | None = None) -> None:
-        """Take tokens of several kinds, from all usages or from none.
-
-        :param costs: more than a bucket holds count as that.
-        :param rule: the rates that a rule has for a room; they are for each client there.
-        :raises RateLimited: nothing is taken then.
-        """
-        self._take(self._usages if rule is None else self._with_room(room, rule), costs)
-
-    def _with_room(self, room: str, rule: Scope) -> tuple[Usage, ...]:
-        return (*self._usages, self._limiter.in_room(self._sender or self._address or "", room, rule))
-
-    def _take(self, usages: tuple[Usage, ...], costs: Costs) -> None:
-        now = self._limiter.seconds()
-        latest = now + ROUNDING
-        for usage in usages:
-            full_at, scope = usage.full_at, usage.scope
-            intervals, depths = scope.intervals, scope.depths
-            for kind, tokens in costs:
-                cost, depth, at = tokens * intervals[kind], depths[kind], full_at[kind]
-                if cost > depth:
-                    cost = depth
-                full_at[kind] = at = cost + (at if at > now else now)
-                if at - depth > latest:
-                    raise self._refuse(usages, costs, now, (usage, kind))
-
-    def _refuse(self, usages: tuple[Usage, ...], costs: Costs, now: float, last: tuple[Usage, int]) -> RateLimited:
-        """Give back what was taken up to the last bucket, which had not enough, and say for how long to wait."""
-        taken = [(usage, kind, tokens) for usage in usages for kind, tokens in costs]
-        count = next(index for index, (usage, kind, _) in enumerate(taken) if (usage, kind) == last) + 1
-        for usage, kind, tokens in taken[:count]:
-            usage.give_back(kind, tokens)
-        waits = [(usage.wait(kind, tokens, now), usage.scope, kind) for usage, kind, tokens in taken]
-        after, scope, kind = max(waits, key=lambda wait: wait[0])
-        return self._limiter.refusal(scope, kind, after)
-
-    # Whether a publish makes a room is known only once it is stored
-
-    def check(self, kind: int) -> None:
-        """Check that a token could be taken.
-
-        :raises RateLimited: it couldn't.
-        """
-        self.take(kind)
-        for usage in self._usages:
-            usage.give_back(kind, 1.0)
-
-    def charge(self, kind: int) -> None:
-        """Take a token, even where there is none."""
-        now = self._limiter.seconds()
-        for usage in self._usages:
-            usage.full_at[kind] = max(usage.full_at[kind], now) + usage.scope.intervals[kind]
-
-    def on_stored(self, stored: AppendResult) -> None:
-        """Charge for a room that a publish has made."""
-        if stored.message.position.offset == 1 and not stored.duplicate:
-            self.charge(ROOMS)
-            self._limiter.room_made(stored.message.room)

@@ -9,7 +9,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
-from realtime_chat.core.rate_limiter import Quota
+from realtime_chat.core.quota import Quota
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
 from realtime_chat.values.access import PRESENCE, READ

@@ -10,7 +10,7 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity, unknown_client
-from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_GUEST, Costs, Quota
+from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_GUEST, Costs
 from realtime_chat.http.answers import Answer
 from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.http.origins import FOR_SCRIPTS
@@ -76,7 +76,7 @@ def take(request: Request, hub: Hub, identity: Identity, costs: Costs = ONE_COMM
 
     :raises RateLimited: nothing is taken then.
     """
-    Quota(hub.limiter, identity, address_of(request), is_held=False).take_all(costs)
+    hub.limiter.draw(identity, address_of(request), costs)
 
 
 def costs_of(joins: int) -> Costs:

@@ -15,11 +15,10 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 
 from realtime_chat.core.identity import NOBODY
-from realtime_chat.core.rate_limiter import LONGEST_PAUSE, Quota, RateLimiter, Usage
+from realtime_chat.core.rate_limiter import LONGEST_PAUSE, ONE_COMMAND, ONE_CONNECT, RateLimiter, Usage
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.strict_channel import NO_HEADERS, StrictChannel
 from realtime_chat.values.errors import RateLimited, RealtimeError
-from realtime_chat.values.rates import CONNECTS
 
 
 class LimitedChannel(StrictChannel):
@@ -124,7 +123,7 @@ class LimitedChannel(StrictChannel):
             raise
 
     def _admit(self, limiter: RateLimiter, key: str) -> None:
-        Quota(limiter, NOBODY, key, is_held=False).take(CONNECTS)
+        limiter.draw(NOBODY, key, ONE_CONNECT)
         if self.counted is None:
             self.admitted = limiter.open(key, "connections")
             if limiter.excess(self.admitted, "connections") > 0:
@@ -145,7 +144,7 @@ class LimitedChannel(StrictChannel):
 
 def _charge(limiter: RateLimiter, address: str | None, error: RealtimeError) -> RealtimeError:
     try:
-        Quota(limiter, NOBODY, address, is_held=False).take_command()
+        limiter.draw(NOBODY, address, ONE_COMMAND)
     except RateLimited as limited:
         return limited.with_traceback(None)
     return error

@@ -10,7 +10,8 @@ from twisted.web.server import Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
-from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_READ, Costs, Quota
+from realtime_chat.core.quota import Quota
+from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_READ, Costs
 from realtime_chat.http.answers import Answer, JSONResource, is_gone
 from realtime_chat.http.clients import address_of, identity_of, take
 from realtime_chat.http.commands import body_of, json_body, media_type

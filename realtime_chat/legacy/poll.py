@@ -168,7 +168,7 @@ class LegacyResource(JSONResource):
         room = room_of(request, hub, self._room, READ)
         since, from_oldest = _read_last_update(request.args.get(b"lastupdate", ()))
         params = SubscribeParams(((room, since),))
-        take(request, hub, NOBODY, costs_of(params))
+        take(request, hub, NOBODY, costs_of(since is None))
         poll = LegacyPoll(request, callback, hub, open_poll(hub, address_of(request)), from_oldest)
         poll.begin(params, self._deadlines)
         return NOT_DONE_YET

@@ -16,7 +16,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.interfaces import R
 from realtime_chat.core.log_view import StartPosition
-from realtime_chat.core.rate_limiter import Quota
+from realtime_chat.core.quota import Quota
 from realtime_chat.core.room import Room
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import TAKEN_OVER, Answer, is_gone

@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
+from realtime_chat.core.rate_limiter import ONE_CONNECT
 from realtime_chat.core.session import Session
 from realtime_chat.http.answers import TAKEN_OVER, Answer, JSONResource, is_gone
-from realtime_chat.http.clients import address_of, costs_of, find_identity, is_readable, new_guest
+from realtime_chat.http.clients import address_of, costs_of, find_identity, is_readable, new_guest, take
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import SubscribeParams, check_rooms, read_subscribe_params
 from realtime_chat.transports.backpressure import BackpressuredSender, abort_when_stalled
@@ -272,8 +273,8 @@ class EventsResource(JSONResource):
         identity = self._identify(request, params)
         session = stream.session = Session(hub, stream, identity, address=address_of(request))
         try:
-            session.quota.take_all(costs_of(sum(since is None for _, since in params.rooms)))
-            session.quota.take_connect()
+            take(request, hub, identity, costs_of(sum(since is None for _, since in params.rooms)))
+            hub.limiter.draw(identity, None, ONE_CONNECT)  # the address has paid
             await stream.open_rooms(session, params)
             hub.check_open()
             hub.identities.look_again(session.identify())  # if its time is over, the session is closed

@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 from realtime_chat.core.command_session import CommandSession
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
-from realtime_chat.core.rate_limiter import Quota
+from realtime_chat.core.rate_limiter import ONE_CONNECT
 from realtime_chat.core.turns import Turns
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.clients import address_of, identify_bearer
@@ -324,7 +324,7 @@ class WebSocketResource(JSONResource):
         request.channel.admit(request)
         identity = None if request.authorization is None else identify_bearer(request, self.hub)
         if identity is not None:
-            Quota(self.hub.limiter, identity, is_held=False).take_connect()
+            self.hub.limiter.draw(identity, None, ONE_CONNECT)  # the address has paid
         address = address_of(request)
         self.take_over(request, upgrade).begin(params, identity, address)
         return NOT_DONE_YET

@@ -225,12 +225,12 @@ class Scope:
 
     :ivar name: one of :data:`SCOPES`.
     :ivar limits: the limits as they are configured.
-    :ivar intervals: seconds that one token of each kind takes; 0 without a limit.
-    :ivar depths: seconds in which an empty bucket becomes full; infinite without a limit.
+    :ivar buckets: for each kind the seconds that one token takes, and those in which an empty bucket becomes full;
+        without a limit 0 and infinity.
     :ivar has_rates: whether there is any limit of this kind.
     """
 
-    __slots__ = ("depths", "has_rates", "intervals", "limits", "name", "publish_costs")
+    __slots__ = ("buckets", "has_rates", "limits", "name", "publish_costs")
 
     def __init__(self, name: str, limits: ScopeLimits) -> None:
         self.name = name
@@ -240,15 +240,14 @@ class Scope:
         """Go on with other limits."""
         self.limits = limits
         rates = [self.rate(kind) for kind in range(len(KINDS))]
-        self.intervals = [0.0 if rate is None else rate.interval for rate in rates]
-        self.depths = [float("inf") if rate is None else rate.depth for rate in rates]
+        self.buckets = [(0.0, float("inf")) if rate is None else (rate.interval, rate.depth) for rate in rates]
         self.has_rates = any(rate is not None for rate in rates)
-        of_publish = ((self.intervals[kind], self.depths[kind]) for kind in (COMMANDS, PUBLISHES, BYTES))
-        self.publish_costs = tuple(chain.from_iterable(of_publish))
+        self.publish_costs = tuple(chain.from_iterable(self.buckets[kind] for kind in (COMMANDS, PUBLISHES, BYTES)))
 
     def cost(self, kind: int, tokens: float) -> float:
         """The seconds that some tokens take."""
-        return min(tokens * self.intervals[kind], self.depths[kind])
+        interval, depth = self.buckets[kind]
+        return min(tokens * interval, depth)
 
     def rate(self, kind: int) -> Rate | None:
         """The rate of a kind; None without a limit.

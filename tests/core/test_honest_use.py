@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
-from realtime_chat.core.rate_limiter import Quota, RateLimiter
+from realtime_chat.core.quota import Quota
+from realtime_chat.core.rate_limiter import ONE_CONNECT, RateLimiter
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import User
@@ -55,7 +56,8 @@ class Page:
         self._address = limiter.address(_ADDRESS)
         known = User(user or f"~{name}", name, user is None)
         expires = None if user is None else 10**15
-        self._quota = Quota(limiter, Identity(f"client-{name}", name, known, expires=expires), _ADDRESS)
+        self._identity = Identity(f"client-{name}", name, known, expires=expires)
+        self._quota = Quota(limiter, self._identity, _ADDRESS)
         self._is_connected = False
 
     def open(self) -> None:
@@ -69,7 +71,7 @@ class Page:
         self._at_address(CONNECTS)
         if self._is_connected:
             self._limiter.close(self._address, "connections")
-            self._quota.take_connect()
+            self._limiter.draw(self._identity, None, ONE_CONNECT)
         self._is_connected = True
         self._quota.take(COMMANDS)
         for _ in range(rooms):
@@ -99,7 +101,7 @@ class Page:
         self._quota.take_all(((COMMANDS, 1.0), (STATES, rooms)))
 
     def _at_address(self, kind: int) -> None:
-        Quota(self._limiter, NOBODY, _ADDRESS, is_held=False).take(kind)
+        self._limiter.draw(NOBODY, _ADDRESS, ((kind, 1.0),))
 
     def _keep(self, kind: str) -> None:
         self._limiter.open(_ADDRESS, kind)

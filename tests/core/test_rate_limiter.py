@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.core import rate_limiter
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.node import Node
-from realtime_chat.core.rate_limiter import Quota, RateLimiter
+from realtime_chat.core.quota import Quota
+from realtime_chat.core.rate_limiter import ONE_COMMAND, ONE_CONNECT, RateLimiter
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import User
@@ -169,10 +170,10 @@ class QuotaTests(Limited):
         limits = {name: ScopeLimits(connects=Rate(1, 2)) for name in ("client", "address")}
         limiter = self.limiter(**limits)
         for number in range(5):
-            Quota(limiter, guest(str(number)), "192.0.2.1").take_connect()
-        quota = Quota(limiter, guest("0"), "192.0.2.1")
-        quota.take_connect()
-        self.assertIn("a client may connect 1 times a second", self.refused(quota.take_connect).message)
+            limiter.draw(guest(str(number)), None, ONE_CONNECT)
+        limiter.draw(guest("0"), None, ONE_CONNECT)
+        error = self.refused(limiter.draw, guest("0"), None, ONE_CONNECT)
+        self.assertIn("a client may connect 1 times a second", error.message)
         self.assertEqual(2, self.count_taken(Quota(limiter, NOBODY, "192.0.2.1"), CONNECTS))
 
     def test_new_rooms(self) -> None:
@@ -308,3 +309,25 @@ class OpenTests(Limited):
             limiter.close(usage, "connections")
         self.clock.pump([1] * 20)
         self.assertEqual((0, []), (len(limiter), self.clock.getDelayedCalls()))
+
+
+class DrawTests(Limited):
+    """What a request takes, which holds nothing afterwards."""
+
+    def test_holds_nothing(self) -> None:
+        """A request takes from its client, its user and its address, and all are forgotten once they are full again."""
+        one = ScopeLimits(commands=_SLOW)
+        limiter = self.limiter(client=one, user=one, address=one)
+        limiter.draw(user("a"), "192.0.2.1", ONE_COMMAND)
+        self.assertEqual(3, len(limiter))
+        self.clock.pump([0.25] * 40)
+        self.assertEqual(0, len(limiter))
+
+    def test_all_or_none(self) -> None:
+        """If one of them has not enough, nothing is taken from the others."""
+        limiter = self.limiter(client=ScopeLimits(commands=Rate(1, 1)), address=ScopeLimits(commands=Rate(1, 2)))
+        limiter.draw(guest("a"), "192.0.2.1", ONE_COMMAND)
+        error = self.refused(limiter.draw, guest("a"), "192.0.2.1", ONE_COMMAND)
+        self.assertIn("a client may", error.message)
+        limiter.draw(guest("b"), "192.0.2.1", ONE_COMMAND)
+        self.assertIn("an address may", self.refused(limiter.draw, guest("c"), "192.0.2.1", ONE_COMMAND).message)

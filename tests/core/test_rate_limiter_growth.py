@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.node import Node
-from realtime_chat.core.rate_limiter import Quota, RateLimiter
+from realtime_chat.core.quota import Quota
+from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import User
 from realtime_chat.values.rates import COMMANDS, DEFAULTS, GUESTS
