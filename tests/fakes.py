@@ -80,6 +80,7 @@ class FakeTransport:
         self.commands_resumed = 0
         self.queued = 0
         self.direct_send = None
+        self.on_caught_up = None
 
     def send(self, data: bytes) -> None:
         self.flush_replies()

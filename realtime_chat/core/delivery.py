@@ -7,7 +7,7 @@ Once the transport resumes writing, the pump sends it one page after another unt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -28,16 +28,14 @@ class Delivery(ByRoom[Subscription]):
     """The subscriptions of one transport, of which those that are behind are sent page after page.
 
     :param transport: where messages are sent. Without one nothing is delivered.
-    :param on_caught_up: called whenever everything was sent that could be sent.
     """
 
-    __slots__ = ("_behind", "_hub", "_on_caught_up", "_reading", "transport")
+    __slots__ = ("_behind", "_hub", "_reading", "transport")
 
-    def __init__(self, hub: Hub, transport: MessageSink | None, on_caught_up: Callable[[], object] | None) -> None:
+    def __init__(self, hub: Hub, transport: MessageSink | None) -> None:
         super().__init__()
         self.transport: MessageSink = transport  # type: ignore[assignment]  # without one nothing is delivered
         self._hub = hub
-        self._on_caught_up = on_caught_up
         self._behind: tuple[Subscription, ...] = ()  # as it is empty nearly always, and an empty tuple takes no memory
         self._reading = False
 
@@ -47,7 +45,6 @@ class Delivery(ByRoom[Subscription]):
         for subscription in ended:
             subscription.room.remove(subscription)
         self._behind = ()
-        self._on_caught_up = None
         self.transport = None  # type: ignore[assignment]  # or they would keep each other for the garbage collector
         return ended
 
@@ -95,8 +92,8 @@ class Delivery(ByRoom[Subscription]):
                 self._read(subscription)
             elif not self._send_page(subscription, page):
                 break
-        if self._on_caught_up is not None and not self._reading:
-            self._on_caught_up()
+        if not self._reading and self.transport is not None and self.transport.on_caught_up is not None:
+            self.transport.on_caught_up()
 
     def _read(self, subscription: Subscription) -> None:
         self._reading = True

@@ -243,6 +243,10 @@ class MessageSink(Protocol):
     def queued(self) -> int:
         """Bytes that wait in this process for the client to read."""
 
+    @property
+    def on_caught_up(self) -> Callable[[], object] | None:
+        """Called whenever everything was sent that could be sent; None for a transport that needn't know."""
+
     def send_batch(self, batch: Any) -> int:
         """Send messages.
 

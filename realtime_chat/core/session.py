@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from realtime_chat.core.delivery import Delivery
 from realtime_chat.core.hub import Hub
@@ -28,7 +28,6 @@ class Session:
     :param transport: where messages are sent; None for one HTTP request of commands, to which none are.
     :param identity: who it is, if that is known already.
     :param name: the name of the guest that it becomes if it doesn't say who it is.
-    :param on_caught_up: called whenever everything was sent that could be sent.
     :param address: what its address is limited by; None if it is not.
     """
 
@@ -53,11 +52,10 @@ class Session:
         transport: MessageSink | None = None,
         identity: Identity | None = None,
         name: str | None = None,
-        on_caught_up: Callable[[], object] | None = None,
         address: str | None = None,
     ) -> None:
         self.hub = hub
-        self.delivery = Delivery(hub, transport, on_caught_up)
+        self.delivery = Delivery(hub, transport)
         self.identity = identity
         self.closed = False
         self._name = name

@@ -8,10 +8,9 @@ none of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from twisted.python.failure import Failure
@@ -44,6 +43,13 @@ _NO_HEADERS = Headers()
 _NO_ARGUMENTS: Any = MappingProxyType({})
 
 
+class Waiter(Protocol):
+    """Answers a request later."""
+
+    def request_lost(self) -> None:
+        """The connection is lost before the answer."""
+
+
 class RealtimeRequest(server.Request):
     """A request whose answer is written by Twisted's own methods.
 
@@ -55,7 +61,7 @@ class RealtimeRequest(server.Request):
     :ivar authorization: the ``Authorization`` header.
     :ivar client_address: where it comes from; None until its headers are there.
     :ivar destination: what a browser wants the answer for; ``empty`` is a script.
-    :ivar lost: is called if the connection is lost before the answer; see :func:`when_lost`.
+    :ivar waiter: is told if the connection is lost before the answer; see :func:`when_lost`.
     """
 
     channel: Channel  # type: ignore[assignment]
@@ -66,7 +72,7 @@ class RealtimeRequest(server.Request):
     authorization: bytes | None = None
     client_address: ClientAddress | None = None
     destination = FOR_SCRIPTS
-    lost: Callable[[], object] | None = None
+    waiter: Waiter | None = None
     defaultContentType = b"application/json"
     prepath: Any = ()
     postpath: Any = ()
@@ -156,8 +162,8 @@ class RealtimeRequest(server.Request):
     def connectionLost(self, reason: Failure) -> None:
         """Tell those who wait for the end of the request that its connection is lost."""
         super().connectionLost(reason)
-        if self.lost is not None:
-            self.lost()
+        if self.waiter is not None:
+            self.waiter.request_lost()
 
     def charge(self, error: RealtimeError) -> RealtimeError:
         """Charge the address for an error; see :meth:`~realtime_chat.http.limited_channel.LimitedChannel.charge`."""
@@ -185,9 +191,9 @@ class RealtimeRequest(server.Request):
             waiting.callback(None)
 
 
-def when_lost(request: server.Request, call: Callable[[], object]) -> None:
-    """Call ``call()`` if a request's connection is lost before the answer. This needs no Deferred for our requests."""
+def when_lost(request: server.Request, waiter: Waiter) -> None:
+    """Tell ``waiter`` if a request's connection is lost before the answer. Our requests need no Deferred for that."""
     if isinstance(request, RealtimeRequest):
-        request.lost = call
+        request.waiter = waiter
     else:
-        request.notifyFinish().addErrback(lambda _: call())
+        request.notifyFinish().addErrback(lambda _: waiter.request_lost())

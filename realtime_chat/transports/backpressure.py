@@ -15,7 +15,7 @@ import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -52,6 +52,7 @@ class BackpressuredSender:
     transport: Any
     session: Session | None
     direct_send: Send | None = None
+    on_caught_up: ClassVar[None] = None
     write_paused: bool
     _replies: list[bytes] = _NO_REPLIES
     _stall: Stall | None = None

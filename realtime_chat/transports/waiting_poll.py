@@ -163,8 +163,8 @@ class WaitingPoll:
         self._keeps_versions = bool(params.versions)  # of the members that it knows; otherwise the server keeps them
         # Nobody is in no room. It is told who is in the rooms only if it keeps versions.
         self._ignores_presence = identity is NOBODY and not self._keeps_versions
-        self.session = Session(hub, self, identity, None, self.caught_up)
-        when_lost(request, self._lost)
+        self.session = Session(hub, self, identity)
+        when_lost(request, self)
 
     def begin(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         """Find where the reading of each room starts, and answer with what is there already, or wait.
@@ -317,7 +317,7 @@ class WaitingPoll:
             self._positions.pop(room, None)
         self._add(codec.encode_reset(room, position))
 
-    def caught_up(self) -> None:
+    def on_caught_up(self) -> None:
         """All that the rooms have is read: answer with it, or wait."""
         if self._deadlines is None:
             return  # rights have changed while the rooms are looked up
@@ -375,7 +375,8 @@ class WaitingPoll:
             error = internal_error()
         answer(request, self._wrap(charged_error(request, error)))
 
-    def _lost(self) -> None:
+    def request_lost(self) -> None:
+        """The client has gone away."""
         self._request = None
         self._close()
 
