@@ -144,6 +144,8 @@ class LegacyWebSocketResource(WebSocketResource):
     async def render_GET(self, request: RealtimeRequest) -> Answer:  # type: ignore[override]
         """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
         hub = self.hub
+        if not request.requestHeaders.hasHeader(b"Upgrade"):
+            raise _no_upgrade()
         upgrade = check_upgrade(request)
         hub.check_open()
         name = room_of(request, hub, self._room, READ)
@@ -158,4 +160,11 @@ class LegacyWebSocketResource(WebSocketResource):
 
     def render_POST(self, request: Request) -> int:
         """Refuse what browsers without WebSocket send, as gracefulWebSocket.js emulates one."""
-        raise RealtimeError("upgrade_required", "this is a WebSocket's address; send a form to / to publish")
+        raise _no_upgrade()
+
+
+def _no_upgrade() -> RealtimeError:
+    return RealtimeError(
+        "upgrade_required",
+        "this is a WebSocket's address; over HTTP, / gives messages, and takes new_message in a form",
+    )

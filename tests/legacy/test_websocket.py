@@ -267,7 +267,9 @@ class RefusedTests(LegacyTestCase):
         url = f"http://127.0.0.1:{self.service.ports()[1]}/ws?previousRequest=&currentRequest=1385740800000"
         for ask in (treq.get(url, persistent=False), treq.post(url, data=b"raw text", persistent=False)):
             answer = await ask
-            self.assertEqual((426, "upgrade_required"), (answer.code, (await answer.json())["code"]))
+            error = await answer.json()
+            self.assertEqual((426, "upgrade_required"), (answer.code, error["code"]))
+            self.assertIn("new_message in a form", error["message"])
 
     async def test_others(self) -> None:
         """Pages of other origins, other hosts, wrong rooms and wrong handshakes are refused."""
