@@ -7,6 +7,7 @@ the live answer replaces. A poll without a message ends with a comment, which ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -40,6 +41,7 @@ browser."""
 _SCRIPT = b"text/javascript; charset=utf-8"
 _NOTHING = Answer(b"/**/", 200, _SCRIPT)
 _CONNECTED = "connected..."
+_NEGATIVE = re.compile(rb"-[0-9]+")
 
 
 class FirstText:
@@ -166,8 +168,8 @@ class LegacyResource(JSONResource):
         hub.check_open()
         callback = callback_of(request)
         room = room_of(request, hub, self._room, READ)
-        since, from_oldest = _read_last_update(request.args.get(b"lastupdate", ()))
-        params = SubscribeParams(((room, since),))
+        since, from_oldest, last = _read_last_update(request.args.get(b"lastupdate", ()))
+        params = SubscribeParams(((room, since),), last)
         take(request, hub, NOBODY, costs_of(since is None))
         poll = LegacyPoll(request, callback, hub, open_poll(hub, address_of(request)), from_oldest)
         poll.begin(params, self._deadlines)
@@ -195,14 +197,15 @@ def room_of(request: Request, hub: Hub, default: str, right: int) -> str:
     return hub.access.check(NOBODY, check_room(default if name is None else name), right)
 
 
-def _read_last_update(values: Sequence[bytes]) -> tuple[Position | None, bool]:
-    """Return the position that a page gives, and whether it asks for the oldest message.
+def _read_last_update(values: Sequence[bytes]) -> tuple[Position | None, bool, int | None]:
+    """Return the position that a page gives, whether it asks for the oldest message, and how many it is given again.
 
-    Everything but these asks for the present, such as a negative number, or the time that the old server has given.
+    A negative number is a new page, which gets the newest messages. What is neither, such as the time that the old
+    server has given, is of a page that goes on: nothing is shown to it twice.
     """
     if not values or values == [b"0"]:
-        return None, True
+        return None, True, None
     try:
-        return Position.parse(values[0].decode("ascii", "replace")), False
+        return Position.parse(values[0].decode("ascii", "replace")), False, None
     except RealtimeError:
-        return None, False
+        return None, False, None if _NEGATIVE.fullmatch(values[0]) else 0

@@ -107,14 +107,17 @@ class PositionTests(LegacyPollTestCase):
         self.assert_nothing_left()
 
     def test_garbage(self) -> None:
-        """What is no position of this log is answered at once, as a new page is, and never with an error."""
+        """What is no position is answered at once, and never with an error. It is the newest that comes next."""
         epoch = self.publish(*range(60)).split(":")[0]
         for garbage in (
-            *("1385740800.123", "-5", "NaN", "undefined", "null", "", "1e3", "00", "0x0", " 0", "é", "\0", "a" * 500),
-            *("elsewhere:3", f"{epoch}:61", f"{epoch}:-1", f"{epoch}:99999999999999999999", f"{epoch}:5:5"),
+            *("1385740800.123", "NaN", "undefined", "null", "", "1e3", "00", "0x0", " 0", "é", "\0", "a" * 500, "--1"),
+            *(f"{epoch}:-1", f"{epoch}:99999999999999999999", f"{epoch}:5:5"),
         ):
             said = read_script(self.ask_for(garbage))
-            self.assertEqual(("connected...", f"{epoch}:10"), (said["data"], said["timestamp"]), garbage)
+            self.assertEqual(("connected...", f"{epoch}:60"), (said["data"], said["timestamp"]), garbage)
+        for foreign in ("elsewhere:3", f"{epoch}:61"):
+            said = read_script(self.ask_for(foreign))
+            self.assertEqual(("connected...", f"{epoch}:10"), (said["data"], said["timestamp"]), foreign)
         twice = Poll(self.site, f"?lastupdate=1&lastupdate=2&callback={CALLBACK}")
         self.assertEqual("connected...", read_script(twice)["data"])
         not_text = Poll(self.site, f"?lastupdate=%FF&callback={CALLBACK}")
