@@ -62,9 +62,9 @@ class _Visitors(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        cookie = SimpleCookie(self.headers.get("Cookie", "")).get("user")
+        cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
         if path == "/login":
-            self._answer(200, _PAGE, ("Set-Cookie", f"user={query}; HttpOnly; SameSite=Lax"))
+            self._answer(200, _PAGE, ("Set-Cookie", f"{self.server.cookie}={query}; HttpOnly; SameSite=Lax"))
         elif path == "/token":
             self.server.asked.append(cookie.value if cookie else "")
             self._give_token(cookie.value if cookie else "")
@@ -96,6 +96,8 @@ class _Visitors(http.server.BaseHTTPRequestHandler):
 class LoginSite(http.server.ThreadingHTTPServer):
     """The site.
 
+    :ivar cookie: the name of its cookie. Cookies don't know ports (RFC 6265, section 8.5), and sites of other tests are
+        on the same host, in the same browser.
     :ivar asked: who has asked for a token.
     :ivar rooms: what its tokens grant.
     :ivar life: for how many seconds its tokens are good.
@@ -107,6 +109,7 @@ class LoginSite(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Visitors)
         self.origin = f"http://127.0.0.1:{self.server_address[1]}"
+        self.cookie = f"user{self.server_address[1]}"
         self.asked: list[str] = []
         self.reset()
         threading.Thread(target=self.serve_forever, daemon=True).start()
