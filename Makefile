@@ -2,6 +2,7 @@
 # make check  runs the quick tests, which need no process, browser or server
 # make test   runs all tests, and gets what they need
 # make stats  says how large, documented and entangled the code is, and refuses what is over its bounds
+# make example  starts an example (examples/)
 # make bench  measures what the daemon costs, side by side with others (docs/performance.rst)
 # README.rst says the rest.
 
@@ -17,6 +18,8 @@ JOBS ?= 5
 BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=
+NAME ?= chat-tutorial
+PAGES = examples/$(NAME)/site
 
 # What a shell has set for other programs says nothing about this one. How pip reaches an index is the machine's affair
 # and stays; where it installs is ours.
@@ -27,10 +30,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-all test-latest mutants programs js lint types docs stats bench clean FORCE
+.PHONY: help run example check test test-all test-latest mutants programs js lint types docs stats bench clean FORCE
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
+	@echo 'make example start examples/chat-tutorial; NAME=chat-tutorial picks one of examples/'
 	@echo 'make check   run the quick tests, which need no process, browser or server'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make test-all   the same, with the long form of each test that has one'
@@ -45,7 +49,10 @@ help:
 run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
-test: $(VENV)/test.installed programs browser/node_modules/installed
+example: $(VENV)/run.installed $(PAGES)/node_modules/installed
+	@exec $(BIN)/twistd -n --pidfile= -y examples/$(NAME)/example.tac
+
+test: $(VENV)/test.installed programs browser/node_modules/installed $(PAGES)/node_modules/installed
 	@exec env -u PYTHONDONTWRITEBYTECODE $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
 
 # A test among these that starts a process or opens a port fails.
@@ -90,6 +97,7 @@ bench:
 
 clean:
 	rm -rf benchmarks/.build benchmarks/results browser/node_modules browser/package-lock.json
+	rm -rf examples/*/site/node_modules examples/*/data
 	rm -rf $(VENV) $(LATEST) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
 	rm -f twisted/plugins/dropin.cache
 
@@ -120,6 +128,13 @@ js:
 browser/node_modules/installed: browser/package.json | programs
 	@echo 'Installing what the tests need of npm …'
 	@cd browser && npm install --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+# What the pages of an example use, such as jQuery.
+examples/%/node_modules/installed: examples/%/package.json
+	@command -v npm >/dev/null || { echo 'There is no npm; please install the Debian package npm.' >&2; exit 1; }
+	@echo 'Installing what examples/$* needs of npm …'
+	@cd examples/$* && npm install --no-audit --no-fund --no-package-lock --loglevel=error >/dev/null
 	@touch $@
 
 # What the tests start besides Python. Nothing is skipped where it is missing. With that RUNLEVEL invoke-rc.d starts no

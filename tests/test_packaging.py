@@ -169,10 +169,12 @@ class ContentTests(SynchronousTestCase):
             *("Makefile", "chatserver.tac", "README.rst", "CHANGELOG.rst", "CONTRIBUTING.rst", "LICENSE", ".ci/run"),
             *("tests/test_packaging.py", "tests/functional/daemon.py", "docs/protocol.rst", "docs/conf.py"),
             *("browser/build.py", "browser/package.json", "browser/src/room.js", "tests/functional/suite.js"),
+            *("examples/chat-tutorial/example.tac", "examples/chat-tutorial/site/old-poll.html"),
             *("realtime_chat/static/index.html", "realtime_chat/store/sqlite/schema/0001.sql"),
             "twisted/plugins/realtime_plugin.py",
         ):
             self.assertIn(name, names)
+        self.assertEqual([], [name for name in names if "node_modules" in name])
 
 
 class InstalledTests(SynchronousTestCase):
