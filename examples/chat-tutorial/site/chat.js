@@ -12,7 +12,10 @@ function chat(transports) {
     list.appendChild(document.createElement('li')).textContent = data.text;
     list.scrollTop = list.scrollHeight;
   });
-  room.on('$reset', function () { list.textContent = ''; });
+  room.on('$reset', function () {
+    list.textContent = '';
+    status.textContent = 'Some messages are missing.';
+  });
   room.on('$failed', function (message) { status.textContent = 'Not sent: ' + message.error.message; });
   room.on('$error', function (error) { status.textContent = error.message; });
   form.onsubmit = function () {
