@@ -16,6 +16,7 @@ from benchmarks.servers import (
     OURS_DEFAULTS,
     OURS_DURABLE,
     OURS_GUESTS,
+    OURS_LEGACY,
     OURS_LIMITED,
     OURS_SOCKETS,
     OURS_UNLIMITED,
@@ -86,6 +87,7 @@ _CONNECT = "connect, and join where that is told apart"
 _RESUME = "5,000 clients, each 100 messages behind"
 _COUNTED = "variants: a publish, counted and not counted"
 _COMING_BACK = "guests and users, 5,000 that come back at once"
+_FEW_LEGACY, _LEGACY_POLL = "old pages, poll, 20 waiting", "old pages, poll, 1,000 waiting"
 _USERS_POLL = "guests and users, long poll, 1,000 waiting"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
 
@@ -171,6 +173,12 @@ GOALS = (
         _ratio(_answer(OURS), _answer("floor: NOT_DONE_YET")),
     ),
     Goal("the same, to socket.io's polling", 1.0, _ratio(_answer(OURS), _answer("socket.io"))),
+    Goal(
+        "old pages, 1,000 waiting, CPU an answer: to a long poll",
+        1.5,
+        _ratio(_figure(_LEGACY_POLL, OURS_LEGACY, _ONE, "answer_us"), _figure(_LEGACY_POLL, OURS, _ONE, "answer_us")),
+    ),
+    Goal("old pages, 20 waiting, median", 100, _figure(_FEW_LEGACY, OURS_LEGACY, _ONE, "p50_ms"), unit="ms"),
     Goal(
         "long poll, 64 in flight, deliveries/s: to socket.io's polling",
         1.0,

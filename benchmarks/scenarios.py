@@ -13,6 +13,7 @@ from benchmarks.servers import (
     OURS_DEFAULTS,
     OURS_DURABLE,
     OURS_GUESTS,
+    OURS_LEGACY,
     OURS_LIMITED,
     OURS_NODES,
     OURS_REDIS,
@@ -153,6 +154,19 @@ def _poll(scale: Scale) -> list[Measurement]:
             columns,
         )
         for members in _sizes(scale, 1_000, 5_000)
+    ]
+
+
+def _legacy(scale: Scale) -> list[Measurement]:
+    return [
+        Measurement(
+            f"old pages, poll, {polls:,} waiting",
+            {"measure": "poll", "members": polls, "phases": _phases(scale, _ONE)},
+            (OURS_LEGACY, OURS),
+            (Column("µs CPU an answer", (_ONE, "answer_us")), *_latency(_ONE, "p50", "p99")),
+            "The second row is the same daemon, with its own long polls.",
+        )
+        for polls in _sizes(scale, 20, 1_000)
     ]
 
 
@@ -431,6 +445,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "fanout": _fanout,
     "many-rooms": _many_rooms,
     "poll": _poll,
+    "legacy": _legacy,
     "sse": _sse,
     "publish": _publish,
     "connect": _connect,

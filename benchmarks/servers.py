@@ -31,6 +31,7 @@ __all__ = [
     "OURS_DEFAULTS",
     "OURS_DURABLE",
     "OURS_GUESTS",
+    "OURS_LEGACY",
     "OURS_LIMITED",
     "OURS_NODES",
     "OURS_REDIS",
@@ -164,6 +165,11 @@ def _closed(port: int, directory: Path) -> list[str]:
     return [*_daemon()(port, directory), *files]
 
 
+def _legacy(port: int, directory: Path) -> list[str]:
+    """With the old pages on the port that is measured."""
+    return [*_daemon()(0, directory), "--legacy-listen", f"tcp:{port}:interface=127.0.0.1"]
+
+
 def _python(program: str) -> Command:
     return lambda port, directory: [sys.executable, str(PROGRAMS / program), str(port)]
 
@@ -208,6 +214,7 @@ OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
 OURS_GUESTS = "realtime_chat, guests"
 OURS_USERS = "realtime_chat, users"
+OURS_LEGACY = "realtime_chat, old pages"
 OURS_UNLIMITED = "realtime_chat, no limits"
 OURS_LIMITED = "realtime_chat, all limits"
 OURS_DEFAULTS = "realtime_chat, default limits"
@@ -259,6 +266,7 @@ SERVERS = {
         ),
         Server(OURS_GUESTS, "realtime guests", _closed, ("Twisted", "autobahn")),
         Server(OURS_USERS, "realtime users", _closed, ("Twisted", "autobahn", "PyJWT")),
+        Server(OURS_LEGACY, "realtime legacy", _legacy, ("Twisted", "autobahn")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
         Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),

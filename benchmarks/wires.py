@@ -204,6 +204,23 @@ _OURS = Wire(
     enter=_join_ours,
 )
 
+# Its old pages
+
+
+def _first_poll_legacy(room: str) -> Conversation:
+    answer = yield _get(f"/?lastupdate=-1&room={room}"), b"}"
+    return (_found(rb'"timestamp":"([^"]*)"', answer),)
+
+
+_LEGACY = Wire(
+    post=lambda room, text: _post(f"/?room={room}", f"new_message={text}", "application/x-www-form-urlencoded"),
+    poll=Poll(
+        first=_first_poll_legacy,
+        request=lambda room: _get(f"/?lastupdate=\1&room={room}&callback=f"),
+        captures=(('"timestamp":"', '"'),),
+    ),
+)
+
 _OUR_SOCKETS = _OURS._replace(follow=None)
 
 
@@ -362,6 +379,7 @@ WIRES = {
     "realtime sockets": _OUR_SOCKETS,
     "realtime guests": _GUESTS,
     "realtime users": _USERS,
+    "realtime legacy": _LEGACY,
     "plain": _PLAIN,
     "channels": _CHANNELS,
     "nchan": _NCHAN,

@@ -12,11 +12,21 @@ from benchmarks.hotloop import HERE, compile_c
 from benchmarks.report import as_markdown, remarks
 from benchmarks.run import measure
 from benchmarks.scenarios import SCENARIOS, Measurement, Scale
-from benchmarks.servers import ALONE, OURS, OURS_DEFAULTS, OURS_DURABLE, OURS_LIMITED, OURS_NODES, OURS_USERS, VARIANTS
+from benchmarks.servers import (
+    ALONE,
+    OURS,
+    OURS_DEFAULTS,
+    OURS_DURABLE,
+    OURS_LEGACY,
+    OURS_LIMITED,
+    OURS_NODES,
+    OURS_USERS,
+    VARIANTS,
+)
 
 SMALLEST = Scale(seconds=0.1, most=20, runs=1)
 CORKED = next(title for title, name in VARIANTS.items() if name == "corked")
-ONE_EACH = (OURS_NODES, CORKED, ALONE, OURS_USERS, OURS_DEFAULTS, OURS_LIMITED, OURS, OURS_DURABLE)
+ONE_EACH = (OURS_NODES, CORKED, ALONE, OURS_USERS, OURS_LEGACY, OURS_DEFAULTS, OURS_LIMITED, OURS, OURS_DURABLE)
 """One of these is measured in each scenario: the first that takes part. The corked one replaces a function of ours."""
 
 BUSY = "the generator was busy"
