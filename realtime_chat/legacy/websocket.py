@@ -112,10 +112,8 @@ class LegacyProtocol(RealtimeProtocol):
         session.subscribe(room, start)
         session.delivery.pump()
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A whole message has come. A binary one is ignored, as the old server did."""
-        if not isBinary:
-            self.text_received(payload)
+    def binary_received(self, data: bytes) -> None:
+        """Ignore a binary message, as the old server did."""
 
     def buffer_reply(self, data: bytes) -> None:
         """Send no reply: the page would show it."""

@@ -21,9 +21,9 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from realtime_chat.core.hub import Hub
-from realtime_chat.core.session import Session
 from realtime_chat.core.wheel import Stall, Timeout
 from realtime_chat.transports.frames import FrameBatch
+from realtime_chat.transports.sessions import SendingSession
 
 Send = Callable[[bytes], int]
 """Gives bytes to a socket, and returns how many bytes the socket took."""
@@ -50,7 +50,7 @@ class BackpressuredSender:
     hub: Hub
 
     transport: Any
-    session: Session | None
+    session: SendingSession | None
     direct_send: Send | None = None
     on_caught_up: ClassVar[None] = None
     write_paused: bool

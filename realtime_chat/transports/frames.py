@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 _TEXT = 0x81
+_BINARY = 0x82
 _COMPRESSED_TEXT = 0xC1
 _MASKED = 0x80
 _LONGER_HEAD = struct.Struct("!BBH").pack
@@ -46,6 +47,11 @@ def frame(payload: bytes) -> bytes:
     """One unmasked text frame (RFC 6455, section 5.2)."""
     size = len(payload)
     return _SHORT_HEADS[size] + payload if size < 126 else _frame(_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """One unmasked binary frame."""
+    return _frame(_BINARY, payload)
 
 
 def deflated_frame(payload: bytes) -> bytes:

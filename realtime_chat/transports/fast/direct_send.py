@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, MutableMapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet import tcp, unix
 from twisted.logger import Logger
@@ -28,6 +28,8 @@ LEANS_ON = (
     *(f"twisted.internet.tcp:Server.{name}" for name in _STATE),
 )
 """What is used of Twisted beyond its documented interfaces."""
+
+K = TypeVar("K")
 
 _log = Logger()
 _KNOWN = (tcp.Server, unix.Server)
@@ -211,14 +213,28 @@ class FrameFanout:
 
 
 def _send_to_all(batch: FrameBatch, readers: Mapping[R, Send | None]) -> list[tuple[R, int]]:
-    data, size = batch.data, len(batch.data)
-    by_transport: list[R] = []
-    rest: list[tuple[R, int]] = []
-    # Nothing in this loop allocates or changes the readers: with ten thousand readers, a copy would keep the garbage
+    by_transport, rest = send_to_sockets(batch.data, readers)
+    paused = [(reader, _send_rest(reader, batch, sent)) for reader, sent in rest]
+    for reader in by_transport:
+        _send_by_transport(reader, batch, paused)
+    return paused
+
+
+def send_to_sockets(data: bytes, sends: Mapping[K, Send | None]) -> tuple[list[K], list[tuple[K, int]]]:
+    """Send to each socket.
+
+    :param sends: by whom it is for, its ``direct_send``.
+    :returns: those who have none, and those whose socket didn't take all, with how many bytes it took or
+        :data:`FAILED`.
+    """
+    size = len(data)
+    without: list[K] = []
+    rest: list[tuple[K, int]] = []
+    # Nothing in this loop allocates or changes the mapping: with ten thousand readers, a copy would keep the garbage
     # collector busy.
-    for reader, send in readers.items():
+    for key, send in sends.items():
         if send is None:
-            by_transport.append(reader)
+            without.append(key)
             continue
         try:
             sent = send(data)
@@ -227,11 +243,8 @@ def _send_to_all(batch: FrameBatch, readers: Mapping[R, Send | None]) -> list[tu
         except OSError:
             sent = FAILED
         if sent != size:
-            rest.append((reader, sent))
-    paused = [(reader, _send_rest(reader, batch, sent)) for reader, sent in rest]
-    for reader in by_transport:
-        _send_by_transport(reader, batch, paused)
-    return paused
+            rest.append((key, sent))
+    return without, rest
 
 
 def _send_rest(reader: Reader, batch: FrameBatch, sent: int) -> int:

@@ -21,9 +21,9 @@ from autobahn.websocket.protocol import TrafficStats
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from realtime_chat.core.command_session import CommandSession
 from realtime_chat.transports.frames import short_frame, unmask
 from realtime_chat.transports.handshake import Upgrade, accept_offer, encode_response
+from realtime_chat.transports.sessions import WebSocketSession
 
 _TOO_LARGE = ("wasMaxFramePayloadSizeExceeded", "wasMaxMessagePayloadSizeExceeded")
 _ENDED = ("closedByMe", "failedByMe", "droppedByMe", "wasClean")
@@ -68,10 +68,10 @@ class OpenWebSocket(WebSocketServerProtocol):
     OPTIONS: ClassVar[Mapping[str, Any]] = MappingProxyType({"utf8validateIncoming": False})
     """Text is validated here, which is faster."""
 
-    # What RealtimeProtocol adds
+    # What WebSocketProtocol adds
     transport: Any
     current_frame: Any
-    session: CommandSession | None
+    session: WebSocketSession | None
     may_compress: bool
     compress: Callable[[], None]
     has_to_wait: Callable[[bool], bool]

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionRequest
 
-from realtime_chat.core.command_session import CommandSession
 from realtime_chat.transports import backpressure
 from realtime_chat.transports.handshake import SUBPROTOCOL, Upgrade, accept_offer, encode_request
+from realtime_chat.transports.sessions import WebSocketSession
 
 
 def write(transport: Any, data: bytes) -> None:
@@ -56,8 +56,8 @@ class AutobahnWebSocket(WebSocketServerProtocol):
     OPTIONS: ClassVar[Mapping[str, Any]] = MappingProxyType({"utf8validateIncoming": True, "openHandshakeTimeout": 0})
     """Autobahn validates text. The Site has a deadline for the handshake."""
 
-    # What RealtimeProtocol adds
-    session: CommandSession | None
+    # What WebSocketProtocol adds
+    session: WebSocketSession | None
     may_compress: bool
     compress: Callable[[], None]
 
