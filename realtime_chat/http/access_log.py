@@ -14,8 +14,8 @@ from twisted.web import http
 
 from realtime_chat.logs import reopen
 
-_SECRET_PARAMETERS = frozenset((b"client", b"reader", b"token", b"access_token", b"commands"))
-_MAY_HOLD_SECRETS = re.compile(rb"(?i)%|client|reader|token|commands")
+_SECRET_PARAMETERS = frozenset((b"client", b"reader", b"token", b"access_token", b"commands", b"sid"))
+_MAY_HOLD_SECRETS = re.compile(rb"(?i)%|client|reader|token|commands|sid")
 _PARAMETER_ENDS = re.compile(rb"([?&#])")
 _PARAMETER_BEGINS = re.compile(rb"(?i)(?:^|;|%(?:25)*(?:3f|26|3b|23))([^=;]{1,64}?)(=|%(?:25)*3d)")
 """The name of a parameter, also where a ``?``, ``&``, ``;``, ``#`` or ``=`` was escaped by mistake."""

@@ -226,6 +226,10 @@ class JSONResource(Resource):
         """Return whether to refuse a request of another origin's page that can't read the answer."""
         return self.guarded
 
+    def allows_credentials(self, request: Request) -> bool:
+        """Return whether pages of listed origins may send a request with credentials (Fetch, section 3.2.5)."""
+        return False
+
     def render(self, request: Request) -> int:
         """Answer by the ``render_`` method of the request's method."""
         if request.postpath and any(request.postpath):

@@ -28,6 +28,14 @@ _CODES = dict.fromkeys(
     0,
 )
 _LIMITED = {(scope, kind): 0 for scope, kinds in LIMITED.items() for kind in kinds}
+_ENGINEIO = {(transport, version): 0 for transport in ("polling", "websocket") for version in ("3", "4")}
+_ENGINEIO_COUNTERS = (
+    ("closed", "Engine.IO connections closed.", "reason", ("ping timeout", "slow", "transport close")),
+    ("refused", "Requests that Engine.IO refused.", "code", tuple("012345")),
+    ("upgrades", "Attempts to go on over a WebSocket.", "outcome", ("failed", "upgraded")),
+)
+"""Counters of Engine.IO: the end of the metric's name, its help text, its label, and values that are there at once."""
+
 _COUNTERS = (
     ("published", "Messages stored.", "published"),
     ("duplicates", "Publishes repeated under their key.", "duplicates"),
@@ -57,6 +65,7 @@ class _HubCollector(Collector):
         yield _gauges("realtime_build_info", "The version that runs.", "version", {__version__: 1.0})
         yield from self._session_metrics()
         yield from self._message_metrics()
+        yield from self._engineio_metrics()
         if self._commits is not None:
             yield from self._commit_metrics(self._commits)
         if self._links:
@@ -92,13 +101,19 @@ class _HubCollector(Collector):
         )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)
-        limited = {**_LIMITED, **counts.limited}
-        family = CounterMetricFamily("realtime_limited", "What limits have refused.", labels=["scope", "kind"])
-        for labels in sorted(limited):
-            family.add_metric(labels, limited[labels])
-        yield family
+        limited = CounterMetricFamily("realtime_limited", "What limits have refused.", labels=["scope", "kind"])
+        yield _labelled(limited, {**_LIMITED, **counts.limited})
         resumes = {str(recovered).lower(): counts.resumes[recovered] for recovered in (False, True)}
         yield _counters("realtime_resumes", "Readers who came with a position.", "recovered", resumes)
+
+    def _engineio_metrics(self) -> Iterator[Metric]:
+        counts = self._hub.counters
+        labels = ["transport", "version"]
+        open_now = GaugeMetricFamily("realtime_engineio_connections", "Open Engine.IO connections.", labels=labels)
+        yield _labelled(open_now, {**_ENGINEIO, **counts.engineio_connections})
+        for name, help, label, values in _ENGINEIO_COUNTERS:
+            counted = {**dict.fromkeys(values, 0), **getattr(counts, f"engineio_{name}")}
+            yield _counters(f"realtime_engineio_{name}", help, label, counted)
 
     def _commit_metrics(self, commits: Any) -> Iterator[Metric]:
         yield _histogram("realtime_commit_messages", "Messages in one commit.", commits.sizes)
@@ -137,9 +152,9 @@ def _counters(name: str, help: str, label: str, values: Mapping[str, float]) -> 
     return _labelled(CounterMetricFamily(name, help, labels=[label]), values)
 
 
-def _labelled(family: Any, values: Mapping[str, float]) -> Metric:
+def _labelled(family: Any, values: Mapping[Any, float]) -> Metric:
     for key in sorted(values):
-        family.add_metric([key], values[key])
+        family.add_metric([key] if isinstance(key, str) else key, values[key])
     metric: Metric = family
     return metric
 

@@ -171,6 +171,11 @@ def allow_preflight(response: Headers) -> None:
         response.setRawHeaders(name, [value])
 
 
+def allow_credentials(response: Headers) -> None:
+    """Let pages of a listed origin read an answer to a request with credentials, which nothing here reads."""
+    response.setRawHeaders(b"Access-Control-Allow-Credentials", [b"true"])
+
+
 def _explain_refusal(origins: Sequence[bytes], host: bytes) -> str:
     """Say for the log why a page was refused, and what would let it in. What isn't an origin isn't repeated.
 

@@ -21,7 +21,7 @@ from twisted.web.resource import IResource
 
 from realtime_chat.http import answers
 from realtime_chat.http.client_address import ClientAddress
-from realtime_chat.http.origins import FOR_SCRIPTS, FOREIGN_PAGE, allow_preflight
+from realtime_chat.http.origins import FOR_SCRIPTS, FOREIGN_PAGE, allow_credentials, allow_preflight
 from realtime_chat.http.site import Channel, RealtimeSite
 from realtime_chat.http.subscribe_params import read_query
 from realtime_chat.values.errors import RealtimeError
@@ -135,6 +135,9 @@ class RealtimeRequest(server.Request):
             self.setHeader(b"Allow", b"GET, HEAD, POST, OPTIONS")
         elif self.is_cross_origin and self.requestHeaders.hasHeader(b"Access-Control-Request-Method"):
             allow_preflight(self.responseHeaders)
+            resource = self.site.getResourceFor(self)
+            if isinstance(resource, answers.JSONResource) and resource.allows_credentials(self):
+                allow_credentials(self.responseHeaders)
         else:
             return False
         answers.answer(self, answers.Answer(b"", http.NO_CONTENT))

@@ -152,10 +152,11 @@ def decode_commands(raw: bytes) -> tuple[list[Command | UnreadableCommand], bool
         return [decode_command(raw)], False
     if len(body) > MAX_COMMANDS:
         raise UnreadableCommand("bad_request", f"an array of commands holds at most {MAX_COMMANDS}")
-    return [_convert(item) for item in body], True
+    return [convert_command(item) for item in body], True
 
 
-def _convert(item: Any) -> Command | UnreadableCommand:
+def convert_command(item: Any) -> Command | UnreadableCommand:
+    """Make a command of decoded JSON, which was checked against the protocol's limits; or say what is wrong."""
     kind = item.get("type") if isinstance(item, dict) else None
     if not isinstance(kind, str) or kind not in _command_names:  # cheaper than a failing conversion
         return _explain(item)

@@ -64,6 +64,10 @@ class Counters:
     :ivar signals_dropped: signals that were not sent, as the reader was behind.
     :ivar relayed: signals that other programs published in Redis, and that were sent in rooms of this node.
     :ivar relays_refused: the same, but refused.
+    :ivar engineio_connections: open Engine.IO connections, by transport and version.
+    :ivar engineio_closed: Engine.IO connections that were closed, by reason.
+    :ivar engineio_refused: requests that Engine.IO has refused, by its code.
+    :ivar engineio_upgrades: attempts to go on over a WebSocket, by outcome.
     """
 
     published: int = 0
@@ -83,3 +87,7 @@ class Counters:
     signals_dropped: int = 0
     relayed: int = 0
     relays_refused: int = 0
+    engineio_connections: Counter[tuple[str, str]] = attrs.Factory(Counter)
+    engineio_closed: Counter[str] = attrs.Factory(Counter)
+    engineio_refused: Counter[str] = attrs.Factory(Counter)
+    engineio_upgrades: Counter[str] = attrs.Factory(Counter)

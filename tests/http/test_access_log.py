@@ -53,11 +53,12 @@ class AccessLogTests(SiteTestCase):
     def test_secrets(self) -> None:
         """Secret query values are redacted, in every spelling of their names, and in the referrer."""
         names = b"client=SECRET&reader=SECRET&%63lient=SECRET&Token=SECRET;access_token=SECRET&commands=SECRET;SECRET"
+        names += b"&sid=SECRET"
         query = b"/?room=r&" + names + b"&last=1"
         self.send(get(query, b"Referer: http://localhost" + query))
         (line,) = self.lines()
         self.assertNotIn("SECRET", line)
-        redacted = "client=REDACTED&reader=REDACTED&%63lient=REDACTED&Token=REDACTED&commands=REDACTED"
+        redacted = "client=REDACTED&reader=REDACTED&%63lient=REDACTED&Token=REDACTED&commands=REDACTED&sid=REDACTED"
         self.assertEqual(line.count(f"/?room=r&{redacted}&last=1"), 2)
 
     def test_escaped_by_mistake(self) -> None:
