@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,6 +26,7 @@ from realtime_chat.core.rate_limiter import RateLimiter
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.turns import Turns
 from realtime_chat.core.user_sessions import UserSessions
+from realtime_chat.engineio.settings import Settings
 from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.client_address import ClientAddresses
@@ -39,6 +41,8 @@ from realtime_chat.legacy.poll import LegacyResource
 from realtime_chat.legacy.websocket import LegacyWebSocketResource
 from realtime_chat.presence.presence import Presence
 from realtime_chat.service import Configuration, RealtimeService, Sites
+from realtime_chat.socketio.metrics import ApplicationCollector
+from realtime_chat.socketio.resource import Mount, SocketIOResource
 from realtime_chat.transports.fast.choice import FAST, SocketIO, SocketReader
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.transports.sse import EventsResource
@@ -153,7 +157,7 @@ class _SiteMaker:
         chat = self._site(configuration, root, turns, open_files, public, limiter)
         metrics = legacy = None
         if configuration.metrics_listen:
-            metrics = self._site(configuration, self._metrics_resources(), turns, open_files)
+            metrics = self._site(configuration, self._metrics_resources(configuration), turns, open_files)
         if configuration.legacy_listen:
             resources = self._legacy_resources(configuration, turns)
             legacy = self._site(configuration, resources, turns, open_files, limiter=limiter)
@@ -204,9 +208,12 @@ class _SiteMaker:
             limiter=limiter,
         )
 
-    def _metrics_resources(self) -> JSONResource:
+    def _metrics_resources(self, configuration: Configuration) -> JSONResource:
         root = JSONResource()
-        root.putChild(b"metrics", MetricsResource(make_registry(self.hub, self.store, self.broker)))
+        registry = make_registry(self.hub, self.store, self.broker)
+        if configuration.socketio is not None:
+            registry.register(ApplicationCollector(configuration.socketio.application))
+        root.putChild(b"metrics", MetricsResource(registry))
         return root
 
     def _legacy_resources(self, configuration: Configuration, turns: Turns) -> JSONResource:
@@ -216,9 +223,17 @@ class _SiteMaker:
         root.putChild(b"ws", LegacyWebSocketResource(self.reactor, hub, compress, turns, self.io, room))
         return root
 
+    def _socketio(self, mount: Mount, configuration: Configuration, turns: Turns) -> SocketIOResource:
+        settings = Settings(max_payload=configuration.limits.max_message, eio3=mount.eio3, jsonp=configuration.jsonp)
+        script = None if mount.script is None else _read_script(mount.script)
+        application, random_bytes = mount.application, self.random_bytes
+        return SocketIOResource(application, self.hub, settings, self.reactor, turns, random_bytes, self.io, script)
+
     def _own_resources(self, configuration: Configuration, turns: Turns) -> Mapping[bytes, JSONResource]:
         hub, jsonp = self.hub, configuration.jsonp
+        mount = configuration.socketio
         return {
+            **({} if mount is None else {mount.path.encode(): self._socketio(mount, configuration, turns)}),
             b"ws": WebSocketResource(self.reactor, hub, configuration.compress, turns, self.io),
             b"poll": PollResource(hub, jsonp),
             b"sse": EventsResource(hub, partial(_random_fraction, self.random_bytes), self.io),
@@ -227,6 +242,13 @@ class _SiteMaker:
             b"healthz": HealthResource(),
             b"readyz": ReadinessResource(hub),
         }
+
+
+def _read_script(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PageRefused(f"--socket-io-script: {path!r} can't be read ({error.strerror})") from error
 
 
 def _most_connections(configuration: Configuration, open_files: int) -> int:

@@ -43,6 +43,7 @@ from realtime_chat.option_values import (
 from realtime_chat.process import check_runner
 from realtime_chat.redis.address import SCHEMES, RedisAddress, parse_address
 from realtime_chat.redis.names import check_prefix
+from realtime_chat.socketio_options import SocketIOOptions
 from realtime_chat.store.retention import Retention
 from realtime_chat.text_files import FileRefused
 from realtime_chat.tokens.keys import TokenKeys
@@ -50,7 +51,10 @@ from realtime_chat.values.access import RoomRules
 from realtime_chat.values.limits import Limits
 
 _REPEATABLE = (*ENDPOINTS, "relay", "host", "allow-origin", "token-key", "trusted-proxy")
-PATHS = ("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page")
+PATHS = (
+    *("token-key", "store", "store-password-file", "store-ca", "data-dir", "access-log", "page"),
+    "socket-io-script",
+)
 """The options that name a file or a directory, which may be relative. Their values are absolute."""
 _NOT_IN_FILE = ("config", "help", "version")
 DEFAULT_PREFIX = "realtime"
@@ -60,10 +64,11 @@ T = TypeVar("T")
 
 
 @with_limit_options
-class Options(usage.Options):
+class Options(SocketIOOptions):
     """The options, as a mapping from their names to their values: of the command line, and of ``--config``.
 
-    Besides, ``keys`` are the keys that verify tokens, and ``rules`` those for rooms.
+    Besides, ``keys`` are the keys that verify tokens, ``rules`` those for rooms, and ``socketio`` says how Socket.IO is
+    served.
 
     :param started: the options that the daemon was started with, if it runs already; see :meth:`again`.
     :ivar words: the command line.
@@ -95,13 +100,14 @@ class Options(usage.Options):
         self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}  # Twisted keeps line breaks
         limits, retention = Limits(), Retention()
         self.update({name: [] for name in _REPEATABLE})
-        self.update(keys=TokenKeys(), rules=RoomRules())
+        self.update(keys=TokenKeys(), rules=RoomRules(), socketio=None)
         self.given: dict[str, list[str]] = {}
         self.file: ConfigFile | None = None
         self._places: dict[str, str] = {}
         self.defaults: dict[str, Any] = {
             **dict.fromkeys(("store", "redis", "store-password-file", "store-ca", "data-dir", "access-log", "config")),
             **dict.fromkeys(("history-age", "max-connections", "token-audience", "token-issuer", "token-url")),
+            **dict.fromkeys(("app", "socket-io-path", "socket-io-script")),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
             "max-message": limits.max_message,
@@ -334,7 +340,7 @@ class Options(usage.Options):
 
     def names(self) -> Names:
         """The options that a configuration file may set."""
-        flags = [str(flag[0]) for flag in self.optFlags]
+        flags = [str(flag[0]) for flags in (self.optFlags, SocketIOOptions.optFlags) for flag in flags]
         known = {name.removesuffix("=") for name in self.longOpt} - {*_NOT_IN_FILE, *_REPEATABLE, *flags}
         return Names(flags, _REPEATABLE, sorted(known))
 
@@ -368,6 +374,7 @@ class Options(usage.Options):
         self["listen"] = self["listen"] or [DEFAULT_LISTEN]
         self._read_keys()
         check_combinations(self)
+        self["socketio"] = self.read_socketio()
 
     @property
     def access(self) -> AccessPolicy:

@@ -22,6 +22,9 @@ RELOADED = (
 _SHOWN = {"rules": "[[room]]", "keys": "token-key", "redis": "store"}
 """How something that is read for an option, or beside the options, is called for people."""
 
+_DERIVED = ("socketio",)
+"""What is made anew of other options each time, and can't be compared."""
+
 _CERTIFICATE = "the certificate"
 
 
@@ -51,7 +54,9 @@ class Reload:
             self._log.error("nothing was reloaded, and all goes on as before: {error}", error=str(error))
             return
         changed = _shown(name for name in RELOADED if options[name] != self._taken[name])
-        waiting = _shown(name for name in options if name not in RELOADED and options[name] != self._started[name])
+        waiting = _shown(
+            name for name in options.keys() - {*RELOADED, *_DERIVED} if options[name] != self._started[name]
+        )
         self._taken = options
         self._tell([*changed, *[_CERTIFICATE] * is_certified], waiting)
 

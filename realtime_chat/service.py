@@ -28,6 +28,7 @@ from realtime_chat.http.site import RealtimeSite
 from realtime_chat.http.static_files import NO_PAGE, OWN_PAGE, PageRefused
 from realtime_chat.listening import Endpoint, ListenRefused, is_local, listen, names, url
 from realtime_chat.malloc import MemoryTrimmer
+from realtime_chat.socketio.resource import Mount
 from realtime_chat.values.access import Claims
 from realtime_chat.values.errors import RealtimeError, StoreRefused
 from realtime_chat.values.limits import Limits
@@ -63,6 +64,7 @@ class Configuration:
     :ivar metrics_listen: the endpoints for Prometheus.
     :ivar legacy_listen: the endpoints for pages of the chat tutorial of 2013.
     :ivar legacy_room: the room of those of them that name none.
+    :ivar socketio: the Socket.IO application, and how it is served; None if none is.
     :ivar access: who may do what in which room.
     :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if no key ever comes.
     :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
@@ -84,6 +86,7 @@ class Configuration:
     legacy_listen: tuple[str, ...] = ()
     legacy_room: str = "lobby"
     limits: Limits = attrs.Factory(Limits)
+    socketio: Mount | None = None
     access: AccessPolicy = attrs.Factory(AccessPolicy)
     verify: Callable[[str], Claims] | None = None
     token_keys: Callable[[], frozenset[str]] = frozenset

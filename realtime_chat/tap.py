@@ -35,6 +35,7 @@ from realtime_chat.process import Process
 from realtime_chat.redis.names import RedisNames
 from realtime_chat.reload import Reload
 from realtime_chat.service import Configuration, RealtimeService
+from realtime_chat.socketio.resource import Mount
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
@@ -74,7 +75,11 @@ def _make_redis(options: Options, reactor: Any, node: str, retention: Retention)
     store = RedisStore(reactor, address, names, retention, maximum, time.time, os.urandom, random.random, node=node)
     appending, reading = store.links
     presence = RedisPresence(reactor, names, node, reading, os.urandom)
-    broker = RedisBroker(reactor, address, names, node, random.random, appending, presence, options["relay"])
+    mount: Mount | None = options["socketio"]
+    relays = {} if mount is None else mount.application.event_relays()
+    broker = RedisBroker(
+        reactor, address, names, node, random.random, appending, presence, options["relay"], event_relays=relays
+    )
     return store, broker
 
 
@@ -188,6 +193,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
         legacy_listen=tuple(options["legacy-listen"]),
         legacy_room=options["legacy-room"],
         limits=limits,
+        socketio=options["socketio"],
         access=options.access,
         verify=verifier.verify,
         token_keys=verifier.fingerprints,

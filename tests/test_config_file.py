@@ -78,6 +78,11 @@ class OptionTests(ConfigTestCase):
             "compress": True,
             "allow-jsonp": True,
             "open": True,
+            "app": "tests.functional.socketio_app:app",
+            "socket-io": True,
+            "socket-io-path": "socketio",
+            "socket-io-eio3": True,
+            "socket-io-script": key,
         }
         lines, arguments = [], []
         for name, value in values.items():

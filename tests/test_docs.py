@@ -29,6 +29,8 @@ from realtime_chat.http.subscribe_params import MAX_PARAMETERS
 from realtime_chat.limit_options import LIMIT_OPTIONS
 from realtime_chat.options import Options
 from realtime_chat.redis.connection import ConnectionCounts
+from realtime_chat.socketio import Application
+from realtime_chat.socketio.metrics import ApplicationCollector
 from realtime_chat.store.append_queue import CommitCounts
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -82,9 +84,9 @@ class OptionTests(SynchronousTestCase):
         """The README's table and the operator's list have every option, and no other."""
         options = _options()
         limits = {option.name for option in LIMIT_OPTIONS}  # which stand in one row
-        listed = set(re.findall(r"^``--([a-z-]+)``", README, re.MULTILINE))
+        listed = set(re.findall(r"^``--([a-z0-9-]+)``", README, re.MULTILINE))
         self.assertEqual(options - limits, listed)
-        self.assertEqual(options, set(re.findall(r"^``--([a-z-]+)[^`]*``$", OPERATIONS, re.MULTILINE)))
+        self.assertEqual(options, set(re.findall(r"^``--([a-z0-9-]+)[^`]*``$", OPERATIONS, re.MULTILINE)))
 
     def test_console(self) -> None:
         """The how-to has every command and option of ``realtime-chat``."""
@@ -98,7 +100,7 @@ class OptionTests(SynchronousTestCase):
         """Wherever an option is mentioned, it exists."""
         known = _options() | OF_TWISTED | OF_OTHERS | _console_options()
         for path in PAGES:
-            mentioned = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", path.read_text("utf-8")))
+            mentioned = set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", path.read_text("utf-8")))
             self.assertEqual(set(), mentioned - known, path.name)
 
     def test_limits(self) -> None:
@@ -290,7 +292,9 @@ class MetricTests(SynchronousTestCase):
             commits=CommitCounts(), links=[SimpleNamespace(name="append", ready=True, counters=ConnectionCounts())]
         )
         broker = SimpleNamespace(counters=BrokerCounts(), subscriptions=())
-        for family in make_registry(hub, store, broker).collect():
+        registry = make_registry(hub, store, broker)
+        registry.register(ApplicationCollector(Application({})))
+        for family in registry.collect():
             names.add(family.name + "_total" * (family.type == "counter"))
         own = {name for name in names if name.startswith("realtime_")}
         self.assertEqual(

@@ -53,6 +53,9 @@ VALUED = (
     "token-issuer",
     "token-url",
     "trusted-proxy",
+    "app",
+    "socket-io-path",
+    "socket-io-script",
 )
 
 
@@ -314,7 +317,9 @@ class OptionsTests(SynchronousTestCase):
     def test_known(self) -> None:
         """These tests know all options."""
         known = {name.removesuffix("=") for name in Options().longOpt}
-        self.assertEqual({*VALUED, "version", "help", "compress", "allow-jsonp", "open"}, known)
+        self.assertEqual(
+            {*VALUED, "version", "help", "compress", "allow-jsonp", "open", "socket-io", "socket-io-eio3"}, known
+        )
 
 
 class OpenTests(SynchronousTestCase):

@@ -167,6 +167,17 @@ class ReloadTests(FilesTestCase):
         )
         self.assertEqual("reloaded; in force now: [[room]], host", self.says("history = 5\n"))
 
+    def test_socketio(self) -> None:
+        """An application that is the same waits for no restart, and its options do."""
+        self.assertEqual(
+            "reloaded; nothing has changed; in force after a restart: history, socket-io, socket-io-path",
+            self.says('socket-io = true\nsocket-io-path = "x"\n'),
+        )
+        options = Options()
+        options.parseOptions(["--config", str(self.directory / "realtime.toml"), "--store", "memory:"])
+        self.reload = Reload(options, self.take)
+        self.assertEqual("reloaded; nothing has changed", self.says('socket-io = true\nsocket-io-path = "x"\n'))
+
     def test_wrong_file(self) -> None:
         """A file that is wrong changes nothing, and is told with its line; the next one is compared as before."""
         for text, where in (

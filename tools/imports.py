@@ -57,7 +57,7 @@ LAYERS = (
     ("legacy",),
     ("engineio",),
     ("socketio",),
-    ("composition", "service", "config_file", "option_values", "limit_options"),
+    ("composition", "service", "config_file", "option_values", "limit_options", "socketio_options"),
     ("option_combinations",),
     ("options",),
     ("reload",),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
@@ -69,6 +70,7 @@ class RedisBroker:
     :param commands: the connection that publishes.
     :param presence: tells other nodes who is in the rooms.
     :param relays: pairs of a pattern of channels, and the room to which their payloads are relayed.
+    :param event_relays: patterns of channels, and what each channel and payload is given to.
     :param probe: seconds between two probes of the subscribing connection.
     """
 
@@ -86,6 +88,7 @@ class RedisBroker:
         presence: RedisPresence,
         relays: Sequence[tuple[str, str]] = (),
         *,
+        event_relays: Mapping[str, Callable[[bytes, bytes], object]] = MappingProxyType({}),
         probe: float = 3.0,
     ) -> None:
         self._reactor = reactor
@@ -94,6 +97,7 @@ class RedisBroker:
         self._commands = commands
         self._presence = presence
         self._relays = relays
+        self._event_relays = event_relays
         self._listener: Listener | None = None
         self._relay = Relay(self._relayed)
         self._signals_in_flight = 0
@@ -115,7 +119,8 @@ class RedisBroker:
         self.counters = BrokerCounts()
 
     def describe(self) -> str:
-        relayed = "".join(f"; {pattern} is relayed to {room}" for pattern, room in self._relays)
+        relays = (*self._relays, *((pattern, "the application") for pattern in self._event_relays))
+        relayed = "".join(f"; {pattern} is relayed to {room}" for pattern, room in relays)
         return f"Redis (this is node {self._node} of {self._names.scope}{relayed})"
 
     # Starting and stopping
@@ -266,7 +271,14 @@ class RedisBroker:
         by_pattern: dict[str, list[str]] = {}
         for pattern, room in self._relays:
             by_pattern.setdefault(pattern, []).append(room)
-        return {pattern: partial(self._relay.take, rooms) for pattern, rooms in by_pattern.items()}
+        patterns = dict.fromkeys((*by_pattern, *self._event_relays))
+        return {pattern: partial(self._on_pattern, by_pattern.get(pattern, ())) for pattern in patterns}
+
+    def _on_pattern(self, rooms: Sequence[str], pattern: bytes | None, channel: bytes, payload: bytes) -> None:
+        self._relay.take(rooms, pattern, channel, payload)
+        relay = self._event_relays.get((pattern or b"").decode())
+        if relay is not None:
+            relay(channel, payload)
 
     def _relayed(self, room: str, payload: bytes) -> None:
         if self._listener is not None:

@@ -130,6 +130,11 @@ class Identities:
         self._known: dict[object, KeyedRef[object, Identity]] = {}
         self._on_gone = self._forget  # one for all, as each reference would keep one of its own otherwise
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether there are keys that verify tokens now."""
+        return bool(self._token_keys())
+
     # Clients that are issued
 
     def _draw(self) -> bytes:

@@ -316,6 +316,19 @@ class RelayTests(NodesCase):
         expected = [(room, payload) for payload in (b"1", b"1", b"2") for room in ("lobby", "news")]
         self.assertEqual(expected, node.heard("relayed"))
 
+    async def test_events(self) -> None:
+        """A pattern's payloads go to whatever takes events, too, each with its channel and once."""
+        taken: list[tuple[bytes, bytes]] = []
+        node = await self.node(
+            relays=(("news*", "lobby"),), event_relays={"news*": lambda *given: taken.append(given), "x": print}
+        )
+        await node.broker.follow("lobby")
+        for channel, payload in (("news:a", b"1"), ("news:a", b"1"), ("news:b", b"2")):
+            self.assertEqual(1, self.publish(channel, payload))
+        await until(lambda: len(taken) == 3)
+        self.assertEqual([(b"news:a", b"1"), (b"news:a", b"1"), (b"news:b", b"2")], taken)
+        self.assertEqual(3, len(node.heard("relayed")))
+
     async def test_pattern_of_everything(self) -> None:
         """A pattern that fits the nodes' own channels as well disturbs nothing."""
         one, two = await self.nodes(relays=(("*", "all"),))

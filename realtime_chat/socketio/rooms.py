@@ -1,0 +1,181 @@
+"""Which sockets are in which rooms of a namespace, and events to all of them.
+
+These rooms are Socket.IO's: they are kept in memory, they have no history, and they end with their last socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import count
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+
+from realtime_chat.core.wheel import Wheel
+from realtime_chat.engineio.connection import Connection
+from realtime_chat.engineio.fanout import send_to_all
+from realtime_chat.engineio.prepared import Binary, PreparedMessage
+from realtime_chat.socketio.acks import Acks
+from realtime_chat.socketio.packets import EncodedPacket, PacketType, encode_packet
+
+ACK_TIMEOUT = 60.0
+"""Seconds for which an acknowledgement is awaited, if nothing else is said."""
+
+
+class Recipient(Protocol):
+    """A connected socket, as its namespace's rooms see it."""
+
+    acks: dict[int, Acks]
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def rooms(self) -> Collection[str]: ...
+
+    @property
+    def wheel(self) -> Wheel: ...
+
+    def disconnect(self, close: bool = False) -> None: ...
+
+
+class SocketIndex:
+    """The connected sockets of one namespace.
+
+    :param name: of the namespace.
+    :ivar sockets: by their ids.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sockets: dict[str, Recipient] = {}
+        self._rooms: dict[str, dict[Recipient, None]] = {}
+        self._ids = count()
+
+    @property
+    def rooms(self) -> Mapping[str, Collection[Recipient]]:
+        """The sockets in each room."""
+        return self._rooms
+
+    def next_ack_id(self) -> int:
+        """An id for an event that asks for acknowledgements. No other event of the namespace has it."""
+        return next(self._ids)
+
+    def add(self, socket: Recipient) -> None:
+        """Add a socket, with the rooms that it is in."""
+        self.sockets[socket.id] = socket
+        for room in socket.rooms:
+            self.enter(socket, room)
+
+    def remove(self, socket: Recipient) -> None:
+        """Remove a socket from the namespace and all of its rooms."""
+        if self.sockets.pop(socket.id, None) is not None:
+            for room in socket.rooms:
+                self.leave(socket, room)
+
+    def enter(self, socket: Recipient, room: str) -> None:
+        """Put a connected socket into a room."""
+        self._rooms.setdefault(room, {})[socket] = None
+
+    def leave(self, socket: Recipient, room: str) -> None:
+        """Take a socket out of a room. A room without sockets is forgotten."""
+        members = self._rooms.get(room)
+        if members is not None:
+            members.pop(socket, None)
+            if not members:
+                del self._rooms[room]
+
+    def select(self, to: frozenset[str] | None, skip: frozenset[str]) -> Collection[Recipient]:
+        """The sockets that are in at least one of some rooms, and in none of others.
+
+        :param to: rooms and ids of sockets; None for all sockets.
+        :param skip: rooms and ids of sockets.
+        """
+        chosen = self.sockets.values() if to is None else self._in_any(to)
+        if not skip:
+            return list(chosen)
+        skipped = self._in_any(skip)
+        return [socket for socket in chosen if socket not in skipped]
+
+    def _in_any(self, rooms: frozenset[str]) -> Collection[Recipient]:
+        if len(rooms) == 1:
+            return self._in(next(iter(rooms)))
+        return {socket: None for room in sorted(rooms) for socket in self._in(room)}
+
+    def _in(self, room: str) -> Collection[Recipient]:
+        # An id stands for its socket alone: nobody may hear what is sent there by entering a room of that name.
+        socket = self.sockets.get(room)
+        return self._rooms.get(room, ()) if socket is None else (socket,)
+
+
+def prepare(packet: EncodedPacket, id: int | None = None) -> PreparedMessage:
+    """Make what connections send of a packet."""
+    return PreparedMessage((packet.text(id), *map(Binary, packet.attachments)))
+
+
+@attrs.frozen
+class Broadcast:
+    """Chooses sockets of one namespace, and emits events to all of them. It never changes.
+
+    Each event is encoded once.
+    """
+
+    _index: SocketIndex
+    _to: frozenset[str] | None = None
+    _skip: frozenset[str] = frozenset()
+
+    def to(self, *rooms: str) -> Broadcast:
+        """Choose the sockets in some rooms, besides those chosen before. The id of a socket chooses that one."""
+        return attrs.evolve(self, to=(self._to or frozenset()) | set(rooms))
+
+    def skip(self, *rooms: str) -> Broadcast:
+        """Leave out the sockets in some rooms, or with some ids."""
+        return attrs.evolve(self, skip=self._skip | set(rooms))
+
+    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
+        """Emit an event to all sockets that are chosen.
+
+        :param arguments: what JSON has, and bytes.
+        :param volatile: leave out clients that can't take it at once.
+        :raises ValueError: this can't be sent, as for ``TypeError``.
+        """
+        packet = encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])
+        self._send(packet, self._chosen(), None, volatile)
+
+    def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[list[Any]]:
+        """Emit an event, and wait until all sockets that are chosen have acknowledged it.
+
+        :param timeout: seconds to wait.
+        :returns: their answers, in the order in which they came. Fails with
+            :class:`~realtime_chat.socketio.acks.TimedOut`, which has the answers that came.
+        """
+        packet = encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])
+        sockets = self._chosen()
+        if not sockets:
+            return succeed([])
+        id = self._index.next_ack_id()
+        acks = Acks(id, sockets, next(iter(sockets)).wheel, timeout)
+        self._send(packet, sockets, id, False)
+        return acks.all
+
+    def _send(self, packet: EncodedPacket, sockets: Collection[Recipient], id: int | None, volatile: bool) -> None:
+        send_to_all(prepare(packet, id), [socket.connection for socket in sockets], volatile)
+
+    def disconnect(self, close: bool = False) -> None:
+        """Disconnect all sockets that are chosen from the namespace.
+
+        :param close: whether their connections are closed, too.
+        """
+        for socket in self._chosen():
+            socket.disconnect(close)
+
+    def _chosen(self) -> Collection[Recipient]:
+        return self._index.select(self._to, self._skip)
+
+    async def sockets(self) -> list[str]:
+        """The ids of the sockets that are chosen."""
+        return [socket.id for socket in self._chosen()]

@@ -1,0 +1,386 @@
+"""One socket: one namespace on one connection.
+
+======== ======================== ==========================================================================
+State    Ends by                  Meaning
+======== ======================== ==========================================================================
+opening  CONNECT or CONNECT_ERROR Middleware and ``on_connect`` run. What is emitted to it waits.
+open     DISCONNECT, or the end   Events are dispatched. It is in its rooms.
+closed   –                        It is in no room; ``on_disconnect`` is called once if it was open.
+======== ======================== ==========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, Protocol
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.core.hub import Hub
+from realtime_chat.core.performing_session import Command
+from realtime_chat.core.wheel import Wheel
+from realtime_chat.engineio.connection import Connection
+from realtime_chat.engineio.prepared import PreparedMessage
+from realtime_chat.engineio.settings import Settings
+from realtime_chat.socketio.acks import Acks
+from realtime_chat.socketio.counters import SocketCounters
+from realtime_chat.socketio.native import NativeFanout, NativeRooms
+from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
+from realtime_chat.socketio.rooms import ACK_TIMEOUT, Broadcast, SocketIndex, prepare
+from realtime_chat.values.errors import RealtimeError, internal_error
+
+SERVER_DISCONNECT = "server namespace disconnect"
+CLIENT_DISCONNECT = "client namespace disconnect"
+
+
+class Refused(Exception):
+    """Raised by ``on_connect`` or middleware: the client may not connect.
+
+    :param message: for the client, which gets it as the message of ``connect_error``.
+    :param data: what else the client gets: anything that JSON has.
+    """
+
+    def __init__(self, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data = data
+
+
+class EventReceiver(Protocol):
+    """What a socket calls: one instance of an application's namespace."""
+
+    @property
+    def events(self) -> Mapping[str, EventMethod]: ...
+
+    def on_connect(self, auth: dict[str, Any]) -> Any: ...
+
+    def on_disconnect(self, reason: str) -> Any: ...
+
+
+class EventMethod(Protocol):
+    """A method for one event."""
+
+    def __call__(self, namespace: Any, arguments: Sequence[Any]) -> Any: ...
+
+
+Middleware = Callable[[Any, dict[str, Any]], Any]
+"""Is called with a namespace and the client's ``auth`` before ``on_connect``; raises :class:`Refused` to refuse it."""
+
+
+@attrs.frozen
+class Context:
+    """What all sockets of an application share.
+
+    :ivar of: see :meth:`~realtime_chat.socketio.application.Application.of`.
+    """
+
+    hub: Hub
+    settings: Settings
+    random_bytes: Callable[[int], bytes]
+    of: Callable[[str], Broadcast]
+    middleware: Sequence[Middleware]
+    counters: SocketCounters
+
+
+class SocketOwner(Protocol):
+    """The connection of a socket, as the socket sees it."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def token(self) -> str | None:
+        """The token that came in the header ``Authorization``."""
+
+    def method_started(self) -> None: ...
+
+    def method_ended(self) -> None: ...
+
+    def socket_opened(self, socket: Socket) -> None: ...
+
+    def socket_closed(self, socket: Socket, reason: str) -> None: ...
+
+    def disconnect(self, reason: str) -> None:
+        """Close the connection with all of its sockets."""
+
+
+class Socket:
+    """One namespace on one connection.
+
+    :param index: of the namespace.
+    :param make: makes the application's object for this socket.
+    :ivar rooms: the names of those that it is in. After its end, those that it was in.
+    :ivar acks: the acknowledgements that it has not sent yet.
+    :ivar is_connected: whether its CONNECT was answered, and it isn't closed.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        context: Context,
+        owner: SocketOwner,
+        index: SocketIndex,
+        fanout: NativeFanout,
+        id: str,
+        make: Callable[[Socket], EventReceiver],
+    ) -> None:
+        self.context = context
+        self.connection = owner.connection
+        self.index = index
+        self.id = id
+        self.rooms: set[str] = set()
+        self.acks: dict[int, Acks] = {}
+        self.is_connected = False
+        self._owner = owner
+        self._fanout = fanout
+        self._waiting: list[PreparedMessage] = []
+        self._reason: str | None = None
+        self._native: NativeRooms | None = None
+        self._auth: dict[str, Any] = {}
+        self._application = make(self)
+
+    @property
+    def wheel(self) -> Wheel:
+        """Where its timeouts are."""
+        return self.context.hub.wheel
+
+    @property
+    def broadcast(self) -> Broadcast:
+        """All other sockets of the namespace."""
+        return Broadcast(self.index, skip=frozenset((self.id,)))
+
+    # Connecting
+
+    def connect(self, auth: dict[str, Any]) -> None:
+        """Ask middleware and the application, and answer the CONNECT."""
+        self._auth = auth
+        Deferred.fromCoroutine(self._ask(auth)).addCallbacks(self._opened, self._refused)
+
+    async def _ask(self, auth: dict[str, Any]) -> None:
+        application = self._application
+        for middleware in self.context.middleware:
+            await _finished(middleware(application, auth))
+        await _finished(application.on_connect(auth))
+
+    def _opened(self, _: None) -> None:
+        if self._reason is not None:
+            self._tell_disconnected()
+            return
+        version4 = self.connection.version == 3
+        packet = encode_packet(PacketType.CONNECT, self.index.name, None if version4 else {"sid": self.id})
+        waiting, self._waiting = self._waiting, []
+        self.is_connected = True
+        self.index.add(self)
+        self._owner.socket_opened(self)
+        for message in (prepare(packet), *waiting):
+            self.connection.send(message)
+        self.resume_writing()
+
+    def _refused(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, RealtimeError):
+            error = Refused(error.message, {"code": error.code})
+        elif not isinstance(error, Refused):
+            self._method_failed(failure)
+            error = Refused(internal_error().message)
+        self._waiting.clear()
+        if self._reason is None:
+            self.context.counters.refused += 1
+            self.connection.send(prepare(encode_packet(PacketType.CONNECT_ERROR, self.index.name, self._why(error))))
+            self._end(SERVER_DISCONNECT)
+
+    def _why(self, error: Refused) -> Any:
+        if self.connection.version == 3:
+            return error.message if not isinstance(error.data, (dict, str)) else error.data
+        return {"message": error.message} if error.data is None else {"message": error.message, "data": error.data}
+
+    # Sending
+
+    def send(self, message: PreparedMessage, volatile: bool = False) -> bool:
+        """Send something, once the CONNECT was answered.
+
+        :returns: False if it was dropped.
+        """
+        if self.is_connected:
+            return self.connection.send(message, volatile)
+        if self._reason is None:
+            self._waiting.append(message)
+        return self._reason is None
+
+    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
+        """Emit an event to the client; see :meth:`Broadcast.emit`."""
+        self.send(prepare(encode_packet(PacketType.EVENT, self.index.name, [event, *arguments])), volatile)
+
+    def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[Any]:
+        """Emit an event, and wait until the client has acknowledged it; see :meth:`Broadcast.call`."""
+        packet = encode_packet(PacketType.EVENT, self.index.name, [event, *arguments])
+        id = self.index.next_ack_id()
+        acks = Acks(id, (self,), self.wheel, timeout)
+        if not self.send(prepare(packet, id)):
+            self._acks_disconnected()
+        return acks.all.addCallback(lambda answers: answers[0])
+
+    # Rooms
+
+    def enter(self, room: str) -> None:
+        """Enter a room. A socket is in at most ``--max-rooms``.
+
+        :raises ValueError: it is in too many.
+        """
+        most = self.context.hub.limits.max_rooms
+        if room not in self.rooms and len(self.rooms) >= most:
+            raise ValueError(f"a socket is in at most {most} rooms (--max-rooms); leave one first")
+        if self._reason is None:
+            self.rooms.add(room)
+        if self.is_connected:
+            self.index.enter(self, room)
+
+    def leave(self, room: str) -> None:
+        """Leave a room. Nothing happens if the socket isn't in it."""
+        self.rooms.discard(room)
+        self.index.leave(self, room)
+
+    @property
+    def native(self) -> NativeRooms:
+        """The socket's session on the hub, which begins here.
+
+        :raises RealtimeError: why the client's token isn't accepted.
+        """
+        if self._native is None:
+            if self._reason is not None:
+                raise RealtimeError("not_joined", "this socket is disconnected")
+            hub = self.context.hub
+            token = self._auth.get("token", self._owner.token) if hub.identities.has_keys else None
+            if token is not None and not isinstance(token, str):
+                raise RealtimeError("unauthorized", "auth.token is a string")
+            self._native = NativeRooms(hub, self, self._fanout, token)
+        return self._native
+
+    def perform(self, command: Command) -> Deferred[dict[str, Any]]:
+        """Do a native command; see :meth:`NativeRooms.perform`."""
+        return Deferred.fromCoroutine(self._perform(command))
+
+    async def _perform(self, command: Command) -> dict[str, Any]:
+        return await self.native.perform(command)
+
+    def resume_writing(self) -> None:
+        """The client takes more again."""
+        if self._native is not None:
+            self._native.resume_writing()
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        if self._native is not None:
+            self._native.session.pause_writing()
+
+    # Receiving
+
+    def event_received(self, packet: Packet) -> None:
+        """Call the application's method for an event. An event without one is ignored."""
+        method = self._application.events.get(packet.data[0])
+        if method is not None:
+            self._call(method, packet.data[1:], packet.id)
+
+    def _call(self, method: EventMethod, arguments: list[Any], id: int | None) -> None:
+        counters, seconds = self.context.counters, self.wheel.seconds
+        begun = seconds()
+        self._owner.method_started()
+
+        def ended(result: Any) -> Any:
+            counters.method_seconds.observe(seconds() - begun)
+            self._owner.method_ended()
+            return result
+
+        called = Deferred.fromCoroutine(_call(method, self._application, arguments))
+        called.addCallback(self._acknowledge, id).addErrback(self._event_failed, id).addBoth(ended)
+
+    def _acknowledge(self, result: Any, id: int | None) -> None:
+        if id is None or not self.is_connected:
+            return
+        arguments = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        self.send(prepare(encode_packet(PacketType.ACK, self.index.name, arguments), id))
+
+    def _event_failed(self, failure: Failure, id: int | None) -> None:
+        error = failure.value
+        if isinstance(error, RealtimeError):  # the client's fault, mostly: it is told, if it wants to know
+            self._acknowledge({"type": "error", "code": error.code, "message": error.message}, id)
+        else:
+            self._method_failed(failure)
+
+    def _method_failed(self, failure: Failure) -> None:
+        self.context.counters.method_errors += 1
+        self._log.failure("a method of a Socket.IO namespace failed", failure)
+
+    def ack_received(self, packet: Packet) -> None:
+        """Give an acknowledgement to who waits for it. One that nobody waits for is ignored."""
+        acks = self.acks.pop(packet.id, None) if packet.id is not None else None
+        if acks is not None:
+            acks.received(self, packet.data)
+
+    # The end
+
+    def disconnect(self, close: bool = False) -> None:
+        """Disconnect the client from the namespace.
+
+        :param close: whether the connection is closed, with its other namespaces.
+        """
+        if close:
+            self._owner.disconnect(SERVER_DISCONNECT)
+        elif self._reason is None:
+            if self.is_connected:
+                self.connection.send(prepare(encode_packet(PacketType.DISCONNECT, self.index.name)))
+            self.close(SERVER_DISCONNECT)
+
+    def goodbye(self, reconnect: bool) -> None:
+        """End. A client that should come back loses its connection, as it stays away after a DISCONNECT."""
+        if reconnect:
+            self.connection.close("forced close")
+        else:
+            self.disconnect()
+
+    def close(self, reason: str) -> None:
+        """End: the socket is in no room any more, and nothing more comes from it.
+
+        :param reason: for ``on_disconnect``.
+        """
+        if self._reason is None:
+            was_connected = self.is_connected
+            self._end(reason)
+            if was_connected:
+                self._tell_disconnected()
+
+    def _end(self, reason: str) -> None:
+        self._reason = reason
+        self.is_connected = False
+        self.index.remove(self)
+        self._acks_disconnected()
+        if self._native is not None:
+            self._native.session.close()
+        self._owner.socket_closed(self, reason)
+
+    def _acks_disconnected(self) -> None:
+        acks, self.acks = self.acks, {}
+        for one in acks.values():
+            one.disconnected(self)
+
+    def _tell_disconnected(self) -> None:
+        called = Deferred.fromCoroutine(_call(_on_disconnect, self._application, [self._reason]))
+        called.addErrback(self._method_failed)
+
+
+def _on_disconnect(namespace: EventReceiver, arguments: Sequence[Any]) -> Any:
+    return namespace.on_disconnect(*arguments)
+
+
+async def _finished(result: Any) -> Any:
+    """What a method has returned, or what that becomes."""
+    return await result if isawaitable(result) else result
+
+
+async def _call(method: EventMethod, namespace: Any, arguments: Sequence[Any]) -> Any:
+    return await _finished(method(namespace, arguments))

@@ -1,0 +1,72 @@
+// Uses one of the programs in examples/ with the official client, as its page would, and prints what came.
+// Arguments: the folder of the packages, the name of the example, and the URL.
+
+import { createRequire } from 'node:module';
+
+const [modules, example, base] = process.argv.slice(2);
+const io = createRequire(modules + '/')('socket.io-client');
+const connect = (namespace, auth) => io(base.replace(/\/$/, '') + namespace, { forceNew: true, auth });
+const once = (socket, event) => new Promise((resolve) => socket.once(event, (...args) => resolve(args)));
+const ask = (socket, ...args) => new Promise((resolve) => socket.emit(...args, (...answer) => resolve(answer)));
+const several = (socket, event, count) =>
+  new Promise((resolve) => {
+    const got = [];
+    socket.on(event, (data) => got.push(data) === count && resolve(got));
+  });
+
+const examples = {
+  async pingpong() {
+    const socket = connect('/pingpong');
+    const sounds = several(socket, 'pong', 11);
+    socket.emit('ping', { type: 'ball' });
+    socket.emit('ping', { type: 'fireball' });
+    return (await sounds).map(({ sound }) => sound).join(' ');
+  },
+  async chat() {
+    const [one, two] = [connect('/chat'), connect('/chat')];
+    const [veto] = await ask(one, 'subscribe', 13);
+    await Promise.all([ask(one, 'subscribe', 7), ask(two, 'subscribe', 7)]);
+    const got = Promise.all([once(one, 'pubblication'), once(two, 'pubblication')]);
+    await ask(one, 'user_message', 'hello');
+    return [veto, ...(await got).map(([{ uid, message }, { room }]) => [uid === one.id, message, room])];
+  },
+  async label() {
+    const [one, two] = [connect('/label'), connect('/label')];
+    await Promise.all([once(one, 'server event'), once(two, 'server event')]);
+    const got = once(two, 'update label');
+    one.emit('client event', 'typed');
+    return got;
+  },
+  async monitoring() {
+    const refused = connect('/adminchannel', { token: 'guessed' });
+    const [error] = await once(refused, 'connect_error');
+    const [admin, visitor, other] = [connect('/adminchannel', { token: 'secret' }), connect('/'), connect('/')];
+    let count = 0;
+    other.on('adminBroadcast', () => count++);
+    await Promise.all([admin, visitor, other].map((socket) => once(socket, 'connect')));
+    const seen = once(admin, 'alertAdmin');
+    visitor.emit('pageChange', { page: '/shoes' });
+    const [{ page, socketID }] = await seen;
+    const offered = once(visitor, 'adminBroadcast');
+    await ask(admin, 'adminMessage', { socketID, text: '10 % off' });
+    const [{ text }] = await offered;
+    return [error.message, error.data, page, socketID === visitor.id, text, count];
+  },
+  async relay() {
+    const socket = connect('/');
+    await once(socket, 'connect');
+    process.stdout.write('ready\n');
+    return once(socket, 'socketio_news');
+  },
+  async rooms() {
+    const socket = connect('/');
+    const [joined] = await ask(socket, 'join', { room: 'lobby', last: 0 });
+    const got = several(socket, 'message', 3);
+    await ask(socket, 'publish', { room: 'lobby', data: { text: 'from Socket.IO' } });
+    process.stdout.write('ready\n');
+    return [joined.type, (await got).map(({ data }) => data.text)];
+  },
+};
+
+process.stdout.write(JSON.stringify(await examples[example]()) + '\n');
+process.exit();

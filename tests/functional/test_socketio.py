@@ -1,0 +1,144 @@
+"""Socket.IO in a daemon process: official clients of three versions from npm, and native clients beside them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+from realtime_chat.client import connect
+from tests.functional.browsers import NPM_MODULES, node, node_environment, program
+from tests.functional.daemon import NO_LIMITS, Daemon, DaemonTestCase
+from tests.redis_server import RedisServer
+
+CLIENT = Path(__file__).with_name("socketio_client.mjs")
+EXAMPLES = Path(__file__).with_name("socketio_examples.mjs")
+VERSIONS = {4: "socket.io-client", 3: "socket.io-client-3", 2: "socket.io-client-2"}
+TRANSPORTS: dict[str, dict[str, Any]] = {
+    "polling": {"transports": ["polling"]},
+    "websocket": {"transports": ["websocket"]},
+    "upgrading": {},
+}
+SCENARIOS = 26
+
+
+class OfficialClientTests(SynchronousTestCase):
+    """Each scenario of ``socketio_client.mjs``, by every version and transport."""
+
+    timeout = 600
+
+    def setUp(self) -> None:
+        options = ("--store=memory:", "--app", "tests.functional.socketio_app:app", "--socket-io-eio3", *NO_LIMITS)
+        self.daemon = Daemon(self.mktemp(), *options).start()
+        self.addCleanup(self.daemon.kill)
+
+    def check(self, version: int) -> None:
+        """Run all scenarios by one version."""
+        for name, options in TRANSPORTS.items():
+            done = node(CLIENT, NPM_MODULES, VERSIONS[version], self.daemon.url, json.dumps(options))
+            results = [json.loads(line) for line in done.stdout.splitlines()]
+            wrong = {result["title"]: result["wrong"] for result in results if result["wrong"] is not None}
+            self.assertEqual({}, wrong, f"version {version}, {name}")
+            self.assertEqual((SCENARIOS, 0), (len(results), done.returncode), done.stderr)
+        errors = [line for line in self.daemon.log.splitlines() if "Error" in line and "this is raised" not in line]
+        self.assertEqual([], errors)
+
+    def test_version_4(self) -> None:
+        """socket.io-client 4."""
+        self.check(4)
+
+    def test_version_3(self) -> None:
+        """socket.io-client 3."""
+        self.check(3)
+
+    def test_version_2(self) -> None:
+        """socket.io-client 2, which speaks the versions before."""
+        self.check(2)
+
+
+class ExampleTests(DaemonTestCase):
+    """The programs in ``examples/``, each with the official client."""
+
+    def use(self, name: str, url: str) -> subprocess.Popen[str]:
+        """Start the client of an example."""
+        command = [program("node"), str(EXAMPLES), str(NPM_MODULES), name, url]
+        process = subprocess.Popen(command, env=node_environment(), stdout=subprocess.PIPE, text=True)
+        self.addCleanup(_end, process)
+        return process
+
+    async def result(self, process: subprocess.Popen[str]) -> Any:
+        """The next line that a client prints."""
+        assert process.stdout is not None
+        line: str = await deferToThread(process.stdout.readline)
+        return line.strip() if line.strip() == "ready" else json.loads(line)
+
+    async def test_examples(self) -> None:
+        """Each does what its page expects."""
+        for name, expected in (
+            ("pingpong", " ".join(["pong", *["bang!"] * 10])),
+            ("chat", [False, [True, "hello", "room-7"], [True, "hello", "room-7"]]),
+            ("label", ["typed"]),
+            ("monitoring", ["admins only", {"retry": False}, "/shoes", True, "10 % off", 0]),
+        ):
+            server = await self.started("--store=memory:", "--app", f"examples.{name}:app")
+            found = await self.result(self.use(name, server.url))
+            self.assertEqual(expected, found, name)
+            server.kill()
+
+    async def test_relay(self) -> None:
+        """What is published in Redis reaches the pages."""
+        redis = RedisServer(self.mktemp())
+        await deferToThread(redis.start)
+        self.addCleanup(redis.kill)
+        server = await self.started("--store", redis.url, "--app", "examples.relay:app")
+        page = self.use("relay", server.url)
+        self.assertEqual("ready", await self.result(page))
+        await deferToThread(redis.command, "PUBLISH", "socketio_news", '{"title": "It works"}')
+        self.assertEqual([{"title": "It works"}], await self.result(page))
+
+    async def test_lobby(self) -> None:
+        """Socket.IO clients, native WebSockets, polls and plain HTTP share a room, without a line of Python."""
+        server = await self.started("--store=memory:", "--socket-io")
+        async with connect(reactor, server.url, name="Ann") as chat:
+            room = await chat.join("lobby", last=0)
+            page = self.use("rooms", server.url)
+            self.assertEqual("ready", await self.result(page))
+            await room.publish({"text": "from a WebSocket"})
+            posted = urllib.request.Request(server.url + "rooms/lobby/messages", b"text=from%20curl")
+            await deferToThread(urllib.request.urlopen, posted)
+            texts = ["from Socket.IO", "from a WebSocket", "from curl"]
+            self.assertEqual(["joined", texts], await self.result(page))
+            polled = await deferToThread(server.get, "poll?room=lobby&last=3")
+            self.assertEqual(texts, [event["data"]["text"] for event in polled["events"] if event["type"] == "message"])
+
+    async def test_path_and_script(self) -> None:
+        """The resource may stand elsewhere, and serves the client's script from the operator's file, and no other."""
+        script = Path(NPM_MODULES, "socket.io-client", "dist", "socket.io.min.js")
+        server = await self.started(
+            "--store=memory:", "--socket-io", "--socket-io-path=socketio", f"--socket-io-script={script}"
+        )
+        with await deferToThread(urllib.request.urlopen, server.url + "socketio/socket.io.js") as answer:
+            self.assertEqual("text/javascript; charset=utf-8", answer.headers["Content-Type"])
+            self.assertEqual(script.read_bytes(), answer.read())
+        opened = await deferToThread(urllib.request.urlopen, server.url + "socketio/?EIO=4&transport=polling")
+        with opened:
+            self.assertEqual(b"0", opened.read(1))
+        for path in ("socketio/other.js", "socket.io/?EIO=4&transport=polling"):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                await deferToThread(urllib.request.urlopen, server.url + path)
+            self.assertEqual(404, refused.exception.code)
+            refused.exception.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
