@@ -37,7 +37,7 @@ def _data_and_info(entry: Entry) -> bytes:
     return encode_value(message["data"]) + b"," + encode_value(info)
 
 
-class EventBatch:
+class NativeBatch:
     """Messages of a room as events, encoded once.
 
     :ivar prepared: all of them.
@@ -63,19 +63,19 @@ class NativeFanout:
         self._event = encode_value(event)
         self._encode_arguments = _data_and_info if as_arguments else _whole_message
 
-    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> EventBatch:
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> NativeBatch:
         """Encode consecutive messages of a room."""
-        return EventBatch([self._text(self._event, self._encode_arguments(entry)) for entry in entries])
+        return NativeBatch([self._text(self._event, self._encode_arguments(entry)) for entry in entries])
 
-    def encode_event(self, kind: str, data: bytes) -> EventBatch:
+    def encode_event(self, kind: str, data: bytes) -> NativeBatch:
         """Encode an event that stands in no log."""
-        return EventBatch([self._text(encode_value(kind), data)])
+        return NativeBatch([self._text(encode_value(kind), data)])
 
     def _text(self, event: bytes, arguments: bytes) -> bytes:
         return EncodedPacket(self._head, b"[%b,%b]" % (event, arguments)).text()
 
     def send(
-        self, batch: EventBatch, readers: MutableMapping[R, Any], first: Collection[R] = ()
+        self, batch: NativeBatch, readers: MutableMapping[R, Any], first: Collection[R] = ()
     ) -> list[tuple[R, int]]:
         """Send to all. A client that has become slow with it gets it all the same, and nothing after it."""
         ordered = list(dict.fromkeys((*first, *readers)))
@@ -123,7 +123,7 @@ class NativeSink:
         """Bytes that wait for the client."""
         return self._socket.connection.queued
 
-    def send_batch(self, batch: EventBatch) -> int:
+    def send_batch(self, batch: NativeBatch) -> int:
         """Send messages: all of them, if any can be sent."""
         return batch.count if not self.write_paused and self._socket.send(batch.prepared) else 0
 
