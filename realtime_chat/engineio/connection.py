@@ -112,11 +112,14 @@ class Transport(Protocol):
         """
 
 
-class Closable(Protocol):
-    """What is closed together with a connection."""
+class Upgrading(Protocol):
+    """A WebSocket to which a connection may move."""
 
-    def close(self, reason: str) -> None:
-        """End it."""
+    def connection_closed(self, reason: str, rest: Sequence[PreparedMessage]) -> None:
+        """The connection is closed.
+
+        :param rest: what the client should still get.
+        """
 
 
 class Connection:
@@ -180,7 +183,7 @@ class Connection:
         self.authorization: bytes | None = None
         self.receiver: Receiver | None = None
         self.direct: tuple[FrameEncoding, Send] | None = None
-        self.probe: Closable | None = None
+        self.probe: Upgrading | None = None
         self.upgrading = self.is_closed = self.is_awaited = False
         self.transport = transport
         self._settings = settings
@@ -394,9 +397,10 @@ class Connection:
         self._heartbeat.stop()
         rest, self._queue = self._queue, []
         self._queued = 0
+        last = rest if reason in ORDERLY else ()
         if self.probe is not None:
-            self.probe.close(reason)
-        self.is_awaited = self.transport.end(reason, rest if reason in ORDERLY else ())
+            self.probe.connection_closed(reason, last)
+        self.is_awaited = self.transport.end(reason, last)
         self._on_closed(self, reason)
         if self.is_awaited:
             self._wheel.call_later(self._settings.close_timeout, self.forget)

@@ -7,7 +7,7 @@ GETs is answered at once, with a noop if there is nothing else. When none of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.engineio.connection import Connection
@@ -27,7 +27,7 @@ class Probe:
     :param ended: called once, with the connection and the outcome: ``upgraded`` or ``failed``.
     """
 
-    __slots__ = ("_connection", "_ended", "_polling", "_timeout", "_websocket")
+    __slots__ = ("_connection", "_ended", "_last", "_polling", "_timeout", "_websocket")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Probe:
         self._polling = polling
         self._websocket = websocket
         self._ended = ended
+        self._last: tuple[str, Sequence[PreparedMessage]] | None = None
         self._timeout = wheel.call_later(timeout, lambda: self.close("transport close"))
         websocket.listener = connection.probe = self
 
@@ -49,7 +50,7 @@ class Probe:
         """Answer a probe, or upgrade. Anything else ends the attempt, and polling goes on."""
         connection = self._connection
         if connection.is_closed:
-            self.close("transport close")
+            self._end(packet)
         elif packet.type is EnginePacketType.PING and packet.data == _PROBE:
             self._websocket.send((_PROBE_ANSWER,))
             connection.upgrading = True
@@ -66,6 +67,28 @@ class Probe:
         self._websocket.listener = connection
         connection.upgrade(self._websocket)
         self._ended(connection, "upgraded")
+
+    def connection_closed(self, reason: str, rest: Sequence[PreparedMessage]) -> None:
+        """The connection is closed. A client whose probe was answered is told once it has moved.
+
+        The official clients have stopped to poll by then. If the WebSocket were closed before they have moved, they
+        would wait for their ping time-out (``_probe`` in ``socket.ts`` of engine.io-client).
+
+        :param rest: what the client should still get.
+        """
+        if self._connection.upgrading:
+            self._last = reason, rest
+        else:
+            self.close(reason)
+
+    def _end(self, packet: EnginePacket) -> None:
+        if packet.type is not EnginePacketType.UPGRADE or self._last is None:
+            self.close("transport close")
+            return
+        self._timeout.cancel()
+        self._connection.probe = None
+        self._websocket.end(*self._last)
+        self._ended(self._connection, "failed")
 
     def writable_changed(self) -> None:
         """Send nothing more: only the probe was sent."""

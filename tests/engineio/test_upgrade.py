@@ -114,11 +114,35 @@ class UpgradeTests(EngineTestCase):
         socket.send(b"5")
         self.assertEqual((1002, "polling"), (socket.close_code, self.echoes[0].connection.transport_name))
 
-    def test_session_ends_meanwhile(self) -> None:
-        """A WebSocket that is being probed is closed with its session."""
-        _, socket = self.probed()
+    def test_session_ends_before_the_probe(self) -> None:
+        """A WebSocket without a probe is closed with its session."""
+        socket = self.websocket(self.open_polling())
         self.echoes[0].connection.close()
         self.assertEqual(1000, socket.close_code)
+        self.assertEqual(0, len(self.engine.connections))
+
+    def test_session_ends_meanwhile(self) -> None:
+        """If a session ends after the probe's answer, its client is told once it has moved, as it polls no more."""
+        for reason, told in (("forced close", [b"4bye"]), ("transport error", [])):
+            _, socket = self.probed()
+            self.say(b"bye")
+            self.echoes[-1].connection.close(reason)
+            self.assertEqual((None, [b"3probe"]), (socket.close_code, socket.messages), reason)
+            socket.send(b"5")
+            self.assertEqual([b"3probe", *told], socket.messages, reason)
+            self.assertTrue(socket.close_code, reason)
+
+    def test_session_ends_and_the_client_never_moves(self) -> None:
+        """If a session has ended, its WebSocket is closed at its next word, or when the time for an upgrade is over."""
+        for fail in (
+            lambda socket: self.wait(10.5),
+            lambda socket: socket.send(b"4more"),
+            lambda socket: socket.transport.lose(),
+        ):
+            _, socket = self.probed()
+            self.echoes[-1].connection.close()
+            fail(socket)
+            self.assertTrue(socket.close_code or socket.transport.closed)
         self.assertEqual(0, len(self.engine.connections))
 
     def test_unknown_session(self) -> None:

@@ -222,14 +222,12 @@ const scenarios = {
   },
   async 'the server closes a connection'() {
     const socket = await connected();
-    await upgraded(socket);
     socket.emit('disconnect_me', true);
     assert.deepEqual((await once(socket, 'disconnect')).slice(0, 1), ['io server disconnect']);
   },
   async 'a client comes back by itself'() {
     const socket = await connected();
     const before = socket.id;
-    await upgraded(socket);
     socket.emit('break_off');
     await once(socket, 'disconnect');
     await once(socket, 'connect');
