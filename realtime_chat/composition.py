@@ -31,6 +31,7 @@ from realtime_chat.http.answers import JSONResource
 from realtime_chat.http.channel import RealtimeChannel
 from realtime_chat.http.client_address import ClientAddresses
 from realtime_chat.http.commands import CommandsResource
+from realtime_chat.http.embedding import EmbeddingResource
 from realtime_chat.http.fast_channel import FastChannel
 from realtime_chat.http.monitoring import HealthResource, MetricsResource, ReadinessResource, make_registry
 from realtime_chat.http.origins import OriginPolicy
@@ -260,9 +261,10 @@ def _tree(configuration: Configuration, own: Mapping[bytes, JSONResource]) -> tu
 
     :param own: what stands there besides the page and the library.
     """
-    root = JSONResource()
+    root = JSONResource() if configuration.site is None else EmbeddingResource(configuration.site)
     hashed = put_library(root)
-    put_page(root, configuration.page, {LIBRARY: hashed}, configuration.token_url)
+    if configuration.site is None:
+        put_page(root, configuration.page, {LIBRARY: hashed}, configuration.token_url)
     for path, child in own.items():
         if path in root.children:
             raise PageRefused(f"the page's {path.decode()!r} stands in the way of the daemon's own; call it otherwise")

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.resource import IResource
 
 from realtime_chat import __version__
 from realtime_chat.certificates import Certificates
@@ -65,6 +66,7 @@ class Configuration:
     :ivar legacy_listen: the endpoints for pages of the chat tutorial of 2013.
     :ivar legacy_room: the room of those of them that name none.
     :ivar socketio: the Socket.IO application, and how it is served; None if none is.
+    :ivar site: answers at all paths that are not the daemon's own, in place of the page; None for the page.
     :ivar access: who may do what in which room.
     :ivar verify: says what a token says, or raises ``unauthorized`` or ``token_expired``; None if no key ever comes.
     :ivar token_keys: gives the fingerprints of the keys that verify tokens now. When one goes, its clients end.
@@ -87,6 +89,7 @@ class Configuration:
     legacy_room: str = "lobby"
     limits: Limits = attrs.Factory(Limits)
     socketio: Mount | None = None
+    site: IResource | None = None
     access: AccessPolicy = attrs.Factory(AccessPolicy)
     verify: Callable[[str], Claims] | None = None
     token_keys: Callable[[], frozenset[str]] = frozenset

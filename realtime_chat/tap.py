@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 from twisted.application.service import IService
 from twisted.logger import Logger, globalLogPublisher
+from twisted.web.resource import IResource
 
 from realtime_chat.broker.local import LocalBroker
 from realtime_chat.clock import time_steadily
@@ -83,8 +84,11 @@ def _make_redis(options: Options, reactor: Any, node: str, retention: Retention)
     return store, broker
 
 
-def makeService(options: Options) -> IService:
-    """Compose the daemon that the options describe. Nothing is opened yet, as twistd drops privileges later."""
+def makeService(options: Options, site: IResource | None = None) -> IService:
+    """Compose the daemon that the options describe. Nothing is opened yet, as twistd drops privileges later.
+
+    :param site: answers at all paths that are not the daemon's own, in place of the page; None for the page.
+    """
     from twisted.internet import reactor
 
     time_steadily(reactor)  # before a store asks the reactor for the time
@@ -96,7 +100,7 @@ def makeService(options: Options) -> IService:
         reactor,
         store,
         broker,
-        _read_configuration(options, directory, verifier),
+        attrs.evolve(_read_configuration(options, directory, verifier), site=site),
         time.time,
         os.urandom,
         process.give_up,

@@ -8,6 +8,11 @@ const io = createRequire(modules + '/')('socket.io-client');
 const connect = (namespace, auth) => io(base.replace(/\/$/, '') + namespace, { forceNew: true, auth });
 const once = (socket, event) => new Promise((resolve) => socket.once(event, (...args) => resolve(args)));
 const ask = (socket, ...args) => new Promise((resolve) => socket.emit(...args, (...answer) => resolve(answer)));
+const until = async (condition) => {
+  while (!condition()) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
 const several = (socket, event, count) =>
   new Promise((resolve) => {
     const got = [];
@@ -57,6 +62,12 @@ const examples = {
     await once(socket, 'connect');
     process.stdout.write('ready\n');
     return once(socket, 'socketio_news');
+  },
+  async wsgi() {
+    const socket = io(base, { path: '/socketio', auth: { key: 'open' } });
+    const polled = await ask(socket, 'client event', 'typed');
+    await until(() => socket.io.engine.transport.name === 'websocket');
+    return [...polled, ...(await ask(socket, 'client event', 'again'))];
   },
   async rooms() {
     const socket = connect('/');

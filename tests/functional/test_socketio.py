@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
+import textwrap
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,11 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client import connect
 from tests.functional.browsers import NPM_MODULES, node, node_environment, program
-from tests.functional.daemon import NO_LIMITS, Daemon, DaemonTestCase
+from tests.functional.daemon import CHECKOUT, NO_LIMITS, TWISTD, Daemon, DaemonTestCase
 from tests.redis_server import RedisServer
 
 CLIENT = Path(__file__).with_name("socketio_client.mjs")
 EXAMPLES = Path(__file__).with_name("socketio_examples.mjs")
+HOWTO = CHECKOUT / "docs" / "howto" / "socket-io.rst"
 VERSIONS = {4: "socket.io-client", 3: "socket.io-client-3", 2: "socket.io-client-2"}
 TRANSPORTS: dict[str, dict[str, Any]] = {
     "polling": {"transports": ["polling"]},
@@ -117,6 +121,23 @@ class ExampleTests(DaemonTestCase):
             self.assertEqual(["joined", texts], await self.result(page))
             polled = await deferToThread(server.get, "poll?room=lobby&last=3")
             self.assertEqual(texts, [event["data"]["text"] for event in polled["events"] if event["type"] == "message"])
+
+    async def test_wsgi(self) -> None:
+        """The how-to's file, as it stands there, serves a WSGI page and Socket.IO on one port."""
+        folder = Path(self.mktemp())
+        server = self.daemon(directory=folder, program=TWISTD)
+        howto = HOWTO.read_text("utf-8")
+        for name, begin in (("shop.py", "   from realtime_chat.socketio"), ("site.tac", "   from twisted.application")):
+            block = re.search(re.escape(begin) + r".*?(?=^\S)", howto, re.DOTALL | re.MULTILINE)
+            assert block is not None
+            (folder / name).write_text(textwrap.dedent(block[0]).replace("tcp:8080", f"tcp:{server.port}"))
+        command = [sys.executable, "-c", TWISTD, "-ny", "site.tac", "--pidfile="]
+        server.command = lambda: command  # type: ignore[method-assign]
+        await deferToThread(server.start)
+        for path, body, shown in (("", None, "/"), ("shoes/red?size=9", b"!", "/shoes/red!")):
+            with await deferToThread(urllib.request.urlopen, server.url + path, body) as page:
+                self.assertEqual("The shop" + shown, page.read().decode())
+        self.assertEqual(["TYPED", "AGAIN"], await self.result(self.use("wsgi", server.url)))
 
     async def test_path_and_script(self) -> None:
         """The resource may stand elsewhere, and serves the client's script from the operator's file, and no other."""
