@@ -1,0 +1,105 @@
+"""The Socket.IO programs in ``examples/`` in Chromium: pages with the official client, and with ``realtime.js``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.functional.browsers import NPM_MODULES, Tab, node_environment
+from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
+from tests.functional.pages import open_tab
+from tests.redis_server import RedisServer
+
+PAGE = """<!DOCTYPE html><html lang="en"><title>Page</title><link rel="icon" href="data:,">
+<script src="/socket.io/socket.io.js"></script><script src="/realtime.js"></script></html>"""
+
+_CONNECT = """
+window.got = [];
+window.socket = io(%r, {auth: {token: 'secret'}});
+socket.onAny((...all) => got.push(all));
+return new Promise((resolve) => socket.on('connect', () => resolve(socket.id)));
+"""
+_NATIVE = """
+window.got = [];
+const room = Realtime.connect().room(%r, {last: 10});
+room.on('message', (data) => got.push(data));
+"""
+
+
+class ExamplePageTests(SynchronousTestCase):
+    """Each example with its pages."""
+
+    timeout = 120
+
+    def start(self, name: str, store: str = "memory:") -> None:
+        """Start the daemon with an example."""
+        node_environment()
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "index.html").write_text(PAGE, "utf-8")
+        script = NPM_MODULES / "socket.io-client" / "dist" / "socket.io.min.js"
+        options = ("--store", store, "--app", f"examples.{name}:app", f"--socket-io-script={script}")
+        self.daemon = Daemon(self.mktemp(), *options, "--page", str(folder.resolve()), *NO_LIMITS).start()
+        self.addCleanup(self.daemon.kill)
+
+    def open(self, script: str) -> Tab:
+        """Open a page, and run a script in it."""
+        tab = open_tab(self, self.daemon.url).tab
+        tab.run(script)
+        return tab
+
+    def wait_got(self, tab: Tab, expected: Any) -> None:
+        """Wait until a page has got this, and nothing else."""
+        wait_until(lambda: tab.run("return got") == expected, lambda: f"{tab.run('return got')} {tab.console}")
+
+    def test_pingpong(self) -> None:
+        """A ball is answered by a sound, and a fireball by ten."""
+        self.start("pingpong")
+        page = self.open(_CONNECT % "/pingpong")
+        page.run("socket.emit('ping', {type: 'ball'}); socket.emit('ping', {type: 'fireball'});")
+        self.wait_got(page, [["pong", {"sound": sound}] for sound in ("pong", *["bang!"] * 10)])
+
+    def test_chat(self) -> None:
+        """A page with realtime.js sees what a Socket.IO page says in a channel."""
+        self.start("chat")
+        page, native = self.open(_CONNECT % "/chat"), self.open(_NATIVE % "room-7")
+        ask = "return new Promise((resolve) => socket.emit('subscribe', %d, resolve));"
+        self.assertIs(False, page.run(ask % 13))
+        self.assertTrue(page.run(ask % 7))
+        page.run("socket.emit('user_message', 'hello');")
+        said = {"uid": page.run("return socket.id"), "message": "hello"}
+        self.wait_got(native, [said])
+        last = "return got.filter(([name]) => name === 'pubblication').map(([, data]) => data)"
+        wait_until(lambda: page.run(last) == [said], lambda: str(page.run("return got")))
+
+    def test_label(self) -> None:
+        """What one page types, the other shows."""
+        self.start("label")
+        one, two = self.open(_CONNECT % "/label"), self.open(_CONNECT % "/label")
+        one.run("socket.emit('client event', 'typed');")
+        greeting = ["server event", {"foo": "bar"}]
+        self.wait_got(two, [greeting, ["update label", "typed"]])
+        self.wait_got(one, [greeting])
+
+    def test_monitoring(self) -> None:
+        """The staff see a visitor, and make an offer to this one alone."""
+        self.start("monitoring")
+        staff, visitor, other = (self.open(_CONNECT % name) for name in ("/adminchannel", "/", "/"))
+        seen = {"page": "/shoes", "socketID": visitor.run("return socket.id")}
+        visitor.run("socket.emit('pageChange', {page: '/shoes'});")
+        self.wait_got(staff, [["alertAdmin", seen]])
+        staff.run("return socket.emitWithAck('adminMessage', {socketID: got[0][1].socketID, text: '10 % off'});")
+        self.wait_got(visitor, [["adminBroadcast", {"socketID": seen["socketID"], "text": "10 % off"}]])
+        self.wait_got(other, [])
+
+    def test_relay(self) -> None:
+        """What is published in Redis reaches a page."""
+        redis = RedisServer(self.mktemp())
+        redis.start()
+        self.addCleanup(redis.kill)
+        self.start("relay", redis.url)
+        page = self.open(_CONNECT % "/")
+        redis.command("PUBLISH", "socketio_news", '{"title": "It works"}')
+        self.wait_got(page, [["socketio_news", {"title": "It works"}]])
