@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.client import connect
 from tests.functional.browsers import NPM_MODULES, node, node_environment, program
-from tests.functional.daemon import CHECKOUT, NO_LIMITS, TWISTD, Daemon, DaemonTestCase
+from tests.functional.daemon import CHECKOUT, NO_LIMITS, TWISTD, Daemon, DaemonTestCase, wait_until
 from tests.redis_server import RedisServer
 
 CLIENT = Path(__file__).with_name("socketio_client.mjs")
@@ -138,6 +140,10 @@ class ExampleTests(DaemonTestCase):
             with await deferToThread(urllib.request.urlopen, server.url + path, body) as page:
                 self.assertEqual("The shop" + shown, page.read().decode())
         self.assertEqual(["TYPED", "AGAIN"], await self.result(self.use("wsgi", server.url)))
+        os.kill(server.pid, signal.SIGHUP)
+        await deferToThread(wait_until, lambda: "reload" in server.log.lower(), lambda: server.log)
+        with await deferToThread(urllib.request.urlopen, server.url) as page:
+            self.assertEqual("The shop/", page.read().decode())
 
     async def test_path_and_script(self) -> None:
         """The resource may stand elsewhere, and serves the client's script from the operator's file, and no other."""
