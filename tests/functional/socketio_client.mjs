@@ -39,9 +39,6 @@ async function until(condition, what) {
     await sleep(10);
   }
 }
-// A connection that is closed in the middle of an upgrade is noticed by some clients only when no ping comes.
-const upgraded = (socket) =>
-  options.transports || until(() => socket.io.engine.transport.name === 'websocket', () => 'upgraded');
 // What is sent to a socket comes in order: after an answer, all that was sent to it before has come.
 const settled = (...sockets) => Promise.all(sockets.map((socket) => ask(socket, 'sum')));
 
