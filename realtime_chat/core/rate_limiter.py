@@ -204,8 +204,19 @@ class RateLimiter:
         setattr(usage, kind, getattr(usage, kind) + 1)
         return usage
 
+    def admit(self, address: str, kind: str) -> Usage:
+        """Count what an address opens, as :meth:`open` does, if it may have one more.
+
+        :raises RealtimeError: ``too_many``; nothing is counted then.
+        """
+        usage = self.open(address, kind)
+        if self.excess(usage, kind) <= 0:
+            return usage
+        self.close(usage, kind)
+        raise self.too_many(kind)
+
     def close(self, usage: Usage, kind: str) -> None:
-        """End what :meth:`open` began."""
+        """End what :meth:`open` or :meth:`admit` began."""
         setattr(usage, kind, getattr(usage, kind) - 1)
         self.release(usage)
 

@@ -61,15 +61,10 @@ class Connections:
         :returns: the usage, for :meth:`add`.
         :raises RealtimeError: ``rate_limited`` or ``too_many``.
         """
-        limiter = self._hub.limiter
         if address is None:
             return None
-        limiter.draw(NOBODY, address, ONE_CONNECT)
-        usage = limiter.open(address, "connections")
-        if limiter.excess(usage, "connections") > 0:
-            limiter.close(usage, "connections")
-            raise limiter.too_many("connections")
-        return usage
+        self._hub.limiter.draw(NOBODY, address, ONE_CONNECT)
+        return self._hub.limiter.admit(address, "connections")
 
     def add(self, connection: Connection, usage: Usage | None = None) -> None:
         """Add a new connection.

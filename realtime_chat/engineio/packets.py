@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from realtime_chat.values.json import json_in_script
+
 __all__ = [
     "EnginePacket",
     "EnginePacketType",
@@ -72,8 +74,6 @@ _FROM_DIGITS = bytes.maketrans(b"0123456789", bytes(range(10)))
 
 _ESCAPED_NEWLINE = re.compile(rb"(\\)?\\n")
 _INDEX = re.compile(rb"[0-9]{1,16}")
-_LINE_ENDS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
-"""JSON may hold them in a string, and JavaScript before ES2019 may not."""
 
 
 def decode_text(text: bytes) -> EnginePacket:
@@ -297,7 +297,4 @@ def encode_jsonp(index: bytes, payload: bytes) -> bytes:
     """
     if not _INDEX.fullmatch(index):
         raise PacketError("j is the number of a JSONP callback, with 1 to 16 digits")
-    text = msgspec.json.encode(payload.decode())
-    for character, escape in _LINE_ENDS:
-        text = text.replace(character, escape)
-    return b"___eio[%b](%b);" % (index, text)
+    return b"___eio[%b](%b);" % (index, json_in_script(msgspec.json.encode(payload.decode())))

@@ -26,6 +26,7 @@ from realtime_chat.engineio.prepared import PreparedMessage, payload_encoding
 from realtime_chat.engineio.refusals import BAD_REQUEST, Refusal
 from realtime_chat.http.answers import Answer, answer
 from realtime_chat.http.clients import address_of, take
+from realtime_chat.http.commands import body_of, media_type
 from realtime_chat.http.request import RealtimeRequest, when_lost
 from realtime_chat.transports.waiting_poll import open_poll
 
@@ -283,8 +284,7 @@ def _read_body(request: RealtimeRequest, version: int) -> Iterator[EnginePacket]
 
     :raises PacketError: the body is no payload; or later, with the packet that is none.
     """
-    body = b"" if request.content is None else request.content.read()
+    body = body_of(request)
     if b"j" in request.args:
         body = decode_jsonp_body(body)
-    content_type = (request.getHeader(b"Content-Type") or b"").partition(b";")[0].strip().lower()
-    return decode_payload(body, version, content_type == _BINARY)
+    return decode_payload(body, version, media_type(request) == _BINARY)

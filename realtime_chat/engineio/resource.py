@@ -31,7 +31,7 @@ from realtime_chat.http.origins import allow_credentials
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.transports.fast.choice import FAST, SocketIO
 from realtime_chat.transports.handshake import Upgrade, check_upgrade
-from realtime_chat.transports.websocket_protocol import protocol_maker
+from realtime_chat.transports.websocket_protocol import protocol_maker, take_over
 from realtime_chat.values.errors import RealtimeError
 
 _HEADERS = (b"Host", b"Origin", b"User-Agent", b"Accept-Language")
@@ -144,7 +144,8 @@ class ConnectionsResource(JSONResource):
         self.connections.check_room()
         usage = self.connections.count_polling(address_of(request))
         polling = PollingTransport(self._hub, self._turns, version, b"b64" in request.args)
-        connection = polling.connection = self._connect(request, version, polling)
+        handshake = self._handshake(request)
+        connection = polling.connection = self._make(version, handshake, polling, request.authorization)
         self.connections.add(connection, usage)
         try:
             polling.poll(request)
@@ -165,9 +166,6 @@ class ConnectionsResource(JSONResource):
         self.connections.add(connection)
         connection.open(self._accept)
         return NOT_DONE_YET
-
-    def _connect(self, request: RealtimeRequest, version: int, transport: Transport) -> Connection:
-        return self._make(version, self._handshake(request), transport, request.authorization)
 
     def _make(
         self, version: int, handshake: Handshake, transport: Transport, authorization: bytes | None
@@ -231,10 +229,7 @@ class ConnectionsResource(JSONResource):
 
     def _take_over(self, request: RealtimeRequest, upgrade: Upgrade, version: int) -> WebSocketTransport:
         base64 = b"b64" in request.args
-        protocol = self._make_protocol()
-        protocol.makeConnection(request.channel.take_over(protocol))
-        protocol.answer_handshake(upgrade)
-        return WebSocketTransport(protocol, version, base64)
+        return WebSocketTransport(take_over(self._make_protocol, request, upgrade), version, base64)
 
 
 def _unknown_sid() -> Refusal:

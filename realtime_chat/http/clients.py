@@ -16,6 +16,7 @@ from realtime_chat.http.fast_channel import CachedHeaders
 from realtime_chat.http.origins import FOR_SCRIPTS
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.json import json_in_script
 from realtime_chat.values.rates import JOINS
 
 CLIENT_HEADER = b"Realtime-Client"
@@ -131,15 +132,21 @@ def identify_bearer(request: Request, hub: Hub) -> Identity | None:
 
     :raises RealtimeError: ``unauthorized``, ``token_expired`` or ``forbidden``.
     """
-    scheme, _, token = (getattr(request, "authorization", None) or b"").partition(b" ")
-    if scheme.lower() != b"bearer":
+    token = bearer_token(getattr(request, "authorization", None))
+    if token is None:
         return None
-    claims = hub.verify(token.strip().decode("ascii", "replace"))
+    claims = hub.verify(token)
     client = client_of(request)
     if b"reader" in request.args:
         raise RealtimeError("bad_request", "give a token or reader, not both")
     before = None if client is None else _find_client(request, hub, client, may_be_over=True)
     return hub.admit(claims, before)
+
+
+def bearer_token(authorization: bytes | None) -> str | None:
+    """Return the token of an ``Authorization`` header (RFC 6750, section 2.1), or None if it holds none."""
+    scheme, _, token = (authorization or b"").partition(b" ")
+    return token.strip().decode("ascii", "replace") if scheme.lower() == b"bearer" else None
 
 
 def _reader(request: Request, hub: Hub, client: str | None) -> Identity:
@@ -206,8 +213,3 @@ def _script(callback: bytes, answer: Answer) -> Answer:
     # The comment keeps content sniffers from taking the callback's name for another file type ("Rosetta Flash").
     script = b"/**/%b(%b);" % (callback, json_in_script(answer.body))
     return Answer(script, 200, b"application/javascript; charset=utf-8")
-
-
-def json_in_script(body: bytes) -> bytes:
-    """Return JSON as it may stand in a script: without two line separators that scripts before ES2019 may not have."""
-    return body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")

@@ -125,9 +125,7 @@ class LimitedChannel(StrictChannel):
     def _admit(self, limiter: RateLimiter, key: str) -> None:
         limiter.draw(NOBODY, key, ONE_CONNECT)
         if self.counted is None:
-            self.admitted = limiter.open(key, "connections")
-            if limiter.excess(self.admitted, "connections") > 0:
-                raise limiter.too_many("connections")
+            self.admitted = limiter.admit(key, "connections")
 
     def end_admitted(self) -> None:
         """Count no more what :meth:`admit` has counted, as the request is answered."""

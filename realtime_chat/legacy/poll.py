@@ -21,7 +21,7 @@ from realtime_chat.core.rate_limiter import Usage
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.http.answers import Answer, JSONResource
-from realtime_chat.http.clients import address_of, asks_for_script, callback_of, costs_of, json_in_script, take
+from realtime_chat.http.clients import address_of, asks_for_script, callback_of, costs_of, take
 from realtime_chat.http.commands import body_of, media_type
 from realtime_chat.http.rooms import FORM, publish
 from realtime_chat.http.subscribe_params import SubscribeParams, one, read_query
@@ -30,7 +30,7 @@ from realtime_chat.transports.waiting_poll import EventBatch, PollFanout, Waitin
 from realtime_chat.values.access import READ, WRITE
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RealtimeError, stopping
-from realtime_chat.values.json import encode_value
+from realtime_chat.values.json import encode_value, json_in_script
 from realtime_chat.values.model import ANONYMOUS, Draft, Position, check_room
 
 _HOLD = 1.25

@@ -29,6 +29,7 @@ from realtime_chat.transports.fast.choice import SocketIO
 from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame
 from realtime_chat.transports.handshake import check_upgrade
 from realtime_chat.transports.websocket import RealtimeProtocol, WebSocketFanout, WebSocketResource
+from realtime_chat.transports.websocket_protocol import take_over
 from realtime_chat.values.access import READ
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.commands import Publish
@@ -153,7 +154,7 @@ class LegacyWebSocketResource(WebSocketResource):
         hub.check_open()
         hub.access.check(NOBODY, name, READ)
         if not is_gone(request):
-            self.take_over(request, upgrade).open_room(room, start, address_of(request))
+            take_over(self.make_protocol, request, upgrade).open_room(room, start, address_of(request))
         return TAKEN_OVER
 
     def render_POST(self, request: Request) -> int:

@@ -11,6 +11,7 @@ from realtime_chat.core.quota import Quota
 from realtime_chat.core.wheel import Timeout
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.packets import PacketError
+from realtime_chat.http.clients import bearer_token
 from realtime_chat.socketio.packets import Packet, PacketReader, PacketType, encode_packet
 from realtime_chat.socketio.rooms import prepare
 from realtime_chat.socketio.socket import CLIENT_DISCONNECT, SERVER_DISCONNECT, Context, Socket
@@ -34,7 +35,7 @@ class ClientSockets:
     def __init__(self, connection: Connection, context: Context, make_socket: MakeSocket) -> None:
         self.connection = connection
         self.sockets: dict[str, Socket] = {}
-        self.token = _bearer(connection.authorization)
+        self.token = bearer_token(connection.authorization)
         self._context = context
         self._make_socket = make_socket
         self._reader = PacketReader(5 if connection.version == 4 else 4, context.settings.max_payload)
@@ -205,11 +206,6 @@ class ClientSockets:
         self._quota.close()
         for socket in list(self.sockets.values()):
             socket.close(reason)
-
-
-def _bearer(authorization: bytes | None) -> str | None:
-    scheme, _, token = (authorization or b"").partition(b" ")
-    return token.strip().decode("ascii", "replace") if scheme.lower() == b"bearer" else None
 
 
 _ACTIONS: Mapping[PacketType, Callable[[ClientSockets, Packet], None]] = MappingProxyType(

@@ -396,14 +396,7 @@ def open_poll(hub: Hub, address: str | None) -> Usage | None:
     :returns: the usage of the address.
     :raises RealtimeError: ``too_many``: too many polls of the address wait.
     """
-    if address is None:
-        return None
-    limiter = hub.limiter
-    usage = limiter.open(address, "polls")
-    if limiter.excess(usage, "polls") <= 0:
-        return usage
-    limiter.close(usage, "polls")
-    raise limiter.too_many("polls")
+    return None if address is None else hub.limiter.admit(address, "polls")
 
 
 def _version(params: SubscribeParams, index: int) -> str | None:

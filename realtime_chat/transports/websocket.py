@@ -19,8 +19,8 @@ from realtime_chat.http.subscribe_params import SubscribeParams, read_subscribe_
 from realtime_chat.transports.fast.choice import SocketIO
 from realtime_chat.transports.fast.direct_send import FrameFanout
 from realtime_chat.transports.frames import FrameBatch, deflated_frame, frame
-from realtime_chat.transports.handshake import Upgrade, check_upgrade
-from realtime_chat.transports.websocket_protocol import WebSocketProtocol, protocol_maker
+from realtime_chat.transports.handshake import check_upgrade
+from realtime_chat.transports.websocket_protocol import WebSocketProtocol, protocol_maker, take_over
 from realtime_chat.values import codec, commands
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, UnreadableCommand
@@ -108,7 +108,10 @@ class WebSocketResource(JSONResource):
     def __init__(self, reactor: Any, hub: Hub, compress: bool, turns: Turns, io: SocketIO) -> None:
         super().__init__()
         self.hub = hub
-        self.make_protocol = protocol_maker(self.protocol, reactor, hub, turns, io, hub.limits.max_message, compress)
+        longest = hub.limits.max_message
+        self.make_protocol: Callable[[], Any] = protocol_maker(
+            self.protocol, reactor, hub, turns, io, longest, compress
+        )
 
     def render_GET(self, request: RealtimeRequest) -> int:
         """Upgrade the connection to a WebSocket (RFC 6455, section 4.2)."""
@@ -120,12 +123,5 @@ class WebSocketResource(JSONResource):
         if identity is not None:
             self.hub.limiter.draw(identity, None, ONE_CONNECT)  # the address has paid
         address = address_of(request)
-        self.take_over(request, upgrade).begin(params, identity, address)
+        take_over(self.make_protocol, request, upgrade).begin(params, identity, address)
         return NOT_DONE_YET
-
-    def take_over(self, request: RealtimeRequest, upgrade: Upgrade) -> Any:
-        """Answer a handshake that was checked, and return the protocol that has the connection now."""
-        protocol = self.make_protocol()
-        protocol.makeConnection(request.channel.take_over(protocol))
-        protocol.answer_handshake(upgrade)
-        return protocol

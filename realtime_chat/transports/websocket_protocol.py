@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.turns import Turns
+from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.transports.fast.choice import SocketIO
 from realtime_chat.transports.handshake import Upgrade
 from realtime_chat.transports.keepalive import Keepalive
@@ -247,3 +248,11 @@ def protocol_maker(
     common = {"factory": factory, "hub": hub, "may_compress": compress, "turns": turns}
     attributes = {**io.websocket.class_attributes(factory, longest), **common}
     return type(base.__name__, (base, io.sender, io.websocket), attributes)
+
+
+def take_over(make_protocol: Callable[[], P], request: RealtimeRequest, upgrade: Upgrade) -> P:
+    """Answer a handshake that was checked, and return the protocol that has the request's connection now."""
+    protocol = make_protocol()
+    protocol.makeConnection(request.channel.take_over(protocol))
+    protocol.answer_handshake(upgrade)
+    return protocol

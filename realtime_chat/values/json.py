@@ -171,3 +171,8 @@ def _has_huge_integer(value: Any) -> bool:
 def _without_escapes(text: bytes) -> bytes:
     """Remove escaped quotation marks, so that each one that is left begins or ends a string."""
     return text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
+
+
+def json_in_script(text: bytes) -> bytes:
+    """JSON as it may stand in a script: without two line separators that scripts before ES2019 may not have."""
+    return text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
