@@ -299,19 +299,23 @@ class SlowReaderContract:
 
     async def test_fifty_megabytes(self: Any) -> None:
         """While 50 MB pass through its room, under 1 MiB is buffered for one that never reads, and nobody waits for it;
-        when it reads again it gets what it is owed in order, with one reset for what is gone, and who is there."""
+        when it reads again it gets what it is owed in order, with one reset for each gap, and who is there."""
         self.history = self.many(1000)
         await self.serve_anew()
         count = self.history + 250
         stalled = await self.stall()
         (session,) = self.service.hub.sessions
+        (subscription,) = session.subscriptions.values()
         reader = await self.started(SocketClient)
         writer = self.client(SocketClient)
         await writer.connect()
         most = 0
+        cursors = set()
         for number in range(count):
             await writer.publish(f"{number:06}" + "x" * 40_000)
             most = max(most, queued(session.transport.transport))
+            if number >= self.history:
+                cursors.add(subscription.offset)
         await reader.count(count)
         self.assertLess(most, 1024 * 1024)
         self.assertEqual([], reader.of_type("reset"))
@@ -322,13 +326,16 @@ class SlowReaderContract:
         await stalled.until(lambda: any(event.get("data", "").startswith(last) for event in stalled.events[-2:]))
         await stalled.until(lambda: stalled.events[-1]["type"] == "presence")
         self.assertEqual(3, len(stalled.events[-1]["members"]))
-        self.check_ledger([event for event in stalled.events if event["type"] in ("message", "reset")], count)
+        # The kernel probes a closed window 0.2 s later, and takes more. If messages are gone by then, that is one gap.
+        self.check_ledger(stalled.events, count, most_resets=len(cursors))
 
-    def check_ledger(self: Any, events: list[dict[str, Any]], count: int) -> None:
-        """Each message once, in order, or told as gone, and that but once."""
+    def check_ledger(self: Any, events: list[dict[str, Any]], count: int, most_resets: int) -> None:
+        """Each message once, in order, or told as gone, and that but once for each gap."""
         expected = 1
         resets = 0
         for event in events:
+            if event["type"] not in ("message", "reset"):
+                continue
             offset = int(event["position"].split(":")[1])
             if event["type"] == "reset":
                 resets += 1
@@ -336,7 +343,8 @@ class SlowReaderContract:
             else:
                 self.assertEqual((offset, f"{offset - 1:06}"), (expected, event["data"][:6]))
             expected = offset + 1
-        self.assertEqual((count + 1, 1), (expected, resets))
+        self.assertEqual(count + 1, expected)
+        self.assertIn(resets, range(1, most_resets + 1))
 
 
 class SlowGoodbyeContract:
