@@ -1,7 +1,8 @@
 """Daemons whose wall clock is set while they run, back and forth by an hour and more.
 
 With ``SOAK=1`` in the environment the clocks are set for five minutes instead of nine seconds, with 300
-messages a second and not 100, and the node that is away is so for as long as nodes are believed in by default.
+messages a second and not 100, the node that is away is so for as long as nodes are believed in by default, and the
+silent are pinged as late as by default.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ SECONDS = 300 if SOAK else 9
 STEP_EVERY = 10.0 if SOAK else 1.5
 HOUR = 3600
 NODE_TIMEOUT = 30 if SOAK else 6
+PING = 25.0 if SOAK else 5.0
 RATE = 300 if SOAK else 100
 READERS = {"socket": 4, "events": 4, "poll": 4}
 WRITERS = {"socket": 2, "rooms": 1, "commands": 1}
@@ -93,7 +95,7 @@ class StepTests(SetClockTestCase):
 
     async def test_pings(self) -> None:
         """Set back by an hour, it still pings those who are silent, and finds out who has gone without a word."""
-        daemon, clock = self.clocked("--store", "memory:")
+        daemon, clock = self.clocked("--store", "memory:", program=with_limits(ping=PING))
         await deferToThread(daemon.start)
         reader = await self.reader(daemon, "Ann")
         gone = await self.reader(daemon, "Bob")
@@ -103,7 +105,7 @@ class StepTests(SetClockTestCase):
         reader.protocol.onPing = lambda payload: (pings.append(payload), answer(payload), reader.notice())
         gone.protocol.transport.pauseProducing()
         await self.step(daemon, clock, -HOUR)
-        await reader.until(lambda: pings, 30)
+        await reader.until(lambda: pings, PING + 5)
         await reader.until(lambda: reader.view.names == ["Ann"], 20)
         self.assertTrue(reader.open)
         gone.protocol.transport.resumeProducing()
