@@ -7,7 +7,6 @@ import http.client
 import itertools
 import json
 import socket
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.deadlines import DEADLINE
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.browsers import PROGRAMS
 from tests.functional.daemon import CHECKOUT, Daemon, free_port, wait_until
 from tests.functional.proxies import PROXIES, Proxy, documented
@@ -44,9 +43,10 @@ def _get(path: str, *headers: str) -> bytes:
 
 
 class _Reader:
-    """Keeps what one transport sees, and when."""
+    """Keeps what one transport sees, and when by a stopwatch."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
         self.seen: dict[Any, float] = {}
         self.others: list[dict[str, Any]] = []
         self._more = asyncio.Event()
@@ -55,7 +55,7 @@ class _Reader:
         """One event."""
         event = json.loads(text)
         if event["type"] == "message":
-            self.seen[event["data"]] = time.monotonic()
+            self.seen[event["data"]] = self._watch.seconds()
         else:
             self.others.append(event)
         self._more.set()
@@ -79,14 +79,14 @@ def _ask(port: int, method: str, path: str, body: Any = None, **headers: str) ->
         connection.close()
 
 
-async def _socket(port: int) -> tuple[_Reader, Any]:
-    reader = _Reader()
+async def _socket(port: int, watch: Stopwatch) -> tuple[_Reader, Any]:
+    reader = _Reader(watch)
     raw = await RawWebSocket.connect(port, _get("ws?room=lobby", *_UPGRADE), reader.take)
     return reader, raw
 
 
-async def _stream(port: int) -> tuple[_Reader, Any]:
-    reader = _Reader()
+async def _stream(port: int, watch: Stopwatch) -> tuple[_Reader, Any]:
+    reader = _Reader(watch)
     request = _get("sse?room=lobby", "Accept: text/event-stream", "Accept-Encoding: gzip, deflate, br")
     return reader, await RawEventStream.connect(port, request, reader.take)
 
@@ -104,15 +104,19 @@ async def _poll(port: int, reader: _Reader) -> None:
         headers = {"Realtime-Client": answer["client"]}
 
 
-async def _delays(port: int) -> dict[str, float]:
-    """How many seconds after its publish is sent each transport sees a message, after a pause."""
-    (socket, socket_wire), (stream, stream_wire) = await _socket(port), await _stream(port)
+async def _delays(port: int, daemon: int) -> dict[str, float]:
+    """How many seconds after its publish is sent each transport sees a message, after a pause.
+
+    :param daemon: its process.
+    """
+    watch = Stopwatch(daemon)
+    (socket, socket_wire), (stream, stream_wire) = await _socket(port, watch), await _stream(port, watch)
     await socket.until(lambda: any(event["type"] == "joined" for event in socket.others))
     await stream.until(lambda: stream.others)
-    poll = _Reader()
+    poll = _Reader(watch)
     polling = asyncio.create_task(_poll(port, poll))
     await asyncio.sleep(_QUIET)
-    begun = time.monotonic()
+    begun = watch.seconds()
     status, _ = await asyncio.to_thread(_ask, port, "POST", "rooms/lobby/messages", {"data": "seen"})
     assert status == 201, status
     await polling
@@ -151,7 +155,7 @@ class DocumentedTests(ProxyTestCase):
     def check(self, name: str) -> None:
         """All transports see a message at once; the page's own origin is taken, and another's isn't; many rooms fit."""
         port = self.behind(name).port
-        late = {kind: delay for kind, delay in asyncio.run(_delays(port)).items() if delay >= _SOON}
+        late = {kind: delay for kind, delay in asyncio.run(_delays(port, self.daemon.pid)).items() if delay >= _SOON}
         self.assertEqual({}, late)
         status, error = _ask(port, "POST", "rooms/lobby/messages", {"data": 1}, Origin="https://other.example")
         self.assertEqual((403, "bad_origin"), (status, error["code"]))
