@@ -41,7 +41,7 @@ _OURS = ("tests.", "tools.", "benchmarks.")
 
 def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)
     """Load the tests that need no more, in the mixed order."""
-    from tests.shuffled import all_tests
+    from tests.shuffled import all_tests  # which imports this module
 
     return TestSuite([test for test in all_tests() if more_needed(test) is None])
 

@@ -1,7 +1,8 @@
-"""All tests in one order, in which those that load the processors stand between those that wait.
+"""All tests in one order: a mixed one, in which the last ones are short.
 
 ``trial -j`` starts tests in the order in which they are loaded. In the order of names, all attacks would run at the
-same time, and later nothing but time-outs. The order is the same in each run.
+same time, and later nothing but time-outs. A test that takes long and starts last runs alone in the end. Tests that
+start a process or open a port may take long, so none of them is among the last. The order is the same in each run.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Any
 from twisted.trial.runner import TestLoader, TestSuite
 
 import tests
+from tests.quick import more_needed
 from tools.run_tests import single_tests
+
+_SHORT_FROM = 0.7
+"""From where on in the order all tests are short: these take a quarter of a minute together."""
 
 
 def all_tests() -> list[Any]:
     """Every test of the package, in that order."""
     found = list(single_tests(TestLoader().loadPackage(tests, recurse=True)))
-    random.Random(1).shuffle(found)
-    return found
+    places = random.Random(1)
+    return sorted(found, key=lambda test: places.random() * (1 if more_needed(test) is None else _SHORT_FROM))
 
 
 def testSuite() -> TestSuite:  # noqa: N802  (trial's name for it)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.deadlines import DEADLINE
+from tests.deadlines import DEADLINE, Stopwatch
 from tests.functional.delivery_ledger import DeliveryLedger, ReaderRecord
 from tests.functional.raw_clients import GONE, RawEventStream, RawHTTP, RawRedis, RawWebSocket, RedisError, Unavailable
 from tests.functional.worker_process import WorkerProcess, serve
@@ -127,11 +127,11 @@ class _Writer:
         data = {"text": key, "padding": "x" * (len(key) * 37 % 200)}
         while True:
             self.ledger.attempt(key)
-            begun = time.monotonic()
+            watch = Stopwatch()
             try:
                 position = await self.publish(key, data)
             except Refused:
-                self._answered(begun)
+                self._answered(watch)
                 if self.gives_up:
                     self.ledger.refuse(key)
                     await asyncio.sleep(0.05)
@@ -139,14 +139,14 @@ class _Writer:
             except GONE:
                 pass
             else:
-                self._answered(begun)
+                self._answered(watch)
                 self.ledger.acknowledge(key, position)
                 return
             await asyncio.sleep(random.uniform(0.05, 0.2))
 
-    def _answered(self, begun: float) -> None:
+    def _answered(self, watch: Stopwatch) -> None:
         if self.by_node:
-            self.ledger.slowest = max(self.ledger.slowest, time.monotonic() - begun)
+            self.ledger.slowest = max(self.ledger.slowest, watch.seconds())
 
     async def publish(self, key: str, data: dict[str, Any]) -> str:
         """Publish once; return the position.
