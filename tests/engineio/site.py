@@ -1,4 +1,4 @@
-"""Engine.IO at ``/engine.io/`` of a site in memory, on a fake clock, and clients for it that speak in bytes."""
+"""Engine.IO at a site in memory, on a fake clock, and clients for it that speak in bytes."""
 
 from __future__ import annotations
 
@@ -72,13 +72,15 @@ class FakeSocket:
 
 
 class EngineTestCase(SiteTestCase):
-    """A site with an echo.
+    """A site with an echo, or with another resource of Engine.IO.
 
+    :cvar mount: the path of the resource.
     :cvar settings: what is unlike the settings of the official protocol suites.
     :cvar version: of the protocol that clients speak.
     :ivar echoes: one for each connection, in order.
     """
 
+    mount = "engine.io"
     settings: dict[str, Any] = {}
     version = 4
     limits: dict[str, Any] = {"max_message": 60_000}
@@ -93,27 +95,27 @@ class EngineTestCase(SiteTestCase):
         )
         self.turns = Turns(self.clock)
         settings = {"ping_interval": 0.3, "ping_timeout": 0.2, "max_payload": 60_000, "eio3": True, "jsonp": True}
-        self.engine = ConnectionsResource(
-            self.clock,
-            self.hub,
-            self.accept,
-            Settings(**settings | self.settings),
-            self.turns,
-            tokens(),
-            PLAIN,
-        )
-        self.root.putChild(b"engine.io", self.engine)
+        self.engine = self.make_resource(Settings(**settings | self.settings))
+        self.root.putChild(self.mount.encode(), self.engine)
+
+    def make_resource(self, settings: Settings) -> ConnectionsResource:
+        return ConnectionsResource(self.clock, self.hub, self.accept, settings, self.turns, tokens(), PLAIN)
 
     def accept(self, connection: Connection) -> Echo:
         echo = Echo(connection)
         self.echoes.append(echo)
         return echo
 
+    def check_reason(self, reason: str) -> None:
+        """One session is over, for this reason."""
+        self.assertEqual({reason: 1}, dict(self.hub.counters.engineio_closed))
+
     # Requests
 
     def path(self, transport: str = "polling", sid: str | None = None, **query: str) -> bytes:
         query = {"EIO": str(self.version), "transport": transport, "sid": sid or "", **query}
-        return b"/engine.io/?" + "&".join(f"{name}={value}" for name, value in query.items() if value).encode()
+        parameters = "&".join(f"{name}={value}" for name, value in query.items() if value)
+        return f"/{self.mount}/?{parameters}".encode()
 
     def ask_for(self, path: bytes, *headers: bytes, body: bytes | None = None, method: bytes | None = None) -> Waiting:
         """Send a request on a connection of its own."""

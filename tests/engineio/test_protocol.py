@@ -1,90 +1,21 @@
 """The cases of the official protocol suites, versions 4 and 3, each named after what it stands for.
 
-The suites are in ``docs/engine.io-protocol`` of ``socketio/socket.io``. They ask for a ping interval of 300 ms and a
-time-out of 200 ms.
+Those that are about sessions stand in :mod:`tests.engineio.session_cases`.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from tests.engineio.session_cases import SessionCases, Version4Cases, payload3
 from tests.engineio.site import BINARY, EngineTestCase
 
 
-def payload4(*packets: bytes) -> bytes:
-    """Packets as a payload of version 4."""
-    return b"\x1e".join(packets)
-
-
-def payload3(*packets: bytes) -> bytes:
-    """ASCII packets as a payload of version 3."""
-    return b"".join(b"%d:%b" % (len(packet), packet) for packet in packets)
-
-
-class ProtocolCases:
-    """The cases that both versions have."""
+class MessageCases(SessionCases):
+    """The cases of an echo, which both versions have."""
 
     binary_record: bytes
     binary_frame: bytes
-
-    def payload(self: Any, *packets: bytes) -> bytes:
-        return payload4(*packets) if self.version == 4 else payload3(*packets)
-
-    def check_opening(self: Any, opening: bytes, upgrades: list[str]) -> None:
-        self.assertEqual(b"0", opening[:1])
-        told = json.loads(opening[1:])
-        self.assertEqual(20, len(told.pop("sid")))
-        expected = {"upgrades": upgrades, "pingInterval": 300, "pingTimeout": 200, "maxPayload": 60_000}
-        self.assertEqual(expected, told)
-
-    def check_over(self: Any, sid: str) -> None:
-        """A session's requests are refused as those of an unknown one."""
-        said = self.poll(sid).said
-        self.assertEqual((400, 1), (said.status, json.loads(said.body)["code"]))
-
-    # Handshake, by polling
-
-    def test_polling_opens_a_session(self: Any) -> None:
-        """The answer is the open packet, with the session's id, times and limits."""
-        said = self.ask_for(self.path(b64="1")).said
-        body = said.body if self.version == 4 else said.body.partition(b":")[2]
-        self.assertEqual((200, self.payload(body)), (said.status, said.body))
-        self.check_opening(body, ["websocket"])
-
-    def test_polling_with_an_invalid_version(self: Any) -> None:
-        """A session is opened with EIO=3 or EIO=4, and nothing else."""
-        for version in ("", "abc", "5", "04", "4.0"):
-            said = self.ask_for(self.path(EIO=version)).said
-            self.assertEqual((400, 5), (said.status, json.loads(said.body)["code"]), version)
-
-    def test_polling_with_an_invalid_transport(self: Any) -> None:
-        """The transport is polling or websocket."""
-        for transport in ("", "abc", "webtransport"):
-            said = self.ask_for(self.path(transport)).said
-            self.assertEqual((400, 0), (said.status, json.loads(said.body)["code"]), transport)
-
-    def test_polling_with_an_invalid_method(self: Any) -> None:
-        """A session is opened by GET alone."""
-        for method in (b"POST", b"PUT", b"DELETE", b"HEAD"):
-            asked = self.ask_for(self.path(), body=b"", method=method)
-            self.assertIn(b"HTTP/1.1 400 ", asked.transport.value(), method)
-
-    # Handshake, by WebSocket
-
-    def test_websocket_opens_a_session(self: Any) -> None:
-        """The first message is the open packet, which offers no upgrade."""
-        self.check_opening(self.websocket().messages[0], [])
-
-    def test_websocket_with_an_invalid_version(self: Any) -> None:
-        """Without EIO=3 or EIO=4 there is no WebSocket."""
-        for version in ("", "abc"):
-            self.assertIn(b"HTTP/1.1 400 ", self.websocket(EIO=version).head, version)
-
-    def test_websocket_with_an_invalid_transport(self: Any) -> None:
-        """Without the name of its transport there is no WebSocket."""
-        for transport in ("", "abc"):
-            self.assertIn(b"HTTP/1.1 400 ", self.websocket(transport=transport).head, transport)
 
     # Messages, by polling
 
@@ -111,7 +42,7 @@ class ProtocolCases:
         sid = self.open_polling()
         self.assertEqual(400, self.post(sid, b"abc").status)
         self.check_over(sid)
-        self.assertEqual("parse error", self.echoes[0].reason)
+        self.check_reason("parse error")
 
     def test_two_polls_at_a_time(self: Any) -> None:
         """A second GET while one waits ends the first with a close packet, and the session."""
@@ -125,7 +56,7 @@ class ProtocolCases:
         sid = self.open_polling()
         self.poll(sid).cancel()
         self.check_over(sid)
-        self.assertEqual("transport error", self.echoes[0].reason)
+        self.check_reason("transport error")
 
     # Messages, by WebSocket
 
@@ -147,98 +78,16 @@ class ProtocolCases:
         socket.send(b"abc")
         self.assertEqual((1002, "parse error"), (socket.close_code, self.echoes[0].reason))
 
-    # Heartbeat
 
-    def test_polling_is_over_after_a_ping_timeout(self: Any) -> None:
-        """After exactly its ping interval and time-out, a silent session is over: nobody waits for a timer."""
-        sid = self.open_polling()
-        self.clock.pump([0.25, 0.249])
-        if self.version == 4:
-            self.assertEqual(b"2", self.poll(sid).body)
-        self.clock.advance(0.002)
-        self.check_over(sid)
-        self.assertEqual("ping timeout", self.echoes[0].reason)
-
-    def test_websocket_is_closed_after_a_ping_timeout(self: Any) -> None:
-        """A silent client's WebSocket is closed within a second more."""
-        socket = self.websocket()
-        self.until(lambda: socket.close_code, 1.5)
-        self.assertEqual("ping timeout", self.echoes[0].reason)
-
-    # Close
-
-    def test_polling_client_closes(self: Any) -> None:
-        """A client's close packet ends its waiting GET with a noop, and the session."""
-        sid = self.open_polling()
-        waiting = self.poll(sid)
-        self.assertEqual(b"ok", self.post(sid, self.payload(b"1")).body)
-        self.assertEqual(self.payload(b"6"), waiting.body)
-        self.check_over(sid)
-        self.assertEqual("transport close", self.echoes[0].reason)
-
-    def test_websocket_client_closes(self: Any) -> None:
-        """A client's close packet closes the WebSocket."""
-        socket = self.websocket()
-        socket.send(b"1")
-        self.assertEqual((1000, "transport close"), (socket.close_code, self.echoes[0].reason))
-
-    # Upgrade
-
-    def test_upgrade(self: Any) -> None:
-        """After a probe the waiting GET ends with a noop, and after the upgrade packet the WebSocket is used."""
-        sid = self.open_polling()
-        socket = self.websocket(sid)
-        socket.send(b"2probe")
-        self.assertEqual([b"3probe"], socket.messages)
-        self.assertEqual(self.payload(b"6"), self.poll(sid).body)
-        socket.send(b"5", b"4hello")
-        self.assertEqual([b"3probe", b"4hello"], socket.messages)
-
-    def test_poll_after_the_upgrade(self: Any) -> None:
-        """A request of an upgraded session is refused, and disturbs nothing."""
-        sid = self.open_polling()
-        socket = self.websocket(sid)
-        socket.send(b"2probe", b"5")
-        self.assertEqual(400, self.poll(sid).said.status)
-        socket.send(b"4hello")
-        self.assertEqual(b"4hello", socket.messages[-1])
-
-    def test_websocket_after_the_upgrade(self: Any) -> None:
-        """Another WebSocket of an upgraded session is closed, and disturbs nothing."""
-        sid = self.open_polling()
-        socket = self.websocket(sid)
-        socket.send(b"2probe", b"5")
-        self.assertEqual(1000, self.websocket(sid).close_code)
-        socket.send(b"4hello")
-        self.assertEqual(b"4hello", socket.messages[-1])
-
-
-class Version4Tests(ProtocolCases, EngineTestCase):
+class Version4Tests(MessageCases, Version4Cases, EngineTestCase):
     """Engine.IO 4."""
 
     version = 4
     binary_record = b"bAQIDBA=="
     binary_frame = b"\1\2\3\4"
 
-    def test_polling_is_pinged(self) -> None:
-        """The server pings, and a client that answers stays."""
-        sid = self.open_polling()
-        for _ in range(3):
-            waiting = self.poll(sid)
-            self.until(lambda waiting=waiting: waiting.is_answered, 0.6)
-            self.assertEqual(b"2", waiting.body)
-            self.assertEqual(200, self.post(sid, b"3").status)
 
-    def test_websocket_is_pinged(self) -> None:
-        """The server pings, and a client that answers stays."""
-        socket = self.websocket()
-        for count in range(2, 5):
-            self.until(lambda count=count: len(socket.messages) == count, 0.6)
-            self.assertEqual(b"2", socket.messages[-1])
-            socket.send(b"3")
-
-
-class Version3Tests(ProtocolCases, EngineTestCase):
+class Version3Tests(MessageCases, EngineTestCase):
     """Engine.IO 3."""
 
     version = 3
