@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from realtime_chat.core.wheel import Wheel
+from realtime_chat.socketio.counters import SocketCounters
 
 
 class TimedOut(Exception):
@@ -33,18 +34,21 @@ class Acknowledger(Protocol):
 class Acks:
     """The acknowledgements of one event, which one or several sockets were sent.
 
-    :param id: of the event, in all sockets.
     :param seconds: how long to wait; they come up to half a second late.
+    :ivar id: of the event, in all sockets.
     :ivar all: fires with the answers in the order in which they came; or with :class:`TimedOut`.
     """
 
-    def __init__(self, id: int, sockets: Iterable[Acknowledger], wheel: Wheel, seconds: float) -> None:
+    def __init__(
+        self, id: int, sockets: Iterable[Acknowledger], wheel: Wheel, seconds: float, counters: SocketCounters
+    ) -> None:
+        self.id = id
         self.all: Deferred[list[Any]] = Deferred(lambda _: self._end())
-        self._id = id
+        self._counters = counters
         self._answers: list[Any] = []
         self._missing = 0
         self._waiting = dict.fromkeys(sockets)
-        self._timeout = wheel.call_later(seconds, self._give_up)
+        self._timeout = wheel.call_later(seconds, self._time_out)
         for socket in self._waiting:
             socket.acks[id] = self
 
@@ -61,10 +65,14 @@ class Acks:
     def _done(self, socket: Acknowledger) -> None:
         self._waiting.pop(socket, None)
         if not self._waiting:
-            self._give_up()
+            self._fire()
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
+        self._counters.acks_timed_out += len(self._waiting)
         self._missing += len(self._waiting)
+        self._fire()
+
+    def _fire(self) -> None:
         self._end()
         if self._missing:
             self.all.errback(TimedOut(self._missing, self._answers))
@@ -74,5 +82,5 @@ class Acks:
     def _end(self) -> None:
         self._timeout.cancel()
         for socket in self._waiting:
-            socket.acks.pop(self._id, None)
+            socket.acks.pop(self.id, None)
         self._waiting.clear()

@@ -82,7 +82,7 @@ class Application:
     def _index(self, name: str) -> SocketIndex:
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = SocketIndex(name)
+            index = self._indexes[name] = SocketIndex(name, self.counters)
         return index
 
     def _fanout(self, name: str, cls: type[Namespace]) -> NativeFanout:

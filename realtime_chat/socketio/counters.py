@@ -16,6 +16,7 @@ class SocketCounters:
     :ivar violations: connections that were closed, as what came broke the protocol.
     :ivar relayed: events that other programs published in Redis.
     :ivar relays_refused: the same, but refused.
+    :ivar acks_timed_out: acknowledgements that did not come in time, though their clients stayed.
     :ivar method_errors: methods of namespaces that raised something unexpected.
     :ivar method_seconds: from an event to the end of its method.
     """
@@ -25,5 +26,6 @@ class SocketCounters:
     violations: int = 0
     relayed: int = 0
     relays_refused: int = 0
+    acks_timed_out: int = 0
     method_errors: int = 0
     method_seconds: Histogram = attrs.Factory(Histogram)

@@ -13,6 +13,7 @@ _COUNTERS = (
     ("packets", "Packets that clients sent.", "received"),
     ("refused", "Clients that a namespace refused.", "refused"),
     ("violations", "Connections closed as their client broke the protocol.", "violations"),
+    ("acks_timed_out", "Acknowledgements that did not come in time.", "acks_timed_out"),
     ("method_errors", "Methods of namespaces that failed.", "method_errors"),
     ("relayed", "Events that other programs published in Redis.", "relayed"),
     ("relays_refused", "The same that can't be sent.", "relays_refused"),

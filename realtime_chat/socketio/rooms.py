@@ -17,6 +17,7 @@ from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.fanout import send_to_all
 from realtime_chat.engineio.prepared import Binary, PreparedMessage
 from realtime_chat.socketio.acks import Acks
+from realtime_chat.socketio.counters import SocketCounters
 from realtime_chat.socketio.packets import EncodedPacket, PacketType, encode_packet
 
 ACK_TIMEOUT = 60.0
@@ -50,8 +51,9 @@ class SocketIndex:
     :ivar sockets: by their ids.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, counters: SocketCounters) -> None:
         self.name = name
+        self._counters = counters
         self.sockets: dict[str, Recipient] = {}
         self._rooms: dict[str, dict[Recipient, None]] = {}
         self._ids = count()
@@ -61,9 +63,13 @@ class SocketIndex:
         """The sockets in each room."""
         return self._rooms
 
-    def next_ack_id(self) -> int:
-        """An id for an event that asks for acknowledgements. No other event of the namespace has it."""
-        return next(self._ids)
+    def expect_acks(self, sockets: Collection[Recipient], seconds: float) -> Acks:
+        """Wait until sockets acknowledge an event, whose id no other event of the namespace has.
+
+        :param sockets: at least one.
+        """
+        wheel = next(iter(sockets)).wheel
+        return Acks(next(self._ids), sockets, wheel, seconds, self._counters)
 
     def add(self, socket: Recipient) -> None:
         """Add a socket, with the rooms that it is in."""
@@ -157,9 +163,8 @@ class Broadcast:
         sockets = self._chosen()
         if not sockets:
             return succeed([])
-        id = self._index.next_ack_id()
-        acks = Acks(id, sockets, next(iter(sockets)).wheel, timeout)
-        self._send(packet, sockets, id, False)
+        acks = self._index.expect_acks(sockets, timeout)
+        self._send(packet, sockets, acks.id, False)
         return acks.all
 
     def _send(self, packet: EncodedPacket, sockets: Collection[Recipient], id: int | None, volatile: bool) -> None:

@@ -219,9 +219,8 @@ class Socket:
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[Any]:
         """Emit an event, and wait until the client has acknowledged it; see :meth:`Broadcast.call`."""
         packet = encode_packet(PacketType.EVENT, self.index.name, [event, *arguments])
-        id = self.index.next_ack_id()
-        acks = Acks(id, (self,), self.wheel, timeout)
-        if not self.send(prepare(packet, id)):
+        acks = self.index.expect_acks((self,), timeout)
+        if not self.send(prepare(packet, acks.id)):
             self._acks_disconnected()
         return acks.all.addCallback(lambda answers: answers[0])
 

@@ -185,6 +185,7 @@ class CallTests(PlainWorld):
         self.clock.pump([0.25] * 8)
         error = self.failureResultOf(called, TimedOut).value
         self.assertEqual(([1], "2 of 3 acknowledgements have not come"), (error.answers, str(error)))
+        self.assertEqual(1, self.app.counters.acks_timed_out)  # whoever has gone is not late
         three.send(f"3{id}[3]")
 
 
