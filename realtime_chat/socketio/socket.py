@@ -26,7 +26,7 @@ from realtime_chat.core.wheel import Wheel
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.prepared import PreparedMessage
 from realtime_chat.engineio.settings import Settings
-from realtime_chat.socketio.acks import Acks
+from realtime_chat.socketio.acks import Acks, TimedOut
 from realtime_chat.socketio.counters import SocketCounters
 from realtime_chat.socketio.native import NativeFanout, NativeRooms
 from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
@@ -193,6 +193,8 @@ class Socket:
             self.context.counters.refused += 1
             self.connection.send(prepare(encode_packet(PacketType.CONNECT_ERROR, self.index.name, self._why(error))))
             self._end(SERVER_DISCONNECT)
+        del self._application  # as in _tell_disconnected
+        failure.cleanFailure()  # see _without_frames
 
     def _why(self, error: Refused) -> Any:
         if self.connection.version == 3:
@@ -262,7 +264,7 @@ class Socket:
 
     def perform(self, command: Command) -> Deferred[dict[str, Any]]:
         """Do a native command; see :meth:`NativeRooms.perform`."""
-        return Deferred.fromCoroutine(self._perform(command))
+        return Deferred.fromCoroutine(self._perform(command)).addErrback(_without_frames)
 
     async def _perform(self, command: Command) -> dict[str, Any]:
         return await self.native.perform(command)
@@ -308,8 +310,9 @@ class Socket:
         error = failure.value
         if isinstance(error, RealtimeError):  # the client's fault, mostly: it is told, if it wants to know
             self._acknowledge({"type": "error", "code": error.code, "message": error.message}, id)
-        else:
+        elif self._reason is None or not isinstance(error, TimedOut):  # a client may go before it has answered
             self._method_failed(failure)
+        failure.cleanFailure()  # see _without_frames
 
     def _method_failed(self, failure: Failure) -> None:
         self.context.counters.method_errors += 1
@@ -369,7 +372,15 @@ class Socket:
 
     def _tell_disconnected(self) -> None:
         called = Deferred.fromCoroutine(_call(_on_disconnect, self._application, [self._reason]))
+        del self._application  # which has this socket: they would form a cycle
         called.addErrback(self._method_failed)
+
+
+def _without_frames(failure: Failure) -> Failure:
+    """Drop the traceback of an error that the client has made: its frames hold the failure, and the socket."""
+    if isinstance(failure.value, RealtimeError):
+        failure.cleanFailure()
+    return failure
 
 
 def _on_disconnect(namespace: EventReceiver, arguments: Sequence[Any]) -> Any:

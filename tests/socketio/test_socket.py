@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,7 +14,7 @@ from realtime_chat.socketio import Namespace, Refused, TimedOut, event
 from realtime_chat.socketio.client import MAX_NAMESPACES, MAX_PENDING
 from realtime_chat.values.rates import DEFAULTS
 from tests.fakes import make_hub
-from tests.socketio.world import SocketIOWorld
+from tests.socketio.world import SocketIOClient, SocketIOWorld
 
 
 class Echo(Namespace):
@@ -45,6 +48,9 @@ class Echo(Namespace):
 
     def on_raise(self) -> None:
         raise RuntimeError("oh")
+
+    async def on_ask(self) -> Any:
+        return await self.call("question", timeout=1)
 
     async def on_slow(self) -> Any:
         self.held: Deferred[Any] = Deferred()
@@ -399,6 +405,17 @@ class CallTests(EchoWorld):
         self.failureResultOf(called, TimedOut)
         self.failureResultOf(self.made().call("question"), TimedOut)
 
+    def test_waiting_method(self) -> None:
+        """If a method doesn't get its answer as the client has gone, nothing is logged; if it came too late, it is."""
+        client = self.connected()
+        client.emit("ask")
+        client.connection.close("transport close")
+        self.assertEqual(0, self.app.counters.method_errors)
+        self.connected().emit("ask")
+        self.clock.pump([0.25] * 8)
+        self.assertEqual(1, self.app.counters.method_errors)
+        self.flushLoggedErrors(TimedOut)
+
     def test_cancelled(self) -> None:
         """A call may be cancelled; the answer is ignored then."""
         client = self.connected()
@@ -481,6 +498,64 @@ class DisconnectTests(EchoWorld):
         self.serve({"/": Broken})
         self.connected().connection.close()
         self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
+
+class Kept(Echo):
+    """Refuses, waits, calls and follows as its client asks."""
+
+    async def on_connect(self, auth: dict[str, Any]) -> None:
+        self.made_here += map(weakref.ref, (self, self._socket, self._socket._owner))
+        if auth.get("wait"):
+            await self.waiting
+        if auth.get("refuse"):
+            raise Refused("no")
+        if "room" in auth:
+            await self.follow(auth["room"])
+
+    async def on_follow(self, room: str) -> Any:
+        return await self.follow(room)
+
+    made_here: list[weakref.ref[Any]] = []
+    waiting: Deferred[None]
+
+
+class GarbageTests(SocketIOWorld):
+    """What is left of a socket."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.serve({"/": Kept})
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+    def check_freed(self, name: str, use: Callable[[SocketIOClient], object], auth: Any = None) -> None:
+        gc.collect()
+        Kept.made_here.clear()
+        Kept.waiting = Deferred()
+        client = self.connected(auth=auth)
+        use(client)
+        self.clock.advance(0)
+        client.connection.close()
+        Kept.waiting.callback(None)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual([None] * 3, [one() for one in Kept.made_here], name)
+
+    def test_no_cycles(self) -> None:
+        """A socket that is over, and its namespace, need no garbage collector, however they have ended."""
+        use: dict[str, Callable[[SocketIOClient], object]] = {
+            "the end of the connection": lambda client: None,
+            "a client that leaves": lambda client: client.send("1"),
+            "a server that disconnects": lambda client: self.app.of("/").disconnect(),
+            "a packet that is none": lambda client: client.send("nonsense"),
+            "a call under way": lambda client: client.emit("ask", id=1),
+            "a native room": lambda client: client.emit("follow", "lobby", id=1),
+            "a native room that is none": lambda client: client.emit("follow", "no room", id=1),
+            "a wrong number of arguments": lambda client: client.emit("one", 1, 2, 3, id=1),
+        }
+        for name, one in use.items():
+            self.check_freed(name, one)
+        for auth in ({"refuse": True}, {"room": "no room"}, {"wait": True}):
+            self.check_freed(str(auth), lambda client: None, auth)
 
 
 class OldVersionTests(EchoWorld):
