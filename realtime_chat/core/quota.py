@@ -82,6 +82,11 @@ class Quota:
         """
         self.take_all(ONE_COMMAND)
 
+    def give_back_command(self) -> None:
+        """Give the address back what a command has cost, as the same command draws from it in another quota."""
+        if self._address is not None:
+            self._limiter.address(self._address).give_back(COMMANDS, 1.0)
+
     def take_publish(self, size: int, room: str = "", rule: Scope | None = None) -> None:
         """Take what a publish costs.
 

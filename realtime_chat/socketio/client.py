@@ -42,6 +42,7 @@ class ClientSockets:
         self._ended: set[str] = set()  # namespaces that the server has ended: what was on its way there is ignored
         self._pending = 0
         self._is_limited = self._is_reading_paused = False
+        self._is_charged = False  # whether the address has paid for the event that is being dispatched
         self._quota = Quota(context.hub.limiter, None, connection.handshake.address)
         self._connect_timeout: Timeout | None = None
         connection.authorization = None
@@ -112,18 +113,24 @@ class ClientSockets:
 
     def _event(self, packet: Packet) -> None:
         if (socket := self._open_socket(packet)) is not None:
-            self._take_command()
+            self._is_charged = self._take_command()
             socket.event_received(packet)
+            self._is_charged = False
 
-    def _take_command(self) -> None:
-        """Take what an event costs. Where there is not enough, the client waits, but nothing is lost."""
+    def _take_command(self) -> bool:
+        """Take what an event costs. Where there is not enough, the client waits, but nothing is lost.
+
+        :returns: whether there was enough.
+        """
         try:
             self._quota.take_command()
+            return True
         except RateLimited as error:
             if not self._is_limited:
                 self._is_limited = True
                 self._context.hub.wheel.call_later(error.after or 0.0, self._no_longer_limited)
                 self._update_reading()
+            return False
 
     def _no_longer_limited(self) -> None:
         self._is_limited = False
@@ -166,6 +173,12 @@ class ClientSockets:
         """A method has come to its end."""
         self._pending -= 1
         self._update_reading()
+
+    def command_charged(self) -> None:
+        """A native command is about to draw from the address. Then the event that does it costs nothing more."""
+        if self._is_charged:
+            self._is_charged = False
+            self._quota.give_back_command()
 
     def socket_opened(self, socket: Socket) -> None:
         """A namespace was connected to."""

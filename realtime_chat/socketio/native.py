@@ -6,7 +6,7 @@ is queued for it: it is left behind, and goes on from the log.
 
 from __future__ import annotations
 
-from collections.abc import Collection, MutableMapping, Sequence
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from twisted.internet.defer import Deferred
@@ -159,14 +159,15 @@ class NativeRooms:
                 self.session.close()
                 raise
 
-    async def perform(self, command: Command) -> dict[str, Any]:
+    async def perform(self, command: Command, charging: Callable[[], None]) -> dict[str, Any]:
         """Do a native command.
 
+        :param charging: called before it draws from the address.
         :returns: the reply, decoded.
         :raises RealtimeError: of the command.
         """
         try:
-            reply = await self._act(command)
+            reply = await self._act(command, charging)
         except RealtimeError as error:
             self.session.refuse(error)  # after too many it ends
             raise
@@ -174,9 +175,10 @@ class NativeRooms:
         decoded: dict[str, Any] = decode_json(reply) if reply else {"type": "ok"}
         return decoded
 
-    async def _act(self, command: Command) -> bytes:
+    async def _act(self, command: Command, charging: Callable[[], None]) -> bytes:
         if isinstance(command, commands.Publish | commands.SendSignal):
             _check_data(command.data)
+        charging()
         if isinstance(command, commands.Publish) and (place := self._hub.publisher.place()) is not None:
             await place
         answer = self.session.act(command)

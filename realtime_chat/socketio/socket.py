@@ -100,6 +100,8 @@ class SocketOwner(Protocol):
 
     def method_ended(self) -> None: ...
 
+    def command_charged(self) -> None: ...
+
     def socket_opened(self, socket: Socket) -> None: ...
 
     def socket_closed(self, socket: Socket, reason: str) -> None: ...
@@ -267,7 +269,7 @@ class Socket:
         return Deferred.fromCoroutine(self._perform(command)).addErrback(_without_frames)
 
     async def _perform(self, command: Command) -> dict[str, Any]:
-        return await self.native.perform(command)
+        return await self.native.perform(command, self._owner.command_charged)
 
     def resume_writing(self) -> None:
         """The client takes more again."""

@@ -14,7 +14,8 @@ from realtime_chat.socketio import Namespace, PubSubNamespace, Rooms
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import Position
-from tests.fakes import tokens
+from realtime_chat.values.rates import COMMANDS, DEFAULTS
+from tests.fakes import make_hub, tokens
 from tests.site_tokens import SiteTokens
 from tests.socketio.world import SocketIOClient, SocketIOWorld
 
@@ -335,6 +336,49 @@ class RoomsTests(SocketIOWorld):
         self.publish(4)
         self.turn()
         self.assertEqual([4], [event[1]["data"] for event in client.events("message")])
+
+
+class ChargeTests(SocketIOWorld):
+    """What events cost."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.hub = make_hub(self.store, self.clock, rates=DEFAULTS)
+        self.serve({"/": Rooms})
+
+    def cost(self, *event: Any) -> int:
+        """How many commands an event costs its address."""
+        usage = self.hub.limiter.address("192.0.2.1")
+        client = self.connected()
+        client.emit(*event, id=1)
+        self.turn()
+        used = usage.full_at[COMMANDS] - self.clock.seconds()
+        self.clock.advance(100)
+        return round(used / usage.scope.cost(COMMANDS, 1))
+
+    def test_once(self) -> None:
+        """A native command costs as much as any other event: one command. So does one that is refused."""
+        for event in (
+            ("join", {"room": "lobby"}),
+            ("publish", {"room": "lobby", "data": 1}),
+            ("members", {"room": "lobby"}),
+            ("leave", {"room": "lobby"}),
+            ("publish", {"room": "lobby", "data": json.loads("[" * 40 + "]" * 40)}),
+            ("publish", {"room": "no room!", "data": 1}),
+            ("join", {}),
+            ("join",),
+            ("nothing",),
+        ):
+            self.assertEqual(1, self.cost(*event), event)
+
+    def test_limits(self) -> None:
+        """A client that sends commands too fast is read no more for a while."""
+        client = self.connected()
+        for _ in range(20_000):
+            client.emit("members", {"room": "lobby"})
+            if not client.transport.reading:
+                break
+        self.assertFalse(client.transport.reading)
 
 
 class TokenTests(SocketIOWorld):
