@@ -174,6 +174,11 @@ class ClientSockets:
         self._pending -= 1
         self._update_reading()
 
+    def waiting_changed(self) -> None:
+        """More waits for a namespace that isn't connected to yet. Too much closes the connection, as elsewhere."""
+        if sum(socket.waiting_bytes for socket in self.sockets.values()) > self._context.settings.max_queued:
+            self.connection.close("slow")
+
     def command_charged(self) -> None:
         """A native command is about to draw from the address. Then the event that does it costs nothing more."""
         if self._is_charged:

@@ -102,6 +102,8 @@ class SocketOwner(Protocol):
 
     def command_charged(self) -> None: ...
 
+    def waiting_changed(self) -> None: ...
+
     def socket_opened(self, socket: Socket) -> None: ...
 
     def socket_closed(self, socket: Socket, reason: str) -> None: ...
@@ -117,6 +119,7 @@ class Socket:
     :param make: makes the application's object for this socket.
     :ivar rooms: the names of those that it is in. After its end, those that it was in.
     :ivar acks: the acknowledgements that it has not sent yet.
+    :ivar waiting_bytes: the size of what was emitted to it before its CONNECT was answered.
     :ivar is_connected: whether its CONNECT was answered, and it isn't closed.
     """
 
@@ -140,6 +143,7 @@ class Socket:
         self.is_connected = False
         self._owner = owner
         self._fanout = fanout
+        self.waiting_bytes = 0
         self._waiting: list[PreparedMessage] = []
         self._reason: str | None = None
         self._native: NativeRooms | None = None
@@ -175,13 +179,18 @@ class Socket:
             return
         version4 = self.connection.version == 3
         packet = encode_packet(PacketType.CONNECT, self.index.name, None if version4 else {"sid": self.id})
-        waiting, self._waiting = self._waiting, []
+        waiting = self._take_waiting()
         self.is_connected = True
         self.index.add(self)
         self._owner.socket_opened(self)
         for message in (prepare(packet), *waiting):
             self.connection.send(message)
         self.resume_writing()
+
+    def _take_waiting(self) -> Sequence[PreparedMessage]:
+        waiting, self._waiting = self._waiting, []
+        self.waiting_bytes = 0
+        return waiting
 
     def _refused(self, failure: Failure) -> None:
         error = failure.value
@@ -190,7 +199,6 @@ class Socket:
         elif not isinstance(error, Refused):
             self._method_failed(failure)
             error = Refused(internal_error().message)
-        self._waiting.clear()
         if self._reason is None:
             self.context.counters.refused += 1
             self.connection.send(prepare(encode_packet(PacketType.CONNECT_ERROR, self.index.name, self._why(error))))
@@ -214,6 +222,8 @@ class Socket:
             return self.connection.send(message, volatile)
         if self._reason is None:
             self._waiting.append(message)
+            self.waiting_bytes += message.size
+            self._owner.waiting_changed()
         return self._reason is None
 
     def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
@@ -361,6 +371,7 @@ class Socket:
     def _end(self, reason: str) -> None:
         self._reason = reason
         self.is_connected = False
+        self._take_waiting()
         self.index.remove(self)
         self._acks_disconnected()
         if self._native is not None:

@@ -223,6 +223,59 @@ class ConnectTests(EchoWorld):
         self.assertIn(str(MAX_NAMESPACES), data["message"])
 
 
+class SlowConnectTests(SocketIOWorld):
+    """What a namespace emits before its client is connected."""
+
+    settings = Settings(max_queued=10_000)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.made = made = []
+
+        class Slow(Namespace):
+            async def on_connect(self, auth: dict[str, Any]) -> None:
+                made.append(self)
+                self.asked: Deferred[None] = Deferred()
+                await self.asked
+
+        self.serve({"/": Slow, "/custom": Slow})
+
+    def test_waits(self) -> None:
+        """It waits as long as it is no more than may wait for one client, and then comes after the answer."""
+        client = self.connected()
+        self.made[0].emit("event", "x" * 9_000)
+        self.made[0].asked.callback(None)
+        self.assertEqual([0, 2], [type for type, _, _, _ in client.packets()])
+        self.made[0].emit("event", "x" * 9_000)
+        self.assertIsNone(client.closed)
+
+    def test_too_much(self) -> None:
+        """If more waits, the client is closed as slow, and no other."""
+        client, other = self.connected(), self.connected()
+        for _ in range(2):
+            self.made[0].emit("event", "x" * 6_000)
+        self.assertEqual(("slow", None), (client.closed, other.closed))
+
+    def test_several_namespaces(self) -> None:
+        """All namespaces of a client count together."""
+        client = self.connected("/", "/custom")
+        for namespace in self.made:
+            self.assertIsNone(client.closed)
+            namespace.emit("event", "x" * 6_000)
+        self.assertEqual("slow", client.closed)
+        self.made[0].asked.callback(None)
+        self.assertEqual([], client.packets())
+
+    def test_refused(self) -> None:
+        """What waited for a namespace that refuses its client counts no more."""
+        client = self.connected("/")
+        self.made[0].emit("event", "x" * 6_000)
+        self.made[0].asked.errback(Refused("no"))
+        client.send("0/custom,")
+        self.made[1].emit("event", "x" * 6_000)
+        self.assertIsNone(client.closed)
+
+
 class ViolationTests(EchoWorld):
     """What breaks the protocol closes that connection alone."""
 
