@@ -77,8 +77,7 @@ class Bench:
         if wire.publish is None or wire.connect is None:
             self.post_to()
         else:
-            for joined in dial(self.ports, 1, lambda number: wire.connect(ROOM)):
-                self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+            self._publish_from_socket()
         self.settle()
 
     def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
@@ -91,9 +90,19 @@ class Bench:
         payload = self.wire.publish(_name(room, rooms), text_of())
         self.loop.add_publisher(room, joined.socket.fileno(), publication(payload))
 
+    def _publish_from_socket(self) -> None:
+        """Who publishes does it by a WebSocket that is in no room."""
+        wire = self.wire
+        assert wire.connect is not None
+        assert wire.publish is not None
+        for joined in dial(self.ports, 1, lambda number: wire.connect(ROOM)):
+            self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
+
     def post_to(self, room: int = 0, rooms: int = 1) -> None:
-        """Who publishes to this room does it by HTTP, on a connection of its own."""
-        assert self.wire.post is not None
+        """Who publishes to this room does it by HTTP, on a connection of its own, if this server has that."""
+        if self.wire.post is None:
+            self._publish_from_socket()
+            return
         self._publish_apart(room, posted(self.wire.post(_name(room, rooms), text_of())), dial_one(self.ports[0]))
 
     def _publish_apart(self, room: int, message: Publication, connection: socket.socket) -> None:
@@ -279,11 +288,11 @@ def _commit(job: Job) -> Figures:
 
 
 def _connect(job: Job) -> Figures:
-    """Connects and joins a second; what one costs."""
+    """Connects a second, and joins if that isn't left out; what one costs."""
     bench = Bench(job, 1)
-    wire = bench.wire
-    assert wire.join is not None
-    converse, warm, count, kept = wire.join, job["clients"] // 10, job["clients"], []
+    converse = bench.wire.join if job.get("join", True) else bench.wire.connect
+    assert converse is not None
+    warm, count, kept = job["clients"] // 10, job["clients"], []
     kept += dial(bench.ports, warm, lambda number: converse(ROOM))
     cpu, own, begun = bench.cpu(), time.process_time(), time.monotonic()
     kept += dial(bench.ports, count, lambda number: converse(ROOM))

@@ -14,7 +14,14 @@ from benchmarks.servers import Server
 
 __all__ = ["install", "missing"]
 
-_NPM = {"socket.io": "^4.8", "@socket.io/redis-adapter": "^8.3", "redis": "^5.12", "ws": "^8.18"}
+_NPM = {
+    "socket.io": "^4.8",
+    "@socket.io/redis-adapter": "^8.3",
+    "bufferutil": "^4.1",
+    "redis": "^5.12",
+    "utf-8-validate": "^6.0",
+    "ws": "^8.18",
+}
 _MODULES = {"libnginx-mod-nchan": Path("/usr/lib/nginx/modules/ngx_nchan_module.so")}
 _WITH = {"nodejs": ("nodejs", "npm"), "gcc": ("gcc", "libc6-dev")}
 

@@ -10,12 +10,23 @@ from benchmarks import machine
 from benchmarks.goals import Verdict, judge
 from benchmarks.run import Outcome, Results
 from benchmarks.scenarios import Column, Measurement
-from benchmarks.servers import AS_IT_IS, OURS, OURS_DEFAULTS, OURS_DURABLE, OURS_UNLIMITED, SERVERS
+from benchmarks.servers import (
+    AS_IT_IS,
+    OURS,
+    OURS_DEFAULTS,
+    OURS_DURABLE,
+    OURS_SOCKET_IO,
+    OURS_UNLIMITED,
+    SERVERS,
+)
 
 __all__ = ["as_json", "as_markdown", "remarks"]
 
 _BUSY = 0.9
 """The share of its core above which the generator may have been the bottleneck."""
+
+_BASES = (OURS, OURS_DURABLE, OURS_DEFAULTS, OURS_UNLIMITED, OURS_SOCKET_IO, AS_IT_IS)
+"""The servers to which the others of a table are compared."""
 
 _TROUBLES = ("lost", "disordered", "refused", "gone")
 
@@ -79,7 +90,7 @@ def _base(column: Column, outcomes: dict[str, Outcome]) -> float | None:
     """This daemon's figure; with the store that is named first, where there are two."""
     for name, outcome in outcomes.items():
         values = (
-            outcome.values(column.path) if name in (OURS, OURS_DURABLE, OURS_DEFAULTS, OURS_UNLIMITED, AS_IT_IS) else []
+            outcome.values(column.path) if name in _BASES else []
         )
         if values:
             return statistics.median(values)

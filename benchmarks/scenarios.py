@@ -18,6 +18,8 @@ from benchmarks.servers import (
     OURS_NODES,
     OURS_REDIS,
     OURS_REDIS_SYNCED,
+    OURS_SOCKET_IO,
+    OURS_SOCKET_IO_IDLE,
     OURS_SOCKETS,
     OURS_UNLIMITED,
     OURS_USERS,
@@ -44,6 +46,7 @@ ALL = (
 QUICKEST = (OURS, SEND, NCHAN, WS, SOCKET_IO, AUTOBAHN)
 ROOMY = (OURS, SEND, NCHAN, WS, "websockets", SOCKET_IO, AUTOBAHN)
 POLLS = (OURS, NOT_DONE_YET, NCHAN, SOCKET_IO)
+SOCKET_IO_SERVERS = (OURS_SOCKET_IO, SOCKET_IO, "socket.io, tuned", "python-socketio")
 OVER_REDIS = (OURS_DURABLE, OURS_REDIS, OURS_REDIS_SYNCED, OURS_NODES)
 TWO_NODES = ("socket.io over Redis", "Channels over Redis")
 
@@ -390,6 +393,56 @@ def _crossing(scale: Scale) -> list[Measurement]:
     return [Measurement(title, job, (OURS_DURABLE, OURS), columns)]
 
 
+def _socket_io(scale: Scale) -> list[Measurement]:
+    """Socket.IO's clients, with this daemon and with the servers that they are made for."""
+    (members,), (polls,) = _sizes(scale, 1_000), _sizes(scale, 200)
+    phases = _phases(scale, _ONE, _MANY)
+    cpu = (
+        Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
+        Column(f"{_MANY}: µs CPU a delivery", (_MANY, "cpu_us"), 2),
+        Column(f"{_MANY}: deliveries/s", (_MANY, "rate"), 0),
+        *_latency(_ONE, "p50", "p99"),
+    )
+    memory = (Column("KB a client", ("kilobytes",)),)
+    return [
+        Measurement(
+            f"Socket.IO, WebSocket, a room of {members:,}",
+            {"measure": "fanout", "members": members, "phases": phases},
+            SOCKET_IO_SERVERS,
+            cpu,
+        ),
+        Measurement(
+            f"Socket.IO, polling, a room of {polls:,}",
+            {"measure": "poll", "members": polls, "phases": phases},
+            SOCKET_IO_SERVERS,
+            (Column(f"{_ONE}: µs CPU an answer", (_ONE, "answer_us")), *cpu[1:]),
+            "Who publishes has a WebSocket.",
+        ),
+        Measurement(
+            "Socket.IO, connect: handshake and CONNECT",
+            {"measure": "connect", "clients": scale.most // 5, "join": False},
+            SOCKET_IO_SERVERS,
+            (Column("µs CPU a connect", ("cpu_us",)), Column("connects/s", ("rate",), 0)),
+        ),
+        *(
+            Measurement(
+                f"Socket.IO, memory, {title}",
+                {"measure": "memory", "clients": scale.most // 5, "as": kind},
+                SOCKET_IO_SERVERS,
+                memory,
+            )
+            for title, kind in (("WebSocket in a room", "WebSocket"), ("a waiting poll", "poll"))
+        ),
+        Measurement(
+            f"Socket.IO on, native clients, a room of {members:,}",
+            {"measure": "fanout", "members": members, "phases": phases},
+            (OURS, OURS_SOCKET_IO_IDLE),
+            (*cpu[:2], Column("µs CPU a connect and join", ("join_us",))),
+            "The same daemon without Socket.IO and with it.",
+        ),
+    ]
+
+
 def _client(scale: Scale) -> list[Measurement]:
     columns = (Column("messages/s", ("rate",), 0), Column("µs CPU a message, in the client", ("client_us",)))
     return [
@@ -455,6 +508,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "storm": _storm,
     "resume": _resume,
     "crossing": _crossing,
+    "socketio": _socket_io,
     "client": _client,
     "redis": _redis,
     "variants": _variants,

@@ -37,6 +37,8 @@ __all__ = [
     "OURS_REDIS",
     "OURS_REDIS_SYNCED",
     "OURS_SOCKETS",
+    "OURS_SOCKET_IO",
+    "OURS_SOCKET_IO_IDLE",
     "OURS_UNLIMITED",
     "OURS_USERS",
     "SERVERS",
@@ -170,12 +172,17 @@ def _legacy(port: int, directory: Path) -> list[str]:
     return [*_daemon()(0, directory), "--legacy-listen", f"tcp:{port}:interface=127.0.0.1"]
 
 
+def _socket_io(port: int, directory: Path) -> list[str]:
+    """With an application that does what the peers do."""
+    return [*_daemon()(port, directory), "--app", "socketio_app:app"]
+
+
 def _python(program: str) -> Command:
     return lambda port, directory: [sys.executable, str(PROGRAMS / program), str(port)]
 
 
-def _node(program: str) -> Command:
-    return lambda port, directory: ["node", str(PROGRAMS / program), str(port)]
+def _node(program: str, *more: str) -> Command:
+    return lambda port, directory: ["node", str(PROGRAMS / program), str(port), *more]
 
 
 def _daphne(port: int | str, directory: Path | None = None) -> list[str]:
@@ -212,6 +219,8 @@ def _nothing(port: int, directory: Path) -> list[str]:
 OURS = "realtime_chat, memory"
 OURS_DURABLE = "realtime_chat, SQLite"
 OURS_SOCKETS = "realtime_chat, WebSocket"
+OURS_SOCKET_IO = "realtime_chat, Socket.IO"
+OURS_SOCKET_IO_IDLE = "realtime_chat, Socket.IO on"
 OURS_GUESTS = "realtime_chat, guests"
 OURS_USERS = "realtime_chat, users"
 OURS_LEGACY = "realtime_chat, old pages"
@@ -264,11 +273,20 @@ SERVERS = {
                 (OURS_DEFAULTS, lambda: list(_BY_ADDRESS)),
             )
         ),
+        Server(OURS_SOCKET_IO, "socket.io", _socket_io, ("Twisted", "autobahn")),
+        Server(OURS_SOCKET_IO_IDLE, "realtime", _socket_io, ("Twisted", "autobahn")),
         Server(OURS_GUESTS, "realtime guests", _closed, ("Twisted", "autobahn")),
         Server(OURS_USERS, "realtime users", _closed, ("Twisted", "autobahn", "PyJWT")),
         Server(OURS_LEGACY, "realtime legacy", _legacy, ("Twisted", "autobahn")),
         Server("nchan", "nchan", _nginx, programs=(("nginx", "nginx"), ("", "libnginx-mod-nchan"))),
         Server("socket.io", "socket.io", _node("socketio_rooms.js"), npm=("socket.io",), programs=_NODE),
+        Server(
+            "socket.io, tuned",
+            "socket.io",
+            _node("socketio_rooms.js", "tuned"),
+            npm=("socket.io", "bufferutil", "utf-8-validate"),
+            programs=_NODE,
+        ),
         Server("ws", "plain", _node("ws_rooms.js"), npm=("ws",), programs=_NODE),
         Server("websockets", "plain", _python("websockets_rooms.py"), ("websockets", "uvloop")),
         Server("Autobahn", "plain", _python("autobahn_rooms.py"), ("autobahn", "Twisted")),

@@ -66,7 +66,8 @@ class Wire(NamedTuple):
 
     :ivar join: a WebSocket client's conversation; its end is in the room.
     :ivar publish: a frame's payload that publishes a text to a room, from one who has joined.
-    :ivar post: an HTTP request that does the same; used for polls, and where there is no ``publish``.
+    :ivar post: an HTTP request that does the same; used for polls, and where there is no ``publish``. Where there is none,
+        polls get what a WebSocket publishes that is in no room.
     :ivar poll: how a client polls.
     :ivar connect: a WebSocket client's conversation; its end is connected, and in no room.
     :ivar ask: a frame's payload to which the server sends one answer with the same mark in it.
@@ -328,36 +329,28 @@ _NCHAN = Wire(
 _POLLING = "/socket.io/?EIO=4&transport=polling"
 
 
+_SOCKET = (_upgrade("/socket.io/?EIO=4&transport=websocket"), b'0{"sid"', frame("40"), b'40{"sid"')
+
+
 def _join_socket_io(room: str, event: str = "join", answer: bytes = b'42["joined"') -> Conversation:
-    return _converse(
-        _upgrade("/socket.io/?EIO=4&transport=websocket"),
-        b'0{"sid"',
-        frame("40"),
-        b'40{"sid"',
-        frame(f'42["{event}","{room}"]'),
-        answer,
-    )
+    return _converse(*_SOCKET, frame(f'42["{event}","{room}"]'), answer)
 
 
 def _first_poll_socket_io(room: str) -> Conversation:
     answer = yield _get(_POLLING), b"}"
     session = _found(rb'"sid":"([^"]*)"', answer)
     path = f"{_POLLING}&sid={session}"
-    yield _post(path, "40", "text/plain"), b"ok"
+    yield _post(path, "40", "text/plain"), b"\r\n\r\n"
     yield _get(path), b'"}'
-    yield _post(path, f'42["join","{room}"]', "text/plain"), b"ok"
+    yield _post(path, f'42["join","{room}"]', "text/plain"), b"\r\n\r\n"
     yield _get(path), b'joined"]'
     return (session,)
-
-
-def _post_text(room: str, text: str) -> bytes:
-    return _post(f"/publish/{room}", text, "text/plain")
 
 
 _SOCKET_IO = Wire(
     join=_join_socket_io,
     publish=lambda room, text: f'42["message","{room}","{text}"]',
-    post=_post_text,
+    connect=lambda room: _converse(*_SOCKET),
     poll=Poll(_first_poll_socket_io, lambda room: _get(f"{_POLLING}&sid=\1")),
     enter=lambda room: _join_socket_io(room, "enter", b'42["entered"'),
 )
@@ -366,7 +359,7 @@ _SOCKET_IO = Wire(
 # The barest long poll
 
 _BARE_POLL = Wire(
-    post=_post_text,
+    post=lambda room, text: _post(f"/publish/{room}", text, "text/plain"),
     poll=Poll(
         first=lambda room: _nothing("0"),
         request=lambda room: _get("/poll?since=\1"),
