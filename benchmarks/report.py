@@ -89,9 +89,7 @@ def _measurement(measurement: Measurement, outcomes: dict[str, Outcome]) -> Iter
 def _base(column: Column, outcomes: dict[str, Outcome]) -> float | None:
     """This daemon's figure; with the store that is named first, where there are two."""
     for name, outcome in outcomes.items():
-        values = (
-            outcome.values(column.path) if name in _BASES else []
-        )
+        values = outcome.values(column.path) if name in _BASES else []
         if values:
             return statistics.median(values)
     return None

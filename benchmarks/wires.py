@@ -66,7 +66,7 @@ class Wire(NamedTuple):
 
     :ivar join: a WebSocket client's conversation; its end is in the room.
     :ivar publish: a frame's payload that publishes a text to a room, from one who has joined.
-    :ivar post: an HTTP request that does the same; used for polls, and where there is no ``publish``. Where there is none,
+    :ivar post: an HTTP request that does the same; used for polls, and where there is no ``publish``. Without one,
         polls get what a WebSocket publishes that is in no room.
     :ivar poll: how a client polls.
     :ivar connect: a WebSocket client's conversation; its end is connected, and in no room.

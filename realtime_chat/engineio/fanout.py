@@ -31,7 +31,7 @@ def send_to_all(message: PreparedMessage, connections: Iterable[Connection], vol
         else:
             sends[direct[0]] = {connection: direct[1]}
     for encoding, to in sends.items():
-        for connection, sent in send_to_sockets(message.batch(encoding).data, to)[1]:
+        for connection, sent in send_to_sockets(message.encode(encoding), to)[1]:
             _attempt(connection.send_rest, message, sent, volatile)
     for connection in others:
         _attempt(connection.send, message, volatile)

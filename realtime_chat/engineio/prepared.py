@@ -43,7 +43,7 @@ class FrameEncoding:
 
     def encode(self, packets: Sequence[EnginePacket]) -> bytes:
         """Encode each packet as a frame."""
-        return b"".join(map(self._frame, packets))
+        return self._frame(packets[0]) if len(packets) == 1 else b"".join(map(self._frame, packets))
 
     def _frame(self, packet: EnginePacket) -> bytes:
         if not packet.binary:
@@ -80,28 +80,42 @@ class PreparedMessage:
 
     :param parts: texts as ``bytes`` in UTF-8, and :class:`Binary`.
     :ivar size: bytes of all parts.
-    :ivar has_binary: whether one of them is binary.
     """
 
-    __slots__ = ("_batches", "_encoded", "has_binary", "packets", "size")
+    __slots__ = ("_encoded", "packets", "size")
 
     def __init__(self, parts: Sequence[bytes]) -> None:
-        packets = [EnginePacket(EnginePacketType.MESSAGE, part, isinstance(part, Binary)) for part in parts]
-        self._keep(packets)
+        self._keep([EnginePacket(EnginePacketType.MESSAGE, part, type(part) is Binary) for part in parts])
 
     def _keep(self, packets: Sequence[EnginePacket]) -> None:
         self.packets = packets
-        self.size = sum(len(packet.data) + 1 for packet in packets)
-        self.has_binary = any(packet.binary for packet in packets)
+        self.size = len(packets)
+        for packet in packets:
+            self.size += len(packet.data)
         self._encoded: dict[Encoding, bytes] = {}
-        self._batches: dict[Encoding, FrameBatch] = {}
 
     @classmethod
     def of_packet(cls, type: EnginePacketType, data: bytes = b"") -> PreparedMessage:
         """Prepare a packet that is no message, such as a ping."""
+        return cls._of([EnginePacket(type, data)])
+
+    @classmethod
+    def joined(cls, messages: Sequence[PreparedMessage]) -> PreparedMessage:
+        """Prepare several messages as one."""
+        if len(messages) == 1:
+            return messages[0]
+        return cls._of([packet for message in messages for packet in message.packets])
+
+    @classmethod
+    def _of(cls, packets: Sequence[EnginePacket]) -> PreparedMessage:
         prepared = cls.__new__(cls)
-        prepared._keep([EnginePacket(type, data)])
+        prepared._keep(packets)
         return prepared
+
+    @property
+    def has_binary(self) -> bool:
+        """Whether a part is binary."""
+        return any(packet.binary for packet in self.packets)
 
     def encode(self, encoding: Encoding) -> bytes:
         """What the messages are on the wire."""
@@ -112,7 +126,4 @@ class PreparedMessage:
 
     def batch(self, encoding: FrameEncoding) -> FrameBatch:
         """Their frames, as one: a part of the messages is of no use to a client."""
-        batch = self._batches.get(encoding)
-        if batch is None:
-            batch = self._batches[encoding] = FrameBatch([encoding.encode(self.packets)])
-        return batch
+        return FrameBatch([self.encode(encoding)])

@@ -18,7 +18,7 @@ from realtime_chat.socketio.counters import SocketCounters
 from realtime_chat.socketio.namespace import Namespace
 from realtime_chat.socketio.native import NativeFanout
 from realtime_chat.socketio.packets import MAX_DEPTH, check_namespace
-from realtime_chat.socketio.rooms import Broadcast, SocketIndex
+from realtime_chat.socketio.rooms import Broadcast, SocketIndex, TurnFanout
 from realtime_chat.socketio.socket import Context, Middleware, Socket
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body
@@ -49,6 +49,7 @@ class Application:
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self.counters = SocketCounters()
+        self._turn_fanout = TurnFanout()
         self.relay = dict(relay or {})
         self._middleware = tuple(middleware)
         self._classes = {name: _check(name, cls) for name, cls in namespaces.items()}
@@ -82,7 +83,7 @@ class Application:
     def _index(self, name: str) -> SocketIndex:
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = SocketIndex(name, self.counters)
+            index = self._indexes[name] = SocketIndex(name, self.counters, self._turn_fanout)
         return index
 
     def _fanout(self, name: str, cls: type[Namespace]) -> NativeFanout:

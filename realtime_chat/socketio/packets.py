@@ -7,7 +7,7 @@ A packet is a text, and after it come its binary attachments. The format is in t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -163,7 +163,7 @@ class PacketReader:
         self._incomplete: Packet | None = None
         self._attachments: list[bytes] = []
         self._missing = 0
-        self._bytes_left = 0
+        self._size = 0
 
     def read_text(self, text: bytes) -> Packet | None:
         """Read a text; None if attachments are to come.
@@ -172,22 +172,26 @@ class PacketReader:
         """
         if self._missing:
             raise PacketError(f"{self._missing} binary attachments are missing, and a text came instead")
+        self._check_size(len(text))
+        if text.startswith(b"2["):  # most packets are events of the main namespace without an id
+            return self._packet(_EVENT, None, None, _decode_json(text[1:]))
         header = _HEADER.match(text)
         if header is None:
             raise PacketError("a Socket.IO packet begins with its type, a digit from 0 to 6; after 5 and 6 comes N-")
-        self._bytes_left = self._max_bytes
-        self._take_bytes(text)
         attachments, path, digits = header.groups()
-        rule = _RULES[text[0] - 48]
-        namespace = "/" if path is None else _decode_text(path)
-        data = _decode_json(text[header.end() :]) if header.end() < len(text) else None
-        id = None if digits is None else _read_id(digits)
+        end = header.end()
+        data = _decode_json(text[end:]) if end < len(text) else None
+        packet = self._packet(_RULES[text[0] - 48], path, digits, data)
+        return packet if attachments is None else self._expect(packet, attachments, len(text))
+
+    def _packet(self, rule: _Rule, path: bytes | None, digits: bytes | None, data: Any) -> Packet:
+        id = None if digits is None else _read_number(digits, MAX_ID, "an id")
         if not rule.accepts(data) or (rule.needs_id if id is None else not rule.may_have_id):
             raise PacketError(rule.wanted if id is None or rule.may_have_id else "only events and acks have an id")
+        namespace = "/"
         if path is not None:
-            namespace, data = self._split(rule.type, namespace, data)
-        packet = Packet(rule.type, namespace, data, id)
-        return packet if attachments is None else self._expect(packet, attachments)
+            namespace, data = self._split(rule.type, _decode_text(path), data)
+        return Packet(rule.type, namespace, data, id)
 
     def read_binary(self, data: bytes) -> Packet | None:
         """Read an attachment; None if others are to come.
@@ -196,14 +200,14 @@ class PacketReader:
         """
         if self._incomplete is None:
             raise PacketError("a binary attachment came, and no packet before it announced one")
-        self._take_bytes(data)
+        self._size += len(data)
+        self._check_size(self._size)
         self._attachments.append(data)
         self._missing -= 1
         return None if self._missing else self._complete(self._incomplete)
 
-    def _take_bytes(self, data: bytes) -> None:
-        self._bytes_left -= len(data)
-        if self._bytes_left < 0:
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
             raise PacketError(f"a packet and its attachments have at most {self._max_bytes} bytes")
 
     def _split(self, type: PacketType, namespace: str, data: Any) -> tuple[str, Any]:
@@ -215,7 +219,8 @@ class PacketReader:
             raise PacketError(f"the name of a namespace has at most {MAX_NAMESPACE} bytes")
         return namespace, data
 
-    def _expect(self, packet: Packet, attachments: bytes) -> Packet | None:
+    def _expect(self, packet: Packet, attachments: bytes, size: int) -> Packet | None:
+        self._size = size
         self._missing = _read_number(attachments, MAX_ATTACHMENTS, "the number of attachments")
         if not self._missing:
             return self._complete(packet)
@@ -246,10 +251,6 @@ def _decode_json(raw: bytes) -> Any:
     if value is None:
         raise PacketError("the data of a packet is never null; leave it out where there is none")
     return value
-
-
-def _read_id(digits: bytes) -> int:
-    return _read_number(digits, MAX_ID, "an id")
 
 
 def _read_number(digits: bytes, most: int, what: str) -> int:
@@ -311,21 +312,18 @@ def encode_packet(type: PacketType, namespace: str = "/", data: Any = None) -> E
     return EncodedPacket(_DIGITS[type] + path, payload)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value holds nothing but what JSON has; else there may be bytes in it.
+def _is_plain(values: Iterable[Any]) -> bool:
+    """Whether values hold nothing but what JSON has; else there may be bytes in them.
 
-    :param value: no circle, and not too deep: JSON was made of it.
+    :param values: no circle, and not too deep: JSON was made of them.
     """
-    waiting = [value]
-    for item in waiting:
+    for item in values:
         kind = type(item)
         if kind in _SCALARS:
             continue
-        if kind is dict:
-            waiting += item.values()
-        elif kind is list or kind is tuple:
-            waiting += item
-        else:
+        if kind is not dict and kind is not list and kind is not tuple:
+            return False
+        if not _is_plain(item.values() if kind is dict else item):
             return False
     return True
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
+from realtime_chat.core.turns import FlushQueue
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.fanout import send_to_all
@@ -22,6 +24,49 @@ from realtime_chat.socketio.packets import EncodedPacket, PacketType, encode_pac
 
 ACK_TIMEOUT = 60.0
 """Seconds for which an acknowledgement is awaited, if nothing else is said."""
+
+_MAX_JOINED = 65536
+"""Bytes of the events that are joined. A socket that takes a part of them gets the rest from this process."""
+
+_connection_of = attrgetter("connection")
+
+
+class TurnFanout:
+    """Joins the events of a turn that go to the same sockets, and sends them at its end.
+
+    A send costs a system call for each socket, however many events it brings. Whoever sends something to a socket by
+    itself, or changes who is in a room, calls :meth:`send_pending` before, so that each socket gets all in order.
+    """
+
+    def __init__(self) -> None:
+        self._to: Broadcast | None = None
+        self._pending: list[PreparedMessage] = []
+        self._size = 0
+        self._is_due = False
+
+    def send(self, message: PreparedMessage, to: Broadcast, flush_queue: FlushQueue) -> None:
+        """Send a message at the end of the turn, or before."""
+        if self._pending and (self._size + message.size > _MAX_JOINED or to != self._to):
+            self.send_pending()
+        self._to = to
+        self._pending.append(message)
+        self._size += message.size
+        if not self._is_due:
+            self._is_due = True
+            flush_queue.add_room(self)
+
+    def flush(self) -> None:
+        """The turn is over."""
+        self._is_due = False
+        self.send_pending()
+
+    def send_pending(self) -> None:
+        """Send what is pending."""
+        if not self._pending or self._to is None:
+            return
+        to, pending = self._to, self._pending
+        self._to, self._pending, self._size = None, [], 0
+        to.send(PreparedMessage.joined(pending))
 
 
 class Recipient(Protocol):
@@ -41,6 +86,9 @@ class Recipient(Protocol):
     @property
     def wheel(self) -> Wheel: ...
 
+    @property
+    def flush_queue(self) -> FlushQueue: ...
+
     def disconnect(self, close: bool = False) -> None: ...
 
 
@@ -48,11 +96,14 @@ class SocketIndex:
     """The connected sockets of one namespace.
 
     :param name: of the namespace.
+    :param counters: of the application.
+    :param fanout: of all namespaces of the application.
     :ivar sockets: by their ids.
     """
 
-    def __init__(self, name: str, counters: SocketCounters) -> None:
+    def __init__(self, name: str, counters: SocketCounters, fanout: TurnFanout) -> None:
         self.name = name
+        self.fanout = fanout
         self._counters = counters
         self.sockets: dict[str, Recipient] = {}
         self._rooms: dict[str, dict[Recipient, None]] = {}
@@ -73,22 +124,26 @@ class SocketIndex:
 
     def add(self, socket: Recipient) -> None:
         """Add a socket, with the rooms that it is in."""
+        self.fanout.send_pending()
         self.sockets[socket.id] = socket
         for room in socket.rooms:
             self.enter(socket, room)
 
     def remove(self, socket: Recipient) -> None:
         """Remove a socket from the namespace and all of its rooms."""
+        self.fanout.send_pending()
         if self.sockets.pop(socket.id, None) is not None:
             for room in socket.rooms:
                 self.leave(socket, room)
 
     def enter(self, socket: Recipient, room: str) -> None:
         """Put a connected socket into a room."""
+        self.fanout.send_pending()
         self._rooms.setdefault(room, {})[socket] = None
 
     def leave(self, socket: Recipient, room: str) -> None:
         """Take a socket out of a room. A room without sockets is forgotten."""
+        self.fanout.send_pending()
         members = self._rooms.get(room)
         if members is not None:
             members.pop(socket, None)
@@ -149,8 +204,7 @@ class Broadcast:
         :param volatile: leave out clients that can't take it at once.
         :raises ValueError: this can't be sent, as for ``TypeError``.
         """
-        packet = encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])
-        self._send(packet, self._chosen(), None, volatile)
+        self._emit(prepare(encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])), volatile)
 
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[list[Any]]:
         """Emit an event, and wait until all sockets that are chosen have acknowledged it.
@@ -164,11 +218,23 @@ class Broadcast:
         if not sockets:
             return succeed([])
         acks = self._index.expect_acks(sockets, timeout)
-        self._send(packet, sockets, acks.id, False)
+        self._emit(prepare(packet, acks.id))
         return acks.all
 
-    def _send(self, packet: EncodedPacket, sockets: Collection[Recipient], id: int | None, volatile: bool) -> None:
-        send_to_all(prepare(packet, id), [socket.connection for socket in sockets], volatile)
+    def _emit(self, message: PreparedMessage, volatile: bool = False) -> None:
+        """Send a message, at the end of the turn unless it is volatile."""
+        fanout = self._index.fanout
+        if volatile:
+            fanout.send_pending()
+            self.send(message, True)
+            return
+        socket = next(iter(self._index.sockets.values()), None)
+        if socket is not None:
+            fanout.send(message, self, socket.flush_queue)
+
+    def send(self, message: PreparedMessage, volatile: bool = False) -> None:
+        """Send a message to all sockets that are chosen, now."""
+        send_to_all(message, map(_connection_of, self._chosen()), volatile)
 
     def disconnect(self, close: bool = False) -> None:
         """Disconnect all sockets that are chosen from the namespace.

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.performing_session import Command
+from realtime_chat.core.turns import FlushQueue
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.prepared import PreparedMessage
@@ -156,6 +157,11 @@ class Socket:
         return self.context.hub.wheel
 
     @property
+    def flush_queue(self) -> FlushQueue:
+        """What sends at the end of the turn."""
+        return self.context.hub.flush_queue
+
+    @property
     def broadcast(self) -> Broadcast:
         """All other sockets of the namespace."""
         return Broadcast(self.index, skip=frozenset((self.id,)))
@@ -219,6 +225,7 @@ class Socket:
         :returns: False if it was dropped.
         """
         if self.is_connected:
+            self.index.fanout.send_pending()
             return self.connection.send(message, volatile)
         if self._reason is None:
             self._waiting.append(message)
@@ -347,12 +354,13 @@ class Socket:
             self._owner.disconnect(SERVER_DISCONNECT)
         elif self._reason is None:
             if self.is_connected:
-                self.connection.send(prepare(encode_packet(PacketType.DISCONNECT, self.index.name)))
+                self.send(prepare(encode_packet(PacketType.DISCONNECT, self.index.name)))
             self.close(SERVER_DISCONNECT)
 
     def goodbye(self, reconnect: bool) -> None:
         """End. A client that should come back loses its connection, as it stays away after a DISCONNECT."""
         if reconnect:
+            self.index.fanout.send_pending()
             self.connection.close("forced close")
         else:
             self.disconnect()

@@ -16,6 +16,7 @@ MAX_DEPTH = 32
 
 encode_value = msgspec.json.Encoder().encode
 _decode_value = msgspec.json.Decoder().decode
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _INTEGER_LIMIT = int(1.7976931348623157e308)
 _INTEGER_DIGITS = len(str(_INTEGER_LIMIT))
 """An integer with fewer digits than these is within the limit."""
@@ -42,8 +43,11 @@ def decode_body(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
 
     :raises UnreadableCommand: ``bad_request``.
     """
-    value = decode_json(raw, max_depth)
-    if len(raw) > min(2 * max_depth, _INTEGER_DIGITS - 1):  # fewer bytes can break neither limit
+    try:  # as decode_json() does, without another call
+        value = _decode_value(raw)
+    except _ERRORS as error:
+        raise UnreadableCommand("bad_request", why_not_json(raw, error, max_depth)) from error
+    if len(raw) > 2 * max_depth or len(raw) >= _INTEGER_DIGITS:  # fewer bytes can break neither limit
         check_value(value, raw, max_depth, stated=max_depth)
     return value
 
@@ -87,7 +91,7 @@ def decode_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """
     try:
         return _decode_value(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _ERRORS as error:
         raise UnreadableCommand("bad_request", why_not_json(raw, error, max_depth)) from error
 
 

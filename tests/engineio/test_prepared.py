@@ -42,5 +42,16 @@ class PreparedMessageTests(SynchronousTestCase):
         for key in FRAMES:
             self.assertIs(message.encode(frame_encoding(*key)), message.encode(frame_encoding(*key)))
         batch = message.batch(frame_encoding(4, False))
-        self.assertIs(batch, message.batch(frame_encoding(4, False)))
-        self.assertEqual((1, FRAMES[4, False]), (batch.count, batch.data))
+        self.assertEqual(1, batch.count)
+        self.assertIs(message.encode(frame_encoding(4, False)), batch.data)
+
+    def test_joined(self) -> None:
+        """Several messages are encoded as one after the other; one stays as it is."""
+        message, other = PreparedMessage(MESSAGE), PreparedMessage((b"other",))
+        joined = PreparedMessage.joined((message, other))
+        for encoding in map(frame_encoding, (3, 4, 4), (False, False, True)):
+            self.assertEqual(message.encode(encoding) + other.encode(encoding), joined.encode(encoding))
+        payload = payload_encoding(4, False)
+        self.assertEqual(message.encode(payload) + b"\x1e" + other.encode(payload), joined.encode(payload))
+        self.assertEqual(message.size + other.size, joined.size)
+        self.assertIs(message, PreparedMessage.joined((message,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
+from realtime_chat.engineio.prepared import PreparedMessage
 from realtime_chat.socketio import Namespace, TimedOut
 from tests.socketio.world import SocketIOClient, SocketIOWorld
 
@@ -133,6 +135,7 @@ class BroadcastTests(PlainWorld):
         one.pause()
         for _ in range(3):
             everyone.emit("large", "x" * 500_000)
+        self.turn()
         self.assertEqual("slow", one.closed)
         self.assertIsNone(two.closed)
 
@@ -189,6 +192,95 @@ class CallTests(PlainWorld):
         three.send(f"3{id}[3]")
 
 
+class TurnTests(PlainWorld):
+    """What is emitted in one turn of the reactor."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        ((self.a, self.one), (self.b, self.two)) = self.members(2)
+        self.pieces: list[int] = []
+        transport = self.two.transport
+        send = transport.send
+
+        def spy(messages: Sequence[PreparedMessage]) -> int:
+            self.pieces.append(sum(len(message.packets) for message in messages))
+            return send(messages)
+
+        transport.send = spy  # type: ignore[method-assign]
+
+    def emit(self, *events: str, to: str | None = None) -> None:
+        """Emit events to others."""
+        for event in events:
+            (self.a.broadcast if to is None else self.a.to(to)).emit(event)
+
+    def check(self, *pieces: int) -> list[str]:
+        """End the turn. The events came in so many pieces, of so many events; return their names."""
+        names = [name for name, *_ in self.two.events()]
+        self.assertEqual(list(pieces), self.pieces)
+        return names
+
+    def test_joined(self) -> None:
+        """Events to the same sockets are sent together at its end."""
+        self.emit("first", "second", "third")
+        self.assertEqual([], self.pieces)
+        self.assertEqual(["first", "second", "third"], self.check(3))
+
+    def test_attachments(self) -> None:
+        """Joined events have their attachments right after them."""
+        self.a.broadcast.emit("first", b"1")
+        self.a.broadcast.emit("second", b"2")
+        self.assertEqual([b"51-", b"1", b"51-", b"2"], [message[:3] for message in self.two.take()])
+
+    def test_other_sockets(self) -> None:
+        """Events to other sockets come in their order."""
+        self.b.enter("x")
+        self.emit("first")
+        self.emit("second", to="x")
+        self.emit("third")
+        self.assertEqual(["first", "second", "third"], self.check(1, 1, 1))
+
+    def test_own_events(self) -> None:
+        """What a socket is sent by itself comes in its order."""
+        self.emit("first", "second")
+        self.b.emit("third")
+        self.emit("fourth")
+        self.assertEqual(["first", "second", "third", "fourth"], self.check(2, 1, 1))
+
+    def test_volatile(self) -> None:
+        """A volatile event comes in its order."""
+        self.emit("first")
+        self.a.broadcast.emit("second", volatile=True)
+        self.assertEqual(["first", "second"], self.check(1, 1))
+
+    def test_many_bytes(self) -> None:
+        """Not more is joined than a socket may take at once."""
+        for _ in range(4):
+            self.a.broadcast.emit("large", "x" * 30_000)
+        self.assertEqual(["large"] * 4, self.check(2, 2))
+
+    def test_disconnect(self) -> None:
+        """A socket that is disconnected gets what was emitted before, and nothing after it."""
+        self.emit("first")
+        self.b.disconnect()
+        self.emit("second")
+        self.assertEqual([(2, "/", None, ["first"]), (1, "/", None, None)], self.two.packets())
+
+    def test_closed(self) -> None:
+        """So does one whose connection is closed by the application."""
+        self.emit("first")
+        self.b.disconnect(close=True)
+        self.assertEqual([(2, "/", None, ["first"]), (1, "/", None, None)], self.two.packets())
+
+    def test_rooms_change(self) -> None:
+        """A socket gets what was emitted while it was in a room."""
+        self.emit("missed", to="x")
+        self.b.enter("x")
+        self.emit("first", to="x")
+        self.b.leave("x")
+        self.emit("missed", to="x")
+        self.assertEqual(["first"], self.check(1))
+
+
 ROOMS = st.sampled_from("abc")
 
 
@@ -241,13 +333,13 @@ class RoomMachine(RuleBasedStateMachine):
         """A socket ends."""
         namespace = self.one(data)
         client = self.clients[namespace]
-        self.collect(namespace)
         if how == "client":
             client.send("1")
         elif how == "server":
             namespace.disconnect()
         else:
             client.connection.close("transport close")
+        self.check(namespace, complete=how != "lost" and client.transport.writable)
         del self.clients[namespace], self.rooms[namespace]
 
     @precondition(lambda self: self.clients)
@@ -270,28 +362,38 @@ class RoomMachine(RuleBasedStateMachine):
             broadcast = broadcast.to(*sorted(to))
         self.emitted += 1
         for namespace, rooms in self.rooms.items():
-            client = self.clients[namespace]
             if namespace is sender or (to is not None and not rooms & to) or rooms & skip:
                 continue
-            if not (volatile and self.waits(client)):
+            if not (volatile and self.waits(namespace)):
                 self.expected[namespace].append(self.emitted)
         broadcast.skip(*sorted(skip)).emit("number", self.emitted, volatile=volatile)
 
-    def waits(self, client: SocketIOClient) -> bool:
+    def waits(self, namespace: Plain) -> bool:
         """Whether something waits for a client already."""
-        return bool(client.connection.queued)
+        transport = self.clients[namespace].transport
+        came = len(self.got[namespace]) + len(transport.messages)
+        return not transport.writable and len(self.expected[namespace]) > came
 
-    def collect(self, namespace: Plain) -> None:
-        """Take what a client has got."""
+    @precondition(lambda self: self.clients)
+    @rule(data=st.data())
+    def emit_to_one(self, data: st.DataObject) -> None:
+        """Something is emitted to one socket."""
+        namespace = self.one(data)
+        self.emitted += 1
+        self.expected[namespace].append(self.emitted)
+        namespace.emit("number", self.emitted)
+
+    def check(self, namespace: Plain, complete: bool) -> None:
+        """Take what a client has got: all of it, or the first of it."""
         self.got[namespace] += [event[1] for event in self.clients[namespace].events("number")]
+        got, expected = self.got[namespace], self.expected[namespace]
+        assert got == (expected if complete else expected[: len(got)]), (got, expected)
 
-    @invariant()
-    def everybody_has_what_they_should(self) -> None:
-        """Who reads has all; who doesn't has the first of it, in order."""
+    @rule()
+    def turn(self) -> None:
+        """A turn ends. Who reads has all; who doesn't has the first of it, in order."""
         for namespace, client in self.clients.items():
-            self.collect(namespace)
-            got, expected = self.got[namespace], self.expected[namespace]
-            assert got == (expected if client.transport.writable else expected[: len(got)]), (got, expected)
+            self.check(namespace, client.transport.writable)
 
     @invariant()
     def index_is_small(self) -> None:

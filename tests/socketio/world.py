@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from realtime_chat.engineio.connection import Connection, Handshake
@@ -52,11 +52,15 @@ class FakeTransport:
 
 
 class SocketIOClient:
-    """A client of Socket.IO over a :class:`FakeTransport`. Each packet is sent as its text."""
+    """A client of Socket.IO over a :class:`FakeTransport`. Each packet is sent as its text.
 
-    def __init__(self, connection: Connection, transport: FakeTransport) -> None:
+    :param turn: ends the reactor's turn.
+    """
+
+    def __init__(self, connection: Connection, transport: FakeTransport, turn: Callable[[], None]) -> None:
         self.connection = connection
         self.transport = transport
+        self._turn = turn
 
     @property
     def closed(self) -> str | None:
@@ -77,7 +81,8 @@ class SocketIOClient:
         self.send(f"2{path}{id}{json.dumps(event)}")
 
     def take(self) -> list[bytes]:
-        """All messages since the last call."""
+        """All messages since the last call, with those of this turn."""
+        self._turn()
         messages = self.transport.messages[:]
         del self.transport.messages[:]
         return messages
@@ -134,7 +139,7 @@ class SocketIOWorld(World):
         connection = Connection(f"sid{self._count}", version, handshake, transport, self.settings, self.hub.wheel)
         connection.authorization = authorization
         connection.open(self._accept)
-        return SocketIOClient(connection, transport)
+        return SocketIOClient(connection, transport, self.turn)
 
     def connected(self, *namespaces: str, auth: Any = None) -> SocketIOClient:
         """A client that is connected to namespaces, without what it received for that."""
