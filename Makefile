@@ -19,7 +19,7 @@ BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=
 NAME ?= chat-tutorial
-PAGES = examples/$(NAME)/site
+PAGES = $(patsubst %/package.json,%,$(wildcard examples/$(NAME)/package.json examples/$(NAME)/site/package.json))
 
 # What a shell has set for other programs says nothing about this one. How pip reaches an index is the machine's affair
 # and stays; where it installs is ours.
@@ -34,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo 'make run     start the daemon; ARGS="--listen tcp:8081:interface=127.0.0.1" adds options, ARGS=--help lists them'
-	@echo 'make example start examples/chat-tutorial; NAME=chat-tutorial picks one of examples/'
+	@echo 'make example start examples/chat-tutorial; NAME=ping-pong picks another one of examples/, ARGS adds options'
 	@echo 'make check   run the quick tests, which need no process, browser or server'
 	@echo 'make test    run all tests; TESTS=tests.values.test_codec picks some, CHROMIUM=PATH names another browser'
 	@echo 'make test-all   the same, with the long form of each test that has one'
@@ -49,10 +49,11 @@ help:
 run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
-example: $(VENV)/run.installed $(PAGES)/node_modules/installed
-	@exec $(BIN)/twistd -n --pidfile= -y examples/$(NAME)/example.tac
+example: $(VENV)/redis.installed $(PAGES:=/node_modules/installed)
+	@cd examples/$(NAME) && exec $(abspath $(BIN))/twistd -n --pidfile= \
+	  $(if $(wildcard examples/$(NAME)/example.tac),-y example.tac,realtime --config realtime.toml $(ARGS))
 
-test: $(VENV)/test.installed programs browser/node_modules/installed $(PAGES)/node_modules/installed
+test: $(VENV)/test.installed programs browser/node_modules/installed $(PAGES:=/node_modules/installed)
 	@exec env -u PYTHONDONTWRITEBYTECODE $(BIN)/trial -j$(JOBS) $(TRIAL_ARGS) $(TESTS)
 
 # A test among these that starts a process or opens a port fails.
@@ -97,7 +98,7 @@ bench:
 
 clean:
 	rm -rf benchmarks/.build benchmarks/results browser/node_modules browser/package-lock.json
-	rm -rf examples/*/site/node_modules examples/*/data
+	rm -rf examples/*/node_modules examples/*/site/node_modules examples/*/data
 	rm -rf $(VENV) $(LATEST) build dist docs/_build _trial_temp* .mypy_cache .ruff_cache .hypothesis *.egg-info
 	rm -f twisted/plugins/dropin.cache
 

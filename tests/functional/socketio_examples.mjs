@@ -20,21 +20,6 @@ const several = (socket, event, count) =>
   });
 
 const examples = {
-  async pingpong() {
-    const socket = connect('/pingpong');
-    const sounds = several(socket, 'pong', 11);
-    socket.emit('ping', { type: 'ball' });
-    socket.emit('ping', { type: 'fireball' });
-    return (await sounds).map(({ sound }) => sound).join(' ');
-  },
-  async chat() {
-    const [one, two] = [connect('/chat'), connect('/chat')];
-    const [veto] = await ask(one, 'subscribe', 13);
-    await Promise.all([ask(one, 'subscribe', 7), ask(two, 'subscribe', 7)]);
-    const got = Promise.all([once(one, 'pubblication'), once(two, 'pubblication')]);
-    await ask(one, 'user_message', 'hello');
-    return [veto, ...(await got).map(([{ uid, message }, { room }]) => [uid === one.id, message, room])];
-  },
   async label() {
     const [one, two] = [connect('/label'), connect('/label')];
     await Promise.all([once(one, 'server event'), once(two, 'server event')]);

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -19,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import Site, browser, serve
 from tests.functional.daemon import CHECKOUT, NO_LIMITS, SOAK, Daemon, free_port, wait_until
+from tests.functional.example import Example, copy_example
 from tests.functional.pages import WATCH, Page
 
 EXAMPLE = CHECKOUT / "examples" / "chat-tutorial"
@@ -81,22 +76,6 @@ return status ? /^connected/.test(status.textContent) : /connected ?\\.\\./.test
 """
 
 
-def copy_pages(directory: Path, ports: dict[int, int]) -> Path:
-    """Copy the example to where others may have its ports, and return its site."""
-    shutil.copytree(EXAMPLE, directory, ignore=shutil.ignore_patterns("node_modules", "data"))
-    for path in filter(Path.is_file, directory.rglob("*")):
-        path.write_text(on_ports(path.read_text("utf-8"), ports), "utf-8")
-    (directory / "site" / "node_modules").symlink_to(node_modules())
-    return directory / "site"
-
-
-def on_ports(text: str, ports: dict[int, int]) -> str:
-    """A text with other ports."""
-    for written, used in ports.items():
-        text = re.sub(rf"\b(127\.0\.0\.1|tcp):{written}\b", rf"\1:{used}", text)
-    return text
-
-
 def node_modules() -> Path:
     """What the pages use of npm; it is installed, if it isn't yet."""
     made = EXAMPLE / "site" / "node_modules"
@@ -116,7 +95,9 @@ class LegacyTestCase(SynchronousTestCase):
         directory = Path(self.mktemp())
         self.daemon = Daemon(directory)
         self.legacy_port = free_port()
-        self.pages = copy_pages(directory / "example", {1025: self.legacy_port, 8080: self.daemon.port})
+        ports = {1025: self.legacy_port, 8080: self.daemon.port}
+        copy_example("chat-tutorial", directory / "example", ports, modules=node_modules())
+        self.pages = directory / "example" / "site"
         self.site = self.serve()
         listen = f"tcp:{self.legacy_port}:interface=127.0.0.1"
         allowed = ("--legacy-listen", listen, "--allow-origin", self.site.origin)
@@ -264,44 +245,10 @@ class OldPagesTests(LegacyTestCase):
 class ReadmeTests(SynchronousTestCase):
     """``examples/chat-tutorial/README.rst``, followed word for word but for the ports."""
 
-    readme = (EXAMPLE / "README.rst").read_text("utf-8")
-
     def setUp(self) -> None:
         self.ports = {port: free_port() for port in (1025, 8000, 8080)}
-        self.directory = Path(self.mktemp()).resolve()
-        copy_pages(self.directory / "examples" / "chat-tutorial", self.ports)
-        self.log = self.directory / "log"
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Run what the make target runs."""
-        (command,) = re.findall(r"^    make example NAME=(\S+)$", self.readme, re.MULTILINE)
-        (recipe,) = re.findall(r"^example: .*\n\t@exec (.+)$", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
-        line = recipe.replace("$(BIN)", str(Path(sys.executable).parent)).replace("$(NAME)", command)
-        with self.log.open("ab") as log:
-            environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-            process = subprocess.Popen(
-                shlex.split(line), cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self.addCleanup(self.stop, process)
-        wait_until(lambda: self.answers(8000) and self.answers(8080), self.log.read_text)
-        return process
-
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """Press Ctrl-C."""
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        self.assertIn(process.wait(20), (0, -signal.SIGINT))
-
-    def answers(self, port: int) -> bool:
-        """Whether somebody listens on a port."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.ports[port])) == 0
-
-    def curl(self) -> list[str]:
-        """Type the commands, and give what each writes."""
-        commands = re.findall(r"^   \$ (curl .+)$", self.readme, re.MULTILINE)
-        run = [shlex.split(on_ports(command, self.ports)) for command in commands]
-        return [subprocess.run([*line, "-sSf"], capture_output=True, check=True, text=True).stdout for line in run]
+        self.example = Example("chat-tutorial", Path(self.mktemp()).resolve(), self.ports, modules=node_modules())
+        self.addCleanup(self.example.end)
 
     def open(self, query: str = "") -> Page:
         """Open the page with the four pages."""
@@ -331,7 +278,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_followed(self) -> None:
         """The command starts all. The pages and curl see one room, which is there after a restart; others are apart."""
-        process = self.start()
+        process = self.example.start()
         page = self.open()
         page.emulate(1280, 800, "light")
         ready = "return [2, 3].every((n) => /^connected/.test(frames[n].document.getElementById('status').textContent))"
@@ -340,7 +287,7 @@ class ReadmeTests(SynchronousTestCase):
         for number, text in enumerate(said):
             self.write(page, number, text)
             self.wait_shown(page, *[said[: number + 1]] * 4)
-        _, first, _, last = self.curl()
+        _, first, _, last = map(self.example.type, self.example.commands)
         self.assertEqual("&lt;b&gt;One&lt;/b&gt;", json.loads(first)["data"])
         said += ["Hello from 2013", "Hello from today"]
         self.assertEqual(said, [message["data"]["text"] for message in json.loads(last)["messages"]])
@@ -350,16 +297,17 @@ class ReadmeTests(SynchronousTestCase):
             self.assertEqual([], page.faults)
             self.assertLessEqual(page.run("return document.documentElement.scrollWidth"), size[0])
             page.screenshot(f"chat-tutorial-{size[0]}")
-        self.stop(process)
-        self.start()
+        self.assertIn(self.example.interrupt(process), (0, -signal.SIGINT))
+        self.example.start()
         page.reload()
         self.wait_shown(page, said, [], said, said)
         self.wait_shown(self.open("?room=kitchen"), [], [], [], [])
 
     def test_all_is_told(self) -> None:
         """The README is a screenful, and names each option and each page."""
-        self.assertLess(len(self.readme.splitlines()), 60)
+        readme = self.example.readme
+        self.assertLess(len(readme.splitlines()), 60)
         names = [path.name for path in (EXAMPLE / "site").iterdir() if path.suffix in (".html", ".js")]
         for name in (*names, "example.tac", "--legacy-listen", "--allow-origin", "--history"):
             if name != "index.html":
-                self.assertIn(name, self.readme)
+                self.assertIn(name, readme)

@@ -1,4 +1,4 @@
-"""The Socket.IO programs in ``examples/`` in Chromium: pages with the official client, and with ``realtime.js``."""
+"""The Socket.IO programs in ``examples/`` in Chromium: pages with the official client."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ window.got = [];
 window.socket = io(%r, {auth: {token: 'secret'}});
 socket.onAny((...all) => got.push(all));
 return new Promise((resolve) => socket.on('connect', () => resolve(socket.id)));
-"""
-_NATIVE = """
-window.got = [];
-const room = Realtime.connect().room(%r, {last: 10});
-room.on('message', (data) => got.push(data));
 """
 
 
@@ -53,26 +48,6 @@ class ExamplePageTests(SynchronousTestCase):
     def wait_got(self, tab: Tab, expected: Any) -> None:
         """Wait until a page has got this, and nothing else."""
         wait_until(lambda: tab.run("return got") == expected, lambda: f"{tab.run('return got')} {tab.console}")
-
-    def test_pingpong(self) -> None:
-        """A ball is answered by a sound, and a fireball by ten."""
-        self.start("pingpong")
-        page = self.open(_CONNECT % "/pingpong")
-        page.run("socket.emit('ping', {type: 'ball'}); socket.emit('ping', {type: 'fireball'});")
-        self.wait_got(page, [["pong", {"sound": sound}] for sound in ("pong", *["bang!"] * 10)])
-
-    def test_chat(self) -> None:
-        """A page with realtime.js sees what a Socket.IO page says in a channel."""
-        self.start("chat")
-        page, native = self.open(_CONNECT % "/chat"), self.open(_NATIVE % "room-7")
-        ask = "return new Promise((resolve) => socket.emit('subscribe', %d, resolve));"
-        self.assertIs(False, page.run(ask % 13))
-        self.assertTrue(page.run(ask % 7))
-        page.run("socket.emit('user_message', 'hello');")
-        said = {"uid": page.run("return socket.id"), "message": "hello"}
-        self.wait_got(native, [said])
-        last = "return got.filter(([name]) => name === 'pubblication').map(([, data]) => data)"
-        wait_until(lambda: page.run(last) == [said], lambda: str(page.run("return got")))
 
     def test_label(self) -> None:
         """What one page types, the other shows."""

@@ -1,11 +1,4 @@
-"""Ping-pong: the server answers each ball. Start it with ``twistd -n realtime --app pingpong:app``.
-
-In the page::
-
-    const socket = io("/pingpong");
-    socket.on("pong", ({sound}) => console.log(sound));
-    socket.emit("ping", {type: "fireball"});
-"""
+"""Ping-pong: the server answers each ball."""
 
 from realtime_chat.socketio import Application, Namespace
 
