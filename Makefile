@@ -162,6 +162,7 @@ programs:
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v logrotate >/dev/null || missing="$$missing logrotate"; \
 	command -v php >/dev/null || missing="$$missing php-cli"; \
+	command -v rabbitmq-server >/dev/null || missing="$$missing rabbitmq-server"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \
 	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \

@@ -77,6 +77,7 @@ class LayerTests(SynchronousTestCase):
             ("autobahn", ("transports.websocket", "transports.handshake", "transports.fast", "client.websocket")),
             ("treq", ("client.http_client",)),
             ("txredisapi", ("redis.",)),
+            ("pika", ("contrib.amqp.",)),
         ):
             for module in modules():
                 if any(is_below(name, package) for name in imports(module)):

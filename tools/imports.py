@@ -79,11 +79,12 @@ _CHOOSES_STORE = ("option_values", "options", "tap")
 
 CLIENT_MAY: Mapping[str, tuple[str, ...]] = {
     "client": ("client", "clock", "hosts", "values"),
-    "console": ("client", "console", "tokens", "values"),
+    "console": ("client", "console", "contrib", "tokens", "values"),
     "console.config": ("console", "options", "values"),
+    "contrib": ("client", "contrib", "values"),
 }
-"""The client imports values, their JSON and errors, and nothing of the server. The console imports the client, and one
-module of it the daemon's options."""
+"""The client imports values, their JSON and errors, and nothing of the server. The console and what joins the daemon
+with other systems import the client, and one module of the console the daemon's options."""
 
 
 @cache

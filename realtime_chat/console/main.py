@@ -8,7 +8,8 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from realtime_chat.client import TRANSPORTS, RealtimeError, Refused, State, Unreachable, connect
+from realtime_chat.console.amqp import relay
 from realtime_chat.console.commands import COMMANDS, Failed
 from realtime_chat.console.nginx import print_location
 from realtime_chat.console.options import read_options
@@ -25,6 +27,9 @@ from realtime_chat.console.tokens import TOKEN_COMMANDS
 
 FAILED = 1
 USAGE = 2
+
+_BRIDGE = "amqp"
+"""The command that waits for the daemon, as the machine may start both at the same time."""
 
 _WITHOUT_DAEMON: Mapping[str, Callable[[argparse.Namespace], int]] = {**TOKEN_COMMANDS, "nginx": print_location}
 """The commands that only print. Each gives the exit status."""
@@ -105,12 +110,14 @@ async def _run(reactor: Any, options: argparse.Namespace, terminal: Terminal) ->
         name=options.name,
         client=file.read(),
         token=_token_of(options),
+        patient=options.command == _BRIDGE,
         transports=TRANSPORTS if options.transport is None else (options.transport,),
         on_state=_connection_notes(terminal),
     )
     async with chat:
         file.write(chat.client)
-        await COMMANDS[options.command](chat, options, terminal)
+        commands: Mapping[str, Callable[..., Awaitable[None]]] = {**COMMANDS, _BRIDGE: partial(relay, reactor)}
+        await commands[options.command](chat, options, terminal)
 
 
 def _status(failure: Failure, terminal: Terminal, options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
 from realtime_chat.client.server_url import ServerURL
+from realtime_chat.console.amqp import add_amqp_options, check_amqp_options
 from realtime_chat.console.nginx import add_nginx_command
 from realtime_chat.console.tokens import add_token_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
@@ -40,6 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add(commands, "rooms", "list the rooms that ever had a message", of_room=False)
     chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
     chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
+    bridge = _add(commands, "amqp", "relay between rooms and the exchanges of a RabbitMQ, until ^C", of_room=False)
+    add_amqp_options(bridge)
     add_token_commands(commands)
     add_nginx_command(commands)
     what = "print which options are in force for a daemon, and where each comes from"
@@ -137,6 +140,9 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
         ServerURL(None, options.url)
     except ValueError as error:
         parser.error(f"{source}: {error}")
+    wrong = check_amqp_options(options) if options.command == "amqp" else None
+    if wrong is not None:
+        parser.error(wrong)
     if getattr(options, "text", None) is not None and options.json:
         _check_json(parser, options.text.encode(errors="surrogateescape"))
     return options

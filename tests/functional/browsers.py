@@ -42,6 +42,8 @@ PROGRAMS = {
     "varnish": ("varnishd", "varnish"),
     "strace": ("strace", "strace"),
     "logrotate": ("logrotate", "logrotate"),
+    "rabbitmq": ("rabbitmq-server", "rabbitmq-server"),
+    "epmd": ("epmd", "erlang-base"),
 }
 """What tests start: the program, and the Debian package that has it."""
 
