@@ -49,7 +49,7 @@ help:
 run: $(VENV)/run.installed
 	@exec $(BIN)/twistd -n --pidfile= realtime $(ARGS)
 
-example: $(VENV)/redis.installed $(PAGES:=/node_modules/installed)
+example: $(VENV)/examples.installed $(PAGES:=/node_modules/installed)
 	@cd examples/$(NAME) && exec $(abspath $(BIN))/twistd -n --pidfile= \
 	  $(if $(wildcard examples/$(NAME)/example.tac),-y example.tac,realtime --config realtime.toml $(ARGS))
 

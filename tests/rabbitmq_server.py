@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -14,15 +15,27 @@ from typing import Any
 
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.browsers import program
 from tests.functional.daemon import free_port, wait_until
 
-__all__ = ["RabbitMQServer"]
+__all__ = ["RabbitMQServer", "shared_server"]
 
 _SCRIPT = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 """Debian's own program changes the user and the directory, and then runs this."""
+
+_shared: list[RabbitMQServer] = []
+
+
+def shared_server(case: SynchronousTestCase) -> RabbitMQServer:
+    """One server for all tests of this process, as it takes long to start. The test's queues go with it."""
+    if not _shared:
+        _shared.append(RabbitMQServer(case.mktemp()).start())
+        atexit.register(_shared[0].kill)
+    case.addCleanup(_shared[0].delete_queues)
+    return _shared[0]
 
 
 class RabbitMQServer:
@@ -36,6 +49,7 @@ class RabbitMQServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port, self._nodes, self._epmd = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._queues: set[str] = set()
         (self.directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
         (self.directory / "plugins").write_text("[].\n")
 
@@ -110,6 +124,7 @@ class RabbitMQServer:
 
     def bind(self, queue: str, exchange: str, key: str = "#") -> None:
         """Make a durable queue for what is published to an exchange."""
+        self._queues.add(queue)
         with self.channel() as channel:
             channel.queue_declare(queue, durable=True)
             channel.queue_bind(queue, exchange, key)
@@ -122,8 +137,24 @@ class RabbitMQServer:
 
     def waiting(self, queue: str) -> int:
         """How many messages of a queue wait for a consumer."""
+        return int(self._look_at(queue).message_count)
+
+    def consumers(self, queue: str) -> int:
+        """How many consume from a queue; 0 if there is no such queue."""
+        with contextlib.suppress(ChannelClosedByBroker):
+            return int(self._look_at(queue).consumer_count)
+        return 0
+
+    def _look_at(self, queue: str) -> Any:
+        self._queues.add(queue)
         with self.channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).method.message_count)
+            return channel.queue_declare(queue, passive=True).method
+
+    def delete_queues(self) -> None:
+        """Delete the queues that were used."""
+        with self.channel() as channel:
+            while self._queues:
+                channel.queue_delete(self._queues.pop())
 
     def kill(self) -> None:
         """End it at once, with all of its processes; nothing where it isn't running."""

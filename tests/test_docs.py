@@ -48,8 +48,8 @@ OPERATIONS = (CHECKOUT / "docs" / "operations.rst").read_text("utf-8")
 PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
 
 OF_TWISTED = {"help", "version", "pidfile", "logfile", "syslog", "uid", "gid", "umask", "logger"}
-CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat", "key", "token", "nginx", "config")
-OF_OTHERS = {"json", "draft", "now", "quick", "only", "runs", "noinput", "username", "email"}
+CONSOLE_COMMANDS = ("tail", "publish", "members", "rooms", "chat", "key", "token", "nginx", "config", "amqp")
+OF_OTHERS = {"json", "draft", "now", "quick", "only", "runs", "noinput", "username", "email", "apply-to"}
 
 
 def _section(text: str, title: str) -> str:

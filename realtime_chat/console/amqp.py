@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 def add_amqp_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    where = _DEFAULT_URL.replace("%", "%%")
     parser.add_argument(
         "--amqp",
         metavar="URL",
-        help=f"where RabbitMQ is [default: $AMQP_URL, which no list of processes shows, or {_DEFAULT_URL}]",
+        help=f"where RabbitMQ is [default: $AMQP_URL, which no list of processes shows, or {where}]",
     )
     parser.add_argument(
         "--consume",

@@ -26,7 +26,9 @@ EXAMPLES = CHECKOUT / "examples"
 MOST_LINES = 120
 """Lines of code that an example has at most, without the markup and the style of its pages."""
 
-_SCREENFUL = 60
+_SCREENFUL = 80
+_PROGRAMS = Path(sys.executable).parent
+_IN_CHECKOUT = re.compile(r"(?<!\S)\.venv/bin/")
 _CODE = (".py", ".js", ".mjs", ".php", ".tac")
 _START = re.compile(r"^    (make example NAME=.+)$", re.MULTILINE)
 _COMMAND = re.compile(r"^   \$ (.+)$", re.MULTILINE)
@@ -66,6 +68,7 @@ class Example:
     :param changes: other texts of it, such as the address of Redis, and what stands in their place.
     :param modules: the packages of npm; None for those of the tests.
     :ivar readme: its README, with all that in it.
+    :ivar environment: variables that its programs find.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Example:
         copy_example(name, self.directory, ports, changes, modules)
         self.readme = (self.directory / "README.rst").read_text("utf-8")
         self.log = directory / "log"
+        self.environment: dict[str, str] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -107,8 +111,8 @@ class Example:
         assert name == [self.name], command
         node_environment()
         old = [f"-o{path}/node_modules/installed" for path in ("browser", *self._packages())]
-        old += [f"-o.venv/{extra}.installed" for extra in ("redis", "run", "amqp")]
-        words = [*shlex.split(command), f"BIN={Path(sys.executable).parent}", "-n", "--no-print-directory", *old]
+        old.append("-o.venv/examples.installed")
+        words = [*shlex.split(command), f"BIN={_PROGRAMS}", "-n", "--no-print-directory", *old]
         return subprocess.run(words, cwd=CHECKOUT, capture_output=True, check=True, text=True).stdout
 
     def _packages(self) -> list[str]:
@@ -116,6 +120,7 @@ class Example:
 
     def begin(self, command: str) -> subprocess.Popen[bytes]:
         """Type a command that goes on, in a terminal of its own."""
+        command = "exec " * (not command.startswith("cd ")) + _IN_CHECKOUT.sub(f"{_PROGRAMS}/", command)
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 ["sh", "-c", command], cwd=self._root, env=self._environment(), stdout=log, stderr=log,
@@ -125,8 +130,7 @@ class Example:
         return process
 
     def _environment(self) -> dict[str, str]:
-        paths = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return {**os.environ, "PATH": paths, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1"}
+        return {**os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **self.environment}
 
     def _answers(self, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, f"it ended with {process.returncode}:\n{self.said()}"
@@ -141,6 +145,7 @@ class Example:
 
         :raises AssertionError: it failed.
         """
+        command = _IN_CHECKOUT.sub(f"{_PROGRAMS}/", command)
         if command.startswith("curl "):
             command += " -sSf"
         done = subprocess.run(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
-from tests.functional.daemon import SOAK
+from tests.functional.daemon import SOAK, wait_until
 from tests.functional.example import Example, ExampleTestCase
 from tests.functional.pages import Page
+from tests.rabbitmq_server import shared_server
 from tests.redis_server import RedisServer
 
+_QUEUE = "realtime.room-7.amq.topic"
 SQLITE, MEMORY, REDIS = range(3)
 
 
@@ -78,7 +80,7 @@ class PubSubChatTests(StoresTestCase):
         name = one.run("return me")
         self.lines(one, "You: I am one")
         self.lines(two, f"{name}: I am one")
-        publish, read = example.commands
+        publish, read, *_ = example.commands
         example.type(publish)
         self.lines(one, "You: I am one", "curl: Hello")
         said = [message["data"] for message in json.loads(example.type(read))["messages"]]
@@ -114,6 +116,34 @@ class PubSubChatTests(StoresTestCase):
         """With Redis, the channels are those that were there before."""
         if not SOAK:
             self.chat(self.begin(), REDIS)
+
+    def test_rabbitmq(self) -> None:
+        """What is published to RabbitMQ is in the channel, once for each id, and what visitors say is in RabbitMQ; also
+        after the bridge, the daemon and RabbitMQ were killed."""
+        rabbitmq = shared_server(self)
+        example = self.example()
+        example.environment["AMQP_URL"] = rabbitmq.url
+        _, _, bridge, listen, post = example.commands
+        process, page = example.start(MEMORY), self.page(example)
+        self.wait_status(page, "Subscribed to room-7")
+        bridge += f" --url http://127.0.0.1:{example.ports[8080]}/"
+        bridging = example.begin(bridge)
+        example.begin(listen)
+        wait_until(
+            lambda: rabbitmq.consumers("realtime.room-7.amq.topic") and "Listening" in example.said(), example.said
+        )
+        for _ in range(2):
+            example.type(post)
+        self.lines(page, "RabbitMQ: Hello from RabbitMQ")
+        self.write(page, "say", "Hello from a page")
+        wait_until(lambda: f"room-7: {page.run('return me')}: Hello from a page\n" in example.said(), example.said)
+        self.assertNotIn("room-7: RabbitMQ", example.said())
+        example.kill(bridging)
+        example.type(post.replace("id-1", "id-2"))
+        rabbitmq.restart()
+        example.begin(bridge)
+        self.lines(page, "RabbitMQ: Hello from RabbitMQ", "You: Hello from a page", "RabbitMQ: Hello from RabbitMQ")
+        example.kill(process)
 
     def test_readme(self) -> None:
         """The README is short, and says what isn't there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,7 +10,6 @@ from pika import URLParameters
 from pika.adapters.twisted_connection import TwistedChannel, TwistedProtocolConnection
 from pika.exceptions import (
     AMQPConnectionError,
-    AMQPError,
     ChannelClosedByBroker,
     ChannelWrongStateError,
     ConsumerCancelled,
@@ -92,7 +90,7 @@ class BrokerConnection:
             await use(consuming)
         finally:
             self._channel = None
-            with suppress(AMQPError):
+            if connection.is_open:  # pika can't close one that isn't
                 connection.close()
             if connection.transport is not None:
                 connection.transport.loseConnection()
