@@ -162,6 +162,7 @@ programs:
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	command -v logrotate >/dev/null || missing="$$missing logrotate"; \
 	command -v php >/dev/null || missing="$$missing php-cli"; \
+	php -m 2>/dev/null | grep -qx redis || missing="$$missing php-redis"; \
 	command -v rabbitmq-server >/dev/null || missing="$$missing rabbitmq-server"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \

@@ -42,12 +42,6 @@ const examples = {
     const [{ text }] = await offered;
     return [error.message, error.data, page, socketID === visitor.id, text, count];
   },
-  async relay() {
-    const socket = connect('/');
-    await once(socket, 'connect');
-    process.stdout.write('ready\n');
-    return once(socket, 'socketio_news');
-  },
   async wsgi() {
     const socket = io(base, { path: '/socketio', auth: { key: 'open' } });
     const polled = await ask(socket, 'client event', 'typed');

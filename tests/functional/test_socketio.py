@@ -21,7 +21,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.client import connect
 from tests.functional.browsers import NPM_MODULES, node, node_environment, program
 from tests.functional.daemon import CHECKOUT, NO_LIMITS, TWISTD, Daemon, DaemonTestCase, wait_until
-from tests.redis_server import RedisServer
 
 CLIENT = Path(__file__).with_name("socketio_client.mjs")
 EXAMPLES = Path(__file__).with_name("socketio_examples.mjs")
@@ -95,17 +94,6 @@ class ExampleTests(DaemonTestCase):
             found = await self.result(self.use(name, server.url))
             self.assertEqual(expected, found, name)
             server.kill()
-
-    async def test_relay(self) -> None:
-        """What is published in Redis reaches the pages."""
-        redis = RedisServer(self.mktemp())
-        await deferToThread(redis.start)
-        self.addCleanup(redis.kill)
-        server = await self.started("--store", redis.url, "--app", "examples.relay:app")
-        page = self.use("relay", server.url)
-        self.assertEqual("ready", await self.result(page))
-        await deferToThread(redis.command, "PUBLISH", "socketio_news", '{"title": "It works"}')
-        self.assertEqual([{"title": "It works"}], await self.result(page))
 
     async def test_lobby(self) -> None:
         """Socket.IO clients, native WebSockets, polls and plain HTTP share a room, without a line of Python."""

@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.functional.browsers import NPM_MODULES, Tab, node_environment
 from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
 from tests.functional.pages import open_tab
-from tests.redis_server import RedisServer
 
 PAGE = """<!DOCTYPE html><html lang="en"><title>Page</title><link rel="icon" href="data:,">
 <script src="/socket.io/socket.io.js"></script><script src="/realtime.js"></script></html>"""
@@ -68,13 +67,3 @@ class ExamplePageTests(SynchronousTestCase):
         staff.run("return socket.emitWithAck('adminMessage', {socketID: got[0][1].socketID, text: '10 % off'});")
         self.wait_got(visitor, [["adminBroadcast", {"socketID": seen["socketID"], "text": "10 % off"}]])
         self.wait_got(other, [])
-
-    def test_relay(self) -> None:
-        """What is published in Redis reaches a page."""
-        redis = RedisServer(self.mktemp())
-        redis.start()
-        self.addCleanup(redis.kill)
-        self.start("relay", redis.url)
-        page = self.open(_CONNECT % "/")
-        redis.command("PUBLISH", "socketio_news", '{"title": "It works"}')
-        self.wait_got(page, [["socketio_news", {"title": "It works"}]])
