@@ -29,7 +29,7 @@ MOST_LINES = 120
 _SCREENFUL = 80
 _PROGRAMS = Path(sys.executable).parent
 _IN_CHECKOUT = re.compile(r"(?<!\S)\.venv/bin/")
-_CODE = (".py", ".js", ".mjs", ".php", ".tac")
+_CODE = (".py", ".js", ".jsx", ".mjs", ".php", ".tac")
 _START = re.compile(r"^    (make example NAME=.+)$", re.MULTILINE)
 _COMMAND = re.compile(r"^   \$ (.+)$", re.MULTILINE)
 _TEXTS = (".rst", ".toml", ".html", *_CODE)
