@@ -67,7 +67,7 @@ class Wire(NamedTuple):
     :ivar join: a WebSocket client's conversation; its end is in the room.
     :ivar publish: a frame's payload that publishes a text to a room, from one who has joined.
     :ivar post: an HTTP request that does the same; used for polls, and where there is no ``publish``. Without one,
-        polls get what a WebSocket publishes that is in no room.
+        polls get what is published by a WebSocket that is in no room.
     :ivar poll: how a client polls.
     :ivar connect: a WebSocket client's conversation; its end is connected, and in no room.
     :ivar ask: a frame's payload to which the server sends one answer with the same mark in it.
