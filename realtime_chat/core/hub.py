@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.access_renewal import AccessRenewal
 from realtime_chat.core.identity import Identities, Identity
-from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore
+from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore, ISessionStore
 from realtime_chat.core.node import Node
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.quota import Quota
@@ -22,7 +22,7 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, Claims
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import RealtimeError, StoreError, no_keys, stopping
-from realtime_chat.values.model import AppendResult, Draft, Page, Position
+from realtime_chat.values.model import AppendResult, Draft, Page, Position, is_namespace_log
 from realtime_chat.values.rates import ROOMS
 
 
@@ -176,6 +176,12 @@ class Hub:
         """
         return self._store.check()
 
+    @property
+    def session_store(self) -> ISessionStore:
+        """What is kept of Socket.IO sockets."""
+        store: ISessionStore = self._store.sessions
+        return store
+
     # Rooms
 
     def publish(self, draft: Draft) -> Deferred[AppendResult]:
@@ -228,13 +234,13 @@ class Hub:
         for begin, last in self.access.listed_ranges(identity, after):
             rooms = [room for room in rooms if room > begin]
             while not rooms or rooms[-1] <= last:
-                found += rooms
+                found += [room for room in rooms if not is_namespace_log(room)]
                 if is_end or len(found) >= limit or is_gone():
                     return found[:limit]
                 rooms = await self._store.rooms(rooms[-1] if rooms else begin, asked)
                 is_end = len(rooms) < asked
                 asked = min(2 * asked, self.limits.max_limit)
-            found += [room for room in rooms if room <= last]
+            found += [room for room in rooms if room <= last and not is_namespace_log(room)]
         return found[:limit]
 
     async def _count(self, rooms: Sequence[str]) -> list[int]:

@@ -354,7 +354,7 @@ class Identities:
         """The text of a sealed client, or of a reader."""
         kind, person = _KINDS[is_reader]
         raw = kind + seal
-        return base64.urlsafe_b64encode(raw + self._hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(raw + self.keyed_hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
 
     def _open(self, client: str) -> Identity:
         """Verify a sealed client.
@@ -364,7 +364,7 @@ class Identities:
         raw = _decode_base64(client) if _SEALED.fullmatch(client) else b""
         sealed, mac = raw[:-_SEAL_MAC], raw[-_SEAL_MAC:]
         for is_reader, (kind, person) in enumerate(_KINDS):
-            if raw[:1] == kind and hmac.compare_digest(mac, self._hash(person, sealed, _SEAL_MAC).digest()):
+            if raw[:1] == kind and hmac.compare_digest(mac, self.keyed_hash(person, sealed, _SEAL_MAC).digest()):
                 seal = _decode_seal(sealed[1:])
                 user = User(seal.id, seal.name, seal.expires is None)
                 issued, admitted = seal.order
@@ -383,11 +383,16 @@ class Identities:
                 )
         raise RealtimeError("unauthorized", "this client was not issued here, or was changed; get a new one by hello")
 
-    def _hash(self, person: bytes, data: bytes, size: int) -> blake2b:
+    def keyed_hash(self, person: bytes, data: bytes, size: int) -> blake2b:
+        """A hash under the secret that all nodes share.
+
+        :param person: what it is for.
+        :param size: its bytes.
+        """
         return blake2b(data, digest_size=size, key=self._secret()[:64], person=person)
 
     def _mac(self, random: bytes) -> bytes:
-        return self._hash(b"client", random, _MAC).digest()
+        return self.keyed_hash(b"client", random, _MAC).digest()
 
 
 _order = attrgetter("order")

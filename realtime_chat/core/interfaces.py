@@ -17,6 +17,7 @@ class IMessageStore(Interface):
     """Durable ordered logs, one per room."""
 
     secret: bytes = Attribute("At least 32 random bytes that live as long as the logs; set once it is started.")
+    sessions: Any = Attribute("What is kept of Socket.IO sockets, an ISessionStore; started and stopped with the logs.")
 
     def describe() -> str:
         """One line for the operator: what the store is and what it promises."""
@@ -84,6 +85,40 @@ class IMessageStore(Interface):
         :param is_read: whether somebody on this node reads a room. Such a room isn't forgotten. It is called on any
             thread. After a wrong answer, readers get a ``reset``.
         """
+
+
+class ISessionStore(Interface):
+    """Records of Socket.IO sockets, from which a client that was away recovers.
+
+    A record is kept while its socket is connected to a node that lives. It expires :data:`SESSION_SECONDS` after that.
+    Changes take effect in the order of the calls, also if nobody waits for their answers.
+    """
+
+    def put(key: str, record: bytes, connected: bool) -> Deferred[None]:
+        """Keep a record, in place of the one before. The answer comes when it is as durable as messages are.
+
+        :param connected: whether the socket is connected; else the record expires.
+        :raises StoreError:
+        """
+
+    def get(key: str) -> Deferred[bytes | None]:
+        """Read a record. It is None if there is none, or if it has expired.
+
+        :raises StoreError:
+        """
+
+    def remove(key: str) -> Deferred[None]:
+        """Remove a record, if it is there.
+
+        :raises StoreError:
+        """
+
+
+SESSION_SECONDS = 120
+"""How long the record of a disconnected socket is kept."""
+
+MAX_SESSIONS = 100_000
+"""How many records of disconnected sockets are kept: beyond that, the oldest ones are removed."""
 
 
 class Listener(Protocol):

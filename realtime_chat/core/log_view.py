@@ -19,7 +19,7 @@ from realtime_chat.core.tail import Tail
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.counters import Counters
 from realtime_chat.values.limits import Limits
-from realtime_chat.values.model import Message, Page, Position
+from realtime_chat.values.model import Message, Page, Position, is_namespace_log
 
 _NO_TAIL = Tail(0, 0)
 """Stands for the tail of every room that has none yet; nothing is ever added to it."""
@@ -134,6 +134,12 @@ class LogView:
         """Whether a read of the store is under way."""
         return bool(self._waiting)
 
+    @property
+    def _history(self) -> int:
+        """How many messages its log keeps."""
+        limits = self._context.limits
+        return limits.namespace_history if is_namespace_log(self.name) else limits.history
+
     # What the room adds
 
     def _append(self, entry: Entry) -> None:
@@ -176,7 +182,7 @@ class LogView:
     def _keep(self, entry: Entry) -> None:
         if self.tail is _NO_TAIL:
             limits = self._context.limits
-            self.tail = Tail(limits.history, limits.tail_bytes)
+            self.tail = Tail(self._history, limits.tail_bytes)
         self.tail.append(entry)
         self._context.on_tail_growth(len(entry.json))
 
@@ -407,7 +413,7 @@ class LogView:
                 return StartPosition(self.position, True)
         elif self.top - last >= first - 1:
             return StartPosition(Position(self.epoch, self.top - last), True)
-        elif first <= self.oldest or len(self.tail) >= self._context.limits.history:
+        elif first <= self.oldest or len(self.tail) >= self._history:
             return StartPosition(Position(self.epoch, first - 1), True)
         page, read = await self._read(partial(self._context.store.read_before, self.name, None, last))
         if self.has_gap:

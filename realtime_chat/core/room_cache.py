@@ -19,7 +19,7 @@ from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.model import Message, Page
+from realtime_chat.values.model import Message, Page, is_namespace_log
 
 _TRIES_TO_EVICT = 8
 
@@ -206,7 +206,7 @@ class RoomCache(Listener):
     def relayed(self, room: str, payload: bytes) -> None:
         """Send what isn't a client's as a signal from nobody, if it is a JSON value."""
         known = self.rooms.get(room)
-        if known is None:
+        if known is None or is_namespace_log(room):
             return
         try:
             data = encode_value(decode_body(_check_size(payload, self._limits.max_message)))

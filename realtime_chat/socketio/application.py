@@ -15,9 +15,11 @@ from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.settings import Settings
 from realtime_chat.socketio.client import ClientSockets
 from realtime_chat.socketio.counters import SocketCounters
+from realtime_chat.socketio.log import NamespaceLog
 from realtime_chat.socketio.namespace import Namespace
 from realtime_chat.socketio.native import NativeFanout
 from realtime_chat.socketio.packets import MAX_DEPTH, check_namespace
+from realtime_chat.socketio.recovery import RECOVERABLE, Recovery
 from realtime_chat.socketio.rooms import Broadcast, SocketIndex, TurnFanout
 from realtime_chat.socketio.socket import Context, Middleware, Socket
 from realtime_chat.values.errors import RealtimeError
@@ -35,7 +37,7 @@ class Application:
     :param relay: patterns of channels in Redis, and the namespace in which each payload that is published there is
         emitted, as an event with the channel's name. A payload is JSON, or else text, or else binary.
     :param middleware: called in order for each client that connects to a namespace, with its object and its ``auth``.
-    :raises ValueError: a namespace has a wrong name, or asks for what isn't there yet.
+    :raises ValueError: a namespace has a wrong name.
     :raises TypeError: what stands for a namespace is no class of one.
     :ivar counters: what has happened here.
     """
@@ -56,6 +58,7 @@ class Application:
         self._patterns = [name for name in self._classes if name.endswith("*")]
         # An index lives as long as its sockets, and whoever keeps a broadcast: clients can make up names.
         self._indexes: WeakValueDictionary[str, SocketIndex] = WeakValueDictionary()
+        self._recovery: Recovery | None = None
         self._fanouts: WeakValueDictionary[str, NativeFanout] = WeakValueDictionary()
         for pattern, name in self.relay.items():
             if self.find(name) is None:
@@ -83,8 +86,15 @@ class Application:
     def _index(self, name: str) -> SocketIndex:
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = SocketIndex(name, self.counters, self._turn_fanout)
+            cls = self.find(name)
+            log = NamespaceLog(name, self._get_recovery) if cls is not None and cls.recovery else None
+            index = self._indexes[name] = SocketIndex(name, self.counters, self._turn_fanout, log)
         return index
+
+    def _get_recovery(self) -> Recovery:
+        if self._recovery is None:
+            raise RuntimeError("events of a recovery namespace are stored: emit them once the application is served")
+        return self._recovery
 
     def _fanout(self, name: str, cls: type[Namespace]) -> NativeFanout:
         fanout = self._fanouts.get(name)
@@ -115,14 +125,16 @@ class Application:
 
         :param random_bytes: so many random bytes.
         """
-        context = Context(hub, settings, random_bytes, self.of, self._middleware, self.counters)
+        if any(cls.recovery for cls in self._classes.values()):
+            self._recovery = Recovery(hub, random_bytes, self.counters.recoveries)
+        context = Context(hub, settings, random_bytes, self.of, self._middleware, self.counters, self._recovery)
         return lambda connection: ClientSockets(connection, context, partial(self._make_socket, context)).begin()
 
     def _make_socket(self, context: Context, client: ClientSockets, name: str) -> Socket | None:
         cls = self.find(name)
         if cls is None:
             return None
-        id = _id(client.connection, name, context.random_bytes)
+        id = _id(client.connection, name, context.random_bytes, cls.recovery)
         return Socket(context, client, self._index(name), self._fanout(name, cls), id, cls)
 
     def sockets_by_namespace(self) -> Mapping[str, int]:
@@ -151,16 +163,11 @@ def _check(name: str, cls: type[Namespace]) -> type[Namespace]:
         raise ValueError(f"{name!r}: {error}; {_RIGHT}") from error
     if not (isinstance(cls, type) and issubclass(cls, Namespace)):
         raise TypeError(f"{name!r}: what stands for a namespace is a class below Namespace; {_RIGHT}")
-    if cls.recovery:
-        raise ValueError(
-            f"{name!r}: {cls.__name__}.recovery: missed events can't be recovered yet; remove it, or have clients "
-            "follow a native room, which is resumed by its positions"
-        )
     return cls
 
 
-def _id(connection: Connection, name: str, random_bytes: Callable[[int], bytes]) -> str:
+def _id(connection: Connection, name: str, random_bytes: Callable[[int], bytes], recovery: bool) -> str:
     """The id of a new socket. Version 4 of the protocol makes it of the connection's, which clients compute, too."""
     if connection.version == 3:
         return connection.sid if name == "/" else f"{name}#{connection.sid}"
-    return urlsafe_b64encode(random_bytes(_ID_BYTES)).decode()
+    return (RECOVERABLE if recovery else "") + urlsafe_b64encode(random_bytes(_ID_BYTES)).decode()

@@ -16,6 +16,7 @@ from realtime_chat.engineio.connection import Handshake
 from realtime_chat.socketio.packets import RESERVED_EVENTS
 from realtime_chat.socketio.rooms import ACK_TIMEOUT, Broadcast
 from realtime_chat.socketio.socket import EventMethod, Socket
+from realtime_chat.socketio.stored import Stored
 from realtime_chat.values import commands
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import User
@@ -87,7 +88,8 @@ class Namespace:
     A method gets the event's arguments. What it returns is the acknowledgement, and a tuple is several arguments of it.
     It may be a coroutine or return a Deferred; other events don't wait for it. What it raises is logged.
 
-    :cvar recovery: whether missed events are brought after a reconnect. This isn't there yet.
+    :cvar recovery: whether clients that come back within two minutes get the events that they have missed. Then events
+        are stored: each that asks for no acknowledgement and isn't volatile.
     :cvar message_event: the event that brings the messages of native rooms that the socket follows.
     :cvar message_as_arguments: whether that event has two arguments: the data, and ``{room, position, from, at}``. Else
         it has the message as native clients get it.
@@ -130,6 +132,12 @@ class Namespace:
         return self._socket.id
 
     @property
+    def recovered(self) -> bool:
+        """Whether the client was away, and gets all that it has missed. Then :attr:`id`, :attr:`rooms` and
+        :attr:`session` are as before."""
+        return self._socket.reader is not None and self._socket.reader.recovered
+
+    @property
     def name(self) -> str:
         """The name of the namespace."""
         return self._socket.index.name
@@ -149,14 +157,15 @@ class Namespace:
 
     # Events
 
-    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
+    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> Stored:
         """Emit an event to this client.
 
         :param arguments: what JSON has, and bytes.
         :param volatile: drop it if the client can't take it at once.
+        :returns: in a recovery namespace, what may be awaited until the event is stored.
         :raises ValueError: this can't be sent, as for ``TypeError``.
         """
-        self._socket.emit(event, *arguments, volatile=volatile)
+        return self._socket.emit(event, *arguments, volatile=volatile)
 
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[Any]:
         """Emit an event, and wait until the client has acknowledged it.
@@ -200,16 +209,17 @@ class Namespace:
         """The rooms that the socket is in."""
         return frozenset(self._socket.rooms)
 
-    def enter(self, room: str) -> None:
+    def enter(self, room: str) -> Stored:
         """Enter a room. It is Socket.IO's kind: without a log.
 
+        :returns: in a recovery namespace, what may be awaited until that is stored.
         :raises ValueError: the socket is in too many rooms.
         """
-        self._socket.enter(room)
+        return self._socket.enter(room)
 
-    def leave(self, room: str) -> None:
+    def leave(self, room: str) -> Stored:
         """Leave a room. Nothing happens if the socket isn't in it."""
-        self._socket.leave(room)
+        return self._socket.leave(room)
 
     async def sockets(self, *rooms: str) -> list[str]:
         """The ids of the sockets in some rooms; without rooms, of all in the namespace."""

@@ -20,7 +20,10 @@ from realtime_chat.engineio.fanout import send_to_all
 from realtime_chat.engineio.prepared import Binary, PreparedMessage
 from realtime_chat.socketio.acks import Acks
 from realtime_chat.socketio.counters import SocketCounters
+from realtime_chat.socketio.log import NamespaceLog
+from realtime_chat.socketio.log_fanout import EventReader
 from realtime_chat.socketio.packets import EncodedPacket, PacketType, encode_packet
+from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
 
 ACK_TIMEOUT = 60.0
 """Seconds for which an acknowledgement is awaited, if nothing else is said."""
@@ -70,9 +73,15 @@ class TurnFanout:
 
 
 class Recipient(Protocol):
-    """A connected socket, as its namespace's rooms see it."""
+    """A connected socket, as its namespace's rooms see it.
+
+    :ivar reader: its cursor in the log of a recovery namespace; None in others.
+    """
 
     acks: dict[int, Acks]
+
+    @property
+    def reader(self) -> EventReader | None: ...
 
     @property
     def id(self) -> str: ...
@@ -98,12 +107,16 @@ class SocketIndex:
     :param name: of the namespace.
     :param counters: of the application.
     :param fanout: of all namespaces of the application.
+    :param log: of a recovery namespace.
     :ivar sockets: by their ids.
     """
 
-    def __init__(self, name: str, counters: SocketCounters, fanout: TurnFanout) -> None:
+    def __init__(
+        self, name: str, counters: SocketCounters, fanout: TurnFanout, log: NamespaceLog | None = None
+    ) -> None:
         self.name = name
         self.fanout = fanout
+        self.log = log
         self._counters = counters
         self.sockets: dict[str, Recipient] = {}
         self._rooms: dict[str, dict[Recipient, None]] = {}
@@ -197,14 +210,24 @@ class Broadcast:
         """Leave out the sockets in some rooms, or with some ids."""
         return attrs.evolve(self, skip=self._skip | set(rooms))
 
-    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
+    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> Stored:
         """Emit an event to all sockets that are chosen.
 
         :param arguments: what JSON has, and bytes.
         :param volatile: leave out clients that can't take it at once.
+        :returns: in a recovery namespace, what may be awaited until the event is stored.
         :raises ValueError: this can't be sent, as for ``TypeError``.
         """
-        self._emit(prepare(encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])), volatile)
+        log = self._index.log
+        if log is None:
+            self._emit(prepare(encode_packet(PacketType.EVENT, self._index.name, [event, *arguments])), volatile)
+        elif volatile:
+            self._index.fanout.send_pending()
+            readers = [socket.reader for socket in self._chosen()]
+            log.emit_volatile([event, *arguments], [reader for reader in readers if reader is not None])
+        else:
+            return log.emit([event, *arguments], self._to, self._skip)
+        return NOTHING_TO_STORE
 
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[list[Any]]:
         """Emit an event, and wait until all sockets that are chosen have acknowledged it.

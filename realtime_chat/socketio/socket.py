@@ -31,7 +31,10 @@ from realtime_chat.socketio.acks import Acks, TimedOut
 from realtime_chat.socketio.counters import SocketCounters
 from realtime_chat.socketio.native import NativeFanout, NativeRooms
 from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
+from realtime_chat.socketio.reader import LogReader
+from realtime_chat.socketio.recovery import Recovery, is_recoverable_id
 from realtime_chat.socketio.rooms import ACK_TIMEOUT, Broadcast, SocketIndex, prepare
+from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
 from realtime_chat.values.errors import RealtimeError, internal_error
 
 SERVER_DISCONNECT = "server namespace disconnect"
@@ -53,6 +56,8 @@ class Refused(Exception):
 
 class EventReceiver(Protocol):
     """What a socket calls: one instance of an application's namespace."""
+
+    session: dict[str, Any]
 
     @property
     def events(self) -> Mapping[str, EventMethod]: ...
@@ -77,6 +82,7 @@ class Context:
     """What all sockets of an application share.
 
     :ivar of: see :meth:`~realtime_chat.socketio.application.Application.of`.
+    :ivar recovery: what recovery namespaces share; None if there are none.
     """
 
     hub: Hub
@@ -85,6 +91,7 @@ class Context:
     of: Callable[[str], Broadcast]
     middleware: Sequence[Middleware]
     counters: SocketCounters
+    recovery: Recovery | None = None
 
 
 class SocketOwner(Protocol):
@@ -122,6 +129,7 @@ class Socket:
     :ivar acks: the acknowledgements that it has not sent yet.
     :ivar waiting_bytes: the size of what was emitted to it before its CONNECT was answered.
     :ivar is_connected: whether its CONNECT was answered, and it isn't closed.
+    :ivar reader: its cursor in the log of a recovery namespace; None in others.
     """
 
     _log = Logger()
@@ -149,6 +157,7 @@ class Socket:
         self._reason: str | None = None
         self._native: NativeRooms | None = None
         self._auth: dict[str, Any] = {}
+        self.reader = None if index.log is None else LogReader(index.log, self)
         self._application = make(self)
 
     @property
@@ -166,6 +175,15 @@ class Socket:
         """All other sockets of the namespace."""
         return Broadcast(self.index, skip=frozenset((self.id,)))
 
+    @property
+    def session(self) -> dict[str, Any]:
+        """What the application keeps of it."""
+        return self._application.session
+
+    @session.setter
+    def session(self, session: dict[str, Any]) -> None:
+        self._application.session = session
+
     # Connecting
 
     def connect(self, auth: dict[str, Any]) -> None:
@@ -175,6 +193,8 @@ class Socket:
 
     async def _ask(self, auth: dict[str, Any]) -> None:
         application = self._application
+        if self.reader is not None:
+            await self.reader.begin(auth)
         for middleware in self.context.middleware:
             await _finished(middleware(application, auth))
         await _finished(application.on_connect(auth))
@@ -183,20 +203,27 @@ class Socket:
         if self._reason is not None:
             self._tell_disconnected()
             return
-        version4 = self.connection.version == 3
-        packet = encode_packet(PacketType.CONNECT, self.index.name, None if version4 else {"sid": self.id})
+        packet = encode_packet(PacketType.CONNECT, self.index.name, self._connected_data())
         waiting = self._take_waiting()
         self.is_connected = True
         self.index.add(self)
         self._owner.socket_opened(self)
         for message in (prepare(packet), *waiting):
             self.connection.send(message)
+        if self.reader is not None:
+            self.reader.open()
         self.resume_writing()
 
     def _take_waiting(self) -> Sequence[PreparedMessage]:
         waiting, self._waiting = self._waiting, []
         self.waiting_bytes = 0
         return waiting
+
+    def _connected_data(self) -> dict[str, str] | None:
+        if self.connection.version == 3:
+            return None
+        pid = None if self.reader is None else self.reader.pid
+        return {"sid": self.id} if pid is None else {"sid": self.id, "pid": pid.text}
 
     def _refused(self, failure: Failure) -> None:
         error = failure.value
@@ -233,9 +260,12 @@ class Socket:
             self._owner.waiting_changed()
         return self._reason is None
 
-    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> None:
+    def emit(self, event: str, *arguments: Any, volatile: bool = False) -> Stored:
         """Emit an event to the client; see :meth:`Broadcast.emit`."""
+        if self.reader is not None:
+            return Broadcast(self.index, to=frozenset((self.id,))).emit(event, *arguments, volatile=volatile)
         self.send(prepare(encode_packet(PacketType.EVENT, self.index.name, [event, *arguments])), volatile)
+        return NOTHING_TO_STORE
 
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[Any]:
         """Emit an event, and wait until the client has acknowledged it; see :meth:`Broadcast.call`."""
@@ -247,9 +277,14 @@ class Socket:
 
     # Rooms
 
-    def enter(self, room: str) -> None:
+    def knows_id(self, room: str) -> bool:
+        """Whether a room's name is the id of another socket. Nothing that is sent to that reaches this one."""
+        return room != self.id and (room in self.index.sockets or is_recoverable_id(room))
+
+    def enter(self, room: str) -> Stored:
         """Enter a room. A socket is in at most ``--max-rooms``.
 
+        :returns: in a recovery namespace, what may be awaited until that is stored.
         :raises ValueError: it is in too many.
         """
         most = self.context.hub.limits.max_rooms
@@ -259,11 +294,13 @@ class Socket:
             self.rooms.add(room)
         if self.is_connected:
             self.index.enter(self, room)
+        return NOTHING_TO_STORE if self.reader is None or self._reason is not None else self.reader.enter(room)
 
-    def leave(self, room: str) -> None:
+    def leave(self, room: str) -> Stored:
         """Leave a room. Nothing happens if the socket isn't in it."""
         self.rooms.discard(room)
         self.index.leave(self, room)
+        return NOTHING_TO_STORE if self.reader is None or self._reason is not None else self.reader.leave(room)
 
     @property
     def native(self) -> NativeRooms:
@@ -290,11 +327,15 @@ class Socket:
 
     def resume_writing(self) -> None:
         """The client takes more again."""
+        if self.reader is not None:
+            self.reader.resume_writing()
         if self._native is not None:
             self._native.resume_writing()
 
     def pause_writing(self) -> None:
         """The client takes no more for now."""
+        if self.reader is not None:
+            self.reader.pause_writing()
         if self._native is not None:
             self._native.session.pause_writing()
 
@@ -314,6 +355,8 @@ class Socket:
         def ended(result: Any) -> Any:
             counters.method_seconds.observe(seconds() - begun)
             self._owner.method_ended()
+            if self.reader is not None:
+                self.reader.session_changed()
             return result
 
         called = Deferred.fromCoroutine(_call(method, self._application, arguments))
@@ -323,7 +366,18 @@ class Socket:
         if id is None or not self.is_connected:
             return
         arguments = [] if result is None else list(result) if isinstance(result, tuple) else [result]
-        self.send(prepare(encode_packet(PacketType.ACK, self.index.name, arguments), id))
+        message = prepare(encode_packet(PacketType.ACK, self.index.name, arguments), id)
+        if self.context.recovery is None:
+            self.send(message)
+        else:
+            self.context.recovery.when_stored(lambda: self._send_ack(message))
+
+    def _send_ack(self, message: PreparedMessage) -> None:
+        """Send an acknowledgement after the events that were emitted before it."""
+        if self.reader is not None:
+            self.reader.log.flush()
+        if self.is_connected:
+            self.send(message)
 
     def _event_failed(self, failure: Failure, id: int | None) -> None:
         error = failure.value
@@ -350,6 +404,14 @@ class Socket:
 
         :param close: whether the connection is closed, with its other namespaces.
         """
+        if self.reader is None:
+            self._disconnect(close)
+        else:  # after the events that are on their way
+            self.reader.log.when_stored(lambda _: self._disconnect(close))
+
+    def _disconnect(self, close: bool) -> None:
+        if self.reader is not None:
+            self.reader.log.flush()
         if close:
             self._owner.disconnect(SERVER_DISCONNECT)
         elif self._reason is None:
@@ -382,6 +444,8 @@ class Socket:
         self._take_waiting()
         self.index.remove(self)
         self._acks_disconnected()
+        if self.reader is not None:
+            self.reader.close(reason in (SERVER_DISCONNECT, CLIENT_DISCONNECT))
         if self._native is not None:
             self._native.session.close()
         self._owner.socket_closed(self, reason)

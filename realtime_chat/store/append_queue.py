@@ -45,6 +45,7 @@ class PendingAppend(msgspec.Struct, eq=False):
     :param answer: fires with the result.
     :param arrived: when it came, in seconds by the reactor's clock.
     :param answered: whether ``answer`` has fired.
+    :param change: what else is committed, in place of a draft.
     """
 
     draft: Draft | None
@@ -52,6 +53,7 @@ class PendingAppend(msgspec.Struct, eq=False):
     answer: Deferred[Any]
     arrived: float = 0.0
     answered: bool = False
+    change: Any = None
 
 
 Answers = Iterable[tuple[PendingAppend, AppendOutcome | None]]
@@ -89,6 +91,15 @@ class AppendQueue:
     def check(self) -> Deferred[None]:
         """Queue a check whether the store can be written to."""
         return self._add(PendingAppend(None, 0, Deferred()))
+
+    def change(self, change: Any) -> Deferred[None]:
+        """Queue something else to be committed, in order with the drafts.
+
+        :raises StoreError: too much waits already.
+        """
+        if self.unanswered >= _MAX_UNANSWERED:
+            return fail(StoreError("too many messages wait to be stored"))
+        return self._add(PendingAppend(None, 0, Deferred(), change=change))
 
     def _add(self, pending: PendingAppend) -> Deferred[Any]:
         self.unanswered += 1

@@ -20,6 +20,7 @@ from realtime_chat.store.retention import (
     new_epoch,
     readable_page,
 )
+from realtime_chat.store.sessions import MemorySessions
 from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
 from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
 
@@ -95,7 +96,6 @@ class MemoryStore:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
-        self._max_held = retention.count + retention.slack
         self._clock = RetentionClock(retention, time, monotonic)
         self._logs: dict[str, _RoomLog] = {}
         self._names: list[str] = []  # those of the logs, sorted
@@ -106,6 +106,7 @@ class MemoryStore:
         self._swept_room = ""
         self._epoch = new_epoch(random_bytes)
         self._stopped = False
+        self.sessions = MemorySessions(self._clock.elapsed)
         self.secret = random_bytes(32) if secret is None else secret
 
     def describe(self) -> str:
@@ -139,8 +140,8 @@ class MemoryStore:
         log.top += 1
         message = draft.placed(Position(self._epoch, log.top), at)
         log.messages.append(message)
-        if len(log.messages) > self._max_held:
-            self._trim(log)
+        if len(log.messages) > self._retention.count_for(draft.room) + self._retention.slack:
+            self._trim(draft.room, log)
         return message
 
     def _append_once(self, log: _RoomLog, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
@@ -185,13 +186,13 @@ class MemoryStore:
         if log is None:
             return succeed(Page(self._epoch, self._floor + 1, self._floor))
         cutoff = self._clock.message_cutoff()
-        oldest = log.oldest_readable(self._retention.count, cutoff)
+        oldest = log.oldest_readable(self._retention.count_for(room), cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
         return succeed(readable_page(self._epoch, oldest, log.top, found, cutoff))
 
-    def _trim(self, log: _RoomLog) -> None:
-        oldest = log.oldest_readable(self._retention.count, self._clock.message_cutoff())
+    def _trim(self, room: str, log: _RoomLog) -> None:
+        oldest = log.oldest_readable(self._retention.count_for(room), self._clock.message_cutoff())
         log.trim(oldest, self._clock.key_cutoff())
 
     # There is no timer: appends and lists of rooms sweep.
@@ -203,7 +204,7 @@ class MemoryStore:
         self._swept_at = now = self._clock.elapsed()
         for room in rooms:
             log = self._logs[room]
-            self._trim(log)
+            self._trim(room, log)
             if log.messages:
                 log.empty_since = None
             elif log.empty_since is None or self._is_read(room):

@@ -18,7 +18,7 @@ import msgspec
 
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import Message, Page
+from realtime_chat.values.model import Message, Page, is_namespace_log
 from realtime_chat.values.rates import Rate, TokenBucket
 
 KEY_SECONDS = 300
@@ -46,20 +46,26 @@ class Retention(msgspec.Struct, frozen=True):
     :param age: seconds for which a message is kept (see :class:`RetentionClock`); None for ever.
     :param rooms: the most rooms.
     :param room_rate: the most rooms that are created a second, see :data:`SECONDS_AT_ONCE`.
+    :param namespace_count: events that the log of a Socket.IO namespace keeps.
     """
 
     count: int = 1000
     age: float | None = None
     rooms: int = 1_000_000
     room_rate: float = 100
+    namespace_count: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if min(self.count, self.namespace_count) < 1:
             raise ValueError("at least one message of a room is kept")
         if self.age is not None and self.age <= 0:
             raise ValueError("the age of what is kept is more than 0 seconds")
         if self.rooms < 1 or self.room_rate <= 0:
             raise ValueError("at least one room is kept, and the rate at which rooms are made is more than 0")
+
+    def count_for(self, room: str) -> int:
+        """How many messages of a log are kept."""
+        return self.namespace_count if is_namespace_log(room) else self.count
 
     @property
     def room_age(self) -> float:

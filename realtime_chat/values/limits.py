@@ -15,6 +15,7 @@ class Limits:
     """All limits of one daemon.
 
     :ivar history: how many messages a room keeps.
+    :ivar namespace_history: how many events the log of a Socket.IO namespace keeps.
     :ivar history_age: seconds that a message is kept; None keeps it for ever.
     :ivar max_message: bytes of the largest command, body or frame.
     :ivar max_rooms: how many rooms one connection may read.
@@ -66,6 +67,7 @@ class Limits:
     """
 
     history: int = 1000
+    namespace_history: int = 10_000
     history_age: float | None = None
     max_message: int = 65536
     max_rooms: int = 100

@@ -193,6 +193,11 @@ def is_room(name: str) -> bool:
     return _ROOM.fullmatch(name) is not None and name not in (".", "..")
 
 
+def is_namespace_log(name: str) -> bool:
+    """Whether a log is that of a Socket.IO namespace, called by its own name: ``/chat``. No client can name it."""
+    return name[:1] == "/"
+
+
 @contextmanager
 def naming(room: str) -> Iterator[None]:
     """Put a room's name into each error that is raised in the block, if the name is valid."""

@@ -15,12 +15,6 @@ class Plain(Namespace):
     """Has no methods of its own."""
 
 
-class Recovering(Namespace):
-    """Asks for what isn't there yet."""
-
-    recovery = True
-
-
 class DeclarationTests(SynchronousTestCase):
     """What an application may be made of."""
 
@@ -31,7 +25,6 @@ class DeclarationTests(SynchronousTestCase):
             ({"/a,b": Plain}, None, ValueError, "'/a,b'"),
             ({"/": Plain(None)}, None, TypeError, "'/': what stands for a namespace is a class below Namespace"),  # type: ignore[arg-type]
             ({"/": dict}, None, TypeError, 'right would be {"/": Shop'),
-            ({"/x": Recovering}, None, ValueError, "'/x': Recovering.recovery"),
             ({"/": Plain}, {"news*": "/nope"}, ValueError, "relay: 'news*' is relayed to '/nope'"),
         ):
             message = str(self.assertRaises(error, Application, namespaces, relay))

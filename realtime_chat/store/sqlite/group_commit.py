@@ -112,8 +112,9 @@ class GroupCommitThread:
         """Commit appends. Whatever happens, each gets an answer."""
         self._resolve_in_doubt()
         drafts = [(one.draft, one.at) for one in appends if one.draft is not None]
+        changes = [one.change for one in appends if one.change is not None]
         try:
-            outcomes = self._writer.commit(drafts, check=len(drafts) < len(appends))
+            outcomes = self._writer.commit(drafts, len(drafts) + len(changes) < len(appends), changes)
         except CommitInDoubt:
             self._answer_in_doubt(appends)
         except InDoubt:

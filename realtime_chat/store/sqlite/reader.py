@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from realtime_chat.store.retention import PAGE_BYTES, RetentionClock, readable_page
 from realtime_chat.store.sqlite.file import DatabaseFile
+from realtime_chat.store.sqlite.sessions import SELECT_RECORD, session_cutoff
 from realtime_chat.values.errors import StoreError, StoreRefused
 from realtime_chat.values.model import Message, Page, Position
 
@@ -104,6 +105,10 @@ class PageReader:
         """Read on the thread; see :meth:`IMessageStore.rooms`."""
         return self._ask(self._rooms, after, limit)
 
+    def session(self, key: str) -> Deferred[bytes | None]:
+        """Read on the thread; see :meth:`ISessionStore.get`."""
+        return self._ask(self._session, key)
+
     def _ask(self, read: Callable[..., Any], *asked: Any) -> Deferred[Any]:
         if self._waiting >= _MAX_READS:
             return fail(StoreError("too many reads wait"))
@@ -130,6 +135,10 @@ class PageReader:
     def _rooms(self, after: str, limit: int) -> Sequence[str]:
         return sorted(_decode_names(self._row(_ROOMS, {"after": after, "limit": limit})[0]))
 
+    def _session(self, key: str) -> bytes | None:
+        record: bytes | None = self._row(SELECT_RECORD, {"key": key, "cutoff": session_cutoff(self._clock)})[0]
+        return record
+
     def _page(self, statement: str, room: str, offset: int, limit: int) -> Page:
         cutoff = self._clock.message_cutoff()
         asked = {
@@ -137,7 +146,7 @@ class PageReader:
             "offset": offset,
             "limit": limit,
             "bytes": PAGE_BYTES,
-            "count": self._clock.retention.count,
+            "count": self._clock.retention.count_for(room),
             "cutoff": cutoff,
         }
         epoch, floor, top, oldest, epoch_start, rows = self._row(statement, asked)

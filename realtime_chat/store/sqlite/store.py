@@ -22,6 +22,7 @@ from realtime_chat.store.retention import Retention, RetentionClock
 from realtime_chat.store.sqlite.file import SCHEMA, DatabaseFile
 from realtime_chat.store.sqlite.group_commit import GroupCommitThread
 from realtime_chat.store.sqlite.reader import PageReader
+from realtime_chat.store.sqlite.sessions import Change, SQLiteSessions
 from realtime_chat.store.sqlite.writer import SQLiteWriter
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import AppendResult, Draft, Page
@@ -41,6 +42,7 @@ class SQLiteStore:
     :param tick: seconds between two sweeps.
     :param monotonic: seconds that only grow, for ages; called on other threads too.
     :ivar commits: counts for the metrics.
+    :ivar sessions: see :class:`~realtime_chat.core.interfaces.ISessionStore`.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class SQLiteStore:
             self._writer, self.commits, tick, self._send_answers, self._notify_change
         )
         self._queue = AppendQueue(reactor, self._submit)
+        self.sessions = SQLiteSessions(self._clock, self._change, self._read_session)
         self._closed: str | None = "the store is not started"
         self._stopping: list[Deferred[None]] | None = None
         self._on_epoch_change: Callable[[], None] = lambda: None
@@ -117,6 +120,12 @@ class SQLiteStore:
 
     def check(self) -> Deferred[None]:
         return self._refusal() or self._queue.check()
+
+    def _change(self, change: Change) -> Deferred[None]:
+        return self._refusal() or self._queue.change(change)
+
+    def _read_session(self, key: str) -> Deferred[bytes | None]:
+        return self._refusal() or self._reader.session(key)
 
     def _submit(self) -> bool:
         """Submit all that waits. What comes during the commit waits, so that threads don't wake up for each draft."""

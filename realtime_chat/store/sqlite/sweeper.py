@@ -57,12 +57,14 @@ END;
 
 CREATE TEMP TRIGGER trim_room AFTER INSERT ON main.messages WHEN NEW.offset %% %(slack)d = 0 BEGIN
     INSERT INTO trims (room, below, young, most)
-    VALUES (NEW.room, NEW.offset - %(count)d + 1, (SELECT young FROM ages), %(most)d);
+    SELECT NEW.room, NEW.offset - iif(name GLOB '/*', %(namespace_count)d, %(count)d) + 1, (SELECT young FROM ages),
+        %(most)d
+    FROM rooms WHERE id = NEW.room;
 END;
 """
 _TRIM_ROOMS = """
 INSERT INTO trims (room, below, young, most)
-SELECT id, max(top - :count + 1, ifnull(
+SELECT id, max(top - iif(name GLOB '/*', :namespace_count, :count) + 1, ifnull(
     (SELECT offset FROM messages WHERE room = rooms.id AND at >= :cutoff ORDER BY offset LIMIT 1), top + 1)),
     :young, :most
 FROM rooms WHERE id > :after AND id <= :last
@@ -87,7 +89,8 @@ class Sweeper:
     def install(self, connection: sqlite3.Connection) -> None:
         """Create the triggers of a new connection."""
         retention = self._clock.retention
-        connection.executescript(_TRIGGERS % {"slack": retention.slack, "count": retention.count, "most": self._most})
+        counts = {"count": retention.count, "namespace_count": retention.namespace_count}
+        connection.executescript(_TRIGGERS % {"slack": retention.slack, "most": self._most, **counts})
         self._spans = ()
 
     def update_key_cutoff(self, connection: sqlite3.Connection) -> None:
@@ -127,6 +130,7 @@ class Sweeper:
         values = {
             "young": self._set_key_cutoff(connection),
             "count": self._clock.retention.count,
+            "namespace_count": self._clock.retention.namespace_count,
             "cutoff": self._clock.message_cutoff(),
             "most": self._most,
             "after": after,

@@ -15,6 +15,7 @@ from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
 from realtime_chat.store.sqlite.file import DatabaseFile, DatabaseIdentity, transaction
 from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.store.sqlite.rooms import RoomIndex
+from realtime_chat.store.sqlite.sessions import Change, apply_changes, end_all, expire
 from realtime_chat.store.sqlite.sweeper import Sweeper
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
 from realtime_chat.values.model import Draft
@@ -67,6 +68,8 @@ class SQLiteWriter:
         connection, identity = self._file.open_to_write(self._secret, self._rooms.total, self._reader.close)
         self.sweeper.install(connection)
         self._saved_clock.restore(connection)
+        if identity.epoch != self._epoch:
+            end_all(connection, self._clock)
         if identity.epoch != self._epoch and self._epoch:
             self._log.warn("{path} is another log now", path=self._file.path)
             self._on_replaced()
@@ -124,11 +127,14 @@ class SQLiteWriter:
         self._disconnect()
         return self._connected()
 
-    def commit(self, drafts: Sequence[tuple[Draft, int]], check: bool = False) -> list[AppendOutcome]:
+    def commit(
+        self, drafts: Sequence[tuple[Draft, int]], check: bool = False, changes: Sequence[Change] = ()
+    ) -> list[AppendOutcome]:
         """Store drafts in one transaction. Returns their outcomes, in order, once they are durable.
 
         :param drafts: at most :data:`~realtime_chat.store.append_queue.MAX_BATCH`, each with its time in milliseconds.
         :param check: write something even if there is no draft.
+        :param changes: of sockets' records; they are committed before the drafts.
         :raises StoreError: nothing was stored.
         :raises CommitInDoubt: see :meth:`resolve_in_doubt`.
         :raises InDoubt: it is stored in a file that is no longer in place, but may be moved back.
@@ -140,6 +146,8 @@ class SQLiteWriter:
         try:
             batch = self._prepare(connection, drafts)
             self.sweeper.update_key_cutoff(connection)
+            if changes:
+                apply_changes(connection, changes)
             if batch.count:
                 batch.insert(connection)
             elif check:
@@ -150,7 +158,7 @@ class SQLiteWriter:
             self._log_problem("it was moved or replaced")
             self._rooms.clear_cache()
             raise InDoubt
-        if self._problem and (batch.count or check):
+        if self._problem and (batch.count or check or changes):
             self._problem = ""
             self._log.info("{path} can be written to again", path=self._file.path)
         batch.note_committed()
@@ -225,6 +233,7 @@ class SQLiteWriter:
         self._checkpoints.run(connection)
         try:
             self.sweeper.sweep(connection)
+            expire(connection, self._clock)
         except sqlite3.Error as error:
             self._log_problem(f"nothing trimmed: {error}")
 

@@ -31,7 +31,7 @@ class Writer:
     def open(self) -> Any:
         return SimpleNamespace(secret=b"s")
 
-    def commit(self, drafts: object, check: bool) -> Any:
+    def commit(self, drafts: object, check: bool, changes: object) -> Any:
         raise self.error
 
     def resolve_in_doubt(self) -> None:

@@ -1,0 +1,394 @@
+"""A socket of a recovery namespace, as a reader of the namespace's log, and the record from which it recovers.
+
+The socket is one cursor in the log. While its client reads too slowly, nothing is queued for it: it is left behind, and
+goes on from the log. See :mod:`realtime_chat.core.room` for the states of a cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from realtime_chat.core.delivery import Delivery
+from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.room import Subscription
+from realtime_chat.engineio.connection import Connection
+from realtime_chat.socketio.log import NamespaceLog
+from realtime_chat.socketio.log_fanout import EventBatch, LogFanout
+from realtime_chat.socketio.membership import Memberships
+from realtime_chat.socketio.recovery import MAX_RECORD, Pid, Record, decode_record, encode_record
+from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
+from realtime_chat.values.errors import Goodbye, RealtimeError, StoreError
+from realtime_chat.values.json import encode_value
+from realtime_chat.values.model import Position
+
+
+class LogSocket(Protocol):
+    """A socket, as its reader sees it.
+
+    :ivar session: what the application keeps of it.
+    """
+
+    id: str
+    rooms: set[str]
+    session: dict[str, Any]
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    def knows_id(self, room: str) -> bool:
+        """Whether a room's name is the id of another socket."""
+
+
+class LogReader:
+    """A socket's cursor in the log of its namespace.
+
+    :ivar recovered: whether it goes on where its client was disconnected.
+    :ivar pid: what its client recovers with; None for a client that can't.
+    :ivar last: the offset of the last event that it was sent.
+    :ivar ended: answers when nothing more is written of the record.
+    """
+
+    _log = Logger()
+    on_caught_up: ClassVar[None] = None
+
+    def __init__(self, log: NamespaceLog, socket: LogSocket) -> None:
+        self.log = log
+        self.memberships = Memberships(socket.id)
+        self.recovered = False
+        self.pid: Pid | None = None
+        self.last = 0
+        self.ended = Stored()
+        self._socket = socket
+        self._hub = log.recovery.hub
+        self._delivery = Delivery(self._hub, self)
+        self._subscription: Subscription | None = None
+        self._is_closed = self._is_lost = self._is_saving = False
+        self._sent = Position("", 0)
+        self._session = b"{}"  # as it was stored last
+        self._unsaved: list[Stored] = []
+
+    # Where it begins
+
+    async def begin(self, auth: Mapping[str, Any]) -> None:
+        """Go on where the client was disconnected, or begin at the end of the log.
+
+        :raises RealtimeError: ``store_unavailable``: then the connection is closed, so that the client comes back.
+        """
+        try:
+            pid = self._given_pid(auth)
+            start = None if pid is None else await self._recover(pid, auth.get("offset"))
+            room = await self.log.load()
+        except StoreError:
+            self.connection.close("transport error")
+            raise
+        if self._is_closed:
+            return
+        if start is None:
+            start = self._begin_anew(room.position)
+        self._sent = start.position
+        self._subscription = self._delivery.subscribe(room, start)
+        for name in self._socket.rooms:
+            self.memberships.enter(name, start.position.offset)
+        self.log.fanout.add(self)
+
+    def _given_pid(self, auth: Mapping[str, Any]) -> Pid | None:
+        text = auth.get("pid")
+        if not isinstance(text, str) or not self._can_recover:
+            return None
+        pid = self.log.recovery.read_pid(self.log.name, text)
+        if pid is None:
+            self._count("unknown")
+        return pid
+
+    @property
+    def _can_recover(self) -> bool:
+        return self.connection.version == 4
+
+    def _count(self, outcome: str) -> None:
+        self.log.recovery.outcomes[outcome] += 1
+
+    def _begin_anew(self, position: Position) -> StartPosition:
+        self.last = self.memberships.floor = position.offset
+        if self._can_recover:
+            self._hold(self.log.recovery.new_pid(self.log.name, position))
+        return StartPosition(position, True)
+
+    def _hold(self, pid: Pid) -> None:
+        self.pid = pid
+        self.log.holders[pid.key] = self
+
+    def _release(self) -> None:
+        if self.pid is not None and self.log.holders.get(self.pid.key) is self:
+            del self.log.holders[self.pid.key]
+
+    async def _recover(self, pid: Pid, offset: Any) -> StartPosition | None:
+        """Where a client goes on that was away; None if something may be missing, or if nothing is known of it."""
+        holder = self.log.holders.get(pid.key)
+        self._hold(pid)
+        if holder is not None:
+            await holder.let_go()
+        sessions = self._hub.session_store
+        found = await sessions.get(pid.key)
+        outcome, start = "unknown", None
+        if found is not None:
+            outcome, start = await self._start_of(decode_record(found), pid, offset)
+        if self._is_closed:
+            return None
+        self._count(outcome)
+        if start is None:
+            self._release()
+            self.pid = None
+            await sessions.remove(pid.key)
+        return start
+
+    async def _start_of(self, record: Record, pid: Pid, offset: Any) -> tuple[str, StartPosition | None]:
+        """Where the client of a record goes on, and the outcome."""
+        position = _given_position(offset, pid)
+        if position is None or position.epoch != record.epoch:
+            return "other_log", None
+        after = max(position.offset, record.sent) if position.offset == record.last else position.offset
+        if after < record.memberships.floor:
+            return "trimmed", None
+        room = await self.log.load()
+        start = await room.start(Position(record.epoch, after), 0)
+        if not start.recovered:
+            return "trimmed", None
+        self._restore(record, position.offset)
+        return "recovered", start
+
+    def _restore(self, record: Record, last: int) -> None:
+        self.recovered, self.last = True, last
+        self.memberships = record.memberships
+        self._session = bytes(record.session)
+        self._socket.id = record.memberships.id
+        self._socket.rooms.update(record.memberships.rooms)
+        self._socket.session = msgspec.json.decode(record.session)
+
+    def open(self) -> None:
+        """The CONNECT was answered: send what the client has missed, and keep a record."""
+        self._save()
+        self._delivery.pump()
+
+    # The rooms that it is in
+
+    def enter(self, room: str) -> Stored:
+        """Enter a room, after the events that are on their way.
+
+        :returns: answers when the record is stored.
+        """
+        if self._socket.knows_id(room):
+            return NOTHING_TO_STORE
+        stored = Stored()
+        self.log.when_stored(partial(self._entered, room, stored))
+        return stored
+
+    def _entered(self, room: str, stored: Stored, top: int) -> None:
+        self.memberships.enter(room, top)
+        if not self._is_closed:
+            self.log.fanout.enter(self, room)
+        self._save(stored)
+
+    def leave(self, room: str) -> Stored:
+        """Leave a room, after the events that are on their way.
+
+        :returns: answers when the record is stored.
+        """
+        stored = Stored()
+        self.log.when_stored(partial(self._left, room, stored))
+        return stored
+
+    def _left(self, room: str, stored: Stored, top: int) -> None:
+        self.memberships.leave(room, top)
+        self.log.fanout.leave(self, room, top)
+        if self._subscription is not None and self._cursor().offset < self.memberships.floor:
+            self.reset(self.log.name, self._cursor())  # it was in more rooms since then than are known
+        self._save(stored)
+
+    # The record
+
+    def session_changed(self) -> None:
+        """The application may have changed what it keeps of the socket: if so, store it."""
+        if self.pid is not None and self._encoded_session() != self._session:
+            self._save()
+
+    def _encoded_session(self) -> bytes:
+        session = self._socket.session
+        return encode_value(session) if session else b"{}"
+
+    def _save(self, stored: Stored | None = None) -> None:
+        """Store the record. What changes until a write under way ends is stored together."""
+        stored = Stored() if stored is None else stored
+        if self.pid is None or self._subscription is None:
+            stored.done()
+            return
+        self._unsaved.append(stored)
+        if not self._is_saving and not self._is_closed:
+            self._write(True)
+
+    def _write(self, is_connected: bool) -> None:
+        assert self.pid is not None
+        self._is_saving = True
+        waiting, self._unsaved = self._unsaved, []
+        sessions, record = self._hub.session_store, self._encoded_record()
+        key = self.pid.key
+        answer = sessions.remove(key) if record is None else sessions.put(key, record, is_connected)
+        answer.addErrback(self._not_saved).addBoth(self._saved, waiting, is_connected)
+
+    def _not_saved(self, failure: Failure) -> Failure:
+        self._log.failure("what a socket of {name} recovers by is not stored", failure, name=self.log.name)
+        return failure
+
+    def _saved(self, result: Failure | None, waiting: list[Stored], is_connected: bool) -> None:
+        self._is_saving = False
+        for stored in waiting:
+            stored.done(result)
+        if not is_connected:
+            self._end()
+        elif self._unsaved and not self._is_closed:
+            self._write(True)
+
+    def _encoded_record(self) -> bytes | None:
+        """The record; None if the socket can't be recovered."""
+        if self._is_lost:
+            return None
+        try:
+            self._session = self._encoded_session()
+            cursor = self._cursor()
+            session = msgspec.Raw(self._session)
+            record = encode_record(Record(cursor.epoch, self.memberships, session, cursor.offset, self.last))
+        except (TypeError, ValueError) as error:
+            self._log.error("a socket of {name} can't be recovered: {why}", name=self.log.name, why=error)
+            return None
+        if len(record) > MAX_RECORD:
+            self._log.error("a socket of {name} can't be recovered: its session is too large", name=self.log.name)
+            return None
+        return record
+
+    def _cursor(self) -> Position:
+        """Up to where it was sent all that is for it."""
+        subscription = self._subscription
+        if subscription is not None and subscription.live:
+            self._sent = self.log.flush() or self._sent  # or somewhat less, while it is being sent to
+        elif subscription is not None:
+            self._sent = Position(subscription.epoch, subscription.offset)
+        return self._sent
+
+    # The end
+
+    async def let_go(self) -> None:
+        """End, as the client has connected anew. Answers when the record is stored."""
+        self.connection.close("transport close")
+        await self.ended
+
+    def close(self, is_final: bool) -> None:
+        """End.
+
+        :param is_final: whether the client must not recover from this.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._delivery.pause_writing()
+        self._cursor()
+        self._is_lost |= is_final
+        self._delivery.close()
+        self.log.fanout.remove(self)
+        if self.pid is None or self._subscription is None:
+            self._end()
+        else:
+            self.log.when_stored(lambda top: self._write(False))
+
+    def _end(self) -> None:
+        self._release()
+        for stored in self._unsaved:
+            stored.done()
+        self.ended.done()
+
+    # What its room and its delivery see
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """Its cursor."""
+        return self._subscription
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it was sent all that is stored."""
+        return self._subscription is not None and self._subscription.live
+
+    @property
+    def connection(self) -> Connection:
+        """What the fan-out sends to."""
+        return self._socket.connection
+
+    @property
+    def fanout(self) -> LogFanout:
+        """What sends to all readers of the log."""
+        return self.log.fanout
+
+    @property
+    def direct_send(self) -> LogReader:
+        """What the fan-out gets of each reader."""
+        return self
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the socket takes nothing now."""
+        return not self._socket.is_connected or self._socket.connection.write_paused
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the client."""
+        return self._socket.connection.queued
+
+    def send_batch(self, batch: EventBatch) -> int:
+        """Send what is for the socket, as far as it takes that."""
+        taken = 0
+        for run in batch.runs:
+            if run.is_for(self.memberships):
+                if self.write_paused or not self.connection.send(run.prepared):
+                    break
+                self.last = run.last
+            taken += run.count
+        return taken
+
+    def send_event(self, kind: str, data: bytes) -> None:
+        """Do nothing: this log has no events of other kinds."""
+
+    def reset(self, room: str, position: Position) -> None:
+        """Events are missing: close the connection, so that the client comes back and is told."""
+        self._is_lost = True
+        self.connection.close("forced close")
+
+    def goodbye(self, goodbye: Goodbye) -> None:
+        """Do nothing: it isn't a session of the hub."""
+
+    # What the socket tells
+
+    def pause_writing(self) -> None:
+        """The client takes no more for now."""
+        self._delivery.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client takes more again."""
+        if not self._is_closed:
+            self._delivery.pump()
+
+
+def _given_position(offset: Any, pid: Pid) -> Position | None:
+    """Up to where a client has all: the offset that it sends, or where it began if it had no event yet."""
+    if offset is None:
+        return pid.start
+    try:
+        return Position.parse(offset if isinstance(offset, str) else "")
+    except RealtimeError:
+        return None
