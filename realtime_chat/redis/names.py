@@ -29,7 +29,7 @@ class RedisNames:
     :ivar log: the key of the hash that describes the log.
     """
 
-    __slots__ = ("_keys", "_members", "_relay", "_room", "_stream", "log", "prefix", "scope")
+    __slots__ = ("_keys", "_members", "_relay", "_room", "_session", "_stream", "log", "prefix", "scope")
 
     def __init__(self, prefix: str, database: int) -> None:
         self.prefix = check_prefix(prefix)
@@ -39,6 +39,7 @@ class RedisNames:
         self._keys = f"{self.scope}:keys:"
         self._room = f"{self.scope}:room:"
         self._members = f"{self.scope}:members:"
+        self._session = f"{self.scope}:session:"
         self._relay = (f"{self.scope}:relay:",) if database else (f"{prefix}:relay:", f"{self.scope}:relay:")
 
     def stream(self, room: str) -> str:
@@ -56,6 +57,10 @@ class RedisNames:
     def room_of(self, channel: str) -> str:
         """Return the room of a channel that :meth:`room` has made."""
         return channel[len(self._room) :]
+
+    def session(self, key: str) -> str:
+        """Return the key of what is kept of a Socket.IO socket."""
+        return self._session + key
 
     def members(self, room: str) -> str:
         """Return the key of a room's members, a hash."""

@@ -1,6 +1,6 @@
 """In which rooms a socket of a recovery namespace was, and at which offsets of the namespace's log.
 
-What a socket gets is decided by where it was when an event was stored, and not by where it is when the event is sent:
+What a socket gets is decided by where it was when an event was stored. Where it is when the event is sent doesn't matter:
 a slow client still gets what came before it left a room.
 """
 

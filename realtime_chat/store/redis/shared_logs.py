@@ -163,6 +163,7 @@ class SharedLogs:
             self.append.sha,
             damaged_epoch,
             self.elapsed(),
+            retention.namespace_count,
         )
         epoch, secret, time, elapsed = await self._initialise_script.run(connection, [self.names.log], arguments)
         self._note_redis_time(time)

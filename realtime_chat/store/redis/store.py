@@ -23,6 +23,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import read_messages
 from realtime_chat.redis.wire import Argument, RedisProtocol, Script, ServerError, Slots
 from realtime_chat.store.redis.appender import RedisAppender
+from realtime_chat.store.redis.sessions import RedisSessions
 from realtime_chat.store.redis.shared_logs import STALE_LOGS, SharedLogs, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, RetentionClock, readable_page
 from realtime_chat.values.errors import StoreError, StoreRefused
@@ -54,6 +55,7 @@ class RedisStore:
     :param monotonic: seconds that only grow, for ages.
     :ivar links: its connections. The first one also takes commands of others, in order with the appends.
     :ivar commits: counts for the metrics.
+    :ivar sessions: see :class:`~realtime_chat.core.interfaces.ISessionStore`.
     """
 
     _log = Logger()
@@ -92,6 +94,7 @@ class RedisStore:
         self._checks = 0
         self._loops = [(LoopingCall(self._check_logs), look), (LoopingCall(self._sweeper.sweep), tick)]
         self._closed: str | None = "the store is not started"
+        self.sessions = RedisSessions(reactor, self._appending, names)
         self.links: Sequence[RedisConnection] = (self._appending, self._reading)
         self.commits = self._appender.counts
 
@@ -121,6 +124,7 @@ class RedisStore:
         for call, seconds in self._loops:
             call.clock = self._reactor
             call.start(seconds, now=False)
+        self.sessions.start()
 
     def _warn_of_eviction(self) -> None:
         policy = self._appending.info.get("maxmemory_policy", "noeviction")
@@ -144,6 +148,7 @@ class RedisStore:
             await gatherResults([connection.stop() for connection in self.links])
 
     def _stop_loops(self) -> None:
+        self.sessions.stop()
         for call, _ in self._loops:
             if call.running:
                 call.stop()
@@ -183,7 +188,7 @@ class RedisStore:
 
     async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
         cutoff = self._logs.clock.message_cutoff()
-        asked = (direction, offset, limit, self._logs.clock.retention.count, cutoff, PAGE_BYTES)
+        asked = (direction, offset, limit, self._logs.clock.retention.count_for(room), cutoff, PAGE_BYTES)
         answer = await self._run_read(self._read_script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()
         oldest, top, epoch_start = map(int, answer[1:4])
@@ -265,6 +270,7 @@ class _RedisSweeper:
         names, clock = self._logs.names, self._logs.clock
         room_age, elapsed = int(clock.retention.room_age * 1000), self._logs.elapsed()
         keys = [names.log, *chain.from_iterable((names.stream(room), names.keys(room)) for room in rooms)]
-        arguments = (clock.retention.count, clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
+        counts = clock.retention.count, clock.retention.namespace_count
+        arguments = (*counts, clock.message_cutoff(), _ENTRIES_PER_SWEEP, room_age, elapsed)
         while rooms and self._connection.ready and await self._script.run(self._connection, keys, arguments):
             pass

@@ -31,11 +31,12 @@
 local REMEMBERED_MILLISECONDS = 10000
 local SECONDS_AT_ONCE = 20
 
-local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max', 'elapsed')
+local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'count', 'age', 'max', 'elapsed', 'namespace_count')
 if not known[2] then
   return redis.error_reply('NOLOG there is no log; a daemon has to be started with this store first')
 end
 local epoch, count, age, max = known[2], tonumber(known[3]), tonumber(known[4]), tonumber(known[5])
+local namespace_count = tonumber(known[7]) or count
 local is_external = #KEYS == 3 and #ARGV < 12
 local elapsed_in_log = tonumber(known[6] or 0)
 local elapsed = is_external and elapsed_in_log or math.max(elapsed_in_log, tonumber(ARGV[5]))
@@ -140,9 +141,10 @@ local function finish(room)
   save_room(room, name)
   redis.call('PUBLISH', SCOPE .. ':room:' .. name,
     'm' .. epoch .. ':' .. whole(room.top - added + 1) .. ' ' .. added .. '\n' .. table.concat(room.rows, '\n'))
-  local slack = slack_of(count)
-  if redis.call('XLEN', room.stream) >= count + slack then
-    trim(room.stream, room.keys, room.top - count + 1, 4 * slack)
+  local most = kept(name, count, namespace_count)
+  local slack = slack_of(most)
+  if redis.call('XLEN', room.stream) >= most + slack then
+    trim(room.stream, room.keys, room.top - most + 1, 4 * slack)
   end
 end
 

@@ -6,6 +6,7 @@
 --   safe     1 if Redis promises to lose nothing that it has answered
 --   secret   hexadecimal; it lives as long as the log
 --   count    how many messages of a room are kept
+--   namespace_count  the same of the log of a Socket.IO namespace, whose name begins with /
 --   age      for how many milliseconds; empty for ever
 --   max      the most bytes of a message
 --   append   the hash with which other programs run append.lua
@@ -44,6 +45,11 @@ end
 -- The room of a stream SCOPE:stream:ROOM.
 local function room_of(stream)
   return string.sub(stream, #SCOPE + 9)
+end
+
+-- How many messages of a room are kept.
+local function kept(room, count, namespace_count)
+  return string.sub(room, 1, 1) == '/' and namespace_count or count
 end
 
 local function slack_of(count)

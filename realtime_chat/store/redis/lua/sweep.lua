@@ -1,12 +1,12 @@
 -- Trim rooms that are not written to, and forget rooms that are unused.
 --
 -- KEYS: the log; then for each room its stream and the hash of its keys.
--- ARGV: how many messages of a room are kept; the lowest "at" that is kept; the most entries of a room that are deleted;
+-- ARGV: how many messages of a room are kept, and of a namespace's log; the lowest "at" that is kept; the most entries of a room that are deleted;
 --       for how many milliseconds an empty room is kept that no node follows; the elapsed time.
 -- Returns: 1 if there is more to delete.
 
-local count, cutoff, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local room_age, now = tonumber(ARGV[4]), math.max(log_elapsed(), tonumber(ARGV[5]))
+local cutoff, most = tonumber(ARGV[3]), tonumber(ARGV[4])
+local room_age, now = tonumber(ARGV[5]), math.max(log_elapsed(), tonumber(ARGV[6]))
 local more = 0
 
 -- The offset below which entries are too old; nil if no entry is.
@@ -51,6 +51,7 @@ end
 for index = 2, #KEYS, 2 do
   local stream, keys = KEYS[index], KEYS[index + 1]
   local room = room_of(stream)
+  local count = kept(room, tonumber(ARGV[1]), tonumber(ARGV[2]))
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if first then
     redis.call('ZREM', EMPTY, room)
