@@ -110,6 +110,7 @@ class Options(SocketIOOptions):
             **dict.fromkeys(("app", "socket-io-path", "socket-io-script")),
             "store-prefix": DEFAULT_PREFIX,
             "history": limits.history,
+            "socket-io-history": limits.namespace_history,
             "max-message": limits.max_message,
             "max-rooms": limits.max_rooms,
             "max-rooms-total": limits.max_rooms_total,

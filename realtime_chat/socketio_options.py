@@ -94,6 +94,8 @@ class SocketIOOptions(usage.Options):
     check_value: Callable[..., Any]
     _path: Callable[[str], str]
     refused: Callable[[str, str], usage.UsageError]
+    defaults: dict[str, Any]
+    _read_count: Callable[[str, str], None]
 
     def opt_app(self, reference: str) -> None:
         """MODULE:NAME of an application for Socket.IO clients, such as shop:app; the module is looked for in the
@@ -107,6 +109,10 @@ class SocketIOOptions(usage.Options):
     def opt_socket_io_script(self, path: str) -> None:
         """A file with the Socket.IO client for browsers, which is served as /socket.io/socket.io.js. [default: none]"""
         self["socket-io-script"] = self.check_value("socket-io-script", self._path(path), read_script)
+
+    def opt_socket_io_history(self, count: str) -> None:
+        """How many events the log of each recovery namespace keeps, for clients that come back. [default: 10000]"""
+        self._read_count("socket-io-history", count)
 
     def read_socketio(self) -> Mount | None:
         """How Socket.IO is served.
@@ -125,6 +131,6 @@ class SocketIOOptions(usage.Options):
         return Mount(application, given[1] or DEFAULT_PATH, bool(self["socket-io-eio3"]), given[2])
 
     def _refuse_without_socketio(self) -> None:
-        for option in ("socket-io-path", "socket-io-script", "socket-io-eio3"):
-            if self[option]:
+        for option in ("socket-io-path", "socket-io-script", "socket-io-eio3", "socket-io-history"):
+            if self[option] and self[option] != self.defaults.get(option):
                 raise self.refused(option, "this is for Socket.IO; add --socket-io or --app MODULE:NAME")

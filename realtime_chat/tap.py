@@ -54,7 +54,13 @@ times. With Python's own 5 ms, a durable publish on a busy daemon takes 30 to 60
 
 def _make_store(options: Options, reactor: Any, node: str) -> tuple[IMessageStore, IBroker, Path | None]:
     """Make the store and the broker; the third value is the directory that the store needs, or None."""
-    retention = Retention(options["history"], options["history-age"], options["max-rooms-stored"], options["room-rate"])
+    retention = Retention(
+        options["history"],
+        options["history-age"],
+        options["max-rooms-stored"],
+        options["room-rate"],
+        options["socket-io-history"],
+    )
     store: str | None = options["store"]
     if store is not None and store.startswith("memory:"):
         return MemoryStore(retention, time.time, os.urandom), LocalBroker(), None
@@ -173,6 +179,7 @@ def _read_configuration(options: Options, directory: Path | None, verifier: Toke
     limits = attrs.evolve(
         Limits(),
         history=options["history"],
+        namespace_history=options["socket-io-history"],
         history_age=options["history-age"],
         max_message=options["max-message"],
         max_rooms=options["max-rooms"],

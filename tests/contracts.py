@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
 from zope.interface.verify import verifyObject
 
-from realtime_chat.core.interfaces import IBroker, IMessageStore
+from realtime_chat.core.interfaces import SESSION_SECONDS, IBroker, IMessageStore, ISessionStore
 from realtime_chat.store.retention import KEY_SECONDS, SECONDS_AT_ONCE, Retention
 from realtime_chat.values.errors import RealtimeError, StoreError
 from realtime_chat.values.model import (
@@ -400,6 +400,45 @@ class MessageStoreContract:
         self.assertEqual((await store.append(draft())).message.position.offset, 6)
         page = await store.read_after("lobby", 0, 9)
         self.assertEqual((offsets(page), page.oldest, page.top), ([6], 6, 6))
+
+    async def test_namespace_logs(self) -> None:
+        """The log of a Socket.IO namespace has a length of its own; it is called by the namespace's name."""
+        store = await self.open_store(count=3, namespace_count=5)
+        names = ["/", "/chat", "/chat/x", "/tenant-\u00e9"]
+        await append_all(store, [draft(number, name) for number in range(1, 151) for name in (*names, "chat")])
+        for name in names:
+            self.assertEqual([146, 147, 148, 149, 150], texts(await store.read_after(name, 0, 9)))
+            self.assertEqual([149, 150], texts(await store.read_before(name, None, 2)))
+        self.assertEqual([148, 149, 150], texts(await store.read_after("chat", 0, 9)))
+
+    async def pass_session_time(self, seconds: float) -> None:
+        """Let seconds pass for the records of sockets."""
+        self.clock.advance(seconds)
+
+    async def test_sessions(self) -> None:
+        """A record is there until it is removed or replaced, byte for byte."""
+        sessions = (await self.open_store()).sessions
+        self.assertTrue(verifyObject(ISessionStore, sessions))
+        self.assertIsNone(await sessions.get("a"))
+        sessions.put("a", b"1", connected=True)
+        sessions.put("b", b'\0\xff"', connected=False)
+        await sessions.put("a", b"2", connected=False)
+        self.assertEqual([b"2", b'\0\xff"'], [await sessions.get(key) for key in "ab"])
+        sessions.remove("c")
+        await sessions.remove("a")
+        self.assertEqual([None, b'\0\xff"'], [await sessions.get(key) for key in "ab"])
+
+    async def test_sessions_expire(self) -> None:
+        """The record of a socket expires some time after its disconnect, and that of a connected one does not."""
+        sessions = (await self.open_store()).sessions
+        await sessions.put("connected", b"1", connected=True)
+        await sessions.put("away", b"2", connected=True)
+        await self.pass_session_time(SESSION_SECONDS / 2)
+        await sessions.put("away", b"3", connected=False)
+        await self.pass_session_time(SESSION_SECONDS - 1)
+        self.assertEqual([b"1", b"3"], [await sessions.get(key) for key in ("connected", "away")])
+        await self.pass_session_time(2)
+        self.assertEqual([b"1", None], [await sessions.get(key) for key in ("connected", "away")])
 
     async def test_clock_stepping_back(self) -> None:
         """A wall clock that steps back changes neither order nor offsets, and nothing too old is shown."""
@@ -788,6 +827,20 @@ class LastingStoreContract(MessageStoreContract):
     def rebuild_store(self, retention: Retention) -> Any:
         """A store that is not started, and has what the last one has."""
         raise NotImplementedError
+
+    async def test_sessions_after_restart(self) -> None:
+        """Records outlive the process. Its end counts as the disconnect of all sockets that were connected."""
+        store = await self.open_store()
+        store.sessions.put("connected", b"1", connected=True)
+        await store.sessions.put("away", b"2", connected=False)
+        await store.stop()
+        await self.pass_session_time(SESSION_SECONDS - 1)
+        store = self.rebuild_store(Retention())
+        await store.start()
+        self.addCleanup(store.stop)
+        self.assertEqual([b"1", b"2"], [await store.sessions.get(key) for key in ("connected", "away")])
+        await self.pass_session_time(SESSION_SECONDS + 2)
+        self.assertEqual([None, None], [await store.sessions.get(key) for key in ("connected", "away")])
 
     async def test_key_after_restart_and_step(self) -> None:
         """A key is known for 300 seconds also where the wall clock is set while nobody has the store."""

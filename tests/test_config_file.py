@@ -83,6 +83,7 @@ class OptionTests(ConfigTestCase):
             "socket-io-path": "socketio",
             "socket-io-eio3": True,
             "socket-io-script": key,
+            "socket-io-history": 700,
         }
         lines, arguments = [], []
         for name, value in values.items():

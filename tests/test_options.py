@@ -56,6 +56,7 @@ VALUED = (
     "app",
     "socket-io-path",
     "socket-io-script",
+    "socket-io-history",
 )
 
 

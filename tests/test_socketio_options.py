@@ -50,7 +50,12 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_needs_socketio(self) -> None:
         """Options for Socket.IO are of no use without it, and that is told."""
-        for option in (("--socket-io-path", "x"), ("--socket-io-eio3",), ("--socket-io-script", __file__)):
+        for option in (
+            ("--socket-io-path", "x"),
+            ("--socket-io-eio3",),
+            ("--socket-io-script", __file__),
+            ("--socket-io-history", "5"),
+        ):
             self.assertIn("add --socket-io or --app", str(self.assertRaises(UsageError, parsed, *option)))
         self.assertIsNone(parsed()["socketio"])
 
@@ -63,6 +68,7 @@ class ApplicationTests(SynchronousTestCase):
             ("--socket-io-path", "a/b", "one part of a path"),
             ("--socket-io-path", "..", "one part of a path"),
             ("--socket-io-script", "/nowhere.js", "can't be read"),
+            ("--socket-io-history", "0", "is not a whole number above 0"),
             ("--app", "shop", "--app: 'shop' is not MODULE:NAME"),
         ):
             self.assertIn(expected, str(self.assertRaises(UsageError, parsed, "--socket-io", option, value)))

@@ -1,7 +1,7 @@
 """In which rooms a socket of a recovery namespace was, and at which offsets of the namespace's log.
 
-What a socket gets is decided by where it was when an event was stored. Where it is when the event is sent doesn't matter:
-a slow client still gets what came before it left a room.
+Where a socket was when an event was stored decides whether it gets the event. Where it is when the event is sent counts
+for nothing: a slow client still gets what came before it left a room.
 """
 
 from __future__ import annotations

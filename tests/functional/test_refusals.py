@@ -78,6 +78,7 @@ EARLY = (
     Row("--socket-io-path chat", "--socket-io-path: this is for Socket.IO", "add --socket-io or --app MODULE:NAME"),
     Row("--socket-io --socket-io-path a/b", "'a/b' is not one part of a path", "right would be socketio"),
     Row("--socket-io --socket-io-script /nowhere.js", "'/nowhere.js' can't be read", "right would be dist/socket.io"),
+    Row("--socket-io --socket-io-history 0", "--socket-io-history: '0' is not a whole number above 0", "be 10000"),
     Row("--metrics-listen 9100", "--metrics-listen: '9100' is no endpoint", "tcp:8080:interface=127.0.0.1"),
     Row("--store postgres://host", "names no store", "sqlite:PATH, redis://HOST/0, or memory:"),
     Row("--store sqlite:", "'sqlite:' names no store", "sqlite:PATH"),

@@ -37,7 +37,7 @@ class RedisStoreTests(LastingStoreContract, TestCase):
     def rebuild_store(self, retention: Retention) -> RedisStore:
         address = parse_address(self.url)
         names = RedisNames("realtime", 0)
-        return RedisStore(
+        store = RedisStore(
             reactor,
             address,
             names,
@@ -51,10 +51,20 @@ class RedisStoreTests(LastingStoreContract, TestCase):
             tick=0.02,
             monotonic=self.clock.seconds,
         )
+        self.stores = [store]
+        return store
 
     async def pass_half_a_second(self) -> None:
         """By Redis' own clock, which is that of this machine."""
         await deferLater(reactor, 0.5)
+
+    async def pass_session_time(self, seconds: float) -> None:
+        """By Redis' clock: each record has so much less time. Then the nodes that live prolong theirs."""
+        server = shared_server(self, empty=False)
+        for key in server.command("KEYS", "realtime:0:session:*"):
+            server.command("PEXPIRE", key, int(server.command("PTTL", key) - 1000 * seconds))
+        for store in self.stores:
+            await store.sessions._prolong()
 
     async def read_room(self, store: RedisStore, room: str) -> None:
         """Follow a room, as a node does by way of which somebody reads it, whichever node that is."""
