@@ -121,6 +121,23 @@ class FakeTransport:
         return [event for event in self.received if event["type"] == kind]
 
 
+class HeldSessions:
+    """The records of sockets in a :class:`HeldStore`: changes take effect in order with the appends."""
+
+    def __init__(self, held: HeldStore, sessions: Any) -> None:
+        self._held = held
+        self._sessions = sessions
+
+    def put(self, key: str, record: bytes, connected: bool) -> Deferred[None]:
+        return self._held.append(lambda: self._sessions.put(key, record, connected))
+
+    def get(self, key: str) -> Deferred[bytes | None]:
+        return self._held.read(lambda: self._sessions.get(key))
+
+    def remove(self, key: str) -> Deferred[None]:
+        return self._held.append(lambda: self._sessions.remove(key))
+
+
 class HeldStore:
     """A store in front of another that answers when it is told to.
 
@@ -133,6 +150,7 @@ class HeldStore:
         self._on_commit = on_commit
         self.secret = store.secret
         self.watch = store.watch
+        self.sessions = HeldSessions(self, store.sessions)
         self.appends: list[tuple[Any, Deferred[Any]]] = []
         self.committed: list[tuple[Any, Deferred[Any]]] = []
         self.looks: list[tuple[Callable[[], Deferred[Any]], Deferred[Any]]] = []
@@ -144,12 +162,12 @@ class HeldStore:
         return answer
 
     def read_after(self, *args: Any) -> Deferred[Any]:
-        return self._read(lambda: self._store.read_after(*args))
+        return self.read(lambda: self._store.read_after(*args))
 
     def read_before(self, *args: Any) -> Deferred[Any]:
-        return self._read(lambda: self._store.read_before(*args))
+        return self.read(lambda: self._store.read_before(*args))
 
-    def _read(self, look: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+    def read(self, look: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         answer: Deferred[Any] = Deferred()
         self.looks.append((look, answer))
         return answer
@@ -158,7 +176,8 @@ class HeldStore:
         """Let the next append take effect."""
         if self.appends:
             draft, answer = self.appends.pop(0)
-            self.committed.append((self._store.append(draft).addCallback(self._on_commit), answer))
+            result = draft() if callable(draft) else self._store.append(draft).addCallback(self._on_commit)
+            self.committed.append((result, answer))
 
     def acknowledge(self) -> None:
         """Answer the next append that took effect."""

@@ -12,19 +12,20 @@ from twisted.python.failure import Failure
 class Stored:
     """Tells when something is stored. Whoever doesn't await it needs not care whether it fails.
 
+    :ivar is_done: whether it is known whether that is stored.
     :raises RealtimeError: awaited: why it was not stored.
     """
 
-    __slots__ = ("_failure", "_is_done", "_waiting")
+    __slots__ = ("_failure", "_waiting", "is_done")
 
     def __init__(self) -> None:
-        self._is_done = False
+        self.is_done = False
         self._failure: Failure | None = None
         self._waiting: list[Deferred[None]] = []
 
     def __await__(self) -> Generator[Deferred[None], Any, None]:
         answer: Deferred[None] = Deferred()
-        if self._is_done:
+        if self.is_done:
             self._answer(answer)
         else:
             self._waiting.append(answer)
@@ -32,7 +33,7 @@ class Stored:
 
     def done(self, failure: Failure | None = None) -> None:
         """Answer all who wait for it, and who will."""
-        self._is_done, self._failure = True, failure
+        self.is_done, self._failure = True, failure
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
             self._answer(answer)

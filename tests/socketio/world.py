@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from realtime_chat.core.hub import Hub
 from realtime_chat.engineio.connection import Connection, Handshake
 from realtime_chat.engineio.packets import EnginePacketType
 from realtime_chat.engineio.prepared import PreparedMessage
@@ -114,6 +115,28 @@ class SocketIOClient:
         self.connection.writable_changed()
 
 
+def open_client(
+    accept: Any,
+    hub: Hub,
+    sid: str,
+    turn: Callable[[], None],
+    version: int = 4,
+    authorization: bytes | None = None,
+    query: dict[str, str] | None = None,
+    settings: Settings | None = None,
+) -> SocketIOClient:
+    """A client that has opened its connection, and nothing more.
+
+    :param turn: ends the reactor's turn.
+    """
+    transport = FakeTransport()
+    handshake = Handshake(query or {}, {}, "192.0.2.1", False, 0.0)
+    connection = Connection(sid, version, handshake, transport, settings or Settings(), hub.wheel)
+    connection.authorization = authorization
+    connection.open(accept)
+    return SocketIOClient(connection, transport, turn)
+
+
 class SocketIOWorld(World):
     """Serves an application, and makes clients of it."""
 
@@ -134,12 +157,8 @@ class SocketIOWorld(World):
     ) -> SocketIOClient:
         """A client that has opened its connection, and nothing more."""
         self._count += 1
-        transport = FakeTransport()
-        handshake = Handshake(query or {}, {}, "192.0.2.1", False, 0.0)
-        connection = Connection(f"sid{self._count}", version, handshake, transport, self.settings, self.hub.wheel)
-        connection.authorization = authorization
-        connection.open(self._accept)
-        return SocketIOClient(connection, transport, self.turn)
+        sid = f"sid{self._count}"
+        return open_client(self._accept, self.hub, sid, self.turn, version, authorization, query, self.settings)
 
     def connected(self, *namespaces: str, auth: Any = None) -> SocketIOClient:
         """A client that is connected to namespaces, without what it received for that."""
