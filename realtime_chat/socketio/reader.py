@@ -152,17 +152,15 @@ class LogReader:
 
     async def _start_of(self, record: Record, pid: Pid, offset: Any) -> tuple[str, StartPosition | None]:
         """Where the client of a record goes on, and the outcome."""
-        position = _given_position(offset, pid)
-        if position is None or position.epoch != record.epoch:
-            return "other_log", None
-        after = max(position.offset, record.sent) if position.offset == record.last else position.offset
+        given = _given_offset(offset, pid)
+        after = max(given, record.sent) if given == record.last else given
         if after < record.memberships.floor:
             return "trimmed", None
         room = await self.log.load()
         start = await room.start(Position(record.epoch, after), 0)
         if not start.recovered:
-            return "trimmed", None
-        self._restore(record, position.offset)
+            return "trimmed" if start.position.epoch == record.epoch else "other_log", None
+        self._restore(record, given)
         return "recovered", start
 
     def _restore(self, record: Record, last: int) -> None:
@@ -384,11 +382,13 @@ class LogReader:
             self._delivery.pump()
 
 
-def _given_position(offset: Any, pid: Pid) -> Position | None:
-    """Up to where a client has all: the offset that it sends, or where it began if it had no event yet."""
-    if offset is None:
-        return pid.start
+def _given_offset(text: Any, pid: Pid) -> int:
+    """Up to which offset a client has all.
+
+    A client that isn't recovered keeps its old offset. If that is from before its ``pid``, it has had no event since.
+    """
     try:
-        return Position.parse(offset if isinstance(offset, str) else "")
+        position = Position.parse(text if isinstance(text, str) else "")
     except RealtimeError:
-        return None
+        return pid.start.offset
+    return max(position.offset, pid.start.offset) if position.epoch == pid.start.epoch else pid.start.offset

@@ -22,9 +22,11 @@ from tests.fakes import HeldStore, make_hub, tokens
 from tests.soak import examples
 from tests.socketio.world import SocketIOClient, open_client
 
-HISTORY = 12
+HISTORY = 6
 ROOMS = st.sampled_from("abc")
 CLIENTS = st.integers(0, 2)
+WORK = st.sampled_from((0, 0, 1, 2, 5))
+"""How much the store does after a step."""
 
 
 class Chat(Namespace):
@@ -113,11 +115,13 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.clients = [Client() for _ in range(3)]
         self.events: list[Event] = []
         self.start()
+        for which in range(3):
+            self.connect(which, 9)
 
     def start(self) -> None:
         """Start a process."""
         self.held = HeldStore(self.store)
-        limits = {"history": 5, "namespace_history": HISTORY, "page_messages": 4, "tail_bytes": 2000}
+        limits = {"history": 5, "namespace_history": HISTORY, "page_messages": 4, "tail_bytes": 700}
         self.hub = make_hub(self.held, self.clock, **limits)
         self.app = Application({"/chat": Chat})
         self.accept = self.app.acceptor(self.hub, Settings(), tokens(len(self.events)))
@@ -128,10 +132,19 @@ class RecoveryMachine(RuleBasedStateMachine):
         for client in self.clients:
             self.receive(client)
 
+    def work(self, times: int) -> None:
+        """Let the store do the first things that it was asked for."""
+        for _ in range(times):
+            self.held.commit()
+            self.held.acknowledge()
+            self.held.look(0)
+            self.held.answer(0)
+            self.turn()
+
     # What clients do
 
-    @rule(which=CLIENTS)
-    def connect(self, which: int) -> None:
+    @rule(which=CLIENTS, work=WORK)
+    def connect(self, which: int, work: int) -> None:
         """A client connects, for the first time or again."""
         client = self.clients[which]
         if client.io is not None:
@@ -140,7 +153,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         client.io = open_client(self.accept, self.hub, f"sid{which}", partial(self.clock.advance, 0))
         auth = {name: value for name, value in (("pid", client.pid), ("offset", client.offset)) if value is not None}
         client.io.send(f"0/chat,{json.dumps(auth)}")
-        self.turn()
+        self.work(work)
 
     def receive(self, client: Client, most: int = 1_000_000) -> None:
         """Take what came, up to so many packets."""
@@ -173,9 +186,10 @@ class RecoveryMachine(RuleBasedStateMachine):
         else:
             client.stay = Stay(sid, begun, in_flight | set(range(begun + 1, len(self.events) + 1)))
         client.pid = pid
+        client.connecting = None
 
-    @rule(which=CLIENTS, received=st.integers(0, 3) | st.just(99))
-    def lose(self, which: int, received: int) -> None:
+    @rule(which=CLIENTS, received=st.integers(0, 3) | st.just(99), work=WORK)
+    def lose(self, which: int, received: int, work: int) -> None:
         """A client loses its connection, perhaps before it has received all that was sent."""
         client = self.clients[which]
         if client.io is not None:
@@ -183,6 +197,16 @@ class RecoveryMachine(RuleBasedStateMachine):
         if client.io is not None:
             client.io.connection.close("transport close")
             client.io = client.socket = None
+        self.work(work)
+
+    @rule(which=CLIENTS, received=st.integers(0, 3) | st.just(99), work=WORK)
+    def reconnect(self, which: int, received: int, work: int) -> None:
+        """A client connects anew, while the server doesn't know yet that its connection is lost."""
+        client = self.clients[which]
+        if client.io is not None and client.connecting is None:
+            self.receive(client, received)
+            client.io = client.socket = None
+            self.connect(which, work)
 
     @rule(which=CLIENTS, pauses=st.booleans())
     def pace(self, which: int, pauses: bool) -> None:
@@ -194,8 +218,8 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     # What the application does
 
-    @rule(which=CLIENTS, room=ROOMS, enters=st.booleans())
-    def move(self, which: int, room: str, enters: bool) -> None:
+    @rule(which=CLIENTS, room=ROOMS, enters=st.booleans(), work=WORK)
+    def move(self, which: int, room: str, enters: bool, work: int) -> None:
         """A socket enters or leaves a room."""
         client = self.clients[which]
         if client.socket is None:
@@ -203,9 +227,16 @@ class RecoveryMachine(RuleBasedStateMachine):
         stored = client.socket.enter(room) if enters else client.socket.leave(room)
         assert client.stay is not None
         client.stay.changes.append(Change(len(self.events), room, enters, stored))
+        self.work(work)
 
-    @rule(to=st.none() | st.sets(ROOMS, min_size=1), skip=st.sets(ROOMS, max_size=1), own=st.none() | CLIENTS)
-    def emit(self, to: set[str] | None, skip: set[str], own: int | None) -> None:
+    @rule(
+        to=st.none() | st.sets(ROOMS, min_size=1),
+        skip=st.sets(ROOMS, max_size=1),
+        own=st.none() | CLIENTS,
+        count=st.integers(1, 4),
+        work=WORK,
+    )
+    def emit(self, to: set[str] | None, skip: set[str], own: int | None, count: int, work: int) -> None:
         """Something is emitted: to rooms or all, and perhaps to one socket besides."""
         broadcast = self.app.of("/chat").skip(*skip)
         names = None if to is None else frozenset(to)
@@ -213,8 +244,10 @@ class RecoveryMachine(RuleBasedStateMachine):
             names = (names or frozenset()) | {stay.sid}
         if names is not None:
             broadcast = broadcast.to(*sorted(names))
-        number = len(self.events) + 1
-        self.events.append(Event(number, names, frozenset(skip), broadcast.emit("number", number)))
+        for _ in range(count):
+            number = len(self.events) + 1
+            self.events.append(Event(number, names, frozenset(skip), broadcast.emit("number", number)))
+        self.work(work)
 
     @rule()
     def emit_volatile(self) -> None:
@@ -250,6 +283,7 @@ class RecoveryMachine(RuleBasedStateMachine):
                 missing = set(wanted) - set(client.stay.seen) - client.stay.optional
                 assert not missing, (missing, client.stay)
 
+    @precondition(lambda self: len(self.events) % 3 == 0)
     @rule(which=CLIENTS, missed=st.integers(0, 3))
     def come_back(self, which: int, missed: int) -> None:
         """A client that was away for a moment is recovered."""
@@ -257,11 +291,10 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.settle()
         if client.socket is None or client.io is None or not client.io.transport.writable:
             return
-        self.lose(which, 99)
-        for _ in range(missed):
-            self.emit(None, set(), None)
+        self.lose(which, 99, 0)
+        self.emit(None, set(), None, missed, 0)
         self.settle()
-        self.connect(which)
+        self.connect(which, 0)
         self.settle()
         assert client.recovered, self.app.counters.recoveries
 
@@ -279,6 +312,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         for event in self.events:
             event.lost |= not event.stored.is_done
         self.start()
+        for client in self.clients:
+            client.connecting = None
 
     @invariant()
     def in_order(self) -> None:
@@ -300,5 +335,5 @@ class RecoveryMachineTests(SynchronousTestCase):
     def test_machine(self) -> None:
         """Each socket has every event of its rooms once and in order, or ``recovered`` is false."""
         machine = RecoveryMachine.TestCase("runTest")
-        machine.settings = settings(max_examples=examples(1000), stateful_step_count=40, deadline=None)
+        machine.settings = settings(max_examples=examples(1000), stateful_step_count=50, deadline=None)
         machine.runTest()
