@@ -110,7 +110,7 @@ class Application:
         """Emit what another program has published. That is JSON, or else text, or else binary."""
         try:
             self.of(namespace).emit(channel.decode(), _decoded(payload))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             self.counters.relays_refused += 1
             self._log.warn(
                 "what was published for the namespace {name} is not relayed: {why}", name=namespace, why=error

@@ -41,7 +41,7 @@ class ClientSockets:
         self._reader = PacketReader(5 if connection.version == 4 else 4, context.settings.max_payload)
         self._ended: set[str] = set()  # namespaces that the server has ended: what was on its way there is ignored
         self._pending = 0
-        self._is_limited = self._is_reading_paused = False
+        self._is_limited = self._is_held_up = self._is_reading_paused = False
         self._is_charged = False  # whether the address has paid for the event that is being dispatched
         self._quota = Quota(context.hub.limiter, None, connection.handshake.address)
         self._connect_timeout: Timeout | None = None
@@ -116,6 +116,20 @@ class ClientSockets:
             self._is_charged = self._take_command()
             socket.event_received(packet)
             self._is_charged = False
+            if socket.reader is not None:
+                self._wait_for_store()
+
+    def _wait_for_store(self) -> None:
+        """While much is to be stored, read one event for one that was stored."""
+        publisher = self._context.hub.publisher
+        if publisher.has_much_to_store and not self._is_held_up:
+            self._is_held_up = True
+            publisher.hold_up(self._no_longer_held_up)
+            self._update_reading()
+
+    def _no_longer_held_up(self) -> None:
+        self._is_held_up = False
+        self._update_reading()
 
     def _take_command(self) -> bool:
         """Take what an event costs. Where there is not enough, the client waits, but nothing is lost.
@@ -138,7 +152,7 @@ class ClientSockets:
 
     def _update_reading(self) -> None:
         """Read nothing while too much is to be done."""
-        is_paused = self._is_limited or self._pending >= MAX_PENDING
+        is_paused = self._is_limited or self._is_held_up or self._pending >= MAX_PENDING
         if is_paused is self._is_reading_paused or self.connection.is_closed:
             return
         self._is_reading_paused = is_paused

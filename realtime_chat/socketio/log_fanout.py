@@ -85,7 +85,7 @@ class EventRun:
         return not (self.skip and rooms.was_in_any(self.skip, self.last))
 
 
-class EventBatch:
+class LogBatch:
     """Consecutive entries of the log.
 
     :ivar count: how many there are.
@@ -178,25 +178,23 @@ class LogFanout:
 
     # What the room of the log calls
 
-    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> EventBatch:
+    def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> LogBatch:
         """Encode consecutive entries, of which those for everybody are put together."""
         events = [(entry.offset, _event_of(entry)) for entry in entries]
         runs: list[EventRun] = []
         for is_for_all, group in groupby(events, lambda event: event[1].to is None and not event[1].skip):
             runs += self._runs(epoch, list(group), is_for_all)
-        return EventBatch(runs)
+        return LogBatch(runs)
 
     def _runs(self, epoch: str, events: list[tuple[int, StoredEvent]], is_one: bool) -> Iterable[EventRun]:
         parts = [events] if is_one else [[event] for event in events]
         return [EventRun(self._head, epoch, part) for part in parts]
 
-    def encode_event(self, kind: str, data: bytes) -> EventBatch:
+    def encode_event(self, kind: str, data: bytes) -> LogBatch:
         """Nothing: this log has no events of other kinds."""
-        return EventBatch(())
+        return LogBatch(())
 
-    def send(
-        self, batch: EventBatch, readers: MutableMapping[R, Any], first: Collection[R] = ()
-    ) -> list[tuple[R, int]]:
+    def send(self, batch: LogBatch, readers: MutableMapping[R, Any], first: Collection[R] = ()) -> list[tuple[R, int]]:
         """Send to each reader what is for it. A reader whose writing is paused is left behind."""
         self.is_sending = True
         try:
@@ -204,7 +202,7 @@ class LogFanout:
         finally:
             self.is_sending = False
 
-    def _send(self, batch: EventBatch, readers: Mapping[Any, EventReader]) -> list[tuple[Any, int]]:
+    def _send(self, batch: LogBatch, readers: Mapping[Any, EventReader]) -> list[tuple[Any, int]]:
         paused: dict[Any, int] = {}
         taken = 0
         for run in batch.runs:

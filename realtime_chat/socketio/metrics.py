@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from realtime_chat.socketio.application import Application
+from realtime_chat.socketio.recovery import OUTCOMES
 
 _COUNTERS = (
     ("packets", "Packets that clients sent.", "received"),
@@ -36,6 +37,12 @@ class ApplicationCollector(Collector):
         yield sockets
         for name, help, attribute in _COUNTERS:
             yield CounterMetricFamily(f"realtime_socketio_{name}", help, getattr(counters, attribute))
+        recoveries = CounterMetricFamily(
+            "realtime_socketio_recoveries", "Clients that came back to a recovery namespace.", labels=["outcome"]
+        )
+        for outcome in OUTCOMES:
+            recoveries.add_metric([outcome], counters.recoveries[outcome])
+        yield recoveries
         seconds = counters.method_seconds
         yield HistogramMetricFamily(
             "realtime_socketio_method_seconds",

@@ -15,11 +15,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from realtime_chat.core.delivery import Delivery
+from realtime_chat.core.interfaces import SESSION_SECONDS
 from realtime_chat.core.log_view import StartPosition
 from realtime_chat.core.room import Subscription
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.socketio.log import NamespaceLog
-from realtime_chat.socketio.log_fanout import EventBatch, LogFanout
+from realtime_chat.socketio.log_fanout import LogBatch, LogFanout
 from realtime_chat.socketio.membership import Memberships
 from realtime_chat.socketio.recovery import MAX_RECORD, Pid, Record, decode_record, encode_record
 from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
@@ -75,6 +76,7 @@ class LogReader:
         self._sent = Position("", 0)
         self._session = b"{}"  # as it was stored last
         self._unsaved: list[Stored] = []
+        self._final: bytes | None = None
 
     # Where it begins
 
@@ -132,12 +134,12 @@ class LogReader:
 
     async def _recover(self, pid: Pid, offset: Any) -> StartPosition | None:
         """Where a client goes on that was away; None if something may be missing, or if nothing is known of it."""
-        holder = self.log.holders.get(pid.key)
+        holder: LogReader | None = self.log.holders.get(pid.key)
         self._hold(pid)
-        if holder is not None:
-            await holder.let_go()
         sessions = self._hub.session_store
-        found = await sessions.get(pid.key)
+        found = None if holder is None else await holder.let_go()
+        if found is None:
+            found = await sessions.get(pid.key)
         outcome, start = "unknown", None
         if found is not None:
             outcome, start = await self._start_of(decode_record(found), pid, offset)
@@ -237,6 +239,7 @@ class LogReader:
         self._is_saving = True
         waiting, self._unsaved = self._unsaved, []
         sessions, record = self._hub.session_store, self._encoded_record()
+        self._final = None if is_connected else record
         key = self.pid.key
         answer = sessions.remove(key) if record is None else sessions.put(key, record, is_connected)
         answer.addErrback(self._not_saved).addBoth(self._saved, waiting, is_connected)
@@ -250,9 +253,13 @@ class LogReader:
         for stored in waiting:
             stored.done(result)
         if not is_connected:
-            self._end()
-        elif self._unsaved and not self._is_closed:
+            self._end(isinstance(result, Failure))
+        elif self._is_closed:
+            return
+        elif self._unsaved:
             self._write(True)
+        elif isinstance(result, Failure):
+            self._hub.wheel.call_later(self._hub.limits.retry, self._save)
 
     def _encoded_record(self) -> bytes | None:
         """The record; None if the socket can't be recovered."""
@@ -282,10 +289,14 @@ class LogReader:
 
     # The end
 
-    async def let_go(self) -> None:
-        """End, as the client has connected anew. Answers when the record is stored."""
+    async def let_go(self) -> bytes | None:
+        """End, as the client has connected anew.
+
+        :returns: the record; None if there is none, or if it is as it was stored.
+        """
         self.connection.close("transport close")
         await self.ended
+        return self._final
 
     def close(self, is_final: bool) -> None:
         """End.
@@ -305,8 +316,12 @@ class LogReader:
         else:
             self.log.when_stored(lambda top: self._write(False))
 
-    def _end(self) -> None:
-        self._release()
+    def _end(self, is_unsaved: bool = False) -> None:
+        """Nothing more is written. A record that could not be stored is kept here for as long."""
+        if is_unsaved:
+            self._hub.wheel.call_later(SESSION_SECONDS, self._release)
+        else:
+            self._release()
         for stored in self._unsaved:
             stored.done()
         self.ended.done()
@@ -348,7 +363,7 @@ class LogReader:
         """Bytes that wait for the client."""
         return self._socket.connection.queued
 
-    def send_batch(self, batch: EventBatch) -> int:
+    def send_batch(self, batch: LogBatch) -> int:
         """Send what is for the socket, as far as it takes that."""
         taken = 0
         for run in batch.runs:

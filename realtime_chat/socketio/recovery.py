@@ -30,6 +30,10 @@ _WORD_BYTES = 15
 _SEAL_BYTES = 12
 _MAX_PID = 256
 
+OUTCOMES = ("recovered", "unknown", "trimmed", "other_log")
+"""What becomes of a client that comes back. ``unknown``: it has no record, or comes too late. ``trimmed``: the log lacks a
+part of what it has missed. ``other_log``: the log is another one than before."""
+
 MAX_RECORD = 64 * 1024
 """The most bytes of a socket's record. A socket whose session is larger can't be recovered."""
 
@@ -85,7 +89,7 @@ class Recovery:
     """What all recovery namespaces of an application share.
 
     :param random_bytes: so many random bytes.
-    :ivar outcomes: recoveries by outcome: ``recovered``, or why not.
+    :ivar outcomes: how often clients came back, by what became of it: one of :data:`OUTCOMES`.
     """
 
     def __init__(self, hub: Hub, random_bytes: Callable[[int], bytes], outcomes: Counter[str]) -> None:

@@ -39,6 +39,8 @@ from realtime_chat.values.errors import RealtimeError, internal_error
 
 SERVER_DISCONNECT = "server namespace disconnect"
 CLIENT_DISCONNECT = "client namespace disconnect"
+_FINAL = (SERVER_DISCONNECT, CLIENT_DISCONNECT)
+"""The reasons after which a client is not recovered. One that is refused may be later."""
 
 
 class Refused(Exception):
@@ -440,12 +442,12 @@ class Socket:
 
     def _end(self, reason: str) -> None:
         self._reason = reason
-        self.is_connected = False
+        was_connected, self.is_connected = self.is_connected, False
         self._take_waiting()
         self.index.remove(self)
         self._acks_disconnected()
         if self.reader is not None:
-            self.reader.close(reason in (SERVER_DISCONNECT, CLIENT_DISCONNECT))
+            self.reader.close(reason in _FINAL and (was_connected or not self.reader.recovered))
         if self._native is not None:
             self._native.session.close()
         self._owner.socket_closed(self, reason)
