@@ -238,7 +238,7 @@ class Socket:
             self.context.counters.refused += 1
             self.connection.send(prepare(encode_packet(PacketType.CONNECT_ERROR, self.index.name, self._why(error))))
             self._end(SERVER_DISCONNECT)
-        del self._application  # as in _tell_disconnected
+        self._release_application()
         failure.cleanFailure()  # see _without_frames
 
     def _why(self, error: Refused) -> Any:
@@ -459,8 +459,19 @@ class Socket:
 
     def _tell_disconnected(self) -> None:
         called = Deferred.fromCoroutine(_call(_on_disconnect, self._application, [self._reason]))
-        del self._application  # which has this socket: they would form a cycle
+        self._release_application()
         called.addErrback(self._method_failed)
+
+    def _release_application(self) -> None:
+        """Let go of the application's object. It has this socket: together they would form a cycle."""
+        if self.reader is None:
+            del self._application
+        else:
+            Deferred.fromCoroutine(self._release_when_stored(self.reader))
+
+    async def _release_when_stored(self, reader: LogReader) -> None:
+        await reader.ended  # its record has the session
+        del self._application
 
 
 def _without_frames(failure: Failure) -> Failure:
