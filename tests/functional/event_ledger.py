@@ -1,0 +1,146 @@
+"""A ledger of the events that were emitted in a Socket.IO namespace, and of those that each socket received.
+
+A socket doesn't get each event of its namespace, so offsets have gaps: :mod:`tests.functional.delivery_ledger`, for
+native rooms, is about readers that get all of a log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+import attrs
+
+from tests.functional.delivery_ledger import offset_of
+
+__all__ = ["EmittedEvent", "EventLedger", "SocketRecord"]
+
+
+@attrs.frozen
+class EmittedEvent:
+    """To whom one event was emitted.
+
+    :ivar to: rooms; None for all sockets.
+    :ivar skip: rooms.
+    """
+
+    to: frozenset[str] | None
+    skip: frozenset[str]
+
+    def is_for(self, rooms: Iterable[str]) -> bool:
+        """Whether a socket in these rooms gets it."""
+        return (self.to is None or not self.to.isdisjoint(rooms)) and self.skip.isdisjoint(rooms)
+
+    def __str__(self) -> str:
+        to = "all" if self.to is None else " and ".join(sorted(self.to))
+        return f"to {to}" + (f" without {' and '.join(sorted(self.skip))}" if self.skip else "")
+
+
+class EventLedger:
+    """Each emitted event by its number.
+
+    An event that was emitted and neither acknowledged nor received by anybody may be gone; one that one socket has
+    received is for all.
+
+    :ivar stored: the numbers of those that were acknowledged.
+    :ivar positions: of those that somebody has received.
+    """
+
+    def __init__(self) -> None:
+        self.emitted: dict[int, EmittedEvent] = {}
+        self.stored: set[int] = set()
+        self.positions: dict[int, str] = {}
+
+    def emit(self, number: int, to: Iterable[str] | None = None, skip: Iterable[str] = ()) -> None:
+        """Note that an event is about to be emitted."""
+        self.emitted[number] = EmittedEvent(None if to is None else frozenset(to), frozenset(skip))
+
+    def acknowledge(self, number: int) -> None:
+        """Note that an event was acknowledged."""
+        self.stored.add(number)
+
+    def told_of(self, rooms: Iterable[str]) -> set[int]:
+        """The numbers of the events that a socket in these rooms must get."""
+        kept = self.stored | self.positions.keys()
+        return {number for number in kept if number in self.emitted and self.emitted[number].is_for(rooms)}
+
+
+class SocketRecord:
+    """The events that one socket received.
+
+    :param name: for errors.
+    :param rooms: those that it is in from its first connect on. That comes before the first event.
+    :ivar received: numbers and positions, in order.
+    :ivar connects: of each connect, whether it was recovered.
+    """
+
+    def __init__(self, ledger: EventLedger, name: str, rooms: Iterable[str]) -> None:
+        self._ledger = ledger
+        self._name = name
+        self._rooms = frozenset(rooms)
+        self._begins: int | None = None
+        self.received: list[tuple[int, str]] = []
+        self.connects: list[bool] = []
+
+    def connected(self, recovered: bool) -> None:
+        """Note a connect. If a later one isn't recovered, what the socket must get begins with what it receives next."""
+        if self.connects and not recovered:
+            self._begins = len(self.received)
+        self.connects.append(recovered)
+
+    def told(self, number: int, position: str) -> None:
+        """Note an event."""
+        self.received.append((number, position))
+
+    def last(self) -> int:
+        """The number of the newest event that it received; -1 if there is none."""
+        return max((number for number, _ in self.received), default=-1)
+
+    def note_positions(self) -> None:
+        """Tell the ledger what has come here: whatever one socket has received was stored."""
+        for number, position in self.received:
+            self._ledger.positions.setdefault(number, position)
+
+    def wrong(self) -> list[str]:
+        """What is wrong, an event a line. All records have told their positions before."""
+        return [
+            f"{self._name}: {what}"
+            for check in (self._lost, self._doubled, self._out_of_order, self._not_for_it, self._moved)
+            for what in check()
+        ]
+
+    def _lost(self) -> Iterable[str]:
+        for number in sorted(self._ledger.told_of(self._rooms) - {number for number, _ in self.received}):
+            if not self._is_excused(number):
+                yield f"lost {number} ({self._ledger.emitted[number]}) at {self._ledger.positions.get(number)}"
+
+    def _is_excused(self, number: int) -> bool:
+        """Whether an event came before the socket's present session began."""
+        if self._begins is None:
+            return False
+        if self._begins == len(self.received):
+            return True
+        first, begin = self.received[self._begins]
+        position = self._ledger.positions.get(number)
+        return number < first if position is None else offset_of(position) < offset_of(begin)
+
+    def _doubled(self) -> Iterable[str]:
+        counts = Counter(number for number, _ in self.received)
+        return (f"{number} came {count} times" for number, count in counts.items() if count > 1)
+
+    def _out_of_order(self) -> Iterable[str]:
+        for before, after in pairwise(self.received):
+            if offset_of(after[1]) < offset_of(before[1]):
+                yield f"{after[0]} at {after[1]} came after {before[0]} at {before[1]}"
+
+    def _not_for_it(self) -> Iterable[str]:
+        for number, _ in self.received:
+            event = self._ledger.emitted.get(number)
+            if event is None or not event.is_for(self._rooms):
+                yield f"{number} ({event}) was not for it"
+
+    def _moved(self) -> Iterable[str]:
+        for number, position in self.received:
+            if position != self._ledger.positions.get(number):
+                yield f"{number} came at {position}, to others at {self._ledger.positions.get(number)}"
