@@ -31,7 +31,7 @@ _SEAL_BYTES = 12
 _MAX_PID = 256
 
 OUTCOMES = ("recovered", "unknown", "trimmed", "other_log")
-"""What becomes of a client that comes back. ``unknown``: it has no record, or comes too late. ``trimmed``: the log lacks
+"""What becomes of a client that comes back. ``unknown``: it has no record, or comes too late. ``trimmed``: it lacks
 a part of what it has missed. ``other_log``: the log is another one than before."""
 
 MAX_RECORD = 64 * 1024

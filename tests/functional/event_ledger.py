@@ -71,20 +71,21 @@ class SocketRecord:
 
     :param name: for errors.
     :param rooms: those that it is in from its first connect on. That comes before the first event.
+    :ivar name: the same.
     :ivar received: numbers and positions, in order.
     :ivar connects: of each connect, whether it was recovered.
     """
 
     def __init__(self, ledger: EventLedger, name: str, rooms: Iterable[str]) -> None:
         self._ledger = ledger
-        self._name = name
+        self.name = name
         self._rooms = frozenset(rooms)
         self._begins: int | None = None
         self.received: list[tuple[int, str]] = []
         self.connects: list[bool] = []
 
     def connected(self, recovered: bool) -> None:
-        """Note a connect. If a later one isn't recovered, what the socket must get begins with what it receives next."""
+        """Note a connect. After a later one without recovery, what it must get begins with what it receives next."""
         if self.connects and not recovered:
             self._begins = len(self.received)
         self.connects.append(recovered)
@@ -105,7 +106,7 @@ class SocketRecord:
     def wrong(self) -> list[str]:
         """What is wrong, an event a line. All records have told their positions before."""
         return [
-            f"{self._name}: {what}"
+            f"{self.name}: {what}"
             for check in (self._lost, self._doubled, self._out_of_order, self._not_for_it, self._moved)
             for what in check()
         ]

@@ -102,4 +102,10 @@ class Private(Main):
         super().on_connect({"private": True})
 
 
-app = Application({"/": Main, "/custom": Main, "/private": Private, "/tenant-*": Main})
+class Recovering(Main):
+    """Who comes back gets what it missed."""
+
+    recovery = True
+
+
+app = Application({"/": Main, "/custom": Main, "/private": Private, "/tenant-*": Main, "/recovering": Recovering})

@@ -8,6 +8,7 @@ const [modules, name, base, json] = process.argv.slice(2);
 const io = createRequire(modules + '/')(name);
 const options = { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 100, ...JSON.parse(json) };
 const isOld = name.endsWith('-2');
+const isNew = !/-\d$/.test(name);
 const url = base.replace(/\/$/, '');
 
 let open = [];
@@ -26,6 +27,17 @@ async function connected(namespace, more) {
   const socket = connect(namespace, more);
   await once(socket, 'connect');
   return socket;
+}
+// Loses the connection, and stays away.
+async function lose(socket) {
+  const lost = once(socket, 'disconnect');
+  socket.io.reconnection(false);
+  socket.io.engine.close();
+  await lost;
+}
+async function comeBack(socket) {
+  socket.connect();
+  await once(socket, 'connect');
 }
 const several = (count) => Promise.all(Array.from({ length: count }, () => connected()));
 function collect(socket, event = 'told') {
@@ -230,6 +242,41 @@ const scenarios = {
     await once(socket, 'connect');
     assert.notEqual(socket.id, before);
     assert.deepEqual(await ask(socket, 'sum', 6), [6]);
+  },
+  async 'a client that comes back is a new socket, in no room'() {
+    const [one, other] = await several(2);
+    const got = collect(one);
+    const room = 'room ' + Math.random();
+    const before = one.id;
+    await ask(one, 'enter', room);
+    await lose(one);
+    await ask(other, 'tell_all', 1);
+    await comeBack(one);
+    await ask(other, 'tell_room', room, 2);
+    await ask(other, 'tell_all', 3);
+    await settled(one);
+    assert.deepEqual([got, Boolean(one.recovered), one.id === before], [[[3]], false, false]);
+  },
+  async 'a client of version 4 that comes back is recovered, and gets what it missed'() {
+    const [one, other] = [await connected('/recovering'), await connected('/recovering')];
+    const got = collect(one);
+    const room = 'room ' + Math.random();
+    const before = one.id;
+    await ask(one, 'enter', room);
+    await ask(other, 'tell_room', room, 1);
+    await until(() => got.length === 1, () => got);
+    await lose(one);
+    await ask(other, 'tell_room', room, 2, Buffer.from([2]));
+    await ask(other, 'tell_except', room, 3);
+    await ask(other, 'tell_all', 4);
+    await comeBack(one);
+    await ask(other, 'tell_room', room, 5);
+    await ask(other, 'tell_all', 6);
+    const expected = isNew ? [1, 2, 4, 5, 6] : [1, 6];
+    await until(() => got.length >= expected.length, () => got);
+    await settled(one);
+    assert.deepEqual(got.map(([number]) => number), expected);
+    assert.deepEqual([Boolean(one.recovered), one.id === before], [isNew, isNew]);
   },
 };
 

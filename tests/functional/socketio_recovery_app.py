@@ -8,6 +8,13 @@ from typing import Any
 from realtime_chat.socketio import Application, Namespace
 
 
+def _data(size: int = 0, binary: list[int] | None = None, data: Any = None, **row: Any) -> Any:
+    """What an event says: a text of some size, attachments, or what is given."""
+    if size:
+        return "x" * size
+    return data if binary is None else {"deep": [bytes(binary)]}
+
+
 class Chat(Namespace):
     """Writes what it is asked to, to whom it is asked to."""
 
@@ -23,8 +30,7 @@ class Chat(Namespace):
         chosen = self.of().skip(*row.get("skip", ()))
         if "to" in row:
             chosen = chosen.to(*row["to"])
-        data = "x" * row["size"] if "size" in row else row.get("data")
-        chosen.emit("told", number, data, volatile=row.get("volatile", False))
+        chosen.emit("told", number, _data(**row), volatile=row.get("volatile", False))
         return number
 
     async def on_ask(self, room: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -14,8 +13,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.engineio.echo import program as echo_program
-from tests.functional.browsers import NPM_MODULES, node_environment, program
 from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
+from tests.functional.node_process import NodeProcess
 
 COUNT = 60
 CLIENT = Path(__file__).with_name("engineio_client.mjs")
@@ -30,33 +29,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class OfficialClient:
-    """A process with an official client.
-
-    :ivar events: what it has printed.
-    """
+class OfficialClient(NodeProcess):
+    """A process with an official client."""
 
     def __init__(self, package: str, url: str, options: dict[str, Any], count: int = COUNT, pause: int = 1) -> None:
         options = {"path": "/engine.io/", **options}
-        arguments = [str(NPM_MODULES), package, url, json.dumps(options), str(count), str(pause)]
-        self.events: list[dict[str, Any]] = []
-        self.process = subprocess.Popen(
-            [program("node"), str(CLIENT), *arguments],
-            env=node_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def of_type(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == kind]
+        super().__init__(CLIENT, package, url, json.dumps(options), str(count), str(pause))
 
     @property
     def numbers(self) -> list[int]:
@@ -68,17 +46,7 @@ class OfficialClient:
         wait_until(lambda: len(self.numbers) >= count, lambda: f"{name}: {self.events[-3:]}")
 
     def ask_to_close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("close\n")
-        self.process.stdin.flush()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self.write("close")
 
 
 def _number(data: str | list[int]) -> int:

@@ -21,17 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.client import connect
 from tests.functional.browsers import NPM_MODULES, node, node_environment, program
 from tests.functional.daemon import CHECKOUT, NO_LIMITS, TWISTD, Daemon, DaemonTestCase, wait_until
+from tests.functional.socketio_sockets import TRANSPORTS, VERSIONS
 
 CLIENT = Path(__file__).with_name("socketio_client.mjs")
 EXAMPLES = Path(__file__).with_name("socketio_examples.mjs")
 HOWTO = CHECKOUT / "docs" / "howto" / "socket-io.rst"
-VERSIONS = {4: "socket.io-client", 3: "socket.io-client-3", 2: "socket.io-client-2"}
-TRANSPORTS: dict[str, dict[str, Any]] = {
-    "polling": {"transports": ["polling"]},
-    "websocket": {"transports": ["websocket"]},
-    "upgrading": {},
-}
-SCENARIOS = 26
+SCENARIOS = 28
 
 
 class OfficialClientTests(SynchronousTestCase):
