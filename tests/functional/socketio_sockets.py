@@ -108,7 +108,7 @@ class SocketProcess(NodeProcess):
         assert self.ask(socket, "write", number, row) == number
         self._ledger.acknowledge(number)
 
-    def stream(self, socket: str, rows: list[Event], first: int = 0, count: int = 10**9, pause: int = 2) -> None:
+    def stream(self, socket: str, rows: list[Event], first: int = 0, count: int = 10**9, pause: int = 5) -> None:
         """Have numbered events emitted, one row after the other, until :meth:`end` is called.
 
         :param pause: milliseconds after each acknowledgement.
@@ -134,6 +134,16 @@ class SocketProcess(NodeProcess):
         for socket in sockets:
             self.tell("connect", socket)
         return [self.wait_for(socket, "connect", count + 1) for socket, count in zip(sockets, before, strict=True)]
+
+    def wait_until_connected(self) -> None:
+        """Wait until each socket is connected."""
+        for name in self.records:
+            wait_until(lambda name=name: self._is_connected(name), lambda name=name: f"{name} is not connected")
+
+    def _is_connected(self, socket: str) -> bool:
+        """Whether a socket is connected. A client may tell twice in a row that it isn't."""
+        told = [event["type"] for event in self.events if event["socket"] == socket]
+        return [kind for kind in told if kind in ("connect", "disconnect")][-1] == "connect"
 
     def wait_until_told(self, record: SocketRecord, last: int) -> None:
         """Wait until a socket has an event."""

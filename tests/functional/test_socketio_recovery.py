@@ -328,6 +328,8 @@ class StreamTestCase(RecoveryTestCase):
     def finish(self) -> None:
         """End the stream; everybody has everything, or knows that it hasn't."""
         self.writer.end("writer")
+        for process in self.processes:
+            process.wait_until_connected()
         last = max(self.ledger.emitted) + 1
         self.writer.write_event("writer", last)
         self.assert_told(last)
