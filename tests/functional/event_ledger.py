@@ -70,17 +70,18 @@ class SocketRecord:
     """The events that one socket received.
 
     :param name: for errors.
-    :param rooms: those that it is in from its first connect on. That comes before the first event.
+    :param rooms: those that it is in from its first connect on.
+    :param is_late: whether its first connect comes after the first event.
     :ivar name: the same.
     :ivar received: numbers and positions, in order.
     :ivar connects: of each connect, whether it was recovered.
     """
 
-    def __init__(self, ledger: EventLedger, name: str, rooms: Iterable[str]) -> None:
+    def __init__(self, ledger: EventLedger, name: str, rooms: Iterable[str], is_late: bool = False) -> None:
         self._ledger = ledger
         self.name = name
         self._rooms = frozenset(rooms)
-        self._begins: int | None = None
+        self._begins: int | None = 0 if is_late else None
         self.received: list[tuple[int, str]] = []
         self.connects: list[bool] = []
 

@@ -87,7 +87,7 @@ class SocketProcess(NodeProcess):
 
         :param state: what the client believes to know of an earlier connection.
         """
-        self.records[socket] = SocketRecord(self._ledger, socket, rooms)
+        self.records[socket] = SocketRecord(self._ledger, socket, rooms, bool(self._ledger.emitted))
         options = {**TRANSPORTS[transport], **options}
         auth = {"rooms": list(rooms)}
         self.tell("open", socket, namespace=namespace, auth=auth, options=options, state=dict(state or {}))

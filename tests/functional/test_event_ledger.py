@@ -67,6 +67,16 @@ class SocketRecordTests(SynchronousTestCase):
         self.ledger.acknowledge(6)
         self.assertEqual(["x: lost 6 (to all) at None"], self.record.wrong())
 
+    def test_late(self) -> None:
+        """A socket that connects later misses nothing of what was before."""
+        self.record = SocketRecord(self.ledger, "x", ["a"], is_late=True)
+        self.record.connected(recovered=False)
+        self.assertEqual([], self.record.wrong())
+        self.assertEqual([], self.take(1, 4))
+        self.ledger.emit(6)
+        self.ledger.acknowledge(6)
+        self.assertEqual(["x: lost 6 (to all) at None"], self.record.wrong())
+
     def test_recovered(self) -> None:
         """A socket that is recovered misses nothing."""
         self.take(0)

@@ -1,7 +1,8 @@
 """Recovery of Socket.IO's sockets by a daemon process: official clients that were away, and daemons that were.
 
-With ``SOAK=1`` in the environment a daemon is killed ten times instead of twice, it and its clients stop for 30 seconds
-instead of three, and a slow reader misses 80 MB instead of twelve.
+With ``SOAK=1`` in the environment a daemon is killed ten times instead of twice, connections are lost twenty times
+instead of four, it and its clients stop for 30 seconds instead of three, and a slow reader misses 80 MB instead of
+twelve.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.functional.socketio_sockets import TRANSPORTS, SocketProcess
 from tests.functional.test_growth import MIB, memory
 
 APPLICATION = ("--app", "tests.functional.socketio_recovery_app:app", "--socket-io-eio3", *NO_LIMITS)
+ROUNDS = 20 if SOAK else 4
 KILLS = 10 if SOAK else 2
 STOPPED = 30.0 if SOAK else 3.0
 MEGABYTES = 80 if SOAK else 12
@@ -343,6 +345,30 @@ class StreamTestCase(RecoveryTestCase):
             connects=len(connects),
         )
         self.assertEqual(len(connects), sum(connects))
+
+
+class LostTests(StreamTestCase):
+    """Connections that are lost in the middle of a stream."""
+
+    def test_lost(self) -> None:
+        """Sockets that come back again and again while the stream goes on have all of it."""
+        self.begin()
+        self.writer.stream("writer", ROWS)
+        for _ in range(ROUNDS):
+            self.write_some(20)
+            self.readers.lose(*self.readers.records)
+            self.readers.come_back(*self.readers.records)
+        self.finish()
+
+    def test_upgraded(self) -> None:
+        """Sockets that are upgraded to WebSockets while the stream goes on miss nothing between the two transports."""
+        self.begin()
+        self.writer.stream("writer", ROWS, pause=1)
+        self.write_some(20)
+        for number in range(5 * ROUNDS):
+            self.readers.open(f"late {number}", ["a"], "upgrading")
+        self.write_some()
+        self.finish()
 
 
 class KilledTests(StreamTestCase):
