@@ -69,6 +69,9 @@ class EventLedger:
 class SocketRecord:
     """The events that one socket received.
 
+    A socket that connects while events are emitted, and isn't recovered, enters its rooms after those that are under
+    way. So it is known to be in them from the first event on that it received as one of its rooms.
+
     :param name: for errors.
     :param rooms: those that it is in from its first connect on.
     :param is_late: whether its first connect comes after the first event.
@@ -81,14 +84,15 @@ class SocketRecord:
         self._ledger = ledger
         self.name = name
         self._rooms = frozenset(rooms)
-        self._begins: int | None = 0 if is_late else None
+        self._is_late = is_late
+        self._begins: list[int] = []  # what it had received at each late connect that wasn't recovered
         self.received: list[tuple[int, str]] = []
         self.connects: list[bool] = []
 
     def connected(self, recovered: bool) -> None:
-        """Note a connect. After a later one without recovery, what it must get begins with what it receives next."""
-        if self.connects and not recovered:
-            self._begins = len(self.received)
+        """Note a connect."""
+        if not recovered and (self.connects or self._is_late):
+            self._begins.append(len(self.received))
         self.connects.append(recovered)
 
     def told(self, number: int, position: str) -> None:
@@ -118,14 +122,23 @@ class SocketRecord:
                 yield f"lost {number} ({self._ledger.emitted[number]}) at {self._ledger.positions.get(number)}"
 
     def _is_excused(self, number: int) -> bool:
-        """Whether an event came before the socket's present session began."""
-        if self._begins is None:
+        """Whether an event came before the socket's present session was in its rooms."""
+        if not self._begins:
             return False
-        if self._begins == len(self.received):
+        begin = self._in_rooms(self._begins[-1])
+        if begin == len(self.received):
             return True
-        first, begin = self.received[self._begins]
+        first, at = self.received[begin]
         position = self._ledger.positions.get(number)
-        return number < first if position is None else offset_of(position) < offset_of(begin)
+        return number < first if position is None else offset_of(position) < offset_of(at)
+
+    def _in_rooms(self, begin: int) -> int:
+        """The index of the first event that it got as one of its rooms, after so many."""
+        for index in range(begin, len(self.received)):
+            event = self._ledger.emitted.get(self.received[index][0])
+            if not self._rooms or (event is not None and event.to is not None):
+                return index
+        return len(self.received)
 
     def _doubled(self) -> Iterable[str]:
         counts = Counter(number for number, _ in self.received)
@@ -137,9 +150,10 @@ class SocketRecord:
                 yield f"{after[0]} at {after[1]} came after {before[0]} at {before[1]}"
 
     def _not_for_it(self) -> Iterable[str]:
-        for number, _ in self.received:
+        unsure = {index for begin in self._begins for index in range(begin, self._in_rooms(begin))}
+        for index, (number, _) in enumerate(self.received):
             event = self._ledger.emitted.get(number)
-            if event is None or not event.is_for(self._rooms):
+            if event is None or not event.is_for([] if index in unsure else self._rooms):
                 yield f"{number} ({event}) was not for it"
 
     def _moved(self) -> Iterable[str]:

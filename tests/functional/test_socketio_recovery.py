@@ -30,7 +30,7 @@ STOPPED = 30.0 if SOAK else 3.0
 MEGABYTES = 80 if SOAK else 12
 SIZE = 50_000
 WINDOW = 1.0
-SHORT_WINDOW = f"import realtime_chat.socketio.recovery as recovery; recovery.WINDOW = {WINDOW}\n{TWISTD}"
+SHORT_WINDOW = f"import realtime_chat.store.sqlite.sessions as sessions; sessions.SESSION_SECONDS = {WINDOW}\n{TWISTD}"
 SHORT_PINGS = f"""
 import functools, realtime_chat.composition as composition
 composition.Settings = functools.partial(composition.Settings, ping_interval=0.5, ping_timeout=1.0)
@@ -78,7 +78,8 @@ class RecoveryTestCase(SynchronousTestCase):
                 process.wait_until_told(record, last)
                 record.note_positions()
         records = [record for process in self.processes for record in process.records.values()]
-        self.assertEqual([], [what for record in records for what in record.wrong()][:20])
+        wrong = [what for record in records for what in record.wrong()]
+        self.assertEqual([], wrong, "\n".join(wrong[:100]))
         self.assertNotIn("Traceback", self.daemon.log)
 
 
@@ -100,7 +101,6 @@ class ReconnectTests(RecoveryTestCase):
         self.assertEqual([(True, id) for id in ids], [(event["recovered"], event["id"]) for event in back])
         client.write_event("writer", 99)
         for name in names:
-            client.wait_for(name, "told", 10)
             self.assert_missed(client, name)
         self.assert_sockets(client, names)
 
@@ -188,6 +188,8 @@ class ReconnectTests(RecoveryTestCase):
         client.open("writer")
         ids = {name: client.open(name, ["a"], name)["id"] for name in TRANSPORTS}
         client.write_event("writer", 0)
+        for name in TRANSPORTS:
+            client.wait_for(name, "told")
         client.lose(*TRANSPORTS)
         for number in range(1, 41):
             client.write_event("writer", number, to=["a"])
@@ -213,6 +215,8 @@ class ReconnectTests(RecoveryTestCase):
         client.open("writer")
         ids = {name: client.open(name, ["a"], name)["id"] for name in TRANSPORTS}
         client.write_event("writer", 0)
+        for name in TRANSPORTS:
+            client.wait_for(name, "told")
         client.lose(*ids)
         client.write_event("writer", 1)
         time.sleep(2 * WINDOW)
