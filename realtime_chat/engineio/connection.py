@@ -264,6 +264,17 @@ class Connection:
             self.close("slow")
         return not self.is_closed
 
+    def send_now(self, messages: Sequence[PreparedMessage]) -> int:
+        """Send messages in order, as far as the client takes them now. The others are not kept.
+
+        :returns: how many it took.
+        """
+        if self.is_closed or self.write_paused:
+            return 0
+        taken = self.transport.send(messages)
+        self._tell_if_paused()
+        return taken
+
     def send_rest(self, message: PreparedMessage, sent: int, volatile: bool = False) -> None:
         """Go on with a message of which a fan-out has sent a part by :attr:`direct`; see :meth:`Transport.send_rest`.
 

@@ -97,6 +97,10 @@ class LogBatch:
         self.runs = runs
         self.count = sum(run.count for run in runs)
 
+    def count_before(self, run: EventRun) -> int:
+        """How many entries come before one of its runs."""
+        return sum(before.count for before in self.runs[: self.runs.index(run)])
+
 
 class EventReader(Protocol):
     """The cursor of a socket, as the fan-out sees it.

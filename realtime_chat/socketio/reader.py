@@ -364,15 +364,14 @@ class LogReader:
         return self._socket.connection.queued
 
     def send_batch(self, batch: LogBatch) -> int:
-        """Send what is for the socket, as far as it takes that."""
-        taken = 0
-        for run in batch.runs:
-            if run.is_for(self.memberships):
-                if self.write_paused or not self.connection.send(run.prepared):
-                    break
-                self.last = run.last
-            taken += run.count
-        return taken
+        """Send what is for the socket, as far as it takes that: to a poll, all of it at once."""
+        runs = [run for run in batch.runs if run.is_for(self.memberships)]
+        if not runs:
+            return batch.count
+        taken = 0 if self.write_paused else self.connection.send_now([run.prepared for run in runs])
+        if taken:
+            self.last = runs[taken - 1].last
+        return batch.count if taken == len(runs) else batch.count_before(runs[taken])
 
     def send_event(self, kind: str, data: bytes) -> None:
         """Do nothing: this log has no events of other kinds."""
