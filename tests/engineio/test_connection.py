@@ -113,6 +113,16 @@ class SendingTests(ConnectionTestCase):
         self.assertFalse(connection.send(text(b"e"), volatile=True))
         self.assertEqual([b"4a", b"4c"], transport.packets)
 
+    def test_send_now(self) -> None:
+        """What isn't taken at once isn't kept, and the receiver is told."""
+        connection, transport, receiver = self.make()
+        transport.room = 2
+        self.assertEqual(2, connection.send_now([text(b"a"), text(b"b"), text(b"c")]))
+        self.assertEqual(0, connection.send_now([text(b"d")]))
+        self.assertEqual(([b"4a", b"4b"], ["paused"], 0), (transport.packets, receiver.told, connection.queued))
+        connection.close()
+        self.assertEqual(0, connection.send_now([text(b"e")]))
+
     def test_slow(self) -> None:
         """A client for whom more waits than may is closed as slow, and gets none of it."""
         connection, transport, receiver = self.make(max_queued=1000)

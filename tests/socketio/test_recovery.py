@@ -207,6 +207,24 @@ class RecoveryTests(RecoveryWorld):
         one.client.resume()
         self.assertEqual([["a", number] for number in range(10)], self.events(one))
 
+    def test_poll(self) -> None:
+        """A poll brings all events of a page, of which others get some: each answer takes it until the next."""
+        one = OfficialClient(self)
+        one.client.pause()
+        for number in range(6):
+            self.emit("a", number, to=None if number % 2 else one.sid)
+        self.emit("b", to="elsewhere")
+        transport = one.client.transport
+        send = transport.send
+
+        def answer(messages: Any) -> int:
+            transport.writable = False
+            return send(messages)
+
+        self.patch(transport, "send", answer)
+        one.client.resume()
+        self.assertEqual([["a", number] for number in range(6)], self.events(one))
+
     def test_acknowledgement_after_events(self) -> None:
         """An acknowledgement comes after the events that were emitted before it."""
         one = OfficialClient(self)
