@@ -441,7 +441,7 @@ class StoppedTests(StreamTestCase):
 
     def test_stopped(self) -> None:
         """The readers stand still beyond their pings' deadline while the stream goes on, and then the daemon does."""
-        self.begin(program=SHORT_PINGS)
+        self.begin("--socket-io-history=1000000", program=SHORT_PINGS)
         self.writer.stream("writer", ROWS)
         self.write_some()
         with self.stopped(self.readers.process.pid):
