@@ -31,8 +31,8 @@ _SEAL_BYTES = 12
 _MAX_PID = 256
 
 OUTCOMES = ("recovered", "unknown", "trimmed", "other_log")
-"""What becomes of a client that comes back. ``unknown``: it has no record, or comes too late. ``trimmed``: it lacks
-a part of what it has missed. ``other_log``: the log is another one than before."""
+"""What becomes of a client that comes back. ``unknown``: it has no record, or comes too late. ``trimmed``: the log
+lacks a part of what it has missed. ``other_log``: the log is another one than before."""
 
 MAX_RECORD = 64 * 1024
 """The most bytes of a socket's record. A socket whose session is larger can't be recovered."""
