@@ -31,6 +31,7 @@ from realtime_chat.values.model import (
 )
 from tests.deadlines import DEADLINE
 from tests.fakes import Recorder
+from tests.properties_contract import PropertiesContract
 
 __all__ = [
     "AWKWARD_NAMES",
@@ -129,7 +130,7 @@ def texts(page: Page) -> list[Any]:
     return [json.loads(message.data) for message in page.messages]
 
 
-class MessageStoreContract:
+class MessageStoreContract(PropertiesContract):
     """What :class:`~realtime_chat.core.interfaces.IMessageStore` promises.
 
     Mix it into a ``TestCase`` whose ``build_store`` gives a store that is not started; its

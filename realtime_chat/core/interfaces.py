@@ -34,12 +34,18 @@ class IMessageStore(Interface):
     def append(draft: Draft) -> Deferred[AppendResult]:
         """Add a message to its room's log, once.
 
+        The room may also be the log of a room's properties (:func:`~realtime_chat.values.model.properties_log`). Of
+        each ``event`` it keeps the last message alone, whatever its age and however many there are. A message without
+        data removes that of its event, and is not kept itself. If there is none, nothing is stored, and the answer
+        is a duplicate at the log's top. :attr:`Page.oldest` is the offset after the last removal.
+
         The answer comes when the message is as durable as configured. Within one room, answers come in the order of the
         offsets. If the draft's key is kept for this room and sender, and the content is the same, the answer is the
         first entry again.
 
         :raises RealtimeError: ``key_reused``: other content is kept under this key; ``too_many``
-            or ``rate_limited``: it would make a room, and there are too many, or they are made too fast.
+            or ``rate_limited``: it would make a room, and there are too many, or they are made too fast; ``too_many``:
+            the room would have too many properties.
         :raises StoreError: it was not stored, and won't be.
         :raises InDoubt: it may have been stored, or may be in a moment. If it is, it is announced like any other.
         """
@@ -47,7 +53,7 @@ class IMessageStore(Interface):
     def read_after(room: str, offset: int, limit: int) -> Deferred[Page]:
         """Read the first ``limit`` kept messages with an offset above ``offset``.
 
-        If they are large, there are fewer of them, but at least one.
+        If they are large, there are fewer of them, but at least one. Of the log of properties all are read.
 
         :raises StoreError:
         """
@@ -63,8 +69,8 @@ class IMessageStore(Interface):
     def rooms(after: str, limit: int) -> Deferred[Sequence[str]]:
         """The names of the first ``limit`` rooms that follow ``after``, sorted by code points.
 
-        The cost depends on ``limit`` alone, not on the number of rooms. A room exists from its first message until it
-        is forgotten. A room without messages is forgotten after a while (:attr:`Retention.room_age`) if nobody reads
+        The cost depends on ``limit`` alone, not on the number of rooms. A room exists from its first message or
+        property until it is forgotten. A room without messages and properties is forgotten after a while (:attr:`Retention.room_age`) if nobody reads
         it. The store then keeps one number: the highest top of all forgotten rooms. A room that is made later begins
         after that offset, so that no position is given to two messages.
 

@@ -22,7 +22,16 @@ from realtime_chat.store.retention import (
 )
 from realtime_chat.store.sessions import MemorySessions
 from realtime_chat.values.errors import RealtimeError, StoreError, out_of_order
-from realtime_chat.values.model import AppendResult, Draft, Message, Page, Position
+from realtime_chat.values.model import (
+    AppendResult,
+    Draft,
+    Message,
+    Page,
+    Position,
+    is_properties_log,
+    properties_log,
+    room_of_log,
+)
 
 _ROOMS_PER_SWEEP = 100
 _SWEEP_INTERVAL = 1.0
@@ -76,6 +85,40 @@ class _RoomLog(msgspec.Struct, eq=False):
             del self.keys[name]
 
 
+class _PropertiesLog(msgspec.Struct, eq=False):
+    """The log of a room's properties. Of each name it holds the last message alone, ascending by offset.
+
+    :ivar removed: the offset of the last removal; 0 if there was none.
+    """
+
+    top: int
+    empty_since: float | None = None
+    messages: list[Message] = []
+    keys: dict[tuple[str, str], KeyEntry] = {}
+    removed: int = 0
+
+    def add(self, message: Message) -> None:
+        """Add a message in the place of the one of the same name, or remove that one."""
+        self.top = message.position.offset
+        self.messages = [one for one in self.messages if one.event != message.event]
+        if message.data:
+            self.messages.append(message)
+        else:
+            self.removed = self.top
+
+    def refusal(self, draft: Draft, retention: Retention) -> RealtimeError | None:
+        """Why a property can't be set; None if it can."""
+        others = [one.data for one in self.messages if one.event != draft.event]
+        return retention.refuse_property(len(others) + 1, sum(map(len, others)) + len(draft.data))
+
+    def trim_keys(self, key_cutoff: int) -> None:
+        """Delete the keys that are not young."""
+        self.keys = {name: entry for name, entry in self.keys.items() if entry.at >= key_cutoff}
+
+
+_AnyLog = _RoomLog | _PropertiesLog
+
+
 @implementer(IMessageStore)
 class MemoryStore:
     """Logs in memory. They end with the process, and each start is a new epoch.
@@ -97,8 +140,8 @@ class MemoryStore:
     ) -> None:
         self._retention = retention
         self._clock = RetentionClock(retention, time, monotonic)
-        self._logs: dict[str, _RoomLog] = {}
-        self._names: list[str] = []  # those of the logs, sorted
+        self._logs: dict[str, _AnyLog] = {}
+        self._names: list[str] = []  # those of the rooms, sorted
         self._floor = 0
         self._room_limit = RoomCreationLimit(retention)
         self._is_read: Callable[[str], bool] = lambda room: False
@@ -125,40 +168,74 @@ class MemoryStore:
         at = self._clock.now_ms()
         if self._clock.elapsed() - self._swept_at >= _SWEEP_INTERVAL:
             self._sweep()
-        log = self._logs.get(draft.room)
-        if log is None:
-            refusal = self._room_limit.refusal(len(self._logs), self._clock.elapsed())
-            if refusal is not None:
-                return fail(refusal)
-            log = self._logs[draft.room] = _RoomLog(self._floor)
-            insort(self._names, draft.room)
-        if draft.key is None:
-            return succeed(AppendResult(self._add(log, draft, at)))
-        return self._append_once(log, draft, draft.key, at)
+        try:
+            log = self._logs.get(draft.room)
+            if log is None:
+                if not draft.data:
+                    return succeed(AppendResult(draft.placed(Position(self._epoch, self._floor), at), duplicate=True))
+                log = self._create(draft.room)
+            if draft.key is None:
+                return succeed(self._add(log, draft, at))
+            return self._append_once(log, draft, draft.key, at)
+        except RealtimeError as refusal:
+            return fail(refusal)
 
-    def _add(self, log: _RoomLog, draft: Draft, at: int) -> Message:
+    def _create(self, name: str) -> _AnyLog:
+        """Create a log, and its room.
+
+        :raises RealtimeError: there are too many rooms.
+        """
+        room = room_of_log(name)
+        if room not in self._logs:
+            refusal = self._room_limit.refusal(len(self._names), self._clock.elapsed())
+            if refusal is not None:
+                raise refusal
+            self._logs[room] = _RoomLog(self._floor)
+            insort(self._names, room)
+        if name != room:
+            self._logs[name] = _PropertiesLog(self._floor)
+        return self._logs[name]
+
+    def _add(self, log: _AnyLog, draft: Draft, at: int) -> AppendResult:
+        if isinstance(log, _PropertiesLog):
+            return self._set(log, draft, at)
         log.top += 1
         message = draft.placed(Position(self._epoch, log.top), at)
         log.messages.append(message)
         if len(log.messages) > self._retention.count_for(draft.room) + self._retention.slack:
             self._trim(draft.room, log)
-        return message
+        return AppendResult(message)
 
-    def _append_once(self, log: _RoomLog, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
+    def _set(self, log: _PropertiesLog, draft: Draft, at: int) -> AppendResult:
+        """Set or remove a property.
+
+        :raises RealtimeError: ``too_many``.
+        """
+        if not draft.data and all(one.event != draft.event for one in log.messages):
+            return AppendResult(draft.placed(Position(self._epoch, log.top), at), duplicate=True)
+        refusal = log.refusal(draft, self._retention) if draft.data else None
+        if refusal is not None:
+            raise refusal
+        message = draft.placed(Position(self._epoch, log.top + 1), at)
+        log.add(message)
+        return AppendResult(message)
+
+    def _append_once(self, log: _AnyLog, draft: Draft, key: str, at: int) -> Deferred[AppendResult]:
         name = (draft.sender.id, key)
         digest = content_digest(draft)
         entry = self._find_key(log, name)
         if entry is not None:
-            result = entry._replace(message=log.get(entry.offset)).replay(draft, digest, self._epoch)
+            found = log.get(entry.offset) if isinstance(log, _RoomLog) else None
+            result = entry._replace(message=found).replay(draft, digest, self._epoch)
             return fail(result) if isinstance(result, RealtimeError) else succeed(result)
         if draft.after is not None and self._find_key(log, (draft.sender.id, draft.after)) is None:
             return fail(out_of_order())
-        message = self._add(log, draft, at)
+        added = self._add(log, draft, at)
         log.keys.pop(name, None)  # or it would keep its place among the older ones
         log.keys[name] = KeyEntry(digest, log.top, at)
-        return succeed(AppendResult(message))
+        return succeed(added)
 
-    def _find_key(self, log: _RoomLog, name: tuple[str, str]) -> KeyEntry | None:
+    def _find_key(self, log: _AnyLog, name: tuple[str, str]) -> KeyEntry | None:
         entry = log.keys.get(name)
         return entry if entry is not None and self._clock.keeps_key(entry.at, entry.offset, log.top) else None
 
@@ -185,14 +262,21 @@ class MemoryStore:
         log = self._logs.get(room)
         if log is None:
             return succeed(Page(self._epoch, self._floor + 1, self._floor))
+        if isinstance(log, _PropertiesLog):
+            first, _ = bounds(1, log.top)
+            changes = tuple(one for one in log.messages if one.position.offset >= first)
+            return succeed(Page(self._epoch, log.removed + 1, log.top, cut(changes)))
         cutoff = self._clock.message_cutoff()
         oldest = log.oldest_readable(self._retention.count_for(room), cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
         return succeed(readable_page(self._epoch, oldest, log.top, found, cutoff))
 
-    def _trim(self, room: str, log: _RoomLog) -> None:
-        oldest = log.oldest_readable(self._retention.count_for(room), self._clock.message_cutoff())
+    def _trim(self, name: str, log: _AnyLog) -> None:
+        if isinstance(log, _PropertiesLog):
+            log.trim_keys(self._clock.key_cutoff())
+            return
+        oldest = log.oldest_readable(self._retention.count_for(name), self._clock.message_cutoff())
         log.trim(oldest, self._clock.key_cutoff())
 
     # There is no timer: appends and lists of rooms sweep.
@@ -203,19 +287,24 @@ class MemoryStore:
         self._swept_room = rooms[-1] if len(rooms) == _ROOMS_PER_SWEEP else ""
         self._swept_at = now = self._clock.elapsed()
         for room in rooms:
-            log = self._logs[room]
-            self._trim(room, log)
-            if log.messages:
-                log.empty_since = None
-            elif log.empty_since is None or self._is_read(room):
-                log.empty_since = now
-            elif not log.keys and now >= log.empty_since + self._retention.room_age:
-                self.forget(room)
+            for name in (properties_log(room), room):
+                if name in self._logs:
+                    self._sweep_log(name, self._logs[name], now)
 
-    def forget(self, room: str) -> None:
-        """Forget a room that exists, see :meth:`IMessageStore.rooms`."""
-        self._floor = max(self._floor, self._logs.pop(room).top)
-        del self._names[bisect_right(self._names, room) - 1]
+    def _sweep_log(self, name: str, log: _AnyLog, now: float) -> None:
+        self._trim(name, log)
+        if log.messages or properties_log(name) in self._logs:
+            log.empty_since = None
+        elif log.empty_since is None or self._is_read(name):
+            log.empty_since = now
+        elif not log.keys and now >= log.empty_since + self._retention.room_age:
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Forget a log that exists, see :meth:`IMessageStore.rooms`."""
+        self._floor = max(self._floor, self._logs.pop(name).top)
+        if not is_properties_log(name):
+            del self._names[bisect_right(self._names, name) - 1]
 
     def rooms(self, after: str, limit: int) -> Deferred[Sequence[str]]:
         if self._stopped:

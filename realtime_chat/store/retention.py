@@ -47,6 +47,8 @@ class Retention(msgspec.Struct, frozen=True):
     :param rooms: the most rooms.
     :param room_rate: the most rooms that are created a second, see :data:`SECONDS_AT_ONCE`.
     :param namespace_count: events that the log of a Socket.IO namespace keeps.
+    :param properties: the most properties of a room.
+    :param property_bytes: the most bytes of data that the properties of a room have together.
     """
 
     count: int = 1000
@@ -54,6 +56,8 @@ class Retention(msgspec.Struct, frozen=True):
     rooms: int = 1_000_000
     room_rate: float = 100
     namespace_count: int = 10_000
+    properties: int = 1000
+    property_bytes: int = PAGE_BYTES
 
     def __post_init__(self) -> None:
         if min(self.count, self.namespace_count) < 1:
@@ -91,6 +95,20 @@ class Retention(msgspec.Struct, frozen=True):
             f"at most {self.room_rate:g} rooms a second are made (--room-rate); rooms that exist take messages, and "
             "this one can be made in a moment",
             after=after,
+        )
+
+    def refuse_property(self, count: int, size: int) -> RealtimeError | None:
+        """The error for a change after which a room has too many properties; None if it may have them.
+
+        :param count: how many it would have.
+        :param size: bytes of data in them.
+        """
+        if count <= self.properties and size <= self.property_bytes:
+            return None
+        return RealtimeError(
+            "too_many",
+            f"a room has at most {self.properties} properties with {self.property_bytes} bytes of data in them; remove "
+            "one first",
         )
 
     @property

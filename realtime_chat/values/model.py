@@ -17,6 +17,7 @@ _CACHED_NAMES = 1024
 
 _ROOM = re.compile(r"[A-Za-z0-9_.:@~-]{1,128}")
 _NOT_IN_ROOMS = re.compile(r"[^A-Za-z0-9_.:@-]")
+_PROPERTIES = "/properties"
 _GUEST_ID = re.compile(r"(~?)(u[a-z2-7]{16})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,64}):(0|[1-9][0-9]{0,15})")
@@ -68,6 +69,7 @@ ANONYMOUS = User("anonymous", "anonymous")
 class Draft(msgspec.Struct, frozen=True):
     """A message before it has a position in the log.
 
+    :param room: the room, or the log of its properties; see :func:`properties_log`.
     :param data: the sender's value as compact JSON.
     :param sender: the user as stores name it; see :func:`author`.
     :param key: the idempotency key, unique for a room and a user.
@@ -211,6 +213,24 @@ def naming(room: str) -> Iterator[None]:
 def is_private(room: str) -> bool:
     """Whether only one user may read a room."""
     return room.startswith("@")
+
+
+def properties_log(room: str) -> str:
+    """The name of the log of a room's properties, which no room can have.
+
+    In it, the ``event`` of a message is the name of a property, and empty data say that it was removed.
+    """
+    return room + _PROPERTIES
+
+
+def is_properties_log(name: str) -> bool:
+    """Whether a log is that of a room's properties: of each ``event`` it keeps the last message alone."""
+    return name.endswith(_PROPERTIES)
+
+
+def room_of_log(name: str) -> str:
+    """The room that a log belongs to."""
+    return name.removesuffix(_PROPERTIES)
 
 
 @lru_cache(_CACHED_NAMES)
