@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.store.retention import KEY_SECONDS, Retention
+from realtime_chat.store.retention import KEY_SECONDS
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import AppendResult, Draft, Page, Position, User, properties_log
 
@@ -109,7 +109,7 @@ class PropertiesContract:
     async def test_awkward_property_names(self) -> None:
         """Any name is a name."""
         store = await self.open_store()
-        names = ["*", "", "%s", "a:b", "';--", "\\", "é", "e\u0301", "/properties", "0", "null", "a b"][2:] + ["*"]
+        names = ["*", "%s", "a:b", "';--", "\\", "é", "e\u0301", "/properties", "0", "null", "a b"]
         await self.set_all(store, *(change(name, name) for name in names))
         self.assertEqual({name: name for name in names}, values(await self.read(store)))
 

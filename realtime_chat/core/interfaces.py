@@ -70,9 +70,10 @@ class IMessageStore(Interface):
         """The names of the first ``limit`` rooms that follow ``after``, sorted by code points.
 
         The cost depends on ``limit`` alone, not on the number of rooms. A room exists from its first message or
-        property until it is forgotten. A room without messages and properties is forgotten after a while (:attr:`Retention.room_age`) if nobody reads
-        it. The store then keeps one number: the highest top of all forgotten rooms. A room that is made later begins
-        after that offset, so that no position is given to two messages.
+        property until it is forgotten. A room without messages and properties is forgotten after a while
+        (:attr:`Retention.room_age`) if nobody reads it. The store then keeps one number: the highest top of all
+        forgotten rooms. A room that is made later begins after that offset, so that no position is given to two
+        messages.
 
         :raises StoreError:
         """

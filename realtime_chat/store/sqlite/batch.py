@@ -14,9 +14,10 @@ from realtime_chat.store.append_queue import MAX_BATCH, AppendOutcome
 from realtime_chat.store.idempotency import KeyEntry, content_digest
 from realtime_chat.store.retention import RetentionClock
 from realtime_chat.store.sqlite.file import transaction
+from realtime_chat.store.sqlite.properties import PropertyChanges
 from realtime_chat.store.sqlite.rooms import RoomIndex, RoomTop
 from realtime_chat.values.errors import out_of_order
-from realtime_chat.values.model import AppendResult, Draft, Message, Position
+from realtime_chat.values.model import AppendResult, Draft, Message, Position, is_properties_log, room_of_log
 
 # The sqlite3 module looks for adapters of None and of bytes, not of a bytearray. That costs more than binding them. So
 # there are columns for a key only if a draft of the batch has one, and empty rows are of zeros.
@@ -116,18 +117,26 @@ class CommitBatch:
     :param index: says whether a room may be created, and with which id and offset it begins.
     :param keys: what is stored under the keys of the drafts.
     :param keyed: whether a draft may have a key.
-    :ivar created: how many rooms it creates.
+    :param properties: what it changes of properties; None if none of the drafts is of a property.
+    :ivar created: how many logs it creates.
+    :ivar rooms_created: how many rooms are among them.
     :ivar next_id: the id of the next room.
     :ivar size: bytes of data that it adds.
     """
 
     def __init__(
-        self, epoch: str, rooms: dict[str, RoomTop], index: RoomIndex, keys: dict[_KeyName, KeyEntry], keyed: bool
+        self,
+        epoch: str,
+        rooms: dict[str, RoomTop],
+        index: RoomIndex,
+        keys: dict[_KeyName, KeyEntry],
+        keyed: bool,
+        properties: PropertyChanges | None = None,
     ) -> None:
         self.epoch = epoch
         self.rooms = rooms
         self.next_id = index.next_id
-        self.created = 0
+        self.created = self.rooms_created = 0
         self.outcomes: list[AppendOutcome] = []
         self.size = 0
         self._index = index
@@ -135,11 +144,12 @@ class CommitBatch:
         self._columns = _KEY_COLUMNS if keyed else _COLUMNS
         self._keys = keys
         self._keyed = keyed
+        self._properties = properties
 
     @property
     def count(self) -> int:
-        """How many messages it adds."""
-        return len(self._rows) // len(self._columns)
+        """How many messages and properties it adds."""
+        return len(self._rows) // len(self._columns) + (0 if self._properties is None else self._properties.count)
 
     @property
     def last(self) -> Message | None:
@@ -155,6 +165,8 @@ class CommitBatch:
             else:
                 self._place_once(draft, at, draft.key)
         self.size = sum(map(len, self._rows[_DATA :: len(self._columns)]))
+        if self._properties is not None:
+            self.size += self._properties.size
 
     def _place_once(self, draft: Draft, at: int, key: str) -> None:
         digest = content_digest(draft)
@@ -170,6 +182,8 @@ class CommitBatch:
                 self._keys[name] = KeyEntry(digest, message.position.offset, at, message)
 
     def _place(self, draft: Draft, at: int, digest: bytes | None = None) -> Message | None:
+        if self._properties is not None and is_properties_log(draft.room):
+            return self._set(self._properties, draft, at, digest)
         room = self.rooms.get(draft.room) or self._create_room(draft.room)
         if room is None:
             return None
@@ -182,35 +196,67 @@ class CommitBatch:
             self._rows += (draft.key, None if digest is None else bytearray(digest))
         return message
 
-    def _create_room(self, name: str) -> RoomTop | None:
-        refusal = self._index.refusal(self.created)
+    def _set(self, properties: PropertyChanges, draft: Draft, at: int, digest: bytes | None) -> Message | None:
+        """Set or remove a property, or find out why not."""
+        log = self.rooms.get(draft.room)
+        if not (draft.data or properties.has(draft)):
+            top = Position(self.epoch, self._index.floor if log is None else log.top)
+            self.outcomes.append(AppendResult(draft.placed(top, at), duplicate=True))
+            return None
+        refusal = properties.refusal(draft)
         if refusal is not None:
             self.outcomes.append(refusal)
             return None
-        room = self.rooms[name] = RoomTop(self.next_id, self._index.floor, new=True)
+        log = log or self._create_room(draft.room)
+        if log is None:
+            return None
+        message = draft.placed(Position(self.epoch, log.top + 1), at)
+        self.outcomes.append(AppendResult(message))
+        properties.add(log, message, digest)
+        log.top += 1
+        return message
+
+    def _create_room(self, name: str) -> RoomTop | None:
+        """Create a room, or the log of a room's properties and perhaps the room."""
+        room = room_of_log(name)
+        if room not in self.rooms:
+            refusal = self._index.refusal(self.rooms_created)
+            if refusal is not None:
+                self.outcomes.append(refusal)
+                return None
+            self._create_log(room)
+            self.rooms_created += 1
+        return self.rooms.get(name) or self._create_log(name)
+
+    def _create_log(self, name: str) -> RoomTop:
+        log = self.rooms[name] = RoomTop(self.next_id, self._index.floor, new=True)
         self.next_id += 1
         self.created += 1
-        return room
+        return log
 
     def insert(self, connection: sqlite3.Connection) -> None:
         """Write the batch to the database, as one transaction.
 
         :raises sqlite3.Error: and nothing is stored, unless the disk failed.
         """
-        if not self.created:
+        if not self.created and self._properties is None:
             self._insert_messages(connection)
             return
         new = [(room.id, name, self._index.floor) for name, room in self.rooms.items() if room.new]
         with transaction(connection):
             connection.executemany(_ADD_ROOM, new)
-            self._insert_messages(connection)
+            if self._rows:
+                self._insert_messages(connection)
+            if self._properties is not None:
+                self._properties.write()
 
     def _insert_messages(self, connection: sqlite3.Connection) -> None:
-        width, count = len(self._columns), self.count
+        width = len(self._columns)
+        count = len(self._rows) // width
         sizes = _SIZES if self.size <= _LARGE_BYTES else _LARGE_SIZES
         size = sizes[bisect_left(sizes, count)]
         connection.execute(_INSERTS[self._columns, size], self._rows + [0] * (width * (size - count)))
 
     def note_committed(self) -> None:
         """Let the index know what was committed."""
-        self._index.committed(self.rooms, self.created, self.count, self.next_id)
+        self._index.committed(self.rooms, self.created, self.rooms_created, self.count, self.next_id)

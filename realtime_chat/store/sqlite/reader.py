@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 
 from realtime_chat.store.retention import PAGE_BYTES, RetentionClock, readable_page
 from realtime_chat.store.sqlite.file import DatabaseFile
+from realtime_chat.store.sqlite.rooms import IS_ROOM
 from realtime_chat.store.sqlite.sessions import SELECT_RECORD, session_cutoff
 from realtime_chat.values.errors import StoreError, StoreRefused
-from realtime_chat.values.model import Message, Page, Position
+from realtime_chat.values.model import Message, Page, Position, is_properties_log
 
 # One statement is one snapshot. It gives one row, as each row releases the interpreter's lock. With a row per message,
 # a busy reactor's thread would hold up the page.
@@ -46,8 +47,16 @@ FROM identity LEFT JOIN log
 """
 _AFTER = _PAGE % {"beyond": ">", "direction": "ASC"}
 _BEFORE = _PAGE % {"beyond": "<", "direction": "DESC"}
-_ROOMS = """
-SELECT json_group_array(name) FROM (SELECT name FROM rooms WHERE name > :after ORDER BY name LIMIT :limit)
+_ROOMS = f"""
+SELECT json_group_array(name)
+FROM (SELECT name FROM rooms WHERE name > :after AND {IS_ROOM} ORDER BY name LIMIT :limit)
+"""
+_PROPERTIES = """
+SELECT epoch, floor, log.top, log.removed, (
+    SELECT json_group_array(json_array(offset, at, name, CAST(data AS TEXT), sender_id, sender_name, key))
+    FROM properties WHERE room = log.id AND offset > :offset
+)
+FROM identity LEFT JOIN rooms AS log ON log.name = :room
 """
 _MAX_OFFSET = 2**62
 _MAX_READS = 20_000
@@ -95,6 +104,8 @@ class PageReader:
 
     def read_after(self, room: str, offset: int, limit: int) -> Deferred[Page]:
         """Read on the thread; see :meth:`IMessageStore.read_after`."""
+        if is_properties_log(room):
+            return self._ask(self._properties, room, offset)
         return self._ask(self._page, _AFTER, room, offset, limit)
 
     def read_before(self, room: str, offset: int | None, limit: int) -> Deferred[Page]:
@@ -154,6 +165,13 @@ class PageReader:
             return Page(epoch, floor + 1, floor, (), floor)
         found = sorted(_decode_rows(rows), key=lambda row: row.offset)
         return readable_page(epoch, oldest, top, [_message(room, epoch, row) for row in found], cutoff, epoch_start)
+
+    def _properties(self, log: str, offset: int) -> Page:
+        epoch, floor, top, removed, rows = self._row(_PROPERTIES, {"room": log, "offset": offset})
+        if top is None:
+            return Page(epoch, floor + 1, floor)
+        found = sorted(_decode_rows(rows), key=lambda row: row.offset)
+        return Page(epoch, removed + 1, top, tuple(_message(log, epoch, row) for row in found))
 
     def _row(self, statement: str, values: dict[str, Any]) -> Any:
         with self._next:

@@ -10,10 +10,14 @@ import msgspec
 
 from realtime_chat.store.retention import RetentionClock, RoomCreationLimit
 from realtime_chat.values.errors import RealtimeError
+from realtime_chat.values.model import is_properties_log, properties_log
 
 _CACHED_ROOMS = 10_000
 
-_COUNT_ROOMS = "SELECT floor, (SELECT count(*) FROM rooms) FROM identity"
+IS_ROOM = f"substr(name, -{len(properties_log(''))}) <> '{properties_log('')}'"
+"""Whether a row of the table of rooms is a room, and not the log of a room's properties."""
+
+_COUNT_ROOMS = f"SELECT floor, (SELECT count(*) FROM rooms WHERE {IS_ROOM}) FROM identity"
 _FIND_ROOMS = """
 SELECT json_group_array(json_array(rooms.name, rooms.id, rooms.top)), (SELECT ifnull(max(id), 0) FROM rooms)
 FROM json_each(?) AS asked CROSS JOIN rooms ON rooms.name = asked.value
@@ -24,7 +28,7 @@ _decode_rooms = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 
 
 class RoomTop(msgspec.Struct, eq=False):
-    """The id and the top of a room.
+    """The id and the top of a room, or of the log of a room's properties.
 
     :param new: whether the database doesn't have the room yet.
     """
@@ -35,7 +39,7 @@ class RoomTop(msgspec.Struct, eq=False):
 
 
 class RoomIndex:
-    """Counts the rooms, and caches the tops of those that were written to last.
+    """Counts the rooms, and caches the tops of the logs that were written to last.
 
     :ivar next_id: the id of the next room that is created.
     :ivar floor: the offset after which a new room begins: the highest top of all rooms that were forgotten.
@@ -82,16 +86,19 @@ class RoomIndex:
         """
         return self._limit.refusal(self._stored + created, self._clock.elapsed())
 
-    def committed(self, rooms: Mapping[str, RoomTop], created: int, messages: int, next_id: int) -> None:
+    def committed(
+        self, rooms: Mapping[str, RoomTop], created: int, rooms_created: int, messages: int, next_id: int
+    ) -> None:
         """Note what a commit has changed.
 
-        :param rooms: the rooms that it wrote to.
+        :param rooms: the rooms and logs of properties that it wrote to.
         :param created: how many of them are new.
-        :param messages: how many messages it added.
+        :param rooms_created: how many rooms are among these.
+        :param messages: how many messages and properties it added.
         :param next_id: the id of the next room that is created.
         """
         self.next_id = next_id
-        self._stored += created
+        self._stored += rooms_created
         self.total += messages + created * self.floor
         self._cache.update(rooms)
         for name in rooms:
@@ -104,7 +111,7 @@ class RoomIndex:
 
         :param rooms: the id, the name and the top of each.
         """
-        self._stored -= len(rooms)
+        self._stored -= sum(not is_properties_log(name) for _, name, _ in rooms)
         for _, name, top in rooms:
             self.floor = max(self.floor, top)
             self.total -= top

@@ -12,13 +12,16 @@ from collections.abc import Callable, Sequence
 from realtime_chat.store.retention import ClockSpan, RetentionClock
 from realtime_chat.store.sqlite.file import transaction
 from realtime_chat.store.sqlite.rooms import RoomIndex
+from realtime_chat.values.model import properties_log
 
 _SWEEP_SECONDS = 0.01
 _ROOMS_PER_SWEEP = 100
 
-_FIND_EMPTY = """
+_FIND_EMPTY = f"""
 SELECT id, name, top, emptied, EXISTS (SELECT 1 FROM keys WHERE room = rooms.id) FROM rooms
 WHERE id > ? AND id <= ? AND NOT EXISTS (SELECT 1 FROM messages WHERE room = rooms.id)
+AND NOT EXISTS (SELECT 1 FROM properties WHERE room = rooms.id)
+AND NOT EXISTS (SELECT 1 FROM rooms AS log WHERE log.name = rooms.name || '{properties_log("")}')
 """
 _SET_EMPTIED = "UPDATE rooms SET emptied = ? WHERE id = ?"
 _RAISE_FLOOR = "UPDATE identity SET floor = max(floor, ?)"

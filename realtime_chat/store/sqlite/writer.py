@@ -13,12 +13,13 @@ from realtime_chat.store.retention import ClockSpan, RetentionClock
 from realtime_chat.store.sqlite.batch import CommitBatch, find_keys
 from realtime_chat.store.sqlite.checkpoints import CheckpointScheduler
 from realtime_chat.store.sqlite.file import DatabaseFile, DatabaseIdentity, transaction
+from realtime_chat.store.sqlite.properties import PropertyChanges
 from realtime_chat.store.sqlite.reader import PageReader
 from realtime_chat.store.sqlite.rooms import RoomIndex
 from realtime_chat.store.sqlite.sessions import Change, apply_changes, end_all, expire
 from realtime_chat.store.sqlite.sweeper import Sweeper
 from realtime_chat.values.errors import InDoubt, StoreError, StoreRefused
-from realtime_chat.values.model import Draft
+from realtime_chat.values.model import Draft, is_properties_log, room_of_log
 
 _SAVE_INTERVAL = 600.0
 
@@ -166,10 +167,16 @@ class SQLiteWriter:
         return batch.outcomes
 
     def _prepare(self, connection: sqlite3.Connection, drafts: Sequence[tuple[Draft, int]]) -> CommitBatch:
-        rooms = self._rooms.find(connection, {draft.room for draft, _ in drafts})
+        names = {draft.room for draft, _ in drafts}
+        logs = [name for name in names if is_properties_log(name)]
+        rooms = self._rooms.find(connection, names.union(map(room_of_log, logs)))
+        properties = None
+        if logs:
+            properties = PropertyChanges(connection, self._clock.retention)
+            properties.load((name, rooms[name]) for name in logs if name in rooms)
         keyed = [draft for draft, _ in drafts if draft.key is not None]
         keys = find_keys(connection, keyed, rooms, self._epoch, self._clock) if keyed else {}
-        batch = CommitBatch(self._epoch, rooms, self._rooms, keys, bool(keyed))
+        batch = CommitBatch(self._epoch, rooms, self._rooms, keys, bool(keyed), properties)
         batch.add(drafts)
         return batch
 

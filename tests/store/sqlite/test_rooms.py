@@ -27,6 +27,6 @@ class CacheTests(SynchronousTestCase):
 
         index = RoomIndex(RetentionClock(Retention(), clock.seconds, clock.seconds))
         for name in "abac":
-            index.committed({name: RoomTop(ord(name), 7)}, 0, 1, 4)
+            index.committed({name: RoomTop(ord(name), 7)}, 0, 0, 1, 4)
         found = index.find(SimpleNamespace(execute=execute), "abc")  # type: ignore[arg-type]
         self.assertEqual(({"a", "c"}, [('["b"]',)]), ({*found}, asked))

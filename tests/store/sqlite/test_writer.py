@@ -86,7 +86,7 @@ class FailureTests(SQLiteTestCase):
 
     async def test_failing_sync(self) -> None:
         """A failing fdatasync now and then never leads to a wrong answer."""
-        child = AppenderProcess(self.path, 40, 10, before=failing_sync("13+7"))
+        child = AppenderProcess(self.path, 40, 10, before=failing_sync("15+7"))
         try:
             child.read_until(lambda line: line == "done")
         finally:
