@@ -7,8 +7,8 @@ from twisted.python.failure import Failure
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink, ReplySink
-from realtime_chat.core.performing_session import Command, PerformingSession, encode_published, name_command
-from realtime_chat.values.commands import Publish, decode_command
+from realtime_chat.core.performing_session import Command, PerformingSession, encode_stored, name_command
+from realtime_chat.values.commands import STORING, Publish, SetProperty, decode_command
 from realtime_chat.values.errors import RateLimited, RealtimeError, UnreadableCommand
 from realtime_chat.values.model import AppendResult
 
@@ -114,7 +114,7 @@ class CommandSession(PerformingSession):
             self._execute(command)
 
     def _execute(self, command: Command) -> None:
-        if isinstance(command, Publish):
+        if isinstance(command, STORING):
             self._execute_publish(command)
             return
         answer = self.perform(command)
@@ -144,9 +144,9 @@ class CommandSession(PerformingSession):
 
     # Publishes: what comes most often, with as few callbacks as can be
 
-    def _execute_publish(self, command: Publish) -> None:
+    def _execute_publish(self, command: Publish | SetProperty) -> None:
         try:
-            draft = self.draft(command)
+            draft = self.draft_of(command)
             self.hub.check_open()
         except RealtimeError as error:
             error.id = command.id
@@ -162,7 +162,7 @@ class CommandSession(PerformingSession):
             self._held_up = True
             publisher.hold_up(self._resume_after_hold_up)
 
-    def refuse_publish(self, command: Publish, error: RealtimeError) -> None:
+    def refuse_publish(self, command: Publish | SetProperty, error: RealtimeError) -> None:
         """Refuse a publish at once, but after the replies to those before it."""
         answer = self.refuse(error)
         if not self._publishing:
@@ -172,13 +172,15 @@ class CommandSession(PerformingSession):
         self._publishing += 1
         self._acknowledge(number, answer, command.room, 0)
 
-    def _on_published(self, result: AppendResult | Failure, command: Publish, number: int, size: int) -> None:
+    def _on_published(
+        self, result: AppendResult | Failure, command: Publish | SetProperty, number: int, size: int
+    ) -> None:
         if isinstance(result, Failure):
             answer = self.fail(name_command(result, command.id), command.id)
         else:
             if result.message.position.offset == 1:  # else it has made no room
                 self.quota.on_stored(result)
-            answer = encode_published(result, command)
+            answer = encode_stored(result, command)
         self._acknowledge(number, answer, command.room, size)
 
     def _acknowledge(self, number: int, answer: bytes, room: str, size: int) -> None:

@@ -17,6 +17,7 @@ from realtime_chat.core.by_room import ByRoom
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import EntryPage, StartPosition
+from realtime_chat.core.properties import PropertyLog, PropertySubscription
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import Position
@@ -51,10 +52,20 @@ class Delivery(ByRoom[Subscription]):
     def subscribe(self, room: Room, start: StartPosition) -> Subscription:
         """Read a room from a position on; :meth:`pump` sends what follows."""
         subscription = Subscription(self, self.transport, room, start)
-        self.add(subscription)
-        room.add()
-        self._behind += (subscription,)
+        self._begin(subscription)
         return subscription
+
+    def subscribe_properties(self, log: PropertyLog, start: StartPosition, complete_to: int) -> None:
+        """Read a room's properties from a position on.
+
+        :param complete_to: see :class:`PropertySubscription`.
+        """
+        self._begin(PropertySubscription(self, self.transport, log, start, complete_to))
+
+    def _begin(self, subscription: Subscription) -> None:
+        self.add(subscription)
+        subscription.room.add()
+        self._behind += (subscription,)
 
     def unsubscribe(self, room: str) -> Subscription | None:
         """End the subscription of a room, and give it back; None if there is none."""
@@ -129,15 +140,17 @@ class Delivery(ByRoom[Subscription]):
         if page.epoch != subscription.epoch or page.start != subscription.offset:
             subscription.epoch, subscription.offset = page.epoch, page.start
             transport.reset(subscription.room.name, Position(page.epoch, page.start))
-        if page.entries:
+        entries = page.entries
+        if entries:
             fanout = transport.fanout
             taken = transport.send_batch(subscription.room.batch(fanout, page))
-            subscription.offset += taken
-            self._hub.counters.delivered[fanout.name] += taken
+            if taken:
+                subscription.offset = entries[taken - 1].offset
+                self._hub.counters.delivered[fanout.name] += taken
         if subscription not in self._behind:
             return True  # the transport is done with this session
         self._go_live(subscription)
-        return taken > 0 or not page.entries
+        return taken > 0 or not entries
 
     def _go_live(self, subscription: Subscription) -> None:
         """Make a subscription live, if nothing is left to be sent to it."""

@@ -11,10 +11,13 @@ from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.access_renewal import AccessRenewal
 from realtime_chat.core.identity import Identities, Identity
 from realtime_chat.core.interfaces import ClientConnection, IBroker, IMessageStore, ISessionStore
+from realtime_chat.core.log_view import StartPosition
 from realtime_chat.core.node import Node
+from realtime_chat.core.properties import PropertyLog
 from realtime_chat.core.publishing import Publisher
 from realtime_chat.core.quota import Quota
 from realtime_chat.core.rate_limiter import RateLimiter
+from realtime_chat.core.room import Room
 from realtime_chat.core.room_cache import RoomCache
 from realtime_chat.core.user_sessions import UserSessions
 from realtime_chat.presence.presence import Presence
@@ -22,7 +25,18 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, Claims
 from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import RealtimeError, StoreError, no_keys, stopping
-from realtime_chat.values.model import AppendResult, Draft, Page, Position, is_namespace_log
+from realtime_chat.values.model import (
+    AppendResult,
+    Draft,
+    Page,
+    Position,
+    User,
+    check_event,
+    check_key,
+    is_namespace_log,
+    properties_log,
+    room_of_log,
+)
 from realtime_chat.values.rates import ROOMS
 
 
@@ -199,12 +213,53 @@ class Hub:
 
         :raises RateLimited: nothing is taken then.
         """
-        name = draft.room
+        name = room_of_log(draft.room)
         room = self.rooms.get(name)
         if (room is None or not room.top) and name not in self.limiter.rooms_made:
             quota.check(ROOMS)
         access = self.access
         quota.take_publish(len(draft.data), name, access.room_rates(name) if access.limits_rooms else None)
+
+    def property_draft(self, room: str, name: str, data: bytes, sender: User, key: str | None) -> Draft:
+        """A change of a property.
+
+        :param data: its value as compact JSON; empty to remove it.
+        :raises RealtimeError: a part of it is refused.
+        """
+        most = self.limits.max_property
+        if len(data) > most:
+            raise RealtimeError("too_large", f"a property has at most {most} bytes of JSON, this one has {len(data)}")
+        return Draft(properties_log(room), check_event(name), data, sender, None if key is None else check_key(key))
+
+    async def start_reading(
+        self, name: str, since: Position | None, last: int, properties: bool | Position
+    ) -> tuple[Room, StartPosition, PropertyLog | None]:
+        """Where the reading of a room starts, and the log of its properties if it is to be read, too.
+
+        :param last: see :meth:`LogView.start`.
+        :param properties: whether to read them, or the reader's position in them.
+        :raises RealtimeError: ``store_unavailable`` or ``too_many``.
+        """
+        while True:
+            log = await self.find_properties(name, properties)
+            room = await self.cache.load(name)
+            start = await room.start(since, last)
+            if log is None or self.rooms.get(log.name) is log:  # else it was forgotten meanwhile
+                return room, start, log
+
+    async def find_properties(self, name: str, properties: bool | Position) -> PropertyLog | None:
+        """The log of a room's properties, with all that a reader at a position may know of.
+
+        :param properties: the same as above.
+        :returns: None if they are not to be read.
+        :raises RealtimeError: ``store_unavailable`` or ``too_many``.
+        """
+        if properties is False:
+            return None
+        log = await self.cache.load_properties(name)
+        if isinstance(properties, Position):
+            await log.meet(properties)
+        return log
 
     async def list_rooms(
         self, identity: Identity, after: str, limit: int, is_gone: Callable[[], bool] = lambda: False

@@ -7,6 +7,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from msgspec import UNSET
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +29,7 @@ from realtime_chat.values.model import (
     check_event,
     check_key,
     check_room,
+    is_properties_log,
     naming,
 )
 from realtime_chat.values.rates import JOINS, STATES
@@ -69,7 +71,7 @@ class PerformingSession(Session):
         :returns: the encoded reply, now or later; empty if the command has no reply.
         :raises RealtimeError: also by way of the Deferred; it carries the command's id.
         """
-        if type(command) is not commands.Publish:  # a publish takes what it costs in one go
+        if type(command) not in commands.STORING:  # these take what they cost in one go
             self._take_command(command)
         if isinstance(command, UnreadableCommand):
             raise command
@@ -137,21 +139,22 @@ class PerformingSession(Session):
         with naming(command.room):
             self._check_joinable(command.room)
             since = None if command.since is None else Position.parse(command.since)
-        return Deferred.fromCoroutine(self._joined(command, since))
+            properties = command.properties
+            after = Position.parse(properties) if isinstance(properties, str) else properties
+        return Deferred.fromCoroutine(self._joined(command, since, after))
 
     def _check_joinable(self, room: str) -> None:
         if self.delivery.find(self.check_right(room, READ)) is not None:
             raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
-        if len(self.delivery.all()) >= self.hub.limits.max_rooms:
+        if sum(not is_properties_log(one.room.name) for one in self.delivery.all()) >= self.hub.limits.max_rooms:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
         self.quota.take(JOINS)
 
-    async def _joined(self, command: commands.Join, since: Position | None) -> bytes:
+    async def _joined(self, command: commands.Join, since: Position | None, after: bool | Position) -> bytes:
         with naming(command.room):
-            room = await self.hub.cache.load(command.room)
-            start = await room.start(since, self.last(command.last))
+            room, start, log = await self.hub.start_reading(command.room, since, self.last(command.last), after)
         self.check_still(command.room, READ)
-        return self.enter(room, start, command.id)
+        return self.enter(room, start, command.id, properties=None if log is None else (log, after))
 
     def _leave(self, command: commands.Leave) -> Answer:
         self._check_writer()
@@ -235,9 +238,9 @@ class PerformingSession(Session):
     def _publish(self, command: commands.Publish) -> Deferred[bytes]:
         return self.hub.publish(self.draft(command)).addCallback(self._published, command)
 
-    def _published(self, stored: AppendResult, command: commands.Publish) -> bytes:
+    def _published(self, stored: AppendResult, command: commands.Publish | commands.SetProperty) -> bytes:
         self.quota.on_stored(stored)
-        return encode_published(stored, command)
+        return encode_stored(stored, command)
 
     def draft(self, command: commands.Publish) -> Draft:
         """The message that a command publishes, and for which it has paid.
@@ -264,6 +267,29 @@ class PerformingSession(Session):
             self._remember_refused(draft)
             raise
         return draft
+
+    def _set_property(self, command: commands.SetProperty) -> Deferred[bytes]:
+        return self.hub.publish(self.draft_property(command)).addCallback(self._published, command)
+
+    def draft_property(self, command: commands.SetProperty) -> Draft:
+        """The change that a command makes of a property, and for which it has paid.
+
+        :raises RealtimeError: a part of it is refused, or ``rate_limited``.
+        """
+        try:
+            room = self.hub.access.check(self.identity, check_room(command.room), WRITE)
+            data = b"" if command.data is UNSET else encode_value(command.data)
+            sender = author((self.identity or self.identify()).user)
+            draft = self.hub.property_draft(room, command.name, data, sender, command.key)
+        except RealtimeError:
+            self.quota.take_command()
+            raise
+        self.hub.take_publish(self.quota, draft)
+        return draft
+
+    def draft_of(self, command: commands.Publish | commands.SetProperty) -> Draft:
+        """What a command stores; see :meth:`draft` and :meth:`draft_property`."""
+        return self.draft(command) if isinstance(command, commands.Publish) else self.draft_property(command)
 
     def _remember_refused(self, draft: Draft) -> None:
         if self._refused is None:
@@ -299,9 +325,11 @@ def _check_after(command: commands.Publish) -> str:
     return check_key(command.after)
 
 
-def encode_published(stored: AppendResult, command: commands.Publish) -> bytes:
-    """The reply to a publish."""
-    return codec.encode_published(command.id, command.room, stored.message.position)
+def encode_stored(stored: AppendResult, command: commands.Publish | commands.SetProperty) -> bytes:
+    """The reply to a command that stores something."""
+    if isinstance(command, commands.Publish):
+        return codec.encode_published(command.id, command.room, stored.message.position)
+    return codec.encode_set(command.id, stored.message)
 
 
 _ACTIONS: Mapping[type[commands.Command], Callable[[PerformingSession, Any], Answer]] = MappingProxyType(
@@ -310,6 +338,7 @@ _ACTIONS: Mapping[type[commands.Command], Callable[[PerformingSession, Any], Ans
         commands.Join: PerformingSession._join,
         commands.Leave: PerformingSession._leave,
         commands.Publish: PerformingSession._publish,
+        commands.SetProperty: PerformingSession._set_property,
         commands.SendSignal: PerformingSession._signal,
         commands.SetState: PerformingSession._set_state,
         commands.ReadMembers: PerformingSession._members,

@@ -79,6 +79,9 @@ class Room(LogView):
         self._pending: list[Entry] | None = None
         self._answered: dict[Reader, ReplySink] | None = None
 
+    def stop(self) -> None:
+        """The process ends."""
+
     @property
     def idle(self) -> bool:
         """Whether nobody here reads it or is about to."""
@@ -138,7 +141,7 @@ class Room(LogView):
             for reader, taken in fanout.send(batch, readers, first):
                 delivered -= batch.count - taken
                 self.fall_behind(reader)
-                reader.offset = self._flushed + taken
+                reader.offset = entries[taken - 1].offset if taken else self._flushed
             counts.delivered[fanout.name] += delivered
             counts.lag_seconds.observe(clock.seconds() - self._announced_at, delivered)
         self._flushed = entries[-1].offset

@@ -13,13 +13,14 @@ from realtime_chat.core.catch_up import CatchUpScheduler
 from realtime_chat.core.interfaces import IBroker, IMessageStore, Listener
 from realtime_chat.core.log_view import LogContext
 from realtime_chat.core.node import Node
+from realtime_chat.core.properties import ALL_PROPERTIES, PropertyLog
 from realtime_chat.core.room import Room
 from realtime_chat.core.wheel import DeadlineQueue
 from realtime_chat.presence.presence import Presence
 from realtime_chat.values import codec
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.model import Message, Page, is_namespace_log
+from realtime_chat.values.model import Message, Page, is_namespace_log, is_properties_log, properties_log
 
 _TRIES_TO_EVICT = 8
 
@@ -86,6 +87,8 @@ class RoomCache(Listener):
     def stop(self) -> None:
         """Forget no more rooms, and let none catch up, as the process ends."""
         self._stopped = True
+        for room in self.rooms.values():
+            room.stop()
         self._catch_ups.stop()
         self._unread.stop()
 
@@ -118,11 +121,19 @@ class RoomCache(Listener):
             loading.waiting.append(answer)
         return answer
 
+    async def load_properties(self, room: str) -> PropertyLog:
+        """The log of a room's properties; see :meth:`load`."""
+        log = await self.load(properties_log(room))
+        assert isinstance(log, PropertyLog)
+        return log
+
     async def _load(self, name: str) -> Page:
         """Follow a room first, and then read what was there before."""
         await self._broker.follow(name)
         self._counters.reads += 1
         try:
+            if is_properties_log(name):
+                return await self._store.read_after(name, 0, ALL_PROPERTIES)
             return await self._store.read_before(name, None, self._limits.page_messages)
         except BaseException:
             self._unfollow(name)
@@ -134,9 +145,8 @@ class RoomCache(Listener):
 
     def _loaded(self, page: Page, name: str) -> None:
         loading = self.loading.pop(name)
-        room = self.rooms[name] = Room(name, page, self._context)
+        room = self.rooms[name] = self._make_room(name, page)
         room.used = self._clock.seconds()
-        self._presence.open_room(room)
         for message in loading.announced:
             room.announce(message)
         self._on_unused(room)  # unless somebody takes it
@@ -147,6 +157,13 @@ class RoomCache(Listener):
             self._wheel.call_later(self._limits.room_idle / 2, self._sweep)
         for answer in loading.waiting:
             answer.callback(room)
+
+    def _make_room(self, name: str, page: Page) -> Room:
+        if is_properties_log(name):
+            return PropertyLog(name, page, self._context)
+        room = Room(name, page, self._context)
+        self._presence.open_room(room)
+        return room
 
     def _not_loaded(self, failure: Failure, name: str) -> None:
         for answer in self.loading.pop(name).waiting:

@@ -9,15 +9,17 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.properties import FirstValues, PropertyLog
 from realtime_chat.core.quota import Quota
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
 from realtime_chat.values.access import PRESENCE, READ
 from realtime_chat.values.errors import GOODBYES
-from realtime_chat.values.model import (
-    check_room,
-)
+from realtime_chat.values.model import Position, check_room, is_properties_log, properties_log
 from realtime_chat.values.rates import GUESTS
+
+PropertiesStart = tuple[PropertyLog, bool | Position]
+"""The log of a room's properties, and the reader's position in it; True if it has none."""
 
 
 class Session:
@@ -160,6 +162,8 @@ class Session:
     def _renew_rights(self, transport: MessageSink, subscription: Subscription) -> None:
         """Do what follows from new rights in a room: stop reading it, or tell the client."""
         room = subscription.room.name
+        if is_properties_log(room):
+            return  # it goes with the room
         rights = self.hub.access.rights(self.identity, room)
         if not rights & READ:
             self._end_subscription(room)
@@ -193,19 +197,44 @@ class Session:
         id: commands.CommandId | None = None,
         listed: bool = True,
         resumed: bool | None = None,
+        properties: PropertiesStart | None = None,
     ) -> bytes:
         """Read a room from a position on.
 
         :param listed: whether the reply lists the members; else they are sent when the reader is live.
         :param resumed: whether it gave a position, if the reply is to say that.
+        :param properties: where it starts to read the room's properties; None if it doesn't read them.
         :returns: the encoded ``joined``.
         """
         subscription = self.subscribe(room, start)
+        values = None
+        if subscription is not None and properties is not None:
+            values = self.subscribe_properties(properties, self.hub.limits.page_bytes)
         rights = 0 if subscription is None else subscription.rights
         members = self.hub.presence.attend(room.name, subscription, listed) if rights & PRESENCE else None
         return codec.encode_joined(
-            id, room.name, start.position, room.position, start.recovered, members, rights, resumed
+            id,
+            room.name,
+            start.position,
+            room.position,
+            start.recovered,
+            members,
+            rights,
+            resumed,
+            None if values is None else values.fields(),
         )
+
+    def subscribe_properties(self, start: PropertiesStart, most: int | None) -> FirstValues:
+        """Read the properties of a room that is read.
+
+        :param most: bytes of the largest answer; None for all that there is.
+        :returns: what the client is to be told first.
+        """
+        log, since = start
+        values = log.first_values(since if isinstance(since, Position) else None, most)
+        complete_to = values.top.offset if values.full else 0
+        self.delivery.subscribe_properties(log, StartPosition(values.position, True), complete_to)
+        return values
 
     def last(self, last: int | None) -> int:
         """How many messages a reader without a position starts with, if it asks for ``last`` of them."""
@@ -239,5 +268,6 @@ class Session:
         :returns: False if it wasn't read.
         """
         if (subscription := self.delivery.unsubscribe(room)) is not None:
+            self.delivery.unsubscribe(properties_log(room))
             self.hub.presence.exit(subscription, False)
         return subscription is not None

@@ -15,7 +15,7 @@ from realtime_chat.http.clients import address_of, asks_for_script, client_of, i
 from realtime_chat.http.request import RealtimeRequest
 from realtime_chat.http.subscribe_params import one
 from realtime_chat.values import codec
-from realtime_chat.values.commands import Command, Publish, decode_commands
+from realtime_chat.values.commands import STORING, Command, decode_commands
 from realtime_chat.values.errors import RateLimited, RealtimeError, UnreadableCommand
 
 _JSON_TYPES = (b"application/json", b"text/plain", b"")
@@ -87,7 +87,7 @@ class _RequestSession(PerformingSession):
 
 async def _place_for(session: PerformingSession, command: Command | UnreadableCommand) -> None:
     """Wait while too many publishes wait for the store. The publishes of one request queue there one at a time."""
-    place = session.hub.publisher.place() if isinstance(command, Publish) else None
+    place = session.hub.publisher.place() if isinstance(command, STORING) else None
     if place is not None:
         await place
 
@@ -117,7 +117,7 @@ async def _perform_all(
             continue
         await _place_for(session, command)
         answer = session.perform(command)
-        if isinstance(answer, Deferred) and not isinstance(command, Publish):
+        if isinstance(answer, Deferred) and not isinstance(command, STORING):
             answer = await answer
         answers.append(answer or codec.encode_reply(command.id, {"type": "ok"}))
         size += 0 if isinstance(answer, Deferred) else len(answer)

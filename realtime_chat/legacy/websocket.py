@@ -80,7 +80,7 @@ class LegacySession(CommandSession):
         """Publish a text."""
         self.execute(Publish(room=self._room, data={"text": raw.decode()}))
 
-    def refuse_publish(self, command: Publish, error: RealtimeError) -> None:
+    def refuse_publish(self, command: Publish | SetProperty, error: RealtimeError) -> None:
         """Refuse a publish. If a limit is reached, publish it later, and nothing else before."""
         if not isinstance(error, RateLimited):
             super().refuse_publish(command, error)

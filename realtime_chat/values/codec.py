@@ -17,7 +17,7 @@ from realtime_chat.values.commands import CommandId
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.json import encode_value
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import Message, Page, Position, User, is_guest_id, shown_id
+from realtime_chat.values.model import Message, Page, Position, User, is_guest_id, room_of_log, shown_id
 
 
 class _SenderFields(msgspec.Struct, frozen=True):
@@ -33,6 +33,16 @@ class _MessageEvent(msgspec.Struct, frozen=True, tag="message", tag_field="type"
     data: msgspec.Raw
     sender: _SenderFields
     at: int
+    key: str | UnsetType = UNSET
+
+
+class _PropertyEvent(msgspec.Struct, frozen=True, tag="property", tag_field="type", rename={"sender": "from"}):
+    room: str
+    position: str
+    name: str
+    sender: _SenderFields
+    at: int
+    data: msgspec.Raw | UnsetType = UNSET
     key: str | UnsetType = UNSET
 
 
@@ -91,6 +101,52 @@ class Entry:
         )
 
 
+class PropertyEntry(Entry):
+    """A change of a property as it is sent.
+
+    :ivar kind: the type of the event.
+    :ivar name: the property's name.
+    :ivar removed: whether it was removed.
+    """
+
+    __slots__ = ("name", "removed")
+    kind = "property"
+
+    def __init__(self, message: Message) -> None:
+        position = message.position
+        self.offset = position.offset
+        self.at = message.at
+        self.name = message.event
+        self.removed = not message.data
+        self.json = encode_value(
+            _PropertyEvent(
+                room_of_log(message.room),
+                f"{position.epoch}:{position.offset}",
+                message.event,
+                _sender(message.sender_id, message.sender_name),
+                message.at,
+                msgspec.Raw(message.data) if message.data else UNSET,
+                UNSET if message.key is None else message.key,
+            )
+        )
+
+
+class SnapshotEntry(Entry):
+    """All properties of a room as an entry of their log.
+
+    :param offset: the reader's position after it.
+    :param json: the ``properties`` event.
+    """
+
+    __slots__ = ()
+    kind = "properties"
+
+    def __init__(self, offset: int, json: bytes) -> None:
+        self.offset = offset
+        self.json = json
+        self.at = 0
+
+
 def _sender(id: str, name: str) -> _SenderFields:
     """Who sent something.
 
@@ -143,6 +199,7 @@ def encode_joined(
     members: tuple[int, bytes | None] | None,
     rights: int,
     resumed: bool | None = None,
+    properties: PropertiesFields | None = None,
 ) -> bytes:
     """The reply to ``join``.
 
@@ -150,6 +207,7 @@ def encode_joined(
         reader may not see who is in the room.
     :param rights: what the reader may do in the room.
     :param resumed: whether the reader gave a position; None leaves the field out.
+    :param properties: see :func:`properties_fields`; None if it doesn't read them.
     """
     fields: dict[str, Any] = {"type": "joined", "room": room, "position": str(position), "top": str(top)}
     fields["recovered"] = recovered
@@ -158,6 +216,8 @@ def encode_joined(
     fields["rights"] = format_rights(rights)
     if members is not None:
         fields |= _member_fields(*members)
+    if properties is not None:
+        fields["properties"] = properties
     return encode_reply(id, fields)
 
 
@@ -178,6 +238,32 @@ def _member_fields(count: int, members: bytes | None) -> dict[str, Any]:
 def encode_published(id: CommandId | None, room: str, position: Position) -> bytes:
     """The reply to ``publish``."""
     return encode_reply(id, {"type": "published", "room": room, "position": str(position)})
+
+
+def encode_set(id: CommandId | None, message: Message) -> bytes:
+    """The reply to ``set``."""
+    room, position = room_of_log(message.room), str(message.position)
+    return encode_reply(id, {"type": "set", "room": room, "name": message.event, "position": position})
+
+
+PropertiesFields = dict[str, Any]
+"""The properties of a room, or what has changed of them."""
+
+
+def properties_fields(full: bool, position: Position, top: Position, values: Sequence[Entry]) -> PropertiesFields:
+    """The properties of a room, or what has changed of them.
+
+    :param full: whether these are all.
+    :param position: the reader's position after them.
+    :param top: where the log of the properties ends.
+    """
+    shown = {"position": str(position), "top": str(top), "full": full}
+    return {**shown, "values": [msgspec.Raw(entry.json) for entry in values]}
+
+
+def encode_properties(room: str, full: bool, position: Position, top: Position, values: Sequence[Entry]) -> bytes:
+    """The ``properties`` event; see :func:`properties_fields`."""
+    return encode_value({"type": "properties", "room": room, **properties_fields(full, position, top, values)})
 
 
 def encode_members(id: CommandId | None, room: str, count: int, members: bytes, after: str | None) -> bytes:
@@ -292,6 +378,7 @@ def encode_poll(
     positions: Mapping[str, str],
     presence: Mapping[str, str],
     rights: Mapping[str, str],
+    properties: Mapping[str, str] | None = None,
 ) -> bytes:
     """The answer to a poll.
 
@@ -301,14 +388,16 @@ def encode_poll(
     :param positions: by room, after which position the next poll goes on.
     :param presence: by room, the version of the members that the poll was sent.
     :param rights: by room, what the client may do there, as letters.
+    :param properties: by room, after which position in its properties the next poll goes on.
     """
-    return b'{"type":"poll",%b:"%b","events":[%b],"positions":%b,"presence":%b,"rights":%b}' % (
+    return b'{"type":"poll",%b:"%b","events":[%b],"positions":%b,"presence":%b,"rights":%b%b}' % (
         b'"reader"' if is_reader else b'"client"',
         client.encode(),
         b",".join(events),
         encode_value(positions),
         encode_value(presence),
         encode_value(rights),
+        b',"properties":%b' % encode_value(properties) if properties else b"",
     )
 
 

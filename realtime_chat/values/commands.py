@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, get_args
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta
 
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import MAX_DEPTH, check_value, decode_body, decode_json, why_not_json
@@ -44,11 +44,13 @@ class Join(Command, frozen=True, kw_only=True):
 
     :ivar since: the position after which to begin.
     :ivar last: how many of the newest messages to begin with, if there is no ``since``.
+    :ivar properties: whether to read the room's properties, or the position after which to begin.
     """
 
     room: str
     since: _Text | None = None
     last: _Count | None = None
+    properties: bool | _Text = False
 
 
 class Leave(Command, frozen=True, kw_only=True):
@@ -69,6 +71,23 @@ class Publish(Command, frozen=True, kw_only=True):
     event: str = "message"
     key: str | None = None
     after: str | None = None
+
+
+class SetProperty(Command, frozen=True, kw_only=True, tag="set"):
+    """Set a property of a room.
+
+    :ivar data: its value; UNSET to remove it.
+    :ivar key: the idempotency key.
+    """
+
+    room: str
+    name: str
+    data: Any = UNSET
+    key: str | None = None
+
+
+STORING = (Publish, SetProperty)
+"""The commands that store something."""
 
 
 class ReadHistory(Command, frozen=True, kw_only=True, tag="history"):
@@ -111,7 +130,7 @@ class Ping(Command, frozen=True):
     """Ask for a pong."""
 
 
-_AnyCommand = Hello | Join | Leave | Publish | SendSignal | SetState | ReadMembers | ReadHistory | Ping
+_AnyCommand = Hello | Join | Leave | Publish | SetProperty | SendSignal | SetState | ReadMembers | ReadHistory | Ping
 
 COMMANDS: tuple[type[Command], ...] = get_args(_AnyCommand)
 """The commands that a client can send."""
@@ -132,7 +151,7 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(decode_json(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
-    if isinstance(command, (Publish, SendSignal)):
+    if isinstance(command, (Publish, SendSignal, SetProperty)):
         check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     elif isinstance(command, SetState):
         check_value(command.state, raw, MAX_DEPTH - 1, command.id)

@@ -61,6 +61,9 @@ class Limits:
     :ivar poll_grace: seconds after a poll in which its client still counts as in the room.
     :ivar presence_wait: seconds that a node waits for news that a client is in a room, before it answers the client.
     :ivar max_state: bytes of a client's presence state.
+    :ivar max_property: bytes of a property's value.
+    :ivar property_interval: the shortest time between two sends of a room's changed properties to readers who are not
+        behind, in seconds.
     :ivar signal_memory: seconds for which signals are kept for the next poll.
     :ivar signal_bytes: bytes of kept signals of one room.
     :ivar signals_bytes: the same for all rooms together.
@@ -108,6 +111,8 @@ class Limits:
     poll_grace: float = 10.0
     presence_wait: float = 1.0
     max_state: int = 1024
+    max_property: int = 16 * 1024
+    property_interval: float = 0.1
     signal_memory: float = 5.0
     signal_bytes: int = 256 * 1024
     signals_bytes: int = 16 * 1024 * 1024
