@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -240,12 +241,10 @@ class Hub:
         :param properties: whether to read them, or the reader's position in them.
         :raises RealtimeError: ``store_unavailable`` or ``too_many``.
         """
-        while True:
-            log = await self.find_properties(name, properties)
+        log = await self.find_properties(name, properties)
+        with nullcontext() if log is None else log.kept():
             room = await self.cache.load(name)
-            start = await room.start(since, last)
-            if log is None or self.rooms.get(log.name) is log:  # else it was forgotten meanwhile
-                return room, start, log
+            return room, await room.start(since, last), log
 
     async def find_properties(self, name: str, properties: bool | Position) -> PropertyLog | None:
         """The log of a room's properties, with all that a reader at a position may know of.
@@ -257,9 +256,24 @@ class Hub:
         if properties is False:
             return None
         log = await self.cache.load_properties(name)
-        if isinstance(properties, Position):
-            await log.meet(properties)
+        if not log.covers(properties):
+            with log.kept():
+                await log.catch_up()
         return log
+
+    async def read_properties(self, room: str, since: Position | None) -> PropertyLog:
+        """The log of a room's properties, with all that somebody at a position may know of.
+
+        :raises RealtimeError: ``store_unavailable`` or ``too_many``.
+        """
+        log = await self.find_properties(room, True if since is None else since)
+        assert log is not None
+        return log
+
+    def known_properties(self, name: str, properties: bool | Position) -> PropertyLog | None:
+        """The same without reading the store; None if that is needed."""
+        log = self.rooms.get(properties_log(name))
+        return log if isinstance(log, PropertyLog) and log.covers(properties) else None
 
     async def list_rooms(
         self, identity: Identity, after: str, limit: int, is_gone: Callable[[], bool] = lambda: False

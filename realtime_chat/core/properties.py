@@ -1,14 +1,15 @@
 """The log of a room's properties: of each name it keeps the last value alone.
 
-All of it is in memory while somebody reads it, as a dictionary in the order of the offsets. So a page for a reader who is
-behind is what was set after its cursor, and values that were set again meanwhile are skipped. Offsets between two
+All of it is in memory while somebody reads it, as a dictionary in the order of the offsets. So a page for a reader who
+is behind is what was set after its cursor, and values that were set again meanwhile are skipped. Offsets between two
 entries of a page may be missing. Removals are kept as entries, too, as long as there are not too many. A reader from
 before the oldest removal that is known is sent all properties anew: a *snapshot*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ ALL_PROPERTIES = 1_000_000
 _MAX_REMOVALS = 1000
 _UNPLACED = -1
 """The offset of a reader that has to be sent a snapshot first."""
+
+
+def after_position(properties: bool | Position) -> StartPosition:
+    """Where a reader starts that is told nothing at first.
+
+    :param properties: its position; True if it has none.
+    """
+    return StartPosition(properties if isinstance(properties, Position) else Position("", _UNPLACED), True)
 
 
 class FirstValues(NamedTuple):
@@ -83,6 +92,16 @@ class PropertyLog(Room):
         entry = self._entries.get(name)
         return None if entry is None or entry.removed else entry
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it in memory during a ``with`` block, for somebody who is about to read it."""
+        self.add()
+        try:
+            yield
+        finally:
+            self.reader_count -= 1
+            self.release()
+
     # What is new
 
     def announce(self, message: Message) -> None:
@@ -131,7 +150,11 @@ class PropertyLog(Room):
 
     def flush(self) -> None:
         """Send everyone who is live the last value of each name that has changed."""
-        if self._pending:
+        if self._pending and self._flushed < self.complete_after:
+            self._pending = None
+            for reader in self._stop_live():  # they need a snapshot
+                reader.subscriber.pump()
+        elif self._pending:
             self._pending = list(self._after(self._flushed))
             self._flushed_at = self._context.clock.seconds()
         super().flush()
@@ -208,13 +231,14 @@ class PropertyLog(Room):
         is_placed = epoch == self.epoch and 0 <= offset <= self.top
         return is_placed and max(offset, complete_to) >= self.complete_after
 
-    async def meet(self, since: Position | None) -> None:
-        """Catch up, if a reader's position shows that there may be more than this node has heard of.
+    def covers(self, properties: bool | Position) -> bool:
+        """Whether this node has heard of all that a reader at a position has.
 
-        :raises StoreError:
+        :param properties: its position; True if it has none.
         """
-        if since is not None and (since.epoch != self.epoch or since.offset > self.top):
-            await self.catch_up()
+        return properties is True or (
+            isinstance(properties, Position) and self.knows(properties.epoch, properties.offset)
+        )
 
     def page_for(self, epoch: str, offset: int, complete_to: int) -> EntryPage:
         """One page of what a reader lacks.

@@ -38,7 +38,7 @@ _APPLICATION_HOSTS = ("", ".")
 
 _EXPOSED_HEADERS = b"Retry-After"
 _PREFLIGHT = (
-    (b"Access-Control-Allow-Methods", b"GET, POST"),
+    (b"Access-Control-Allow-Methods", b"GET, POST, PUT, DELETE"),
     (b"Access-Control-Allow-Headers", b"Content-Type, Realtime-Client, Last-Event-ID, Authorization"),
     (b"Access-Control-Max-Age", b"600"),
 )

@@ -20,7 +20,17 @@ from realtime_chat.values import codec
 from realtime_chat.values.access import PRESENCE, READ, WRITE
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.json import decode_body, encode_value
-from realtime_chat.values.model import AppendResult, Draft, Position, User, author, check_event, check_key, check_room
+from realtime_chat.values.model import (
+    AppendResult,
+    Draft,
+    Position,
+    User,
+    author,
+    check_event,
+    check_key,
+    check_room,
+    room_of_log,
+)
 
 FORM = b"application/x-www-form-urlencoded"
 _MAX_FIELDS = 100
@@ -59,6 +69,7 @@ class _RoomResource(JSONResource):
         super().__init__()
         self.putChild(b"messages", _MessagesResource(hub, room))
         self.putChild(b"members", _MembersResource(hub, room))
+        self.putChild(b"properties", _PropertiesResource(hub, room))
 
 
 class _RoomLeaf(JSONResource):
@@ -132,6 +143,59 @@ class _MessagesResource(_RoomLeaf):
         return Answer(body, 200 if stored.duplicate else 201)
 
 
+class _PropertiesResource(_RoomLeaf):
+    """``/rooms/{room}/properties``, with the properties below it."""
+
+    isLeaf = False
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        name = path.decode("utf-8", "surrogateescape")  # which no name may have
+        return _PropertyResource(self._hub, self._room, name) if path else self
+
+    async def render_GET(self, request: Request) -> bytes:
+        identity = self._check_right(request, READ, ONE_READ)
+        since = _position(request, b"since")
+        log = await self._hub.read_properties(self._room, since)
+        self._check_still(identity, READ)
+        values = log.first_values(since, None)
+        return encode_value({"room": self._room, **values.fields()})
+
+
+class _PropertyResource(_RoomLeaf):
+    """``/rooms/{room}/properties/{name}``."""
+
+    def __init__(self, hub: Hub, room: str, name: str) -> None:
+        super().__init__(hub, room)
+        self._name = name
+
+    async def render_GET(self, request: Request) -> bytes:
+        identity = self._check_right(request, READ, ONE_READ)
+        log = await self._hub.read_properties(self._room, None)
+        self._check_still(identity, READ)
+        entry = log.find(self._name)
+        if entry is None:
+            raise RealtimeError("not_found", "this room has no property of that name")
+        return entry.json
+
+    async def render_PUT(self, request: Request) -> bytes:
+        """Set the property."""
+        identity = self._check_right(request, WRITE, ())
+        fields = _fields(request)
+        return await self._change(request, identity, encode_value(fields["data"]), fields.get("key"))
+
+    async def render_DELETE(self, request: Request) -> bytes:
+        """Remove the property."""
+        identity = self._check_right(request, WRITE, ())
+        return await self._change(request, identity, b"", one(request.args, b"key"))
+
+    async def _change(self, request: Request, identity: Identity, data: bytes, key: Any) -> bytes:
+        if not isinstance(key, str | None):
+            raise RealtimeError("bad_request", "key is a string")
+        draft = self._hub.property_draft(self._room, self._name, data, author(identity.user), key)
+        stored = await publish(request, self._hub, identity, draft)
+        return codec.encode_set(None, stored.message)
+
+
 async def publish(request: Request, hub: Hub, identity: Identity, draft: Draft) -> AppendResult:
     """Publish what a request brings, after it has paid for that. The right to write was checked before.
 
@@ -142,7 +206,7 @@ async def publish(request: Request, hub: Hub, identity: Identity, draft: Draft) 
     place = hub.publisher.place()
     if place is not None:
         await place
-        _check_still(hub, identity, draft.room, WRITE)
+        _check_still(hub, identity, room_of_log(draft.room), WRITE)
     stored = await hub.publish(draft)
     quota.on_stored(stored)
     return stored

@@ -38,12 +38,24 @@ class SubscribeParams:
     :ivar name: the user's display name.
     :ivar versions: the members' version that a poll has of each room, in order; a version may be empty. The tuple is
         empty if the client keeps none.
+    :ivar properties: for each room in order, whether to read its properties, or the position in them to resume from.
+        The tuple is empty if none are read.
     """
 
     rooms: tuple[tuple[str, Position | None], ...] = ()
     last: int | None = None
     name: str | None = None
     versions: tuple[str, ...] = ()
+    properties: tuple[bool | Position, ...] = ()
+
+    def properties_of(self, index: int) -> bool | Position:
+        """The same for one room."""
+        return self.properties[index] if self.properties else False
+
+    @property
+    def joins(self) -> int:
+        """How many logs are read without a position, which costs a join each."""
+        return sum(since is None for _, since in self.rooms) + self.properties.count(True)
 
 
 def memoized(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
@@ -138,6 +150,7 @@ def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
     versions = [_text(b"presence", version) for version in args.get(b"presence", ())]
     if versions and len(versions) != len(rooms):
         raise RealtimeError("bad_request", "give no presence at all, or one for each room in order, empty for none")
+    properties = _read_properties([_text(b"properties", text) for text in args.get(b"properties", ())], len(rooms))
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
     name = one(args, b"name")
     return SubscribeParams(
@@ -145,7 +158,19 @@ def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
         natural(args, b"last", most_last),
         check_name(name) if name else None,
         tuple(versions),
+        properties,
     )
+
+
+def _read_properties(texts: Sequence[str], rooms: int) -> tuple[bool | Position, ...]:
+    if list(texts) == ["1"]:
+        return (True,) * rooms
+    if texts and len(texts) != rooms:
+        raise RealtimeError(
+            "bad_request",
+            "give properties=1 for all rooms, or one for each room in order: 1, a position, or empty for none",
+        )
+    return tuple([text == "1" if text in ("", "1") else Position.parse(text) for text in texts])
 
 
 def _text(name: bytes, value: bytes) -> str:

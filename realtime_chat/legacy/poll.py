@@ -91,11 +91,14 @@ class LegacyPoll(WaitingPoll):
         self._from_oldest = from_oldest
         self._goes_on_at: Position | None = None
 
-    async def find_start(self, room: Room, since: Position | None, last: int) -> StartPosition:
+    async def find_start(
+        self, name: str, since: Position | None, last: int, properties: bool | Position
+    ) -> tuple[Room, StartPosition, None]:
+        room = await self.session.hub.cache.load(name)
         if not self._from_oldest:
-            return await super().find_start(room, since, last)
+            return room, await room.start(since, last), None
         page = await room.find_after(room.oldest - 1)
-        return StartPosition(Position(page.epoch, page.start), True, page)
+        return room, StartPosition(Position(page.epoch, page.start), True, page), None
 
     def start_at(self, room: Room, start: StartPosition, is_first: bool, version: str | None) -> None:
         room.used = self.session.hub.clock.seconds()

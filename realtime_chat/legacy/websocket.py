@@ -32,7 +32,7 @@ from realtime_chat.transports.websocket import RealtimeProtocol, WebSocketFanout
 from realtime_chat.transports.websocket_protocol import take_over
 from realtime_chat.values.access import READ
 from realtime_chat.values.codec import Entry
-from realtime_chat.values.commands import Publish
+from realtime_chat.values.commands import Publish, SetProperty
 from realtime_chat.values.errors import RateLimited, RealtimeError
 from realtime_chat.values.model import Position
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+from msgspec import UNSET
 from twisted.internet.defer import Deferred
 
 from realtime_chat.core.hub import Hub
@@ -22,7 +23,7 @@ from realtime_chat.values import codec, commands
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RealtimeError
 from realtime_chat.values.json import decode_json, encode_checked, encode_value
-from realtime_chat.values.model import Position
+from realtime_chat.values.model import Position, is_properties_log
 
 _INFO = ("room", "position", "from", "at")
 
@@ -64,7 +65,9 @@ class NativeFanout:
         self._encode_arguments = _data_and_info if as_arguments else _whole_message
 
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> NativeBatch:
-        """Encode consecutive messages of a room."""
+        """Encode consecutive messages of a room, or changes of its properties."""
+        if is_properties_log(room):
+            return NativeBatch([self._text(encode_value(entry.kind), entry.json) for entry in entries])
         return NativeBatch([self._text(self._event, self._encode_arguments(entry)) for entry in entries])
 
     def encode_event(self, kind: str, data: bytes) -> NativeBatch:
@@ -176,10 +179,10 @@ class NativeRooms:
         return decoded
 
     async def _act(self, command: Command, charging: Callable[[], None]) -> bytes:
-        if isinstance(command, commands.Publish | commands.SendSignal):
+        if isinstance(command, (*commands.STORING, commands.SendSignal)) and command.data is not UNSET:
             _check_data(command.data)
         charging()
-        if isinstance(command, commands.Publish) and (place := self._hub.publisher.place()) is not None:
+        if isinstance(command, commands.STORING) and (place := self._hub.publisher.place()) is not None:
             await place
         answer = self.session.act(command)
         return await answer if isinstance(answer, Deferred) else answer

@@ -1,7 +1,8 @@
 """The bytes of an event stream: blocks (WHATWG HTML, section 9.2), chunks, batches of messages, and ids.
 
-An id is the positions of all rooms, and comes back in ``Last-Event-ID``. The id of a stream of one room is a position,
-``EPOCH:OFFSET``. With several rooms it is ``ROOM=EPOCH:OFFSET,…``. Where the names are long, it is
+An id is the positions in all logs, and comes back in ``Last-Event-ID``. The id of a stream of one room is a position,
+``EPOCH:OFFSET``. With several rooms it is ``ROOM=EPOCH:OFFSET,…``, and the log of a room's properties is among them as
+``ROOM/properties``. Where the names are long, it is
 ``#DIGEST=EPOCH:OFFSET,…`` instead: the positions in the order of the URL's rooms.
 """
 
@@ -17,7 +18,7 @@ from realtime_chat.transports.fast.direct_send import FrameFanout
 from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import Position
+from realtime_chat.values.model import Position, is_properties_log
 
 _LONGEST_POSITION = len("=k3x9wq2a:9007199254740992,")
 _MAX_NAMES = 1024
@@ -104,11 +105,32 @@ class RoomBatch(FrameBatch):
         return self.with_last(self._envelope(b"id: %b\n%b" % (id.encode(), self._last)))
 
 
+class PropertyBatch(RoomBatch):
+    """Changes of a room's properties, which are no messages, and whose offsets have holes."""
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, log: str, epoch: str, entries: Sequence[Entry], envelope: Envelope) -> None:
+        blocks = [encode_block(entry.kind, entry.json) for entry in entries]
+        FrameBatch.__init__(self, [envelope(one) for one in blocks])
+        self.room = log
+        self._epoch = epoch
+        self._offsets = [entry.offset for entry in entries]
+        self._envelope = envelope
+        self._last = blocks[-1]
+
+    def position(self, count: int) -> str:
+        """The position after the first ``count`` changes."""
+        return f"{self._epoch}:{self._offsets[count - 1]}"
+
+
 class RoomsFanout(RoomFanout):
-    """The same blocks for every stream of several rooms, each of which adds an id of its own."""
+    """The same blocks for every stream of several logs, each of which adds an id of its own."""
 
     def encode(self, room: str, epoch: str, entries: Sequence[Entry]) -> FrameBatch:
-        """Encode consecutive messages of a room, without ids."""
+        """Encode consecutive messages of a room, or changes of its properties, without ids."""
+        if is_properties_log(room):
+            return PropertyBatch(room, epoch, entries, self.envelope)
         return RoomBatch(room, epoch, entries, self.envelope)
 
     def send(

@@ -117,5 +117,5 @@ class PollResource(JSONResource):
         check_rooms(params, limits.max_rooms, "a poll", "poll?room=lobby")
         wait = natural(args, b"wait", int(limits.max_wait))
         rooms = tuple([room for room, _ in params.rooms])
-        costs = costs_of(sum(since is None for _, since in params.rooms))
+        costs = costs_of(params.joins)
         return _PollParams(params, limits.wait if wait is None else wait, rooms, costs)

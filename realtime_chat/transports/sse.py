@@ -39,7 +39,7 @@ from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.values import codec
 from realtime_chat.values.access import READ
 from realtime_chat.values.errors import Goodbye, RealtimeError
-from realtime_chat.values.model import Position, naming
+from realtime_chat.values.model import Position, naming, properties_log
 
 _HEADERS = (
     (b"Content-Type", b"text/event-stream"),
@@ -96,13 +96,19 @@ class RoomStream(BackpressuredSender, Protocol):
                 session.check_right(name, READ)
         last = session.last(params.last)
         left = self.hub.limits.answer_bytes
-        for name, since in params.rooms:
+        for index, (name, since) in enumerate(params.rooms):
+            after = params.properties_of(index)
             with naming(name):
-                room = await self.hub.cache.load(name)
-                start = await room.start(since, last)
-            joined = session.enter(room, start, listed=left > 0, resumed=since is not None)
+                room, start, log = await self.hub.start_reading(name, since, last, after)
+            properties = None if log is None else (log, after)
+            joined = session.enter(room, start, listed=left > 0, resumed=since is not None, properties=properties)
             left -= len(joined)
+            if log is not None:
+                self.note_position(session, log.name)
             self._opening.append(self._encode_placed("joined", joined, name, str(start.position)))
+
+    def note_position(self, session: Session, log: str) -> None:
+        """Note where a stream of several logs starts in one of them."""
 
     def begin(self, session: Session, head: bytes, transport: ITransport) -> None:
         """Send the head of the answer, the welcome and where the rooms start, and then the messages."""
@@ -201,9 +207,9 @@ class RoomStream(BackpressuredSender, Protocol):
 
 
 class RoomsStream(RoomStream):
-    """The events of several rooms. The last message of each write has an id with all positions.
+    """The events of several logs. The last message of each write has an id with all positions.
 
-    :param rooms: their names, in the order of the URL.
+    :param rooms: the rooms in the order of the URL, and then the logs of properties.
     """
 
     fanouts = (RoomsFanout(identity), RoomsFanout(chunk))
@@ -225,6 +231,12 @@ class RoomsStream(RoomStream):
             id = self._id_at(batch.room, batch.position(taken))
             self.transport.write(self.fanout.envelope(encode_block("position", _POSITION, f"id: {id}")))
         return taken
+
+    def note_position(self, session: Session, log: str) -> None:
+        """Note where the stream starts in a log."""
+        subscription = session.delivery.find(log)
+        if subscription is not None:
+            self._positions[log] = f"{subscription.epoch}:{subscription.offset}"
 
     def _encode_placed(self, kind: str, data: bytes, room: str, position: str) -> bytes:
         return encode_block(kind, data, f"id: {self._id_at(room, position)}")
@@ -266,14 +278,14 @@ class EventsResource(JSONResource):
         hub.check_open()
         params = _resume(request, read_subscribe_params(request.args, hub.limits.max_limit))
         check_rooms(params, hub.limits.max_rooms, "a stream", "sse?room=lobby")
-        rooms = [name for name, _ in params.rooms]
+        rooms = _logs(params)
         check_id_length(rooms)
         request.channel.admit(request)
         stream = self._make_stream(request.clientproto == b"HTTP/1.1", rooms)
         identity = self._identify(request, params)
         session = stream.session = Session(hub, stream, identity, address=address_of(request))
         try:
-            take(request, hub, identity, costs_of(sum(since is None for _, since in params.rooms)))
+            take(request, hub, identity, costs_of(params.joins))
             hub.limiter.draw(identity, None, ONE_CONNECT)  # the address has paid
             await stream.open_rooms(session, params)
             hub.check_open()
@@ -317,5 +329,14 @@ def _resume(request: RealtimeRequest, params: SubscribeParams) -> SubscribeParam
     text = values[0].decode("ascii", "replace").strip() if values else ""
     if not text:
         return params
-    positions = read_id(text, [name for name, _ in params.rooms])
-    return attrs.evolve(params, rooms=tuple((name, positions.get(name, since)) for name, since in params.rooms))
+    positions = read_id(text, _logs(params))
+    rooms = tuple((name, positions.get(name, since)) for name, since in params.rooms)
+    asked = zip(rooms, params.properties, strict=False)
+    properties = tuple(after and positions.get(properties_log(name), after) for (name, _), after in asked)
+    return attrs.evolve(params, rooms=rooms, properties=properties)
+
+
+def _logs(params: SubscribeParams) -> list[str]:
+    """The logs that a stream reads: of the rooms, and then of their properties."""
+    rooms = [name for name, _ in params.rooms]
+    return rooms + [properties_log(name) for index, name in enumerate(rooms) if params.properties_of(index)]

@@ -18,6 +18,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY, Identity
 from realtime_chat.core.interfaces import R
 from realtime_chat.core.log_view import StartPosition
+from realtime_chat.core.properties import PropertyLog, after_position
 from realtime_chat.core.rate_limiter import Usage
 from realtime_chat.core.room import Room
 from realtime_chat.core.session import Session
@@ -31,7 +32,7 @@ from realtime_chat.values.access import READ, format_rights
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RateLimited, RealtimeError, internal_error, token_expired
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import Position, naming
+from realtime_chat.values.model import Position, is_properties_log, naming, room_of_log
 from realtime_chat.values.rates import JOINS
 
 
@@ -178,8 +179,9 @@ class WaitingPoll:
             Deferred.fromCoroutine(self._read_rooms(params, deadlines)).addErrback(self.fail)
             return
         try:
-            for index, (room, start) in enumerate(starts):
+            for index, (room, start, log) in enumerate(starts):
                 self.start_at(room, start, False, _version(params, index))
+                self._start_properties(log, params.properties_of(index))
         except RealtimeError:
             self._close()
             raise
@@ -212,34 +214,40 @@ class WaitingPoll:
             self._close()
             raise
 
-    def _starts_in_memory(self, params: SubscribeParams) -> list[tuple[Room, StartPosition]] | None:
+    def _starts_in_memory(self, params: SubscribeParams) -> list[tuple[Room, StartPosition, PropertyLog | None]] | None:
         """Where the reading of all rooms starts; None if the store has to be asked."""
         rooms = self.session.hub.rooms
         starts = []
-        for name, since in params.rooms:
+        for index, (name, since) in enumerate(params.rooms):
             room = rooms.get(name)
             start = None if room is None else room.start_known(since)
             if room is None or start is None:
                 return None
-            starts.append((room, start))
+            log = None
+            if params.properties and (after := params.properties[index]) is not False:
+                log = self.session.hub.known_properties(name, after)
+                if log is None:
+                    return None
+            starts.append((room, start, log))
         return starts
 
     async def _read_rooms(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         """Find where the reading of each room starts, by the store."""
-        hub = self.session.hub
         last = self.session.last(params.last)
         for index, (name, since) in enumerate(params.rooms):
             with naming(name):
-                room = await hub.cache.load(name)
-                start = await self.find_start(room, since, last)
+                room, start, log = await self.find_start(name, since, last, properties := params.properties_of(index))
             if self._request is None:
                 return  # the client has gone: no more rooms are looked up
             self.start_at(room, start, since is None, _version(params, index))
+            self._start_properties(log, properties)
         self._wait(deadlines)
 
-    async def find_start(self, room: Room, since: Position | None, last: int) -> StartPosition:
-        """Where the reading of a room starts, by the store; see :meth:`LogView.start`."""
-        return await room.start(since, last)
+    async def find_start(
+        self, name: str, since: Position | None, last: int, properties: bool | Position
+    ) -> tuple[Room, StartPosition, PropertyLog | None]:
+        """Where the reading of a room starts, by the store; see :meth:`Hub.start_reading`."""
+        return await self.session.hub.start_reading(name, since, last, properties)
 
     def _wait(self, deadlines: DeadlineQueue[WaitingPoll]) -> None:
         if self._request is None:
@@ -267,6 +275,19 @@ class WaitingPoll:
             hub.presence.resume_poll(subscription, version, is_first)
         if not start.recovered:
             self.reset(room.name, start.position)
+
+    def _start_properties(self, log: PropertyLog | None, properties: bool | Position) -> None:
+        """Read the properties of a room. If the answer is long enough already, they come with the next one."""
+        if log is None or self.session.closed:
+            return
+        if self.write_paused:
+            self.session.delivery.subscribe_properties(log, after_position(properties), 0)
+            return
+        values = self.session.subscribe_properties((log, properties), None)
+        if values.full:
+            self.send_event("properties", values.encode(room_of_log(log.name)))
+        for entry in () if values.full else values.entries:
+            self.send_event(entry.kind, entry.json)
 
     # What the session calls
 
@@ -352,16 +373,21 @@ class WaitingPoll:
         client = identity.client or session.hub.identities.issue()
         return codec.encode_poll(client, identity.is_reader, events, *self._rooms_now())
 
-    def _rooms_now(self) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-        """By room, its position, the version of its members, and the rights in it."""
-        positions, versions, rights = {}, {}, {}
+    def _rooms_now(self) -> tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, str]]:
+        """By room, its position, the version of its members, the rights in it, and the position in its properties."""
+        positions, versions, rights, properties = {}, {}, {}, {}
         taken, presence, remember = self._positions or {}, self.session.hub.presence, not self._keeps_versions
         for subscription in self.session.delivery.all():
             room = subscription.room.name
-            positions[room] = taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
+            position = taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
+            if is_properties_log(room):
+                if subscription.offset >= 0:
+                    properties[room_of_log(room)] = position
+                continue
+            positions[room] = position
             versions[room] = presence.poll_version(subscription, remember)
             rights[room] = format_rights(subscription.rights)
-        return positions, versions, rights
+        return positions, versions, rights, properties
 
     def fail(self, failure: Failure) -> None:
         """Answer with an error, and close."""

@@ -66,9 +66,10 @@ class RealtimeProtocol(WebSocketProtocol):
         :param address: what the address is limited by.
         """
         session = self.session = CommandSession(self.hub, self, self, identity, params.name, address)
-        for room, since in params.rooms:
-            text = None if since is None else str(since)
-            session.execute(commands.Join(room=room, since=text, last=params.last))
+        for index, (room, since) in enumerate(params.rooms):
+            text, properties = None if since is None else str(since), params.properties_of(index)
+            after = str(properties) if isinstance(properties, Position) else properties
+            session.execute(commands.Join(room=room, since=text, last=params.last, properties=after))
 
     def binary_received(self, data: bytes) -> None:
         """Answer that a binary message is no command."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -64,11 +64,13 @@ class _MemberFields(msgspec.Struct, frozen=True):
 class Entry:
     """A message as it is sent: its offset, and its encoded bytes.
 
+    :cvar kind: the type of the event.
     :ivar json: the ``message`` event.
     :ivar at: milliseconds since 1970; retention by age needs it.
     """
 
     __slots__ = ("at", "json", "offset")
+    kind: ClassVar[str] = "message"
 
     def __init__(self, message: Message) -> None:
         position = message.position
@@ -104,13 +106,12 @@ class Entry:
 class PropertyEntry(Entry):
     """A change of a property as it is sent.
 
-    :ivar kind: the type of the event.
     :ivar name: the property's name.
     :ivar removed: whether it was removed.
     """
 
     __slots__ = ("name", "removed")
-    kind = "property"
+    kind: ClassVar[str] = "property"
 
     def __init__(self, message: Message) -> None:
         position = message.position
@@ -139,7 +140,7 @@ class SnapshotEntry(Entry):
     """
 
     __slots__ = ()
-    kind = "properties"
+    kind: ClassVar[str] = "properties"
 
     def __init__(self, offset: int, json: bytes) -> None:
         self.offset = offset
