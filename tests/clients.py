@@ -19,7 +19,7 @@ from twisted.web.http import _ChunkedTransferDecoder
 
 from tests.deadlines import DEADLINE
 from tests.secrecy import assert_tells_nothing
-from tests.views import View
+from tests.views import Properties, View
 
 
 class Watched:
@@ -67,6 +67,7 @@ class Client(Watched):
         self.position: str | None = None
         self.client: str | None = None
         self.view = View()
+        self.properties = Properties()
         super().__init__()
 
     @property
@@ -89,6 +90,7 @@ class Client(Watched):
         if event["type"] in ("message", "joined", "reset"):
             self.position = event["position"]
         self.view.take(event)
+        self.properties.take(self.events)
         self.notice()
 
     def count(self, number: int) -> Deferred[None]:
@@ -267,6 +269,8 @@ class PollClient(HTTPClient):
 
     async def _poll(self, query: dict[str, Any]) -> None:
         since = {} if self.position is None else {"since": self.position}
+        if self.properties.position:
+            since["properties"] = self.properties.position
         query = {"room": self.room, "presence": self.version, **since, **query}
         answer = await self.get("poll", **query)
         self.client = answer["client"]
@@ -274,6 +278,8 @@ class PollClient(HTTPClient):
         for event in answer["events"]:
             self.take(event)
         self.position = answer["positions"][self.room]
+        if "properties" in answer:
+            self.properties.position = answer["properties"][self.room]
 
     async def stop(self) -> None:
         """Stop polling, and close the connections."""

@@ -41,3 +41,44 @@ class View:
         self.left += [] if self.members is None else [id for id in self.members if id not in members]
         self.members = members
         assert len(members) == self.count, (members, self.count)
+
+
+class Properties:
+    """A room's properties as a client reads them out of what it is told; it checks the order of the positions.
+
+    :ivar position: that in the properties.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.position = ""
+        self.read = 0
+
+    def take(self, events: list[dict[str, Any]]) -> Properties:
+        """Take in events, of which those before were taken in already."""
+        for event in events[self.read :]:
+            if event["type"] == "joined" and "properties" in event:
+                self._take_all(event["properties"])
+            elif event["type"] == "properties":
+                self._take_all(event)
+            elif event["type"] == "property":
+                epoch, offset = event["position"].split(":")
+                before = self.position.split(":")
+                assert before[0] == epoch, (self.position, event)
+                assert int(before[1]) < int(offset), (self.position, event)
+                self._set(event)
+                self.position = event["position"]
+        self.read = len(events)
+        return self
+
+    def _take_all(self, page: dict[str, Any]) -> None:
+        if page["full"]:
+            self.values = {}
+        for value in page["values"]:
+            self._set(value)
+        self.position = page["position"]
+
+    def _set(self, event: dict[str, Any]) -> None:
+        self.values.pop(event["name"], None)
+        if "data" in event:
+            self.values[event["name"]] = event["data"]

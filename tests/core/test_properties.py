@@ -6,55 +6,16 @@ import json
 import random
 from typing import Any
 
-from msgspec.structs import replace
-
 from realtime_chat.core.properties import PropertyLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from realtime_chat.values.errors import RealtimeError
-from realtime_chat.values.model import ANONYMOUS, Draft, Position, properties_log
+from realtime_chat.values.model import ANONYMOUS, Draft, properties_log
 from tests.core.world import World
 from tests.fakes import FakeTransport, HeldBroker, make_hub, tokens
+from tests.views import Properties
 
 INTERVAL = 0.1
 LOG = properties_log("lobby")
-
-
-class Properties:
-    """A room's properties as a client reads them out of what it is told; it checks the order of the positions."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.position = ""
-        self.read = 0
-
-    def take(self, events: list[dict[str, Any]]) -> Properties:
-        """Take in events, of which those before were taken in already."""
-        for event in events[self.read :]:
-            if event["type"] == "joined" and "properties" in event:
-                self._take_all(event["properties"])
-            elif event["type"] == "properties":
-                self._take_all(event)
-            elif event["type"] == "property":
-                epoch, offset = event["position"].split(":")
-                before = self.position.split(":")
-                assert before[0] == epoch and int(before[1]) < int(offset), (self.position, event)
-                self._set(event)
-                self.position = event["position"]
-        self.read = len(events)
-        return self
-
-    def _take_all(self, page: dict[str, Any]) -> None:
-        if page["full"]:
-            self.values = {}
-        for value in page["values"]:
-            self._set(value)
-        self.position = page["position"]
-
-    def _set(self, event: dict[str, Any]) -> None:
-        self.values.pop(event["name"], None)
-        if "data" in event:
-            self.values[event["name"]] = event["data"]
 
 
 class PropertiesWorld(World):
@@ -272,7 +233,7 @@ class ResumeTests(PropertiesWorld):
 
     def test_resume(self) -> None:
         """Who comes back with its position is told what has changed since, removals among it."""
-        first, _ = self.joined(properties=True)
+        self.joined(properties=True)
         self.set("a", 1)
         self.set("b", 2)
         position = self.position()
