@@ -34,7 +34,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.redis.rows import ANNOUNCEMENT, Announcement, read_announcement, read_messages
 from realtime_chat.redis.wire import OnMessage, RedisProtocol, ServerError
 from realtime_chat.values.errors import StoreError
-from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient
+from realtime_chat.values.model import ForwardedCommand, Message, RemoteClient, is_properties_log
 
 PRESENCE = b"p"
 SIGNAL = b"s"
@@ -164,6 +164,8 @@ class RedisBroker:
 
     async def _follow(self, room: str) -> None:
         await self.subscriptions.add(self._link, room, self._channels(room))
+        if is_properties_log(room):
+            return  # nobody is in it
         try:
             await self._presence.replica.follow(room)
         except BaseException:
@@ -171,10 +173,8 @@ class RedisBroker:
             raise
 
     def _channels(self, room: str) -> dict[str, OnMessage]:
-        return {
-            self._names.room(room): self._room_callback,
-            **dict.fromkeys(self._names.relay(room), self._relay_callback),
-        }
+        relays = () if is_properties_log(room) else self._names.relay(room)
+        return {self._names.room(room): self._room_callback, **dict.fromkeys(relays, self._relay_callback)}
 
     def unfollow(self, room: str) -> None:
         self.subscriptions.remove(self._link, room)
@@ -211,7 +211,7 @@ class RedisBroker:
     async def _followed_again(self, room: str) -> bool:
         """Find out who is in a room, if it is still followed. Returns False if that has to be tried again."""
         try:
-            if room in self.subscriptions:
+            if room in self.subscriptions and not is_properties_log(room):
                 await self._presence.replica.follow(room)
         except StoreError:
             return False

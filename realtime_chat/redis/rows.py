@@ -1,8 +1,8 @@
 """Messages in Redis: as rows of a stream, and in announcements.
 
 A row is the JSON array ``[at, event, sender id, sender name, key or null, data]``. It has no line break. Its data are
-what the sender sent, byte for byte. An announcement says what was appended to a room: ``m``, then ``EPOCH:FIRST COUNT``
-and a line break, then the rows with line breaks between them.
+what the sender sent, byte for byte. The removal of a property has none. An announcement says what was appended to a
+room: ``m``, then ``EPOCH:FIRST COUNT`` and a line break, then the rows with line breaks between them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MessageRow(msgspec.Struct, array_like=True, frozen=True):
     sender_id: str
     sender_name: str
     key: str | None
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"")
 
 
 DAMAGED = MessageRow(0, "$damaged", "", "", None, msgspec.Raw(b"null"))
@@ -64,7 +64,7 @@ def read_announcement(payload: bytes) -> Announcement:
 
 def encode_row(row: MessageRow) -> bytes:
     """Encode a row in one line."""
-    encoded = _encode(row)
+    encoded = _encode(row) if row.data else _encode(msgspec.structs.astuple(row)[:-1])
     return (
         encoded.replace(b"\n", b" ") if b"\n" in encoded else encoded
     )  # only white space between JSON tokens can be a line break

@@ -103,8 +103,11 @@ class Retention(msgspec.Struct, frozen=True):
         :param count: how many it would have.
         :param size: bytes of data in them.
         """
-        if count <= self.properties and size <= self.property_bytes:
-            return None
+        return None if count <= self.properties and size <= self.property_bytes else self.too_many_properties
+
+    @property
+    def too_many_properties(self) -> RealtimeError:
+        """The error for a change after which a room has too many properties."""
         return RealtimeError(
             "too_many",
             f"a room has at most {self.properties} properties with {self.property_bytes} bytes of data in them; remove "

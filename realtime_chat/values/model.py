@@ -225,7 +225,7 @@ def properties_log(room: str) -> str:
 
 def is_properties_log(name: str) -> bool:
     """Whether a log is that of a room's properties: of each ``event`` it keeps the last message alone."""
-    return name.endswith(_PROPERTIES)
+    return name.endswith(_PROPERTIES) and not is_namespace_log(name)
 
 
 def room_of_log(name: str) -> str:

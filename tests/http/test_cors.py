@@ -55,7 +55,7 @@ class CORSTests(SiteTestCase):
         """A preflight is answered at every address."""
         said = self.ask(get(b"/commands", self.listed, b"Access-Control-Request-Method: POST", method=b"OPTIONS"))
         self.assertEqual((said.status, said.body), (204, b""))
-        self.assertEqual(said.headers["access-control-allow-methods"], "get, post")
+        self.assertEqual(said.headers["access-control-allow-methods"], "get, post, put, delete")
         self.assertEqual(
             said.headers["access-control-allow-headers"], "content-type, realtime-client, last-event-id, authorization"
         )

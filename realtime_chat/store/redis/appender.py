@@ -33,7 +33,7 @@ from realtime_chat.store.append_queue import (
 from realtime_chat.store.idempotency import content_digest, key_reused
 from realtime_chat.store.redis.shared_logs import OUT_OF_SEQUENCE, STALE_LOGS, TOO_LATE, SharedLogs
 from realtime_chat.values.errors import InDoubt, RealtimeError, StoreError, out_of_order
-from realtime_chat.values.model import AppendResult, Draft, Message, Position, User
+from realtime_chat.values.model import AppendResult, Draft, Message, Position, User, is_properties_log
 
 _MAX_IN_FLIGHT = 4
 _STORE_WITHIN = 1.3
@@ -255,6 +255,8 @@ class RedisAppender:
             return self._clock.retention.too_many_rooms
         if word == b"FAST":
             return self._clock.retention.too_fast(1 / self._clock.retention.room_rate)
+        if word == b"FULL":
+            return self._clock.retention.too_many_properties
         return key_reused()
 
     def _refuse(self, appends: Sequence[PendingAppend], error: StoreError | InDoubt) -> None:
@@ -289,7 +291,8 @@ def _encode_drafts(appends: Sequence[PendingAppend], names: RedisNames) -> tuple
             number = rooms[draft.room] = len(rooms) + 1
             keys += (names.stream(draft.room), names.keys(draft.room))
         at = pending.at
-        arguments += (number, at, _row(draft, at), *_key(draft), _after(draft))
+        condition = _property(draft) if is_properties_log(draft.room) else _after(draft)
+        arguments += (number, at, _row(draft, at), *_key(draft), condition)
     return keys, arguments
 
 
@@ -308,6 +311,11 @@ def _key(draft: Draft) -> tuple[str, str]:
 def _after(draft: Draft) -> str:
     """Return the name of the entry that has to exist, or nothing."""
     return "" if draft.after is None else _entry_name(draft.sender, draft.after)
+
+
+def _property(draft: Draft) -> str:
+    """Return the size of a property's data, or nothing if it is removed, and its name."""
+    return f"{len(draft.data) or ''}:{draft.event}"
 
 
 def _entry_name(sender: User, key: str) -> str:

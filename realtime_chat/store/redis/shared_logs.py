@@ -164,6 +164,8 @@ class SharedLogs:
             damaged_epoch,
             self.elapsed(),
             retention.namespace_count,
+            retention.properties,
+            retention.property_bytes,
         )
         epoch, secret, time, elapsed = await self._initialise_script.run(connection, [self.names.log], arguments)
         self._note_redis_time(time)

@@ -27,7 +27,7 @@ from realtime_chat.store.redis.sessions import RedisSessions
 from realtime_chat.store.redis.shared_logs import STALE_LOGS, SharedLogs, load_store_script
 from realtime_chat.store.retention import PAGE_BYTES, Retention, RetentionClock, readable_page
 from realtime_chat.values.errors import StoreError, StoreRefused
-from realtime_chat.values.model import AppendResult, Draft, Page
+from realtime_chat.values.model import AppendResult, Draft, Page, is_properties_log
 
 _CHECKS_PER_SETTINGS_CHECK = 5
 _MAX_READS_IN_FLIGHT = 16
@@ -187,7 +187,7 @@ class RedisStore:
             self._slots.give_back()
 
     async def _page(self, room: str, direction: str, offset: Argument, limit: int) -> Page:
-        cutoff = self._logs.clock.message_cutoff()
+        cutoff = 0 if is_properties_log(room) else self._logs.clock.message_cutoff()
         asked = (direction, offset, limit, self._logs.clock.retention.count_for(room), cutoff, PAGE_BYTES)
         answer = await self._run_read(self._read_script, [self._names.log, self._names.stream(room)], asked)
         epoch = answer[0].decode()

@@ -10,15 +10,17 @@
 --       6 the lowest "at" that is kept
 --       7 the slot of the batch before, if that batch was sent and has no answer yet, or nothing
 --       then six for each message: the number of its room, its "at", its row (redis/rows.py), the name of its key or
---       nothing, the digest of its content, and the name of the key that has to exist (or nothing).
+--       nothing, the digest of its content, and the name of the key that has to exist (or nothing). In the log of a
+--       room's properties it is SIZE:NAME instead: the bytes of the data (or nothing, to remove it), and the property.
 -- A node that got no answer may send the same batch again, with the same number.
 -- Returns: the epoch, then for each message one of
 --       its offset
 --       REUSED: its key was used for other content
 --       a list, if the message was stored before: the offset, the "at" and the row of the first one. The row is empty if
---         only the key is left
+--         only the key is left. The same with the top, if a property is to be removed that doesn't exist
 --       MANY: there are too many rooms to create one;  FAST: rooms are created too fast
 --       BEFORE: the key that has to exist does not
+--       FULL: the room would have too many properties, or too much data in them
 --
 -- The form for other programs:
 -- KEYS: SCOPE:log, SCOPE:stream:ROOM and SCOPE:keys:ROOM.
@@ -102,15 +104,39 @@ local function creation_refusal()
   return fast and 'FAST' or nil
 end
 
+local function list_room(room, name)
+  redis.call('ZADD', ROOMS, 0, name)
+  save_room(room, name)
+end
+
+-- Create the log of a room's properties, and the room if it isn't there. Returns why not, if it can't be created.
+local function create_properties(log, owner)
+  local room = {}
+  room.top, room.begun, room.there = room_state(SCOPE .. ':stream:' .. owner, epoch)
+  local refusal = not room.there and creation_refusal()
+  if refusal then
+    return refusal
+  elseif not room.there then
+    list_room(room, owner)
+  end
+  redis.call('HINCRBY', LOG, 'unlisted', 1)
+  redis.call('HSET', properties_of(owner), '', whole(log.top) .. ' 0')
+  save_room(log, owner .. '/properties')
+end
+
 -- Create a room. Returns why not, if it can't be created.
 local function create(room)
-  room.refusal = room.refusal or creation_refusal()
-  if not room.refusal then
-    local name = room_of(room.stream)
-    room.there = true
-    redis.call('ZADD', ROOMS, 0, name)
-    save_room(room, name)
+  local name = room_of(room.stream)
+  local owner = owner_of(name)
+  if owner then
+    room.refusal = create_properties(room, owner)
+  else
+    room.refusal = room.refusal or creation_refusal()
+    if not room.refusal then
+      list_room(room, name)
+    end
   end
+  room.there = not room.refusal
   return room.refusal
 end
 
@@ -131,6 +157,60 @@ local function add(room, at, row, name, digest)
   room.rows[#room.rows + 1] = row
 end
 
+-- Delete the entry of a property that is set again or removed, and keep its key.
+local function delete_property(log, offset)
+  local entry = redis.call('XRANGE', log.stream, whole(offset), whole(offset))[1]
+  if entry then
+    keep_key(log.stream, log.keys, entry, elapsed_in_log)
+    redis.call('XDEL', log.stream, entry[1])
+  end
+end
+
+-- Whether a room may have a property: whether the others and this one are not too many, and not too large.
+local function has_space(index, is_new, bytes)
+  local most, most_bytes = unpack(redis.call('HMGET', LOG, 'properties', 'property_bytes'))
+  return redis.call('HLEN', index) - 1 + (is_new and 1 or 0) <= tonumber(most or 0) and bytes <= tonumber(most_bytes or 0)
+end
+
+-- File the key of a removal, which has no entry in the stream.
+local function file_key(log, at, name, digest)
+  redis.call('HSET', deleted_keys(generation(elapsed_in_log)), shared_name(log.stream, name),
+    whole(log.top) .. ' ' .. whole(at) .. ' ' .. digest .. ' ' .. whole(elapsed))
+end
+
+-- Set a property, or remove it. Returns what append returns.
+local function set(log, at, row, name, digest, property)
+  local index = properties_of(owner_of(room_of(log.stream)))
+  local size, of = string.match(property, '^(%d*):(.*)$')
+  local offset, bytes_before = read_property(index, of)
+  local removed, bytes = read_property(index, '')
+  if size == '' and not offset then
+    return {log.top, whole(at), ''}
+  end
+  bytes = (bytes or 0) - (bytes_before or 0) + (tonumber(size) or 0)
+  if size ~= '' and log.there and not has_space(index, not offset, bytes) then
+    return 'FULL'
+  elseif not log.there and create(log) then
+    return log.refusal
+  elseif offset then
+    delete_property(log, offset)
+  end
+  if size == '' then
+    log.top = log.top + 1
+    log.rows[#log.rows + 1] = row
+    removed = log.top
+    redis.call('HDEL', index, of)
+    if name ~= '' then
+      file_key(log, at, name, digest)
+    end
+  else
+    add(log, at, row, name, digest)
+    redis.call('HSET', index, of, whole(log.top) .. ' ' .. size)
+  end
+  redis.call('HSET', index, '', whole(removed or read_property(index, '')) .. ' ' .. whole(bytes))
+  return log.top
+end
+
 -- Save the state of a room, announce the new messages, and trim.
 local function finish(room)
   local added = #room.rows
@@ -143,7 +223,7 @@ local function finish(room)
     'm' .. epoch .. ':' .. whole(room.top - added + 1) .. ' ' .. added .. '\n' .. table.concat(room.rows, '\n'))
   local most = kept(name, count, namespace_count)
   local slack = slack_of(most)
-  if redis.call('XLEN', room.stream) >= most + slack then
+  if not owner_of(name) and redis.call('XLEN', room.stream) >= most + slack then
     trim(room.stream, room.keys, room.top - most + 1, 4 * slack)
   end
 end
@@ -151,7 +231,9 @@ end
 local function append(number, at, row, name, digest, cutoff, after)
   local room = open_room(number)
   local first = name ~= '' and find_published(room, name, cutoff)
-  if not first and after ~= '' and not find_published(room, after, cutoff) then
+  if not first and owner_of(room_of(room.stream)) then
+    return set(room, at, row, name, digest, after)
+  elseif not first and after ~= '' and not find_published(room, after, cutoff) then
     return 'BEFORE'
   elseif not first then
     if not room.there and create(room) then

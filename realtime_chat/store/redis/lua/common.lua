@@ -18,7 +18,10 @@
 --   elapsed  for how many milliseconds nodes have run, by their monotonic clocks. Each node sends what it knows, and the
 --            highest value counts. No wall clock is used.
 --   room:R   "TOP EPOCH START": the last offset of room R, its epoch, and the offset after which that epoch started in
---            the room. If the log has another epoch by now, that one started after TOP.
+--            the room. If the log has another epoch by now, that one started after TOP. R may also be ROOM/properties,
+--            the log of the room's properties.
+--   properties      the most properties of a room
+--   property_bytes  the most bytes of data that they have together
 -- All this is in one key on purpose. If Redis loses it, all of it is lost, which is noticed. The top of a single room
 -- can't get lost.
 --
@@ -29,6 +32,10 @@
 -- k (the name of its idempotency entry). An idempotency entry is "OFFSET AT DIGEST ELAPSED". While the message is kept, the
 -- entry is in the hash of the room's keys. After that it is kept for KEY_MILLISECONDS or longer in a hash that all rooms
 -- share. There are two such hashes, one for each of the last two generations of "elapsed".
+--
+-- The log of a room's properties is a stream like a room's, of which only the last entry of each property is kept. The hash
+-- SCOPE:properties:ROOM has "OFFSET SIZE" for each property: its entry, and the bytes of its data. Its field without a name
+-- is "REMOVED SIZE": the offset of the last removal, and the bytes of all data.
 
 local LOG = KEYS[1]
 local SCOPE = string.sub(LOG, 1, -5)
@@ -50,6 +57,24 @@ end
 -- How many messages of a room are kept.
 local function kept(room, count, namespace_count)
   return string.sub(room, 1, 1) == '/' and namespace_count or count
+end
+
+-- The room of a log of properties ROOM/properties; nil for the log of a room, or of a Socket.IO namespace.
+local function owner_of(name)
+  return string.match(name, '^([^/]+)/properties$')
+end
+
+local function properties_of(room)
+  return SCOPE .. ':properties:' .. room
+end
+
+-- The two numbers of a field of the hash of properties; nil if there is no such field.
+local function read_property(index, name)
+  local value = redis.call('HGET', index, name)
+  if value then
+    local first, second = string.match(value, '^(%d+) (%d+)$')
+    return tonumber(first), tonumber(second)
+  end
 end
 
 local function slack_of(count)
@@ -95,7 +120,7 @@ local function rebuild_list()
     cursor = found[1]
     for index = 1, #found[2], 2 do
       local field = found[2][index]
-      if string.sub(field, 1, 5) == 'room:' then
+      if string.sub(field, 1, 5) == 'room:' and not owner_of(field) then
         words[#words + 1] = '0'
         words[#words + 1] = string.sub(field, 6)
       end

@@ -3,11 +3,11 @@
 -- KEYS: the log.
 -- ARGV: the run_id; 1 if Redis loses nothing that it has answered; the epoch and the secret of a new log; count, age, max,
 --       rooms and rate, as in the log; the hash of append.lua; an epoch that lacks messages, or nothing; the elapsed time
---       of this node; namespace_count.
+--       of this node; namespace_count; properties and property_bytes, as in the log.
 -- Returns: the epoch, the secret, Redis' time in milliseconds, and the elapsed time.
 
 local run_id, safe, new_epoch, secret, count, age, max, rooms, rate, append, damaged_epoch, elapsed,
-  namespace_count = unpack(ARGV)
+  namespace_count, properties, property_bytes = unpack(ARGV)
 local known = redis.call('HMGET', LOG, 'run_id', 'epoch', 'safe')
 local epoch = known[2]
 local lossless = known[1] == run_id or (known[3] == '1' and safe == '1')
@@ -20,7 +20,8 @@ redis.call('HSETNX', LOG, 'floor', 0)
 redis.call('HSETNX', LOG, 'making', '')
 redis.call('HSETNX', LOG, 'elapsed', 0)
 redis.call('HSET', LOG, 'run_id', run_id, 'safe', safe, 'epoch', epoch, 'count', count, 'age', age, 'max', max,
-  'rooms', rooms, 'rate', rate, 'append', append, 'namespace_count', namespace_count)
+  'rooms', rooms, 'rate', rate, 'append', append, 'namespace_count', namespace_count,
+  'properties', properties, 'property_bytes', property_bytes)
 if not is_listed() then
   rebuild_list()
 end

@@ -1,4 +1,4 @@
--- Read a page of a room's log.
+-- Read a page of a room's log, or all that was set after an offset in the log of its properties.
 --
 -- KEYS: the log, the room's stream.
 -- ARGV: the run_id; after or before; an offset (for before also +, the end); the most messages; how many messages of a room
@@ -56,7 +56,14 @@ local function oldest_kept()
   return low
 end
 
-local oldest = oldest_kept()
+local owner = owner_of(room_of(stream))
+local oldest
+if owner then
+  oldest = (read_property(properties_of(owner), '') or top) + 1
+  full = math.huge
+else
+  oldest = oldest_kept()
+end
 local entries, size = {}, 0
 
 -- Add entries to the page. Returns false if it is full, or if there are no more.
@@ -81,7 +88,7 @@ local function portion()
 end
 
 if direction == 'after' then
-  local low = math.max(oldest, tonumber(asked) + 1)
+  local low = math.max(owner and 1 or oldest, tonumber(asked) + 1)
   while limit > 0 and low <= top and take(redis.call('XRANGE', stream, whole(low), whole(top), 'COUNT', portion())) do
     low = offset_of(entries[#entries]) + 1
   end

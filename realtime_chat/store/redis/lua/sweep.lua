@@ -33,6 +33,11 @@ local function forget(room, stream, keys)
   redis.call('ZREM', ROOMS, room)
   redis.call('ZREM', EMPTY, room)
   redis.call('DEL', stream, keys)
+  local owner = owner_of(room)
+  if owner then
+    redis.call('DEL', properties_of(owner))
+    redis.call('HINCRBY', LOG, 'unlisted', -1)
+  end
 end
 
 -- Forget an empty room that is unused. If a node follows it, note that now and then.
@@ -53,11 +58,12 @@ for index = 2, #KEYS, 2 do
   local room = room_of(stream)
   local count = kept(room, tonumber(ARGV[1]), tonumber(ARGV[2]))
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-  if first then
+  if first or redis.call('HEXISTS', LOG, 'room:' .. room .. '/properties') == 1 then
     redis.call('ZREM', EMPTY, room)
   elseif redis.call('HEXISTS', LOG, 'room:' .. room) == 1 then
     sweep_empty(room, stream, keys)
   end
+  first = not owner_of(room) and first
   local at = first and tonumber(string.match(field(first, 'm') or '', '^%[(%d+)')) or 0
   if first and at < cutoff then
     trim(stream, keys, old_below(stream), most)
