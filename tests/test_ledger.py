@@ -1,9 +1,10 @@
-"""For every reader the ledger balances, whatever the order of things.
+"""For every reader the ledger balances, whatever the order of things: of messages, and of properties.
 
 Hypothesis draws a string of bytes; each byte is a step of a world in which stores answer late, sockets are full,
 clients come and go, logs are trimmed and daemons restart; and of one in which two nodes share a store that may lose its
 newest messages, and tell each other of them late, twice, in a wrong order or not at all. After each step every reader's
-account is checked: nothing lost, doubled, out of order, or missing without a word.
+account is checked: nothing lost, doubled, out of order, or missing without a word. Of properties it ends with the last
+value of each name, and sees no older value after a newer one.
 """
 
 from __future__ import annotations
@@ -14,23 +15,36 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.performing_session import PerformingSession
-from realtime_chat.store.memory import MemoryStore
+from realtime_chat.store.memory import MemoryStore, _PropertiesLog
 from realtime_chat.store.retention import Retention, new_epoch
 from realtime_chat.transports.poll import PollResource
 from realtime_chat.values import commands
-from realtime_chat.values.model import ANONYMOUS, AppendResult, Draft, Page, Position, User
+from realtime_chat.values.model import (
+    ANONYMOUS,
+    AppendResult,
+    Draft,
+    Message,
+    Page,
+    Position,
+    User,
+    is_properties_log,
+    properties_log,
+)
 from tests.fakes import FakeRequest, FakeTransport, HeldBroker, HeldStore, make_hub, make_session, tokens
 from tests.soak import examples
 
 RUNS = examples(10_000)
 ROOMS = ("a", "b")
 HISTORY = 4
+NAMES = ("x", "y", "z")
+"""Of the properties."""
 
 
 SOMEBODY = Identity("somebody", "0" * 16, User("~u" + "a" * 16, "Somebody"))
@@ -59,7 +73,9 @@ class ForgetfulStore(MemoryStore):
         for room, log in self._logs.items():
             lost = min(most, len(log.messages))
             log.top -= lost
-            del log.messages[len(log.messages) - lost :]
+            log.messages[:] = [one for one in log.messages if one.position.offset <= log.top]
+            if isinstance(log, _PropertiesLog):
+                log.removed = min(log.removed, log.top)
             log.messages[:] = [
                 msgspec.structs.replace(message, position=Position(self._epoch, message.position.offset))
                 for message in log.messages
@@ -130,12 +146,63 @@ class Account:
             )
 
 
+class PropertiesAccount:
+    """What one reader of a room's properties holds, and whether it came in order.
+
+    :ivar offsets: by name, that of the last change that was seen, in this epoch.
+    """
+
+    def __init__(self, world: World, room: str) -> None:
+        self.world = world
+        self.log = properties_log(room)
+        self.position: Position | None = None
+        self.values: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        if event["type"] == "joined":
+            self._page(event["properties"])
+        elif event["type"] == "properties":
+            self._page(event)
+        elif event["type"] == "property":
+            position = Position.parse(event["position"])
+            assert self.position is not None
+            assert position.epoch == self.position.epoch, (self.position, position)
+            assert position.offset > self.position.offset, (self.position, position)
+            self._change(event)
+            self.position = position
+
+    def _page(self, page: dict[str, Any]) -> None:
+        before, position = self.position, Position.parse(page["position"])
+        if before is None or before.epoch != position.epoch:
+            assert page["full"], (before, page)
+            epochs = self.world.epochs
+            assert before is None or epochs.index(position.epoch) >= epochs.index(before.epoch), (before, position)
+            self.offsets = {}
+        if page["full"]:
+            self.values = {}
+        self.position = position
+        for value in page["values"]:
+            self._change(value)
+
+    def _change(self, event: dict[str, Any]) -> None:
+        """A value is what was set at its position, and no older one of its name comes after it."""
+        position, name = Position.parse(event["position"]), event["name"]
+        assert self.world.changes[self.log, position] == (name, event.get("data"))
+        assert position.offset >= self.offsets.get(name, 0), (name, position, self.offsets)
+        self.offsets[name] = position.offset
+        self.values.pop(name, None)
+        if "data" in event:
+            self.values[name] = event["data"]
+
+
 class SocketReader:
     """A client on something like a WebSocket."""
 
     def __init__(self, world: World, room: str) -> None:
         self.world = world
         self.account = Account(world, room, lasting=True)
+        self.properties = PropertiesAccount(world, room)
         self.session: PerformingSession | None = None
 
     def connect(self, last: int) -> None:
@@ -144,7 +211,11 @@ class SocketReader:
             self.node = self.world.some_node()
             self.session = make_session(self.node.hub, self.transport)
             since = self.account.position
-            self.session.execute(commands.Join(room=self.account.room, since=since and str(since), last=last))
+            after = self.properties.position
+            properties = True if after is None else str(after)
+            self.session.execute(
+                commands.Join(room=self.account.room, since=since and str(since), last=last, properties=properties)
+            )
 
     def disconnect(self) -> None:
         if self.session is not None:
@@ -168,6 +239,7 @@ class SocketReader:
             received, self.transport.received = self.transport.received, []
             for event in received:
                 self.account.take(event)
+                self.properties.take(event)
 
     def settle(self) -> None:
         self.check()
@@ -184,6 +256,7 @@ class PollReader:
     def __init__(self, world: World, room: str) -> None:
         self.world = world
         self.account = Account(world, room)
+        self.properties = PropertiesAccount(world, room)
         self.request: FakeRequest | None = None
 
     def connect(self, last: int) -> None:
@@ -191,6 +264,7 @@ class PollReader:
             args = {b"room": [self.account.room.encode()], b"last": [b"%d" % last], b"wait": [b"20"]}
             if self.account.position is not None:
                 args[b"since"] = [str(self.account.position).encode()]
+            args[b"properties"] = [str(self.properties.position or 1).encode()]
             self.request = FakeRequest(args)
             self.node = self.world.some_node()
             PollResource(self.node.hub, jsonp=False).render_GET(self.request)  # type: ignore[arg-type]
@@ -223,7 +297,10 @@ class PollReader:
             self.account.position = Position(position.epoch, offset)
         for event in answer["events"]:
             self.account.take(event)
+            self.properties.take(event)
         assert self.account.position == position
+        place = answer.get("properties", {}).get(self.account.room)
+        assert place in (None, str(self.properties.position))
 
     def settle(self) -> None:
         self.check()
@@ -295,6 +372,7 @@ class World:
     def __init__(self, nodes: int = 1) -> None:
         self.clock = Clock()
         self.log: dict[tuple[str, Position], Any] = {}
+        self.changes: dict[tuple[str, Position], tuple[str, Any]] = {}
         self.attempted = 0
         self.acknowledged: dict[int, Position] = {}
         self.unsure: list[tuple[str, int]] = []
@@ -344,6 +422,9 @@ class World:
                 self.log[room, message.position] = json.loads(message.data)
         logged = {number: position for (_, position), number in self.log.items()}
         self.acknowledged = {number: logged[number] for number in self.acknowledged if self.is_now(logged[number])}
+        for room in ROOMS:
+            for change in self.success_of(self.stored.read_after(properties_log(room), 0, HISTORY)).messages:
+                self._write_down_change(change)
         for node in self.nodes:
             node.unaware = True
 
@@ -361,6 +442,17 @@ class World:
     def publish(self, room: str) -> None:
         self.attempted += 1
         self._publish(room, self.attempted)
+
+    def set(self, room: str, which: int) -> None:
+        """Somebody sets or removes a property."""
+        self.attempted += 1
+        data = UNSET if which % 4 == 3 else self.attempted
+        hub = self.some_node().hub
+        session = PerformingSession(hub, identity=SOMEBODY)
+        hub.sessions.pop(session, None)
+        answer = session.act(commands.SetProperty(room=room, name=NAMES[which % len(NAMES)], data=data))
+        assert isinstance(answer, Deferred)
+        answer.addErrback(lambda failure: None)  # as it is not tried again
 
     def burst(self, room: str) -> None:
         """So many at once that the log is trimmed under whoever is behind."""
@@ -414,10 +506,22 @@ class World:
     def _write_down(self, stored: AppendResult) -> AppendResult:
         """Write down what the log says: the truth that readers are held against."""
         message = stored.message
+        if is_properties_log(message.room):
+            self._write_down_change(message)
+            return stored
         number = json.loads(message.data)
         known = self.log.setdefault((message.room, message.position), number)
         assert known == number
         return stored
+
+    def _write_down_change(self, message: Message) -> None:
+        change = message.event, json.loads(message.data) if message.data else None
+        self.changes.setdefault((message.room, message.position), change)
+
+    def set_now(self, room: str) -> dict[str, int]:
+        """The properties of a room, as the store has them."""
+        page = self.success_of(self.stored.read_after(properties_log(room), 0, HISTORY))
+        return {message.event: json.loads(message.data) for message in page.messages}
 
     def kept(self, room: str) -> list[Position]:
         page = self.success_of(self.stored.read_before(room, None, HISTORY))
@@ -433,7 +537,10 @@ class World:
         self.steps += 1
         what, which = byte % 20, byte // 20
         if what < 3:
-            self.publish(ROOMS[which % 2])
+            if which < 6:
+                self.publish(ROOMS[which % 2])
+            else:
+                self.set(ROOMS[which % 2], which + self.steps)
             if what and self._several:
                 self.held.commit()
         elif what == 3:
@@ -507,7 +614,12 @@ class World:
         """Whether all readers stand at the tops of their logs."""
         tops = {room: self.success_of(self.stored.read_before(room, None, 0)) for room in ROOMS}
         positions = {room: Position(page.epoch, page.top) for room, page in tops.items()}
-        return all(reader.account.position == positions[reader.account.room] for reader in self.readers)
+        values = {room: self.set_now(room) for room in ROOMS}
+        return all(
+            reader.account.position == positions[reader.account.room]
+            and reader.properties.values == values[reader.account.room]
+            for reader in self.readers
+        )
 
     def balance(self) -> None:
         """Everybody has seen the whole log, and everything acknowledged is in it, once."""
@@ -516,7 +628,10 @@ class World:
             for room in ROOMS:  # what was announced nowhere is found by the next announcement; so is a higher beginning
                 self.publish(room)
             self.settle()
-        assert self.even(), [(reader.account.room, reader.account.position) for reader in self.readers]
+        assert self.even(), [
+            (reader.account.room, reader.account.position, reader.properties.values, reader.properties.position)
+            for reader in self.readers
+        ]
         logged = [number for (_, position), number in self.log.items() if self.is_now(position)]
         assert len(logged) == len(set(logged)), "doubled"
         assert set(self.acknowledged) <= set(logged), "lost"

@@ -44,7 +44,7 @@ LAYERS = (
     ("core.rate_limiter", "core.user_sessions"),
     ("core.log_view", "core.quota"),
     ("core.room",),
-    ("core.by_room", "core.catch_up"),
+    ("core.by_room", "core.catch_up", "core.properties"),
     ("presence",),
     ("core.publishing", "core.room_cache"),
     ("core.hub",),

@@ -44,8 +44,8 @@ class IMessageStore(Interface):
         first entry again.
 
         :raises RealtimeError: ``key_reused``: other content is kept under this key; ``too_many``
-            or ``rate_limited``: it would make a room, and there are too many, or they are made too fast; ``too_many``:
-            the room would have too many properties.
+            or ``rate_limited``: it would make a room, and there are too many, or they are made too fast. ``too_many``
+            also if the room would have too many properties.
         :raises StoreError: it was not stored, and won't be.
         :raises InDoubt: it may have been stored, or may be in a moment. If it is, it is announced like any other.
         """
