@@ -6,9 +6,11 @@ import json
 import random
 from typing import Any
 
+from realtime_chat.core.access import AccessPolicy
 from realtime_chat.core.properties import PropertyLog
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
+from realtime_chat.values.access import RoomRule, RoomRules
 from realtime_chat.values.model import ANONYMOUS, Draft, properties_log
 from tests.core.world import World
 from tests.fakes import FakeTransport, HeldBroker, make_hub, tokens
@@ -130,6 +132,16 @@ class ReadingTests(PropertiesWorld):
         self.turn()
         self.assertEqual(1, transports[0].fanout.encoded - before)
         self.assertEqual([[("a", 1)]] * 20, [self.changes(one) for one in transports])
+
+    def test_lost_right(self) -> None:
+        """Who may no longer read the room is told so once, and reads its properties no longer."""
+        _, transport = self.joined(properties=True)
+        self.hub.replace_access(AccessPolicy(RoomRules((RoomRule("lobby", guests=0),))))
+        self.clock.advance(1)
+        self.set("a", 1)
+        self.clock.advance(1)
+        self.assertEqual(["joined", "left"], [event["type"] for event in transport.received])
+        self.assertEqual({0}, {room.reader_count for room in self.hub.rooms.values()})
 
     def test_rooms_counted(self) -> None:
         """Properties don't count as rooms that a connection reads."""

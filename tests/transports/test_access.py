@@ -182,7 +182,7 @@ class TableTests(AccessTestCase):
         return Reply.of(answer)
 
     async def by_poll(self, who: Who, room: str) -> Reply:
-        _, answer = await self.request("GET", "poll", {**who.query, "room": room}, **who.headers)
+        _, answer = await self.request("GET", "poll", {**who.query, "room": room, "properties": "1"}, **who.headers)
         return Reply.of(answer)
 
     async def by_polled_script(self, who: Who, room: str) -> Reply:
@@ -191,28 +191,31 @@ class TableTests(AccessTestCase):
 
     async def by_stream(self, who: Who, room: str) -> Reply:
         headers = [f"{name}: {value}" for name, value in who.headers.items()]
-        stream = await self.stream({**who.query, "room": room}, *headers)
+        stream = await self.stream({**who.query, "room": room, "properties": "1"}, *headers)
         await stream.until(lambda: stream.is_stream or b"}" in stream.text)
         error = {} if stream.is_stream else json.loads(stream.text)
         stream.transport.abortConnection()
         return Reply.of(error)
 
-    async def by_rooms(self, who: Who, room: str, below: str, body: Any = None) -> Reply:
-        method = "GET" if body is None else "POST"
+    async def by_rooms(self, who: Who, room: str, below: str, body: Any = None, method: str = "") -> Reply:
+        method = method or ("GET" if body is None else "POST")
         _, answer = await self.request(method, f"rooms/{room}/{below}", who.query, body, **who.headers)
         return Reply.of(answer)
 
     def ways(self) -> list[tuple[str, str, Way]]:
         """Every way to do something: its name, the right that it needs, and how it is done."""
         commands: dict[str, tuple[str, dict[str, Any]]] = {
-            "join": ("r", {}),
+            "join": ("r", {"properties": True}),
             "history": ("r", {}),
             "publish": ("w", {"data": 1}),
+            "set": ("w", {"name": "a", "data": 1}),
             "signal": ("s", {"event": "typing", "data": 1}),
             "members": ("p", {}),
         }
         some = {self.by_socket: commands, self.by_post: commands}
-        some |= {by: {kind: commands[kind] for kind in ("join", "publish")} for by in (self.by_array, self.by_script)}
+        some |= {
+            by: {kind: commands[kind] for kind in ("join", "publish", "set")} for by in (self.by_array, self.by_script)
+        }
         ways = [
             (f"{by.__name__} {kind}", right, partial(_command, by, {"type": kind, **fields}))
             for by, commands in some.items()
@@ -226,6 +229,10 @@ class TableTests(AccessTestCase):
             ("GET messages", "r", lambda who, room: self.by_rooms(who, room, "messages")),
             ("GET members", "p", lambda who, room: self.by_rooms(who, room, "members")),
             ("POST messages", "w", lambda who, room: self.by_rooms(who, room, "messages", {"data": 1})),
+            ("GET properties", "r", lambda who, room: self.by_rooms(who, room, "properties")),
+            ("GET property", "r", lambda who, room: self.by_rooms(who, room, "properties/none")),
+            ("PUT property", "w", lambda who, room: self.by_rooms(who, room, "properties/a", {"data": 1}, "PUT")),
+            ("DELETE property", "w", lambda who, room: self.by_rooms(who, room, "properties/a", None, "DELETE")),
         ]
 
     def is_possible(self, way: str, who: Who) -> bool:
@@ -255,7 +262,7 @@ class TableTests(AccessTestCase):
                     if self.is_possible(name, who):
                         tried += 1
                         await self.check_one(name, right, way, who, granted)
-        self.assertEqual(664, tried)
+        self.assertEqual(924, tried)
 
     async def check_one(self, name: str, right: str, way: Way, who: Who, granted: tuple[str, str]) -> None:
         kind, rights = granted
@@ -264,7 +271,7 @@ class TableTests(AccessTestCase):
         there, missing = await way(who, f"{room}-there"), await way(who, f"{room}-missing{next(self.numbers)}")
         case = f"{name} by {who} in {room}: {there}"
         if self.may(who, right, granted):
-            self.assertIn(there.code, (None, "not_joined"), case)
+            self.assertIn(there.code, (None, "not_joined", "not_found"), case)
             self.assertEqual(there.code, missing.code, case)
         else:
             self.assertEqual(("forbidden", there), (there.code, missing), case)

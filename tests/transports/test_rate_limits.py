@@ -122,6 +122,32 @@ class CommandTests(LimitedTestCase):
                 await honest.until(lambda honest=honest: "still here" in honest.data)
                 await busy.stop()
 
+    async def test_properties_are_publishes(self) -> None:
+        """A change of a property takes from the same buckets as a publish, over each transport and by plain HTTP."""
+
+        async def set_by_put(client: Any, number: int) -> dict[str, Any]:
+            _, reply, _ = await self.request("PUT", "rooms/lobby/properties/a", {"data": "x" * 60})
+            return reply  # type: ignore[no-any-return]
+
+        async def set_by_command(client: Any, number: int) -> dict[str, Any]:
+            return await client.tell(type="set", room="lobby", name="a", data="x" * 60)  # type: ignore[no-any-return]
+
+        for limit, rate in (("publishes", Rate(0.2, 5)), ("bytes", Rate(20, 330)), ("commands", Rate(0.2, 7))):
+            for kind in KINDS:
+                await self.limit("client", **{limit: rate})
+                client = await self.started(kind)
+                if limit != "commands":
+                    self.assertEqual("published", (await client.publish("x" * 60))["type"])
+                errors = await errors_of(client, set_by_command, 8)
+                self.assertLessEqual(1, len(errors), (kind, limit))
+                self.assert_told(errors[0], "client", limit)
+                await client.stop()
+            await self.limit("address", **{limit: rate})
+            self.address = "192.0.2.1"
+            errors = await errors_of(self.client(SocketClient), set_by_put, 9)
+            self.assert_told(errors[0], "address", limit)
+            self.address = None
+
     async def test_address(self) -> None:
         """All clients of an address have its limits together; another address has its own."""
         for kind in (SocketClient, PollClient):
@@ -312,6 +338,8 @@ class RuleTests(LimitedTestCase):
         self.assertEqual(["published"] * 4 + ["error"], [reply["type"] for reply in replies])
         self.assert_told(replies[-1], "room", "publishes")
         self.assertEqual("published", (await other.publish(1))["type"])
+        refused = await client.tell(type="set", room="slow-1", name="a", data=1)
+        self.assert_told(refused, "room", "publishes")
         client.room = "lobby"
         self.assertEqual("published", (await client.publish(1))["type"])
         for number in range(3):
