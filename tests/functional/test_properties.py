@@ -26,7 +26,12 @@ class PropertiesCase(DaemonTestCase):
 
     def setUp(self) -> None:
         self.clients: list[Any] = []
+
+    async def started(self, *options: str, prefix: tuple[str, ...] = ()) -> Daemon:
+        """Start a daemon, which ends after its clients."""
+        daemon = await super().started(*options, prefix=prefix)
         self.addCleanup(self.stop_clients)
+        return daemon
 
     async def stop_clients(self) -> None:
         """Stop the clients before the daemon ends."""
