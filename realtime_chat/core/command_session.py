@@ -146,7 +146,7 @@ class CommandSession(PerformingSession):
 
     def _execute_publish(self, command: Publish | SetProperty) -> None:
         try:
-            draft = self.draft_of(command)
+            draft = self.draft(command) if isinstance(command, Publish) else self.draft_property(command)
             self.hub.check_open()
         except RealtimeError as error:
             error.id = command.id

@@ -52,7 +52,9 @@ class Delivery(ByRoom[Subscription]):
     def subscribe(self, room: Room, start: StartPosition) -> Subscription:
         """Read a room from a position on; :meth:`pump` sends what follows."""
         subscription = Subscription(self, self.transport, room, start)
-        self._begin(subscription)
+        self.add(subscription)
+        room.add()
+        self._behind += (subscription,)
         return subscription
 
     def subscribe_properties(self, log: PropertyLog, start: StartPosition, complete_to: int) -> None:
@@ -60,11 +62,9 @@ class Delivery(ByRoom[Subscription]):
 
         :param complete_to: see :class:`PropertySubscription`.
         """
-        self._begin(PropertySubscription(self, self.transport, log, start, complete_to))
-
-    def _begin(self, subscription: Subscription) -> None:
+        subscription = PropertySubscription(self, self.transport, log, start, complete_to)
         self.add(subscription)
-        subscription.room.add()
+        log.add()
         self._behind += (subscription,)
 
     def unsubscribe(self, room: str) -> Subscription | None:
@@ -153,9 +153,12 @@ class Delivery(ByRoom[Subscription]):
         return taken > 0 or not entries
 
     def _go_live(self, subscription: Subscription) -> None:
-        """Make a subscription live, if nothing is left to be sent to it."""
-        self._no_longer_behind(subscription)
+        """Make a subscription live, if nothing is left to be sent to it. Else the next one has its turn."""
         if not subscription.room.go_live(subscription):
-            self._behind += (subscription,)
-        elif subscription.members_version_sent < subscription.room.members_version_sent:
+            if len(self._behind) > 1:
+                self._no_longer_behind(subscription)
+                self._behind += (subscription,)
+            return
+        self._no_longer_behind(subscription)
+        if subscription.members_version_sent < subscription.room.members_version_sent:
             self._hub.presence.send_list(subscription)

@@ -36,7 +36,6 @@ from realtime_chat.values.model import (
     check_key,
     is_namespace_log,
     properties_log,
-    room_of_log,
 )
 from realtime_chat.values.rates import ROOMS
 
@@ -209,12 +208,13 @@ class Hub:
         self.publisher.publish(draft, answer.callback)  # a Failure that it is called with goes to its errbacks
         return answer
 
-    def take_publish(self, quota: Quota, draft: Draft) -> None:
+    def take_publish(self, quota: Quota, draft: Draft, room_name: str = "") -> None:
         """Take what a publish costs, before it is stored. Afterwards :meth:`Quota.on_stored` charges for a new room.
 
+        :param room_name: the room, if the draft is of its properties.
         :raises RateLimited: nothing is taken then.
         """
-        name = room_of_log(draft.room)
+        name = room_name or draft.room
         room = self.rooms.get(name)
         if (room is None or not room.top) and name not in self.limiter.rooms_made:
             quota.check(ROOMS)
@@ -271,8 +271,8 @@ class Hub:
         return log
 
     def known_properties(self, name: str, properties: bool | Position) -> PropertyLog | None:
-        """The same without reading the store; None if that is needed."""
-        log = self.rooms.get(properties_log(name))
+        """The same without reading the store; None also if that is needed."""
+        log = None if properties is False else self.rooms.get(properties_log(name))
         return log if isinstance(log, PropertyLog) and log.covers(properties) else None
 
     async def list_rooms(

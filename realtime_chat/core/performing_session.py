@@ -29,7 +29,6 @@ from realtime_chat.values.model import (
     check_event,
     check_key,
     check_room,
-    is_properties_log,
     naming,
 )
 from realtime_chat.values.rates import JOINS, STATES
@@ -146,7 +145,7 @@ class PerformingSession(Session):
     def _check_joinable(self, room: str) -> None:
         if self.delivery.find(self.check_right(room, READ)) is not None:
             raise RealtimeError("already_joined", "this connection reads that room already; leave it first")
-        if sum(not is_properties_log(one.room.name) for one in self.delivery.all()) >= self.hub.limits.max_rooms:
+        if sum(not one.is_of_properties for one in self.delivery.all()) >= self.hub.limits.max_rooms:
             raise RealtimeError("too_many", f"one connection reads at most {self.hub.limits.max_rooms} rooms")
         self.quota.take(JOINS)
 
@@ -284,12 +283,8 @@ class PerformingSession(Session):
         except RealtimeError:
             self.quota.take_command()
             raise
-        self.hub.take_publish(self.quota, draft)
+        self.hub.take_publish(self.quota, draft, room)
         return draft
-
-    def draft_of(self, command: commands.Publish | commands.SetProperty) -> Draft:
-        """What a command stores; see :meth:`draft` and :meth:`draft_property`."""
-        return self.draft(command) if isinstance(command, commands.Publish) else self.draft_property(command)
 
     def _remember_refused(self, draft: Draft) -> None:
         if self._refused is None:

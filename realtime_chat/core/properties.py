@@ -263,6 +263,7 @@ class PropertySubscription(Subscription):
     :ivar complete_to: it needs no removals up to this offset, as it was sent a snapshot that was taken there; else 0.
     """
 
+    is_of_properties = True
     __slots__ = ("complete_to",)
 
     def __init__(

@@ -249,8 +249,10 @@ class Subscription:
     :ivar lease: what keeps its client's user in the room; set by presence, and None if nothing does.
     :ivar members_version_sent: the version of the members that it was sent; while it is live, at least the room's.
     :ivar rights: what its client may do in the room.
+    :cvar is_of_properties: whether it is one in the room's properties.
     """
 
+    is_of_properties = False
     __slots__ = (
         "epoch",
         "first_page",

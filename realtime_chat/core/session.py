@@ -15,7 +15,7 @@ from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
 from realtime_chat.values.access import PRESENCE, READ
 from realtime_chat.values.errors import GOODBYES
-from realtime_chat.values.model import Position, check_room, is_properties_log, properties_log
+from realtime_chat.values.model import Position, check_room, properties_log
 from realtime_chat.values.rates import GUESTS
 
 PropertiesStart = tuple[PropertyLog, bool | Position]
@@ -162,7 +162,7 @@ class Session:
     def _renew_rights(self, transport: MessageSink, subscription: Subscription) -> None:
         """Do what follows from new rights in a room: stop reading it, or tell the client."""
         room = subscription.room.name
-        if is_properties_log(room):
+        if subscription.is_of_properties:
             return  # it goes with the room
         rights = self.hub.access.rights(self.identity, room)
         if not rights & READ:

@@ -202,11 +202,12 @@ async def publish(request: Request, hub: Hub, identity: Identity, draft: Draft) 
     :raises RealtimeError:
     """
     quota = Quota(hub.limiter, identity, address_of(request), is_held=False)
-    hub.take_publish(quota, draft)
+    room = room_of_log(draft.room)
+    hub.take_publish(quota, draft, room)
     place = hub.publisher.place()
     if place is not None:
         await place
-        _check_still(hub, identity, room_of_log(draft.room), WRITE)
+        _check_still(hub, identity, room, WRITE)
     stored = await hub.publish(draft)
     quota.on_stored(stored)
     return stored

@@ -55,7 +55,8 @@ class SubscribeParams:
     @property
     def joins(self) -> int:
         """How many logs are read without a position, which costs a join each."""
-        return sum(since is None for _, since in self.rooms) + self.properties.count(True)
+        joins = sum(since is None for _, since in self.rooms)
+        return joins + self.properties.count(True) if self.properties else joins
 
 
 def memoized(read: Callable[[bytes], T]) -> Callable[[bytes], T]:
@@ -150,7 +151,7 @@ def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
     versions = [_text(b"presence", version) for version in args.get(b"presence", ())]
     if versions and len(versions) != len(rooms):
         raise RealtimeError("bad_request", "give no presence at all, or one for each room in order, empty for none")
-    properties = _read_properties([_text(b"properties", text) for text in args.get(b"properties", ())], len(rooms))
+    properties = _read_properties(args[b"properties"], len(rooms)) if b"properties" in args else ()
     positions = [Position.parse(text) if text else None for text in since] or [None] * len(rooms)
     name = one(args, b"name")
     return SubscribeParams(
@@ -162,10 +163,11 @@ def read_subscribe_params(args: Parameters, most_last: int) -> SubscribeParams:
     )
 
 
-def _read_properties(texts: Sequence[str], rooms: int) -> tuple[bool | Position, ...]:
-    if list(texts) == ["1"]:
+def _read_properties(values: Sequence[bytes], rooms: int) -> tuple[bool | Position, ...]:
+    texts = [_text(b"properties", value) for value in values]
+    if texts == ["1"]:
         return (True,) * rooms
-    if texts and len(texts) != rooms:
+    if len(texts) != rooms:
         raise RealtimeError(
             "bad_request",
             "give properties=1 for all rooms, or one for each room in order: 1, a position, or empty for none",

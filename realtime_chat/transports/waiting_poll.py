@@ -32,7 +32,7 @@ from realtime_chat.values.access import READ, format_rights
 from realtime_chat.values.codec import Entry
 from realtime_chat.values.errors import Goodbye, RateLimited, RealtimeError, internal_error, token_expired
 from realtime_chat.values.limits import begin_within
-from realtime_chat.values.model import Position, is_properties_log, naming, room_of_log
+from realtime_chat.values.model import Position, naming, room_of_log
 from realtime_chat.values.rates import JOINS
 
 
@@ -179,9 +179,11 @@ class WaitingPoll:
             Deferred.fromCoroutine(self._read_rooms(params, deadlines)).addErrback(self.fail)
             return
         try:
-            for index, (room, start, log) in enumerate(starts):
+            for index, (room, start) in enumerate(starts):
                 self.start_at(room, start, False, _version(params, index))
-                self._start_properties(log, params.properties_of(index))
+            if params.properties:
+                for (name, _), after in zip(params.rooms, params.properties, strict=True):
+                    self._start_properties(self.session.hub.known_properties(name, after), after)
         except RealtimeError:
             self._close()
             raise
@@ -214,21 +216,20 @@ class WaitingPoll:
             self._close()
             raise
 
-    def _starts_in_memory(self, params: SubscribeParams) -> list[tuple[Room, StartPosition, PropertyLog | None]] | None:
+    def _starts_in_memory(self, params: SubscribeParams) -> list[tuple[Room, StartPosition]] | None:
         """Where the reading of all rooms starts; None if the store has to be asked."""
         rooms = self.session.hub.rooms
         starts = []
-        for index, (name, since) in enumerate(params.rooms):
+        for name, since in params.rooms:
             room = rooms.get(name)
             start = None if room is None else room.start_known(since)
             if room is None or start is None:
                 return None
-            log = None
-            if params.properties and (after := params.properties[index]) is not False:
-                log = self.session.hub.known_properties(name, after)
-                if log is None:
+            starts.append((room, start))
+        if params.properties:
+            for (name, _), after in zip(params.rooms, params.properties, strict=True):
+                if after is not False and self.session.hub.known_properties(name, after) is None:
                     return None
-            starts.append((room, start, log))
         return starts
 
     async def _read_rooms(self, params: SubscribeParams, deadlines: DeadlineQueue[WaitingPoll]) -> None:
@@ -380,7 +381,7 @@ class WaitingPoll:
         for subscription in self.session.delivery.all():
             room = subscription.room.name
             position = taken.get(room) or f"{subscription.epoch}:{subscription.offset}"
-            if is_properties_log(room):
+            if subscription.is_of_properties:
                 if subscription.offset >= 0:
                     properties[room_of_log(room)] = position
                 continue
