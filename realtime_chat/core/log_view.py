@@ -56,6 +56,7 @@ class LogContext(NamedTuple):
     :param on_gap: called with the room when it has heard of a message, and not of what comes before; see
         :meth:`LogView.catch_up`.
     :param on_tail_growth: called with the bytes by which its tail grew.
+    :param on_properties_growth: called with the bytes by which the properties in memory grew.
     :param flush_soon: called with the room when it has something to flush at the end of the turn.
     :param on_unused: called with the room when its last reader has gone, and when the last lease of it has ended.
     :param time: seconds since 1970, for forgetting by age.
@@ -66,6 +67,7 @@ class LogContext(NamedTuple):
     limits: Limits
     on_gap: Callable[..., None]
     on_tail_growth: Callable[[int], None]
+    on_properties_growth: Callable[[int], None]
     flush_soon: Callable[..., None]
     on_unused: Callable[..., None]
     time: Callable[[], float]

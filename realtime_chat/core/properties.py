@@ -66,13 +66,16 @@ class PropertyLog(Room):
 
     :param page: all that is kept.
     :ivar complete_after: removals up to this offset may be unknown.
+    :ivar size: bytes of its encoded changes in memory.
     """
 
-    __slots__ = ("_entries", "_flush_timer", "_flushed_at", "complete_after")
+    __slots__ = ("_entries", "_flush_timer", "_flushed_at", "complete_after", "size")
 
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         super().__init__(name, replace(page, messages=()), context)
-        self._entries = {message.event: PropertyEntry(message) for message in page.messages}
+        self._entries: dict[str, PropertyEntry] = {}
+        self.size = 0
+        self._fill(page)
         self.complete_after = page.oldest - 1
         self._flushed_at = float("-inf")
         self._flush_timer: IDelayedCall | None = None
@@ -112,11 +115,21 @@ class PropertyLog(Room):
         else:
             self._on_announced(position.offset if position.epoch == self.epoch else self.top + 1)
 
+    def _fill(self, page: Page) -> None:
+        """Hold what a page has, and nothing else."""
+        self._entries = {message.event: PropertyEntry(message) for message in page.messages}
+        self._resized(sum(len(entry.json) for entry in self._entries.values()) - self.size)
+
+    def _resized(self, growth: int) -> None:
+        self.size += growth
+        self._context.on_properties_growth(growth)
+
     def _append(self, entry: codec.Entry) -> None:
         assert isinstance(entry, PropertyEntry)
         self.top = entry.offset
-        self._entries.pop(entry.name, None)  # so that it becomes the last one
+        before = self._entries.pop(entry.name, None)  # so that it becomes the last one
         self._entries[entry.name] = entry
+        self._resized(len(entry.json) - (0 if before is None else len(before.json)))
         if entry.removed:
             self._forget_removals()
         if not self._pending and (self._live or self._alone is not None):
@@ -131,7 +144,7 @@ class PropertyLog(Room):
         removals = [entry for entry in self._entries.values() if entry.removed]
         for entry in removals[: len(removals) // 2]:
             self.complete_after = entry.offset
-            del self._entries[entry.name]
+            self._resized(-len(self._entries.pop(entry.name).json))
 
     def _flush_soon(self) -> None:
         """Flush at the end of the turn; but not sooner than ``property_interval`` seconds after the last flush."""
@@ -199,7 +212,7 @@ class PropertyLog(Room):
         announced = self.highest_announced if page.epoch == self.epoch else 0
         left = self._restart(page.epoch, page.top)
         self.highest_announced = max(announced, page.top)
-        self._entries = {message.event: PropertyEntry(message) for message in page.messages}
+        self._fill(page)
         self.complete_after = max(page.top, page.oldest - 1)  # readers know what is gone now
         for reader in left:
             reader.subscriber.pump()

@@ -47,6 +47,7 @@ class RoomCache(Listener):
 
     :ivar rooms: those that are loaded.
     :ivar loading: those that are being looked up.
+    :ivar property_bytes: bytes of properties in memory. At ``properties_bytes`` no more such logs are taken in.
     """
 
     _log = Logger()
@@ -57,6 +58,7 @@ class RoomCache(Listener):
         self.rooms: dict[str, Room] = {}
         self.loading: dict[str, _Loading] = {}
         self.members = presence.remote
+        self.property_bytes = 0
         self._store = store
         self._broker = broker
         self._limits = limits = node.limits
@@ -71,6 +73,7 @@ class RoomCache(Listener):
             limits,
             catch_ups.on_gap,
             self._on_tail_growth,
+            self._on_properties_growth,
             node.flush_queue.add_room,
             self._on_unused,
             node.time,
@@ -110,7 +113,7 @@ class RoomCache(Listener):
         answer: Deferred[Room] = Deferred()
         loading = self.loading.get(name)
         if loading is None:
-            if not self._has_place():
+            if not self._has_place(name):
                 return fail(self._refuse_room())
             loading = self.loading[name] = _Loading(self._limits.page_messages)
             loading.waiting.append(answer)
@@ -169,14 +172,23 @@ class RoomCache(Listener):
         for answer in self.loading.pop(name).waiting:
             answer.errback(failure)
 
-    def _has_place(self) -> bool:
-        """Whether one more room fits in memory, if need be in the place of one that is idle."""
-        if len(self.rooms) + len(self.loading) < self._limits.max_rooms_total:
+    def _fits(self, name: str) -> bool:
+        """Whether one more room fits in memory, or the log of a room's properties."""
+        limits = self._limits
+        if is_properties_log(name) and self.property_bytes >= limits.properties_bytes:
+            return False
+        return len(self.rooms) + len(self.loading) < limits.max_rooms_total
+
+    def _has_place(self, name: str) -> bool:
+        """The same, if need be in the place of one that is idle."""
+        if self._fits(name):
             return True
         for _ in range(min(_TRIES_TO_EVICT, len(self._idle))):
             room = next(iter(self._idle))
             if self._forget(room):
-                return True
+                if self._fits(name):
+                    return True
+                continue
             del self._idle[room]
             if not room.reader_count:  # somebody will be back
                 self._idle[room] = None
@@ -185,7 +197,10 @@ class RoomCache(Listener):
     def _refuse_room(self) -> RealtimeError:
         self._counters.rooms_refused += 1
         most = self._limits.max_rooms_total
-        return RealtimeError("too_many", f"this server has {most} rooms open already; try again in a moment")
+        return RealtimeError(
+            "too_many",
+            f"this server has {most} rooms open already, or too many properties in memory; try again in a moment",
+        )
 
     # What happens to rooms
 
@@ -269,11 +284,16 @@ class RoomCache(Listener):
         if not room.idle or not self._presence.drop_room(room.name):
             return False
         del self.rooms[room.name]
+        if isinstance(room, PropertyLog):
+            self.property_bytes -= room.size
         self._idle.pop(room, None)
         self._unread.drop(room)
         self._catch_ups.forget(room)
         self._broker.unfollow(room.name)
         return True
+
+    def _on_properties_growth(self, size: int) -> None:
+        self.property_bytes += size
 
     def _on_tail_growth(self, size: int) -> None:
         """Some tail has so many bytes more, and perhaps others less."""

@@ -37,7 +37,7 @@ _ENGINEIO_COUNTERS = (
 """Counters of Engine.IO: the end of the metric's name, its help text, its label, and values that are there at once."""
 
 _COUNTERS = (
-    ("published", "Messages stored.", "published"),
+    ("published", "Messages and changes of properties stored.", "published"),
     ("duplicates", "Publishes repeated under their key.", "duplicates"),
     ("store_reads", "Pages read from the store for readers.", "reads"),
     ("presence_events", "Presence events handed to transports.", "presence"),
@@ -86,6 +86,10 @@ class _HubCollector(Collector):
         yield GaugeMetricFamily("realtime_rooms", "Rooms in memory.", len(rooms))
         tails = sum(room.tail.size for room in rooms)
         yield GaugeMetricFamily("realtime_tail_bytes", "Bytes of messages kept in memory for readers.", tails)
+        properties = self._hub.cache.property_bytes
+        yield GaugeMetricFamily(
+            "realtime_property_bytes", "Bytes of properties kept in memory for readers.", properties
+        )
         queued = sum(transport.queued for transport in transports)
         yield GaugeMetricFamily("realtime_queued_bytes", "Bytes that wait for clients to read.", queued)
         goodbyes = self._hub.counters.goodbyes
@@ -97,7 +101,10 @@ class _HubCollector(Collector):
             yield CounterMetricFamily(f"realtime_{name}", help, getattr(counts, count))
         yield _counters("realtime_publish_errors", "Publishes refused.", "code", {**_CODES, **counts.publish_errors})
         yield _counters(
-            "realtime_delivered", "Messages handed to transports.", "transport", {**_TRANSPORTS, **counts.delivered}
+            "realtime_delivered",
+            "Messages and properties handed to transports.",
+            "transport",
+            {**_TRANSPORTS, **counts.delivered},
         )
         yield _histogram("realtime_publish_seconds", "From a publish to its answer.", counts.publish_seconds)
         yield _histogram("realtime_delivery_lag_seconds", "From announcement to sending.", counts.lag_seconds)

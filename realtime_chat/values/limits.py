@@ -62,6 +62,8 @@ class Limits:
     :ivar presence_wait: seconds that a node waits for news that a client is in a room, before it answers the client.
     :ivar max_state: bytes of a client's presence state.
     :ivar max_property: bytes of a property's value.
+    :ivar properties_bytes: bytes of properties in memory, of all rooms together. At so many, no further room's
+        properties are taken in.
     :ivar property_interval: the shortest time between two sends of a room's changed properties to readers who are not
         behind, in seconds.
     :ivar signal_memory: seconds for which signals are kept for the next poll.
@@ -112,6 +114,7 @@ class Limits:
     presence_wait: float = 1.0
     max_state: int = 1024
     max_property: int = 16 * 1024
+    properties_bytes: int = 64 * 1024 * 1024
     property_interval: float = 0.1
     signal_memory: float = 5.0
     signal_bytes: int = 256 * 1024

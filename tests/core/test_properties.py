@@ -537,6 +537,35 @@ class MemoryTests(PropertiesWorld):
         _, transport = self.joined(properties=True)
         self.assertEqual({"a": 1}, self.read(transport).values)
 
+    def test_bounded(self) -> None:
+        """What is in memory is counted; where it is too much, no further room's are taken in until some leave."""
+        self.hub = make_hub(self.store, self.clock, properties_bytes=3000)
+        session, transport = self.client()
+        for number in range(9):
+            self.set("a", "x" * 500, room=f"r{number}")
+            self.tell(session, "join", room=f"r{number}", properties=True)
+        kinds = [event["type"] for event in transport.received]
+        self.assertEqual(["joined"] * 5 + ["error"] * 4, kinds)
+        self.assertEqual(("too_many", "r5"), tuple(transport.received[5][name] for name in ("code", "room")))
+        logs = [room for room in self.hub.rooms.values() if isinstance(room, PropertyLog)]
+        self.assertEqual(self.hub.cache.property_bytes, sum(log.size for log in logs))
+        for room in ("r0", "r1"):
+            self.tell(session, "leave", room=room)
+        self.tell(session, "join", room="r8", properties=True)
+        self.assertEqual("joined", transport.received[-1]["type"])
+        session.close()
+        self.clock.pump([1] * 90)
+        self.assertEqual((0, {}), (self.hub.cache.property_bytes, self.hub.rooms))
+
+    def test_size(self) -> None:
+        """The bytes are those of what is held, whatever was set, removed or read anew."""
+        self.joined(properties=True)
+        for number in range(5000):
+            self.set(f"n{number % 1500}", "x" * (number % 50)) if number % 3 else self.set(f"n{number % 1500}")
+        log = self.log()
+        self.assertEqual(sum(len(entry.json) for entry in log._entries.values()), log.size)
+        self.assertEqual(log.size, self.hub.cache.property_bytes)
+
     def test_stopped(self) -> None:
         """When the hub stops, no change is sent any more, and nothing is left to be called."""
         self.joined(properties=True)
