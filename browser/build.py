@@ -19,7 +19,7 @@ BUILT = STATIC / "realtime.js"
 FILES = (
     *("basics", "backoff", "page_storage", "emitter"),
     *("websocket", "http", "poll", "sse", "jsonp"),
-    *("link", "outbox", "presence", "room", "connection", "token", "page_events", "realtime"),
+    *("link", "outbox", "presence", "properties", "room", "connection", "token", "page_events", "realtime"),
 )
 """The sources, in order; one function surrounds all of them."""
 
@@ -73,15 +73,15 @@ _OURS = frozenset(
     handleResponse handles hasTokens heldEvents hold identityRefused idleTimeout inDoubt isAmbiguous isAsking
     isClosed isIdentityRefused isLeft isNewlyExpired isOpen isReading isSending isUp isUser joinAccepted
     joinFailures joinOn joinRefused joinReply json keepToken kind lastError lastId link linkLost listeners
-    logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState needsToken newHandle ondown onEvent
+    logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState moveTo needsToken newHandle ondown onEvent
     onevent onGap onReply onup opening openLink openSource openTimeout openTimer originError outbox pageListeners
     pause pendingPings pendingRequests pollAgain post postSoon presenceVersion probe probeCount probeLater
-    probeTimer promote publication queries query queue read readStarted readWaiting received refused refuseRoom
+    probeTimer promote propertyLog publication queries query queue read readsProperties readStarted readWaiting received refused refuseRoom
     removeRoom renewalDue renewFailed renewFailures renewLater renewTimer request resetTo restartWatchdog retryLater
     retryTimer roomNames roomsByName roomsChanged runQuery saveClient sayHello sendCommand sendToken sentBy
-    setRights settings settle shortConnections socket sources startIndex startOver startPoll stop streamJoined
+    setRights settings settle shortConnections socket sources startIndex sets startOver startPoll stop streamJoined
     streamOpened succeed takeBatch takeGroup timer tokenAnswered tokenFailed tokenWarned transferTime transportNames
-    transportStorage tryNext unanswered unopened unpause unusable urlFor useToken validate wait waitingRooms
+    transportStorage tryNext unanswered unopened unseen unpause unusable urlFor useToken validate wait waitingRooms
     welcomed withToken
     """.split()  # noqa: SIM905
 )

@@ -50,9 +50,17 @@
 
   Connection.prototype.room = function (name, options) {
     var room = this.roomsByName[name];
+    options = options || {};
     if (!room) {
-      room = this.roomsByName[name] = new Room(name, options || {}, this);
+      room = this.roomsByName[name] = new Room(name, options, this);
       this.eachLink(function (link) { room.joinOn(link); });
+    } else if (options.properties && !room.readsProperties) {
+      room.readsProperties = true;
+      room.pause();
+      this.eachLink(function (link) {
+        link.request({type: 'leave', room: name}, noop);
+        room.joinOn(link);
+      });
     }
     return room.newHandle();
   };
@@ -280,7 +288,7 @@
 
       function sendQuery(link) {
         link.request(command, function (reply) {
-          if (reply.code === 'rate_limited') {
+          if (reply.code === 'rate_limited' || (command.key && (/unavailable|in_doubt|stopping/).test(reply.code))) {
             later(reply.after || 1, function () {
               if (self.link === link && self.queries.indexOf(sendQuery) >= 0) {
                 sendQuery(link); // another link has been sent it already

@@ -106,9 +106,10 @@
   function HttpTransport(base) {
     var self = this;
     this.base = base;
-    // Set later: client, reader (what stands for a user's client in addresses), name, state, isSending, isReading,
+    // Set later: readsProperties, client, reader (what stands for a user's client in addresses), name, state, isSending, isReading,
     // roomsChanged and isClosed.
-    // Rooms by name: {since: position, presenceVersion, joinReply: the `joined` to report when the room is read}
+    // Rooms by name: {since: position, presenceVersion, properties: the position in them, or '' if they are not read,
+    // joinReply: the `joined` to report when the room is read}
     this.roomsByName = emptyMap();
     this.maxLineLength = MAX_LINE_LENGTH;
     this.queue = [];
@@ -218,7 +219,9 @@
 
   // The server only counts the rooms of one request, so we count them all. A server that names no limit has none.
   HttpTransport.prototype.acceptJoin = function (reply) {
-    this.roomsByName[reply.room] = {since: reply.position, presenceVersion: '', joinReply: reply};
+    this.roomsByName[reply.room] = {since: reply.position, presenceVersion: '', joinReply: reply,
+      properties: (reply.properties || {}).position || ''};
+    this.readsProperties |= !!reply.properties;
     if (this.roomNames().length > this.maxRooms) {
       this.refuseRoom(reply.room);
     } else {
@@ -248,6 +251,8 @@
     var room = this.roomsByName[event.room];
     if (room && (event.type === 'message' || event.type === 'reset')) {
       room.since = event.position;
+    } else if (room && (/^propert/).test(event.type)) {
+      room.properties = event.position;
     } else if (event.type === 'left') {
       delete this.roomsByName[event.room];
     }
@@ -279,7 +284,8 @@
     var left = this.maxLineLength - this.urlFor(path, [], this.address()).length;
     while (names.length) {
       room = this.roomsByName[names[0]]; // comes from the server, and needs no encoding
-      parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.presenceVersion;
+      parameters = 'room=' + names[0] + '&since=' + room.since + '&presence=' + room.presenceVersion +
+        (this.readsProperties ? '&properties=' + room.properties : '');
       left -= parameters.length + 1;
       if (left < 0 && taken.length) {
         break;

@@ -77,7 +77,9 @@
       group.roomNames.forEach(function (name) { self.finishJoin({room: name}); });
       answer.events.forEach(this.received, this);
       group.roomNames.forEach(function (name) {
-        (self.roomsByName[name] || {}).presenceVersion = answer.presence[name];
+        var room = self.roomsByName[name] || {};
+        room.presenceVersion = answer.presence[name];
+        room.properties = (answer.properties || {})[name] || '';
         self.received({type: 'rights', room: name, rights: (answer.rights || {})[name]});
       });
       this.pollAgain(group, answer.events.length || isRepeatedAtOnce ? 0 : Math.min(MAX_PAUSE, CYCLE / this.groupCount));

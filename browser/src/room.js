@@ -18,6 +18,9 @@
     this.count = this.joinFailures = 0;
     this.members = [];
     this.outbox = new Outbox(this, connection);
+    this.propertyLog = new Properties(this, connection);
+    this.properties = this.propertyLog.values;
+    this.readsProperties = options.properties;
   }
 
   inherit(Room, Emitter);
@@ -54,6 +57,15 @@
         {type: 'signal', room: this.name, event: event, data: data === undefined ? null : data});
     }
     return this.joined;
+  };
+
+  /**
+   * Sets a property of the room; without data it is removed. It is sent when there is a connection.
+   *
+   * If it is set again before that, only the last value is sent.
+   */
+  Room.prototype.set = function (name, data, callback) {
+    return this.propertyLog.set(name, data, callback);
   };
 
   Room.prototype.history = function (options, callback) {
@@ -103,6 +115,9 @@
     if (this.position) {
       command.since = this.position;
     }
+    if (this.readsProperties) {
+      command.properties = this.propertyLog.position || true;
+    }
     link.request(command, function (reply) {
       if (!self.isLeft) {
         (reply.type === 'joined' ? self.joinAccepted : self.joinRefused).call(self, reply, command.since, link);
@@ -121,6 +136,9 @@
       this.resetTo(reply.position, 'resume');
     } else if (!this.position) {
       this.position = reply.position;
+    }
+    if (reply.properties) {
+      this.propertyLog.received(reply.properties);
     }
     this.emit('$joined', {recovered: reply.recovered, count: this.count});
     this.emit('$presence', present);
@@ -172,6 +190,7 @@
     this.top = this.lastError = null;
     this.resetTo(null, 'identity');
     this.setRights(null);
+    this.propertyLog.forget();
     this.emit('$presence', applyPresence(this, {count: 0, members: []}));
   };
 
@@ -190,6 +209,10 @@
       this.arrived(event);
     } else if (event.type === 'signal') {
       this.emitMessage(this.decorate(event));
+    } else if (event.type === 'property') {
+      this.propertyLog.changed(event);
+    } else if (event.type === 'properties') {
+      this.propertyLog.received(event);
     } else if (event.type === 'presence') {
       this.emit('$presence', applyPresence(this, event));
     } else if (event.type === 'rights') {
@@ -215,7 +238,7 @@
     this.checkCaughtUp();
   };
 
-  /** Adds what the page needs to a message or signal. */
+  /** Adds what the page needs to a message, a signal or a property. */
   Room.prototype.decorate = function (message) {
     var user = this.connection.user;
     message.signal = message.type === 'signal';

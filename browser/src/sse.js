@@ -1,6 +1,7 @@
   var STREAM_WITHIN = 1; // after CROWDED_AFTER
   var MAX_STREAMS = 4;
-  var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'left', 'rights', 'goodbye'];
+  var STREAM_EVENTS = ['message', 'welcome', 'joined', 'presence', 'signal', 'reset', 'left', 'rights',
+    'property', 'properties', 'goodbye'];
 
   /** Server-sent events. It polls while the browser has no connections for streams. */
   function SSETransport(base) {
@@ -118,6 +119,11 @@
     var isNew = this.finishJoin(joined);
     if (!joined.recovered) {
       this.received({type: 'reset', room: joined.room, position: joined.position});
+    }
+    if (joined.properties) {
+      joined.properties.type = 'properties';
+      joined.properties.room = joined.room;
+      this.received(joined.properties);
     }
     if (!isNew && !this.isClosed) {
       joined.type = 'presence';

@@ -68,6 +68,20 @@ declare global {
       key?: string;
     }
 
+    /** A property was set; or removed, and then it has no `data`. */
+    interface Property<Data = any> {
+      type: 'property';
+      room: string;
+      name: string;
+      data?: Data;
+      /** Left out if it was found to be gone. */
+      from?: { id: string; name: string; guest?: true };
+      at?: number;
+      own: boolean;
+      position: string;
+      key?: string;
+    }
+
     interface State {
       state: 'connecting' | 'connected' | 'reconnecting' | 'closed';
       transport: Transport | null;
@@ -121,9 +135,12 @@ declare global {
       readonly members: Member[];
       /** False if the room is so large that its members are not listed. */
       readonly membersKnown: boolean;
+      /** The present values of its properties by name, if a handle was made with the option `properties`. */
+      readonly properties: { readonly [name: string]: any };
 
       on(event: '$joined', fn: (joined: { recovered: boolean; count: number }) => void): this;
       on(event: '$presence', fn: (presence: Presence) => void): this;
+      on(event: '$property', fn: (property: Property) => void): this;
       on(event: '$reset', fn: (gap: { position: string | null; recovered: false; reason: string }) => void): this;
       on(event: '$rights', fn: (rights: string | null) => void): this;
       /** The server has ended it: we may read it no longer. */
@@ -137,6 +154,12 @@ declare global {
       publish(data: any, callback: Callback<Published>): Entry;
       publish(event: string, data: any, options?: { key?: string }, callback?: Callback<Published>): Entry;
       publish(event: string, data: any, callback: Callback<Published>): Entry;
+
+      /**
+       * Sets a property; without data it is removed. It is sent when there is a connection. If it is set again before
+       * that, only the last value is sent.
+       */
+      set(name: string, data?: any, callback?: Callback<{ position: string }>): Promise<{ position: string }>;
 
       /** Returns whether it was sent. It reaches only those who are in the room now. */
       signal(event: string, data?: any): boolean;
@@ -166,7 +189,7 @@ declare global {
       off(event: string, fn?: (...given: any[]) => void): this;
 
       /** A handle of the room, with its own listeners. It is joined as soon as there is a connection. */
-      room(name: string, options?: { last?: number; since?: string | null }): Room;
+      room(name: string, options?: { last?: number; since?: string | null; properties?: boolean }): Room;
       /** Sets what others see in `member.state`. */
       setState(state: { [name: string]: Json }): void;
       /** Connects now, if it waits for the next attempt. */

@@ -8,7 +8,10 @@ const {makeWorld} = require('./fakes.js');
 const WELCOME = {type: 'welcome', client: 'secret', user: {id: 'u1', name: 'Ann', guest: true}, rooms: 50};
 const message = (offset, room) => ({type: 'message', room: room || 'lobby', position: 'e:' + offset, event: 'message', data: offset,
   from: {id: 'u2', name: 'Bob'}, at: 1, key: 'k' + offset});
-const joined = ({room}) => ({type: 'joined', room, position: 'e:0', top: 'e:0', recovered: true});
+const property = (name, offset) => ({type: 'property', room: 'lobby', name, data: offset, position: 'e:' + offset,
+  from: {id: 'u2', name: 'Bob'}, at: 1});
+const joined = ({room, properties}) => ({type: 'joined', room, position: 'e:0', top: 'e:0', recovered: true,
+  ...(properties && {properties: {position: 'e:1', top: 'e:1', full: true, values: [property('a', 1)]}})});
 const REPLIES = {
   hello: () => WELCOME, join: joined, leave: ({room}) => ({type: 'left', room}), state: () => ({type: 'ok'}), ping: () => ({type: 'pong'})
 };
@@ -394,4 +397,38 @@ test('reads many rooms by four streams at most, which begin after the old ones a
   const open = world.streams.filter(({closed}) => !closed), counts = open.map(({url}) => new URL(url).searchParams.getAll('room').length);
   assert.deepEqual([open.length, world.streams.slice(0, 2).every(({closed}) => closed)], [4, true]);
   assert.equal(world.errors.filter(([code, room]) => code === 'too_many' && room).length, 45 - counts.reduce((sum, count) => sum + count));
+});
+
+// Properties
+
+/** A page that reads the properties of one of its two rooms. */
+async function readingProperties(kind) {
+  const world = makePage(kind, []);
+  world.lobby = world.rt.room('lobby', {properties: true});
+  world.lobby.on('$property', ({name, data}) => world.got.push(name + data));
+  world.rt.room('garden');
+  world.advance(0);
+  await world.answerCommands();
+  return world;
+}
+
+test('polls by the positions in the properties of its rooms', async () => {
+  const world = await readingProperties('poll'), [poll] = world.open('poll');
+  assert.deepEqual(poll.query.getAll('properties'), ['e:1', '']);
+  poll.answer(200, {client: 'secret', events: [property('b', 2)], presence: {}, properties: {lobby: 'e:4'}});
+  await turn(world);
+  assert.deepEqual([world.open('poll')[0].query.getAll('properties'), world.got], [['e:4', ''], ['a1', 'b2']]);
+});
+
+test('reads streams by the positions in the properties of its rooms', async () => {
+  const world = await readingProperties('sse'), first = world.streams.at(-1);
+  assert.deepEqual(new URL(first.url).searchParams.getAll('properties'), ['e:1', '']);
+  first.say({type: 'welcome', client: 'secret'});
+  first.say({...joined({room: 'lobby'}), properties: {position: 'e:2', top: 'e:2', full: false, values: [property('b', 2)]}});
+  first.say(joined({room: 'garden'}));
+  first.say(property('c', 3));
+  assert.deepEqual(world.got, ['a1', 'b2', 'c3']);
+  world.rt.room('shop');
+  await world.answerCommands();
+  assert.deepEqual(new URL(world.streams.at(-1).url).searchParams.getAll('properties'), ['e:3', '', '']);
 });

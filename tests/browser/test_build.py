@@ -38,6 +38,8 @@ rt.on('identity', (user) => [user.name, user.info?.role]);
 rt.on('unauthorized', (error) => error.code);
 room.on('$rights', (rights) => rights?.includes('w'));
 room.on('$left', (left) => left.reason);
+rt.room('shop', {properties: true}).on('$property', (property) => [property.name, property.data, property.own]);
+room.set('label', {text: room.properties.label}).then((result) => result.position);
 Realtime.connect('', {tokenUrl: '/token'}).renew();
 Realtime.connect('', {token: async () => null});
 Realtime.connect('', {token: (callback) => callback(null, 'a.b.c')});
@@ -48,6 +50,7 @@ _MISTAKES = (
     "rt.room(1)",
     "room.count = 1",
     "room.rights = 'm'",
+    "room.set(1, 'm')",
     "Realtime.connect('', {token: 7})",
     "room.on('x', (_, message) => message.from.id)",
 )
@@ -127,6 +130,10 @@ class ScriptTests(SynchronousTestCase):
     def test_http(self) -> None:
         """The transports over HTTP keep theirs with fake requests, fake streams and a fake clock."""
         self.check("http.test.js")
+
+    def test_properties(self) -> None:
+        """The properties of a room are what was set last, whatever happens to the connection."""
+        self.check("properties.test.js")
 
     def test_token(self) -> None:
         """It says who somebody is by tokens, renews them, and drops what it holds when somebody else comes."""
