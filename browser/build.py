@@ -70,18 +70,18 @@ _OURS = frozenset(
     confirmFromLog connectedAt connection covered decorate diagnose dropRoom eachLink eachPageListener eachRoom emit
     emitMessage end endQueries endRoom enqueue everConnected expiredToken extendTimeout failures failWhere finish
     finishJoin firstSent flush forget getToken groupCount groups handle handleError handlePoll handleReply
-    handleResponse handles hasTokens heldEvents hold identityRefused idleTimeout inDoubt isAmbiguous isAsking
-    isClosed isIdentityRefused isLeft isNewlyExpired isOpen isReading isSending isUp isUser joinAccepted
-    joinFailures joinOn joinRefused joinReply json keepToken kind lastError lastId link linkLost listeners
-    logChanged maxBatch maxBatchLength maxLineLength maxRooms memberState moveTo needsToken newHandle ondown onEvent
-    onevent onGap onReply onup opening openLink openSource openTimeout openTimer originError outbox pageListeners
-    pause pendingPings pendingRequests pollAgain post postSoon presenceVersion probe probeCount probeLater
-    probeTimer promote propertyLog publication queries query queue read readsProperties readStarted readWaiting received refused refuseRoom
+    handleResponse handles hasTokens heldEvents hold identityRefused idleTimeout inDoubt isAmbiguous isAsking isClosed
+    isIdentityRefused isLeft isNewlyExpired isOpen isReading isSending isUp isUser joinAccepted joinFailures joinOn
+    joinRefused joinReply json keepToken kind lastError lastId link linkLost listeners logChanged maxBatch
+    maxBatchLength maxLineLength maxRooms memberState moveTo needsToken newHandle ondown onEvent onevent onGap onReply
+    onup opening openLink openSource openTimeout openTimer originError outbox pageListeners pause pendingPings
+    pendingRequests pollAgain post postSoon presenceVersion probe probeCount probeLater probeTimer promote propertyLog
+    publication queries query queue read readsProperties readStarted readWaiting received refused refuseRoom
     removeRoom renewalDue renewFailed renewFailures renewLater renewTimer request resetTo restartWatchdog retryLater
-    retryTimer roomNames roomsByName roomsChanged runQuery saveClient sayHello sendCommand sendToken sentBy
-    setRights settings settle shortConnections socket sources startIndex sets startOver startPoll stop streamJoined
-    streamOpened succeed takeBatch takeGroup timer tokenAnswered tokenFailed tokenWarned transferTime transportNames
-    transportStorage tryNext unanswered unopened unseen unpause unusable urlFor useToken validate wait waitingRooms
+    retryTimer roomNames roomsByName roomsChanged runQuery saveClient sayHello sendCommand sendToken sentBy setRights
+    sets settings settle shortConnections socket sources startIndex startOver startPoll stop streamJoined streamOpened
+    succeed takeBatch takeGroup timer tokenAnswered tokenFailed tokenWarned transferTime transportNames
+    transportStorage tryNext unanswered unopened unpause unseen unusable urlFor useToken validate wait waitingRooms
     welcomed withToken
     """.split()  # noqa: SIM905
 )

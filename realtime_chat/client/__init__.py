@@ -13,7 +13,19 @@
 
 from realtime_chat.client.chat import TRANSPORTS, Chat, History, Room, connect
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, NoToken, QueueFull, Refused, Unreachable
-from realtime_chat.client.events import Event, Member, Message, OwnUser, Presence, Reset, Rights, Sender, Signal, State
+from realtime_chat.client.events import (
+    Event,
+    Member,
+    Message,
+    OwnUser,
+    Presence,
+    Property,
+    Reset,
+    Rights,
+    Sender,
+    Signal,
+    State,
+)
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, User
 
@@ -31,6 +43,7 @@ __all__ = [
     "OwnUser",
     "Position",
     "Presence",
+    "Property",
     "QueueFull",
     "RealtimeError",
     "Refused",

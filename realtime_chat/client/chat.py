@@ -20,6 +20,7 @@ from realtime_chat.client.events import Event, Member, Message, OwnUser, State, 
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
+from realtime_chat.client.properties import RoomProperties
 from realtime_chat.client.server_url import ServerURL
 from realtime_chat.client.sse import SSELink
 from realtime_chat.client.subscription import RoomSubscription
@@ -163,20 +164,31 @@ class Chat:
         _check_transports(transports)
         return self._core.connector.switch(transports)
 
-    async def join(self, room: str, since: Position | str | None = None, last: int | None = None) -> Room:
+    async def join(
+        self, room: str, since: Position | str | None = None, last: int | None = None, properties: bool = False
+    ) -> Room:
         """Read a room, from now on and after every reconnect, until it is left.
 
         :param since: start after this position.
         :param last: with how many old messages to start if ``since`` isn't given or the server no longer has what
             follows it; None for 50.
+        :param properties: whether to read the room's properties, too.
         :raises RealtimeError: the room can't be read, or is joined already.
         """
         position = Position.parse(since) if isinstance(since, str) else since
-        return Room(self, self._core, await self._core.subscriptions.join(check_room(room), position, last))
+        return Room(self, self._core, await self._core.subscriptions.join(check_room(room), position, last, properties))
 
     def publish(self, room: str, data: Any, event: str = "message", key: str | None = None) -> Deferred[Position]:
         """Publish a message to a room, which needn't be joined; see :meth:`Room.publish`."""
         return _publish(self._core, room, data, event, key)
+
+    def set(self, room: str, name: str, data: Any) -> Deferred[Position]:
+        """Set a property of a room, which needn't be joined; see :meth:`Room.set`."""
+        return self._core.properties.set(check_room(room), check_event(name), msgspec.Raw(encode_checked(data)))
+
+    def unset(self, room: str, name: str) -> Deferred[Position]:
+        """Remove a property of a room, which needn't be joined; see :meth:`Room.unset`."""
+        return self._core.properties.set(check_room(room), check_event(name), None)
 
     async def members(self, room: str) -> list[Member]:
         """All members of a room, which needn't be joined."""
@@ -194,17 +206,49 @@ class Chat:
 
         :raises RealtimeError: the server refuses.
         """
-        http = HTTPClient(self._server)
         rooms: list[str] = []
+
+        def take(page: Any) -> bool:
+            rooms.extend(room["room"] for room in page["rooms"])
+            return bool(page["rooms"])
+
+        await self._read_pages("rooms", lambda: [("after", rooms[-1])] if rooms else [], take)
+        return rooms
+
+    async def properties(self, room: str) -> Mapping[str, Any]:
+        """The present values of a room's properties by name. The room needn't be joined.
+
+        :raises RealtimeError: the server refuses.
+        """
+        found = RoomProperties(check_room(room))
+
+        def take(page: Any) -> bool:
+            found.receive({**page, "type": "properties"}, None)
+            return bool(page["position"] != page["top"])
+
+        await self._read_pages(
+            f"rooms/{room}/properties", lambda: [] if found.position is None else [("since", str(found.position))], take
+        )
+        return found.values
+
+    async def _read_pages(
+        self, path: str, query: Callable[[], list[tuple[str, str]]], take: Callable[[Any], bool]
+    ) -> None:
+        """Read the pages of a resource.
+
+        :param query: gives the parameters for the next page.
+        :param take: takes a page; returns whether there is another one.
+        :raises RealtimeError: the server refuses.
+        """
+        http = HTTPClient(self._server)
         try:
-            while True:
-                response = await http.exchange("rooms", [("after", rooms[-1])] if rooms else [], self.client)
-                error = response.error("rooms")
+            more = True
+            while more:
+                response = await http.exchange(path, query(), self.client)
+                error = response.error(path)
                 if error is not None:
                     raise error
-                if not response.body["rooms"]:
-                    return rooms
-                rooms += [room["room"] for room in response.body["rooms"]]
+                more = take(response.body)
         finally:
             await http.close()
 
@@ -222,7 +266,8 @@ class Chat:
 class Room:
     """A room that is read. ``async for event in room`` gives its events, each once and in order.
 
-    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence``, ``Rights`` and ``Reset``. A
+    The events are :class:`~realtime_chat.client.events.Message`, ``Signal``, ``Presence``, ``Rights``, ``Reset``, and
+    ``Property`` if properties are read. Of a property that changes faster than it is read, the last value comes. A
     ``Reset`` says that this reader has lost messages. The iteration ends when the room is left or the chat is closed.
     It raises :class:`~realtime_chat.client.errors.Refused` if the server no longer lets the room be read.
     """
@@ -262,6 +307,12 @@ class Room:
         members = self._subscription.members
         return None if members is None else tuple(members.values())
 
+    @property
+    def properties(self) -> Mapping[str, Any] | None:
+        """The present values of its properties, by name, as of what has come so far; None if they aren't read."""
+        properties = self._subscription.properties
+        return None if properties is None else MappingProxyType(properties.values)
+
     def __aiter__(self) -> Room:
         return self
 
@@ -291,6 +342,21 @@ class Room:
             :mod:`realtime_chat.client.errors`.
         """
         return _publish(self._core, self.name, data, event, key)
+
+    def set(self, name: str, data: Any) -> Deferred[Position]:
+        """Set a property of the room. It is sent again until there is an answer.
+
+        While a value of the same name is on its way, only the last one of those that follow is kept.
+
+        :param data: anything that is JSON, of at most 16 KiB.
+        :returns: fires with the position in the properties when this value, or a later one, is stored.
+        :raises RealtimeError: as :meth:`publish`.
+        """
+        return self._chat.set(self.name, name, data)
+
+    def unset(self, name: str) -> Deferred[Position]:
+        """Remove a property of the room."""
+        return self._chat.unset(self.name, name)
 
     async def signal(self, event: str, data: Any = None) -> None:
         """Send a signal to those who are connected now. It is not stored, and dropped while we are not connected."""

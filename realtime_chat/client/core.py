@@ -19,9 +19,15 @@ from realtime_chat.client.errors import ChatError, Closed, FateUnknown, QueueFul
 from realtime_chat.client.events import State
 from realtime_chat.client.link import Disconnect, Link, OpenLink, refusal
 from realtime_chat.client.outbox import Outbox
+from realtime_chat.client.properties import PropertySetter
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.client.subscriptions import Subscriptions
 from realtime_chat.values.errors import RealtimeError
+
+_RETRY = 1.0
+"""Seconds after which a command that could not be stored is sent again, if the server doesn't say."""
+
+_STORE_TROUBLE = frozenset(("store_unavailable", "in_doubt"))
 
 
 class Core(ConnectorListener):
@@ -52,7 +58,8 @@ class Core(ConnectorListener):
         self._member_state: Any = None
         self.rooms: dict[str, RoomSubscription] = {}
         self._clock = clock
-        self._queries: dict[int, tuple[dict[str, Any], Deferred[dict[str, Any]]]] = {}  # commands that only read, by id
+        # By id, commands that may be sent again.
+        self._queries: dict[int, tuple[dict[str, Any], Deferred[dict[str, Any]]]] = {}
         self._delayed: set[IDelayedCall] = set()  # which send queries again
         self.connector = Connector(clock, random, links, options, self, on_state)
         self._flow_control = FlowControl(self.connector, self.rooms, lambda: bool(self.outbox or self._queries))
@@ -70,7 +77,11 @@ class Core(ConnectorListener):
         self.subscriptions = Subscriptions(
             clock, random, self.connector, self.rooms, options.buffer, self.outbox, self._flow_control
         )
-        self._receivers: Mapping[str, Callable[[dict[str, Any]], None]] = {
+        self.properties = PropertySetter(self.query, new_key)
+        self._receivers = self._make_receivers()
+
+    def _make_receivers(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
+        return {
             "joined": self.subscriptions.joined,
             "message": self.subscriptions.message,
             "reset": self.subscriptions.reset,
@@ -78,6 +89,8 @@ class Core(ConnectorListener):
             "signal": self.subscriptions.signal,
             "left": self.subscriptions.left,
             "rights": self.subscriptions.rights,
+            "property": self.subscriptions.properties,
+            "properties": self.subscriptions.properties,
             "published": self.outbox.published,
             "goodbye": self._goodbye,
             "error": self._error,
@@ -86,7 +99,7 @@ class Core(ConnectorListener):
     # Commands
 
     def query(self, command: dict[str, Any]) -> Deferred[dict[str, Any]]:
-        """Send a command that only reads, again after a reconnect; fires with its reply."""
+        """Send a command that only reads, or that has a key, again after a reconnect; fires with its reply."""
         connector = self.connector
         if connector.stopped_by is not None:
             return fail(connector.stopped_by)
@@ -216,8 +229,8 @@ class Core(ConnectorListener):
             self.closed(self.connector.link, Disconnect("the server is stopping", 1.0, error))
             return
         id = event.get("id")
-        if error.after is not None and id in self._queries:
-            self._query_later(id, error.after)
+        if id in self._queries and (error.after is not None or self._may_be_stored_yet(id, error)):
+            self._query_later(id, error.after or _RETRY)
             return
         query = self._take_query(id)
         if self.outbox.refused(id, error):
@@ -228,6 +241,10 @@ class Core(ConnectorListener):
             self._unreadable(error)
         else:
             self._log.warn("the server complains: {code}: {message}", code=error.code, message=error.message)
+
+    def _may_be_stored_yet(self, id: int, error: Refused) -> bool:
+        """Whether a command with a key has failed for a reason that may be over soon."""
+        return error.code in _STORE_TROUBLE and "key" in self._queries[id][0]
 
     def _query_later(self, id: int, after: float) -> None:
         """Send a query again after some seconds; a new connection sends it anyway."""

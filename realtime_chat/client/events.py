@@ -113,7 +113,27 @@ class Rights(msgspec.Struct, frozen=True):
     rights: str
 
 
-Event = Message | Signal | Presence | Reset | Rights
+class Property(msgspec.Struct, frozen=True):
+    """A property of a room was set or removed.
+
+    :param data: its value, decoded from JSON; None if it was removed.
+    :param position: its place in the room's log of properties, which isn't that of its messages; None if unknown.
+    :param sender: who has set it; None if it was only found to be gone.
+    :param at: milliseconds since 1970 by the server's clock.
+    """
+
+    room: str
+    name: str
+    position: Position | None
+    data: Any = None
+    removed: bool = False
+    sender: Sender | None = None
+    at: int | None = None
+    key: str | None = None
+    own: bool = False
+
+
+Event = Message | Signal | Presence | Reset | Rights | Property
 
 
 class State(msgspec.Struct, frozen=True):
@@ -140,7 +160,7 @@ def read_members(members: Any) -> tuple[Member, ...]:
 
 
 _KINDS: Mapping[str, type[Event]] = MappingProxyType(
-    {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset, "rights": Rights}
+    {"message": Message, "signal": Signal, "presence": Presence, "reset": Reset, "rights": Rights, "property": Property}
 )
 
 
@@ -159,10 +179,12 @@ def read_event(event: dict[str, Any], me: User | None) -> Event:
     """
     kind = _KINDS[event["type"]]
     fields: dict[str, Any] = {"data": None, **event} if kind is Signal else dict(event)
-    if kind in (Message, Signal):
+    if kind is Property:
+        fields["removed"] = "data" not in event
+    if kind in (Message, Signal, Property):
         fields["sender"] = event["from"]
-    if kind in (Message, Reset):
+    if kind in (Message, Reset, Property):
         fields["position"] = Position.parse(event["position"])
-    if kind is Message:
+    if kind in (Message, Property):
         fields["own"] = me is not None and me.id == event["from"]["id"]
     return msgspec.convert(fields, kind)

@@ -292,7 +292,7 @@ class HTTPLink(Link):
             "top": page["top"],
             "recovered": recovered or request.since is None,
         }
-        self._cursors.start(request.room, page["position"])
+        self._cursors.start(request.room, page["position"], request.properties)
         for event in (joined, *page["messages"]):
             if not self._closed:
                 self._listener.received(self, event)

@@ -28,15 +28,19 @@ class ClientIdentity(msgspec.Struct, frozen=True):
 
 
 class JoinRequest(msgspec.Struct, frozen=True):
-    """A room to read: after the position ``since``, or from ``last`` messages before the end of its log."""
+    """A room to read: after the position ``since``, or from ``last`` messages before the end of its log.
+
+    :param properties: True, or the position in its properties, to read these, too.
+    """
 
     room: str
     since: str | None = None
     last: int | None = None
+    properties: str | bool | None = None
 
     def fields(self) -> dict[str, Any]:
         """The fields of a ``join`` command."""
-        return _without_none({"room": self.room, "since": self.since, "last": self.last})
+        return _without_none({"room": self.room, "since": self.since, "last": self.last, "properties": self.properties})
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:

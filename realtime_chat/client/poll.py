@@ -71,7 +71,7 @@ class PollLink(HTTPLink):
         self._presence.update(body.get("presence", {}))
         for room, rights in body.get("rights", {}).items():
             self._deliver({"type": "rights", "room": room, "rights": rights})
-        self._cursors.update(body["positions"])
+        self._cursors.update(body["positions"], body.get("properties", {}))
         if goodbye is not None:
             self._disconnect(Disconnect.by_goodbye(goodbye))
 

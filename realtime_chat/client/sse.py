@@ -136,6 +136,8 @@ class SSELink(HTTPLink):
         """The room was joined when its history was read; this adds whether messages were lost, and who is there."""
         if not event.get("recovered", True):
             self._deliver({"type": "reset", "room": event["room"], "position": event["position"]})
+        if "properties" in event:
+            self._deliver({**event["properties"], "type": "properties", "room": event["room"]})
         if "rights" in event:
             self._deliver({"type": "rights", "room": event["room"], "rights": event["rights"]})
         if "count" in event and not self._closed:

@@ -6,15 +6,16 @@ While all readers are slow, the link is paused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 from twisted.internet.defer import Deferred
 
 from realtime_chat.client.connector import Connector
 from realtime_chat.client.errors import ChatError, Closed
-from realtime_chat.client.events import Event, Member, Message, Presence, Reset
+from realtime_chat.client.events import Event, Member, Message, Presence, Property, Reset
 from realtime_chat.client.link import JoinRequest
+from realtime_chat.client.properties import RoomProperties
 from realtime_chat.values.model import Position
 
 
@@ -37,6 +38,7 @@ class RoomSubscription:
 
     :param position: the reader has everything up to here, or has it in the buffer; None before the room was joined.
     :param limit: how many events may wait for the reader.
+    :param properties: the room's properties; None if they are not read.
     :ivar joined: whether the current connection has joined the room.
     :ivar received: the position up to which the connection has brought the room, buffered or dropped.
     :ivar rights: what the client may do in it, as letters; None if the server doesn't say.
@@ -49,6 +51,7 @@ class RoomSubscription:
     position: Position | None
     last: int | None
     limit: int
+    properties: RoomProperties | None = None
     joined: bool = False
     ever_joined: bool = False
     behind: bool = False
@@ -59,7 +62,8 @@ class RoomSubscription:
     rights: str | None = None
     ended: ChatError | bool = False
     joining: Deferred[None] | None = None
-    _events: deque[Event] = attrs.Factory(deque)
+    _events: deque[Event | str] = attrs.Factory(deque)  # a str is the name of a property that has changed
+    _changed: dict[str, Property] = attrs.Factory(dict)  # the last change of each of those
     _presence_missed: bool = False
     _waiter: Deferred[None] | None = None
 
@@ -68,7 +72,9 @@ class RoomSubscription:
     @property
     def request(self) -> JoinRequest:
         """How to join the room from here."""
-        return JoinRequest(self.room, None if self.position is None else str(self.position), self.last)
+        since = None if self.position is None else str(self.position)
+        properties = None if self.properties is None else self.properties.request
+        return JoinRequest(self.room, since, self.last, properties)
 
     @property
     def caught_up(self) -> bool:
@@ -126,8 +132,11 @@ class RoomSubscription:
     def forget(self) -> None:
         """The client is another user now: drop everything, and begin anew with a reset."""
         self._events.clear()
+        self._changed.clear()
         self.position = self.received = self.count = self.members = self.rights = None
         self.behind = self._presence_missed = False
+        if self.properties is not None:
+            self.add_changes(self.properties.forget())
 
     @property
     def is_forgotten(self) -> bool:
@@ -157,6 +166,13 @@ class RoomSubscription:
                 self.members.pop(member.id, None)
         self._presence_missed = len(self._events) >= self.limit
         self.add_volatile(event)
+
+    def add_changes(self, changes: Iterable[Property]) -> None:
+        """Buffer changes of properties. Of each name only the last one waits for the reader."""
+        for change in changes:
+            if change.name not in self._changed:
+                self._events.append(change.name)
+            self._changed[change.name] = change
 
     def end(self, error: ChatError | None = None) -> None:
         """No more events come; those in the buffer can still be taken.
@@ -188,7 +204,8 @@ class RoomSubscription:
 
     def pop(self) -> Event | None:
         """Remove and return the next event, if there is one."""
-        event = self._events.popleft() if self._events else None
+        first = self._events.popleft() if self._events else None
+        event = self._changed.pop(first) if isinstance(first, str) else first
         if self._presence_missed and self.count is not None:
             self._presence_missed = False
             members = None if self.members is None else tuple(self.members.values())

@@ -13,6 +13,7 @@ from realtime_chat.client.errors import ChatError, Refused
 from realtime_chat.client.events import Presence, Rights, read_event, read_message
 from realtime_chat.client.link import Link
 from realtime_chat.client.outbox import Outbox
+from realtime_chat.client.properties import RoomProperties
 from realtime_chat.client.subscription import FlowControl, RoomSubscription
 from realtime_chat.values.model import Position
 
@@ -47,13 +48,20 @@ class Subscriptions:
 
     # Joining and leaving
 
-    def join(self, room: str, since: Position | None, last: int | None) -> Deferred[RoomSubscription]:
-        """Read a room, now and after every reconnect; fires when the server has accepted the ``join``."""
+    def join(
+        self, room: str, since: Position | None, last: int | None, properties: bool = False
+    ) -> Deferred[RoomSubscription]:
+        """Read a room, now and after every reconnect; fires when the server has accepted the ``join``.
+
+        :param properties: whether to read its properties, too.
+        """
         if self._connector.stopped_by is not None:
             return fail(self._connector.stopped_by)
         if room in self._rooms:
             return fail(Refused("already_joined", f"room {room} is joined already; leave it first"))
-        subscription = self._rooms[room] = RoomSubscription(room, since, last, self._buffer)
+        subscription = self._rooms[room] = RoomSubscription(
+            room, since, last, self._buffer, RoomProperties(room) if properties else None
+        )
         joined = subscription.joining = Deferred(lambda deferred: self.leave(subscription))
         self._send_join(subscription)
         self._flow_control.update()
@@ -160,6 +168,8 @@ class Subscriptions:
             presence = read_event({**event, "type": "presence"}, self._connector.user)
             assert isinstance(presence, Presence)
             subscription.add_presence(presence)
+        if "properties" in event:
+            self.properties({**event["properties"], "type": "properties", "room": event["room"]})
         self._wake_later(subscription)
         subscription.settle_join()
         self._after_event(subscription)
@@ -216,6 +226,13 @@ class Subscriptions:
         subscription = self._rooms.get(event["room"])
         if subscription is not None:
             subscription.add_volatile(read_event(event, self._connector.user))
+            self._after_event(subscription)
+
+    def properties(self, event: dict[str, Any]) -> None:
+        """The server tells properties of a room: one that has changed, or many."""
+        subscription = self._rooms.get(event["room"])
+        if subscription is not None and subscription.properties is not None:
+            subscription.add_changes(subscription.properties.receive(event, self._connector.user))
             self._after_event(subscription)
 
     def _after_event(self, subscription: RoomSubscription) -> None:

@@ -24,7 +24,15 @@ from realtime_chat.client import (
     Signal,
 )
 from realtime_chat.console.terminal import Terminal
-from realtime_chat.console.text import as_json, as_line, describe_rights, member_as_json, member_as_line, safe
+from realtime_chat.console.text import (
+    as_json,
+    as_line,
+    describe_rights,
+    member_as_json,
+    member_as_line,
+    safe,
+    value_as_json,
+)
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import decode_json
 
@@ -92,6 +100,28 @@ async def _print_stored(pending: deque[tuple[int, Deferred[Position]]], most: in
             for _, other in pending:
                 other.addErrback(lambda failure: None)
             raise Failed(f"line {line}: {safe(error.message)}") from error
+
+
+async def properties(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """Print the properties of a room, sorted by name."""
+    found = dict(sorted((await chat.properties(options.room)).items()))
+    if options.json:
+        terminal.print(value_as_json(found))
+    else:
+        for name, value in found.items():
+            terminal.print(f"{safe(name)}: {safe(value) if isinstance(value, str) else value_as_json(value)}")
+
+
+async def set_property(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """Set a property, and print its position."""
+    text = options.text.encode(errors="surrogateescape")
+    value = _data(text, True) if options.json else _data(text, False)["text"]
+    terminal.print(str(await chat.set(options.room, options.property, value)))
+
+
+async def unset_property(chat: Chat, options: argparse.Namespace, terminal: Terminal) -> None:
+    """Remove a property, and print the position."""
+    terminal.print(str(await chat.unset(options.room, options.property)))
 
 
 def _data(text: bytes, is_json: bool) -> Any:
@@ -252,6 +282,15 @@ _SHOW: Mapping[type, Callable[[_Talk, Any], None]] = MappingProxyType(
 )
 
 COMMANDS: Mapping[str, Callable[[Chat, argparse.Namespace, Terminal], Awaitable[None]]] = MappingProxyType(
-    {"tail": tail, "publish": publish, "members": members, "rooms": rooms, "chat": talk}
+    {
+        "tail": tail,
+        "publish": publish,
+        "members": members,
+        "rooms": rooms,
+        "properties": properties,
+        "set": set_property,
+        "unset": unset_property,
+        "chat": talk,
+    }
 )
 """The commands by name. Each is given a chat that is connected."""

@@ -39,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     members = _add(commands, "members", "list who is in a room")
     members.add_argument("--json", action="store_true", help="one JSON object a line")
     _add(commands, "rooms", "list the rooms that ever had a message", of_room=False)
+    _add_properties(commands)
     chat = _add(commands, "chat", "talk in a room: each line that is typed is a message; /help says what else there is")
     chat.add_argument("--last", type=_count, default=10, metavar="N", help="begin with N old messages [default: 10]")
     bridge = _add(commands, "amqp", "relay between rooms and the exchanges of a RabbitMQ, until ^C", of_room=False)
@@ -100,6 +101,17 @@ def _add_publish(commands: _Commands) -> None:
         type=_checked(check_key),
         help="store this only once, also if the command is given again (with --client-file); lines get KEY-1, KEY-2, …",
     )
+
+
+def _add_properties(commands: _Commands) -> None:
+    properties = _add(commands, "properties", "print the properties of a room, which are its named values")
+    properties.add_argument("--json", action="store_true", help="one JSON object of names and values")
+    for name, what in ("set", "set a property of a room"), ("unset", "remove a property of a room"):
+        command = _add(commands, name, f"{what}; prints its position in the room's properties")
+        command.add_argument("property", type=_checked(check_event), metavar="NAME")
+        if name == "set":
+            command.add_argument("text", metavar="TEXT", help="the value")
+            command.add_argument("--json", action="store_true", help="TEXT is a JSON value [default: a string]")
 
 
 def _checked(check: Callable[[str], T]) -> Callable[[str], T]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from realtime_chat.client import Event, Member, Message, Presence, Reset, Rights, Signal
+from realtime_chat.client import Event, Member, Message, Presence, Property, Reset, Rights, Signal
 
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -28,7 +28,7 @@ def _escape(character: str) -> str:
     return f"\\u{ord(character):04x}"
 
 
-def _json(value: Any) -> str:
+def value_as_json(value: Any) -> str:
     """JSON on one line; unsafe characters are escaped, which keeps the value."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: _escape(match[0]), text)
@@ -39,7 +39,7 @@ def as_line(event: Message) -> str:
     when = time.strftime("%H:%M:%S", time.localtime(event.at / 1000))
     kind = " (guest)" if event.sender.guest else ""
     kind += "" if event.event == "message" else f" [{safe(event.event)}]"
-    text = _json(event.data) if event.text is None else safe(event.text)
+    text = value_as_json(event.data) if event.text is None else safe(event.text)
     return f"{when} {safe(event.sender.name)}{kind}: {text}"
 
 
@@ -51,10 +51,10 @@ def as_json(event: Event) -> str:
         fields["from"] = fields.pop("sender")
         if fields["from"] and not fields["from"]["guest"]:
             del fields["from"]["guest"]  # only guests have it
-    if isinstance(event, (Message, Reset)):
+    if isinstance(event, (Message, Reset, Property)):
         fields["position"] = str(event.position)
     kept = {name: value for name, value in fields.items() if value is not None or name in ("data", "from")}
-    return _json({"type": _KINDS[type(event)], **kept})
+    return value_as_json({"type": _KINDS[type(event)], **kept})
 
 
 _KINDS: dict[type, str] = {
@@ -63,18 +63,19 @@ _KINDS: dict[type, str] = {
     Presence: "presence",
     Reset: "reset",
     Rights: "rights",
+    Property: "property",
 }
 
 
 def member_as_line(member: Member) -> str:
     """A member as a line for a person."""
-    state = f"  {_json(dict(member.state))}" if member.state else ""
+    state = f"  {value_as_json(dict(member.state))}" if member.state else ""
     return f"{safe(member.id)}  {safe(member.name)}{' (guest)' if member.guest else ''}{state}"
 
 
 def member_as_json(member: Member) -> str:
     """A member as JSON for a program."""
-    return _json(msgspec.to_builtins(member))
+    return value_as_json(msgspec.to_builtins(member))
 
 
 _RIGHTS = {"r": "read", "w": "write", "s": "signal", "p": "see who is here", "m": "moderate"}

@@ -292,6 +292,15 @@ class UseTests(ConsoleTestCase):
         self.done("publish", "a", "1")
         self.assertEqual(["a", "b"], self.done("rooms").lines)
 
+    def test_properties(self) -> None:
+        """Properties are set, printed and removed; without ``--json`` a value is a text."""
+        self.daemon("--store=memory:")
+        self.done("set", "shop", "label", "Open \x1b[31mnow")
+        self.done("set", "shop", "count", "7", "--json")
+        self.assertEqual(["count: 7", "label: Open \\u001b[31mnow"], self.done("properties", "shop").lines)
+        self.done("unset", "shop", "label")
+        self.assertEqual(['{"count":7}'], self.done("properties", "shop", "--json").lines)
+
     def test_bad_line(self) -> None:
         """A line that can't be published is named; what stands before it is stored."""
         self.daemon("--store=memory:")
