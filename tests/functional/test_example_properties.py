@@ -168,9 +168,7 @@ class LeaderboardTests(PropertiesTestCase):
         page = self.open(self.url(example))
         follow, play, *_ = example.commands
         example.begin(follow)
-        page.run(
-            "window.times = []; room.on('$property', ({name}) => { if (name === 'top') times.push(performance.now()); })"
-        )
+        page.run(_WATCH)
         playing = example.begin(play)
         wait_until(lambda: page.run("return times.length") >= 20, example.said)
         example.kill(playing)
