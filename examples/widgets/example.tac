@@ -1,5 +1,6 @@
 """The site with the widgets, and the daemon, on port 8080: ``twistd -n --pidfile= -y example.tac``."""
 
+import sys
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
@@ -9,12 +10,15 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.static import File
-from widgets import ROOM, Count, Talk
 
 from realtime_chat.client import connect
 from realtime_chat.tap import Options, makeService
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from widgets import ROOM, Count, Talk  # noqa: E402
+
 MOST = 50
 pages = Environment(autoescape=True, loader=FileSystemLoader(HERE / "site"))
 talk, count = widgets = Talk("talk"), Count("count")
@@ -30,6 +34,9 @@ class Page(Resource):
 
     def render_POST(self, request):
         """Change the models. The answer comes when that is stored."""
+        if talk.chat is None:
+            request.setResponseCode(503)
+            return b"The widgets are not connected yet. Please try again."
         author, text = (request.args[name][0].decode()[:200] for name in (b"author", b"text"))
         messages = [*talk.parameters["messages"], {"author": author, "text": text}][-MOST:]
         talk.update(messages=messages)

@@ -1,4 +1,4 @@
-"""``examples/label`` and ``examples/leaderboard``, as their READMEs say, in Chromium."""
+"""``examples/label``, ``leaderboard`` and ``widgets``, as their READMEs say, in Chromium."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import urllib.request
 from itertools import pairwise
 from typing import Any
+from urllib.error import HTTPError
 
 from tests.functional.daemon import wait_until
 from tests.functional.example import Example, ExampleTestCase
@@ -181,3 +182,69 @@ class LeaderboardTests(PropertiesTestCase):
     def test_readme(self) -> None:
         """The README is short, and the code too."""
         self.check_readme("realtime.toml", "docs/howto/access.rst")
+
+
+class WidgetsTests(PropertiesTestCase):
+    """``examples/widgets``."""
+
+    name = "widgets"
+
+    def say(self, page: Page, text: str) -> None:
+        """Say something on a page."""
+        page.run("document.getElementById('say').elements.text.value = arguments[0];", text)
+        page.run("document.querySelector('#say button').click();")
+
+    def shows(self, page: Page, *lines: str, count: int, author: str = "Ann") -> None:
+        """Wait until a page shows these messages, and how many there were."""
+        self.wait_texts(page, "#talk li", list(lines))
+        self.wait_texts(page, "#count", [f"{count} messages so far, the last one by {author}."])
+
+    def test_followed(self) -> None:
+        """The server draws first, then every browser, with the same result, also after a kill in the middle."""
+        example = self.example()
+        process, one = example.start(), self.open(self.url(example))
+        self.shows(one, count=0, author="nobody")
+        self.say(one, "</script><b>bold</b> & {{ text }}")
+        first = "Ann: </script><b>bold</b> & {{ text }}"
+        self.shows(one, first, count=1)
+        two = self.open(self.url(example))
+        self.shows(two, first, count=1)
+        drawn = two.run("return document.getElementById('talk').innerText")
+        with urllib.request.urlopen(self.url(example), timeout=30) as answer:
+            plain = answer.read().decode()
+        self.assertIn("Ann</b>: &lt;/script&gt;&lt;b&gt;bold", plain)
+        self.look(two)
+        example.kill(process)
+        self.wait_status(one, "The connection is lost")
+        example.start()
+        self.wait_status(one, "Live")
+        self.assertEqual(drawn, two.run("return document.getElementById('talk').innerText"))
+        post, read = example.commands
+        example.type(post)
+        for page in (one, two):
+            self.shows(page, first, "curl: Hello", count=2, author="curl")
+        values = {one["name"]: one["data"] for one in json.loads(example.type(read))["values"]}
+        self.assertEqual(2, values["count"]["count"])
+
+    def posted(self, example: Example, number: int) -> bool:
+        """Say something as another program would. Returns False if the site isn't connected yet."""
+        try:
+            urllib.request.urlopen(self.url(example), f"author=Bob&text=line+{number}".encode(), timeout=30).close()
+        except HTTPError as error:
+            self.assertEqual(503, error.code)
+            return False
+        return True
+
+    def test_grows(self) -> None:
+        """A list grows in all browsers, each message once and in order, and ends at the last fifty."""
+        example = self.example()
+        example.start()
+        page = self.open(self.url(example))
+        wait_until(lambda: self.posted(example, 0), example.said)
+        for number in range(1, 60):
+            self.assertTrue(self.posted(example, number))
+        self.shows(page, *(f"Bob: line {number}" for number in range(10, 60)), count=60, author="Bob")
+
+    def test_readme(self) -> None:
+        """The README is short, and the code too."""
+        self.check_readme("page.html", "docs/howto/access.rst")

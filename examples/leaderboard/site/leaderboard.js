@@ -1,7 +1,7 @@
 // The page of a visitor: the best members, and those around one of them, as they are now.
 const connection = Realtime.connect();
 const room = connection.room('leaderboard', {properties: true});
-const [top, me, around, status] = ['top', 'me', 'around', 'status'].map((id) => document.getElementById(id));
+const [best, me, around, status] = ['top', 'me', 'around', 'status'].map((id) => document.getElementById(id));
 let changes = 0;
 
 /** Makes the rows of a table from members, each with a rank, a name and a score. */
@@ -17,7 +17,7 @@ const showMe = () => show(around, room.properties[`member:${me.elements.name.val
 
 room.on('$property', ({name}) => {
   changes += 1;
-  if (name === 'top') show(top, room.properties.top || []);
+  if (name === 'top') show(best, room.properties.top || []);
   showMe();
 });
 connection.on('$state', ({state}) => {
