@@ -10,10 +10,13 @@ import contextlib
 import os
 import time
 
-__all__ = ["DEADLINE", "RunDelay", "Stopwatch"]
+__all__ = ["DEADLINE", "TEST_TIMEOUT", "RunDelay", "Stopwatch"]
 
 DEADLINE = 60.0
 """Seconds after which a test waits no longer for a condition. It promises nothing, and no test passes because of it."""
+
+TEST_TIMEOUT = 5 * DEADLINE
+"""Seconds after which a whole test is given up. It may wait for several conditions, or for a slow program."""
 
 
 class RunDelay:

@@ -27,7 +27,7 @@ from realtime_chat.values.errors import StoreError
 from realtime_chat.values.limits import Limits
 from realtime_chat.values.model import ANONYMOUS, Draft
 from tests.clients import PollClient
-from tests.deadlines import DEADLINE
+from tests.deadlines import DEADLINE, TEST_TIMEOUT
 from tests.redis_server import RedisServer
 
 
@@ -117,7 +117,7 @@ class RedisNode:
 class NodesTestCase(TestCase):
     """Tests of several nodes on one redis-server, which is theirs alone."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
     options: dict[str, Any] = {}
 
     async def setUp(self) -> None:

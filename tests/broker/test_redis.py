@@ -25,7 +25,7 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import StoreError
 from realtime_chat.values.model import ForwardedCommand, RemoteClient
 from tests.contracts import AWKWARD_NAMES, BrokerContract, draft
-from tests.deadlines import DEADLINE
+from tests.deadlines import DEADLINE, TEST_TIMEOUT
 from tests.fakes import Recorder
 from tests.redis_server import RedisServer, shared_server
 from tests.soak import SOAK
@@ -139,7 +139,7 @@ class Node:
 class RedisBrokerContractTests(BrokerContract, TestCase):
     """The broker over Redis keeps the contract."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
 
     async def build_broker(self) -> RedisBroker:
         node = Node(shared_server(self).url)
@@ -151,7 +151,7 @@ class RedisBrokerContractTests(BrokerContract, TestCase):
 class NodesCase(TestCase):
     """Nodes on one server."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
 
     def setUp(self) -> None:
         self.server = shared_server(self)

@@ -23,8 +23,6 @@ __all__ = ["ChatTestCase"]
 class ChatTestCase(ServedTestCase):
     """A test with chats, which it closes at its end."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.states_of: dict[Chat, list[State]] = {}

@@ -54,7 +54,6 @@ class SlowTestCase(ChatTestCase):
     """A daemon behind a line of 300 kB/s, with 360 kB in its room."""
 
     limits = {"max_message": 4 * 1024 * 1024, "ping": 0.5, "pong": 30.0, "heartbeat": 0.5}
-    timeout = 60
     kind = ""
 
     async def slow_room(self, **options: Any) -> Any:

@@ -11,12 +11,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.console.terminal import Lines
+from tests.deadlines import TEST_TIMEOUT
 
 
 class LinesTests(TestCase):
     """Read from a pipe."""
 
-    timeout = 20
+    timeout = TEST_TIMEOUT
 
     async def read(self, *chunks: bytes) -> list[bytes]:
         """Write to the pipe, and return the lines that are read."""

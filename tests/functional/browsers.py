@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.deadlines import DEADLINE
+from tests.deadlines import TEST_TIMEOUT
 from tests.functional.daemon import CHECKOUT
 
 __all__ = ["NPM_MODULES", "PROGRAMS", "Browser", "Tab", "browser", "node", "serve"]
@@ -77,7 +77,7 @@ def node_environment() -> dict[str, str]:
 def node(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a node program to its end."""
     return subprocess.run(
-        [program("node"), *arguments], env=node_environment(), capture_output=True, text=True, timeout=DEADLINE
+        [program("node"), *arguments], env=node_environment(), capture_output=True, text=True, timeout=TEST_TIMEOUT
     )
 
 

@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.limit_options import LIMIT_OPTIONS
-from tests.deadlines import DEADLINE, Stopwatch
+from tests.deadlines import DEADLINE, TEST_TIMEOUT, Stopwatch
 from tests.functional.forked import ForkedProcess
 from tests.secrecy import Secrets, access_logs
 from tests.soak import SOAK
@@ -277,7 +277,7 @@ class Daemon:
 class DaemonTestCase(TestCase):
     """Tests of daemon processes, with clients on this reactor. The daemons end with the test."""
 
-    timeout = 300
+    timeout = TEST_TIMEOUT
 
     def daemon(
         self,

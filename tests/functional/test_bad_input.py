@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.clients import Client, EventClient, PollClient, SocketClient, Watched
-from tests.deadlines import DEADLINE, Stopwatch
+from tests.deadlines import DEADLINE, TEST_TIMEOUT, Stopwatch
 from tests.functional.daemon import Daemon
 
 EVIL = "EVIL-MARKER<script>"
@@ -823,7 +823,7 @@ class TableTests(SynchronousTestCase):
 class BadInputTests(TestCase):
     """Bad input against daemons in processes of their own: one as it comes, and one that allows JSONP."""
 
-    timeout = 300
+    timeout = TEST_TIMEOUT
     ACCESS_LINE = re.compile(
         r'(127\.0\.0\.1|-) - - \[[^]]+\] "([^"\\]|\\x[0-9a-f]{2})*" \d{3} (\d+|-) "([^"\\]|\\x[0-9a-f]{2})*" '
         r'"([^"\\]|\\x[0-9a-f]{2})*"'

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import TEST_TIMEOUT
 from tests.engineio.echo import program as echo_program
 from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
 from tests.functional.node_process import NodeProcess
@@ -56,7 +57,7 @@ def _number(data: str | list[int]) -> int:
 class EchoTestCase(SynchronousTestCase):
     """A daemon with an echo."""
 
-    timeout = 180
+    timeout = TEST_TIMEOUT
     settings: dict[str, Any] = {}
 
     def setUp(self) -> None:

@@ -342,7 +342,6 @@ class RoomTests(ServedTestCase):
     """Many rooms."""
 
     limits: ClassVar[dict[str, Any]] = {"room_idle": 0.5}
-    timeout = 120
 
     async def test_rooms(self) -> None:
         """Rooms that were joined and left leave nothing: no room, no reader, no session, and nothing stored."""

@@ -157,8 +157,6 @@ LATE = (
 class RefusalTests(DaemonTestCase):
     """Each message fits on a screen, and says what is wrong and what would be right; the status says that it failed."""
 
-    timeout = 240
-
     async def begin(self) -> None:
         """Make what the table speaks of: the files, and a daemon that has a port, a socket, a database and a pid."""
         self.here = Path(tempfile.mkdtemp()).resolve()

@@ -414,7 +414,6 @@ class LedgerTestCase(DaemonTestCase):
     """Tests of a daemon whose writers and readers keep a ledger."""
 
     _log = Logger()
-    timeout = 180
 
     async def begin(self, history: int) -> None:
         """Start a daemon, and its writers."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import TEST_TIMEOUT
 from tests.functional.browsers import NPM_MODULES, Tab, node_environment
 from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
 from tests.functional.pages import open_tab
@@ -25,7 +26,7 @@ return new Promise((resolve) => socket.on('connect', () => resolve(socket.id)));
 class ExamplePageTests(SynchronousTestCase):
     """Each example with its pages."""
 
-    timeout = 120
+    timeout = TEST_TIMEOUT
 
     def start(self, name: str, store: str = "memory:") -> None:
         """Start the daemon with an example."""

@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.deadlines import TEST_TIMEOUT
 from tests.functional.browsers import Tab, browser
 from tests.functional.daemon import CHECKOUT, wait_until
 from tests.functional.tutorial import OWN_PAGE, TO_TRY, Block, Tutorial, blocks
@@ -148,7 +149,7 @@ class TutorialTests(SynchronousTestCase):
     :cvar refusal: what is different where guests are refused.
     """
 
-    timeout = 300
+    timeout = TEST_TIMEOUT
     kind: type[Visitor] = Visitor
     pages: tuple[str, ...] = ("index.rst", "php.rst")
     ann, ann_id, bob = "ann", "7", "bob"

@@ -15,7 +15,7 @@ from realtime_chat.redis.address import parse_address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.redis.wire import ServerError
 from realtime_chat.values.errors import StoreError, StoreRefused
-from tests.deadlines import DEADLINE, Stopwatch
+from tests.deadlines import DEADLINE, TEST_TIMEOUT, Stopwatch
 from tests.redis_server import RedisServer
 
 
@@ -30,7 +30,7 @@ async def until(condition: Any, patience: float = DEADLINE) -> None:
 class RedisConnectionTests(TestCase):
     """One connection at a time. If it is lost, another one is made."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
 
     def setUp(self) -> None:
         self.server = RedisServer(self.mktemp())

@@ -12,6 +12,7 @@ from realtime_chat.redis.address import RedisAddress, parse_address
 from realtime_chat.redis.connection import RedisConnection
 from realtime_chat.values.errors import StoreRefused
 from tests.certificates import write_self_signed
+from tests.deadlines import TEST_TIMEOUT
 from tests.redis.test_connection import until
 from tests.redis_server import RedisServer
 
@@ -32,7 +33,7 @@ class SecureTests(TestCase):
         link = RedisConnection(reactor, address, "test", random.random)
         return str(await self.assertFailure(link.start(patience=0.3), StoreRefused))
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
 
     async def test_verified(self) -> None:
         """A server whose certificate is vouched for is used, again after its connections were cut."""

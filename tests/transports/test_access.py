@@ -132,7 +132,6 @@ Way = Callable[[Who, str], Awaitable[Reply]]
 class TableTests(AccessTestCase):
     """What isn't granted is forbidden, over every transport, by every command, to everybody."""
 
-    timeout = 240
     rules = tuple(RoomRule(f"guests.{rights or 'none'}-*", parse_rights(rights), users=0) for rights in RIGHTS)
 
     async def somebody(self) -> list[Who]:
@@ -704,7 +703,6 @@ class LifeTests(AccessTestCase):
 class SecretTests(AccessTestCase):
     """Users with a room each, on all transports at once."""
 
-    timeout = 240
     users = 100 if os.environ.get("SOAK") else 12
     rounds = 100 if os.environ.get("SOAK") else 10
 

@@ -21,7 +21,7 @@ from realtime_chat.transports.fast.choice import FAST
 from realtime_chat.transports.fast.direct_send import queued
 from realtime_chat.values.limits import Limits
 from tests.clients import Client, EventClient, PollClient, SocketClient
-from tests.deadlines import DEADLINE, Stopwatch
+from tests.deadlines import DEADLINE, TEST_TIMEOUT, Stopwatch
 from tests.soak import SOAK
 
 KINDS: tuple[type[Client], ...] = (SocketClient, EventClient, PollClient)
@@ -38,7 +38,7 @@ class ServedTestCase(TestCase):
     io = FAST
     repeats = False
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
     history = 1000
     limits: dict[str, Any] = {}
 

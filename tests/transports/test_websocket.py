@@ -540,10 +540,10 @@ class SlowLineTests(RawTestCase):
     async def test_progress(self) -> None:
         """A client that takes bytes slowly isn't silent, though its pong is late. One that stops taking them is."""
         writer = await self.started(SocketClient)
-        slow = await self.raw()
-        slow.transport.pauseProducing()
         for _ in range(25):
             await writer.publish("x" * 60_000)
+        slow = await self.raw()
+        slow.transport.pauseProducing()  # from now on it answers no ping
         slow.write(masked(TEXT, b'{"type":"history","room":"lobby"}') * 2)
         began, taken = time.monotonic(), 0
         while taken < 2_000_000:

@@ -22,7 +22,7 @@ from realtime_chat.redis.names import RedisNames
 from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.errors import RealtimeError, StoreError
-from tests.deadlines import DEADLINE, Stopwatch
+from tests.deadlines import DEADLINE, TEST_TIMEOUT, Stopwatch
 from tests.redis_server import RedisServer, allow_slow_redis
 
 UNAVAILABLE_WITHIN = 2.0
@@ -35,7 +35,7 @@ class RedisTestCase(TestCase):
     :cvar redis_may_be_slow: False where the tests are about how late Redis may store something.
     """
 
-    timeout = 120
+    timeout = TEST_TIMEOUT
     redis_may_be_slow = True
 
     def setUp(self) -> None:

@@ -19,6 +19,7 @@ from realtime_chat.store.redis.store import RedisStore
 from realtime_chat.store.retention import KEY_SECONDS, Retention
 from realtime_chat.values.model import AppendResult, Draft
 from tests.contracts import BOB, LastingStoreContract, append_all, draft, offsets, texts, whole_log
+from tests.deadlines import TEST_TIMEOUT
 from tests.redis_server import allow_slow_redis, shared_server
 from tests.store.redis.fixtures import RedisTestCase
 
@@ -26,7 +27,7 @@ from tests.store.redis.fixtures import RedisTestCase
 class RedisStoreTests(LastingStoreContract, TestCase):
     """The store in Redis keeps the contract."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
     keys_kept = KEY_SECONDS + 5
 
     def build_store(self, retention: Retention) -> RedisStore:

@@ -22,7 +22,7 @@ from realtime_chat.store.retention import Retention
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.values.errors import StoreError, StoreRefused
 from tests.contracts import START, offsets, whole_log
-from tests.deadlines import DEADLINE
+from tests.deadlines import DEADLINE, TEST_TIMEOUT
 from tests.functional.browsers import program
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 class SQLiteTestCase(TestCase):
     """Stores on one path."""
 
-    timeout = 60
+    timeout = TEST_TIMEOUT
 
     def setUp(self) -> None:
         self.clock = Clock()

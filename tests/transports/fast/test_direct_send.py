@@ -27,6 +27,7 @@ from realtime_chat.transports.fast.direct_send import (
     write_now,
 )
 from realtime_chat.transports.frames import FrameBatch
+from tests.deadlines import TEST_TIMEOUT
 from tests.soak import examples
 
 send_to_all = FrameFanout().send
@@ -367,7 +368,7 @@ class KnowledgeTests(SynchronousTestCase):
 class RealTransportTests(TestCase):
     """Twisted's own TCP connections."""
 
-    timeout = 20
+    timeout = TEST_TIMEOUT
 
     async def test_direct(self) -> None:
         """A server's bare TCP connection is bypassed; a client's is not."""

@@ -22,6 +22,7 @@ from zope.interface import implementer
 from realtime_chat.transports.fast import epoll_reader
 from realtime_chat.transports.fast.epoll_reader import EpollReader, accept_few
 from tests.clients import Watched
+from tests.deadlines import TEST_TIMEOUT
 
 
 class Peer(Watched, Protocol):
@@ -84,7 +85,7 @@ class HalfCloseable(Peer):
 class EpollReaderTests(TestCase, Watched):
     """Reading from many sockets."""
 
-    timeout = 30
+    timeout = TEST_TIMEOUT
     reactor = reactor
     paired = 0
 
