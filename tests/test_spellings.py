@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import unicodedata
 from collections.abc import Callable
+from string import ascii_letters, digits
 from typing import Any
 
 from hypothesis import example, given
@@ -23,7 +24,11 @@ from realtime_chat.values.model import Position, check_event, check_key, check_r
 from tests.fakes import tokens
 
 IDENTITIES = Identities(lambda: b"k" * 32, tokens())
-CLIENTS = [IDENTITIES.issue() for _ in range(200)]
+CLASSIC = [IDENTITIES.issue() for _ in range(200)]
+SEALED = [IDENTITIES.new_guest("x" * length).client for length in range(1, 13) for _ in range(10)]
+"""Clients of all lengths, so that each number of bits that mean nothing is among their last characters."""
+
+CLIENTS = [*CLASSIC, *SEALED]
 
 epochs = st.text("abcxyzABC019_-", min_size=1, max_size=12)
 offsets = st.integers(0, 10**16 - 1)
@@ -57,6 +62,14 @@ def respellings(text: str) -> st.SearchStrategy[str]:
     )
 
 
+def is_known(client: str) -> bool:
+    """Whether a client is somebody's."""
+    try:
+        return IDENTITIES.find(client) is not None
+    except RealtimeError:
+        return False
+
+
 def respelled(valid: st.SearchStrategy[str]) -> Any:
     """Pairs of a right spelling and a doubtful one."""
     return valid.flatmap(lambda text: st.tuples(st.just(text), respellings(text)))
@@ -79,16 +92,23 @@ class OneSpellingTests(SynchronousTestCase):
         self.assertEqual(right, IDENTITIES.check(right).client)
 
         def decode(text: str) -> bytes:
-            return base64.b64decode(IDENTITIES.check(text).client.encode(), b"-_")
+            return base64.b64decode(IDENTITIES.check(text).client.encode() + b"==", b"-_")
 
-        self.check(doubtful, decode, lambda bits: base64.urlsafe_b64encode(bits).decode())
+        self.check(doubtful, decode, lambda bits: base64.urlsafe_b64encode(bits).rstrip(b"=").decode())
 
     def test_clients_by_other_alphabets(self) -> None:
         """The other alphabet of base64, which decoders take as well, makes nobody another client."""
         changed = [client.translate({ord("-"): "+", ord("_"): "/"}) for client in CLIENTS]
         different = [other for client, other in zip(CLIENTS, changed, strict=True) if client != other]
-        self.assertGreater(len(different), 50)
-        self.assertEqual([], [other for other in different if IDENTITIES.find(other)])
+        self.assertGreater(len(different), 100)
+        self.assertEqual([], [other for other in different if is_known(other)])
+
+    def test_last_characters_of_clients(self) -> None:
+        """Of all last characters that stand for the same bytes, one is known; and none with padding."""
+        self.assertEqual({0, 2, 3}, {len(client) % 4 for client in SEALED})
+        for client in CLIENTS:
+            spellings = {client[:-1] + sign for sign in f"{ascii_letters}{digits}-_+/="} | {client + "=", client + "=="}
+            self.assertEqual([client], [text for text in spellings if is_known(text)])
 
     @given(positions, st.data())
     @example(Position("k3x9", 42), None)

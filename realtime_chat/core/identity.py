@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import base64
 import hmac
-import re
+from binascii import a2b_base64
 from collections.abc import Callable, Container
 from hashlib import blake2b
 from operator import attrgetter
+from string import ascii_letters, digits
 from weakref import KeyedRef
 
 import msgspec
@@ -34,16 +35,21 @@ _RANDOM = 18
 _HASH_BYTES = 8
 _MAC = 6
 _AT_ONCE = 64
-_CLIENT = re.compile(f"[A-Za-z0-9_-]{{{(_RANDOM + _MAC) * 4 // 3}}}")
-"""All bits of the characters are used, so that each client has one spelling."""
-
-_CLASSIC_LENGTH = 32
+_CLASSIC_LENGTH = (_RANDOM + _MAC) * 4 // 3
 _MAX_SEALED = 2048
-_SEALED = re.compile(f"[A-Za-z0-9_-]{{{_CLASSIC_LENGTH + 1},{_MAX_SEALED}}}")
 _SEAL_MAC = 16
 _RANDOM_BITS = 22
-_KINDS = ((b"\x01", b"sealed"), (b"\x02", b"reader"))
-"""The first byte of a sealed client and of a reader, and what their MACs are personalised with."""
+_SEALED, _READER = b"\x01", b"\x02"
+"""The first byte of a sealed client, and of a reader."""
+
+_PERSONS = {_SEALED: b"sealed", _READER: b"reader"}
+"""What the MAC of each is personalised with."""
+
+_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
+_LAST = (ascii_letters + digits + "-_", "", "AQgw", "AEIMQUYcgkosw048")
+"""What the last character of a base64url text is, whose unused bits are zeros, by the length modulo 4."""
+
+_PADDING = (b"", b"", b"==", b"=")
 
 
 class Identity(msgspec.Struct, frozen=True, weakref=True, eq=False):
@@ -126,6 +132,7 @@ class Identities:
         self._time = time
         self._token_keys = token_keys
         self._spare = b""
+        self._last_seal = "", b""  # a sealed client, and what it seals, as its reader is wanted next
         self._renewed: BoundedByUser[Identity] = BoundedByUser(MOST_RENEWALS, MOST_RENEWALS_OF_USER)  # by client hash
         self._known: dict[object, KeyedRef[object, Identity]] = {}
         self._on_gone = self._forget  # one for all, as each reference would keep one of its own otherwise
@@ -203,7 +210,10 @@ class Identities:
         """What the reader of a client sends: the same seal, of the other kind."""
         if identity.is_reader:
             return identity.client
-        return self._with_mac(True, _decode_base64(identity.client)[1:-_SEAL_MAC])
+        client, seal = self._last_seal
+        if client is not identity.client:
+            seal = _decode_base64(identity.client)[1:-_SEAL_MAC]
+        return self._with_mac(_READER, seal)
 
     # Clients that come back
 
@@ -312,9 +322,7 @@ class Identities:
 
     def _is_classic(self, client: str) -> bool:
         """Whether a classic client was issued with our key."""
-        if not _CLIENT.fullmatch(client):  # b64decode takes other spellings of the same bits, too
-            return False
-        raw = base64.urlsafe_b64decode(client)
+        raw = _decode_base64(client) if len(client) == _CLASSIC_LENGTH else b""
         return hmac.compare_digest(raw[_RANDOM:], self._mac(raw[:_RANDOM]))
 
     def _guest(self, client: str, name: str | None) -> Identity:
@@ -341,47 +349,52 @@ class Identities:
             identity.order,
             identity.key,
         )
-        client = self._with_mac(identity.is_reader, _encode_seal(seal))
+        encoded = _encode_seal(seal)
+        client = self._with_mac(_READER if identity.is_reader else _SEALED, encoded)
         if len(client) > _MAX_SEALED:
             raise RealtimeError(
                 "too_large",
                 f"the client of this token would have {len(client)} bytes, and {_MAX_SEALED} are the most; "
                 "give the token fewer patterns in rooms, or a smaller info",
             )
+        self._last_seal = client, encoded
         return replace(identity, client=client)
 
-    def _with_mac(self, is_reader: bool, seal: bytes) -> str:
+    def _with_mac(self, kind: bytes, seal: bytes) -> str:
         """The text of a sealed client, or of a reader."""
-        kind, person = _KINDS[is_reader]
         raw = kind + seal
-        return base64.urlsafe_b64encode(raw + self.keyed_hash(person, raw, _SEAL_MAC).digest()).rstrip(b"=").decode()
+        mac = self.keyed_hash(_PERSONS[kind], raw, _SEAL_MAC).digest()
+        return base64.urlsafe_b64encode(raw + mac).rstrip(b"=").decode()
 
     def _open(self, client: str) -> Identity:
         """Verify a sealed client.
 
         :raises RealtimeError: ``unauthorized``.
         """
-        raw = _decode_base64(client) if _SEALED.fullmatch(client) else b""
-        sealed, mac = raw[:-_SEAL_MAC], raw[-_SEAL_MAC:]
-        for is_reader, (kind, person) in enumerate(_KINDS):
-            if raw[:1] == kind and hmac.compare_digest(mac, self.keyed_hash(person, sealed, _SEAL_MAC).digest()):
-                seal = _decode_seal(sealed[1:])
-                user = User(seal.id, seal.name, seal.expires is None)
-                issued, admitted = seal.order
-                return Identity(
-                    client,
-                    seal.client_hash.hex(),
-                    user,
-                    True,
-                    seal.info,
-                    Grants(seal.rooms),
-                    seal.expires,
-                    issued,
-                    seal.key,
-                    bool(is_reader),
-                    admitted,
-                )
-        raise RealtimeError("unauthorized", "this client was not issued here, or was changed; get a new one by hello")
+        raw = _decode_base64(client) if len(client) <= _MAX_SEALED else b""
+        kind, sealed, mac = raw[:1], raw[:-_SEAL_MAC], raw[-_SEAL_MAC:]
+        person = _PERSONS.get(kind)
+        if person is None or not hmac.compare_digest(mac, self.keyed_hash(person, sealed, _SEAL_MAC).digest()):
+            raise RealtimeError(
+                "unauthorized", "this client was not issued here, or was changed; get a new one by hello"
+            )
+        encoded = sealed[1:]
+        seal = _decode_seal(encoded)
+        issued, admitted = seal.order
+        self._last_seal = client, encoded
+        return Identity(
+            client,
+            seal.client_hash.hex(),
+            User(seal.id, seal.name, seal.expires is None),
+            True,
+            seal.info,
+            Grants(seal.rooms),
+            seal.expires,
+            issued,
+            seal.key,
+            kind == _READER,
+            admitted,
+        )
 
     def keyed_hash(self, person: bytes, data: bytes, size: int) -> blake2b:
         """A hash under the secret that all nodes share.
@@ -412,11 +425,11 @@ def unknown_client() -> RealtimeError:
 
 
 def _decode_base64(text: str) -> bytes:
-    """Decode characters of base64url, without padding; empty if they aren't the one spelling of their bytes."""
+    """Decode base64url without padding; empty if the text isn't the one spelling of its bytes."""
     rest = len(text) % 4
-    if rest == 1:
+    if text[-1] not in _LAST[rest]:
         return b""
-    raw = base64.urlsafe_b64decode(text + "=" * (-rest % 4))
-    if rest and base64.urlsafe_b64encode(raw[1 - rest :]).rstrip(b"=").decode() != text[-rest:]:
-        return b""  # only in the last characters there are bits that aren't used
-    return raw
+    try:
+        return a2b_base64(text.encode().translate(_STANDARD) + _PADDING[rest], strict_mode=True)
+    except ValueError:
+        return b""

@@ -63,7 +63,7 @@ def covers(pattern: str, room: str) -> bool:
 
     It matches a private room only if it begins with ``@``.
     """
-    if not pattern.endswith("*"):
+    if pattern[-1] != "*":
         return pattern == room
     return room.startswith(pattern[:-1]) and (pattern[0] == "@" or room[0] != "@")
 
@@ -82,9 +82,9 @@ class _GrantedRights(dict[str, int]):
         self._rules = rules
 
     def __missing__(self, room: str) -> int:
-        rights = 0
+        rights, begins = 0, f"{room[0]}*"
         for pattern, granted in self._rules:
-            if pattern == room or (pattern[-1] == "*" and covers(pattern, room)):
+            if pattern[0] in begins and covers(pattern, room):
                 rights |= granted
         if len(self) >= MOST_KNOWN_ROOMS:
             self.clear()
