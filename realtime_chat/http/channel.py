@@ -190,7 +190,8 @@ class RealtimeChannel(LimitedChannel):
             if data.startswith(_TLS_RECORD):
                 self.refuse(RealtimeError("bad_request", "this port speaks plain HTTP, and this is TLS (https)"))
                 return
-        self._share_ends = self.site.turns.share()
+        if not self._busyReceiving:  # else it is the rest of what is being read, in the same share
+            self._share_ends = self.site.turns.share()
         # HTTPChannel's own method only resets the TimeoutMixin, which isn't used.
         LineReceiver.dataReceived(self, data)
         self.update_deadline()

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionLost
 
-from realtime_chat.core.turns import Turns
+from realtime_chat.core.turns import ALONE, Turns
 from realtime_chat.http.site import RealtimeSite
 from tests.core.test_turns import next_turn
 from tests.http.site_case import (
@@ -209,6 +209,14 @@ class ConnectionLimitTests(SiteTestCase):
         self.assertEqual(transports[-1].value(), b"")
 
 
+HEAPS = (
+    [get(b"/?n=%d" % number) for number in range(50)],
+    [post(b"%d" % number) for number in range(50)],
+    [get(b"/?n=%d" % number) if number % 2 else post(b"%d" % number) for number in range(50)],
+)
+"""Pipelined requests."""
+
+
 class TurnTests(SiteTestCase):
     """One connection gets only its share of a turn."""
 
@@ -218,11 +226,7 @@ class TurnTests(SiteTestCase):
 
     def test_pipelined(self) -> None:
         """Of many pipelined requests, each turn answers those that fit it; all are answered in order."""
-        for heap in (
-            [get(b"/?n=%d" % number) for number in range(50)],
-            [post(b"%d" % number) for number in range(50)],
-            [get(b"/?n=%d" % number) if number % 2 else post(b"%d" % number) for number in range(50)],
-        ):
+        for heap in HEAPS:
             transport = self.send(b"".join(heap) + b"GET /?n=last HTT")
             counts = []
             while len(counts) < 49:
@@ -235,6 +239,17 @@ class TurnTests(SiteTestCase):
             transport.protocol.dataReceived(b"P/1.1\r\nHost: localhost\r\n\r\n")
             said = read_answers(transport.value())
             self.assertEqual((51, "last"), (len(said), json.loads(said[-1].body)["n"]))
+
+    def test_short_requests(self) -> None:
+        """However short each of many pipelined requests is, all together they get one share of the turn."""
+        for heap in HEAPS:
+            seconds = itertools.count(step=ALONE / 10)
+            self.site.turns = Turns(self.clock, lambda seconds=seconds: next(seconds))  # type: ignore[misc]
+            transport = self.send(b"".join(heap))
+            self.assertIn(len(read_answers(transport.value())), range(5, 15))
+            while len(read_answers(transport.value())) < len(heap):
+                self.assertEqual("paused", transport.producerState)
+                next_turn(self.clock)
 
     def test_chunks(self) -> None:
         """A body of many small chunks is read over several turns; the request behind it is answered after it."""
