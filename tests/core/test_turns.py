@@ -47,7 +47,7 @@ class TurnsTests(SynchronousTestCase):
         self.assertTrue(self.turns.is_over(share))
 
     def test_alone(self) -> None:
-        """While nobody waits in line, one goes on for two milliseconds: publishes take four turns, and so little more."""
+        """While nobody waits in line, one goes on for two milliseconds, as a publish takes several turns."""
         share = self.turns.share()
         self.now += 0.0019
         self.assertFalse(self.turns.is_over(share))
