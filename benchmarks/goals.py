@@ -18,6 +18,8 @@ from benchmarks.servers import (
     OURS_GUESTS,
     OURS_LEGACY,
     OURS_LIMITED,
+    OURS_SOCKET_IO,
+    OURS_SOCKET_IO_IDLE,
     OURS_SOCKETS,
     OURS_UNLIMITED,
     OURS_USERS,
@@ -90,6 +92,11 @@ _COMING_BACK = "guests and users, 5,000 that come back at once"
 _FEW_LEGACY, _LEGACY_POLL = "old pages, poll, 20 waiting", "old pages, poll, 1,000 waiting"
 _USERS_POLL = "guests and users, long poll, 1,000 waiting"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
+_SOCKET_IO = "Socket.IO, WebSocket, a room of 1,000"
+_SOCKET_IO_POLL = "Socket.IO, polling, a room of 1,000"
+_SOCKET_IO_CONNECT = "Socket.IO, connect: handshake and CONNECT"
+_SOCKET_IO_MEMORY = "Socket.IO, memory, WebSocket in a room"
+_BESIDE_SOCKET_IO = "Socket.IO on, native clients, a room of 1,000"
 
 
 def _counting(results: Results) -> float:
@@ -137,6 +144,18 @@ def _abused(kind: str) -> Number:
         return abused(results) / max(2 * quiet(results), quiet(results) + 20)
 
     return measure
+
+
+def _to_socket_io(measurement: str, *path: str) -> Number:
+    """A figure of ours to the better one of socket.io's, as it is and tuned."""
+    ours = _figure(measurement, OURS_SOCKET_IO, *path)
+    peers = [_figure(measurement, peer, *path) for peer in ("socket.io", "socket.io, tuned")]
+    return lambda results: ours(results) / max(min(peer(results) for peer in peers), 1e-9)
+
+
+def _beside_socket_io(*path: str) -> Number:
+    """What native clients cost where Socket.IO is on, to what they cost where it is off."""
+    return _ratio(*(_figure(_BESIDE_SOCKET_IO, server, *path) for server in (OURS_SOCKET_IO_IDLE, OURS)))
 
 
 def _memory(kind: str) -> Number:
@@ -251,6 +270,26 @@ GOALS = (
     ),
     Goal("connect and join, CPU: the same", 1.02, _limited("connect and join", "cpu_us")),
     *(Goal(f"abuse, {kind}: others' p99, to twice as much or 20 ms more", 1.0, _abused(kind)) for kind in ABUSES),
+    *(
+        goal
+        for phase in (_ONE, _MANY)
+        for goal in (
+            Goal(
+                f"Socket.IO, a room of 1,000, {phase}, CPU a delivery",
+                8,
+                _figure(_SOCKET_IO, OURS_SOCKET_IO, phase, "cpu_us"),
+                unit="µs",
+            ),
+            Goal("the same, to socket.io", 0.6, _to_socket_io(_SOCKET_IO, phase, "cpu_us")),
+        )
+    ),
+    Goal("Socket.IO, polling, CPU an answer: to socket.io", 1.0, _to_socket_io(_SOCKET_IO_POLL, _ONE, "answer_us")),
+    Goal("Socket.IO, connect, CPU: to socket.io", 0.6, _to_socket_io(_SOCKET_IO_CONNECT, "cpu_us")),
+    Goal("Socket.IO, memory of a WebSocket: to socket.io", 0.5, _to_socket_io(_SOCKET_IO_MEMORY, "kilobytes")),
+    *(
+        Goal(f"native clients with Socket.IO on, {what}: to off", 1.03, _beside_socket_io(*path))
+        for what, path in (("CPU a delivery", (_ONE, "cpu_us")), ("CPU a connect and join", ("join_us",)))
+    ),
     Goal("what counting takes of a publish (memory, 100 publishers)", 0.02, _counting, unit="× its CPU"),
 )
 
