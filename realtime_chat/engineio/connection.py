@@ -15,6 +15,7 @@ from realtime_chat.engineio.packets import EnginePacket, EnginePacketType
 from realtime_chat.engineio.prepared import FrameEncoding, PreparedMessage
 from realtime_chat.engineio.settings import Settings
 from realtime_chat.transports.backpressure import Send
+from realtime_chat.transports.fast.direct_send import try_send
 from realtime_chat.values.json import encode_value
 
 _PING = PreparedMessage.of_packet(EnginePacketType.PING)
@@ -257,6 +258,16 @@ class Connection:
         """
         if self.is_closed or (volatile and self._is_full()):
             return False
+        if self.direct is None:
+            return self._send_by_transport(message)
+        encoding, send = self.direct
+        data = message.encode(encoding)
+        sent = try_send(send, data)
+        if sent != len(data):
+            self.send_rest(message, sent, volatile)
+        return not self.is_closed
+
+    def _send_by_transport(self, message: PreparedMessage) -> bool:
         self._queue.append(message)
         self._queued += message.size
         self.writable_changed()
@@ -280,8 +291,8 @@ class Connection:
 
         :param volatile: drop it if nothing was sent of it.
         """
-        if not self.transport.send_rest(message, sent):
-            self.send(message, volatile)
+        if not self.transport.send_rest(message, sent) and not (volatile and self._is_full()):
+            self._send_by_transport(message)
         self._tell_if_paused()
 
     def _is_full(self) -> bool:
@@ -374,7 +385,7 @@ class Connection:
     def _ping(self) -> bool:
         if self.transport.congested:  # the ping would come after all that the client has not read
             return False
-        self.send(_PING)
+        self._send_by_transport(_PING)  # which allows the client as many pings of WebSocket again
         return True
 
     def _expire(self) -> None:

@@ -350,19 +350,30 @@ class Socket:
             self._call(method, packet.data[1:], packet.id)
 
     def _call(self, method: EventMethod, arguments: list[Any], id: int | None) -> None:
-        counters, seconds = self.context.counters, self.wheel.seconds
-        begun = seconds()
+        begun = self.wheel.seconds()
         self._owner.method_started()
+        try:
+            result = method(self._application, arguments)
+        except BaseException:  # as Twisted does with a coroutine
+            result = Failure()
+        if result is not None and isawaitable(result):
+            Deferred.fromCoroutine(_finished(result)).addBoth(self._ended, id, begun)
+        else:
+            self._ended(result, id, begun)
 
-        def ended(result: Any) -> Any:
-            counters.method_seconds.observe(seconds() - begun)
-            self._owner.method_ended()
-            if self.reader is not None:
-                self.reader.session_changed()
-            return result
-
-        called = Deferred.fromCoroutine(_call(method, self._application, arguments))
-        called.addCallback(self._acknowledge, id).addErrback(self._event_failed, id).addBoth(ended)
+    def _ended(self, result: Any, id: int | None, begun: float) -> None:
+        """A method has returned, or failed."""
+        try:
+            if isinstance(result, Failure):
+                self._event_failed(result, id)
+            else:
+                self._acknowledge(result, id)
+        except Exception:  # what was returned can't be sent
+            self._event_failed(Failure(), id)
+        self.context.counters.method_seconds.observe(self.wheel.seconds() - begun)
+        self._owner.method_ended()
+        if self.reader is not None:
+            self.reader.session_changed()
 
     def _acknowledge(self, result: Any, id: int | None) -> None:
         if id is None or not self.is_connected:
