@@ -77,9 +77,12 @@ def read_query(query: bytes) -> Parameters:
     if query.count(b"&") >= MAX_PARAMETERS:  # before any of it is read
         raise RealtimeError("bad_request", f"a query has at most {MAX_PARAMETERS:,} parameters, joined by &")
     args: dict[bytes, list[bytes]] = {}
+    is_plain = b"%" not in query and b"+" not in query
     for pair in query.split(b"&"):
         name, equals, value = pair.partition(b"=")
-        if equals:
+        if equals and is_plain:
+            args.setdefault(name, []).append(value)
+        elif equals:
             args.setdefault(unquoted(name), []).append(unquoted(value))
     return MappingProxyType(args)
 
