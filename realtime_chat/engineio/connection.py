@@ -357,7 +357,7 @@ class Connection:
             self.close("transport error")
             return
         self._heartbeat.received()
-        self.send(PreparedMessage.of_packet(EnginePacketType.PONG, packet.data))
+        self._send_by_transport(PreparedMessage.of_packet(EnginePacketType.PONG, packet.data))
 
     def _pong_received(self, packet: EnginePacket) -> None:
         if self.version == 4:

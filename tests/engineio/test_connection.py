@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from realtime_chat.core.wheel import Wheel
 from realtime_chat.engineio.connection import Connection
 from realtime_chat.engineio.packets import EnginePacket, EnginePacketType
+from realtime_chat.engineio.prepared import frame_encoding
 from tests.engineio.fakes import FakeReceiver, FakeTransport, make_connection, packet, text
 
 
@@ -122,6 +123,33 @@ class SendingTests(ConnectionTestCase):
         self.assertEqual(([b"4a", b"4b"], ["paused"], 0), (transport.packets, receiver.told, connection.queued))
         connection.close()
         self.assertEqual(0, connection.send_now([text(b"e")]))
+
+    def test_direct(self) -> None:
+        """While nothing waits, a message goes to the socket itself; what the socket doesn't take, goes as ever."""
+        connection, transport, receiver = self.make()
+        sent: list[bytes] = []
+        transport.direct = frame_encoding(4, False), lambda data: sent.append(data) or min(len(data), 5)
+        connection.writable_changed()
+        self.assertTrue(connection.send(text(b"hi")))
+        self.assertEqual(([b"\x81\x034hi"], []), (sent, transport.packets))
+        self.assertTrue(connection.send(text(b"longer")))
+        self.assertTrue(connection.send(text(b"after")))
+        transport.room, transport.direct = None, None
+        connection.writable_changed()
+        self.assertEqual((2, [b"4longer", b"4after"]), (len(sent), transport.packets))
+        self.assertEqual(["paused", "resumed"], receiver.told)
+
+    def test_direct_and_full(self) -> None:
+        """If the socket takes nothing of a message, the message waits, or is dropped if it is volatile."""
+        for volatile, packets in ((False, [b"4hi"]), (True, [])):
+            connection, transport, _ = self.make()
+            transport.direct = frame_encoding(4, False), lambda data: -1
+            connection.writable_changed()
+            connection.send(text(b"hi"), volatile)
+            self.assertTrue(connection.write_paused)
+            transport.room, transport.direct = None, None
+            connection.writable_changed()
+            self.assertEqual(packets, transport.packets)
 
     def test_slow(self) -> None:
         """A client for whom more waits than may is closed as slow, and gets none of it."""

@@ -23,6 +23,7 @@ from tests.functional.raw_clients import frame
 from tests.transports.test_contract import ServedTestCase
 
 MEGABYTE = 1024 * 1024
+PING = 9
 
 
 class EngineClient(Watched, Protocol):
@@ -132,6 +133,16 @@ class WebSocketTests(ServedTestCase):
         for client, prefix in [(client, b"\4") for client in clients[:5]] + [(client, b"") for client in clients[5:]]:
             expected = [(b"4all %d" % n, prefix + b"\xff%d" % n, b"4one %d" % n) for n in range(50)]
             self.assertEqual([part for parts in expected for part in parts], client.messages)
+
+    async def test_pings(self) -> None:
+        """A client may send pings of WebSocket as long as the heartbeat goes on."""
+        client = await self.connected(3)
+        for number in range(4):
+            client.transport.write(frame(PING, b"") * 60)
+            client.send(b"2%d" % number)
+            await client.until(lambda number=number: b"3%d" % number in client.messages)
+        client.transport.write(frame(PING, b"") * 200)
+        await client.until(lambda: client.lost)
 
     async def test_slow_reader(self) -> None:
         """Who reads too slowly for a broadcast is closed when too much waits; all others get all of it."""
