@@ -207,7 +207,7 @@ static void answer_control(struct load *load, struct reader *reader, int opcode,
 }
 
 /* Engine.IO, under socket.io, has pings of its own: "2", to be answered "3". */
-static void answer_engine_ping(struct reader *reader)
+static void answer_engine_ping(const struct reader *reader)
 {
     static const unsigned char pong[] = {0x81, 0x81, 0, 0, 0, 0, '3'};
     send_all(reader->fd, pong, sizeof pong);
@@ -365,8 +365,10 @@ static void append(struct reader *reader, const unsigned char *data, size_t size
     reader->carried += size;
 }
 
-static void take_sink(struct load *load, const unsigned char *data, size_t size)
+static void take_sink(struct load *load, const struct reader *reader, const unsigned char *data, size_t size)
 {
+    if (size == 3 && !memcmp(data, "\x81\x01" "2", 3))
+        answer_engine_ping(reader);
     if (size > 12 && !memcmp(data, "HTTP/1.1 ", 9) && data[9] != '2')
         load->counts.refused++;
 }
@@ -375,7 +377,7 @@ static void take(struct load *load, struct reader *reader, unsigned char *data, 
 {
     int64_t now = now_ns();
     if (reader->kind == SINK) {
-        take_sink(load, data, size);
+        take_sink(load, reader, data, size);
         return;
     }
     if (reader->carried) {

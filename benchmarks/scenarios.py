@@ -395,7 +395,7 @@ def _crossing(scale: Scale) -> list[Measurement]:
 
 def _socket_io(scale: Scale) -> list[Measurement]:
     """Socket.IO's clients, with this daemon and with the servers that they are made for."""
-    (members,) = _sizes(scale, 1_000)
+    (members,), (polls,) = _sizes(scale, 1_000), _sizes(scale, 200)
     phases = _phases(scale, _ONE, _MANY)
     cpu = (
         Column(f"{_ONE}: µs CPU a delivery", (_ONE, "cpu_us"), 2),
@@ -408,12 +408,12 @@ def _socket_io(scale: Scale) -> list[Measurement]:
         Measurement(
             f"Socket.IO, WebSocket, a room of {members:,}",
             {"measure": "fanout", "members": members, "phases": phases},
-            SOCKET_IO_SERVERS,
+            (*SOCKET_IO_SERVERS, SEND),
             cpu,
         ),
         Measurement(
-            f"Socket.IO, polling, a room of {members:,}",
-            {"measure": "poll", "members": members, "phases": phases},
+            f"Socket.IO, polling, a room of {polls:,}",
+            {"measure": "poll", "members": polls, "phases": phases},
             SOCKET_IO_SERVERS,
             (Column(f"{_ONE}: µs CPU an answer", (_ONE, "answer_us")), *cpu[1:]),
             "Who publishes has a WebSocket.",
