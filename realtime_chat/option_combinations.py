@@ -17,6 +17,8 @@ from realtime_chat.option_values import check_guests_read
 ENDPOINTS = ("listen", "legacy-listen", "metrics-listen")
 """The options that say where to listen."""
 
+_PAGE_OPTIONS = ("page", "token-url")
+
 G = TypeVar("G")
 T = TypeVar("T")
 
@@ -25,6 +27,7 @@ class CheckedOptions(Protocol):
     """Options whose values are right, each by itself; see :class:`realtime_chat.options.Options`."""
 
     defaults: dict[str, Any]
+    is_embedded: bool
     listening: dict[str, list[str]]
 
     @property
@@ -53,13 +56,22 @@ def check_combinations(options: CheckedOptions) -> None:
         _refuse_redis_options(options)
     _refuse_same_endpoints(options)
     _check_connections(options)
-    _check_page(options)
+    check_page(options)
     if not (options["open"] or options["token-key"]):
         _refuse_strangers(options)
     _check_legacy_room(options)
 
 
-def _check_page(options: CheckedOptions) -> None:
+def check_page(options: CheckedOptions) -> None:
+    """Refuse options for the chat page where there is none.
+
+    :raises UsageError:
+    """
+    for option in _PAGE_OPTIONS if options.is_embedded else ():
+        if options.is_given(option):
+            raise options.refused(
+                option, "makeService was given a site, which answers in place of the chat page; leave this out"
+            )
     if options["token-url"] is not None and options["page"] != OWN_PAGE:
         raise options.refused(
             "token-url", "this is for the chat page; leave it out, as a page of yours names it itself"

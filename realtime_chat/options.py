@@ -71,6 +71,7 @@ class Options(SocketIOOptions):
     served.
 
     :param started: the options that the daemon was started with, if it runs already; see :meth:`again`.
+    :ivar is_embedded: whether a site of somebody's own answers in place of the page.
     :ivar words: the command line.
     :ivar directory: the one in which the daemon was started.
     :ivar given: the texts of the options on the command line.
@@ -93,6 +94,7 @@ class Options(SocketIOOptions):
 
     def __init__(self, started: Options | None = None) -> None:
         super().__init__()
+        self.is_embedded: bool = started is not None and started.is_embedded
         self.directory: str = os.getcwd() if started is None else started.directory
         self._base = "" if started is None else started.directory  # from which paths count
         self.listening: dict[str, list[str]] = {name: [] if started is None else started[name] for name in ENDPOINTS}

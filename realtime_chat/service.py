@@ -95,6 +95,11 @@ class Configuration:
     token_keys: Callable[[], frozenset[str]] = frozenset
     rate_limits: RateLimits = attrs.Factory(RateLimits)
 
+    @property
+    def has_page(self) -> bool:
+        """Whether a page of the daemon's is at ``/``: the chat page, or the operator's own."""
+        return self.site is None and self.page != NO_PAGE
+
 
 class Sites(NamedTuple):
     """The HTTP sites of a daemon: for clients, and for Prometheus and for old pages if these are served."""
@@ -277,7 +282,7 @@ class RealtimeService(Service):
     def _log_addresses(self) -> None:
         self._log.info("realtime_chat {version}", version=__version__)
         for port, description in zip(self._ports, self._configuration.listen, strict=True):
-            what = "listening" if self._configuration.page == NO_PAGE else "chat page"
+            what = "chat page" if self._configuration.has_page else "listening"
             self._log.info("{what}: {url}", what=what, url=url(port, description))
         for port, description in zip(self._metrics_ports, self._configuration.metrics_listen, strict=True):
             self._log.info("metrics: {url}metrics", url=url(port, description))

@@ -30,6 +30,7 @@ from realtime_chat.data_dir import database_path
 from realtime_chat.http.client_address import TrustedProxies
 from realtime_chat.limit_options import read_limits
 from realtime_chat.logs import throttle
+from realtime_chat.option_combinations import check_page
 from realtime_chat.option_values import check_guests_read
 from realtime_chat.options import Options
 from realtime_chat.process import Process
@@ -94,9 +95,13 @@ def makeService(options: Options, site: IResource | None = None) -> IService:
     """Compose the daemon that the options describe. Nothing is opened yet, as twistd drops privileges later.
 
     :param site: answers at all paths that are not the daemon's own, in place of the page; None for the page.
+    :raises UsageError: an option has no effect beside the site.
     """
     from twisted.internet import reactor
 
+    if site is not None:
+        options.is_embedded = True
+        check_page(options)
     time_steadily(reactor)  # before a store asks the reactor for the time
     node = os.urandom(8).hex()
     store, broker, directory = _make_store(options, reactor, node)

@@ -21,6 +21,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import Resource
 
 from realtime_chat import __version__
 from realtime_chat.broker.local import LocalBroker
@@ -170,6 +171,12 @@ class StartTests(TestCase):
         _, lines = await self.said(listen=(LOCAL,), page="off")
         self.assertIn(f"listening: http://127.0.0.1:{self.ports[0]}/", lines)
         self.assertEqual([], [line for line in lines if line.startswith("chat page: ")])
+
+    async def test_embedded(self) -> None:
+        """With a site of somebody's own there is no chat page."""
+        _, lines = await self.said(listen=(LOCAL,), site=Resource())
+        self.assertIn(f"listening: http://127.0.0.1:{self.ports[0]}/", lines)
+        self.assertEqual([], [line for line in lines if "page: " in line])
 
     async def test_unix(self) -> None:
         """A daemon can listen on a Unix socket alone."""

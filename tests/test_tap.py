@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
 from zope.interface.verify import verifyObject
 
 from realtime_chat import data_dir
@@ -196,6 +197,22 @@ class MakeServiceTests(SynchronousTestCase):
             told = [text for text in map(str, map(formatEvent, events)) if "everybody on this machine" in text]
             self.assertEqual(is_told, bool(told), (mode, told))
             self.assertTrue(all(f"--token-key: everybody on this machine can read {key}" in text for text in told))
+
+    def test_embedded(self) -> None:
+        """Beside a site of somebody's own, options for the chat page are refused; by a reload, too."""
+        site, file = Resource(), Path(self.mktemp()).absolute()
+        for words in (("--page", "on"), ("--page", "off"), ("--token-url", "/token/", "--token-key", str(file))):
+            file.write_text(SECRET)
+            options = parsed("--store", "memory:", *words)
+            refused = self.assertRaises(UsageError, makeService, options, site)
+            self.assertIn(f"{words[0]}: makeService was given a site", str(refused))
+        file.write_text("compress = true")
+        service = makeService(parsed("--store", "memory:", "--config", str(file)), site)
+        assert isinstance(service, RealtimeService)
+        reload = reload_of(service)
+        file.write_text("page = 'off'")
+        (text,) = said_by(reload)
+        self.assertIn(f"nothing was reloaded, and all goes on as before: {file}, line 1: page: makeService", text)
 
     def test_keys_again(self) -> None:
         """Keys are read again by a reload; what can't be read leaves the keys from before."""
