@@ -10,7 +10,7 @@ import attrs
 from twisted.logger import Logger
 
 from realtime_chat.core.wheel import Wheel
-from realtime_chat.engineio.heartbeat import ClientPings, ServerPings
+from realtime_chat.engineio.heartbeat import ClientPings, Heartbeat, ServerPings
 from realtime_chat.engineio.packets import EnginePacket, EnginePacketType
 from realtime_chat.engineio.prepared import FrameEncoding, PreparedMessage
 from realtime_chat.engineio.settings import Settings
@@ -195,7 +195,7 @@ class Connection:
         self._queued = 0
         self._is_reading_paused = self._was_paused = False
         self._reason = ""
-        self._heartbeat: ServerPings | ClientPings = (
+        self._heartbeat: Heartbeat = (
             ServerPings(settings, wheel, self._ping, self._expire)
             if version == 4
             else ClientPings(settings, wheel, self._expire)
