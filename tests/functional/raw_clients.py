@@ -34,7 +34,8 @@ def frame(opcode: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, 0x80 | size)) + b"\0\0\0\0" + payload
-    return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + b"\0\0\0\0" + payload
+    code, width = (0xFE, 2) if size < 65536 else (0xFF, 8)
+    return bytes((0x80 | opcode, code)) + size.to_bytes(width, "big") + b"\0\0\0\0" + payload
 
 
 class _RawConnection(asyncio.Protocol):

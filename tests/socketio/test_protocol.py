@@ -7,47 +7,16 @@ client gave at its CONNECT, and sends back its messages. Version 4 has no suite.
 from __future__ import annotations
 
 import json
-from typing import Any
 
-from realtime_chat.engineio.settings import Settings
-from realtime_chat.socketio import Application, Namespace, event
-from realtime_chat.socketio.resource import SocketIOResource
-from realtime_chat.transports.fast.choice import PLAIN
 from tests.engineio.session_cases import Version4Cases
-from tests.engineio.site import BINARY, EngineTestCase, FakeSocket
-from tests.fakes import tokens
+from tests.engineio.site import BINARY
+from tests.socketio.site import SocketIOTestCase
 
 _PLACEHOLDERS = b'{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}'
 
 
-class Echo(Namespace):
-    """Sends back what it gets."""
-
-    def on_connect(self, auth: dict[str, Any]) -> None:
-        self.emit("auth", auth)
-
-    def on_message(self, *arguments: Any) -> None:
-        self.emit("message-back", *arguments)
-
-    @event("message-with-ack")
-    def acknowledged(self, *arguments: Any) -> Any:
-        return arguments
-
-
-class ProtocolTestCase(EngineTestCase):
+class ProtocolTestCase(SocketIOTestCase):
     """A site with the suite's application."""
-
-    mount = "socket.io"
-
-    def make_resource(self, settings: Settings) -> SocketIOResource:
-        application = Application({"/": Echo, "/custom": Echo})
-        return SocketIOResource(application, self.hub, settings, self.clock, self.turns, tokens(), PLAIN)
-
-    def connected(self) -> FakeSocket:
-        """A WebSocket that is connected to the main namespace."""
-        socket = self.websocket()
-        socket.send(b"40")
-        return socket
 
     def check_connected(self, request: bytes, answer: bytes, event: bytes) -> None:
         """A CONNECT is answered with the socket's id, and the application gets what the client gave."""
