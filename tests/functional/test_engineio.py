@@ -16,6 +16,7 @@ from tests.deadlines import TEST_TIMEOUT
 from tests.engineio.echo import program as echo_program
 from tests.functional.daemon import NO_LIMITS, Daemon, wait_until
 from tests.functional.node_process import NodeProcess
+from tests.functional.raw_clients import frame
 
 COUNT = 60
 CLIENT = Path(__file__).with_name("engineio_client.mjs")
@@ -201,7 +202,8 @@ class BrokenTests(EchoTestCase):
         self.check_log()
 
     def test_polls_and_upgrades(self) -> None:
-        """Polls and bodies that break off, and a probe that is left alone."""
+        """Polls and bodies that break off, and upgrades that are left alone at each step."""
+        upgrade = HANDSHAKE.replace(b"%b", b"&sid=%b")
         for name, rest in (
             ("a poll", b"GET /engine.io/?EIO=4&transport=polling&sid=%b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
             (
@@ -209,7 +211,14 @@ class BrokenTests(EchoTestCase):
                 b"POST /engine.io/?EIO=4&transport=polling&sid=%b HTTP/1.1\r\nHost: 127.0.0.1\r\n"
                 b"Content-Length: 100\r\n\r\n4hello",
             ),
-            ("a probe", HANDSHAKE.replace(b"%b", b"&sid=%b") + b"\x81\x86\0\0\0\x002probe"),
+            ("a WebSocket without a probe", upgrade),
+            ("half a probe", upgrade + b"\x81\x86\0\0\0\x002pr"),
+            ("no packet instead of a probe", upgrade + frame(1, b"x")),
+            ("an upgrade without a probe", upgrade + frame(1, b"5")),
+            ("a probe", upgrade + frame(1, b"2probe")),
+            ("a message after the probe", upgrade + frame(1, b"2probe") + frame(1, b"4hello")),
+            ("an upgrade", upgrade + frame(1, b"2probe") + frame(1, b"5")),
+            ("an upgrade and half a message", upgrade + frame(1, b"2probe") + frame(1, b"5") + b"\x81\x86\0\0\0\x004h"),
         ):
             status, opening = self.ask("EIO=4&transport=polling")
             sid = json.loads(opening[1:])["sid"]
