@@ -308,6 +308,7 @@ class _Curl:
     def __init__(self, line: str, daemon: Daemon) -> None:
         self._words = shlex.split(line.replace("http://localhost:8080/", daemon.url))
         self.data: str | None = None
+        self.method: str | None = None
         self.headers: dict[str, str] = {}
         self.url = ""
 
@@ -317,6 +318,8 @@ class _Curl:
         for word in words:
             if word == "-d":
                 self.data = next(words)
+            elif word == "-X":
+                self.method = next(words)
             elif word == "-H":
                 name, _, value = next(words).partition(": ")
                 self.headers[name] = value
@@ -324,7 +327,8 @@ class _Curl:
                 assert not word.startswith("-"), f"this test doesn't know {word}"
                 self.url = word
         data = None if self.data is None else self.data.encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url, data, self.headers), timeout=DEADLINE) as answer:
+        request = urllib.request.Request(self.url, data, self.headers, method=self.method)
+        with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
             result: dict[str, Any] = json.load(answer)
         return result
 
@@ -333,10 +337,11 @@ class ExampleTests(SynchronousTestCase):
     """The command lines of the README."""
 
     def test_curl(self) -> None:
-        """Both messages are stored, read again, and waited for."""
+        """Both messages are stored, read again, and waited for; a property is set and read."""
         daemon = Daemon(Path(self.mktemp()), "--store=memory:").start()
         self.addCleanup(daemon.terminate)
-        form, body, history, first_poll, next_poll = re.findall(r"^   \$ (curl .*)$", README, re.MULTILINE)
+        commands = re.findall(r"^   \$ (curl .*)$", README, re.MULTILINE)
+        form, body, history, first_poll, next_poll, put, properties = commands
         self.assertEqual("published", _Curl(form, daemon).run()["type"])
         self.assertEqual("published", _Curl(body, daemon).run()["type"])
         texts = [message["data"]["text"] for message in _Curl(history, daemon).run()["messages"]]
@@ -345,3 +350,6 @@ class ExampleTests(SynchronousTestCase):
         _Curl(form, daemon).run()
         (event,) = _Curl(next_poll.replace("POSITION", position), daemon).run()["events"]
         self.assertEqual({"text": "Hello, world"}, event["data"])
+        self.assertEqual("set", _Curl(put, daemon).run()["type"])
+        (value,) = _Curl(properties, daemon).run()["values"]
+        self.assertEqual(("notice", {"text": "We open at nine"}), (value["name"], value["data"]))
