@@ -231,6 +231,7 @@ class Session:
         :returns: what the client is to be told first.
         """
         log, since = start
+        log.used = self.hub.clock.seconds()
         values = log.first_values(since if isinstance(since, Position) else None, most)
         complete_to = values.top.offset if values.full else 0
         self.delivery.subscribe_properties(log, StartPosition(values.position, True), complete_to)

@@ -66,6 +66,10 @@ class Rooms(Namespace):
         """Publish a message."""
         return await self._command("publish", fields)
 
+    async def on_set(self, fields: Any) -> Any:
+        """Set or remove a property."""
+        return await self._command("set", fields)
+
     async def on_history(self, fields: Any) -> Any:
         """Read a page of a room's log."""
         return await self._command("history", fields)

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from realtime_chat.core.access import AccessPolicy
-from realtime_chat.core.properties import PropertyLog
+from realtime_chat.core.properties import PropertyLog, after_position
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
 from realtime_chat.values.access import RoomRule, RoomRules
@@ -536,6 +536,20 @@ class MemoryTests(PropertiesWorld):
         self.assertEqual({}, self.hub.rooms)
         _, transport = self.joined(properties=True)
         self.assertEqual({"a": 1}, self.read(transport).values)
+
+    def test_polls_keep_it(self) -> None:
+        """What is read by polls alone stays in memory between them, however long they go on."""
+        self.set("a", 1)
+        self.joined(properties=True)[0].close()
+        log = self.log()
+        for _ in range(20):
+            self.clock.pump([1] * 4)
+            session, _ = self.client()
+            session.subscribe(self.successResultOf(self.hub.cache.load("lobby")), after_position(True))
+            known = self.hub.known_properties("lobby", True)
+            self.assertIs(log, known)
+            session.subscribe_properties((log, True), None)
+            session.close(polls=True)
 
     def test_bounded(self) -> None:
         """What is in memory is counted; where it is too much, no further room's are taken in until some leave."""

@@ -297,6 +297,7 @@ class RoomsTests(SocketIOWorld):
             ("hello", {"name": "Bob"}, "welcome"),
             ("join", {"room": "lobby"}, "joined"),
             ("publish", {"room": "lobby", "data": 1}, "published"),
+            ("set", {"room": "lobby", "name": "a", "data": 1}, "set"),
             ("history", {"room": "lobby"}, "history"),
             ("signal", {"room": "lobby", "event": "typing", "data": 1}, "ok"),
             ("state", {"state": {}}, "ok"),
@@ -304,6 +305,17 @@ class RoomsTests(SocketIOWorld):
             ("leave", {"room": "lobby"}, "left"),
         ):
             self.assertEqual(type, self.ask(client, name, fields)["type"], name)
+
+    def test_properties(self) -> None:
+        """Who joins with properties is told them, and then each change by an event of its kind."""
+        client = self.connected()
+        self.ask(client, "set", {"room": "lobby", "name": "a", "data": 1})
+        joined = self.ask(client, "join", {"room": "lobby", "properties": True})
+        self.assertEqual([("a", 1)], [(one["name"], one["data"]) for one in joined["properties"]["values"]])
+        client.emit("set", {"room": "lobby", "name": "a", "data": [2]})
+        self.turn()
+        ((_, change),) = client.events("property")
+        self.assertEqual(("lobby", "a", [2]), (change["room"], change["name"], change["data"]))
 
     def test_errors(self) -> None:
         """Each error is the acknowledgement, with its code."""

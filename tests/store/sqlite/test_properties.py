@@ -6,8 +6,11 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+from twisted.internet.defer import Deferred
+
+from realtime_chat.store.sqlite.batch import CommitBatch
 from realtime_chat.store.sqlite.file import SCHEMA
-from realtime_chat.values.errors import StoreError
+from realtime_chat.values.errors import InDoubt, StoreError
 from realtime_chat.values.model import properties_log
 from tests.contracts import draft
 from tests.properties_contract import change, values
@@ -56,6 +59,42 @@ class PropertiesTests(SQLiteTestCase):
         with self.assertRaises(StoreError):
             await store.append(change("a", 2))
         self.assertEqual(7, (await store.append(change("a", 2))).message.position.offset)
+
+    async def test_in_doubt_and_stored(self) -> None:
+        """If a change in doubt is found to be stored, readers are told. It may be set again under its key."""
+        store = await self.open_store()
+        await store.append(change("a", 1))
+        notified: Deferred[None] = Deferred()
+        store.watch(lambda: notified.callback(None))
+        insert = CommitBatch.insert
+
+        def fails(batch: CommitBatch, connection: sqlite3.Connection) -> None:
+            insert(batch, connection)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM messages").fetchone()  # so that nobody can tell that it is durable
+            self.patch(CommitBatch, "insert", fails)
+            with self.assertRaises(InDoubt):
+                await store.append(change("a", 2, "k"))
+            self.patch(CommitBatch, "insert", insert)
+        await notified
+        self.assertEqual({"a": 2}, values(await store.read_after(LOBBY, 0, 9)))
+        self.assertTrue((await store.append(change("a", 2, "k"))).duplicate)
+
+    async def test_with_messages(self) -> None:
+        """Messages and properties of one commit are stored together, each with its key and its place."""
+        store = await self.open_store()
+        drafts = [draft(1, key="k"), change("a", 1, "k"), draft(2), change("a", 2), change("b", 1, room="new")]
+        answers = [await answer for answer in [store.append(one) for one in drafts]]
+        self.assertEqual([1, 1, 2, 2, 1], [answer.message.position.offset for answer in answers])
+        self.assertEqual({"a": 2}, values(await store.read_after(LOBBY, 0, 9)))
+        self.assertEqual(2, (await store.read_after("lobby", 0, 9)).top)
+        again = [await answer for answer in [store.append(one) for one in drafts[:2]]]
+        self.assertEqual([True, True], [answer.duplicate for answer in again])
 
     async def test_older_schema(self) -> None:
         """A database from before there were properties gets them."""
