@@ -151,7 +151,7 @@ def decode_command(raw: bytes) -> Command:
         raise _explain(decode_json(raw), error) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableCommand("bad_request", why_not_json(raw, error)) from error
-    if isinstance(command, (Publish, SendSignal, SetProperty)):
+    if isinstance(command, (Publish, SendSignal)) or (isinstance(command, SetProperty) and command.data is not UNSET):
         check_value(command.data, raw, MAX_DEPTH - 1, command.id)
     elif isinstance(command, SetState):
         check_value(command.state, raw, MAX_DEPTH - 1, command.id)

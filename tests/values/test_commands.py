@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.values import json as json_checks
 from realtime_chat.values.codec import encode_error
-from realtime_chat.values.commands import COMMANDS, Ping, Publish, decode_command, decode_commands
+from realtime_chat.values.commands import COMMANDS, Ping, Publish, SetProperty, decode_command, decode_commands
 from realtime_chat.values.errors import UnreadableCommand
 from realtime_chat.values.json import MAX_DEPTH, check_value, decode_body, encode_value
 
@@ -226,6 +226,14 @@ class DecodeTests(SynchronousTestCase):
         """Nesting is taken up to 32 levels and refused from the 33rd."""
         self.assertIsInstance(decode_command(nested(MAX_DEPTH)), Publish)
         self.assertIn("32", self.assertRaises(UnreadableCommand, decode_command, nested(MAX_DEPTH + 1)).message)
+
+    def test_removal(self) -> None:
+        """A removal has no data that could be too deep or too large, whatever its name looks like."""
+        for name in ("[" * 128, "1" + "0" * 127, "{" * 100):
+            raw = encode_value({"type": "set", "room": "lobby", "name": name, "key": "9" * 1000, "more": "[" * 1000})
+            command = decode_command(raw)
+            assert isinstance(command, SetProperty)
+            self.assertEqual((name, msgspec.UNSET), (command.name, command.data))
 
     def test_wide_is_not_deep(self) -> None:
         """A wide value is no deep one."""
