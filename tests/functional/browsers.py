@@ -88,9 +88,12 @@ class Tab:
         self.browser = browser
         self.number = number
 
-    def run(self, script: str) -> Any:
-        """Run the body of an async function in the page, and give what it returns."""
-        return self.browser.ask("run", page=self.number, script=script)
+    def run(self, script: str, frame: int = 0) -> Any:
+        """Run the body of an async function in the page, and give what it returns.
+
+        :param frame: 0 for the page itself, 1 for its first iframe.
+        """
+        return self.browser.ask("run", page=self.number, script=script, frame=frame)
 
     def goto(self, url: str) -> None:
         """Go to another page."""

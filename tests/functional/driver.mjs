@@ -94,7 +94,7 @@ const operations = {
     free.push({page, context});
   },
   goto: ({page, url}) => pages[page].page.goto(url).then(() => null),
-  run: ({page, script}) => pages[page].page.evaluate(`(async () => { ${script} })()`),
+  run: ({page, script, frame = 0}) => pages[page].page.frames()[frame].evaluate(`(async () => { ${script} })()`),
   said: async ({page}) => pages[page].said,
   close: ({page}) => (pages[page].context || pages[page].page).close(),
   reload: ({page}) => pages[page].page.reload().then(() => null),

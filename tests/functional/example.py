@@ -198,9 +198,12 @@ class ExampleTestCase(SynchronousTestCase):
         self.addCleanup(example.end)
         return example
 
-    def open(self, url: str) -> Page:
-        """Open an address as another person would."""
-        tab: Tab = browser("chromium").open(url, WATCH, alone=True)
+    def open(self, url: str, before: str = "") -> Page:
+        """Open an address as another person would.
+
+        :param before: a script that is run before those of the page.
+        """
+        tab: Tab = browser("chromium").open(url, WATCH + before, alone=True)
         self.addCleanup(tab.release)
         return Page(tab)
 
