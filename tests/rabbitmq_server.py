@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import write_self_signed
 from tests.functional.browsers import program
 from tests.functional.daemon import free_port, wait_until
 
@@ -42,6 +44,7 @@ class RabbitMQServer:
     """``rabbitmq-server`` on a free loopback port, with its data in a directory.
 
     :param directory: for its data and its log; kept over restarts.
+    :ivar certificate: the path of the one that it has.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -50,13 +53,26 @@ class RabbitMQServer:
         self.port, self._nodes, self._epmd = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._queues: set[str] = set()
-        (self.directory / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        self._tls_port = free_port()
+        key, self.certificate = write_self_signed(self.directory / "tls", "127.0.0.1")
+        lines = f"""
+            listeners.tcp.1 = 127.0.0.1:{self.port}
+            listeners.ssl.1 = 127.0.0.1:{self._tls_port}
+            ssl_options.certfile = {self.certificate}
+            ssl_options.keyfile = {key}
+        """
+        (self.directory / "rabbitmq.conf").write_text(textwrap.dedent(lines))
         (self.directory / "plugins").write_text("[].\n")
 
     @property
     def url(self) -> str:
         """Its default virtual host, as the default user."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/%2F"
+
+    @property
+    def tls_url(self) -> str:
+        """The same by TLS, with a certificate that nobody vouches for."""
+        return f"amqps://guest:guest@127.0.0.1:{self._tls_port}/%2F"
 
     @property
     def log(self) -> str:

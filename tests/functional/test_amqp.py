@@ -144,6 +144,19 @@ class RelayTests(BridgeTestCase):
         self.assertIsNone(self.rabbitmq.get("out"))
         self.wait_data("lobby", [{"text": text} for text in ("one", "two", "three")])
 
+    def test_tls(self) -> None:
+        """RabbitMQ may be reached by TLS, if somebody that the system trusts vouches for it; else it is refused."""
+        options = ("--amqp", self.rabbitmq.tls_url, "--consume", "amq.topic:orders.#=orders")
+        bridge = self.bridge(*options)
+        wait_until(lambda: "certificate verify failed" in bridge.noted, lambda: bridge.noted)
+        self.end(bridge)
+        self.patch(os, "environ", {**os.environ, "SSL_CERT_FILE": str(self.rabbitmq.certificate)})
+        bridge = self.bridge(*options)
+        self.rabbitmq.publish("amq.topic", "orders", {"id": 1}, message_id="1")
+        self.wait_queue(bridge, "realtime.orders.amq.topic")
+        self.rabbitmq.publish("amq.topic", "orders", {"id": 2}, message_id="2")
+        wait_until(lambda: {"id": 2} in self.data("orders"), lambda: bridge.noted)
+
     def test_prefetch(self) -> None:
         """While the daemon hangs, no more than so many messages are under way; they are stored when it goes on."""
         self.consuming("--prefetch", str(_PREFETCH))

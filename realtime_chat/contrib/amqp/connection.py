@@ -17,11 +17,14 @@ from pika.exceptions import (
 )
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionDone, DNSLookupError
+from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 _CONNECT_WITHIN: Final = 30.0
+_CLOSED: Final = "it was closed at once: are the user, the password and the virtual host right?"
 _PUBLISH_AGAIN_AFTER: Final = 1.0
 _RIGHT: Final = "right would be amqp://USER:PASSWORD@HOST/VHOST, or amqps:// for TLS"
 
@@ -30,6 +33,16 @@ LOST = (
     *(ConnectError, ConnectionClosed, DNSLookupError, TimeoutError),
 )
 """What says that there is no connection or no queue any more, and that it can be had again."""
+
+
+class _Connection(TwistedProtocolConnection):
+    """A connection that keeps why it was lost, as pika doesn't while it is opened."""
+
+    lost: BaseException | None = None
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason.value
+        super().connectionLost(reason)
 
 
 class BrokerRefused(Exception):
@@ -81,7 +94,7 @@ class BrokerConnection:
             await deferLater(self._reactor, self._backoff.next(), lambda: None)
 
     async def _use_one(self, use: Callable[[TwistedChannel], Awaitable[None]]) -> None:
-        connection = TwistedProtocolConnection(self._parameters, custom_reactor=self._reactor)
+        connection = _Connection(self._parameters, custom_reactor=self._reactor)
         try:
             await self._open(connection)
             consuming, publishing = await connection.channel(), await connection.channel()
@@ -95,7 +108,7 @@ class BrokerConnection:
             if connection.transport is not None:
                 connection.transport.loseConnection()
 
-    async def _open(self, connection: TwistedProtocolConnection) -> None:
+    async def _open(self, connection: _Connection) -> None:
         host, options = self._parameters.host, self._parameters.ssl_options
         endpoint: Any = HostnameEndpoint(self._reactor, host, self._parameters.port)
         if options is not None:
@@ -103,7 +116,11 @@ class BrokerConnection:
         ready = connection.ready
         assert ready is not None
         await connectProtocol(endpoint, connection)
-        await ready.addTimeout(_CONNECT_WITHIN, self._reactor)
+        try:
+            await ready.addTimeout(_CONNECT_WITHIN, self._reactor)
+        except AMQPConnectionError as error:
+            is_closed = connection.lost is None or isinstance(connection.lost, ConnectionDone)
+            raise ConnectError(string=_CLOSED if is_closed else str(connection.lost)) from error
 
     def _found(self, channel: TwistedChannel) -> None:
         self._backoff.succeeded()
@@ -119,7 +136,8 @@ class BrokerConnection:
         if not self._is_gone:
             self._is_gone = True
             where = f"{self._parameters.host}:{self._parameters.port}"
-            self._note(f"there is no connection to RabbitMQ at {where} ({_why(error)}); trying to get one")
+            why = str(error) or type(error).__name__
+            self._note(f"there is no connection to RabbitMQ at {where} ({why}); trying to get one")
 
     async def publish(self, exchange: str, routing_key: str, body: bytes, properties: Any) -> None:
         """Publish a message, and wait until RabbitMQ has it. After a lost connection it is published again.
@@ -146,9 +164,3 @@ class BrokerConnection:
             self._waiting.append(waiting)
             await waiting
         return self._channel
-
-
-def _why(error: Exception) -> str:
-    if type(error) is AMQPConnectionError:  # pika keeps the reason for itself
-        return "it was closed at once: are the user, the password and the virtual host right?"
-    return str(error) or type(error).__name__
