@@ -123,6 +123,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.store = MemoryStore(retention, self.clock.seconds, tokens(), monotonic=self.clock.seconds)
         self.clients = [Client() for _ in range(3)]
         self.events: list[Event] = []
+        self.random_bytes = tokens(1)
         self.start()
         for which in range(3):
             self.connect(which, 9)
@@ -133,7 +134,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         limits = {"history": 5, "namespace_history": HISTORY, "page_messages": 4, "page_bytes": 300, "tail_bytes": 700}
         self.hub = make_hub(self.held, self.clock, **limits)
         self.app = Application({"/chat": Chat})
-        self.accept = self.app.acceptor(self.hub, Settings(), tokens(len(self.events)))
+        self.accept = self.app.acceptor(self.hub, Settings(), self.random_bytes)
 
     def turn(self) -> None:
         """Let a turn of the reactor end. What was sent is on its way to the clients."""
