@@ -158,6 +158,10 @@ class LogFanout:
         for room in reader.memberships.rooms:
             self._remove(reader, room)
 
+    def has(self, id: str) -> bool:
+        """Whether there is a socket with an id."""
+        return id in self._readers
+
     def enter(self, reader: EventReader, room: str) -> None:
         """A socket has entered a room."""
         self._rooms.setdefault(room, {})[reader] = None

@@ -22,7 +22,7 @@ from realtime_chat.engineio.connection import Connection
 from realtime_chat.socketio.log import NamespaceLog
 from realtime_chat.socketio.log_fanout import LogBatch, LogFanout
 from realtime_chat.socketio.membership import Memberships
-from realtime_chat.socketio.recovery import MAX_RECORD, Pid, Record, decode_record, encode_record
+from realtime_chat.socketio.recovery import MAX_RECORD, Pid, Record, decode_record, encode_record, is_recoverable_id
 from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
 from realtime_chat.values.errors import Goodbye, RealtimeError, StoreError
 from realtime_chat.values.json import encode_value
@@ -44,9 +44,6 @@ class LogSocket(Protocol):
 
     @property
     def is_connected(self) -> bool: ...
-
-    def knows_id(self, room: str) -> bool:
-        """Whether a room's name is the id of another socket."""
 
 
 class LogReader:
@@ -174,9 +171,8 @@ class LogReader:
         self._socket.session = msgspec.json.decode(record.session)
 
     def open(self) -> None:
-        """The CONNECT was answered: send what the client has missed, and keep a record."""
+        """The CONNECT was answered: keep a record."""
         self._save()
-        self._delivery.pump()
 
     # The rooms that it is in
 
@@ -185,11 +181,15 @@ class LogReader:
 
         :returns: answers when the record is stored.
         """
-        if self._socket.knows_id(room):
+        if self._is_closed or self._is_id_of_other(room):
             return NOTHING_TO_STORE
         stored = Stored()
         self.log.when_stored(partial(self._entered, room, stored))
         return stored
+
+    def _is_id_of_other(self, room: str) -> bool:
+        """Whether a room's name is the id of another socket. What is sent to that one reaches nobody else."""
+        return room != self._socket.id and (self.log.fanout.has(room) or is_recoverable_id(room))
 
     def _entered(self, room: str, stored: Stored, top: int) -> None:
         self.memberships.enter(room, top)
@@ -202,6 +202,8 @@ class LogReader:
 
         :returns: answers when the record is stored.
         """
+        if self._is_closed:
+            return NOTHING_TO_STORE
         stored = Stored()
         self.log.when_stored(partial(self._left, room, stored))
         return stored

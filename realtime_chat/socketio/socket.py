@@ -32,7 +32,7 @@ from realtime_chat.socketio.counters import SocketCounters
 from realtime_chat.socketio.native import NativeFanout, NativeRooms
 from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
 from realtime_chat.socketio.reader import LogReader
-from realtime_chat.socketio.recovery import Recovery, is_recoverable_id
+from realtime_chat.socketio.recovery import Recovery
 from realtime_chat.socketio.rooms import ACK_TIMEOUT, Broadcast, SocketIndex, prepare
 from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
 from realtime_chat.values.errors import RealtimeError, internal_error
@@ -279,10 +279,6 @@ class Socket:
 
     # Rooms
 
-    def knows_id(self, room: str) -> bool:
-        """Whether a room's name is the id of another socket. Nothing that is sent to that reaches this one."""
-        return room != self.id and (room in self.index.sockets or is_recoverable_id(room))
-
     def enter(self, room: str) -> Stored:
         """Enter a room. A socket is in at most ``--max-rooms``.
 
@@ -296,13 +292,13 @@ class Socket:
             self.rooms.add(room)
         if self.is_connected:
             self.index.enter(self, room)
-        return NOTHING_TO_STORE if self.reader is None or self._reason is not None else self.reader.enter(room)
+        return NOTHING_TO_STORE if self.reader is None else self.reader.enter(room)
 
     def leave(self, room: str) -> Stored:
         """Leave a room. Nothing happens if the socket isn't in it."""
         self.rooms.discard(room)
         self.index.leave(self, room)
-        return NOTHING_TO_STORE if self.reader is None or self._reason is not None else self.reader.leave(room)
+        return NOTHING_TO_STORE if self.reader is None else self.reader.leave(room)
 
     @property
     def native(self) -> NativeRooms:
