@@ -42,11 +42,13 @@ _Messages = tuple[Message, ...]
 class _RoomLog(msgspec.Struct, eq=False):
     """The log of one room. Its messages have no gap, and the last one has the offset ``top``.
 
+    :ivar count: how many messages are kept.
     :ivar keys: by the sender's id and the key, in the order of the offsets.
     :ivar empty_since: when it was found to be empty, in elapsed seconds; None while it has messages.
     """
 
     top: int
+    count: int
     empty_since: float | None = None
     messages: list[Message] = []
     keys: dict[tuple[str, str], KeyEntry] = {}
@@ -56,9 +58,9 @@ class _RoomLog(msgspec.Struct, eq=False):
         """The offset of the first message that is held; ``top + 1`` if none is."""
         return self.top - len(self.messages) + 1
 
-    def oldest_readable(self, count: int, cutoff: int) -> int:
+    def oldest_readable(self, cutoff: int) -> int:
         """Return the offset of the first message that can be read; ``top + 1`` if none can."""
-        oldest = max(self.first_held, self.top - count + 1)
+        oldest = max(self.first_held, self.top - self.count + 1)
         while oldest <= self.top and self.messages[oldest - self.first_held].at < cutoff:
             oldest += 1
         return oldest
@@ -139,6 +141,7 @@ class MemoryStore:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
+        self._slack = retention.slack
         self._clock = RetentionClock(retention, time, monotonic)
         self._logs: dict[str, _AnyLog] = {}
         self._names: list[str] = []  # those of the rooms, sorted
@@ -190,7 +193,7 @@ class MemoryStore:
             refusal = self._room_limit.refusal(len(self._names), self._clock.elapsed())
             if refusal is not None:
                 raise refusal
-            self._logs[room] = _RoomLog(self._floor)
+            self._logs[room] = _RoomLog(self._floor, self._retention.count_for(room))
             insort(self._names, room)
         if name != room:
             self._logs[name] = _PropertiesLog(self._floor)
@@ -202,8 +205,8 @@ class MemoryStore:
         log.top += 1
         message = draft.placed(Position(self._epoch, log.top), at)
         log.messages.append(message)
-        if len(log.messages) > self._retention.count_for(draft.room) + self._retention.slack:
-            self._trim(draft.room, log)
+        if len(log.messages) > log.count + self._slack:
+            self._trim(log)
         return AppendResult(message)
 
     def _set(self, log: _PropertiesLog, draft: Draft, at: int) -> AppendResult:
@@ -267,16 +270,16 @@ class MemoryStore:
             changes = tuple(one for one in log.messages if one.position.offset >= first)
             return succeed(Page(self._epoch, log.removed + 1, log.top, cut(changes)))
         cutoff = self._clock.message_cutoff()
-        oldest = log.oldest_readable(self._retention.count_for(room), cutoff)
+        oldest = log.oldest_readable(cutoff)
         first, last = bounds(oldest, log.top)
         found = cut(log.between(first, last) if first <= last else ())
         return succeed(readable_page(self._epoch, oldest, log.top, found, cutoff))
 
-    def _trim(self, name: str, log: _AnyLog) -> None:
+    def _trim(self, log: _AnyLog) -> None:
         if isinstance(log, _PropertiesLog):
             log.trim_keys(self._clock.key_cutoff())
             return
-        oldest = log.oldest_readable(self._retention.count_for(name), self._clock.message_cutoff())
+        oldest = log.oldest_readable(self._clock.message_cutoff())
         log.trim(oldest, self._clock.key_cutoff())
 
     # There is no timer: appends and lists of rooms sweep.
@@ -292,7 +295,7 @@ class MemoryStore:
                     self._sweep_log(name, self._logs[name], now)
 
     def _sweep_log(self, name: str, log: _AnyLog, now: float) -> None:
-        self._trim(name, log)
+        self._trim(log)
         if log.messages or properties_log(name) in self._logs:
             log.empty_since = None
         elif log.empty_since is None or self._is_read(name):

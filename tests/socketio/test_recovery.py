@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest import mock
 
+from twisted.internet.defer import Deferred
+
+from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.interfaces import SESSION_SECONDS
-from realtime_chat.socketio import Namespace
+from realtime_chat.socketio import Application, Namespace, Refused
+from realtime_chat.socketio.recovery import MAX_RECORD
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
-from tests.fakes import make_hub, tokens
-from tests.socketio.world import SocketIOWorld
+from realtime_chat.values.errors import StoreError
+from tests.fakes import HeldStore, make_hub, tokens
+from tests.socketio.world import SocketIOClient, SocketIOWorld
 
 
 class Chat(Namespace):
@@ -232,3 +238,252 @@ class RecoveryTests(RecoveryWorld):
         self.turn()
         packets = [(type, id, data[:2]) for type, _, id, data in one.client.packets()]
         self.assertEqual([(2, None, ["said", "hi"]), (3, 3, ["done"])], packets)
+
+    def test_volatile(self) -> None:
+        """A volatile event isn't stored. It has the position up to which the client has all. Slow ones miss it."""
+        one, two = OfficialClient(self), OfficialClient(self)
+        self.emit("a")
+        two.client.pause()
+        self.app.of("/chat").emit("v", "x", volatile=True)
+        one.socket.emit("w", volatile=True)
+        self.assertEqual([["a"], ["v", "x"], ["w"]], one.receive())
+        self.assertEqual({one.seen[0][-1]}, {event[-1] for event in one.seen})
+        two.client.resume()
+        self.assertEqual([["a"]], self.events(two))
+        one.lose()
+        self.emit("b")
+        one.connect()
+        self.assertTrue(one.recovered)
+        self.assertEqual(["b"], one.seen[-1][:-1])
+
+    def test_attachments(self) -> None:
+        """Attachments are stored, too."""
+        one = OfficialClient(self)
+        one.lose()
+        self.emit("image", {"data": b"\x00\xff"})
+        made = len(Chat.made)
+        client = self.open()
+        client.send(f"0/chat,{json.dumps({'pid': one.pid})}")
+        self.assertEqual(made + 1, len(Chat.made))
+        _, text, attachment = client.take()
+        self.assertTrue(text.startswith(b'51-/chat,["image",{"data":{"_placeholder":true,"num":0}},"'), text)
+        self.assertEqual(b"\x00\xff", attachment)
+
+    def test_call(self) -> None:
+        """An event that asks for an acknowledgement isn't stored, and has no position."""
+        one = OfficialClient(self)
+        answer = one.socket.call("question")
+        ((type, _, id, data),) = one.client.packets()
+        self.assertEqual((2, ["question"]), (type, data))
+        one.client.send(f"3/chat,{id}[1]")
+        self.assertEqual(1, self.successResultOf(answer))
+
+    def test_old_client(self) -> None:
+        """A client of protocol 4 gets the events, also those for which it was too slow. It has no pid."""
+        client = self.open(version=3)
+        client.send("0/chat,")
+        self.assertEqual([(0, "/", None, None), (0, "/chat", None, None)], client.packets())
+        client.pause()
+        self.emit("a")
+        self.assertEqual([], client.events())
+        client.resume()
+        self.assertEqual(["a"], [event[0] for event in client.events()])
+
+    def test_still_connected(self) -> None:
+        """If the server doesn't know yet that a connection is lost, the client's next one takes its place."""
+        one = OfficialClient(self)
+        one.socket.enter("room")
+        before = one.client
+        self.emit("a")
+        one.receive()
+        self.emit("b", to="room")  # which gets lost
+        before.take()
+        one.connect()
+        self.assertTrue(one.recovered)
+        self.assertEqual("transport close", before.closed)
+        self.assertEqual([["a"], ["b"]], [event[:-1] for event in one.seen])
+        self.assertEqual([one.sid], list(self.app.of("/chat")._index.sockets))
+
+    def test_disconnected(self) -> None:
+        """After a disconnect by either side there is nothing to recover."""
+        for disconnect in (lambda one: one.socket.disconnect(), lambda one: one.client.send("1/chat,")):
+            one = OfficialClient(self)
+            disconnect(one)
+            one.lose()
+            one.connect()
+            self.assertFalse(one.recovered)
+            self.assertFalse(one.socket.recovered)
+
+    def test_refused(self) -> None:
+        """Middleware runs each time. A client that was refused may be recovered later."""
+        one = OfficialClient(self)
+        one.lose()
+        self.emit("a")
+
+        def on_connect(namespace: Chat, auth: dict[str, Any]) -> None:
+            raise Refused("not now")
+
+        with self.patched(Chat, "on_connect", on_connect):
+            client = self.open()
+            client.send(f"0/chat,{json.dumps({'pid': one.pid})}")
+            self.assertEqual([(4, "/chat", None, {"message": "not now"})], client.packets())
+            client.connection.close()
+        one.connect()
+        self.assertTrue(one.recovered)
+        self.assertEqual(["a"], one.seen[-1][:-1])
+
+    def test_id_of_other(self) -> None:
+        """Nobody hears what another socket is sent by entering a room of its id's name, also while that one is away."""
+        one, two = OfficialClient(self), OfficialClient(self)
+        two.socket.enter(one.sid)
+        self.emit("private", to=one.sid)
+        one.receive()
+        one.lose()
+        two.socket.leave(one.sid)
+        two.socket.enter(one.sid)
+        self.emit("private", to=one.sid)
+        self.assertEqual([], two.receive())
+        one.connect()
+        self.assertEqual([["private"], ["private"]], [event[:-1] for event in one.seen])
+
+    def test_session(self) -> None:
+        """A session that can't be kept makes its client begin anew; others aren't concerned."""
+        for value in ("x" * MAX_RECORD, object()):
+            one, two = OfficialClient(self), OfficialClient(self)
+            one.socket.session["value"] = value
+            for client in (one, two):
+                client.lose()
+                client.connect()
+            self.assertEqual((False, True), (one.recovered, two.recovered))
+
+    def test_other_namespace(self) -> None:
+        """The pid of one namespace is of no use in another."""
+        self.serve({"/chat": Chat, "/other": Chat})
+        one = OfficialClient(self)
+        one.lose()
+        client = self.open()
+        client.send(f"0/other,{json.dumps({'pid': one.pid})}")
+        self.assertNotIn(one.pid.encode(), client.take()[0])
+
+    def patched(self, owner: Any, name: str, value: Any) -> Any:
+        """A context in which an attribute is another one."""
+        return mock.patch.object(owner, name, value)
+
+
+class NativeTests(RecoveryWorld):
+    """The log of a namespace is no native room."""
+
+    def test_commands(self) -> None:
+        """No command can name it."""
+        self.emit("secret")
+        session, transport = self.client()
+        for type, fields in (
+            ("join", {}),
+            ("history", {}),
+            ("publish", {"data": 1}),
+            ("signal", {"event": "e", "data": 1}),
+            ("members", {}),
+            ("leave", {}),
+        ):
+            self.tell(session, type, room="/chat", **fields)
+            self.assertEqual("bad_room", transport.received[-1]["code"], type)
+
+    def test_list(self) -> None:
+        """It isn't listed."""
+        self.publish("hi", room="lobby")
+        self.emit("secret")
+        self.serve({"/": Chat})
+        self.app.of("/").emit("secret")
+        self.turn()
+        listed = Deferred.fromCoroutine(self.hub.list_rooms(NOBODY, "", 10))
+        self.assertEqual(["lobby"], [room for room, _ in self.successResultOf(listed)])
+
+    def test_relay(self) -> None:
+        """What another program publishes for a room of that name reaches nobody."""
+        one = OfficialClient(self)
+        self.hub.cache.relayed("/chat", b'"forged"')
+        self.assertEqual([], self.events(one))
+
+    def test_foreign_entry(self) -> None:
+        """An entry that another program has put into the log is for nobody, and stops nothing."""
+        one = OfficialClient(self)
+        self.publish("forged", room="/chat")
+        self.emit("a")
+        self.assertEqual([["a"]], one.receive())
+
+    def test_not_served(self) -> None:
+        """An event can only be stored where there is a store."""
+        self.assertRaises(RuntimeError, Application({"/chat": Chat}).of("/chat").emit, "a")
+
+
+class HeldTests(RecoveryWorld):
+    """What waits for the store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.held = HeldStore(self.store)
+        self.hub = make_hub(self.held, self.clock, max_publishing=2)
+        self.serve({"/chat": Chat})
+
+    def open(self, *args: Any, **options: Any) -> SocketIOClient:
+        """A client; reads are answered until it is connected."""
+        client = super().open(*args, **options)
+        self.clock.callLater(0, self.held.settle)
+        return client
+
+    def test_acknowledgement(self) -> None:
+        """An acknowledgement waits until the events before it are stored, and so does a disconnect."""
+        one = OfficialClient(self)
+        self.held.settle()
+        one.client.emit("say", "hi", namespace="/chat", id=3)
+        one.socket.disconnect()
+        self.turn()
+        self.assertEqual([], one.client.packets())
+        self.held.settle()
+        self.turn()
+        self.assertEqual([2, 3, 1], [type for type, _, _, _ in one.client.packets()])
+
+    def test_awaited(self) -> None:
+        """An emit and an enter can be awaited until they are stored."""
+        one = OfficialClient(self)
+        self.held.settle()
+        namespace, everyone = one.socket, self.app.of("/chat")
+        for act in (lambda: namespace.emit("a"), lambda: namespace.enter("room"), lambda: everyone.emit("b")):
+            answer = Deferred.fromCoroutine(_awaited(act()))
+            self.assertNoResult(answer)
+            self.held.settle()
+            self.successResultOf(answer)
+
+    def test_not_stored(self) -> None:
+        """If an event can't be stored, who awaits it is told, and the log is written for all others."""
+        one = OfficialClient(self)
+        self.held.settle()
+        stored = one.socket.emit("a")
+        _, answer = self.held.appends.pop()
+        answer.errback(StoreError("the disk is full"))
+        self.failureResultOf(Deferred.fromCoroutine(_awaited(stored)), StoreError)
+        one.socket.emit("b")
+        self.held.settle()
+        self.assertEqual([["b"]], self.events(one))
+
+    def test_store_away(self) -> None:
+        """If the store can't be read, the connection is closed: the client comes back by itself."""
+        client = SocketIOWorld.open(self)
+        client.send("0/chat,")
+        self.held.fail_read()
+        self.assertEqual([], client.packets())
+        self.assertEqual("transport error", client.closed)
+
+    def test_reading_waits(self) -> None:
+        """While much is to be stored, no more events are read."""
+        one = OfficialClient(self)
+        self.held.settle()
+        for _ in range(2):
+            one.client.emit("say", "hi", namespace="/chat")
+        self.assertFalse(one.client.transport.reading)
+        self.held.settle()
+        self.assertTrue(one.client.transport.reading)
+
+
+async def _awaited(stored: Any) -> None:
+    await stored

@@ -112,9 +112,9 @@ class GroupCommitThread:
         """Commit appends. Whatever happens, each gets an answer."""
         self._resolve_in_doubt()
         drafts = [(one.draft, one.at) for one in appends if one.draft is not None]
-        changes = [one.change for one in appends if one.change is not None]
+        others = [] if len(drafts) == len(appends) else [one.change for one in appends if one.draft is None]
         try:
-            outcomes = self._writer.commit(drafts, len(drafts) + len(changes) < len(appends), changes)
+            outcomes = self._writer.commit(drafts, None in others, [one for one in others if one is not None])
         except CommitInDoubt:
             self._answer_in_doubt(appends)
         except InDoubt:
