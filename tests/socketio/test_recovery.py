@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.interfaces import SESSION_SECONDS
-from realtime_chat.socketio import Application, Namespace, Refused
+from realtime_chat.socketio import Application, Namespace, Refused, membership
 from realtime_chat.socketio.recovery import MAX_RECORD
 from realtime_chat.store.memory import MemoryStore
 from realtime_chat.store.retention import Retention
@@ -368,6 +368,65 @@ class RecoveryTests(RecoveryWorld):
     def patched(self, owner: Any, name: str, value: Any) -> Any:
         """A context in which an attribute is another one."""
         return mock.patch.object(owner, name, value)
+
+
+class LeavingTests(RecoveryWorld):
+    """A socket that has left a room gets what came before."""
+
+    def move_about(self, client: OfficialClient, *rooms: str) -> None:
+        """Enter rooms and leave them again. In each comes an event."""
+        for room in rooms:
+            client.socket.enter(room)
+            self.emit("in", room, to=room)
+            client.socket.leave(room)
+            self.emit("after", room, to=room)
+
+    def test_slow(self) -> None:
+        """A slow client gets the events of rooms that it has left by now."""
+        one = OfficialClient(self)
+        one.client.pause()
+        self.move_about(one, "a", "b", "a")
+        one.client.resume()
+        self.assertEqual([["in", "a"], ["in", "b"], ["in", "a"]], self.events(one))
+
+    def test_away(self) -> None:
+        """So does a client that comes back, whose connection was lost with these events."""
+        one = OfficialClient(self)
+        self.move_about(one, "a", "b")
+        one.lose()
+        one.connect()
+        self.assertTrue(one.recovered)
+        self.assertEqual([["in", "a"], ["in", "b"]], [event[:-1] for event in one.seen])
+
+    def test_too_many_stays(self) -> None:
+        """Only so many stays are known. Whoever needs more than these begins anew."""
+        self.patch(membership, "MAX_ENDED", 1)
+        one, two, three = OfficialClient(self), OfficialClient(self), OfficialClient(self)
+        self.move_about(one, "a", "b")
+        one.receive()
+        self.move_about(two, "a", "b")
+        three.client.pause()
+        self.move_about(three, "a", "b")
+        self.assertEqual("forced close", three.client.closed)
+        for client, expected in ((one, True), (two, False), (three, False)):
+            client.lose()
+            client.connect()
+            self.assertIs(expected, client.recovered)
+        self.assertEqual(2, self.app.counters.recoveries["trimmed"] + self.app.counters.recoveries["unknown"])
+
+    def test_large_events(self) -> None:
+        """Events that were emitted before a leave arrive, also if they are sent in several pieces."""
+        self.hub = make_hub(self.store, self.clock, page_bytes=10)
+        self.serve({"/chat": Chat})
+        one, two = OfficialClient(self), OfficialClient(self)
+        for client in (one, two):
+            client.socket.enter("a")
+        for number in range(3):
+            self.app.of("/chat").to("a").emit("in", number)
+        one.socket.leave("a")
+        self.emit("after", to="a")
+        self.assertEqual([["in", 0], ["in", 1], ["in", 2]], self.events(one))
+        self.assertEqual(4, len(self.events(two)))
 
 
 class NativeTests(RecoveryWorld):
