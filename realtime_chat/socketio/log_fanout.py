@@ -106,22 +106,16 @@ class EventReader(Protocol):
     """The cursor of a socket, as the fan-out sees it.
 
     :ivar last: the offset of the last event that the socket was sent.
+    :ivar subscription: its cursor; None before it has begun.
     """
 
     memberships: Memberships
     last: int
+    connection: Connection
+    subscription: Any
 
     @property
     def is_live(self) -> bool: ...
-
-    @property
-    def connection(self) -> Connection: ...
-
-    @property
-    def subscription(self) -> Any: ...
-
-    @property
-    def write_paused(self) -> bool: ...
 
 
 class LogFanout:
@@ -214,19 +208,16 @@ class LogFanout:
         paused: dict[Any, int] = {}
         taken = 0
         for run in batch.runs:
-            ready = []
-            for reader in self._choose(run, readers):
-                if reader.subscription in paused:
-                    continue
-                if reader.write_paused:
-                    paused[reader.subscription] = taken
-                else:
-                    reader.last = run.last
-                    ready.append(reader)
+            chosen = [reader for reader in self._choose(run, readers) if reader.subscription not in paused]
+            _note_paused(chosen, taken, paused)
+            if paused:
+                chosen = [reader for reader in chosen if reader.subscription not in paused]
+            for reader in chosen:
+                reader.last = run.last
             taken += run.count
-            if ready:
-                send_to_all(run.prepared, [reader.connection for reader in ready])
-                paused |= {reader.subscription: taken for reader in ready if reader.write_paused}
+            if chosen:
+                send_to_all(run.prepared, [reader.connection for reader in chosen])
+                _note_paused(chosen, taken, paused)
         if batch.runs:
             self._forget_left(batch.runs[-1].last)
         return list(paused.items())
@@ -246,6 +237,14 @@ class LogFanout:
             if (reader := self._readers.get(room)) is not None:
                 found[reader] = None
         return found
+
+
+def _note_paused(readers: Iterable[EventReader], taken: int, paused: dict[Any, int]) -> None:
+    """Note for the cursors of readers whose writing is paused how many events they took."""
+    for reader in readers:
+        connection = reader.connection
+        if connection.direct is None and connection.write_paused:
+            paused[reader.subscription] = taken
 
 
 _UNREADABLE = StoredEvent(msgspec.Raw(b"[null]"), _NOBODY)

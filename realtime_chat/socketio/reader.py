@@ -52,6 +52,8 @@ class LogReader:
     :ivar recovered: whether it goes on where its client was disconnected.
     :ivar pid: what its client recovers with; None for a client that can't.
     :ivar last: the offset of the last event that it was sent.
+    :ivar connection: what the fan-out sends to.
+    :ivar subscription: its cursor; None before it has begun.
     :ivar ended: answers when nothing more is written of the record.
     """
 
@@ -65,10 +67,11 @@ class LogReader:
         self.pid: Pid | None = None
         self.last = 0
         self.ended = Stored()
+        self.connection = socket.connection
+        self.subscription: Subscription | None = None
         self._socket = socket
         self._hub = log.recovery.hub
         self._delivery = Delivery(self._hub, self)
-        self._subscription: Subscription | None = None
         self._is_closed = self._is_lost = self._is_saving = False
         self._sent = Position("", 0)
         self._session = b"{}"  # as it was stored last
@@ -94,7 +97,7 @@ class LogReader:
         if start is None:
             start = self._begin_anew(room.position)
         self._sent = start.position
-        self._subscription = self._delivery.subscribe(room, start)
+        self.subscription = self._delivery.subscribe(room, start)
         for name in self._socket.rooms:
             self.memberships.enter(name, start.position.offset)
         self.log.fanout.add(self)
@@ -211,7 +214,7 @@ class LogReader:
     def _left(self, room: str, stored: Stored, top: int) -> None:
         self.memberships.leave(room, top)
         self.log.fanout.leave(self, room, top)
-        if self._subscription is not None and self._cursor().offset < self.memberships.floor:
+        if self.subscription is not None and self._cursor().offset < self.memberships.floor:
             self.reset(self.log.name, self._cursor())  # it was in more rooms since then than are known
         self._save(stored)
 
@@ -229,7 +232,7 @@ class LogReader:
     def _save(self, stored: Stored | None = None) -> None:
         """Store the record. What changes until a write under way ends is stored together."""
         stored = Stored() if stored is None else stored
-        if self.pid is None or self._subscription is None:
+        if self.pid is None or self.subscription is None:
             stored.done()
             return
         self._unsaved.append(stored)
@@ -282,7 +285,7 @@ class LogReader:
 
     def _cursor(self) -> Position:
         """Up to where it was sent all that is for it."""
-        subscription = self._subscription
+        subscription = self.subscription
         if subscription is not None and subscription.live:
             self._sent = self.log.flush() or self._sent  # or somewhat less, while it is being sent to
         elif subscription is not None:
@@ -313,7 +316,7 @@ class LogReader:
         self._is_lost |= is_final
         self._delivery.close()
         self.log.fanout.remove(self)
-        if self.pid is None or self._subscription is None:
+        if self.pid is None or self.subscription is None:
             self._end()
         else:
             self.log.when_stored(lambda top: self._write(False))
@@ -331,19 +334,9 @@ class LogReader:
     # What its room and its delivery see
 
     @property
-    def subscription(self) -> Subscription | None:
-        """Its cursor."""
-        return self._subscription
-
-    @property
     def is_live(self) -> bool:
         """Whether it was sent all that is stored."""
-        return self._subscription is not None and self._subscription.live
-
-    @property
-    def connection(self) -> Connection:
-        """What the fan-out sends to."""
-        return self._socket.connection
+        return self.subscription is not None and self.subscription.live
 
     @property
     def fanout(self) -> LogFanout:
@@ -358,12 +351,12 @@ class LogReader:
     @property
     def write_paused(self) -> bool:
         """Whether the socket takes nothing now."""
-        return not self._socket.is_connected or self._socket.connection.write_paused
+        return not self._socket.is_connected or self.connection.write_paused
 
     @property
     def queued(self) -> int:
         """Bytes that wait for the client."""
-        return self._socket.connection.queued
+        return self.connection.queued
 
     def send_batch(self, batch: LogBatch) -> int:
         """Send what is for the socket, as far as it takes that: to a poll, all of it at once."""
