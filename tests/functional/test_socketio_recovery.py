@@ -258,7 +258,7 @@ class ForgedTests(RecoveryTestCase):
         return {"_pid": opened["pid"], "_lastOffset": position}, opened["id"]
 
     def test_forged(self) -> None:
-        """By a table: no session comes of a pid that nobody was given, or of a position that isn't of this log."""
+        """By a table: no session comes of a pid that nobody was given, or of a position that wasn't reached."""
         for name, forge in FORGERIES.items():
             state, id = self.lost(name)
             event = self.one.open(f"{name} again", ["b"], state=forge(state))
@@ -267,6 +267,21 @@ class ForgedTests(RecoveryTestCase):
                 {"rooms": ["b"], "session": {}, "recovered": False}, self.one.ask(f"{name} again", "state")
             )
             self.assertEqual([], self.one.told(f"{name} again"), name)
+        self.assertNotIn("Traceback", self.daemon.log)
+
+    def test_strange_offsets(self) -> None:
+        """By a table: who sends no offset of its session gets all since that began.
+
+        Official clients do that: where they were not recovered, they keep their last offset until the next event.
+        """
+        for name, offset in STRANGE_OFFSETS.items():
+            state, _ = self.lost(name)
+            first = len(self.ledger.emitted) - 2
+            state["_lastOffset"] = offset(state["_lastOffset"])
+            event = self.one.open(f"{name} again", ["b"], state=state)
+            self.assertTrue(event["recovered"], name)
+            self.one.wait_for(f"{name} again", "told", 2)
+            self.assertEqual([first, first + 1], self.one.told(f"{name} again"), name)
         self.assertNotIn("Traceback", self.daemon.log)
 
     def test_other_namespace(self) -> None:
@@ -294,13 +309,19 @@ FORGERIES = {
     "a changed pid": lambda state: {**state, "_pid": _changed(state["_pid"])},
     "a number": lambda state: {**state, "_pid": 7},
     "a list": lambda state: {**state, "_pid": [state["_pid"]]},
-    "no offset of ours": lambda state: {**state, "_lastOffset": "yesterday"},
-    "a number as an offset": lambda state: {**state, "_lastOffset": 1},
-    "an offset of another log": lambda state: {**state, "_lastOffset": "zzzzzzzz:1"},
     "an offset that was not reached": lambda state: {**state, "_lastOffset": _later(state["_lastOffset"])},
-    "a negative offset": lambda state: {**state, "_lastOffset": state["_lastOffset"].replace(":", ":-")},
 }
 """What a client may say, made of what it may say rightly."""
+
+STRANGE_OFFSETS: Mapping[str, Callable[[str], Any]] = {
+    "none": lambda offset: None,
+    "a word": lambda offset: "yesterday",
+    "a number": lambda offset: 1,
+    "a list": lambda offset: [offset],
+    "one of another log": lambda offset: "zzzzzzzz:1",
+    "one from before": lambda offset: offset.partition(":")[0] + ":0",
+    "a negative one": lambda offset: offset.replace(":", ":-"),
+}
 
 
 def _changed(pid: str) -> str:
