@@ -1,7 +1,7 @@
 """Recovery of Socket.IO's sockets by a daemon process: official clients that were away, and daemons that were.
 
-With ``SOAK=1`` in the environment a daemon is killed ten times instead of twice, connections are lost twenty times
-instead of four, it and its clients stop for 30 seconds instead of two, and a slow reader misses 80 MB instead of
+With ``SOAK=1`` in the environment a daemon is ended ten times instead of twice, connections are lost twenty times
+instead of three, it and its clients stop for 30 seconds instead of two, and a slow reader misses 80 MB instead of
 twelve.
 """
 
@@ -22,9 +22,10 @@ from tests.functional.daemon import NO_LIMITS, SOAK, TWISTD, Daemon, wait_until
 from tests.functional.event_ledger import EventLedger
 from tests.functional.socketio_sockets import TRANSPORTS, SocketProcess
 from tests.functional.test_growth import MIB, memory
+from tests.redis_server import RedisServer
 
 APPLICATION = ("--app", "tests.functional.socketio_recovery_app:app", "--socket-io-eio3", *NO_LIMITS)
-ROUNDS = 20 if SOAK else 4
+ROUNDS = 20 if SOAK else 3
 KILLS = 10 if SOAK else 2
 STOPPED = 30.0 if SOAK else 2.0
 MEGABYTES = 80 if SOAK else 12
@@ -155,14 +156,14 @@ class ReconnectTests(RecoveryTestCase):
         client.open("writer", ["writer"])
         for name in TRANSPORTS:
             client.open(name, ["a"], name)
-        for number in range(0, 15, 3):
+        for number in range(0, 12, 3):
             client.write_event("writer", number, to=["a"])
             client.lose(*TRANSPORTS)
             client.write_event("writer", number + 1, to=["a"])
             client.write_event("writer", number + 2, skip=["a"])
             self.assertEqual([True] * 3, [event["recovered"] for event in client.come_back(*TRANSPORTS)])
-        client.write_event("writer", 15)
-        self.assert_told(15)
+        client.write_event("writer", 12)
+        self.assert_told(12)
 
     def test_quiet(self) -> None:
         """A socket for which nothing came is recovered: before the first event, and where the log has gone on since."""
@@ -371,6 +372,21 @@ class StreamTestCase(RecoveryTestCase):
         )
         self.assertEqual(len(connects), sum(connects))
 
+    def kill_again_and_again(self) -> None:
+        """Kill the daemon or ask it to stop, by turns, and start it again, while a stream goes on."""
+        self.begin()
+        for version in (3, 2):
+            old = self.client(version)
+            for name, rooms in ROOMS.items():
+                old.open(f"{name} of {version}", rooms, "upgrading")
+        self.writer.stream("writer", ROWS)
+        for number in range(KILLS):
+            self.write_some()
+            (self.daemon.terminate if number % 2 else self.daemon.kill)()
+            self.daemon.start()
+        self.write_some()
+        self.finish()
+
 
 class LostTests(StreamTestCase):
     """Connections that are lost in the middle of a stream."""
@@ -404,18 +420,7 @@ class KilledTests(StreamTestCase):
 
         Sockets of the versions before 4 begin anew, and all others are recovered.
         """
-        self.begin()
-        for version in (3, 2):
-            old = self.client(version)
-            for name, rooms in ROOMS.items():
-                old.open(f"{name} of {version}", rooms, "upgrading")
-        self.writer.stream("writer", ROWS)
-        for number in range(KILLS):
-            self.write_some()
-            (self.daemon.terminate if number % 4 == 3 else self.daemon.kill)()
-            self.daemon.start()
-        self.write_some()
-        self.finish()
+        self.kill_again_and_again()
 
     def test_killed_while_away(self) -> None:
         """Who was away before, while and after the daemon was killed is recovered, with its rooms and its data."""
@@ -446,6 +451,20 @@ class KilledTests(StreamTestCase):
         self.daemon.start()
         self.assertTrue(client.wait_for("x", "connect", 2)["recovered"])
         self.assertEqual({"rooms": ["a"], "session": {"answer": 42}, "recovered": True}, client.ask("x", "state"))
+
+
+class RedisTests(StreamTestCase):
+    """The same with the log and the sockets' records in Redis."""
+
+    def start(self, *options: str, program: str = TWISTD) -> None:
+        redis = RedisServer(self.mktemp())
+        self.addCleanup(redis.kill)
+        redis.start()
+        super().start("--store", redis.url, *options, program=program)
+
+    def test_killed(self) -> None:
+        """In the middle of a stream, again and again: all sockets of version 4 are recovered."""
+        self.kill_again_and_again()
 
 
 class StoppedTests(StreamTestCase):
