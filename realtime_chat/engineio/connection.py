@@ -10,7 +10,7 @@ import attrs
 from twisted.logger import Logger
 
 from realtime_chat.core.wheel import Wheel
-from realtime_chat.engineio.heartbeat import ClientPings, Heartbeat, ServerPings
+from realtime_chat.engineio.heartbeat import ClientPings, Pings, ServerPings
 from realtime_chat.engineio.packets import EnginePacket, EnginePacketType
 from realtime_chat.engineio.prepared import FrameEncoding, PreparedMessage
 from realtime_chat.engineio.settings import Settings
@@ -20,10 +20,10 @@ from realtime_chat.values.json import encode_value
 
 _PING = PreparedMessage.of_packet(EnginePacketType.PING)
 
-CLIENT_CLOSED = "transport close"
-"""The client has closed the connection, or its WebSocket."""
+TRANSPORT_CLOSE = "transport close"
+"""The client has closed the connection or its WebSocket, or a WebSocket is used no more."""
 
-ORDERLY = frozenset(("forced close", "server namespace disconnect", "client namespace disconnect"))
+ORDERLY = frozenset(("forced close", "server namespace disconnect"))
 """Reasons of a close after which the client still gets what was sent before."""
 
 
@@ -195,7 +195,7 @@ class Connection:
         self._queued = 0
         self._is_reading_paused = self._was_paused = False
         self._reason = ""
-        self._heartbeat: Heartbeat = (
+        self._heartbeat: Pings = (
             ServerPings(settings, wheel, self._ping, self._expire)
             if version == 4
             else ClientPings(settings, wheel, self._expire)
@@ -366,7 +366,7 @@ class Connection:
             self.close("transport error")
 
     def _close_received(self, packet: EnginePacket) -> None:
-        self.close(CLIENT_CLOSED)
+        self.close(TRANSPORT_CLOSE)
 
     def _noop_received(self, packet: EnginePacket) -> None:
         pass
@@ -400,7 +400,7 @@ class Connection:
         """Go on with another transport. What waits goes over that."""
         before, self.transport = self.transport, transport
         self.upgrading = False
-        before.end(CLIENT_CLOSED)
+        before.end(TRANSPORT_CLOSE)
         if self._is_reading_paused:
             transport.pause_reading()
         self.writable_changed()

@@ -46,7 +46,7 @@ class Connections:
         """A session id that nobody can guess."""
         return urlsafe_b64encode(self._random_bytes(_SID_BYTES)).decode()
 
-    def check_room(self) -> None:
+    def check_capacity(self) -> None:
         """Check that one more connection may be opened.
 
         :raises RealtimeError: ``too_many`` or ``stopping``.

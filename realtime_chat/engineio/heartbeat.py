@@ -20,7 +20,7 @@ def _no_ping() -> bool:
     return False
 
 
-class Heartbeat:
+class Pings:
     """What both versions have in common: a deadline for the client's next sign of life.
 
     :param expire: called once the client has been silent for too long.
@@ -57,13 +57,13 @@ class Heartbeat:
         self._expire = _nothing
 
 
-class ClientPings(Heartbeat):
+class ClientPings(Pings):
     """The heartbeat of version 3: the client pings, and the server answers."""
 
     __slots__ = ()
 
 
-class ServerPings(Heartbeat):
+class ServerPings(Pings):
     """The heartbeat of version 4: the server pings, and the client answers.
 
     :param ping: sends a ping; returns False if the client can't be pinged now, as it reads too slowly.

@@ -12,7 +12,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.rate_limiter import Usage
 from realtime_chat.core.turns import Turns
-from realtime_chat.engineio.connection import CLIENT_CLOSED, Connection
+from realtime_chat.engineio.connection import TRANSPORT_CLOSE, Connection
 from realtime_chat.engineio.packets import (
     EnginePacket,
     EnginePacketType,
@@ -210,7 +210,7 @@ class PollingTransport:
         """Answer what waits. If no GET does, keep what the client should still get for its next one."""
         self._end_post(_OK)
         if self._poll is not None:
-            self._answer([_NOOP] if reason == CLIENT_CLOSED else [*rest, _CLOSE])
+            self._answer([_NOOP] if reason == TRANSPORT_CLOSE else [*rest, _CLOSE])
         elif rest:
             self._last = list(rest)
             return True

@@ -11,7 +11,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.turns import Turns
-from realtime_chat.engineio.connection import Connection, Handshake, Receiver, Transport
+from realtime_chat.engineio.connection import TRANSPORT_CLOSE, Connection, Handshake, Receiver, Transport
 from realtime_chat.engineio.connections import Connections
 from realtime_chat.engineio.polling import PollingTransport
 from realtime_chat.engineio.refusals import (
@@ -141,7 +141,7 @@ class ConnectionsResource(JSONResource):
         return open_by(request, version)
 
     def _open_polling(self, request: RealtimeRequest, version: int) -> int:
-        self.connections.check_room()
+        self.connections.check_capacity()
         usage = self.connections.count_polling(address_of(request))
         polling = PollingTransport(self._hub, self._turns, version, b"b64" in request.args)
         handshake = self._handshake(request)
@@ -157,7 +157,7 @@ class ConnectionsResource(JSONResource):
 
     def _open_websocket(self, request: RealtimeRequest, version: int) -> int:
         upgrade = _check_upgrade(request)
-        self.connections.check_room()
+        self.connections.check_capacity()
         request.channel.admit(request)
         handshake = self._handshake(request)
         authorization = request.authorization
@@ -224,7 +224,7 @@ class ConnectionsResource(JSONResource):
                 self.connections.on_probed,
             )
         else:  # clients expect a WebSocket that is closed, no error
-            websocket.end("transport close")
+            websocket.end(TRANSPORT_CLOSE)
         return NOT_DONE_YET
 
     def _take_over(self, request: RealtimeRequest, upgrade: Upgrade, version: int) -> WebSocketTransport:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from realtime_chat.core.wheel import Wheel
-from realtime_chat.engineio.connection import Connection
+from realtime_chat.engineio.connection import TRANSPORT_CLOSE, Connection
 from realtime_chat.engineio.packets import EnginePacket, EnginePacketType
 from realtime_chat.engineio.polling import PollingTransport
 from realtime_chat.engineio.prepared import PreparedMessage
@@ -43,7 +43,7 @@ class Probe:
         self._websocket = websocket
         self._ended = ended
         self._last: tuple[str, Sequence[PreparedMessage]] | None = None
-        self._timeout = wheel.call_later(timeout, lambda: self.close("transport close"))
+        self._timeout = wheel.call_later(timeout, lambda: self.close(TRANSPORT_CLOSE))
         websocket.listener = connection.probe = self
 
     def packet_received(self, packet: EnginePacket) -> None:
@@ -83,7 +83,7 @@ class Probe:
 
     def _end(self, packet: EnginePacket) -> None:
         if packet.type is not EnginePacketType.UPGRADE or self._last is None:
-            self.close("transport close")
+            self.close(TRANSPORT_CLOSE)
             return
         self._timeout.cancel()
         self._connection.probe = None

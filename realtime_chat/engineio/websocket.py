@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-from realtime_chat.engineio.connection import CLIENT_CLOSED
+from realtime_chat.engineio.connection import TRANSPORT_CLOSE
 from realtime_chat.engineio.packets import EnginePacket, PacketError, decode_binary, decode_payload, decode_text
 from realtime_chat.engineio.prepared import FrameEncoding, PreparedMessage, frame_encoding
 from realtime_chat.transports.backpressure import Send
@@ -13,9 +13,6 @@ from realtime_chat.transports.websocket_protocol import WebSocketProtocol
 
 _CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, "slow": 1008}
 """The codes of closes (RFC 6455, section 7.4.1) that aren't normal ones."""
-
-_REASONS = {"slow": "slow"}
-"""Of the goodbyes for which the protocol dismisses a session, those that aren't a ``transport error``."""
 
 
 class PacketListener(Protocol):
@@ -152,12 +149,12 @@ class WebSocketTransport:
     def dismiss(self, reason: str) -> None:
         """The protocol gives the client up."""
         if self.listener is not None:
-            self.listener.close(_REASONS.get(reason, "transport error"))
+            self.listener.close(reason if reason == "slow" else "transport error")
 
     def close(self) -> None:
         """The WebSocket is closing, or its connection is lost."""
         if self.listener is not None:
-            self.listener.close(CLIENT_CLOSED)
+            self.listener.close(TRANSPORT_CLOSE)
 
 
 def _decode_text(text: bytes, version: int) -> EnginePacket:

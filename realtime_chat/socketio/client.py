@@ -62,23 +62,18 @@ class ClientSockets:
 
     def text_received(self, text: bytes) -> None:
         """A text has come: a packet, or the beginning of one."""
-        try:
-            packet = self._reader.read_text(text)
-        except PacketError as error:
-            self._violated(str(error))
-        else:
-            self._received(packet)
+        self._read(self._reader.read_text, text)
 
     def binary_received(self, data: bytes) -> None:
         """An attachment has come."""
+        self._read(self._reader.read_binary, data)
+
+    def _read(self, read: Callable[[bytes], Packet | None], message: bytes) -> None:
         try:
-            packet = self._reader.read_binary(data)
+            packet = read(message)
         except PacketError as error:
             self._violated(str(error))
-        else:
-            self._received(packet)
-
-    def _received(self, packet: Packet | None) -> None:
+            return
         if packet is not None:
             self._context.counters.received += 1
             _ACTIONS[packet.type](self, packet)

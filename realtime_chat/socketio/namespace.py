@@ -170,6 +170,8 @@ class Namespace:
     def call(self, event: str, *arguments: Any, timeout: float = ACK_TIMEOUT) -> Deferred[Any]:
         """Emit an event, and wait until the client has acknowledged it.
 
+        ``on_connect`` can't wait for this: the client gets no event before that ends.
+
         :param timeout: seconds to wait.
         :returns: None for no argument, the argument if it is one, and else a tuple. Fails with :class:`TimedOut`.
         """

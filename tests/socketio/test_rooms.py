@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from realtime_chat.engineio.prepared import PreparedMessage
@@ -107,7 +108,7 @@ class BroadcastTests(PlainWorld):
         (a, _), (b, _) = self.members(2)
         a.enter("x")
         for asked, expected in ((a.sockets("x"), [a.id]), (a.sockets(), [a.id, b.id]), (a.sockets("none"), [])):
-            self.assertEqual(expected, self.successResultOf(self.run_coroutine(asked)))
+            self.assertEqual(expected, self.successResultOf(Deferred.fromCoroutine(asked)))
 
     def test_unknown_namespace(self) -> None:
         """An emit to a namespace that isn't there is refused, with those that are."""
@@ -152,12 +153,6 @@ class BroadcastTests(PlainWorld):
         self.members(1)
         self.assertRaises(TypeError, self.app.of("/").emit, "event", object())
         self.assertRaises(ValueError, self.app.of("/").emit, "disconnect")
-
-    def run_coroutine(self, coroutine: Any) -> Any:
-        """The Deferred of a coroutine."""
-        from twisted.internet.defer import Deferred
-
-        return Deferred.fromCoroutine(coroutine)
 
 
 class CallTests(PlainWorld):
