@@ -164,6 +164,7 @@ programs:
 	command -v php >/dev/null || missing="$$missing php-cli"; \
 	php -m 2>/dev/null | grep -qx redis || missing="$$missing php-redis"; \
 	command -v rabbitmq-server >/dev/null || missing="$$missing rabbitmq-server"; \
+	command -v epmd >/dev/null || missing="$$missing erlang-base"; \
 	[ -n "$$missing" ] || exit 0; \
 	as_root=; \
 	[ "$$(id -u)" = 0 ] || as_root='sudo -n'; \

@@ -75,6 +75,8 @@ class ApplicationTests(SynchronousTestCase):
 
     def test_relay_needs_redis(self) -> None:
         """An application that relays channels of Redis needs a Redis."""
-        message = str(self.assertRaises(UsageError, parsed, "--app", "examples.relay:app"))
+        message = str(self.assertRaises(UsageError, parsed, "--app", "examples.relay.news:app"))
         self.assertIn("add --store redis://", message)
-        self.assertEqual("socket.io", parsed("--app", "examples.relay:app", "--store", "redis://h/0")["socketio"].path)
+        self.assertEqual(
+            "socket.io", parsed("--app", "examples.relay.news:app", "--store=redis://h/0")["socketio"].path
+        )
