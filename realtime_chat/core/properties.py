@@ -261,9 +261,13 @@ class PropertyLog(Room):
         most = self._context.limits.page_bytes
         if self._can_resume(epoch, offset, complete_to):
             return EntryPage(epoch, offset, next(chunks(self._after(offset), most), ()))
-        values = self.first_values(None, most)
-        snapshot = SnapshotEntry(values.position.offset, values.encode(room_of_log(self.name)))
-        return EntryPage(self.epoch, _UNPLACED, (snapshot,))
+        cached = self._cached_page
+        if cached is None or cached.epoch != self.epoch or self._cached_changes != self.top:
+            values = self.first_values(None, most)
+            snapshot = SnapshotEntry(values.position.offset, values.encode(room_of_log(self.name)))
+            cached = self._cached_page = EntryPage(self.epoch, _UNPLACED, (snapshot,))
+            self._cached_changes = self.top
+        return cached
 
     def batch(self, fanout: Fanout, page: EntryPage) -> EncodedBatch:
         """Encode a page. Readers at the same place may need other pages a moment later, so none is kept."""

@@ -421,6 +421,18 @@ class EpochTests(PropertiesWorld):
             self.assertEqual([True], [event["full"] for event in transport.of_type("properties")])
             self.assertEqual([], [one for one in transport.of_type("reset") if "/" in one["room"]])
 
+    def test_shared_snapshot(self) -> None:
+        """However many readers need all properties anew, these are put together once."""
+        readers = [self.joined(properties=True)[1] for _ in range(5)]
+        self.set("old", 1)
+        self.turn()
+        log = self.log()
+        self.assertIs(log.page_for("other", 1, 0), log.page_for("", -1, 0))
+        before = log.page_for("other", 1, 0)
+        self.set("new", 2)
+        self.assertIsNot(before, log.page_for("other", 1, 0))
+        self.assertEqual(5, len(readers))
+
     def test_taken_later(self) -> None:
         """A reader that didn't take the new properties is sent them when it takes something."""
         session, transport = self.joined(properties=True)
