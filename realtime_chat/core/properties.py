@@ -260,7 +260,8 @@ class PropertyLog(Room):
         """
         most = self._context.limits.page_bytes
         if self._can_resume(epoch, offset, complete_to):
-            return EntryPage(epoch, offset, next(chunks(self._after(offset), most), ()))
+            entries = next(chunks(self._after(offset), most))
+            return EntryPage(epoch, offset if entries else self.top, entries)
         cached = self._cached_page
         if cached is None or cached.epoch != self.epoch or self._cached_changes != self.top:
             values = self.first_values(None, most)

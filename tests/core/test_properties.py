@@ -228,6 +228,15 @@ class BehindTests(PropertiesWorld):
         self.assertEqual(expected, self.read(transport).values)
         self.assertEqual([], transport.of_type("properties"))
 
+    def test_nothing_follows(self) -> None:
+        """If nothing follows a cursor, it goes to the top, so that the pump comes to an end."""
+        self.set("a", 1)
+        self.joined(properties=True)
+        log = self.log()
+        log.top += 1  # as if the last change were of no name
+        page = log.page_for(log.epoch, 1, 0)
+        self.assertEqual((2, []), (page.start, list(page.entries)))
+
     def test_page_bytes(self) -> None:
         """One page is bounded in bytes."""
         log = self.joined(properties=True) and self.log()
