@@ -58,6 +58,7 @@ class Application:
         self._patterns = [name for name in self._classes if name.endswith("*")]
         # An index lives as long as its sockets, and whoever keeps a broadcast: clients can make up names.
         self._indexes: WeakValueDictionary[str, SocketIndex] = WeakValueDictionary()
+        self._logs: WeakValueDictionary[str, NamespaceLog] = WeakValueDictionary()
         self._recovery: Recovery | None = None
         self._fanouts: WeakValueDictionary[str, NativeFanout] = WeakValueDictionary()
         for pattern, name in self.relay.items():
@@ -86,10 +87,18 @@ class Application:
     def _index(self, name: str) -> SocketIndex:
         index = self._indexes.get(name)
         if index is None:
-            cls = self.find(name)
-            log = NamespaceLog(name, self._get_recovery) if cls is not None and cls.recovery else None
-            index = self._indexes[name] = SocketIndex(name, self.counters, self._turn_fanout, log)
+            index = self._indexes[name] = SocketIndex(name, self.counters, self._turn_fanout, self._log_of(name))
         return index
+
+    def _log_of(self, name: str) -> NamespaceLog | None:
+        """The log of a recovery namespace, which outlives the index while something of it is being stored."""
+        cls = self.find(name)
+        if cls is None or not cls.recovery:
+            return None
+        log = self._logs.get(name)
+        if log is None:
+            log = self._logs[name] = NamespaceLog(name, self._get_recovery)
+        return log
 
     def _get_recovery(self) -> Recovery:
         if self._recovery is None:

@@ -74,7 +74,7 @@ class LogReader:
         self._delivery = Delivery(self._hub, self)
         self._is_closed = self._is_lost = self._is_saving = False
         self._sent = Position("", 0)
-        self._session = b"{}"  # as it was stored last
+        self._session: bytes | None = b"{}"  # as it was stored last
         self._unsaved: list[Stored] = []
         self._final: bytes | None = None
 
@@ -225,9 +225,13 @@ class LogReader:
         if self.pid is not None and self._encoded_session() != self._session:
             self._save()
 
-    def _encoded_session(self) -> bytes:
+    def _encoded_session(self) -> bytes | None:
+        """What the application keeps of the socket; None if JSON can't say it."""
         session = self._socket.session
-        return encode_value(session) if session else b"{}"
+        try:
+            return encode_value(session) if session else b"{}"
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return None
 
     def _save(self, stored: Stored | None = None) -> None:
         """Store the record. What changes until a write under way ends is stored together."""
@@ -270,18 +274,15 @@ class LogReader:
         """The record; None if the socket can't be recovered."""
         if self._is_lost:
             return None
-        try:
-            self._session = self._encoded_session()
-            cursor = self._cursor()
-            session = msgspec.Raw(self._session)
-            record = encode_record(Record(cursor.epoch, self.memberships, session, cursor.offset, self.last))
-        except (TypeError, ValueError) as error:
-            self._log.error("a socket of {name} can't be recovered: {why}", name=self.log.name, why=error)
-            return None
-        if len(record) > MAX_RECORD:
-            self._log.error("a socket of {name} can't be recovered: its session is too large", name=self.log.name)
-            return None
-        return record
+        self._session = session = self._encoded_session()
+        cursor = self._cursor()
+        raw = msgspec.Raw(session or b"{}")
+        record = encode_record(Record(cursor.epoch, self.memberships, raw, cursor.offset, self.last))
+        if session is not None and len(record) <= MAX_RECORD:
+            return record
+        why = "isn't JSON" if session is None else f"has more than {MAX_RECORD} bytes"
+        self._log.error("a socket of {name} can't be recovered: its session {why}", name=self.log.name, why=why)
+        return None
 
     def _cursor(self) -> Position:
         """Up to where it was sent all that is for it."""

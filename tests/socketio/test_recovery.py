@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 from unittest import mock
@@ -351,6 +352,7 @@ class RecoveryTests(RecoveryWorld):
         for value in ("x" * MAX_RECORD, object()):
             one, two = OfficialClient(self), OfficialClient(self)
             one.socket.session["value"] = value
+            one.client.emit("say", "hi", namespace="/chat")
             for client in (one, two):
                 client.lose()
                 client.connect()
@@ -532,6 +534,29 @@ class HeldTests(RecoveryWorld):
         self.held.fail_read()
         self.assertEqual([], client.packets())
         self.assertEqual("transport error", client.closed)
+
+    def test_last_socket(self) -> None:
+        """A namespace without sockets still knows what is being stored of those that have gone."""
+        one = OfficialClient(self)
+        self.held.settle()
+        one.receive()
+        everyone = self.app.of("/chat")
+        one.socket.enter("room")
+        everyone.to("room").emit("a")
+        one.lose()
+        del one.socket, one.client, everyone
+        Chat.made.clear()
+        gc.collect()
+        auth = json.dumps({"pid": one.pid})
+        client = SocketIOWorld.open(self)
+        client.send(f"0/chat,{auth}")
+        while self.held.looks:  # what is read is what was there before
+            self.held.look(0)
+            self.held.answer(0)
+        self.held.settle()
+        self.turn()
+        self.assertIn(str(one.pid).encode(), client.take()[0])
+        self.assertEqual(["room"], list(Chat.made[-1].rooms))
 
     def test_reading_waits(self) -> None:
         """While much is to be stored, no more events are read."""
