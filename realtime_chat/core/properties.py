@@ -50,7 +50,7 @@ class FirstValues(NamedTuple):
     full: bool
     position: Position
     top: Position
-    entries: Sequence[PropertyEntry]
+    entries: Sequence[codec.Entry]
 
     def encode(self, room: str) -> bytes:
         """The event ``properties``."""
@@ -69,11 +69,12 @@ class PropertyLog(Room):
     :ivar size: bytes of its encoded changes in memory.
     """
 
-    __slots__ = ("_entries", "_flush_timer", "_flushed_at", "complete_after", "size")
+    __slots__ = ("_all", "_entries", "_flush_timer", "_flushed_at", "complete_after", "size")
 
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         super().__init__(name, replace(page, messages=()), context)
         self._entries: dict[str, PropertyEntry] = {}
+        self._all: dict[int | None, FirstValues] = {}  # what readers without a position were sent last
         self.size = 0
         self._fill(page)
         self.complete_after = page.oldest - 1
@@ -85,6 +86,11 @@ class PropertyLog(Room):
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
+
+    def forget_batches(self) -> None:
+        """Forget what was put together for readers."""
+        super().forget_batches()
+        self._all.clear()
 
     @property
     def empty(self) -> bool:
@@ -231,14 +237,18 @@ class PropertyLog(Room):
         :param since: its position; None if it has none.
         :param most: bytes of the largest answer; None for all that there is.
         """
-        full = since is None or not self._can_resume(since.epoch, since.offset, 0)
-        entries = self._snapshot() if full or since is None else self._after(since.offset)
-        first = entries if most is None or not entries else next(chunks(entries, most))
-        end = self.top if len(first) == len(entries) else first[-1].offset
-        return FirstValues(full, Position(self.epoch, end), self.position, first)  # type: ignore[arg-type]
+        if since is not None and self._can_resume(since.epoch, since.offset, 0):
+            return self._cut(False, self._after(since.offset), most)
+        known = self._all.get(most)
+        if known is None or known.top != self.position:
+            entries = [entry for entry in self._entries.values() if not entry.removed]
+            known = self._all[most] = self._cut(True, entries, most)
+        return known
 
-    def _snapshot(self) -> Sequence[PropertyEntry]:
-        return [entry for entry in self._entries.values() if not entry.removed]
+    def _cut(self, full: bool, entries: Sequence[PropertyEntry], most: int | None) -> FirstValues:
+        first = entries if most is None else next(chunks(entries, most))
+        end = self.top if len(first) == len(entries) else first[-1].offset
+        return FirstValues(full, Position(self.epoch, end), self.position, first)
 
     def _can_resume(self, epoch: str, offset: int, complete_to: int) -> bool:
         is_placed = epoch == self.epoch and 0 <= offset <= self.top
