@@ -9,6 +9,7 @@ from realtime_chat.engineio.connection import TRANSPORT_CLOSE
 from realtime_chat.engineio.packets import EnginePacket, PacketError, decode_binary, decode_payload, decode_text
 from realtime_chat.engineio.prepared import FrameEncoding, PreparedMessage, frame_encoding
 from realtime_chat.transports.backpressure import Send
+from realtime_chat.transports.frames import FrameBatch
 from realtime_chat.transports.websocket_protocol import WebSocketProtocol
 
 _CLOSE_CODES = {"server shutting down": 1001, "parse error": 1002, "slow": 1008}
@@ -90,8 +91,11 @@ class WebSocketTransport:
         return None if send is None else (self._encoding, send)
 
     def send(self, messages: Sequence[PreparedMessage]) -> int:
-        """Send messages until the socket is full."""
+        """Send messages until the socket is full. Where nothing lies between, they are sent by one system call."""
         self._protocol.forget_pings()
+        if self._protocol.direct_send is not None and len(messages) > 1:
+            batch = FrameBatch([message.encode(self._encoding) for message in messages])
+            return int(self._protocol.send_batch(batch))
         for index, message in enumerate(messages):
             if not self.writable or not self._protocol.send_batch(message.batch(self._encoding)):
                 return index

@@ -176,6 +176,24 @@ class WebSocketTests(ServedTestCase):
         self.broadcast(b"again")
         await slow.until(lambda: slow.messages[-1] == b"4again")
 
+    async def test_send_now(self) -> None:
+        """Several messages go by one system call; of those that the socket doesn't take whole, one is finished."""
+        slow = await self.connected()
+        slow.transport.pauseProducing()
+        connection = self.echoes[0].connection
+        messages = [PreparedMessage([b"%d " % number + b"x" * 20_000, Binary(b"\1")]) for number in range(600)]
+        at = 0
+        while not connection.write_paused:
+            at += connection.send_now(messages[at : at + 10])
+        self.assertLess(0, at)
+        self.assertLess(connection.queued, 2 * len(messages[0].packets[0].data))
+        slow.transport.resumeProducing()
+        while at < len(messages):
+            await self.until(lambda: not connection.write_paused)
+            at += connection.send_now(messages[at : at + 10])
+        await slow.until(lambda: len(slow.messages) == 2 * at)
+        self.assertEqual([b"4%d " % number + b"x" * 20_000 for number in range(at)], slow.messages[::2])
+
     async def test_pausing(self) -> None:
         """While the receiver has enough to do nothing is read, and afterwards all comes in order."""
         client = await self.connected()
