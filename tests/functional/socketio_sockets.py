@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.functional.daemon import wait_until
+from tests.deadlines import DEADLINE
+from tests.functional.daemon import SOAK, wait_until
 from tests.functional.event_ledger import EventLedger, SocketRecord
 from tests.functional.node_process import NodeProcess
 
@@ -147,7 +148,11 @@ class SocketProcess(NodeProcess):
 
     def wait_until_told(self, record: SocketRecord, last: int) -> None:
         """Wait until a socket has an event."""
-        wait_until(lambda: record.last() >= last, lambda: f"{record.name} has no {last}; last came {self.events[-5:]}")
+        wait_until(
+            lambda: record.last() >= last,
+            lambda: f"{record.name} has no {last}; last came {self.events[-5:]}",
+            5 * DEADLINE if SOAK else DEADLINE,
+        )
 
     def told(self, socket: str) -> list[int]:
         """The numbers of the events that a socket has received."""
