@@ -60,11 +60,13 @@ class PollingPage:
             self.shown.append(said["data"])
 
     def until(self, text: str) -> list[str]:
-        """Poll until a text is shown, and return all that was shown."""
-        deadline = time.monotonic() + _PATIENCE
+        """Poll until a text is shown, and return all that was shown. As long as more is shown, there is time."""
+        count, deadline = len(self.shown), time.monotonic() + _PATIENCE
         while text not in self.shown[-1:]:
             assert time.monotonic() < deadline, self.shown[-5:]
             self.poll()
+            if len(self.shown) > count:
+                count, deadline = len(self.shown), time.monotonic() + _PATIENCE
         return self.shown
 
 
