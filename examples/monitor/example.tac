@@ -17,15 +17,13 @@ KEY = HERE / "data" / "realtime.key"
 
 
 class Login(Resource):
-    """Gives a token to who knows the password."""
+    """Gives ``{"token": …}`` to who posts the password, and else 403."""
 
     def render_POST(self, request):
-        """Answer ``{"token": …}``, or 403."""
         if not secrets.compare_digest(request.args.get(b"password", [b""])[0], b"secret"):
             request.setResponseCode(403)
-            return b"The password is wrong."
-        rights = {"visitors": "rw", "@*": "w"}
-        claims = {"sub": "admin", "rooms": rights, "exp": int(time.time()) + 600}
+            return b"the password is wrong"
+        claims = {"sub": "admin", "rooms": {"visitors": "rw", "@*": "w"}, "exp": int(time.time()) + 600}
         return json.dumps({"token": jwt.encode(claims, KEY.read_text(), algorithm="HS256")}).encode()
 
 

@@ -89,6 +89,28 @@ class LabelTests(PropertiesTestCase):
             self.shows(page, "Hello from curl")
         self.assertEqual("Hello from curl", json.loads(example.type(get))["data"])
 
+    def test_socketio(self) -> None:
+        """By Socket.IO, too, what one types appears at all others, and who comes later sees it; also after a kill."""
+        example = self.begin()
+        process, url = example.start(), self.url(example) + "socketio.html"
+        one, two = self.open(url), self.open(url)
+        for page in (one, two):
+            self.wait_status(page, "Connected")
+        one.run(_TYPE, "typed")
+        self.wait_field(two, "typed")
+        self.wait_field(self.open(url), "typed")
+        example.kill(process)
+        self.wait_status(one, "The connection is lost")
+        example.start()
+        for page in (one, two):
+            self.wait_status(page, "Connected")
+        one.run(_TYPE, "typed again")
+        self.wait_field(two, "typed again")
+
+    def wait_field(self, page: Page, text: str) -> None:
+        """Wait until the field of a page has a text."""
+        wait_until(lambda: page.run("return document.querySelector('input').value") == text, lambda: str(page.console))
+
     def test_conflated(self) -> None:
         """Of 200 changes a second a page sees at most ten a second, and the last one."""
         example = self.begin()

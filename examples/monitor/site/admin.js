@@ -41,7 +41,6 @@ function watchSocketIO() {
 }
 
 login.onsubmit = () => {
-  watchNative();
-  watchSocketIO();
+  [watchNative, watchSocketIO].forEach((watch) => watch());
   return false;
 };

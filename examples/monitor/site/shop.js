@@ -1,7 +1,5 @@
 // In each page of the shop: tells the staff where the visitor is, and shows their offers.
-const show = (list, text) => {
-  document.getElementById(list).appendChild(document.createElement('li')).textContent = text;
-};
+const show = (list, text) => document.getElementById(list).appendChild(document.createElement('li')).append(text);
 
 // realtime.js: all tabs are one guest, who reads a private room. The next page begins with the last offer.
 const connection = Realtime.connect('', {storage: 'local'});
