@@ -9,7 +9,7 @@ tabs = {}  # by socket: the visitor, and the page
 
 def seen(visitor):
     """What the staff are told of a visitor. One without pages has left."""
-    return "alertAdmin", {"visitor": visitor, "pages": [page for who, page in tabs.values() if who == visitor]}
+    return "alertAdmin", {"visitor": visitor, "pages": sorted(page for who, page in tabs.values() if who == visitor)}
 
 
 class Shop(Namespace):

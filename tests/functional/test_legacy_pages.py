@@ -292,7 +292,7 @@ class ReadmeTests(SynchronousTestCase):
         said += ["Hello from 2013", "Hello from today"]
         self.assertEqual(said, [message["data"]["text"] for message in json.loads(last)["messages"]])
         self.wait_shown(page, *[said] * 4)
-        for size in ((1280, 800), (360, 740)):
+        for size in ((1280, 800), (640, 480), (360, 740)):
             page.emulate(*size, "light")
             self.assertEqual([], page.faults)
             self.assertLessEqual(page.run("return document.documentElement.scrollWidth"), size[0])
