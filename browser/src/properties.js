@@ -49,13 +49,13 @@
 
   /** The server sends all properties, or those that have changed since our position. */
   Properties.prototype.received = function (event) {
+    if (event.full) { // the first page of a large log may end before our position
+      this.unseen = emptyMap();
+      Object.keys(this.values).forEach(function (name) { this.unseen[name] = true; }, this);
+      this.position = null;
+      this.end = event.top;
+    }
     if (!hasSeen(this.position, event.position)) {
-      if (event.full) {
-        this.unseen = emptyMap();
-        Object.keys(this.values).forEach(function (name) { this.unseen[name] = true; }, this);
-        this.position = null;
-        this.end = event.top;
-      }
       event.values.forEach(this.changed, this);
       this.moveTo(event.position);
     }

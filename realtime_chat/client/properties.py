@@ -42,12 +42,12 @@ class RoomProperties:
             yield from self._change(event, me)
             return
         position = Position.parse(event["position"])
-        if self._knows(position):
-            return
-        if event["full"]:
+        if event["full"]:  # the first page of a large log may end before our position
             self._unseen = set(self.values)
             self._end = Position.parse(event["top"])
             self.position = None
+        if self._knows(position):
+            return
         for value in event["values"]:
             yield from self._change(value, me)
         yield from self._move_to(position)

@@ -246,7 +246,7 @@ class PropertyLog(Room):
         return known
 
     def _cut(self, full: bool, entries: Sequence[PropertyEntry], most: int | None) -> FirstValues:
-        first = entries if most is None else next(chunks(entries, most))
+        first = entries if most is None or not entries else next(chunks(entries, most))
         end = self.top if len(first) == len(entries) else first[-1].offset
         return FirstValues(full, Position(self.epoch, end), self.position, first)
 
@@ -268,17 +268,20 @@ class PropertyLog(Room):
 
         :param complete_to: it needs no removals up to this offset.
         """
-        most = self._context.limits.page_bytes
         if self._can_resume(epoch, offset, complete_to):
-            entries = next(chunks(self._after(offset), most))
-            return EntryPage(epoch, offset if entries else self.top, entries)
+            values = self._cut(False, self._after(offset), self._context.limits.page_bytes)
+            if values.entries and values.entries[-1].offset == values.position.offset:
+                return EntryPage(epoch, offset, values.entries)
+            return EntryPage(epoch, offset, (self._event(values),))  # at the end is a removal that isn't known
         cached = self._cached_page
         if cached is None or cached.epoch != self.epoch or self._cached_changes != self.top:
-            values = self.first_values(None, most)
-            snapshot = SnapshotEntry(values.position.offset, values.encode(room_of_log(self.name)))
+            snapshot = self._event(self.first_values(None, self._context.limits.page_bytes))
             cached = self._cached_page = EntryPage(self.epoch, _UNPLACED, (snapshot,))
             self._cached_changes = self.top
         return cached
+
+    def _event(self, values: FirstValues) -> SnapshotEntry:
+        return SnapshotEntry(values.position.offset, values.encode(room_of_log(self.name)))
 
     def batch(self, fanout: Fanout, page: EntryPage) -> EncodedBatch:
         """Encode a page. Readers at the same place may need other pages a moment later, so none is kept."""

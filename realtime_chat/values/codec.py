@@ -133,7 +133,7 @@ class PropertyEntry(Entry):
 
 
 class SnapshotEntry(Entry):
-    """All properties of a room as an entry of their log.
+    """Several properties of a room, all of them or the last ones of a log, as one entry of the log.
 
     :param offset: the reader's position after it.
     :param json: the ``properties`` event.

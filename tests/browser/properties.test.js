@@ -50,6 +50,13 @@ test('has all properties when the room is joined, and emits each', () => {
   assert.deepEqual(got, [['a', null, false], ['b', {x: 1}, true], {a: null, b: {x: 1}}]);
 });
 
+test('takes all properties anew, also if their first page ends before the position', () => {
+  const world = reading(snapshot([property('a', 1, 1), property('b', 5, 5)], 'e:5'));
+  again(world, snapshot([property('a', 1, 1)], 'e:1', {top: 'e:9'}));
+  world.socket.say(snapshot([property('c', 8, 8)], 'e:9', {type: 'properties', room: 'lobby', full: false}));
+  assert.deepEqual(values(world.room), {a: 1, c: 8});
+});
+
 test('follows changes, each once, and forgets what was removed', () => {
   const world = reading(snapshot([property('a', 1, 1)], 'e:1'));
   [property('a', 2, 2), property('a', 2, 2), property('a', 1, 1), property('b', 5, 5), property('a', 6)].forEach(

@@ -70,6 +70,13 @@ class RoomPropertiesTests(SynchronousTestCase):
         self.assertEqual({"a": 7, "c": 3}, self.properties.values)
         self.assertEqual(("b", None), self.told[-1])
 
+    def test_first_page_before_the_position(self) -> None:
+        """All properties replace what is known, also if their first page ends before the position."""
+        self.receive(_all(_property("a", 1, 1), _property("b", 5, 5), position="e:5"))
+        self.receive(_all(_property("a", 1, 1), position="e:1", top="e:9"))
+        self.receive(_all(_property("c", 8, 8), position="e:9", full=False))
+        self.assertEqual(({"a": 1, "c": 8}, "e:9"), (self.properties.values, self.properties.request))
+
     def test_other_log(self) -> None:
         """Another log replaces everything."""
         self.receive(_all(_property("a", 1, 1), _property("b", 2, 2), position="e:2"))

@@ -228,14 +228,18 @@ class BehindTests(PropertiesWorld):
         self.assertEqual(expected, self.read(transport).values)
         self.assertEqual([], transport.of_type("properties"))
 
-    def test_nothing_follows(self) -> None:
-        """If nothing follows a cursor, it goes to the top, so that the pump comes to an end."""
-        self.set("a", 1)
-        self.joined(properties=True)
-        log = self.log()
-        log.top += 1  # as if the last change were of no name
-        page = log.page_for(log.epoch, 1, 0)
-        self.assertEqual((2, []), (page.start, list(page.entries)))
+    def test_removal_at_the_end(self) -> None:
+        """A large first answer ends where the log ends, also if a removal that this node doesn't know is the last."""
+        for number in range(100):
+            self.set(f"n{number}", "x" * 100)
+        self.set("n50")
+        session, transport = self.client(window=2)
+        self.tell(session, "join", room="lobby", properties=True)
+        for _ in range(99):
+            self.resume(session, transport, 7)
+        view = self.read(transport)
+        self.assertEqual({f"n{number}": "x" * 100 for number in range(100) if number != 50}, view.values)
+        self.assertEqual(str(self.log().position), view.position)
 
     def test_page_bytes(self) -> None:
         """One page is bounded in bytes."""
