@@ -27,7 +27,7 @@ from realtime_chat.client.subscription import RoomSubscription
 from realtime_chat.client.websocket import WebSocketLink
 from realtime_chat.clock import seconds_asleep_too, time_steadily
 from realtime_chat.values.json import encode_checked
-from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
+from realtime_chat.values.model import Position, check_event, check_key, check_name, check_property, check_room
 
 _LINKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"websocket": WebSocketLink, "sse": SSELink, "poll": PollLink}
@@ -184,11 +184,11 @@ class Chat:
 
     def set(self, room: str, name: str, data: Any) -> Deferred[Position]:
         """Set a property of a room, which needn't be joined; see :meth:`Room.set`."""
-        return self._core.properties.set(check_room(room), check_event(name), msgspec.Raw(encode_checked(data)))
+        return self._core.properties.set(check_room(room), check_property(name), msgspec.Raw(encode_checked(data)))
 
     def unset(self, room: str, name: str) -> Deferred[Position]:
         """Remove a property of a room, which needn't be joined; see :meth:`Room.unset`."""
-        return self._core.properties.set(check_room(room), check_event(name), None)
+        return self._core.properties.set(check_room(room), check_property(name), None)
 
     async def members(self, room: str) -> list[Member]:
         """All members of a room, which needn't be joined."""

@@ -15,7 +15,7 @@ from realtime_chat.console.nginx import add_nginx_command
 from realtime_chat.console.tokens import add_token_commands
 from realtime_chat.values.errors import RealtimeError, UnreadableCommand
 from realtime_chat.values.json import decode_json
-from realtime_chat.values.model import Position, check_event, check_key, check_name, check_room
+from realtime_chat.values.model import Position, check_event, check_key, check_name, check_property, check_room
 
 DEFAULT_URL = "http://127.0.0.1:8080/"
 
@@ -108,7 +108,7 @@ def _add_properties(commands: _Commands) -> None:
     properties.add_argument("--json", action="store_true", help="one JSON object of names and values")
     for name, what in ("set", "set a property of a room"), ("unset", "remove a property of a room"):
         command = _add(commands, name, f"{what}; prints its position in the room's properties")
-        command.add_argument("property", type=_checked(check_event), metavar="NAME")
+        command.add_argument("property", type=_checked(check_property), metavar="NAME")
         if name == "set":
             command.add_argument("text", metavar="TEXT", help="the value")
             command.add_argument("--json", action="store_true", help="TEXT is a JSON value [default: a string]")

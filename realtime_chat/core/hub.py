@@ -32,8 +32,8 @@ from realtime_chat.values.model import (
     Page,
     Position,
     User,
-    check_event,
     check_key,
+    check_property,
     is_namespace_log,
     properties_log,
 )
@@ -230,7 +230,7 @@ class Hub:
         most = self.limits.max_property
         if len(data) > most:
             raise RealtimeError("too_large", f"a property has at most {most} bytes of JSON, this one has {len(data)}")
-        return Draft(properties_log(room), check_event(name), data, sender, None if key is None else check_key(key))
+        return Draft(properties_log(room), check_property(name), data, sender, None if key is None else check_key(key))
 
     async def start_reading(
         self, name: str, since: Position | None, last: int, properties: bool | Position

@@ -282,6 +282,16 @@ def check_event(name: str) -> str:
     return _plain_text("event", name, 128)
 
 
+def check_property(name: str) -> str:
+    """Return a property's name if it is valid. The rules are those of an event's name.
+
+    :raises RealtimeError: ``bad_request``.
+    """
+    if name.startswith("$"):
+        raise RealtimeError("bad_request", "property names that begin with $ are the server's own")
+    return _plain_text("the name of a property", name, 128)
+
+
 def check_key(key: str) -> str:
     """Return an idempotency key if it is valid.
 

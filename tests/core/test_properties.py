@@ -378,6 +378,8 @@ class SettingTests(PropertiesWorld):
         errors = transport.of_type("error")
         self.assertEqual([code for code, _ in cases], [error["code"] for error in errors])
         self.assertEqual(list(range(len(cases))), [error["id"] for error in errors])
+        for error in errors[:3]:
+            self.assertIn("property", error["message"])
         self.tell(session, "set", room="lobby", name="a", data="x" * 18)
         self.turn()
         self.assertEqual(1, len(transport.of_type("set")))
