@@ -22,6 +22,7 @@ from benchmarks import machine
 from benchmarks.abuse import abuse
 from benchmarks.dial import Joined, dial, dial_one
 from benchmarks.hotloop import EVENTS, POLL, SINK, WEBSOCKET, HotLoop
+from benchmarks.properties import measure_properties
 from benchmarks.servers import METRICS
 from benchmarks.wires import ROOM, WIRES, Publication, Wire, introduction, posted, publication, text_of
 
@@ -60,7 +61,7 @@ class Bench:
         """So many WebSocket clients join; those of one room one after the other."""
         assert self.wire.join is not None
         for joined in dial(self.ports, count, lambda number: self.wire.join(_name(room_of(number), rooms))):
-            self._read(joined, room_of(joined.number))
+            self.read(joined, room_of(joined.number))
             if self.wire.publish is not None:
                 self._let_publish(joined, room_of(joined.number), rooms)
         if self.wire.publish is None:
@@ -73,14 +74,15 @@ class Bench:
         wire = self.wire
         assert wire.follow is not None
         for joined in dial(self.ports, count, lambda number: wire.follow(ROOM)):
-            self._read(joined, 0, EVENTS)
+            self.read(joined, 0, EVENTS)
         if wire.publish is None or wire.connect is None:
             self.post_to()
         else:
             self._publish_from_socket()
         self.settle()
 
-    def _read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
+    def read(self, joined: Joined, room: int, kind: int = WEBSOCKET) -> None:
+        """Count what a client is sent from now on."""
         self.sockets.append(joined.socket)
         self.loop.add_reader(joined.socket.fileno(), room, kind, joined.came)
 
@@ -116,7 +118,7 @@ class Bench:
         assert wire.join is not None
         assert wire.publish is not None
         for joined in dial(self.ports[-1:], count, lambda number: wire.join(ROOM)):
-            self._read(joined, 0)
+            self.read(joined, 0)
         for joined in dial(self.ports[:1], 1, lambda number: wire.join(ROOM)):
             self._publish_apart(0, publication(wire.publish(ROOM, text_of())), joined.socket)
         self.settle()
@@ -136,7 +138,7 @@ class Bench:
         assert wire.connect is not None
         assert wire.ask is not None
         for joined in dial(self.ports, count, lambda number: wire.connect(ROOM)):
-            self._read(joined, joined.number)
+            self.read(joined, joined.number)
             self.loop.add_publisher(joined.number, joined.socket.fileno(), publication(wire.ask(ROOM)))
         self.settle()
 
@@ -356,7 +358,7 @@ def _storm(job: Job) -> Figures:
     told, cpu, own, begun = 0, bench.cpu(), time.process_time(), time.monotonic()
     for joined in dial(bench.ports, count, lambda number: enter(ROOM), _pump(bench), count, job["rate"]):
         told += len(joined.came)
-        bench._read(joined, 0)
+        bench.read(joined, 0)
     joined_s = time.monotonic() - begun
     quiet_s = bench.fall_quiet(max(1.0, count / 500)) - begun
     return {
@@ -406,7 +408,7 @@ def _resume(job: Job) -> Figures:
         for joined in dial(
             bench.ports, clients, lambda number: bench.wire.resume(ROOM, position), _pump(bench), clients
         ):
-            bench._read(joined, 0)
+            bench.read(joined, 0)
         connected = time.monotonic()
         bench.loop.wait(clients * behind, _PATIENCE)
         caught_up = bench.loop.counts.last / 1e9
@@ -455,6 +457,10 @@ def _store_reads(job: Job) -> float | None:
     return sum(map(float, found)) if found else None
 
 
+def _properties(job: Job) -> Figures:
+    return measure_properties(Bench(job, job["members"]), job)
+
+
 def _client(job: Job) -> Figures:
     from benchmarks.python_client import measure_client  # brings Twisted's reactor, which no other job wants
 
@@ -481,6 +487,7 @@ MEASUREMENTS: dict[str, Callable[[Job], Figures]] = {
     "abuse": _abuse,
     "resume": _resume,
     "fall behind": _fall_behind,
+    "properties": _properties,
     "client": _client,
     "counting": _counting,
 }

@@ -393,6 +393,21 @@ def _crossing(scale: Scale) -> list[Measurement]:
     return [Measurement(title, job, (OURS_DURABLE, OURS), columns)]
 
 
+def _properties(scale: Scale) -> list[Measurement]:
+    (members,) = _sizes(scale, 1_000)
+    job = {"measure": "properties", "properties": 100, "clients": members, "members": members, "rate": 200}
+    columns = (
+        Column("µs CPU a delivery", ("cpu_us",), 2),
+        Column("deliveries/s", ("rate",), 0),
+        *(Column(f"{share} ms", (f"{share}_ms",), 1) for share in ("p50", "p99")),
+        Column("µs CPU a join, 100 properties", ("full_us",), 0),
+        Column("the same, none", ("plain_us",), 0),
+    )
+    title = f"properties, 200 changes a second to {members:,} readers"
+    remark = "Changes are sent ten times a second, so half of them wait for 50 ms. A join includes the end of the connection."
+    return [Measurement(title, job | {"seconds": scale.seconds}, (OURS, OURS_DURABLE), columns, remark)]
+
+
 def _socket_io(scale: Scale) -> list[Measurement]:
     """Socket.IO's clients, with this daemon and with the servers that they are made for."""
     (members,), (polls,) = _sizes(scale, 1_000), _sizes(scale, 200)
@@ -508,6 +523,7 @@ SCENARIOS: dict[str, Callable[[Scale], list[Measurement]]] = {
     "storm": _storm,
     "resume": _resume,
     "crossing": _crossing,
+    "properties": _properties,
     "socketio": _socket_io,
     "client": _client,
     "redis": _redis,

@@ -14,6 +14,7 @@ from itertools import count
 from typing import NamedTuple
 
 __all__ = [
+    "MARK",
     "ROOM",
     "SECRET",
     "WIRES",
@@ -21,7 +22,9 @@ __all__ = [
     "Poll",
     "Publication",
     "Wire",
+    "frame",
     "introduction",
+    "join_ours",
     "posted",
     "publication",
     "text_of",
@@ -161,7 +164,13 @@ def _found(pattern: bytes, answer: bytes) -> str:
 # This daemon
 
 
-def _join_ours(room: str) -> Conversation:
+def join_ours(room: str, properties: bool = False) -> Conversation:
+    """A WebSocket client joins a room of this daemon.
+
+    :param properties: whether it reads the room's properties; the conversation ends when it has them.
+    """
+    if properties:
+        return _converse(_upgrade(f"/ws?room={room}&last=0&properties=1"), b'"type":"joined"')
     return _converse(_upgrade(f"/ws?room={room}&last=0"), b'"type":"joined"')
 
 
@@ -194,7 +203,7 @@ _OUR_POLL = Poll(
 )
 
 _OURS = Wire(
-    join=_join_ours,
+    join=join_ours,
     publish=_publish_ours,
     post=_post_ours,
     poll=_OUR_POLL,
@@ -202,7 +211,7 @@ _OURS = Wire(
     ask=_ask_ours,
     resume=_resume_ours,
     follow=lambda room: _converse(_get(f"/sse?room={room}&last=0", _EVENTS), b'"type":"joined"'),
-    enter=_join_ours,
+    enter=join_ours,
 )
 
 # Its old pages
