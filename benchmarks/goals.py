@@ -92,6 +92,7 @@ _COMING_BACK = "guests and users, 5,000 that come back at once"
 _FEW_LEGACY, _LEGACY_POLL = "old pages, poll, 20 waiting", "old pages, poll, 1,000 waiting"
 _USERS_POLL = "guests and users, long poll, 1,000 waiting"
 _CROSSING = "between transports, 100 clients, 40 messages a second"
+_PROPERTIES = "properties, 200 changes a second to 1,000 readers"
 _SOCKET_IO = "Socket.IO, WebSocket, a room of 1,000"
 _SOCKET_IO_POLL = "Socket.IO, polling, a room of 200"
 _SOCKET_IO_CONNECT = "Socket.IO, connect: handshake and CONNECT"
@@ -255,6 +256,12 @@ GOALS = (
     *(
         Goal(f"{way}, p99, 100 clients", 50, _figure(_CROSSING, OURS_DURABLE, way, "p99_ms"), unit="ms")
         for way in ("WebSocket to poll", "poll to WebSocket")
+    ),
+    Goal(f"{_PROPERTIES}, CPU a delivery", 2, _figure(_PROPERTIES, OURS, "cpu_us"), unit="µs"),
+    Goal(
+        "a join with 100 properties, CPU: to one without",
+        1.5,
+        _ratio(*(_figure(_PROPERTIES, OURS, figure) for figure in ("full_us", "plain_us"))),
     ),
     Goal("5,000 that come back at once, CPU: users' to guests'", 1.1, _users(_COMING_BACK, "cpu_us")),
     Goal("long poll, 1,000 waiting, CPU an answer: users' to guests'", 1.03, _users(_USERS_POLL, _ONE, "answer_us")),

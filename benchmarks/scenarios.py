@@ -404,7 +404,7 @@ def _properties(scale: Scale) -> list[Measurement]:
         Column("the same, none", ("plain_us",), 0),
     )
     title = f"properties, 200 changes a second to {members:,} readers"
-    remark = "Changes are sent ten times a second, so half of them wait for 50 ms. A join includes the end of the connection."
+    remark = "Changes are sent ten times a second, so they wait for 50 ms on average. A join includes its end."
     return [Measurement(title, job | {"seconds": scale.seconds}, (OURS, OURS_DURABLE), columns, remark)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -82,6 +83,7 @@ class RoomCache(Listener):
         )
         self._unread = DeadlineQueue(node.wheel, limits.empty_idle, self._forget_empty)
         self._idle: dict[Room, None] = {}  # rooms with messages, by when they were last left; some are read again
+        self._idle_properties: dict[Room, None] = {}  # the logs of properties among them
         self._tails_left = limits.tails_bytes  # bytes by which tails may grow before they are looked at
         self._sweeping = False
         self._stopped = False
@@ -174,24 +176,25 @@ class RoomCache(Listener):
 
     def _fits(self, name: str) -> bool:
         """Whether one more room fits in memory, or the log of a room's properties."""
-        limits = self._limits
-        if is_properties_log(name) and self.property_bytes >= limits.properties_bytes:
-            return False
-        return len(self.rooms) + len(self.loading) < limits.max_rooms_total
+        return self._has_space(name) and len(self.rooms) + len(self.loading) < self._limits.max_rooms_total
+
+    def _has_space(self, name: str) -> bool:
+        """Whether properties leave space for it."""
+        return not is_properties_log(name) or self.property_bytes < self._limits.properties_bytes
 
     def _has_place(self, name: str) -> bool:
         """The same, if need be in the place of one that is idle."""
         if self._fits(name):
             return True
-        for _ in range(min(_TRIES_TO_EVICT, len(self._idle))):
-            room = next(iter(self._idle))
+        idle = self._idle if self._has_space(name) else self._idle_properties
+        for room in list(islice(idle, _TRIES_TO_EVICT)):
             if self._forget(room):
                 if self._fits(name):
                     return True
                 continue
-            del self._idle[room]
+            del idle[room]
             if not room.reader_count:  # somebody will be back
-                self._idle[room] = None
+                idle[room] = None
         return False
 
     def _refuse_room(self) -> RealtimeError:
@@ -270,9 +273,10 @@ class RoomCache(Listener):
         if room.empty:
             if room not in self._unread:
                 self._unread.add(room)
-        else:
-            self._idle.pop(room, None)
-            self._idle[room] = None
+            return
+        for idle in (self._idle, self._idle_properties) if isinstance(room, PropertyLog) else (self._idle,):
+            idle.pop(room, None)
+            idle[room] = None
 
     def _forget_empty(self, room: Room) -> None:
         """Forget a room without messages, unless it is read again. If a lease holds it, its end says so."""
@@ -287,6 +291,7 @@ class RoomCache(Listener):
         if isinstance(room, PropertyLog):
             self.property_bytes -= room.size
         self._idle.pop(room, None)
+        self._idle_properties.pop(room, None)
         self._unread.drop(room)
         self._catch_ups.forget(room)
         self._broker.unfollow(room.name)

@@ -598,6 +598,22 @@ class MemoryTests(PropertiesWorld):
         self.clock.pump([1] * 90)
         self.assertEqual((0, {}), (self.hub.cache.property_bytes, self.hub.rooms))
 
+    def test_idle_properties_make_place(self) -> None:
+        """Where properties are too much, idle properties are evicted, and no rooms, however many of them are idle."""
+        self.hub = make_hub(self.store, self.clock, properties_bytes=3000)
+        session, transport = self.client()
+        for number in range(20):
+            self.publish("m", room=f"m{number}")
+            self.tell(session, "join", room=f"m{number}")
+            self.tell(session, "leave", room=f"m{number}")
+        for number in range(12):
+            self.set("a", "x" * 500, room=f"r{number}")
+            self.tell(session, "join", room=f"r{number}", properties=True)
+            self.tell(session, "leave", room=f"r{number}")
+        self.assertEqual([], transport.of_type("error"))
+        self.assertEqual({f"m{number}" for number in range(20)}, {room for room in self.hub.rooms if room[0] == "m"})
+        self.assertLess(self.hub.cache.property_bytes, 3000 + 1000)
+
     def test_size(self) -> None:
         """The bytes are those of what is held, whatever was set, removed or read anew."""
         self.joined(properties=True)
