@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from realtime_chat.core.hub import Hub
 from realtime_chat.core.performing_session import Command
 from realtime_chat.engineio.connection import Handshake
+from realtime_chat.socketio.method_call import EventMethod
 from realtime_chat.socketio.packets import RESERVED_EVENTS
 from realtime_chat.socketio.rooms import ACK_TIMEOUT, Broadcast
-from realtime_chat.socketio.socket import EventMethod, Socket
+from realtime_chat.socketio.socket import Socket
 from realtime_chat.socketio.stored import Stored
 from realtime_chat.values import commands
 from realtime_chat.values.errors import RealtimeError

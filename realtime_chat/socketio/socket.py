@@ -11,8 +11,7 @@ closed   –                        It is in no room; ``on_disconnect`` is calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from inspect import isawaitable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -29,6 +28,7 @@ from realtime_chat.engineio.prepared import PreparedMessage
 from realtime_chat.engineio.settings import Settings
 from realtime_chat.socketio.acks import Acks, TimedOut
 from realtime_chat.socketio.counters import SocketCounters
+from realtime_chat.socketio.method_call import EventReceiver, MethodCall, finished, without_frames
 from realtime_chat.socketio.native import NativeFanout, NativeRooms
 from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
 from realtime_chat.socketio.reader import LogReader
@@ -54,25 +54,6 @@ class Refused(Exception):
         super().__init__(message)
         self.message = message
         self.data = data
-
-
-class EventReceiver(Protocol):
-    """What a socket calls: one instance of an application's namespace."""
-
-    session: dict[str, Any]
-
-    @property
-    def events(self) -> Mapping[str, EventMethod]: ...
-
-    def on_connect(self, auth: dict[str, Any]) -> Any: ...
-
-    def on_disconnect(self, reason: str) -> Any: ...
-
-
-class EventMethod(Protocol):
-    """A method for one event."""
-
-    def __call__(self, namespace: Any, arguments: Sequence[Any]) -> Any: ...
 
 
 Middleware = Callable[[Any, dict[str, Any]], Any]
@@ -198,12 +179,12 @@ class Socket:
         if self.reader is not None:
             await self.reader.begin(auth)
         for middleware in self.context.middleware:
-            await _finished(middleware(application, auth))
-        await _finished(application.on_connect(auth))
+            await finished(middleware(application, auth))
+        await finished(application.on_connect(auth))
 
     def _opened(self, _: None) -> None:
         if self._reason is not None:
-            self._tell_disconnected()
+            self._tell_disconnected(self._reason)
             return
         packet = encode_packet(PacketType.CONNECT, self.index.name, self._connected_data())
         waiting = self._take_waiting()
@@ -232,14 +213,14 @@ class Socket:
         if isinstance(error, RealtimeError):
             error = Refused(error.message, {"code": error.code})
         elif not isinstance(error, Refused):
-            self._method_failed(failure)
+            self._log_failure(failure)
             error = Refused(internal_error().message)
         if self._reason is None:
             self.context.counters.refused += 1
             self.connection.send(prepare(encode_packet(PacketType.CONNECT_ERROR, self.index.name, self._why(error))))
             self._end(SERVER_DISCONNECT)
         self._release_application()
-        failure.cleanFailure()  # see _without_frames
+        failure.cleanFailure()  # see without_frames
 
     def _why(self, error: Refused) -> Any:
         if self.connection.version == 3:
@@ -318,7 +299,7 @@ class Socket:
 
     def perform(self, command: Command) -> Deferred[dict[str, Any]]:
         """Do a native command; see :meth:`NativeRooms.perform`."""
-        return Deferred.fromCoroutine(self._perform(command)).addErrback(_without_frames)
+        return Deferred.fromCoroutine(self._perform(command)).addErrback(without_frames)
 
     async def _perform(self, command: Command) -> dict[str, Any]:
         return await self.native.perform(command, self._owner.command_charged)
@@ -343,60 +324,21 @@ class Socket:
         """Call the application's method for an event. An event without one is ignored."""
         method = self._application.events.get(packet.data[0])
         if method is not None:
-            self._call(method, packet.data[1:], packet.id)
+            self._owner.method_started()
+            MethodCall(self, packet.id).begin(method, self._application, packet.data[1:])
 
-    def _call(self, method: EventMethod, arguments: list[Any], id: int | None) -> None:
-        begun = self.wheel.seconds()
-        self._owner.method_started()
-        try:
-            result = method(self._application, arguments)
-        except BaseException:  # as Twisted does with a coroutine
-            result = Failure()
-        if result is not None and isawaitable(result):
-            Deferred.fromCoroutine(_finished(result)).addBoth(self._ended, id, begun)
-        else:
-            self._ended(result, id, begun)
-
-    def _ended(self, result: Any, id: int | None, begun: float) -> None:
-        """A method has returned, or failed."""
-        try:
-            if isinstance(result, Failure):
-                self._event_failed(result, id)
-            else:
-                self._acknowledge(result, id)
-        except Exception:  # what was returned can't be sent
-            self._event_failed(Failure(), id)
-        self.context.counters.method_seconds.observe(self.wheel.seconds() - begun)
+    def method_ended(self) -> None:
+        """A method has come to its end, and is acknowledged as far as that is asked for."""
         self._owner.method_ended()
         if self.reader is not None:
             self.reader.session_changed()
 
-    def _acknowledge(self, result: Any, id: int | None) -> None:
-        if id is None or not self.is_connected:
-            return
-        arguments = [] if result is None else list(result) if isinstance(result, tuple) else [result]
-        message = prepare(encode_packet(PacketType.ACK, self.index.name, arguments), id)
-        if self.context.recovery is None:
-            self.send(message)
-        else:
-            self.context.recovery.when_stored(lambda: self._send_ack(message))
+    def method_failed(self, failure: Failure) -> None:
+        """A method has raised what is not the client's fault."""
+        if self._reason is None or not isinstance(failure.value, TimedOut):  # a client may go before it has answered
+            self._log_failure(failure)
 
-    def _send_ack(self, message: PreparedMessage) -> None:
-        """Send an acknowledgement after the events that were emitted before it."""
-        if self.reader is not None:
-            self.reader.log.flush()
-        if self.is_connected:
-            self.send(message)
-
-    def _event_failed(self, failure: Failure, id: int | None) -> None:
-        error = failure.value
-        if isinstance(error, RealtimeError):  # the client's fault, mostly: it is told, if it wants to know
-            self._acknowledge({"type": "error", "code": error.code, "message": error.message}, id)
-        elif self._reason is None or not isinstance(error, TimedOut):  # a client may go before it has answered
-            self._method_failed(failure)
-        failure.cleanFailure()  # see _without_frames
-
-    def _method_failed(self, failure: Failure) -> None:
+    def _log_failure(self, failure: Failure) -> None:
         self.context.counters.method_errors += 1
         self._log.failure("a method of a Socket.IO namespace failed", failure)
 
@@ -445,7 +387,7 @@ class Socket:
             was_connected = self.is_connected
             self._end(reason)
             if was_connected:
-                self._tell_disconnected()
+                self._tell_disconnected(reason)
 
     def _end(self, reason: str) -> None:
         self._reason = reason
@@ -464,10 +406,10 @@ class Socket:
         for one in acks.values():
             one.disconnected(self)
 
-    def _tell_disconnected(self) -> None:
-        called = Deferred.fromCoroutine(_call(_on_disconnect, self._application, [self._reason]))
+    def _tell_disconnected(self, reason: str) -> None:
+        called = Deferred.fromCoroutine(_call_on_disconnect(self._application, reason))
         self._release_application()
-        called.addErrback(self._method_failed)
+        called.addErrback(self._log_failure)
 
     def _release_application(self) -> None:
         """Let go of the application's object. It has this socket: together they would form a cycle."""
@@ -481,21 +423,5 @@ class Socket:
         del self._application
 
 
-def _without_frames(failure: Failure) -> Failure:
-    """Drop the traceback of an error that the client has made: its frames hold the failure, and the socket."""
-    if isinstance(failure.value, RealtimeError):
-        failure.cleanFailure()
-    return failure
-
-
-def _on_disconnect(namespace: EventReceiver, arguments: Sequence[Any]) -> Any:
-    return namespace.on_disconnect(*arguments)
-
-
-async def _finished(result: Any) -> Any:
-    """What a method has returned, or what that becomes."""
-    return await result if isawaitable(result) else result
-
-
-async def _call(method: EventMethod, namespace: Any, arguments: Sequence[Any]) -> Any:
-    return await _finished(method(namespace, arguments))
+async def _call_on_disconnect(application: EventReceiver, reason: str) -> None:
+    await finished(application.on_disconnect(reason))
