@@ -15,7 +15,7 @@ from realtime_chat.console.commands import Failed
 from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
 from realtime_chat.contrib.amqp.positions import PositionFile, PositionsRefused
-from realtime_chat.contrib.amqp.routes import Source, Target
+from realtime_chat.contrib.amqp.routes import Destination, Source
 
 _DEFAULT_URL = "amqp://guest:guest@localhost/%2F"
 _MOST_UNDER_WAY = 100
@@ -42,7 +42,7 @@ def add_amqp_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--publish",
-        type=_checked(Target.parse),
+        type=_checked(Destination.parse),
         action="append",
         default=[],
         metavar="ROOM=EXCHANGE",

@@ -19,7 +19,7 @@ from realtime_chat.contrib.amqp.messages import (
     read_content,
 )
 from realtime_chat.contrib.amqp.positions import PositionFile, PositionsRefused
-from realtime_chat.contrib.amqp.routes import Source, Target
+from realtime_chat.contrib.amqp.routes import Destination, Source
 from realtime_chat.values.model import check_key
 
 
@@ -35,7 +35,7 @@ class RouteTests(SynchronousTestCase):
 
     def test_target(self) -> None:
         """A room and an exchange."""
-        self.assertEqual(Target("lobby", "amq.fanout"), Target.parse("lobby=amq.fanout"))
+        self.assertEqual(Destination("lobby", "amq.fanout"), Destination.parse("lobby=amq.fanout"))
 
     def test_refused(self) -> None:
         """What is wrong is said, with what would be right."""
@@ -43,7 +43,7 @@ class RouteTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, Source.parse, text)
             self.assertIn("right would be 'amq.topic:orders.#=orders'", str(error))
         for text in ("", "lobby", "lobby=", "a room=news"):
-            error = self.assertRaises(ValueError, Target.parse, text)
+            error = self.assertRaises(ValueError, Destination.parse, text)
             self.assertIn("right would be 'lobby=amq.fanout'", str(error))
 
     def test_url(self) -> None:

@@ -17,7 +17,7 @@ from realtime_chat.client import Chat, FateUnknown, Message, RealtimeError, Rese
 from realtime_chat.contrib.amqp.connection import BrokerConnection
 from realtime_chat.contrib.amqp.messages import Unreadable, came_from, make_body, make_properties, read_content
 from realtime_chat.contrib.amqp.positions import PositionFile
-from realtime_chat.contrib.amqp.routes import Source, Target
+from realtime_chat.contrib.amqp.routes import Destination, Source
 
 _REQUEUE_AFTER: Final = 2.0
 """Seconds after which a message that couldn't be stored for now is given back."""
@@ -28,7 +28,7 @@ _UNFIT: Final = ("bad_request", "key_reused", "too_large")
 
 
 @attrs.frozen
-class Delivery:
+class ConsumedMessage:
     """One message that was consumed and is not answered yet."""
 
     channel: TwistedChannel
@@ -52,7 +52,7 @@ class Bridge:
     """Relays between exchanges and rooms.
 
     :param chat: it is connected, or will be.
-    :param positions: where the rooms of ``targets`` are read on.
+    :param positions: where the rooms of ``destinations`` are read on.
     :param prefetch: how many messages may be under way to rooms.
     :param note: is given a line for a person.
     """
@@ -63,7 +63,7 @@ class Bridge:
         chat: Chat,
         broker: BrokerConnection,
         sources: Sequence[Source],
-        targets: Sequence[Target],
+        destinations: Sequence[Destination],
         positions: PositionFile,
         prefetch: int,
         note: Callable[[str], None],
@@ -73,7 +73,8 @@ class Bridge:
         self._broker = broker
         self._sources = sources
         self._exchanges = {
-            target.room: [one.exchange for one in targets if one.room == target.room] for target in targets
+            room: [one.exchange for one in destinations if one.room == room]
+            for room in dict.fromkeys(one.room for one in destinations)
         }
         self._positions = positions
         self._prefetch = max(1, prefetch // max(1, len(sources)))
@@ -117,9 +118,9 @@ class Bridge:
         queue, _ = await channel.basic_consume(source.queue)
         while True:
             _, method, properties, body = await queue.get()
-            self._take(source.room, Delivery(channel, method.delivery_tag), properties, body)
+            self._take(source.room, ConsumedMessage(channel, method.delivery_tag), properties, body)
 
-    def _take(self, room: str, delivery: Delivery, properties: BasicProperties, body: bytes) -> None:
+    def _take(self, room: str, delivery: ConsumedMessage, properties: BasicProperties, body: bytes) -> None:
         if came_from(properties, room):
             delivery.ack()
             return
@@ -131,7 +132,7 @@ class Bridge:
         else:
             stored.addCallbacks(lambda position: delivery.ack(), partial(self._not_stored, room, delivery))
 
-    def _not_stored(self, room: str, delivery: Delivery, failure: Failure) -> None:
+    def _not_stored(self, room: str, delivery: ConsumedMessage, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, FateUnknown) or (isinstance(error, RealtimeError) and error.temporary):
             self._reactor.callLater(_REQUEUE_AFTER, delivery.reject, True)
@@ -140,7 +141,7 @@ class Bridge:
         else:
             self._fail(error)
 
-    def _refuse(self, room: str, delivery: Delivery, error: Exception) -> None:
+    def _refuse(self, room: str, delivery: ConsumedMessage, error: Exception) -> None:
         self._note(f"a message for the room {room} is rejected: {error}")
         delivery.reject(False)
 

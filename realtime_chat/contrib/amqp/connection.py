@@ -35,7 +35,7 @@ LOST = (
 """What says that there is no connection or no queue any more, and that it can be had again."""
 
 
-class _Connection(TwistedProtocolConnection):
+class _AMQPProtocol(TwistedProtocolConnection):
     """A connection that keeps why it was lost, as pika doesn't while it is opened."""
 
     lost: BaseException | None = None
@@ -94,7 +94,7 @@ class BrokerConnection:
             await deferLater(self._reactor, self._backoff.next(), lambda: None)
 
     async def _use_one(self, use: Callable[[TwistedChannel], Awaitable[None]]) -> None:
-        connection = _Connection(self._parameters, custom_reactor=self._reactor)
+        connection = _AMQPProtocol(self._parameters, custom_reactor=self._reactor)
         try:
             await self._open(connection)
             consuming, publishing = await connection.channel(), await connection.channel()
@@ -108,7 +108,7 @@ class BrokerConnection:
             if connection.transport is not None:
                 connection.transport.loseConnection()
 
-    async def _open(self, connection: _Connection) -> None:
+    async def _open(self, connection: _AMQPProtocol) -> None:
         host, options = self._parameters.host, self._parameters.ssl_options
         endpoint: Any = HostnameEndpoint(self._reactor, host, self._parameters.port)
         if options is not None:

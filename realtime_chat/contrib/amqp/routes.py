@@ -10,7 +10,7 @@ from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import check_room
 
 _RIGHT_SOURCE: Final = "right would be 'amq.topic:orders.#=orders', for an exchange, a binding key and a room"
-_RIGHT_TARGET: Final = "right would be 'lobby=amq.fanout', for a room and an exchange"
+_RIGHT_DESTINATION: Final = "right would be 'lobby=amq.fanout', for a room and an exchange"
 _MOST_BYTES: Final = 100
 _ALL: Final = "#"
 
@@ -43,20 +43,20 @@ class Source:
 
 
 @attrs.frozen
-class Target:
+class Destination:
     """A room whose messages are published to an exchange."""
 
     room: str
     exchange: str
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str) -> Destination:
         """Parse ``ROOM=EXCHANGE``. The first ``=`` divides.
 
         :raises ValueError: the message says what is wrong and what would be right.
         """
         room, _, exchange = text.partition("=")
-        return cls(_check_room(room, text, _RIGHT_TARGET), _check_name(exchange, text, _RIGHT_TARGET))
+        return cls(_check_room(room, text, _RIGHT_DESTINATION), _check_name(exchange, text, _RIGHT_DESTINATION))
 
 
 def _check_name(exchange: str, text: str, right: str) -> str:
