@@ -19,6 +19,7 @@ from realtime_chat.engineio.prepared import Binary, PreparedMessage
 from realtime_chat.socketio.membership import Memberships
 from realtime_chat.socketio.packets import EncodedPacket, PacketType, encode_packet
 from realtime_chat.values.codec import Entry
+from realtime_chat.values.model import Position
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -149,8 +150,9 @@ class LogFanout:
         """Remove a socket."""
         if self._readers.get(reader.memberships.id) is reader:
             del self._readers[reader.memberships.id]
-        for room in reader.memberships.rooms:
+        for room in (*reader.memberships.rooms, *(room for _, room, other in self._left if other is reader)):
             self._remove(reader, room)
+        self._left = [left for left in self._left if left[2] is not reader]
 
     def has(self, id: str) -> bool:
         """Whether there is a socket with an id."""
@@ -160,9 +162,15 @@ class LogFanout:
         """A socket has entered a room."""
         self._rooms.setdefault(room, {})[reader] = None
 
-    def leave(self, reader: EventReader, room: str, upto: int) -> None:
-        """A socket has left a room. The events up to an offset are still for it."""
-        self._left.append((upto, room, reader))
+    def leave(self, reader: EventReader, room: str, upto: int, sent: Position | None) -> None:
+        """A socket has left a room. The events up to an offset are still for it.
+
+        :param sent: up to where all who are live have the events; None if that isn't known.
+        """
+        if sent is None or sent.offset < upto:
+            self._left.append((upto, room, reader))
+        else:
+            self._remove(reader, room)
 
     def _remove(self, reader: EventReader, room: str) -> None:
         readers = self._rooms.get(room)

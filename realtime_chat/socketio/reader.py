@@ -213,7 +213,7 @@ class LogReader:
 
     def _left(self, room: str, stored: Stored, top: int) -> None:
         self.memberships.leave(room, top)
-        self.log.fanout.leave(self, room, top)
+        self.log.fanout.leave(self, room, top, self.log.flush())
         if self.subscription is not None and self._cursor().offset < self.memberships.floor:
             self.reset(self.log.name, self._cursor())  # it was in more rooms since then than are known
         self._save(stored)
@@ -222,7 +222,7 @@ class LogReader:
 
     def session_changed(self) -> None:
         """The application may have changed what it keeps of the socket: if so, store it."""
-        if self.pid is not None and self._encoded_session() != self._session:
+        if not self._is_closed and self.pid is not None and self._encoded_session() != self._session:
             self._save()
 
     def _encoded_session(self) -> bytes | None:

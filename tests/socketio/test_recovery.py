@@ -358,6 +358,28 @@ class RecoveryTests(RecoveryWorld):
                 client.connect()
             self.assertEqual((False, True), (one.recovered, two.recovered))
 
+    def test_method_outlives_socket(self) -> None:
+        """A method that ends after its socket harms nobody."""
+        one = OfficialClient(self)
+        running: Deferred[None] = Deferred()
+        self.patch(Chat, "events", {**Chat.events, "wait": lambda namespace, arguments: running})
+        one.client.emit("wait", namespace="/chat", id=1)
+        one.lose()
+        running.callback(None)
+        gc.collect()
+        self.assertEqual([], self.flushLoggedErrors())
+
+    def test_rooms_of_a_quiet_namespace(self) -> None:
+        """Where no event comes, sockets that leave their rooms and go leave nothing behind."""
+        OfficialClient(self)
+        for number in range(3):
+            one = OfficialClient(self)
+            one.socket.enter(f"room{number}")
+            one.socket.leave(f"room{number}")
+            one.lose()
+        fanout = self.app.of("/chat")._index.log.fanout  # type: ignore[union-attr]
+        self.assertEqual(({}, []), (fanout._rooms, fanout._left))
+
     def test_other_namespace(self) -> None:
         """The pid of one namespace is of no use in another."""
         self.serve({"/chat": Chat, "/other": Chat})
