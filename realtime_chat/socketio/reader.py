@@ -134,11 +134,9 @@ class LogReader:
 
     async def _recover(self, pid: Pid, offset: Any) -> StartPosition | None:
         """Where a client goes on that was away; None if something may be missing, or if nothing is known of it."""
-        holder: LogReader | None = self.log.holders.get(pid.key)
-        self._hold(pid)
         sessions = self._hub.session_store
-        found = None if holder is None else await holder.let_go()
-        if found is None:
+        found = await self._take_over(pid)
+        if found is None and not self._is_closed:
             found = await sessions.get(pid.key)
         outcome, start = "unknown", None
         if found is not None:
@@ -148,9 +146,25 @@ class LogReader:
         self._count(outcome)
         if start is None:
             self._release()
-            self.pid = None
+            self.pid = self._final = None
             await sessions.remove(pid.key)
         return start
+
+    async def _take_over(self, pid: Pid) -> bytes | None:
+        """Hold a client's record, once no other socket does.
+
+        :returns: the record, as the last of those has written it; None if there was none.
+        """
+        found: bytes | None = None
+        holders: dict[str, LogReader] = self.log.holders
+        while (holder := holders.get(pid.key)) is not None:
+            found = await holder.let_go()
+            if holders.get(pid.key) is holder:  # it keeps what could not be stored
+                break
+        if not self._is_closed:
+            self._final = found
+            self._hold(pid)
+        return found
 
     async def _start_of(self, record: Record, pid: Pid, offset: Any) -> tuple[str, StartPosition | None]:
         """Where the client of a record goes on, and the outcome."""
@@ -318,12 +332,12 @@ class LogReader:
         self._delivery.close()
         self.log.fanout.remove(self)
         if self.pid is None or self.subscription is None:
-            self._end()
+            self._end(self._final is not None)
         else:
             self.log.when_stored(lambda top: self._write(False))
 
     def _end(self, is_unsaved: bool = False) -> None:
-        """Nothing more is written. A record that could not be stored is kept here for as long."""
+        """Nothing more is written. A record that may not be stored is kept here for as long."""
         if is_unsaved:
             self._hub.wheel.call_later(SESSION_SECONDS, self._release)
         else:

@@ -580,6 +580,25 @@ class HeldTests(RecoveryWorld):
         self.assertIn(str(one.pid).encode(), client.take()[0])
         self.assertEqual(["room"], list(Chat.made[-1].rooms))
 
+    def test_third_connection(self) -> None:
+        """A client that comes back again, before its former socket is stored, gets what that one has stored."""
+        one = OfficialClient(self)
+        self.held.settle()
+        one.socket.enter("room")
+        one.socket.emit("a")
+        for _ in range(2):
+            client = SocketIOWorld.open(self)
+            client.send(f"0/chat,{json.dumps({'pid': one.pid})}")
+            self.turn()
+            self.held.look(0)
+        self.held.settle()
+        self.turn()
+        self.emit("b", to="room")
+        self.held.settle()
+        connect, *events = client.packets()
+        self.assertEqual(one.sid, connect[3]["sid"])
+        self.assertEqual([["a"], ["b"]], [event[3][:-1] for event in events])
+
     def test_reading_waits(self) -> None:
         """While much is to be stored, no more events are read."""
         one = OfficialClient(self)
