@@ -11,9 +11,11 @@
 ``docs/howto/python-client.rst`` shows more.
 """
 
-from realtime_chat.client.chat import TRANSPORTS, Chat, History, Room, connect
+from typing import TYPE_CHECKING, Any
+
 from realtime_chat.client.errors import ChatError, Closed, FateUnknown, NoToken, QueueFull, Refused, Unreachable
 from realtime_chat.client.events import (
+    TRANSPORTS,
     Event,
     Member,
     Message,
@@ -28,6 +30,9 @@ from realtime_chat.client.events import (
 )
 from realtime_chat.values.errors import RealtimeError
 from realtime_chat.values.model import Position, User
+
+if TYPE_CHECKING:
+    from realtime_chat.client.chat import Chat, History, Room, connect
 
 __all__ = [
     "TRANSPORTS",
@@ -57,3 +62,12 @@ __all__ = [
     "User",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what connects when it is first used, as it needs HTTP, TLS and WebSockets; events and errors don't."""
+    if name not in ("Chat", "History", "Room", "connect"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import realtime_chat.client.chat
+
+    return getattr(realtime_chat.client.chat, name)

@@ -16,7 +16,16 @@ from twisted.internet.defer import Deferred
 from realtime_chat.client.connector import ClientOptions
 from realtime_chat.client.core import Core
 from realtime_chat.client.credentials import TokenFunction, TokenSource
-from realtime_chat.client.events import Event, Member, Message, OwnUser, State, read_members, read_message
+from realtime_chat.client.events import (
+    TRANSPORTS,
+    Event,
+    Member,
+    Message,
+    OwnUser,
+    State,
+    read_members,
+    read_message,
+)
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
@@ -30,10 +39,8 @@ from realtime_chat.values.json import encode_checked
 from realtime_chat.values.model import Position, check_event, check_key, check_name, check_property, check_room
 
 _LINKS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"websocket": WebSocketLink, "sse": SSELink, "poll": PollLink}
+    dict(zip(TRANSPORTS, (WebSocketLink, SSELink, PollLink), strict=True))
 )
-TRANSPORTS = tuple(_LINKS)
-"""Names of the transports, the best first."""
 
 
 class History(msgspec.Struct, frozen=True):

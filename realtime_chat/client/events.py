@@ -10,6 +10,9 @@ import msgspec
 
 from realtime_chat.values.model import Position, User
 
+TRANSPORTS = ("websocket", "sse", "poll")
+"""Names of the transports, the best first."""
+
 
 class OwnUser(User, frozen=True):
     """The client's own user.

@@ -7,15 +7,15 @@ import logging
 import os
 import random
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from realtime_chat.client import Chat
-from realtime_chat.client.connector import Backoff
-from realtime_chat.console.commands import Failed
-from realtime_chat.console.terminal import Terminal
 from realtime_chat.console.text import safe
 from realtime_chat.contrib.amqp.positions import PositionFile, PositionsRefused
 from realtime_chat.contrib.amqp.routes import Destination, Source
+
+if TYPE_CHECKING:
+    from realtime_chat.client import Chat
+    from realtime_chat.console.terminal import Terminal
 
 _DEFAULT_URL = "amqp://guest:guest@localhost/%2F"
 _MOST_UNDER_WAY = 100
@@ -95,6 +95,10 @@ async def relay(reactor: Any, chat: Chat, options: argparse.Namespace, terminal:
 
     :raises Failed: it can't.
     """
+    # Imported here, as the options are read for each command.
+    from realtime_chat.client.connector import Backoff
+    from realtime_chat.console.commands import Failed
+
     try:
         from realtime_chat.contrib.amqp.bridge import Bridge
         from realtime_chat.contrib.amqp.connection import BrokerConnection, BrokerRefused, read_url

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 
-from realtime_chat.client.server_url import ServerURL
-
 # Without an Upgrade header, "Connection: upgrade" asks for nothing. nginx sends none if the client sent none.
 _LOCATION = """\
 location {path} {{
@@ -35,7 +33,6 @@ def add_nginx_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     nginx.add_argument(
         "--upstream",
         type=_upstream,
-        default=_DEFAULT_UPSTREAM,
         metavar="URL",
         help=f"where the daemon listens [default: {_DEFAULT_UPSTREAM}]",
     )
@@ -43,7 +40,7 @@ def add_nginx_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 def print_location(options: argparse.Namespace) -> int:
     """Print the block. The status is 0."""
-    print(_LOCATION.format(path=options.path, upstream=options.upstream), end="")
+    print(_LOCATION.format(path=options.path, upstream=options.upstream or _DEFAULT_UPSTREAM), end="")
     return 0
 
 
@@ -56,6 +53,8 @@ def _path(text: str) -> str:
 
 
 def _upstream(text: str) -> str:
+    from realtime_chat.client.server_url import ServerURL  # which imports what connects
+
     try:
         url = ServerURL(None, text).url
     except ValueError as error:

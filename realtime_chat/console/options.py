@@ -9,7 +9,6 @@ from typing import TypeAlias, TypeVar
 
 import realtime_chat
 from realtime_chat.client import TRANSPORTS
-from realtime_chat.client.server_url import ServerURL
 from realtime_chat.console.amqp import add_amqp_options, check_amqp_options
 from realtime_chat.console.nginx import add_nginx_command
 from realtime_chat.console.tokens import add_token_commands
@@ -33,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         parents=[_common()],
     )
     parser.add_argument("--version", action="version", version=f"realtime-chat {realtime_chat.__version__}")
+    parser.set_defaults(connects=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_tail(commands)
     _add_publish(commands)
@@ -77,6 +77,7 @@ def _common() -> argparse.ArgumentParser:
 
 def _add(commands: _Commands, name: str, what: str, of_room: bool = True) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=what.capitalize() + ".", parents=[_common()])
+    parser.set_defaults(connects=True)
     if of_room:
         parser.add_argument("room", type=_checked(check_room), metavar="ROOM")
     return parser
@@ -148,10 +149,8 @@ def read_options(arguments: Sequence[str], environ: Mapping[str, str] = os.envir
     source = "--url" if hasattr(options, "url") else "REALTIME_URL"
     _set_defaults(options, environ)
     _check_identity(parser, options)
-    try:
-        ServerURL(None, options.url)
-    except ValueError as error:
-        parser.error(f"{source}: {error}")
+    if options.connects:
+        _check_url(parser, source, options.url)
     wrong = check_amqp_options(options) if options.command == "amqp" else None
     if wrong is not None:
         parser.error(wrong)
@@ -168,6 +167,15 @@ def _set_defaults(options: argparse.Namespace, environ: Mapping[str, str]) -> No
         options.url = environ.get("REALTIME_URL") or DEFAULT_URL
     if options.token is None and options.token_file is None:
         options.token = environ.get("REALTIME_TOKEN") or None
+
+
+def _check_url(parser: argparse.ArgumentParser, source: str, url: str) -> None:
+    from realtime_chat.client.server_url import ServerURL  # which imports what connects
+
+    try:
+        ServerURL(None, url)
+    except ValueError as error:
+        parser.error(f"{source}: {error}")
 
 
 def _check_identity(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
