@@ -137,9 +137,11 @@ class MessageStoreContract(PropertiesContract):
     monotonic clock is ``self.clock.seconds``, and its wall clock ``self.wall``.
 
     :cvar keys_kept: seconds for which it knows keys whose messages are gone; KEY_SECONDS or a little more.
+    :cvar room_rate: the most new rooms a second in the test of that rate.
     """
 
     keys_kept = KEY_SECONDS
+    room_rate: float = 2
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -176,9 +178,9 @@ class MessageStoreContract(PropertiesContract):
             return error
         raise AssertionError(f"{result!r} instead of {code}")
 
-    async def pass_half_a_second(self) -> None:
-        """By the clock that counts for how fast rooms are made."""
-        self.clock.advance(0.5)
+    async def pass_room_time(self) -> None:
+        """Let time pass for one more room, by the clock that counts for how fast rooms are made."""
+        self.clock.advance(1 / self.room_rate)
 
     async def read_room(self, store: Any, room: str) -> None:
         """Let somebody on this node read a room till the test ends."""
@@ -668,19 +670,20 @@ class MessageStoreContract(PropertiesContract):
 
     async def test_room_rate(self) -> None:
         """Rooms are made at a rate, some at once; those that exist take messages."""
-        store = await self.open_store(room_rate=2)
-        await append_all(store, [draft(room=f"r{number}") for number in range(2 * SECONDS_AT_ONCE)])
+        store = await self.open_store(room_rate=self.room_rate)
+        at_once = int(self.room_rate * SECONDS_AT_ONCE)
+        await append_all(store, [draft(room=f"r{number}") for number in range(at_once)])
         error = await self.assert_raises("rate_limited", store.append(draft(room="new", key="k")))
-        self.assertIn("2 rooms a second", error.message)
+        self.assertIn(f"at most {self.room_rate} rooms a second", error.message)
         self.assertTrue(error.temporary)
         self.assertEqual(2, (await store.append(draft(room="r0"))).message.position.offset)
         for self.ahead in (-3600.0, 3600.0):
             await self.assert_raises("rate_limited", store.append(draft(room="new")))
-        await self.pass_half_a_second()
+        await self.pass_room_time()
         answers = [store.append(draft(room=room)) for room in ("new", "newer", "new")]
         await self.assert_raises("rate_limited", answers.pop(1))
         self.assertEqual([1, 2], [(await answer).message.position.offset for answer in answers])
-        self.assertEqual(2 * SECONDS_AT_ONCE + 1, len(await store.rooms("", 1000)))
+        self.assertEqual(at_once + 1, len(await store.rooms("", 1000)))
 
     async def test_forgotten(self) -> None:
         """An unused room leaves the highest top of all: rooms that aren't there stand at it, and begin after it."""
