@@ -56,7 +56,8 @@ class RedisSessions:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 await self._prolong_some(keys[start : start + _KEYS_AT_ONCE])
         except StoreError as error:
-            self._log.warn("what sockets recover by is not prolonged in Redis: {why}", why=error.detail)
+            if self._connection.ready:  # a lost connection is logged by itself
+                self._log.warn("what sockets recover by is not prolonged in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("what sockets recover by is not prolonged in Redis")
 

@@ -232,7 +232,8 @@ class RedisStore:
             if self._checks % _CHECKS_PER_SETTINGS_CHECK == 0:
                 await self._logs.check_settings(connection)
         except StoreError as error:
-            self._log.warn("Looking at the log in Redis: {why}", why=error.detail)
+            if connection.ready:  # a lost connection is logged by itself
+                self._log.warn("Looking at the log in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Looking at the log in Redis")
 
@@ -256,7 +257,8 @@ class _RedisSweeper:
             self._cursor, rooms = await self._scan(self._cursor)
             await self._sweep_rooms(rooms)
         except StoreError as error:
-            self._log.warn("Trimming in Redis: {why}", why=error.detail)
+            if self._connection.ready:
+                self._log.warn("Trimming in Redis: {why}", why=error.detail)
         except Exception:
             self._log.failure("Trimming in Redis")
 

@@ -224,6 +224,19 @@ class AwayTests(RedisTestCase):
             self.assertIn("nobody answers", said[1])
             self.assertIn(f"connected to redis://127.0.0.1:{self.server.port}/0", said[2])
 
+    async def test_lost_meanwhile(self) -> None:
+        """If Redis goes while a node checks, trims and prolongs, only the connections log that."""
+        self.serve()
+        store = await self.open_store()
+        await store.sessions.put("k", b"record", True)
+        lines = self.logged()
+        self.server.pause()
+        tasks = store._check_logs, store._sweeper.sweep, store.sessions._prolong
+        running = [Deferred.fromCoroutine(task()) for task in tasks]
+        self.server.kill()
+        await gatherResults(running)
+        self.assertEqual([], [line for line in lines if not line.startswith("redis ")])
+
     async def test_loading(self) -> None:
         """A server that loads its data is waited for, at start and later."""
         self.serve(*PERSISTENT)
