@@ -32,6 +32,23 @@ room.on('$property', ({name}) => { if (name === 'top') times.push(performance.no
 """Notes when the best members change."""
 
 
+_SAY = """
+const form = document.getElementById('say'), {fetch} = window;
+const answered = new Promise((resolve, reject) => {
+  window.fetch = (...all) => {
+    const answer = fetch(...all);
+    answer.then(resolve, reject);
+    return answer;
+  };
+});
+form.elements.text.value = arguments[0];
+form.querySelector('button').click();
+window.fetch = fetch;
+return answered.then(({status}) => status);
+"""
+"""Says something, and gives the status of the answer."""
+
+
 class PropertiesTestCase(ExampleTestCase):
     """An example whose page shows the properties of a room."""
 
@@ -209,9 +226,8 @@ class WidgetsTests(PropertiesTestCase):
     name = "widgets"
 
     def say(self, page: Page, text: str) -> None:
-        """Say something on a page."""
-        page.run("document.getElementById('say').elements.text.value = arguments[0];", text)
-        page.run("document.querySelector('#say button').click();")
+        """Say something on a page, and again if the site wasn't connected yet, as it asks for."""
+        wait_until(lambda: page.run(_SAY, text) != 503, lambda: str(page.console))
 
     def shows(self, page: Page, *lines: str, count: int, author: str = "Ann") -> None:
         """Wait until a page shows these messages, and how many there were."""
@@ -239,7 +255,7 @@ class WidgetsTests(PropertiesTestCase):
         self.wait_status(one, "Live")
         self.assertEqual(drawn, two.run("return document.getElementById('talk').innerText"))
         post, read = example.commands
-        example.type(post)
+        example.type(f"{post} --retry 50 --retry-delay 1")  # the site answers 503 until it is connected again
         for page in (one, two):
             self.shows(page, first, "curl: Hello", count=2, author="curl")
         values = {one["name"]: one["data"] for one in json.loads(example.type(read))["values"]}
