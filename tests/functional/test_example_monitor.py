@@ -67,8 +67,8 @@ class MonitorTests(ExampleTestCase):
             self.wait_texts(page, f"#{way} li", offers)
 
     def test_followed(self) -> None:
-        """The console shows who is there, also to who comes late, and after a kill. Offers reach all tabs of one visitor, on
-        the next page and by long polls, too."""
+        """The console shows who is there, also to who comes late, and after a kill. Offers reach all tabs of one visitor,
+        on the next page and by long polls, too."""
         example = self.example()
         process, one = example.start(), self.open(self.url(example))
         polling, other = self.open(self.url(example), WITHOUT_WEBSOCKET), self.open(self.url(example, "hats.html"))
