@@ -172,6 +172,18 @@ class PropertiesContract:
         self.assertEqual((first.message.position, True), (again.message.position, again.duplicate))
         self.assertEqual({"a": 2}, values(await self.read(store)))
 
+    async def test_nothing_removed_under_a_key(self) -> None:
+        """A removal of what isn't there is made once, too: repeated, it doesn't remove what was set meanwhile."""
+        store = await self.open_store()
+        await self.set_all(store, change("b", 1, "b"))
+        first, second = await self.set_all(store, change("a", key="k"), change("a", key="k"))
+        await self.set_all(store, change("a", 2))
+        for answer in (second, await store.append(change("a", key="k"))):
+            self.assertEqual((first.message.position, True), (answer.message.position, answer.duplicate))
+        self.assertEqual(({"b": 1, "a": 2}, 2), (values(page := await self.read(store)), page.top))
+        await self.assert_raises("key_reused", store.append(change("a", 3, "k")))
+        self.assertTrue((await store.append(change("b", 1, "b"))).duplicate)
+
     async def test_key_of_overwritten(self) -> None:
         """The key of a change that was overwritten is known for 300 seconds."""
         store = await self.open_store(count=10)

@@ -152,6 +152,11 @@ class CommitBatch:
         return len(self._rows) // len(self._columns) + (0 if self._properties is None else self._properties.count)
 
     @property
+    def has_changes(self) -> bool:
+        """Whether it writes anything: messages, properties, or keys of removals that remove nothing."""
+        return self.count > 0 or (self._properties is not None and self._properties.has_changes)
+
+    @property
     def last(self) -> Message | None:
         """The last message that it adds; None if it adds none."""
         added = (one.message for one in reversed(self.outcomes) if isinstance(one, AppendResult) and not one.duplicate)
@@ -201,8 +206,10 @@ class CommitBatch:
         log = self.rooms.get(draft.room)
         if not (draft.data or properties.has(draft)):
             top = Position(self.epoch, self._index.floor if log is None else log.top)
-            self.outcomes.append(AppendResult(draft.placed(top, at), duplicate=True))
-            return None
+            message = draft.placed(top, at)
+            self.outcomes.append(AppendResult(message, duplicate=True))
+            properties.file_key(message, digest)
+            return message
         refusal = properties.refusal(draft)
         if refusal is not None:
             self.outcomes.append(refusal)

@@ -50,6 +50,9 @@ class _LogChanges:
         else:
             del self.sizes[message.event]
             self.removed = self.top
+        self.file_key(message, digest)
+
+    def file_key(self, message: Message, digest: bytes | None) -> None:
         if message.key is not None and digest is not None:
             self.keys.append((self.room.id, message.sender_id, message.key, self.top, message.at, digest))
 
@@ -59,7 +62,7 @@ class _LogChanges:
         connection.executemany(_SET, [_row(room, message) for message in values])
         connection.executemany(_REMOVE, [(room, name) for name, message in self.last.items() if not message.data])
         connection.executemany(_FILE_KEY, self.keys)
-        if connection.execute(_MOVE_TOP, (self.top, self.removed, room, self.begin)).rowcount != 1:
+        if self.last and connection.execute(_MOVE_TOP, (self.top, self.removed, room, self.begin)).rowcount != 1:
             raise sqlite3.DatabaseError("another program has changed it")
 
 
@@ -116,11 +119,24 @@ class PropertyChanges:
         self.count += 1
         self.size += len(message.data)
 
+    def file_key(self, message: Message, digest: bytes | None) -> None:
+        """Keep the key of a removal of what isn't there. Where the room never had properties, there is no place for it.
+
+        :param message: it, placed where the log ends.
+        """
+        if message.room in self._logs:
+            self._logs[message.room].file_key(message, digest)
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is something to write."""
+        return any(log.last or log.keys for log in self._logs.values())
+
     def write(self) -> None:
         """Write the changes, within a transaction.
 
         :raises sqlite3.Error:
         """
         for log in self._logs.values():
-            if log.last:
+            if log.last or log.keys:
                 log.write(self._connection)

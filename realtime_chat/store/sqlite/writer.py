@@ -149,7 +149,7 @@ class SQLiteWriter:
             self.sweeper.update_key_cutoff(connection)
             if changes:
                 apply_changes(connection, changes)
-            if batch.count:
+            if batch.has_changes:
                 batch.insert(connection)
             elif check:
                 connection.execute("UPDATE identity SET checks = checks + 1")
@@ -159,7 +159,7 @@ class SQLiteWriter:
             self._log_problem("it was moved or replaced")
             self._rooms.clear_cache()
             raise InDoubt
-        if self._problem and (batch.count or check or changes):
+        if self._problem and (batch.has_changes or check or changes):
             self._problem = ""
             self._log.info("{path} can be written to again", path=self._file.path)
         batch.note_committed()

@@ -185,6 +185,9 @@ local function set(log, at, row, name, digest, property)
   local offset, bytes_before = read_property(index, of)
   local removed, bytes = read_property(index, '')
   if size == '' and not offset then
+    if log.there and name ~= '' then
+      file_key(log, at, name, digest)
+    end
     return {log.top, whole(at), ''}
   end
   bytes = (bytes or 0) - (bytes_before or 0) + (tonumber(size) or 0)
