@@ -88,29 +88,30 @@ class _RoomLog(msgspec.Struct, eq=False):
 
 
 class _PropertiesLog(msgspec.Struct, eq=False):
-    """The log of a room's properties. Of each name it holds the last message alone, ascending by offset.
+    """The log of a room's properties.
 
+    :ivar messages: the last one of each name, ascending by offset.
     :ivar removed: the offset of the last removal; 0 if there was none.
     """
 
     top: int
     empty_since: float | None = None
-    messages: list[Message] = []
+    messages: dict[str, Message] = {}
     keys: dict[tuple[str, str], KeyEntry] = {}
     removed: int = 0
 
     def add(self, message: Message) -> None:
         """Add a message in the place of the one of the same name, or remove that one."""
         self.top = message.position.offset
-        self.messages = [one for one in self.messages if one.event != message.event]
+        self.messages.pop(message.event, None)  # so that it becomes the last one
         if message.data:
-            self.messages.append(message)
+            self.messages[message.event] = message
         else:
             self.removed = self.top
 
     def refusal(self, draft: Draft, retention: Retention) -> RealtimeError | None:
         """Why a property can't be set; None if it can."""
-        others = [one.data for one in self.messages if one.event != draft.event]
+        others = [one.data for one in self.messages.values() if one.event != draft.event]
         return retention.refuse_property(len(others) + 1, sum(map(len, others)) + len(draft.data))
 
     def trim_keys(self, key_cutoff: int) -> None:
@@ -214,7 +215,7 @@ class MemoryStore:
 
         :raises RealtimeError: ``too_many``.
         """
-        if not draft.data and all(one.event != draft.event for one in log.messages):
+        if not draft.data and draft.event not in log.messages:
             return AppendResult(draft.placed(Position(self._epoch, log.top), at), duplicate=True)
         refusal = log.refusal(draft, self._retention) if draft.data else None
         if refusal is not None:
@@ -267,7 +268,7 @@ class MemoryStore:
             return succeed(Page(self._epoch, self._floor + 1, self._floor))
         if isinstance(log, _PropertiesLog):
             first, _ = bounds(1, log.top)
-            changes = tuple(one for one in log.messages if one.position.offset >= first)
+            changes = tuple(one for one in log.messages.values() if one.position.offset >= first)
             return succeed(Page(self._epoch, log.removed + 1, log.top, cut(changes)))
         cutoff = self._clock.message_cutoff()
         oldest = log.oldest_readable(cutoff)
