@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.functional.daemon import CHECKOUT
 from tests.quick import more_needed
+from tests.shuffled import places_of
 
 
 @cache
@@ -80,6 +81,10 @@ class _MoreExamples(_ServedExamples):
         super().setUp()
 
 
+class _PlacedExamples(_Examples):
+    places = (0.2, 0.3)
+
+
 class NeededTests(SynchronousTestCase):
     """What a test needs."""
 
@@ -93,6 +98,16 @@ class NeededTests(SynchronousTestCase):
         """It is found in what runs before the test, also in that of a class above."""
         for case in (_ServedExamples, _MoreExamples):
             self.assertEqual("startService", more_needed(case("test_nothing")))
+
+
+class PlacesTests(SynchronousTestCase):
+    """Where a test stands in the order of all tests."""
+
+    def test_found(self) -> None:
+        """What needs more stands before the last ones, and where its class says so, between other places."""
+        self.assertEqual((0.0, 1.0), places_of(_Examples("test_nothing")))
+        self.assertEqual((0.0, 0.7), places_of(_Examples("test_function")))
+        self.assertEqual((0.2, 0.3), places_of(_PlacedExamples("test_function")))
 
 
 class RefusedTests(SynchronousTestCase):
