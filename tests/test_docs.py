@@ -143,6 +143,20 @@ class OptionTests(SynchronousTestCase):
             self.assertIn(sentence.format(number), re.sub(r"\s+", " ", PROTOCOL))
 
 
+class TutorialTests(SynchronousTestCase):
+    """``docs/tutorial/examples.rst``."""
+
+    def test_examples(self) -> None:
+        """Each example is told of, with its command and a picture."""
+        folder = CHECKOUT / "docs" / "tutorial"
+        text = (folder / "examples.rst").read_text("utf-8")
+        names = {path.parent.name for path in CHECKOUT.glob("examples/*/README.rst")}
+        self.assertEqual(names, set(re.findall(r"^\.\. figure:: (\S+)\.png$", text, re.MULTILINE)))
+        self.assertEqual(names, {path.stem for path in folder.glob("*.png")})
+        commands = re.findall(r"\$ make example(?: NAME=(\S+))?$", text, re.MULTILINE)
+        self.assertEqual(names, {name or "chat-tutorial" for name in commands})
+
+
 class CatalogueTests(SynchronousTestCase):
     """The catalogues of what can go wrong, and the protocol's tables."""
 

@@ -171,6 +171,7 @@ class ContentTests(SynchronousTestCase):
             *("tests/test_packaging.py", "tests/functional/daemon.py", "docs/protocol.rst", "docs/conf.py"),
             *("browser/build.py", "browser/package.json", "browser/src/room.js", "tests/functional/suite.js"),
             *("examples/chat-tutorial/example.tac", "examples/chat-tutorial/site/old-poll.html"),
+            *("examples/monitor/example.tac", "docs/tutorial/monitor.png"),
             *("realtime_chat/static/index.html", "realtime_chat/store/sqlite/schema/0001.sql"),
             "twisted/plugins/realtime_plugin.py",
         ):

@@ -12,8 +12,7 @@ from twisted.web.static import File
 
 from realtime_chat.tap import Options, makeService
 
-HERE = Path(__file__).resolve().parent
-KEY = HERE / "data" / "realtime.key"
+KEY = Path("data/realtime.key")
 
 
 class Login(Resource):
@@ -23,16 +22,17 @@ class Login(Resource):
         if not secrets.compare_digest(request.args.get(b"password", [b""])[0], b"secret"):
             request.setResponseCode(403)
             return b"the password is wrong"
-        claims = {"sub": "admin", "rooms": {"visitors": "rw", "@*": "w"}, "exp": int(time.time()) + 600}
+        now = int(time.time())
+        claims = {"sub": "admin", "rooms": {"visitors": "rw", "@*": "w"}, "iat": now, "exp": now + 600}
         return json.dumps({"token": jwt.encode(claims, KEY.read_text(), algorithm="HS256")}).encode()
 
 
 KEY.parent.mkdir(exist_ok=True)
 KEY.touch(0o600)
 KEY.write_text(secrets.token_hex(32))
-site = File(str(HERE / "site"))
+site = File("site")
 site.putChild(b"token", Login())
 options = Options()
-options.parseOptions([f"--config={HERE / 'realtime.toml'}"])
+options.parseOptions(["--config=realtime.toml"])
 application = Application("monitor")
 makeService(options, site).setServiceParent(application)

@@ -24,6 +24,9 @@ return [
   await refused,
 ];
 """
+_LATER = "const now = Date.now; Date.now = () => now() + 150_000;"
+"""Makes a clock by which nobody has been heard of for long."""
+
 WAYS = ("native", "socketio")
 
 
@@ -67,7 +70,7 @@ class MonitorTests(ExampleTestCase):
             self.wait_texts(page, f"#{way} li", offers)
 
     def test_followed(self) -> None:
-        """The console shows who is there, also to who comes late, and after a kill. Offers reach all tabs of one visitor,
+        """The console shows who is there, also to who comes late, and after a kill. Offers reach all tabs of a visitor,
         on the next page and by long polls, too."""
         example = self.example()
         process, one = example.start(), self.open(self.url(example))
@@ -108,6 +111,21 @@ class MonitorTests(ExampleTestCase):
         self.wait_offers(polling, ["By poll"], ["By polling"])
         for page in (one, two, polling, other, staff, late):
             self.assertEqual([], [line for line in page.console if "ERR_CONNECTION" not in line])
+
+    def test_left(self) -> None:
+        """Who has left is shown no longer, by Socket.IO at once, and by realtime.js after a while."""
+        example = self.example()
+        example.start()
+        here, left = self.open(self.url(example)), self.open(self.url(example, "hats.html"))
+        staff = self.staff(example)
+        self.wait_seen(staff, ["/", "/hats.html"], ["/", "/hats.html"])
+        left.tab.goto("about:blank")
+        self.wait_seen(staff, ["/", "/hats.html"], ["/"])
+        later = self.open(self.url(example, "admin.html"), _LATER)
+        self.write(later, "login", "secret")
+        self.wait_seen(staff, [], ["/"])
+        here.run("tell()")
+        self.wait_seen(staff, ["/"], ["/"])
 
     def test_refused(self) -> None:
         """Who isn't of the staff sees nothing and sends no offers, by any way."""
