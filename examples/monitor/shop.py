@@ -35,8 +35,8 @@ class Admins(Namespace):
     """One of the staff."""
 
     def on_connect(self, auth):
-        """Refuse who has no token, and show who is there."""
-        if self.user.guest:
+        """Refuse who has no token of the staff, and show who is there."""
+        if self.user.id != "admin":
             raise Refused("admins only", {"retry": False})
         for visitor in {visitor for visitor, _ in tabs.values()}:
             self.emit(*seen(visitor))
