@@ -138,9 +138,8 @@ class LogReader:
         found = await self._take_over(pid)
         if found is None and not self._is_closed:
             found = await sessions.get(pid.key)
-        outcome, start = "unknown", None
-        if found is not None:
-            outcome, start = await self._start_of(decode_record(found), pid, offset)
+        record = decode_record(found)
+        outcome, start = ("unknown", None) if record is None else await self._start_of(record, pid, offset)
         if self._is_closed:
             return None
         self._count(outcome)

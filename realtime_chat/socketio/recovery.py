@@ -55,7 +55,15 @@ class Record(msgspec.Struct):
 
 
 encode_record = msgspec.json.Encoder().encode
-decode_record = msgspec.json.Decoder(Record).decode
+_decode_record = msgspec.json.Decoder(Record).decode
+
+
+def decode_record(data: bytes | None) -> Record | None:
+    """Decode what is kept of a socket; None if that is nothing, or if another version of the daemon has written it."""
+    try:
+        return None if data is None else _decode_record(data)
+    except msgspec.MsgspecError:
+        return None
 
 
 def is_recoverable_id(room: str) -> bool:

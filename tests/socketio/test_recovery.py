@@ -347,6 +347,17 @@ class RecoveryTests(RecoveryWorld):
         one.connect()
         self.assertEqual([["private"], ["private"]], [event[:-1] for event in one.seen])
 
+    def test_unreadable_record(self) -> None:
+        """A record that another version of the daemon has written makes its client begin anew."""
+        one = OfficialClient(self)
+        one.lose()
+        sessions: Any = self.store.sessions
+        for key in list(sessions._ended):
+            sessions.put(key, b'{"v":2}', False)
+        one.connect()
+        self.assertFalse(one.recovered)
+        self.assertEqual({"unknown": 1}, self.app.counters.recoveries)
+
     def test_session(self) -> None:
         """A session that can't be kept makes its client begin anew; others aren't concerned."""
         for value in ("x" * MAX_RECORD, object()):
