@@ -14,6 +14,7 @@ from realtime_chat.core.room import Room
 from realtime_chat.engineio.fanout import send_to_all
 from realtime_chat.engineio.prepared import Binary, PreparedMessage
 from realtime_chat.socketio.log_fanout import EventReader, LogFanout, StoredEvent
+from realtime_chat.socketio.membership import check_rooms
 from realtime_chat.socketio.packets import PacketType, encode_packet
 from realtime_chat.socketio.recovery import Recovery
 from realtime_chat.socketio.stored import NOTHING_TO_STORE, Stored
@@ -82,6 +83,7 @@ class NamespaceLog:
         packet = encode_packet(PacketType.EVENT, self.name, event)
         if to is not None and not to:
             return NOTHING_TO_STORE
+        check_rooms((*(to or ()), *skip))
         stored = StoredEvent(msgspec.Raw(packet.payload), to, skip, packet.attachments)
         draft = Draft(self.name, _EVENT, encode_value(stored), ANONYMOUS)
         emit = _Emit()

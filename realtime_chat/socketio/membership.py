@@ -6,8 +6,8 @@ for nothing: a slow client still gets what came before it left a room.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,17 @@ _UNLIMITED = 2**62
 
 MAX_ENDED = 100
 """How many stays in rooms that it has left are known of a socket."""
+
+
+def check_rooms(rooms: Iterable[Any]) -> None:
+    """Check names of rooms.
+
+    :raises TypeError: one of them is something that the log can't keep.
+    """
+    for room in rooms:
+        if not isinstance(room, str):
+            name = type(room).__name__
+            raise TypeError(f"with recovery = True a room's name is a str, not {name}; right would be str(room)")
 
 
 class Stay(NamedTuple):

@@ -217,6 +217,7 @@ class Namespace:
 
         :returns: in a recovery namespace, what may be awaited until that is stored.
         :raises ValueError: the socket is in too many rooms.
+        :raises TypeError: in a recovery namespace: the room's name is no text.
         """
         return self._socket.enter(room)
 

@@ -28,6 +28,7 @@ from realtime_chat.engineio.prepared import PreparedMessage
 from realtime_chat.engineio.settings import Settings
 from realtime_chat.socketio.acks import Acks, TimedOut
 from realtime_chat.socketio.counters import SocketCounters
+from realtime_chat.socketio.membership import check_rooms
 from realtime_chat.socketio.method_call import EventReceiver, MethodCall, finished, without_frames
 from realtime_chat.socketio.native import NativeFanout, NativeRooms
 from realtime_chat.socketio.packets import Packet, PacketType, encode_packet
@@ -178,6 +179,8 @@ class Socket:
         application = self._application
         if self.reader is not None:
             await self.reader.begin(auth)
+            if self._reason is not None:
+                raise Refused("the connection was lost")
         for middleware in self.context.middleware:
             await finished(middleware(application, auth))
         await finished(application.on_connect(auth))
@@ -265,7 +268,10 @@ class Socket:
 
         :returns: in a recovery namespace, what may be awaited until that is stored.
         :raises ValueError: it is in too many.
+        :raises TypeError: in a recovery namespace: the room's name is no text.
         """
+        if self.reader is not None:
+            check_rooms((room,))
         most = self.context.hub.limits.max_rooms
         if room not in self.rooms and len(self.rooms) >= most:
             raise ValueError(f"a socket is in at most {most} rooms (--max-rooms); leave one first")

@@ -347,6 +347,19 @@ class RecoveryTests(RecoveryWorld):
         one.connect()
         self.assertEqual([["private"], ["private"]], [event[:-1] for event in one.seen])
 
+    def test_rooms_are_texts(self) -> None:
+        """A room whose name the log can't keep is refused where it is named, and others aren't concerned."""
+        one = OfficialClient(self)
+        chosen: Any = self.app.of("/chat")
+        rooms: list[Any] = [7, None, ("a",)]
+        for room in rooms:
+            self.assertRaises(TypeError, one.socket.enter, room)
+            self.assertRaises(TypeError, chosen.to(room).emit, "a")
+            self.assertRaises(TypeError, chosen.skip(room).emit, "a")
+        self.emit("b")
+        self.assertEqual([["b"]], one.receive())
+        self.assertEqual(frozenset(), one.socket.rooms)
+
     def test_unreadable_record(self) -> None:
         """A record that another version of the daemon has written makes its client begin anew."""
         one = OfficialClient(self)
@@ -609,6 +622,20 @@ class HeldTests(RecoveryWorld):
         connect, *events = client.packets()
         self.assertEqual(one.sid, connect[3]["sid"])
         self.assertEqual([["a"], ["b"]], [event[3][:-1] for event in events])
+
+    def test_closed_meanwhile(self) -> None:
+        """If a connection ends before its record was read, the application isn't told that it connects."""
+        one = OfficialClient(self)
+        self.held.settle()
+        one.lose()
+        self.held.settle()
+        client = SocketIOWorld.open(self)
+        client.send(f"0/chat,{json.dumps({'pid': one.pid})}")
+        client.connection.close("transport close")
+        self.held.settle()
+        self.assertEqual(1, len(Chat.made))
+        one.connect()
+        self.assertTrue(one.recovered)
 
     def test_reading_waits(self) -> None:
         """While much is to be stored, no more events are read."""
