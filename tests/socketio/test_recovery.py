@@ -550,6 +550,18 @@ class HeldTests(RecoveryWorld):
         self.turn()
         self.assertEqual([2, 3, 1], [type for type, _, _, _ in one.client.packets()])
 
+    def test_not_kept(self) -> None:
+        """What isn't stored doesn't wait for what is."""
+        one = OfficialClient(self)
+        self.held.settle()
+        one.socket.emit("stored")
+        one.socket.emit("volatile", volatile=True)
+        one.socket.call("call")
+        self.assertEqual(["volatile", "call"], [data[0] for _, _, _, data in one.client.packets()])
+        self.held.settle()
+        self.turn()
+        self.assertEqual(["stored"], [data[0] for _, _, _, data in one.client.packets()])
+
     def test_awaited(self) -> None:
         """An emit and an enter can be awaited until they are stored."""
         one = OfficialClient(self)
