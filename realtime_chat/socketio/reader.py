@@ -72,7 +72,7 @@ class LogReader:
         self._socket = socket
         self._hub = log.recovery.hub
         self._delivery = Delivery(self._hub, self)
-        self._is_closed = self._is_lost = self._is_saving = False
+        self._is_closed = self._is_lost = self._is_saving = self._is_retrying = False
         self._sent = Position("", 0)
         self._session: bytes | None = b"{}"  # as it was stored last
         self._unsaved: list[Stored] = []
@@ -267,7 +267,11 @@ class LogReader:
         answer.addErrback(self._not_saved).addBoth(self._saved, waiting, is_connected)
 
     def _not_saved(self, failure: Failure) -> Failure:
-        self._log.failure("what a socket of {name} recovers by is not stored", failure, name=self.log.name)
+        error, text = failure.value, "what a socket of {name} recovers by is not stored"
+        if isinstance(error, RealtimeError):
+            self._log.error(text + ": {why}", name=self.log.name, why=error.message)
+        else:
+            self._log.failure(text, failure, name=self.log.name)
         return failure
 
     def _saved(self, result: Failure | None, waiting: list[Stored], is_connected: bool) -> None:
@@ -280,8 +284,13 @@ class LogReader:
             return
         elif self._unsaved:
             self._write(True)
-        elif isinstance(result, Failure):
-            self._hub.wheel.call_later(self._hub.limits.retry, self._save)
+        elif isinstance(result, Failure) and not self._is_retrying:
+            self._is_retrying = True
+            self._hub.wheel.call_later(self._hub.limits.retry, self._try_again)
+
+    def _try_again(self) -> None:
+        self._is_retrying = False
+        self._save()
 
     def _encoded_record(self) -> bytes | None:
         """The record; None if the socket can't be recovered."""

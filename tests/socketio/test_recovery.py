@@ -7,7 +7,7 @@ import json
 from typing import Any
 from unittest import mock
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from realtime_chat.core.identity import NOBODY
 from realtime_chat.core.interfaces import SESSION_SECONDS
@@ -359,6 +359,26 @@ class RecoveryTests(RecoveryWorld):
         self.emit("b")
         self.assertEqual([["b"]], one.receive())
         self.assertEqual(frozenset(), one.socket.rooms)
+
+    def test_record_not_stored(self) -> None:
+        """A record that can't be stored is tried again, once at a time however often it has changed."""
+        one = OfficialClient(self)
+        put, tries = self.store.sessions.put, []
+
+        def refuse(*arguments: Any) -> Deferred[None]:
+            tries.append(arguments)
+            return fail(StoreError("the disk is full"))
+
+        with self.patched(self.store.sessions, "put", refuse):
+            for number in range(5):
+                one.socket.enter(f"room{number}")
+            del tries[:]
+            self.clock.advance(self.hub.limits.retry + 0.5)
+            self.assertEqual(1, len(tries))
+        self.patch(self.store.sessions, "put", lambda *arguments: tries.append(arguments) or put(*arguments))
+        for _ in range(2):
+            self.clock.advance(self.hub.limits.retry + 0.5)
+        self.assertEqual(2, len(tries))
 
     def test_unreadable_record(self) -> None:
         """A record that another version of the daemon has written makes its client begin anew."""
