@@ -10,6 +10,7 @@ value of each name, and sees no older value after a newer one.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -73,15 +74,21 @@ class ForgetfulStore(MemoryStore):
         for room, log in self._logs.items():
             lost = min(most, len(log.messages))
             log.top -= lost
-            log.messages[:] = [one for one in log.messages if one.position.offset <= log.top]
             if isinstance(log, _PropertiesLog):
                 log.removed = min(log.removed, log.top)
-            log.messages[:] = [
-                msgspec.structs.replace(message, position=Position(self._epoch, message.position.offset))
-                for message in log.messages
-            ]
+                log.messages = {message.event: message for message in self._kept(log.top, log.messages.values())}
+            else:
+                log.messages[:] = self._kept(log.top, log.messages)
             log.keys = {name: entry for name, entry in log.keys.items() if entry.offset <= log.top}
             self.begun[room] = log.top
+
+    def _kept(self, top: int, messages: Iterable[Message]) -> list[Message]:
+        """Those up to an offset, in the new epoch."""
+        return [
+            msgspec.structs.replace(one, position=Position(self._epoch, one.position.offset))
+            for one in messages
+            if one.position.offset <= top
+        ]
 
     def _read(self, room: str, *args: Any) -> Deferred[Page]:
         begun = self.begun.get(room, 0)
