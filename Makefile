@@ -13,8 +13,8 @@ ARGS ?=
 TRIAL_ARGS ?=
 # All of them, in a mixed order.
 TESTS ?= tests.shuffled
-# How many tests run at the same time: most of them wait. With eight, two processors are busy nearly all the time.
-JOBS ?= 8
+# How many tests run at the same time: many of them wait. With more, two processors have no less to do.
+JOBS ?= 5
 BENCH := benchmarks/.build/venv
 LATEST := .venv-latest
 SCENARIO ?=

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tests.deadlines import RunDelay
+from tests.deadlines import RunDelay, stolen_seconds
 from tests.functional.attackers import upgrade
 from tests.functional.raw_clients import RawHTTP, RawWebSocket
 from tests.functional.worker_process import WorkerProcess, serve
@@ -32,11 +32,13 @@ class _Since(NamedTuple):
     :ivar at: the monotonic clock.
     :ivar served: how long the daemon and its store had waited for a processor until then.
     :ivar own: how long this process had.
+    :ivar stolen: how long the hypervisor had taken processors.
     """
 
     at: float
     served: float
     own: float
+    stolen: float
 
 
 class _HealthyWorker:
@@ -84,13 +86,13 @@ class _HealthyWorker:
             await asyncio.sleep(due - time.monotonic())
 
     def _now(self) -> _Since:
-        return _Since(time.monotonic(), *(delay.seconds() for delay in self._delays))
+        return _Since(time.monotonic(), *(delay.seconds() for delay in self._delays), stolen_seconds())
 
     def _delay(self, since: _Since, now: _Since) -> float:
         """How much of the time is the daemon's doing: first this process needs a processor, then the daemon, then this
         one again.
         """
-        waited = now.served - since.served + now.own - since.own
+        waited = now.served - since.served + now.own - since.own + now.stolen - since.stolen
         return max(0.0, now.at - since.at - waited)
 
     def _take(self, payload: bytes) -> None:
