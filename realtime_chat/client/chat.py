@@ -29,7 +29,6 @@ from realtime_chat.client.events import (
 from realtime_chat.client.http_client import HTTPClient
 from realtime_chat.client.link import OpenLink
 from realtime_chat.client.poll import PollLink
-from realtime_chat.client.properties import RoomProperties
 from realtime_chat.client.server_url import ServerURL
 from realtime_chat.client.sse import SSELink
 from realtime_chat.client.subscription import RoomSubscription
@@ -213,51 +212,37 @@ class Chat:
 
         :raises RealtimeError: the server refuses.
         """
+        http = HTTPClient(self._server)
         rooms: list[str] = []
-
-        def take(page: Any) -> bool:
-            rooms.extend(room["room"] for room in page["rooms"])
-            return bool(page["rooms"])
-
-        await self._read_pages("rooms", lambda: [("after", rooms[-1])] if rooms else [], take)
-        return rooms
+        try:
+            while page := (await self._get(http, "rooms", [("after", rooms[-1])] if rooms else []))["rooms"]:
+                rooms += [room["room"] for room in page]
+            return rooms
+        finally:
+            await http.close()
 
     async def properties(self, room: str) -> Mapping[str, Any]:
         """The present values of a room's properties by name. The room needn't be joined.
 
         :raises RealtimeError: the server refuses.
         """
-        found = RoomProperties(check_room(room))
-
-        def take(page: Any) -> bool:
-            found.receive({**page, "type": "properties"}, None)
-            return bool(page["position"] != page["top"])
-
-        await self._read_pages(
-            f"rooms/{room}/properties", lambda: [] if found.position is None else [("since", str(found.position))], take
-        )
-        return found.values
-
-    async def _read_pages(
-        self, path: str, query: Callable[[], list[tuple[str, str]]], take: Callable[[Any], bool]
-    ) -> None:
-        """Read the pages of a resource.
-
-        :param query: gives the parameters for the next page.
-        :param take: takes a page; returns whether there is another one.
-        :raises RealtimeError: the server refuses.
-        """
         http = HTTPClient(self._server)
         try:
-            more = True
-            while more:
-                response = await http.exchange(path, query(), self.client)
-                error = response.error(path)
-                if error is not None:
-                    raise error
-                more = take(response.body)
+            found = await self._get(http, f"rooms/{check_room(room)}/properties", [])
+            return {value["name"]: value["data"] for value in found["values"]}
         finally:
             await http.close()
+
+    async def _get(self, http: HTTPClient, path: str, query: list[tuple[str, str]]) -> Any:
+        """Read a resource.
+
+        :raises RealtimeError: the server refuses.
+        """
+        response = await http.exchange(path, query, self.client)
+        error = response.error(path)
+        if error is not None:
+            raise error
+        return response.body
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Set what the other members of all rooms see of this client: away, page, colour, …
