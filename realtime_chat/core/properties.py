@@ -20,7 +20,7 @@ from realtime_chat.core.interfaces import EncodedBatch, Fanout, MessageSink, Sub
 from realtime_chat.core.log_view import EntryPage, LogContext, StartPosition, chunks
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec
-from realtime_chat.values.codec import PropertyEntry, SnapshotEntry
+from realtime_chat.values.codec import PropertiesEntry, PropertyEntry
 from realtime_chat.values.model import Message, Page, Position, room_of_log
 
 ALL_PROPERTIES = 1_000_000
@@ -39,7 +39,7 @@ def after_position(properties: bool | Position) -> StartPosition:
     return StartPosition(properties if isinstance(properties, Position) else Position("", _UNPLACED), True)
 
 
-class FirstValues(NamedTuple):
+class PropertyValues(NamedTuple):
     """What a reader of properties is sent first.
 
     :param full: whether these are all properties; else they are what has changed since the reader's position.
@@ -74,7 +74,7 @@ class PropertyLog(Room):
     def __init__(self, name: str, page: Page, context: LogContext) -> None:
         super().__init__(name, replace(page, messages=()), context)
         self._entries: dict[str, PropertyEntry] = {}
-        self._all: dict[int | None, FirstValues] = {}  # what readers without a position were sent last
+        self._all: dict[int | None, PropertyValues] = {}  # what readers without a position were sent last
         self.size = 0
         self._fill(page)
         self.complete_after = page.oldest - 1
@@ -231,7 +231,7 @@ class PropertyLog(Room):
         found.reverse()
         return found
 
-    def first_values(self, since: Position | None, most: int | None) -> FirstValues:
+    def first_values(self, since: Position | None, most: int | None) -> PropertyValues:
         """What a reader is sent first.
 
         :param since: its position; None if it has none.
@@ -245,10 +245,10 @@ class PropertyLog(Room):
             known = self._all[most] = self._cut(True, entries, most)
         return known
 
-    def _cut(self, full: bool, entries: Sequence[PropertyEntry], most: int | None) -> FirstValues:
+    def _cut(self, full: bool, entries: Sequence[PropertyEntry], most: int | None) -> PropertyValues:
         first = entries if most is None or not entries else next(chunks(entries, most))
         end = self.top if len(first) == len(entries) else first[-1].offset
-        return FirstValues(full, Position(self.epoch, end), self.position, first)
+        return PropertyValues(full, Position(self.epoch, end), self.position, first)
 
     def _can_resume(self, epoch: str, offset: int, complete_to: int) -> bool:
         is_placed = epoch == self.epoch and 0 <= offset <= self.top
@@ -280,8 +280,8 @@ class PropertyLog(Room):
             self._cached_changes = self.top
         return cached
 
-    def _event(self, values: FirstValues) -> SnapshotEntry:
-        return SnapshotEntry(values.position.offset, values.encode(room_of_log(self.name)))
+    def _event(self, values: PropertyValues) -> PropertiesEntry:
+        return PropertiesEntry(values.position.offset, values.encode(room_of_log(self.name)))
 
     def batch(self, fanout: Fanout, page: EntryPage) -> EncodedBatch:
         """Encode a page. Readers at the same place may need other pages a moment later, so none is kept."""

@@ -9,7 +9,7 @@ from realtime_chat.core.hub import Hub
 from realtime_chat.core.identity import Identity
 from realtime_chat.core.interfaces import MessageSink
 from realtime_chat.core.log_view import StartPosition
-from realtime_chat.core.properties import FirstValues, PropertyLog
+from realtime_chat.core.properties import PropertyLog, PropertyValues
 from realtime_chat.core.quota import Quota
 from realtime_chat.core.room import Room, Subscription
 from realtime_chat.values import codec, commands
@@ -224,7 +224,7 @@ class Session:
             None if values is None else values.fields(),
         )
 
-    def subscribe_properties(self, start: PropertiesStart, most: int | None) -> FirstValues:
+    def subscribe_properties(self, start: PropertiesStart, most: int | None) -> PropertyValues:
         """Read the properties of a room that is read.
 
         :param most: bytes of the largest answer; None for all that there is.

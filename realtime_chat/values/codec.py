@@ -132,7 +132,7 @@ class PropertyEntry(Entry):
         )
 
 
-class SnapshotEntry(Entry):
+class PropertiesEntry(Entry):
     """Several properties of a room, all of them or the last ones of a log, as one entry of the log.
 
     :param offset: the reader's position after it.
