@@ -9,7 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from realtime_chat.store.retention import Retention
+from realtime_chat.store.sqlite.batch import CommitBatch
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.values.errors import StoreError, StoreRefused
 from tests.contracts import START, offsets, whole_log
@@ -58,6 +61,26 @@ class SQLiteTestCase(TestCase):
         await store.start()
         self.addCleanup(store.stop)
         return store
+
+    @contextlib.contextmanager
+    def commits_in_doubt(self) -> Iterator[Callable[[], object]]:
+        """Let commits fail after they were written, and let nobody find out that they are durable.
+
+        :returns: what lets commits succeed again.
+        """
+        insert = CommitBatch.insert
+
+        def fails(batch: CommitBatch, connection: sqlite3.Connection) -> None:
+            insert(batch, connection)
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM messages").fetchone()  # so that nobody can tell that it is durable
+            self.patch(CommitBatch, "insert", fails)
+            yield partial(self.patch, CommitBatch, "insert", insert)
 
     async def assert_refused(self, pattern: str, **more: Any) -> None:
         """The store can't be started; the message names the file and says why."""

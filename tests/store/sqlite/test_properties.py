@@ -8,7 +8,6 @@ from contextlib import closing
 
 from twisted.internet.defer import Deferred
 
-from realtime_chat.store.sqlite.batch import CommitBatch
 from realtime_chat.store.sqlite.file import SCHEMA
 from realtime_chat.values.errors import InDoubt, StoreError
 from realtime_chat.values.model import properties_log
@@ -66,21 +65,10 @@ class PropertiesTests(SQLiteTestCase):
         await store.append(change("a", 1))
         notified: Deferred[None] = Deferred()
         store.watch(lambda: notified.callback(None))
-        insert = CommitBatch.insert
-
-        def fails(batch: CommitBatch, connection: sqlite3.Connection) -> None:
-            insert(batch, connection)
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
-
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            other.execute("BEGIN")
-            other.execute("SELECT count(*) FROM messages").fetchone()  # so that nobody can tell that it is durable
-            self.patch(CommitBatch, "insert", fails)
+        with self.commits_in_doubt() as mend:
             with self.assertRaises(InDoubt):
                 await store.append(change("a", 2, "k"))
-            self.patch(CommitBatch, "insert", insert)
+            mend()
         await notified
         self.assertEqual({"a": 2}, values(await store.read_after(LOBBY, 0, 9)))
         self.assertTrue((await store.append(change("a", 2, "k"))).duplicate)

@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
-from realtime_chat.store.sqlite.batch import CommitBatch
 from realtime_chat.store.sqlite.store import SQLiteStore
 from realtime_chat.values.errors import InDoubt, StoreError
 from tests.contracts import append_all, draft, offsets, texts, whole_log
@@ -111,20 +110,9 @@ class FailureTests(SQLiteTestCase):
         await store.append(draft("a"))
         notified: Deferred[None] = Deferred()
         store.watch(lambda: notified.callback(None))
-        insert = CommitBatch.insert
-
-        def fails(batch: CommitBatch, connection: sqlite3.Connection) -> None:
-            insert(batch, connection)
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
-
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            other.execute("BEGIN")
-            other.execute("SELECT count(*) FROM messages").fetchone()  # so that nobody can tell that it is durable
-            self.patch(CommitBatch, "insert", fails)
+        with self.commits_in_doubt() as mend:
             await self.assert_in_doubt(store.append(draft("b", key="k")))
-            self.patch(CommitBatch, "insert", insert)
+            mend()
             await self.assert_unavailable(store.append(draft("c")))
             self.assertFalse(notified.called)
         await notified
